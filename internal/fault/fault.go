@@ -1,0 +1,94 @@
+// Package fault says what went wrong, in terms of the product: a Kind, and a message meant for the caller.
+// It knows nothing of HTTP: each dialect maps kinds to its own statuses, codes and envelope.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Kind is what went wrong.
+type Kind int
+
+// The kinds, in the order in which a request meets them.
+const (
+	// Internal is every error that is not an *Error: its text is for the log, never for the caller.
+	Internal        Kind = iota
+	Malformed            // the request cannot be parsed
+	TooLarge             // the body is larger than the limit
+	MediaType            // the body is of a media type that is not taken
+	UnknownRoute         // no such path
+	UnknownMethod        // the path exists, the method does not
+	Unauthenticated      // no credentials, or wrong ones
+	Forbidden            // known, but not allowed
+	NotFound             // no such thing, or not visible to this principal
+	Invalid              // parsed, but a value is not acceptable
+	Exists               // the name is taken
+	InUse                // something still depends on it
+	Stale                // If-Match does not name the current state
+	TooMany              // too many requests or failed sign-ins
+	Unavailable          // a database cannot be reached or did not answer in time
+)
+
+// Kinds lists all kinds, for the tests that hold each dialect's table complete.
+func Kinds() []Kind {
+	kinds := make([]Kind, 0, Unavailable+1)
+	for k := Internal; k <= Unavailable; k++ {
+		kinds = append(kinds, k)
+	}
+	return kinds
+}
+
+// Error is a failure with a message that the caller may see.
+type Error struct {
+	Kind    Kind
+	Message string
+	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: say nothing.
+	RetryAfter time.Duration
+	// Cause is for the log only.
+	Cause error
+}
+
+// New returns an error of the kind with a message for the caller.
+func New(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
+}
+
+// Because adds what the log should know and the caller should not.
+func (e *Error) Because(cause error) *Error {
+	c := *e
+	c.Cause = cause
+	return &c
+}
+
+// After adds when to try again.
+func (e *Error) After(d time.Duration) *Error {
+	c := *e
+	c.RetryAfter = d
+	return &c
+}
+
+// Error is the text for the log: message and cause.
+func (e *Error) Error() string {
+	if e.Cause == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.Cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Of returns the *Error in err's chain, or an Internal one whose message gives nothing away.
+func Of(err error) *Error {
+	if fe, ok := errors.AsType[*Error](err); ok {
+		return fe
+	}
+	return &Error{Kind: Internal, Message: "An internal error occurred. Its request id is in the log.", Cause: err}
+}
+
+// Is reports whether err is of the kind. A nil err is of none.
+func Is(err error, kind Kind) bool {
+	return err != nil && Of(err).Kind == kind
+}
