@@ -1,0 +1,177 @@
+// Package apitest holds the handlers to the OpenAPI documents of package api. It is for the tests of all dialects.
+//
+//   - Parity: compare Operations with the routes.
+//   - Exchange and Agreement: send the requests of a test through Transport.
+//   - Shape: compare the wire structs with the schemas.
+//
+// It must not know a dialect: what it checks stands in the documents, or holds for all of them.
+package apitest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+
+	"rolecall/api"
+)
+
+// Document is an OpenAPI document that is known to be valid.
+type Document struct {
+	name   string
+	prefix string // the path of the server URL: "" or "/databases/postgresql"
+	spec   *openapi3.T
+	paths  []path // most literal first
+}
+
+// path is one path of the document, with its template cut at the slashes.
+type path struct {
+	template string
+	segments []string
+	item     *openapi3.PathItem
+}
+
+// Operation is what a route has to match.
+type Operation struct {
+	Method string
+	Path   string // with the server's prefix and the parameters in braces, as http.ServeMux writes them
+	ID     string
+	Public bool // takes no credentials
+}
+
+// Load reads the document of that name from package api and fails the test unless it is valid, its examples included.
+func Load(t testing.TB, name string) *Document {
+	t.Helper()
+	data, err := api.File(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := parse(name, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func parse(name string, data []byte) (*Document, error) {
+	spec, err := openapi3.NewLoader().LoadFromData(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := spec.Validate(context.Background(), openapi3.EnableExamplesValidation()); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(spec.Servers) != 1 {
+		return nil, fmt.Errorf("%s: has %d servers, want one", name, len(spec.Servers))
+	}
+	server, err := url.Parse(spec.Servers[0].URL)
+	if err != nil {
+		return nil, fmt.Errorf("%s: server: %w", name, err)
+	}
+	d := &Document{name: name, prefix: strings.TrimRight(server.Path, "/"), spec: spec}
+	for template, item := range spec.Paths.Map() {
+		d.paths = append(d.paths, path{template, strings.Split(d.prefix+template, "/"), item})
+	}
+	// A literal segment goes before a parameter, as it does in http.ServeMux: /clusters/versions is not a cluster.
+	slices.SortFunc(d.paths, func(a, b path) int {
+		for i := range min(len(a.segments), len(b.segments)) {
+			if pa, pb := isParameter(a.segments[i]), isParameter(b.segments[i]); pa != pb {
+				if pa {
+					return 1
+				}
+				return -1
+			}
+		}
+		return strings.Compare(a.template, b.template)
+	})
+	return d, nil
+}
+
+// Spec is the parsed document, for tests of the document itself.
+func (d *Document) Spec() *openapi3.T { return d.spec }
+
+// Operations returns all operations of the document, ordered by path and method.
+func (d *Document) Operations() []Operation {
+	var all []Operation
+	for _, p := range d.paths {
+		for method, op := range p.item.Operations() {
+			security := &d.spec.Security
+			if op.Security != nil {
+				security = op.Security
+			}
+			all = append(all, Operation{
+				Method: method,
+				Path:   d.prefix + p.template,
+				ID:     op.OperationID,
+				Public: len(*security) == 0,
+			})
+		}
+	}
+	slices.SortFunc(all, func(a, b Operation) int {
+		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Method, b.Method))
+	})
+	return all
+}
+
+// match finds the path that a request's escaped path belongs to, and the decoded values of its parameters. It works on
+// the escaped path, so that a %2F in a name does not end the segment; and it takes doubled slashes for one, as the
+// server does.
+func (d *Document) match(escaped string) (*path, map[string]string) {
+	for strings.Contains(escaped, "//") {
+		escaped = strings.ReplaceAll(escaped, "//", "/")
+	}
+	segments := strings.Split(escaped, "/")
+next:
+	for i, p := range d.paths {
+		if len(p.segments) != len(segments) {
+			continue
+		}
+		values := map[string]string{}
+		for j, want := range p.segments {
+			got, err := url.PathUnescape(segments[j])
+			if err != nil {
+				return nil, nil
+			}
+			if isParameter(want) {
+				if got == "" {
+					continue next
+				}
+				values[want[1:len(want)-1]] = got
+			} else if got != want {
+				continue next
+			}
+		}
+		return &d.paths[i], values
+	}
+	return nil, nil
+}
+
+func isParameter(segment string) bool { return strings.HasPrefix(segment, "{") }
+
+// operation returns the operation that answers the method. HEAD is answered where GET is.
+func (p *path) operation(method string) *openapi3.Operation {
+	op := p.item.GetOperation(method)
+	if op == nil && method == http.MethodHead {
+		op = p.item.Get
+	}
+	return op
+}
+
+// formats that kin-openapi knows by name only.
+var formats = map[string]openapi3.StringFormatValidator{
+	"uuid": openapi3.NewRegexpFormatValidator(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`),
+	"uri": openapi3.NewCallbackValidator(func(s string) error {
+		u, err := url.Parse(s)
+		if err == nil && !u.IsAbs() {
+			err = errors.New("not an absolute URL")
+		}
+		return err
+	}),
+}

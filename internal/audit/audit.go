@@ -1,0 +1,200 @@
+// Package audit records who tried what, and what came of it. An attempt is committed before anything is done, its
+// outcome after; rows are only ever added. What is recorded never holds a password or a token.
+package audit
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+)
+
+// The actions that are recorded.
+const (
+	CreateUser      = "user.create"
+	ChangePassword  = "user.password"
+	DeleteUser      = "user.delete"
+	CreateDatabase  = "database.create"
+	DeleteDatabase  = "database.delete"
+	CreateAccount   = "account.create"
+	ResetAccount    = "account.reset"
+	RegisterCluster = "cluster.register"
+	UpdateCluster   = "cluster.update"
+	MakeSigningKey  = "key.create"
+)
+
+// Outcome is what came of an attempt.
+type Outcome string
+
+// The outcomes. Unknown means that the truth can no longer be read from the cluster.
+const (
+	Done    Outcome = "done"
+	NotDone Outcome = "not_done"
+	Unknown Outcome = "unknown"
+	Denied  Outcome = "denied"
+)
+
+// Entry says who does what to what.
+type Entry struct {
+	Action                   string
+	AccountGUID, AccountName string
+	Cluster                  uuid.UUID // zero: no cluster is concerned
+	Target                   string    // database user, database or account
+	RequestID, Address       string
+	Detail                   map[string]any
+}
+
+// Attempt is a recorded intention. Its id goes with the change itself, as proof that it was done.
+type Attempt struct {
+	ID uuid.UUID
+	Entry
+	Time time.Time
+}
+
+// Log is the audit log in the control database.
+type Log struct {
+	DB *control.DB
+}
+
+const insert = `
+	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address, detail, settle_after)
+	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)`
+
+func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter *time.Duration) []any {
+	var cluster *uuid.UUID
+	if e.Cluster != uuid.Nil {
+		cluster = &e.Cluster
+	}
+	if e.Detail == nil {
+		e.Detail = map[string]any{}
+	}
+	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, e.AccountName, cluster, e.Target, e.RequestID, e.Address, e.Detail, settleAfter}
+}
+
+// Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose
+// outcome is still missing after the limit is left to the settler.
+func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.DB.Pool.Exec(ctx, insert, arguments(id, "attempt", "", e, &limit)...); err != nil {
+		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
+	}
+	return &Attempt{ID: id, Entry: e}, nil
+}
+
+// End adds the outcome of an attempt, once: a second outcome is ignored.
+func (l *Log) End(ctx context.Context, a *Attempt, outcome Outcome, detail map[string]any) error {
+	e := a.Entry
+	e.Detail = detail
+	_, err := l.DB.Pool.Exec(ctx, insert+` ON CONFLICT (attempt, phase) DO NOTHING`, arguments(a.ID, "outcome", outcome, e, nil)...)
+	return control.Fault(err)
+}
+
+// Refused records what was never attempted, because the principal may not do it.
+func (l *Log) Refused(ctx context.Context, e Entry) error {
+	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
+	return control.Fault(err)
+}
+
+// Record writes a change of the control database in the transaction that makes it.
+func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
+	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Done, e, nil)...)
+	return err
+}
+
+// settleMark is the watermark below which every attempt has its outcome.
+const settleMark = "audit settled"
+
+// settlerLock keeps the settlers of other replicas out. The bytes of "settler".
+const settlerLock = 0x736574746c6572
+
+// Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
+// at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
+func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, string, error)) (settled, left int, err error) {
+	conn, err := l.DB.Pool.Acquire(ctx)
+	if err != nil {
+		return 0, 0, control.Fault(err)
+	}
+	defer conn.Release()
+	var ours bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(settlerLock)).Scan(&ours); err != nil || !ours {
+		return 0, 0, control.Fault(err)
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if _, unlockErr := conn.Exec(end, `SELECT pg_advisory_unlock($1)`, int64(settlerLock)); unlockErr != nil {
+			_ = conn.Conn().Close(end) // the lock ends with the session
+		}
+	}()
+	var now time.Time
+	if err := conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return 0, 0, control.Fault(err)
+	}
+	attempts, err := unsettled(ctx, conn.Conn(), now)
+	if err != nil {
+		return 0, 0, control.Fault(err)
+	}
+	for _, a := range attempts {
+		outcome, why, err := judge(ctx, a)
+		if err != nil {
+			left++
+			continue
+		}
+		if err := l.End(ctx, a, outcome, map[string]any{"settled": why}); err != nil {
+			return settled, left, err
+		}
+		settled++
+	}
+	if left > 0 || len(attempts) == settleBatch {
+		return settled, left, nil
+	}
+	_, err = conn.Exec(ctx, `
+		INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time = excluded.time`, settleMark, now)
+	return settled, left, control.Fault(err)
+}
+
+// settleBatch is how many attempts one pass takes up.
+const settleBatch = 200
+
+func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time) ([]*Attempt, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
+		       a.target, a.request_id, a.address, a.time
+		FROM audit a
+		WHERE a.phase = 'attempt' AND a.settle_after <= $1
+		  AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
+		  AND NOT EXISTS (SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')
+		ORDER BY a.settle_after LIMIT $3`, now, settleMark, settleBatch)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
+		var a Attempt
+		err := row.Scan(&a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time)
+		return &a, err
+	})
+}
+
+// Later reports whether another attempt on the same target of the same cluster was recorded after this one.
+func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
+	err = l.DB.Pool.QueryRow(ctx, `
+		SELECT EXISTS (
+		  SELECT FROM audit WHERE cluster_id = $1 AND target = $2 AND phase = 'attempt'
+		    AND id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt'))`, a.Cluster, a.Target, a.ID).Scan(&later)
+	return later, control.Fault(err)
+}
+
+// FailedSignIn counts a failed sign-in of an account's guid, or of "unknown".
+func (l *Log) FailedSignIn(ctx context.Context, accountGUID, address string) error {
+	_, err := l.DB.Pool.Exec(ctx, `
+		INSERT INTO failed_sign_ins VALUES ($1, $2, date_trunc('minute', now()), 1)
+		ON CONFLICT (minute, account, address) DO UPDATE SET count = failed_sign_ins.count + 1`, accountGUID, address)
+	return control.Fault(err)
+}

@@ -1,0 +1,169 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rolecall/internal/fault"
+)
+
+// Connection is how a cluster is reached. Everything is said here: nothing is read from the environment or from files.
+type Connection struct {
+	// URL is postgres://role@host:5432,other:5432/database, without a password. Roles are managed over this database.
+	URL string
+	TLS TLS
+	// Password and Key, the private key of TLS.Cert in PEM, are secrets of the administering role.
+	Password, Key string
+}
+
+// TLS says how the connection is protected. Mode is one of libpq's verify-full (the default), verify-ca, require, and,
+// on loopback only, disable. CA and Cert are PEM; without CA the system's certificate authorities count.
+type TLS struct {
+	Mode string `json:"mode"`
+	CA   string `json:"ca,omitempty"`
+	Cert string `json:"cert,omitempty"`
+}
+
+// urlKeys are the parameters that a cluster's URL may have. require_auth lets an operator allow what SCRAM-less servers
+// do; every key that would make pgx read a file or a service definition stays out.
+var urlKeys = []string{"target_session_attrs", "connect_timeout", "channel_binding", "require_auth"}
+
+// The limits of every session in a cluster. statement_timeout ends a statement on the server before the request's own
+// deadline would cut the connection, so that its outcome is known.
+const (
+	lockTimeout      = "4s"
+	statementTimeout = "8s"
+	connectTimeout   = 4 * time.Second
+)
+
+// config makes the one configuration from which every connection to the cluster is opened.
+func (c *Connection) config() (*pgx.ConnConfig, error) {
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
+	}
+	if _, has := u.User.Password(); has {
+		return nil, fault.New(fault.Invalid, "The connection's URL holds a password; give it in the field password.")
+	}
+	if u.User.Username() == "" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
+		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: postgres://role@host:5432/database.")
+	}
+	for key := range u.Query() {
+		if !slices.Contains(urlKeys, key) {
+			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; taken are %s.", key, strings.Join(urlKeys, ", "))
+		}
+	}
+	if c.Password == "" {
+		return nil, fault.New(fault.Invalid, "The connection has no password.")
+	}
+	// pgx makes its TLS settings out of files and defaults; with "disable" it makes none, and ours are set below.
+	q := u.Query()
+	q.Set("sslmode", "disable")
+	if !q.Has("require_auth") {
+		q.Set("require_auth", "scram-sha-256")
+	}
+	if !q.Has("target_session_attrs") {
+		q.Set("target_session_attrs", "read-write")
+	}
+	u.RawQuery = q.Encode()
+	u.User = url.UserPassword(u.User.Username(), c.Password)
+	config, err := pgx.ParseConfig(u.String())
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
+	}
+	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
+		config.ConnectTimeout = connectTimeout
+		config.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	if config.TLSConfig, err = c.tls(config.Host); err != nil {
+		return nil, err
+	}
+	for _, f := range config.Fallbacks {
+		if f.TLSConfig, err = c.tls(f.Host); err != nil {
+			return nil, err
+		}
+	}
+	config.RuntimeParams = map[string]string{
+		"application_name":                    "rolecall",
+		"client_encoding":                     "UTF8",
+		"search_path":                         "pg_catalog",
+		"timezone":                            "UTC",
+		"standard_conforming_strings":         "on",
+		"lock_timeout":                        lockTimeout,
+		"statement_timeout":                   statementTimeout,
+		"idle_in_transaction_session_timeout": "20s",
+	}
+	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	return config, nil
+}
+
+func (c *Connection) tls(host string) (*tls.Config, error) {
+	if strings.HasPrefix(host, "/") {
+		return nil, fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
+	}
+	if c.TLS.Mode == "disable" {
+		if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.IsLoopback()) {
+			return nil, fault.New(fault.Invalid, "The TLS mode disable is taken for loopback addresses only, not for %s.", host)
+		}
+		return nil, nil
+	}
+	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if c.TLS.CA != "" {
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM([]byte(c.TLS.CA)) {
+			return nil, fault.New(fault.Invalid, "The connection's tls.ca holds no certificate in PEM.")
+		}
+	}
+	if c.TLS.Cert != "" {
+		pair, err := tls.X509KeyPair([]byte(c.TLS.Cert), []byte(c.Key))
+		if err != nil {
+			return nil, fault.New(fault.Invalid, "The connection's tls.cert and tls.key are not a certificate and its key in PEM.")
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	switch c.TLS.Mode {
+	case "", "verify-full":
+	case "verify-ca":
+		config.InsecureSkipVerify = true
+		config.VerifyConnection = func(state tls.ConnectionState) error { return verifyChain(state, config.RootCAs) }
+	case "require":
+		config.InsecureSkipVerify = true
+	default:
+		return nil, fault.New(fault.Invalid, "The TLS mode %q is not known; taken are verify-full, verify-ca, require and disable.", c.TLS.Mode)
+	}
+	return config, nil
+}
+
+// verifyChain is what verify-ca asks for: a chain to a trusted authority, whatever name the certificate has.
+func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
+	if len(state.PeerCertificates) == 0 {
+		return errors.New("the server sent no certificate")
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range state.PeerCertificates[1:] {
+		intermediates.AddCert(cert)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates})
+	return err
+}
+
+// connect opens a connection of its own to another database of the cluster. Names in it are read and written in the
+// database's own encoding, as bytes: role names are shared by all databases but stored once, so in a LATIN1 database a
+// converted name would be another one.
+func connect(ctx context.Context, config *pgx.ConnConfig, database, encoding string) (*pgx.Conn, error) {
+	own := config.Copy()
+	own.Database = database
+	own.RuntimeParams["client_encoding"] = encoding
+	return pgx.ConnectConfig(ctx, own)
+}

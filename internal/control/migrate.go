@@ -1,0 +1,99 @@
+package control
+
+import (
+	"context"
+	"embed"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/sqlstate"
+)
+
+// migrations are applied in the order of their names, 0001_….sql being version 1, each in a transaction of its own, and
+// never changed once released. Each leaves the previous release working, which may still run beside this one.
+//
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// migrationLock is held while the schema changes, so that replicas which start at once take turns. Any constant that no
+// other program uses will do: these are the bytes of "rolecall".
+const migrationLock = 0x726f6c6563616c6c
+
+func (db *DB) migrate(ctx context.Context) error {
+	files, err := migrations.ReadDir("migrations")
+	if err != nil {
+		return err
+	}
+	if version, err := schemaVersion(ctx, db.Pool); err != nil || version >= len(files) {
+		return err
+	}
+	pooled, err := db.Pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	// The lock waits for other replicas, and a migration for its data, so neither has a time limit but ctx. Settings and
+	// lock end with the session, which therefore does not go back to the pool.
+	conn := pooled.Hijack()
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, `SET lock_timeout = 0; SET statement_timeout = 0`); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, schema); err != nil {
+		return err
+	}
+	version, err := schemaVersion(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for i := version; i < len(files); i++ {
+		name := files[i].Name()
+		sql, err := migrations.ReadFile("migrations/" + name)
+		if err != nil {
+			return err
+		}
+		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, string(sql)); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, `INSERT INTO migrations (version, name) VALUES ($1, $2)`, i+1, name)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("migration %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// schemaVersion is the last migration that was applied, 0 before the first. A newer release may have gone further.
+func schemaVersion(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}) (version int, err error) {
+	err = q.QueryRow(ctx, `SELECT coalesce(max(version), 0) FROM migrations`).Scan(&version)
+	if sqlstate.Is(err, sqlstate.UndefinedTable) {
+		return 0, nil
+	}
+	return version, err
+}
+
+// schema makes the schema and shuts everybody else out of it. PUBLIC may connect to a new database; only its owner can
+// end that, and a role that does not own the database is not asked to.
+const schema = `
+CREATE SCHEMA IF NOT EXISTS rolecall;
+REVOKE ALL ON SCHEMA rolecall FROM PUBLIC;
+DO $$
+BEGIN
+  IF (SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = current_database()) THEN
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+  END IF;
+END
+$$;
+CREATE TABLE IF NOT EXISTS migrations (
+  version    integer PRIMARY KEY,
+  name       text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now()
+)`

@@ -1,0 +1,268 @@
+// Package identity proves who somebody is: passwords and tokens become a Principal. What a principal may do is decided
+// elsewhere, and how a credential travels over HTTP is the dialects' business.
+package identity
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+)
+
+// Service signs people and programs in.
+type Service struct {
+	db       *control.DB
+	accounts *account.Store
+	audit    *audit.Log
+	log      *slog.Logger
+	issuer   string
+	hasher   hasher
+	keys     keySet
+	guard    guard
+	known    knownCredentials
+}
+
+// New returns a service whose tokens are issued by issuer, a URL. It makes the first signing key when there is none.
+func New(ctx context.Context, db *control.DB, issuer string, log *slog.Logger) (*Service, error) {
+	s := &Service{
+		db:       db,
+		accounts: &account.Store{DB: db},
+		audit:    &audit.Log{DB: db},
+		log:      log,
+		issuer:   issuer,
+		hasher:   newHasher(),
+	}
+	_, _ = rand.Read(s.known.secret[:]) // never fails since Go 1.24
+	return s, s.loadKeys(ctx)
+}
+
+// errWrong is the one answer to every credential that does not hold. Which part was wrong is nobody's business.
+var errWrong = fault.New(fault.Unauthenticated, "The user name, password or token is wrong, or has expired.")
+
+// SignIn takes the value of an Authorization header, Basic or Bearer, and returns whose it is.
+func (s *Service) SignIn(ctx context.Context, authorization, address string) (*account.Principal, error) {
+	if authorization == "" {
+		return nil, fault.New(fault.Unauthenticated, "Sign in: send user name and password (Basic) or a token (Bearer) in the Authorization header.")
+	}
+	scheme, credential, _ := strings.Cut(authorization, " ")
+	credential = strings.TrimSpace(credential)
+	key := s.known.key(scheme, credential)
+	if c, ok := s.known.get(key); ok {
+		return s.recheck(ctx, key, c)
+	}
+	var c *knownCredential
+	var err error
+	switch strings.ToLower(scheme) {
+	case "basic":
+		c, err = s.basic(ctx, credential, address)
+	case "bearer":
+		c, err = s.bearer(ctx, credential)
+	default:
+		return nil, fault.New(fault.Unauthenticated, "The Authorization scheme %.20q is not taken; send Basic or Bearer.", scheme)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.known.put(key, c)
+	return c.principal(), nil
+}
+
+func (s *Service) basic(ctx context.Context, credential, address string) (*knownCredential, error) {
+	decoded, err := base64.StdEncoding.DecodeString(credential)
+	if err != nil {
+		return nil, errWrong
+	}
+	username, password, ok := strings.Cut(string(decoded), ":")
+	if !ok {
+		return nil, errWrong
+	}
+	a, err := s.VerifyPassword(ctx, username, password, address)
+	if err != nil {
+		return nil, err
+	}
+	return &knownCredential{account: a, scopes: a.Scopes, binding: passwordBinding, bound: a.PasswordHash}, nil
+}
+
+// VerifyPassword returns the local account of that name if the password is its own. Unknown accounts, accounts without
+// a password and wrong passwords take the same time and get the same answer; repeated failures have to wait.
+func (s *Service) VerifyPassword(ctx context.Context, username, password, address string) (*account.Account, error) {
+	if err := s.guard.wait(username, address); err != nil {
+		return nil, err
+	}
+	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	if fault.Is(err, fault.NotFound) {
+		a, err = &account.Account{GUID: "unknown"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ok, err := s.hasher.verify(ctx, a.PasswordHash, password)
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second).Because(err)
+	}
+	if !ok || !a.Active {
+		s.guard.failed(username, address)
+		if err := s.audit.FailedSignIn(ctx, a.GUID, address); err != nil {
+			s.log.Warn("a failed sign-in was not counted", "error", err)
+		}
+		return nil, errWrong
+	}
+	s.guard.succeeded(username, address)
+	return a, nil
+}
+
+// recheck answers for a credential that was verified before. Its account is looked up again every 5 seconds, so that
+// what was taken from it ends within that time; while the control database is away, a minute.
+func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCredential) (*account.Principal, error) {
+	age := time.Since(c.checked)
+	if !c.expires.IsZero() && time.Now().After(c.expires) {
+		s.known.drop(key)
+		return nil, errWrong
+	}
+	if age < freshFor {
+		return c.principal(), nil
+	}
+	a, err := s.accounts.ByGUID(ctx, c.account.GUID)
+	if fault.Is(err, fault.Unavailable) && age < freshWhileAway {
+		return c.principal(), nil
+	}
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	if err != nil || !a.Active || c.binding(a) != c.bound {
+		s.known.drop(key)
+		return nil, errWrong
+	}
+	fresh := *c
+	fresh.account = a
+	s.known.put(key, &fresh)
+	return fresh.principal(), nil
+}
+
+const (
+	freshFor       = 5 * time.Second
+	freshWhileAway = time.Minute
+)
+
+// knownCredentials remembers verified credentials under a keyed hash, so that neither argon2id nor a signature is
+// computed for each request. Neither the credential nor a plain hash of it is kept.
+type knownCredentials struct {
+	secret  [32]byte
+	mu      sync.RWMutex
+	entries map[credentialKey]*knownCredential
+}
+
+type credentialKey [sha256.Size]byte
+
+type knownCredential struct {
+	account *account.Account
+	scopes  []string  // what the credential carries; the account's own may be fewer by now
+	expires time.Time // zero: never
+	checked time.Time
+	// binding is the part of the account that the credential depends on: bound was its value when it was verified.
+	binding func(*account.Account) string
+	bound   string
+}
+
+func passwordBinding(a *account.Account) string { return a.PasswordHash }
+func epochBinding(a *account.Account) string    { return a.Epoch.String() }
+
+func (c *knownCredential) principal() *account.Principal {
+	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels}
+	for _, scope := range c.scopes {
+		if slices.Contains(c.account.Scopes, scope) {
+			p.Scopes = append(p.Scopes, scope)
+		}
+	}
+	return p
+}
+
+func (k *knownCredentials) key(scheme, credential string) credentialKey {
+	mac := hmac.New(sha256.New, k.secret[:])
+	mac.Write([]byte(strings.ToLower(scheme)))
+	mac.Write([]byte{0})
+	mac.Write([]byte(credential))
+	return credentialKey(mac.Sum(nil))
+}
+
+func (k *knownCredentials) get(key credentialKey) (*knownCredential, bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	c, ok := k.entries[key]
+	return c, ok && time.Since(c.checked) < freshWhileAway
+}
+
+// maxKnown bounds the memory of remembered credentials, a few hundred bytes each.
+const maxKnown = 10_000
+
+func (k *knownCredentials) put(key credentialKey, c *knownCredential) {
+	c.checked = time.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.entries == nil {
+		k.entries = map[credentialKey]*knownCredential{}
+	}
+	if len(k.entries) >= maxKnown {
+		for old, e := range k.entries {
+			if time.Since(e.checked) > freshFor {
+				delete(k.entries, old)
+			}
+		}
+	}
+	if len(k.entries) < maxKnown {
+		k.entries[key] = c
+	}
+}
+
+func (k *knownCredentials) drop(key credentialKey) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.entries, key)
+}
+
+// Bootstrap makes an account with every right, or gives an existing one a new password and every right. It works on the
+// control database alone, for the first start and for when nobody can sign in any more.
+func (s *Service) Bootstrap(ctx context.Context, username, password string) (guid string, created bool, err error) {
+	hash, err := s.hasher.hash(ctx, password)
+	if err != nil {
+		return "", false, err
+	}
+	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return "", false, err
+	}
+	entry := audit.Entry{AccountGUID: "bootstrap", AccountName: "bootstrap", Target: username}
+	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		if a != nil {
+			entry.Action = audit.ResetAccount
+			if err := s.accounts.Reset(ctx, tx, a.ID, hash, account.AdminScopes); err != nil {
+				return err
+			}
+			return audit.Record(ctx, tx, entry)
+		}
+		a = &account.Account{Username: username, PasswordHash: hash, Scopes: account.AdminScopes}
+		created = true
+		entry.Action = audit.CreateAccount
+		if err := s.accounts.Create(ctx, tx, a); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, entry)
+	})
+	if err != nil {
+		return "", false, err
+	}
+	return a.GUID, created, nil
+}

@@ -1,0 +1,88 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/argon2"
+
+	"rolecall/internal/fault"
+)
+
+// The cost of argon2id for account passwords: OWASP's first recommendation (19 MiB, two passes, one lane), about 30 ms
+// of one core. https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+const (
+	argonMemory = 19 << 10 // KiB
+	argonTime   = 2
+	argonLanes  = 1
+	argonKey    = 32
+	argonSalt   = 16
+)
+
+// MaxPassword is the longest account password in bytes.
+const MaxPassword = 255
+
+// hasher computes argon2id, two at a time, so that sign-ins can take neither all memory nor all cores.
+type hasher chan struct{}
+
+func newHasher() hasher { return make(hasher, 2) }
+
+func (h hasher) run(ctx context.Context, f func()) error {
+	select {
+	case h <- struct{}{}:
+		defer func() { <-h }()
+		f()
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// hash returns the PHC form of a new argon2id hash, with a random salt.
+func (h hasher) hash(ctx context.Context, password string) (phc string, err error) {
+	if password == "" || len(password) > MaxPassword {
+		return "", fault.New(fault.Invalid, "An account's password has 1 to %d bytes.", MaxPassword)
+	}
+	err = h.run(ctx, func() {
+		salt := make([]byte, argonSalt)
+		_, _ = rand.Read(salt) // never fails since Go 1.24
+		key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)
+		phc = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
+			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+	})
+	return phc, err
+}
+
+// nobody is a hash that no password has. An unknown account is checked against it, to take as long as a known one.
+var nobody = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
+	base64.RawStdEncoding.EncodeToString(make([]byte, argonSalt)), base64.RawStdEncoding.EncodeToString(make([]byte, argonKey)))
+
+// verify reports whether the password has the hash. It always computes one argon2id.
+func (h hasher) verify(ctx context.Context, phc, password string) (ok bool, err error) {
+	if phc == "" {
+		phc = nobody
+	}
+	var version, memory, time, lanes int
+	parts := strings.Split(phc, "$")
+	if len(parts) != 6 || parts[1] != "argon2id" {
+		return false, errors.New("a stored password hash is not argon2id")
+	}
+	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &time, &lanes); err != nil || version != argon2.Version {
+		return false, errors.New("the parameters of a stored password hash cannot be read")
+	}
+	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
+	want, err2 := base64.RawStdEncoding.DecodeString(parts[5])
+	if err := errors.Join(err1, err2); err != nil {
+		return false, errors.New("a stored password hash cannot be decoded")
+	}
+	err = h.run(ctx, func() {
+		got := argon2.IDKey([]byte(password), salt, uint32(time), uint32(memory), uint8(lanes), uint32(len(want)))
+		ok = subtle.ConstantTimeCompare(got, want) == 1 && phc != nobody
+	})
+	return ok, err
+}

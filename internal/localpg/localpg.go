@@ -1,0 +1,268 @@
+// Package localpg runs a private PostgreSQL on this machine, for "rolecall dev" and for tests: one folder, one server
+// on a loopback port, one superuser with a generated password.
+//
+// What is in its databases, and any SQL, must not enter here; nor may a server that somebody else runs or made.
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options say where and how a server runs. Only Dir is required.
+type Options struct {
+	// Dir is the folder for everything of this server; its files there begin with "pg". It is made when absent, 0700
+	// (run as root: 0710, with the group of the OS user that PostgreSQL runs as). An existing folder keeps its mode.
+	Dir string
+	// BinDir holds postgres and initdb. Empty: see FindBinaries. A folder whose data another major made is served by
+	// the binaries of that major.
+	BinDir string
+	// Settings are further server settings. They are given on the command line, so ALTER SYSTEM cannot change them.
+	Settings map[string]string
+	// NoSync trades durability for speed. For tests.
+	NoSync bool
+	// DieWithParent stops the server when this process ends, however it ends. For tests: without it a killed process
+	// leaves the server running, until the next Start on the folder stops it.
+	DieWithParent bool
+}
+
+// Server is a running PostgreSQL.
+type Server struct {
+	Host     string // always 127.0.0.1
+	Port     int    // kept from start to start, unless somebody else has taken it
+	User     string // always postgres, a superuser
+	Password string
+	Major    int    // such as 15
+	Version  string // such as 15.18
+	BinDir   string // of postgres and initdb, symbolic links resolved
+	DataDir  string
+	LogFile  string // appended to by each start
+
+	process *os.Process
+	done    chan struct{}
+}
+
+const pollInterval = 10 * time.Millisecond
+
+// Start starts the server of o.Dir and returns when it takes connections. The first start on a folder makes its data,
+// which takes about a second; later ones find it as it was. A server that an earlier, killed process left running on
+// the folder is shut down first. It is an error when a living process has the folder started, no PostgreSQL is found,
+// or the one that made the data is not installed.
+//
+// When ctx ends before the server is ready, Start stops it and fails; afterwards ctx has no effect.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	bin, err := find(os.Getenv("PATH"), debianRoot, o.BinDir, f.major)
+	if err != nil {
+		if f.major != 0 {
+			return nil, fmt.Errorf("the data in %s was made by PostgreSQL %d, whose server is not installed; "+
+				"install it: apt-get install postgresql-%[2]d", f.data(), f.major)
+		}
+		return nil, err
+	}
+	if err := f.prepare(ctx, bin); err != nil {
+		return nil, err
+	}
+	release, err := f.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := start(ctx, o, f, bin, release)
+	if err != nil {
+		release()
+	}
+	return s, err
+}
+
+// start runs the server of a locked folder. It calls release when the server has ended, unless it fails.
+func start(ctx context.Context, o Options, f *folder, bin binaries, release func()) (*Server, error) {
+	if f.major == 0 {
+		if err := f.initialize(ctx, bin, o.NoSync); err != nil {
+			return nil, err
+		}
+	}
+	password, err := os.ReadFile(f.password())
+	if err != nil {
+		return nil, fmt.Errorf("read the superuser's password: %w", err)
+	}
+	if err := endLeftover(ctx, f.data()); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(f.log(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+
+	s := &Server{
+		Host:     "127.0.0.1",
+		User:     "postgres",
+		Password: strings.TrimSpace(string(password)),
+		Major:    bin.major,
+		Version:  bin.version,
+		BinDir:   bin.dir,
+		DataDir:  f.data(),
+		LogFile:  f.log(),
+		done:     make(chan struct{}),
+	}
+	s.Port = f.keptPort()
+	for attempt := 1; ; attempt++ {
+		if !free(s.Port) {
+			if s.Port, err = freePort(); err != nil {
+				return nil, err
+			}
+		}
+		ended, err := s.run(ctx, o, f, log)
+		if err == nil {
+			go func() {
+				<-ended
+				release()
+				close(s.done)
+			}()
+			break
+		}
+		// Between the look for a free port and PostgreSQL's bind somebody else may have taken it.
+		if ctx.Err() != nil || free(s.Port) || attempt == 5 {
+			return nil, err
+		}
+	}
+	if err := f.keepPort(s.Port); err != nil {
+		s.Stop(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+// run starts the postmaster and waits until it is ready. The channel is closed when the postmaster has ended.
+func (s *Server) run(ctx context.Context, o Options, f *folder, log *os.File) (<-chan struct{}, error) {
+	logged, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	cmd := f.account.command(context.Background(), filepath.Join(s.BinDir, "postgres"), s.arguments(o)...)
+	cmd.Dir = s.DataDir
+	cmd.Stdout, cmd.Stderr = log, log
+	if o.DieWithParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+	}
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		// The kernel takes the end of the thread that forked for the end of the parent.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait() // its log says how it ended
+			close(ended)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start PostgreSQL as the OS user %s in %s: %w", f.account.name, s.DataDir, err)
+	}
+	s.process = cmd.Process
+
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		if p, err := readPIDFile(s.DataDir); err == nil && p.pid == s.process.Pid && p.ready {
+			return ended, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ended:
+			return nil, fmt.Errorf("PostgreSQL %s did not start on %s; the end of %s:\n%s",
+				s.Version, s.DataDir, s.LogFile, tail(io.NewSectionReader(log, logged, 1<<20)))
+		case <-ctx.Done():
+			s.process.Signal(syscall.SIGQUIT)
+			<-ended
+			return nil, fmt.Errorf("wait until PostgreSQL on %s is ready: %w", s.DataDir, context.Cause(ctx))
+		}
+	}
+}
+
+// arguments are the server's; of two equal settings the later one counts.
+func (s *Server) arguments(o Options) []string {
+	args := []string{"-D", s.DataDir, "-c", "password_encryption=scram-sha-256"}
+	if o.NoSync {
+		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Settings)) {
+		args = append(args, "-c", name+"="+o.Settings[name])
+	}
+	// Without a Unix socket there is no path whose length or rights could be wrong, and no peer authentication.
+	return append(args, "-c", "listen_addresses="+s.Host, "-c", "port="+strconv.Itoa(s.Port), "-c", "unix_socket_directories=")
+}
+
+// Stop shuts the server down and returns when it is gone. Sessions are ended and their transactions rolled back. When
+// ctx ends before that is done the server is stopped at once, which is an error, though no committed data is lost:
+// the next start recovers it. Stop of a server that has ended does nothing.
+func (s *Server) Stop(ctx context.Context) error {
+	if err := s.process.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop PostgreSQL: %w", err)
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.process.Signal(syscall.SIGQUIT)
+	<-s.done // PostgreSQL kills what is left of it after 5 s
+	return fmt.Errorf("PostgreSQL did not shut down in time and was stopped at once: %w", context.Cause(ctx))
+}
+
+// Done is closed when the server has ended, whatever ended it.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+func free(port int) bool {
+	if port == 0 {
+		return false
+	}
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// freePort chooses below Linux's range of ephemeral ports (32768 and up): from there any outgoing connection could
+// take the port while the server is down.
+func freePort() (int, error) {
+	for range 1000 {
+		if port := 20000 + rand.IntN(12000); free(port) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("no free port found on 127.0.0.1 between 20000 and 32000")
+}
+
+// tail returns the last lines of what PostgreSQL wrote, for an error.
+func tail(r io.Reader) string {
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-10):], "\n")
+}

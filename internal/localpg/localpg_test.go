@@ -1,0 +1,373 @@
+package localpg
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// TestMain also is the process that startElsewhere starts and kills.
+func TestMain(m *testing.M) {
+	dir, ok := os.LookupEnv("LOCALPG_TEST_DIR")
+	if !ok {
+		os.Exit(m.Run())
+	}
+	_, die := os.LookupEnv("LOCALPG_TEST_DIE")
+	s, err := Start(context.Background(), Options{Dir: dir, NoSync: true, DieWithParent: die})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("postmaster", s.process.Pid)
+	select {}
+}
+
+// startElsewhere starts the server of dir in another process, kills that process, and returns the postmaster's id.
+func startElsewhere(t *testing.T, dir string, env ...string) (postmaster int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), "LOCALPG_TEST_DIR="+dir), env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	cmd.Process.Kill()
+	cmd.Wait()
+	if _, err := fmt.Sscanf(line, "postmaster %d\n", &postmaster); err != nil {
+		t.Fatalf("the other process says %q", line)
+	}
+	return postmaster
+}
+
+// newDir is the path of a folder that is not there yet, in one that PostgreSQL's OS user can reach.
+func newDir(t *testing.T) string {
+	t.Helper()
+	parent, err := os.MkdirTemp("/tmp", "localpg-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(parent) })
+	if err := os.Chmod(parent, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(parent, "server")
+}
+
+func mustStart(t *testing.T, o Options) *Server {
+	t.Helper()
+	o.NoSync, o.DieWithParent = true, true
+	s, err := Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, s) })
+	return s
+}
+
+func stop(t *testing.T, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := s.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func (s *Server) login(ctx context.Context, password string) (*pgx.Conn, error) {
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=postgres sslmode=disable require_auth=scram-sha-256",
+		s.Host, s.Port, s.User, password))
+}
+
+// query runs sql in a session of its own.
+func query(t *testing.T, s *Server, sql string) (answer string) {
+	t.Helper()
+	conn, err := s.login(t.Context(), s.Password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(t.Context(), sql).Scan(&answer); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return answer
+}
+
+func TestStart(t *testing.T) {
+	for _, name := range []string{"PGDATA", "PGPORT", "PGOPTIONS", "LC_ALL", "LANG", "TZ"} {
+		t.Setenv(name, "/nonsense")
+	}
+	dir := newDir(t)
+	s := mustStart(t, Options{Dir: dir, Settings: map[string]string{"work_mem": "5MB"}})
+	os.Unsetenv("PGPORT")
+	os.Unsetenv("PGOPTIONS")
+
+	if conn, err := s.login(t.Context(), "wrong"); err == nil {
+		conn.Close(t.Context())
+		t.Error("a wrong password is let in")
+	}
+	for sql, want := range map[string]string{
+		"SELECT current_user": "postgres",
+		"SELECT rolsuper::text FROM pg_roles WHERE rolname='postgres'": "true",
+		"SHOW server_encoding":         "UTF8",
+		"SHOW data_checksums":          "on",
+		"SHOW password_encryption":     "scram-sha-256",
+		"SHOW listen_addresses":        "127.0.0.1",
+		"SHOW unix_socket_directories": "",
+		"SHOW work_mem":                "5MB",
+		"SHOW timezone":                "UTC",
+		"SHOW server_version_num":      strconv.Itoa(s.Major),
+	} {
+		got := query(t, s, sql)
+		if sql == "SHOW server_version_num" {
+			got = got[:2]
+		}
+		if got != want {
+			t.Errorf("%s is %q, want %q", sql, got, want)
+		}
+	}
+	for path, want := range map[string]os.FileMode{dir: 0o711, dir + "/pg.password": 0o600, dir + "/pg.log": 0o600, s.DataDir: 0o700} {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if beyond := info.Mode().Perm() &^ want; beyond != 0 {
+			t.Errorf("%s has mode %o", path, info.Mode().Perm())
+		}
+	}
+	if left, _ := filepath.Glob(dir + "/pg.new-*"); left != nil {
+		t.Errorf("%s is left", left)
+	}
+
+	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
+	stop(t, s)
+	select {
+	case <-s.Done():
+	default:
+		t.Error("Done is open after Stop")
+	}
+	stop(t, s)
+
+	begin := time.Now()
+	again := mustStart(t, Options{Dir: dir})
+	t.Logf("the second start took %v", time.Since(begin))
+	if again.Port != s.Port || again.Password != s.Password || again.DataDir != s.DataDir {
+		t.Errorf("the second start gives %+v, the first %+v", again, s)
+	}
+	if got := query(t, again, "SELECT what FROM kept"); got != "still here" {
+		t.Errorf("the data are %q", got)
+	}
+	stop(t, again)
+
+	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", s.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	moved := mustStart(t, Options{Dir: dir})
+	if moved.Port == s.Port {
+		t.Error("the server claims a port that another process has")
+	}
+	query(t, moved, "SELECT what FROM kept")
+}
+
+func TestStartAfterKill(t *testing.T) {
+	dir := newDir(t)
+	postmaster := startElsewhere(t, dir)
+	if !isPostmaster(postmaster, dir+"/pg") {
+		t.Fatal("the server ended with the process that started it")
+	}
+	link := dir + "-link"
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	s := mustStart(t, Options{Dir: link})
+	if isPostmaster(postmaster, dir+"/pg") {
+		t.Error("the old server still runs")
+	}
+	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
+	stop(t, s)
+
+	// One that is just shutting down.
+	postmaster = startElsewhere(t, dir)
+	if err := syscall.Kill(postmaster, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	s = mustStart(t, Options{Dir: dir})
+	if got := query(t, s, "SELECT what FROM kept"); got != "still here" {
+		t.Errorf("the data are %q", got)
+	}
+}
+
+func TestStartAfterKilledPostmaster(t *testing.T) {
+	dir := newDir(t)
+	s := mustStart(t, Options{Dir: dir})
+	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
+	for range 3 {
+		conn, err := s.login(t.Context(), s.Password)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+	}
+	s.process.Kill()
+	<-s.Done()
+	s = mustStart(t, Options{Dir: dir})
+	if got := query(t, s, "SELECT what FROM kept"); got != "still here" {
+		t.Errorf("the data are %q", got)
+	}
+	stop(t, s)
+
+	// The number in a stale pid file may by now be another process's.
+	other := exec.Command("sleep", "60")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	pidfile := fmt.Sprintf("%d\n%s\n", other.Process.Pid, s.DataDir)
+	if err := os.WriteFile(s.DataDir+"/postmaster.pid", []byte(pidfile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustStart(t, Options{Dir: dir})
+	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the other process: %v", err)
+	}
+}
+
+func TestDieWithParent(t *testing.T) {
+	dir := newDir(t)
+	postmaster := startElsewhere(t, dir, "LOCALPG_TEST_DIE=1")
+	if err := wait(t.Context(), 10*time.Second, func() bool { return !isPostmaster(postmaster, dir+"/pg") }); err != nil {
+		t.Fatal(err)
+	}
+	if isPostmaster(postmaster, dir+"/pg") {
+		syscall.Kill(postmaster, syscall.SIGKILL)
+		t.Error("the server outlives the process that started it")
+	}
+}
+
+func TestStartedTwice(t *testing.T) {
+	dir := newDir(t)
+	s := mustStart(t, Options{Dir: dir})
+	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), dir+" is in use") {
+		t.Errorf("the second start says %v", err)
+	}
+	query(t, s, "SELECT ''")
+	go s.Stop(context.Background())
+	mustStart(t, Options{Dir: dir})
+}
+
+func TestStopAtOnce(t *testing.T) {
+	s := mustStart(t, Options{Dir: newDir(t)})
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Stop(now); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	<-s.Done()
+}
+
+func TestFolderOutOfReach(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("only root runs PostgreSQL as somebody else, who may not reach the folder")
+		return
+	}
+	dir := filepath.Join(t.TempDir(), "server") // below a folder that only root can pass
+	s := mustStart(t, Options{Dir: dir})
+	home := filepath.Dir(s.DataDir)
+	t.Cleanup(func() {
+		os.RemoveAll(home)
+		os.Remove(elsewhereRoot) // when it is empty
+	})
+	if !strings.HasPrefix(home, elsewhereRoot+"/") {
+		t.Errorf("the data are in %s", s.DataDir)
+	}
+	stop(t, s)
+	again := mustStart(t, Options{Dir: dir})
+	if again.DataDir != s.DataDir || again.Port != s.Port {
+		t.Errorf("the second start gives %+v, the first %+v", again, s)
+	}
+	query(t, again, "SELECT ''")
+}
+
+func TestInterruptedInitdb(t *testing.T) {
+	dir := newDir(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	if s, err := Start(ctx, Options{Dir: dir}); err == nil {
+		stop(t, s)
+		t.Fatal("150 ms were enough to make a cluster: the test needs a shorter time")
+	}
+	for _, pattern := range []string{"/pg", "/pg.new-*"} {
+		if left, _ := filepath.Glob(dir + pattern); left != nil {
+			t.Errorf("%s is left", left)
+		}
+	}
+	// What kill -9 leaves.
+	if err := os.MkdirAll(dir+"/pg.new-1/data/base", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/pg.password", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	query(t, mustStart(t, Options{Dir: dir}), "SELECT ''")
+	if left, _ := filepath.Glob(dir + "/pg.new-*"); left != nil {
+		t.Errorf("%s is left", left)
+	}
+}
+
+func TestStartFailures(t *testing.T) {
+	file := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, foreign, empty, wrong := newDir(t), newDir(t), newDir(t), newDir(t)
+	file(old+"/pg/PG_VERSION", "11\n")
+	file(foreign+"/pg/letter.txt", "Dear reader")
+	for name, tc := range map[string]struct {
+		o    Options
+		want []string
+	}{
+		"data of a major that is not installed": {Options{Dir: old}, []string{old + "/pg was made by PostgreSQL 11", "apt-get install postgresql-11"}},
+		"a folder of something else":            {Options{Dir: foreign}, []string{foreign + "/pg holds no PostgreSQL data"}},
+		"no server in --pg-bin":                 {Options{Dir: empty, BinDir: "/etc"}, []string{"/etc does not hold PostgreSQL's server"}},
+		"a setting that PostgreSQL refuses": {Options{Dir: wrong, NoSync: true, Settings: map[string]string{"shared_preload_libraries": "nonsense"}},
+			[]string{wrong + "/pg.log", `could not access file "nonsense"`}},
+	} {
+		s, err := Start(t.Context(), tc.o)
+		if err == nil {
+			stop(t, s)
+			t.Errorf("%s: the server starts", name)
+			continue
+		}
+		for _, want := range tc.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: the error lacks %q: %v", name, want, err)
+			}
+		}
+	}
+	if _, err := os.Stat(empty); err == nil {
+		t.Error("a start without a server leaves a folder")
+	}
+}

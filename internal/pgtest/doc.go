@@ -1,2 +1,0 @@
-// Package pgtest gives tests a real, throwaway PostgreSQL. It is for _test files only.
-package pgtest

@@ -1,0 +1,172 @@
+package pgtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"rolecall/internal/localpg"
+)
+
+// templateRevision is part of the template's name: raise it when localpg makes data differently.
+const templateRevision = 1
+
+// folder is where one cluster lives.
+type folder struct {
+	path string
+	lock *os.File // held as long as this process uses the folder, so that others can tell
+}
+
+// newFolder returns a copy of the template that belongs to the server in bin.
+func newFolder(bin string) (*folder, error) {
+	base, err := baseFolder()
+	if err != nil {
+		return nil, err
+	}
+	if err := sweep(base); err != nil {
+		return nil, err
+	}
+	template, err := template(base, bin)
+	if err != nil {
+		return nil, err
+	}
+	f, err := emptyFolder(base)
+	if err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("cp", "-a", template+"/.", f.path).CombinedOutput(); err != nil {
+		return nil, errors.Join(fmt.Errorf("copy %s: %w: %s", template, err, out), f.remove())
+	}
+	return f, nil
+}
+
+// baseFolder holds the folders of all test processes of this user. It is not below t.TempDir(), which is closed to the
+// OS user that PostgreSQL runs as when the tests run as root.
+func baseFolder() (string, error) {
+	temp := os.TempDir()
+	if os.Geteuid() == 0 && !open(temp) {
+		temp = "/tmp"
+	}
+	base := filepath.Join(temp, "rolecall-pgtest-"+strconv.Itoa(os.Geteuid()))
+	if err := os.Mkdir(base, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	info, err := os.Lstat(base)
+	if err != nil {
+		return "", err
+	}
+	if !info.IsDir() || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		return "", fmt.Errorf("%s is not a folder of this user; remove it", base)
+	}
+	return base, nil
+}
+
+// open reports whether everybody may pass through dir and all that is above it.
+func open(dir string) bool {
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode()&0o001 == 0 {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
+	}
+}
+
+func emptyFolder(base string) (*folder, error) {
+	path, err := os.MkdirTemp(base, "run-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o711); err != nil {
+		return nil, err
+	}
+	f := &folder{path: path}
+	f.lock, err = lock(path)
+	return f, err
+}
+
+func lock(path string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(path, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+func (f *folder) remove() error {
+	return errors.Join(os.RemoveAll(f.path), f.lock.Close())
+}
+
+// sweep removes what killed test processes left behind.
+func sweep(base string) error {
+	entries, err := filepath.Glob(filepath.Join(base, "run-*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range entries {
+		info, err := os.Stat(path)
+		if err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue // gone, or so new that its maker may not have locked it yet
+		}
+		file, err := lock(path)
+		if err != nil {
+			continue
+		}
+		os.RemoveAll(path)
+		file.Close()
+	}
+	return nil
+}
+
+// template returns a folder with fresh data that no server runs on. It is made once and kept: initdb takes longer than
+// all the rest.
+func template(base, bin string) (string, error) {
+	version, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output()
+	if err != nil {
+		return "", err
+	}
+	key := sha256.Sum256(fmt.Appendf(nil, "%s %s %d", bin, version, templateRevision))
+	path := filepath.Join(base, fmt.Sprintf("template-%x", key[:6]))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	f, err := emptyFolder(base)
+	if err != nil {
+		return "", err
+	}
+	defer f.remove()
+	made := filepath.Join(f.path, "made")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s, err := localpg.Start(ctx, localpg.Options{Dir: made, BinDir: bin, NoSync: true, DieWithParent: true})
+	if err != nil {
+		return "", err
+	}
+	if err := s.Stop(ctx); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"pg.log", "pg.port", "pg.lock"} {
+		if err := os.Remove(filepath.Join(made, name)); err != nil {
+			return "", err
+		}
+	}
+	// Of several processes that make it at the same time the first one wins.
+	if err := os.Rename(made, path); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTEMPTY) {
+		return "", err
+	}
+	return path, nil
+}

@@ -1,0 +1,183 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"rolecall/internal/fault"
+)
+
+// maxDepth is how deep a body may nest. The deepest that any of our documents describes is four.
+const maxDepth = 32
+
+// Body reads the request's body as JSON: at most limit bytes of UTF-8, one value, no key twice in an object. A body
+// without a Content-Type is taken as JSON. The result is nil, bool, string, json.Number, []any or *Object.
+//
+// It is decoded into values instead of structs because encoding/json matches field names in any case, lets the last of
+// two equal keys win, and cannot tell an absent field from a null one.
+func Body(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
+	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes.", limit)
+		}
+		return nil, fault.New(fault.Malformed, "The body could not be read.").Because(err)
+	}
+	return ParseJSON(data)
+}
+
+func checkMediaType(contentType string) error {
+	if contentType == "" {
+		return nil
+	}
+	media, _, err := mime.ParseMediaType(contentType)
+	if err == nil && (media == "application/json" || media == "text/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")) {
+		return nil
+	}
+	return fault.New(fault.MediaType, "The Content-Type %q is not taken; send application/json.", contentType)
+}
+
+// Object is a JSON object with its keys in the order in which they were sent.
+type Object struct {
+	Keys   []string
+	Values map[string]any
+}
+
+// Get returns the value of a key, and whether the key is there: null is there.
+func (o *Object) Get(key string) (any, bool) {
+	v, ok := o.Values[key]
+	return v, ok
+}
+
+// ParseJSON is Body for bytes at hand.
+func ParseJSON(data []byte) (any, error) {
+	if !utf8.Valid(data) {
+		return nil, fault.New(fault.Malformed, "The body is not valid UTF-8.")
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	v, err := value(d, 0)
+	if err == nil {
+		if _, err = d.Token(); err == io.EOF {
+			err = checkSurrogates(data)
+		} else {
+			err = fault.New(fault.Malformed, "The body holds more than one JSON value.")
+		}
+	}
+	if err == nil {
+		return v, nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return nil, err
+	}
+	if err == io.EOF && len(bytes.TrimSpace(data)) == 0 {
+		return nil, fault.New(fault.Malformed, "The body is empty; JSON is expected.")
+	}
+	return nil, fault.New(fault.Malformed, "The body is not valid JSON, at byte %d of %d.", d.InputOffset(), len(data))
+}
+
+func value(d *json.Decoder, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, fault.New(fault.Malformed, "The body nests deeper than %d levels.", maxDepth)
+	}
+	t, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch t {
+	case json.Delim('{'):
+		o := &Object{Values: map[string]any{}}
+		for d.More() {
+			k, err := d.Token()
+			if err != nil {
+				return nil, err
+			}
+			key := k.(string)
+			if _, twice := o.Values[key]; twice {
+				return nil, fault.New(fault.Malformed, "The body holds the key %q twice in one object.", key)
+			}
+			v, err := value(d, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			o.Keys = append(o.Keys, key)
+			o.Values[key] = v
+		}
+		_, err = d.Token()
+		return o, err
+	case json.Delim('['):
+		a := []any{}
+		for d.More() {
+			v, err := value(d, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			a = append(a, v)
+		}
+		_, err = d.Token()
+		return a, err
+	}
+	return t, nil
+}
+
+// checkSurrogates refuses a lone UTF-16 surrogate escape (\ud83d without its pair): encoding/json turns it into U+FFFD,
+// and a password would silently become another one.
+func checkSurrogates(data []byte) error {
+	for i := 0; i+1 < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		i++
+		hi, ok := escape(data[i:])
+		if !ok || hi < 0xd800 || hi > 0xdfff {
+			continue
+		}
+		if hi < 0xdc00 && len(data) > i+6 && data[i+5] == '\\' {
+			if lo, ok := escape(data[i+6:]); ok && 0xdc00 <= lo && lo <= 0xdfff {
+				i += 10
+				continue
+			}
+		}
+		return fault.New(fault.Malformed, "The body holds half of a surrogate pair (\\u%04x), which is no character.", hi)
+	}
+	return nil
+}
+
+// escape reads `uXXXX`.
+func escape(b []byte) (rune, bool) {
+	if len(b) < 5 || b[0] != 'u' {
+		return 0, false
+	}
+	var r rune
+	if _, err := fmt.Sscanf(string(b[1:5]), "%04x", &r); err != nil {
+		return 0, false
+	}
+	return r, true
+}
+
+// TypeName is what a decoded value is called in a message.
+func TypeName(v any) string {
+	switch v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "a boolean"
+	case string:
+		return "a string"
+	case json.Number:
+		return "a number"
+	case []any:
+		return "an array"
+	}
+	return "an object"
+}

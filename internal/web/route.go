@@ -1,0 +1,130 @@
+package web
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"rolecall/internal/fault"
+)
+
+// A Route is one operation: a method and a pattern of literal segments and parameters (`/users/{username}`). The last
+// segment may be `{name...}`, which takes the rest of the path.
+type Route struct {
+	Method  string
+	Pattern string
+	Handle  HandlerFunc
+	// Public routes are answered without authentication.
+	Public bool
+}
+
+// Router finds the route of a request. Unlike http.ServeMux it never cleans a path and never redirects: with it,
+// `DELETE /users/..` would come back as a DELETE of the parent. Each segment is unescaped by itself, so a name may hold
+// an escaped slash. Doubled slashes at the start, which some clients make of a base URL that ends in one, count as one.
+type Router struct {
+	routes []compiled
+}
+
+type compiled struct {
+	Route
+	segments []string
+}
+
+// NewRouter compiles the routes. The first that matches wins, so literals stand before parameters.
+func NewRouter(routes ...Route) *Router {
+	rt := &Router{}
+	for _, r := range routes {
+		rt.routes = append(rt.routes, compiled{r, strings.Split(strings.TrimPrefix(r.Pattern, "/"), "/")})
+	}
+	return rt
+}
+
+// Routes returns the routes in order, for tests and documents.
+func (rt *Router) Routes() []Route {
+	routes := make([]Route, len(rt.routes))
+	for i, c := range rt.routes {
+		routes[i] = c.Route
+	}
+	return routes
+}
+
+// Find returns the request's route and sets its path values. For a path that only other methods serve it sets the Allow
+// header. HEAD is served by GET.
+func (rt *Router) Find(w http.ResponseWriter, r *http.Request) (*Route, error) {
+	segments, err := split(r.URL)
+	if err != nil {
+		return nil, fault.New(fault.Malformed, "The path %q is not a valid URL path.", r.URL.EscapedPath()).Because(err)
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	var allow []string
+	for i := range rt.routes {
+		c := &rt.routes[i]
+		values, ok := match(c.segments, segments)
+		if !ok {
+			continue
+		}
+		if c.Method != method {
+			if !slices.Contains(allow, c.Method) {
+				allow = append(allow, c.Method)
+			}
+			continue
+		}
+		for j := 0; j < len(values); j += 2 {
+			r.SetPathValue(values[j], values[j+1])
+		}
+		InfoOf(r.Context()).Route = c.Pattern
+		return &c.Route, nil
+	}
+	if allow != nil {
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		return nil, fault.New(fault.UnknownMethod, "%s is not offered on %s; offered: %s.", r.Method, r.URL.Path, strings.Join(allow, ", "))
+	}
+	return nil, fault.New(fault.UnknownRoute, "There is nothing at %s.", r.URL.Path)
+}
+
+// Trim collapses the slashes at the start of the request's path to one, and reports the path in its escaped form.
+func Trim(u *url.URL) string {
+	return "/" + strings.TrimLeft(u.EscapedPath(), "/")
+}
+
+func split(u *url.URL) ([]string, error) {
+	segments := strings.Split(Trim(u)[1:], "/")
+	for i, s := range segments {
+		if !strings.Contains(s, "%") {
+			continue
+		}
+		var err error
+		if segments[i], err = url.PathUnescape(s); err != nil {
+			return nil, err
+		}
+	}
+	return segments, nil
+}
+
+func match(pattern, path []string) (values []string, ok bool) {
+	for i, p := range pattern {
+		name, isParam := strings.CutPrefix(p, "{")
+		if !isParam {
+			if i >= len(path) || path[i] != p {
+				return nil, false
+			}
+			continue
+		}
+		name = strings.TrimSuffix(name, "}")
+		if rest, isRest := strings.CutSuffix(name, "..."); isRest {
+			if i >= len(path) || path[i] == "" {
+				return nil, false
+			}
+			return append(values, rest, strings.Join(path[i:], "/")), true
+		}
+		if i >= len(path) || path[i] == "" {
+			return nil, false
+		}
+		values = append(values, name, path[i])
+	}
+	return values, len(pattern) == len(path)
+}

@@ -1,0 +1,230 @@
+// Package web is HTTP mechanics without a dialect: request ids, client addresses, routing, bodies, limits, and one
+// log line a request. Statuses of errors, envelopes and authentication belong to the dialects, not here.
+package web
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/fault"
+)
+
+// Info is what is known of one request beyond its bytes. Handlers fill in Route, Account and Err for the log line.
+type Info struct {
+	// ID is a UUID made here. Incoming is what a proxy or client called the request, reduced to safe characters.
+	ID, Incoming string
+	// Address is the client's IP address, without a port.
+	Address string
+	// Route is the pattern that matched, and Dialect the surface that answered.
+	Route, Dialect string
+	// Account is the guid of the authenticated account.
+	Account string
+	// Err is the failure that was answered, with its causes.
+	Err error
+}
+
+type infoKey struct{}
+
+// InfoOf returns the request's Info, which Edge put there.
+func InfoOf(ctx context.Context) *Info {
+	if info, ok := ctx.Value(infoKey{}).(*Info); ok {
+		return info
+	}
+	return &Info{}
+}
+
+// Edge is the outermost handler of the public listener.
+type Edge struct {
+	Handler http.Handler
+	Log     *slog.Logger
+	// TrustedProxies are the networks whose X-Forwarded-For counts.
+	TrustedProxies []netip.Prefix
+	// Observe, when set, is told of each answered request.
+	Observe func(info *Info, method string, status int, took time.Duration)
+}
+
+// ServeHTTP gives the request its id and address, recovers from panics, and logs one line.
+func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	info := &Info{
+		ID:       uuid.NewString(),
+		Incoming: incomingID(r.Header),
+		Address:  clientAddress(r, e.TrustedProxies),
+	}
+	h := w.Header()
+	h.Set("X-Request-Id", info.ID)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			e.Log.Error("panic", "request", info.ID, "panic", p, "stack", string(debug.Stack()))
+			if rec.status == 0 {
+				http.Error(rec, `{"title":"Internal Server Error","status":500}`, http.StatusInternalServerError)
+			}
+		}
+		took := time.Since(start)
+		if rec.status == 0 {
+			rec.status = http.StatusOK
+		}
+		e.line(r, info, rec, took)
+		if e.Observe != nil {
+			e.Observe(info, r.Method, rec.status, took)
+		}
+	}()
+	e.Handler.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), infoKey{}, info)))
+}
+
+// line logs the request. The query string is left out: it belongs to the caller, who may have put anything there.
+func (e *Edge) line(r *http.Request, info *Info, rec *recorder, took time.Duration) {
+	level := slog.LevelInfo
+	if rec.status >= 500 {
+		level = slog.LevelError
+	}
+	if !e.Log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("request", info.ID),
+		slog.String("method", r.Method),
+		slog.String("path", r.URL.EscapedPath()),
+		slog.Int("status", rec.status),
+		slog.Int64("bytes", rec.bytes),
+		slog.Duration("took", took.Round(time.Microsecond)),
+		slog.String("address", info.Address),
+	}
+	if info.Account != "" {
+		attrs = append(attrs, slog.String("account", info.Account))
+	}
+	if info.Incoming != "" {
+		attrs = append(attrs, slog.String("incoming", info.Incoming))
+	}
+	if info.Err != nil {
+		attrs = append(attrs, slog.String("error", info.Err.Error()))
+	}
+	e.Log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += int64(n)
+	return n, err
+}
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// incomingID keeps at most 255 of [A-Za-z0-9_-], so that what a client sends can stand in a log line and a header.
+func incomingID(h http.Header) string {
+	id := h.Get("X-Vcap-Request-Id")
+	if id == "" {
+		id = h.Get("X-Request-Id")
+	}
+	id = strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '-', r == '_':
+			return r
+		}
+		return -1
+	}, id)
+	return id[:min(len(id), 255)]
+}
+
+// clientAddress is the peer's address, or, behind trusted proxies, the last address of X-Forwarded-For that is not
+// one of theirs: everything to the left of it could have been written by the client.
+func clientAddress(r *http.Request, trusted []netip.Prefix) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || !contains(trusted, addr) {
+		return host
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for i := len(hops) - 1; i >= 0; i-- {
+		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		if err != nil {
+			break
+		}
+		addr = hop
+		if !contains(trusted, hop) {
+			break
+		}
+	}
+	return addr.Unmap().WithZone("").String()
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(addr.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// JSON writes v. A value that cannot be encoded is a bug and panics.
+func JSON(w http.ResponseWriter, status int, contentType string, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client hung up: nothing to be done
+}
+
+// NewServer returns an http.Server with the limits of a public listener: 10 s for headers, 30 s for a body, 32 KiB of
+// headers. Writes may take 3 minutes, because a delete may.
+func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      3 * time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// HandlerFunc answers a request or says why not. It never writes an error itself.
+type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// RetryAfter sets the header of that name when the failure says when to try again. It counts whole seconds, at least
+// one: clients in the field parse an integer only.
+func RetryAfter(w http.ResponseWriter, f *fault.Error) {
+	if f.RetryAfter > 0 {
+		w.Header().Set("Retry-After", seconds(f.RetryAfter))
+	}
+}
