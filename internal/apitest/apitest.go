@@ -81,11 +81,14 @@ func parse(name string, data []byte) (*Document, error) {
 	}
 	// A literal segment goes before a parameter, as it does in http.ServeMux: /clusters/versions is not a cluster.
 	slices.SortFunc(d.paths, func(a, b path) int {
-		for i := range min(len(a.segments), len(b.segments)) {
-			if pa, pb := isParameter(a.segments[i]), isParameter(b.segments[i]); pa != pb {
-				if pa {
-					return 1
-				}
+		if n := cmp.Compare(len(a.segments), len(b.segments)); n != 0 {
+			return n
+		}
+		for i := range a.segments {
+			switch pa, pb := isParameter(a.segments[i]), isParameter(b.segments[i]); {
+			case pa && !pb:
+				return 1
+			case pb && !pa:
 				return -1
 			}
 		}
@@ -120,37 +123,51 @@ func (d *Document) Operations() []Operation {
 	return all
 }
 
-// match finds the path that a request's escaped path belongs to, and the decoded values of its parameters. It works on
-// the escaped path, so that a %2F in a name does not end the segment; and it takes doubled slashes for one, as the
-// server does.
-func (d *Document) match(escaped string) (*path, map[string]string) {
-	for strings.Contains(escaped, "//") {
-		escaped = strings.ReplaceAll(escaped, "//", "/")
-	}
-	segments := strings.Split(escaped, "/")
-next:
-	for i, p := range d.paths {
-		if len(p.segments) != len(segments) {
-			continue
+// A hit is a path that a request's path matches, with the decoded values of its parameters.
+type hit struct {
+	*path
+	values map[string]string
+}
+
+// match finds the paths that a request's escaped path belongs to, most literal first. It works on the escaped path, so
+// that a %2F in a name does not end the segment; and several slashes at the start count as one, as they do for
+// the server.
+func (d *Document) match(escaped string) []hit {
+	segments := strings.Split("/"+strings.TrimLeft(escaped, "/"), "/")
+	for i := range segments {
+		var err error
+		if segments[i], err = url.PathUnescape(segments[i]); err != nil {
+			return nil
 		}
-		values := map[string]string{}
-		for j, want := range p.segments {
-			got, err := url.PathUnescape(segments[j])
-			if err != nil {
-				return nil, nil
-			}
-			if isParameter(want) {
-				if got == "" {
-					continue next
-				}
-				values[want[1:len(want)-1]] = got
-			} else if got != want {
-				continue next
-			}
-		}
-		return &d.paths[i], values
 	}
-	return nil, nil
+	var hits []hit
+	for i := range d.paths {
+		if values, ok := d.paths[i].match(segments); ok {
+			hits = append(hits, hit{&d.paths[i], values})
+		}
+	}
+	return hits
+}
+
+func (p *path) match(segments []string) (values map[string]string, ok bool) {
+	if len(p.segments) != len(segments) {
+		return nil, false
+	}
+	values = map[string]string{}
+	for i, want := range p.segments {
+		got := segments[i]
+		switch {
+		case !isParameter(want):
+			if got != want {
+				return nil, false
+			}
+		case got == "":
+			return nil, false
+		default:
+			values[want[1:len(want)-1]] = got
+		}
+	}
+	return values, true
 }
 
 func isParameter(segment string) bool { return strings.HasPrefix(segment, "{") }

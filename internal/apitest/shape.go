@@ -129,21 +129,22 @@ type field struct {
 	quoted   bool // the option "string"
 }
 
-// collect gathers the fields that encoding/json would send, those of embedded structs included.
+// collect gathers the fields that encoding/json would send, those of embedded structs included. What is there already,
+// from further out, wins.
 func collect(typ reflect.Type, into map[string]field) {
+	var embedded []reflect.Type
 	for f := range typ.Fields() {
 		name, opts, _ := strings.Cut(f.Tag.Get("json"), ",")
-		options := strings.Split(opts, ",")
 		if name == "-" && opts == "" {
 			continue
 		}
 		if f.Anonymous && name == "" {
-			embedded := f.Type
-			if embedded.Kind() == reflect.Pointer {
-				embedded = embedded.Elem()
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
 			}
-			if embedded.Kind() == reflect.Struct {
-				collect(embedded, into)
+			if inner.Kind() == reflect.Struct {
+				embedded = append(embedded, inner)
 				continue
 			}
 		}
@@ -153,11 +154,18 @@ func collect(typ reflect.Type, into map[string]field) {
 		if name == "" {
 			name = f.Name
 		}
+		if _, taken := into[name]; taken {
+			continue
+		}
+		options := strings.Split(opts, ",")
 		into[name] = field{
 			typ:      f.Type,
 			optional: slices.Contains(options, "omitempty") || slices.Contains(options, "omitzero"),
 			quoted:   slices.Contains(options, "string"),
 		}
+	}
+	for _, inner := range embedded {
+		collect(inner, into)
 	}
 }
 

@@ -55,7 +55,7 @@ func (tr *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	out := req.Clone(req.Context())
-	if req.Body != nil {
+	if out.Body = http.NoBody; len(sent) > 0 {
 		out.Body = io.NopCloser(bytes.NewReader(sent))
 	}
 	res, err := tr.base.RoundTrip(out)
@@ -94,24 +94,24 @@ var outside = map[int]string{
 
 // check returns why the exchange is not what the document says.
 func (d *Document) check(x exchange) error {
-	p, values := d.match(x.req.URL.EscapedPath())
-	if p == nil {
+	hits := d.match(x.req.URL.EscapedPath())
+	if len(hits) == 0 {
 		if x.res.StatusCode == http.StatusMethodNotAllowed {
 			return errors.New("the document does not have this path: want 404")
 		}
 		return d.checkOutside(x)
 	}
-	op := p.operation(x.req.Method)
-	if op == nil || x.req.Method == http.MethodHead && x.res.StatusCode == http.StatusMethodNotAllowed {
-		if x.res.StatusCode == http.StatusNotFound {
-			return errors.New("the document has this path, without this method: want 405")
+	if x.req.Method != http.MethodHead || x.res.StatusCode != http.StatusMethodNotAllowed {
+		for _, h := range hits {
+			if op := h.operation(x.req.Method); op != nil {
+				return errors.Join(d.checkAgreement(x, h, op), d.checkResponse(x, op.Responses.Status(x.res.StatusCode)))
+			}
 		}
-		return errors.Join(d.checkOutside(x), checkAllow(x, p))
 	}
-	return errors.Join(
-		d.checkAgreement(x, p, values, op),
-		d.checkResponse(x, op.Responses.Status(x.res.StatusCode)),
-	)
+	if x.res.StatusCode == http.StatusNotFound {
+		return errors.New("the document has this path, without this method: want 405")
+	}
+	return errors.Join(d.checkOutside(x), checkAllow(x, hits))
 }
 
 func (d *Document) checkOutside(x exchange) error {
@@ -127,34 +127,38 @@ func (d *Document) checkOutside(x exchange) error {
 }
 
 // checkAllow holds the Allow of a 405 to the methods that the document has.
-func checkAllow(x exchange, p *path) error {
+func checkAllow(x exchange, hits []hit) error {
 	if x.res.StatusCode != http.StatusMethodNotAllowed {
 		return nil
 	}
-	var allowed []string
-	for _, method := range strings.Split(x.res.Header.Get("Allow"), ",") {
-		switch method = strings.TrimSpace(method); method {
-		case http.MethodHead, http.MethodOptions: // nothing that a document has to say
-		default:
-			allowed = append(allowed, method)
+	want, got := map[string]bool{}, map[string]bool{}
+	for _, h := range hits {
+		for method := range h.item.Operations() {
+			want[method] = true
 		}
 	}
-	slices.Sort(allowed)
-	if want := slices.Sorted(maps.Keys(p.item.Operations())); !slices.Equal(allowed, want) {
-		return fmt.Errorf("Allow is %q, the document has %s", x.res.Header.Get("Allow"), strings.Join(want, ", "))
+	for method := range strings.SplitSeq(x.res.Header.Get("Allow"), ",") {
+		got[strings.TrimSpace(method)] = true
+	}
+	// A document has nothing to say of these.
+	delete(got, http.MethodHead)
+	delete(got, http.MethodOptions)
+	if !maps.Equal(got, want) {
+		methods := slices.Sorted(maps.Keys(want))
+		return fmt.Errorf("the header Allow is %q, the document has %s", x.res.Header.Get("Allow"), strings.Join(methods, ", "))
 	}
 	return nil
 }
 
 // checkAgreement compares what the document and the server think of the request.
-func (d *Document) checkAgreement(x exchange, p *path, values map[string]string, op *openapi3.Operation) error {
+func (d *Document) checkAgreement(x exchange, h hit, op *openapi3.Operation) error {
 	req := x.req.Clone(context.Background())
 	req.Body = io.NopCloser(bytes.NewReader(x.sent))
 	asJSON(req, op)
 	err := openapi3filter.ValidateRequest(req.Context(), &openapi3filter.RequestValidationInput{
 		Request:    req,
-		PathParams: values,
-		Route:      d.route(x.req.Method, p, op),
+		PathParams: h.values,
+		Route:      d.route(x.req.Method, h.path, op),
 		Options:    options(),
 	})
 	if err == nil || x.res.StatusCode/100 == 4 {
@@ -164,14 +168,14 @@ func (d *Document) checkAgreement(x exchange, p *path, values map[string]string,
 }
 
 // asJSON makes up for what OpenAPI cannot say, and what holds for all our dialects that take JSON: a body without
-// a Content-Type is JSON, and so is one of any type that ends in +json.
+// a Content-Type is JSON, and so is one of text/json or of any application/…+json.
 func asJSON(req *http.Request, op *openapi3.Operation) {
 	if op.RequestBody == nil || op.RequestBody.Value.Content["application/json"] == nil {
 		return
 	}
 	contentType := req.Header.Get("Content-Type")
-	mediaType, _, err := mime.ParseMediaType(contentType)
-	if contentType == "" || err == nil && strings.HasSuffix(mediaType, "+json") {
+	m := mediaType(contentType)
+	if contentType == "" || m == "text/json" || strings.HasPrefix(m, "application/") && strings.HasSuffix(m, "+json") {
 		req.Header.Set("Content-Type", "application/json")
 	}
 }

@@ -31,10 +31,18 @@ func FindBinaries(binDir string, major int) (dir string, foundMajor int, err err
 func find(path, root, binDir string, major int) (binaries, error) {
 	var dirs []string
 	if binDir != "" {
+		var err error
+		if binDir, err = filepath.Abs(binDir); err != nil {
+			return binaries{}, err
+		}
 		dirs = append(dirs, binDir)
 	}
 	if binDir == "" || major != 0 {
-		dirs = append(dirs, filepath.SplitList(path)...)
+		for _, dir := range filepath.SplitList(path) {
+			if filepath.IsAbs(dir) { // no program out of the present folder
+				dirs = append(dirs, dir)
+			}
+		}
 		installed, err := filepath.Glob(filepath.Join(root, "*", "bin"))
 		if err != nil {
 			return binaries{}, err

@@ -22,7 +22,7 @@ const elsewhereRoot = "/var/lib/rolecall"
 // folder is where a server's files are. Data and lock are in home, the rest in dir.
 type folder struct {
 	dir     string
-	home    string // dir, or a folder below elsewhereRoot that the file pg.elsewhere in dir names
+	home    string // dir, or a folder below elsewhereRoot that the link pg.elsewhere in dir leads to
 	major   int    // of the data; 0: there is none yet
 	account account
 }
@@ -36,9 +36,12 @@ func (f *folder) elsewhere() string { return filepath.Join(f.dir, "pg.elsewhere"
 // openFolder finds what is already there, and changes nothing.
 func openFolder(dir string) (*folder, error) {
 	f := &folder{dir: dir, home: dir}
-	switch home, err := os.ReadFile(f.elsewhere()); {
+	switch home, err := os.Readlink(f.elsewhere()); {
 	case err == nil:
-		f.home = strings.TrimSpace(string(home))
+		if _, err := os.Stat(home); err != nil {
+			return nil, fmt.Errorf("the data of %s are gone: %w", dir, err)
+		}
+		f.home = home
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
@@ -102,7 +105,7 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 		return err
 	}
 	f.home = home
-	return os.WriteFile(f.elsewhere(), []byte(home+"\n"), 0o644)
+	return os.Symlink(home, f.elsewhere()) // which fails if another process did so just now
 }
 
 // passage makes a folder that the account can pass through but not list.

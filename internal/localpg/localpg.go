@@ -24,8 +24,11 @@ import (
 
 // Options say where and how a server runs. Only Dir is required.
 type Options struct {
-	// Dir is the folder for everything of this server; its files there begin with "pg". It is made when absent, 0700
-	// (run as root: 0710, with the group of the OS user that PostgreSQL runs as). An existing folder keeps its mode.
+	// Dir is the folder for everything of this server; its files there begin with "pg". When absent it is made, 0700.
+	//
+	// PostgreSQL refuses root. Run as root, Start uses the OS user rolecall, which it makes, else nobody, and makes Dir
+	// 0710 with that user's group. An existing Dir keeps its mode; where that user cannot pass through it or what is
+	// above it, the data go below /var/lib/rolecall, and the symbolic link pg.elsewhere in Dir leads there.
 	Dir string
 	// BinDir holds postgres and initdb. Empty: see FindBinaries. A folder whose data another major made is served by
 	// the binaries of that major.
@@ -218,6 +221,11 @@ func (s *Server) arguments(o Options) []string {
 // ctx ends before that is done the server is stopped at once, which is an error, though no committed data is lost:
 // the next start recovers it. Stop of a server that has ended does nothing.
 func (s *Server) Stop(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
 	if err := s.process.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop PostgreSQL: %w", err)
 	}

@@ -46,7 +46,7 @@ func startElsewhere(t *testing.T, dir string, env ...string) (postmaster int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	line, _ := bufio.NewReader(out).ReadString('\n')
 	cmd.Process.Kill()
 	cmd.Wait()
 	if _, err := fmt.Sscanf(line, "postmaster %d\n", &postmaster); err != nil {
@@ -141,6 +141,9 @@ func TestStart(t *testing.T) {
 			t.Errorf("%s is %q, want %q", sql, got, want)
 		}
 	}
+	if group, err := syscall.Getpgid(s.process.Pid); err != nil || group == syscall.Getpgrp() {
+		t.Errorf("the server is in process group %d, which Ctrl-C reaches (%v)", group, err)
+	}
 	for path, want := range map[string]os.FileMode{dir: 0o711, dir + "/pg.password": 0o600, dir + "/pg.log": 0o600, s.DataDir: 0o700} {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -187,6 +190,7 @@ func TestStart(t *testing.T) {
 }
 
 func TestStartAfterKill(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	postmaster := startElsewhere(t, dir)
 	if !isPostmaster(postmaster, dir+"/pg") {
@@ -215,6 +219,7 @@ func TestStartAfterKill(t *testing.T) {
 }
 
 func TestStartAfterKilledPostmaster(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	s := mustStart(t, Options{Dir: dir})
 	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
@@ -251,6 +256,7 @@ func TestStartAfterKilledPostmaster(t *testing.T) {
 }
 
 func TestDieWithParent(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	postmaster := startElsewhere(t, dir, "LOCALPG_TEST_DIE=1")
 	if err := wait(t.Context(), 10*time.Second, func() bool { return !isPostmaster(postmaster, dir+"/pg") }); err != nil {
@@ -263,6 +269,7 @@ func TestDieWithParent(t *testing.T) {
 }
 
 func TestStartedTwice(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	s := mustStart(t, Options{Dir: dir})
 	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), dir+" is in use") {
@@ -274,6 +281,7 @@ func TestStartedTwice(t *testing.T) {
 }
 
 func TestStopAtOnce(t *testing.T) {
+	t.Parallel()
 	s := mustStart(t, Options{Dir: newDir(t)})
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -284,6 +292,7 @@ func TestStopAtOnce(t *testing.T) {
 }
 
 func TestFolderOutOfReach(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Log("only root runs PostgreSQL as somebody else, who may not reach the folder")
 		return
@@ -304,9 +313,16 @@ func TestFolderOutOfReach(t *testing.T) {
 		t.Errorf("the second start gives %+v, the first %+v", again, s)
 	}
 	query(t, again, "SELECT ''")
+	stop(t, again)
+	os.RemoveAll(home)
+	if s, err := Start(t.Context(), Options{Dir: dir}); err == nil {
+		stop(t, s)
+		t.Error("the data are gone, and a new server takes their place in silence")
+	}
 }
 
 func TestInterruptedInitdb(t *testing.T) {
+	t.Parallel()
 	dir := newDir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
@@ -333,6 +349,7 @@ func TestInterruptedInitdb(t *testing.T) {
 }
 
 func TestStartFailures(t *testing.T) {
+	t.Parallel()
 	file := func(path, text string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -111,6 +111,7 @@ func start(major int, settings map[string]string) (*folder, *Cluster, error) {
 	all := map[string]string{
 		"log_statement":              "all",
 		"log_min_duration_statement": "0",
+		"max_wal_size":               "256MB", // the data may be in memory
 	}
 	if hasLibrary(bin, "pg_stat_statements") {
 		all["shared_preload_libraries"] = "pg_stat_statements"

@@ -21,6 +21,8 @@ const (
 	UniqueViolation          = "23505"
 	UndefinedObject          = "42704"
 	UndefinedTable           = "42P01"
+	UndefinedSchema          = "3F000"
+	UndefinedFunction        = "42883"
 	UndefinedDatabase        = "3D000"
 	ReservedName             = "42939"
 	InvalidName              = "42602"
@@ -70,6 +72,9 @@ func Retry(err error) bool {
 func Away(err error) bool {
 	if err == nil {
 		return false
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
 	}
 	if code := Code(err); code != "" {
 		switch code[:2] {

@@ -1,0 +1,86 @@
+package pgrole
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// as runs f as another role: what a role granted, only that role (or one that may become it) revokes. The
+// administering role becomes it by SET ROLE, having made itself a member within the transaction where it was none.
+func (tx *transaction) as(ctx context.Context, role string, f func() error) error {
+	var own bool
+	if err := tx.QueryRow(ctx, `SELECT current_user = $1`, role).Scan(&own); err != nil {
+		return err
+	}
+	if own {
+		return f()
+	}
+	return tx.asMember(ctx, []string{role}, func() error {
+		if _, err := tx.Exec(ctx, setRole(role)); err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `RESET ROLE`)
+		return err
+	})
+}
+
+// asMember runs f while the administering role is a member of the roles. Memberships that it did not have are given
+// back in the same transaction, so nothing of them is ever seen outside. A superuser needs none.
+func (tx *transaction) asMember(ctx context.Context, roles []string, f func() error) error {
+	if tx.superuser || len(roles) == 0 {
+		return f()
+	}
+	end, err := tx.join(ctx, roles[0])
+	if err != nil {
+		return err
+	}
+	if err := tx.asMember(ctx, roles[1:], f); err != nil {
+		return err
+	}
+	if end != "" {
+		_, err = tx.Exec(ctx, end)
+	}
+	return err
+}
+
+// join makes the administering role a member of a role where it is none, and returns the statement that ends it.
+//
+// Up to PostgreSQL 15 there is one membership of a role in a role, so one that exists is left alone. From 16 on there is
+// one for each grantor, each with its own options, and only the one that the administering role granted itself is ours
+// to change and to put back.
+func (tx *transaction) join(ctx context.Context, role string) (end string, err error) {
+	if tx.version < 160000 {
+		var member bool
+		err := tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1`, role).Scan(&member)
+		if err != nil || member {
+			return "", err
+		}
+		_, err = tx.Exec(ctx, grantMembership(role))
+		return revokeMembership(role), err
+	}
+	var member bool
+	err = tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'SET') AND pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1`, role).Scan(&member)
+	if err != nil || member {
+		return "", err
+	}
+	var inherit, set bool
+	err = tx.QueryRow(ctx, `
+		SELECT m.inherit_option, m.set_option FROM pg_auth_members m
+		JOIN pg_roles g ON g.oid = m.roleid AND g.rolname = $1
+		JOIN pg_roles u ON u.oid = m.member AND u.oid = m.grantor AND u.rolname = current_user`, role).Scan(&inherit, &set)
+	switch {
+	case err == nil:
+		end = grantMembershipWith(role, inherit, set)
+	case errors.Is(err, pgx.ErrNoRows):
+		end = revokeOwnMembership(role)
+	default:
+		return "", err
+	}
+	_, err = tx.Exec(ctx, grantMembershipWith(role, true, true))
+	return end, err
+}

@@ -1,0 +1,409 @@
+package pgrole
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// Delete removes a user and destroys nothing else. DROP OWNED is never run: it drops what appeared meanwhile, and
+// reaches third parties. In four phases:
+//
+//  1. Plan: look at everything that depends on the role, in every database, and refuse what must not be touched. Nothing
+//     has changed until here.
+//  2. NOLOGIN and the state "deleting", in one transaction. From here the call only goes forward: cut off by a crash, it
+//     is finished by the same call.
+//  3. End its sessions; then per database, in one transaction each: reassign what it owns, if asked to, and revoke what
+//     it was granted.
+//  4. DROP ROLE, whose own check is the last guard.
+//
+// What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
+func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) error {
+	if reassignTo == name {
+		return fault.New(fault.Invalid, "The objects of %q cannot be reassigned to %q itself.", name, name)
+	}
+	conn, err := s.acquire(ctx)
+	if err != nil {
+		return s.fault(err, name)
+	}
+	defer conn.Release()
+	// The lock is held by the session through all phases, so that a change of the same user waits for the end.
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, roleLock(name)); err != nil {
+		return s.fault(err, name)
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if _, err := conn.Exec(end, `SELECT pg_advisory_unlock($1)`, roleLock(name)); err != nil {
+			_ = conn.Conn().Close(end) // the lock ends with the session
+		}
+	}()
+	d := &deletion{s: s, conn: conn.Conn(), reassignTo: reassignTo, stamp: stamp}
+	return s.fault(d.run(ctx, name, match), name)
+}
+
+// deletion is one Delete under way.
+type deletion struct {
+	s          *Server
+	conn       *pgx.Conn // in the registered database, holding the role's lock
+	reassignTo string
+	stamp      Stamp
+	user       *User
+	revoked    []string // what was taken away so far, for people
+}
+
+func (d *deletion) run(ctx context.Context, name string, match Match) error {
+	var err error
+	if d.user, err = d.s.changeable(ctx, d.conn, name, match); err != nil {
+		return err
+	}
+	if err := d.checkReassign(ctx); err != nil {
+		return err
+	}
+	p, err := d.plan(ctx)
+	if err != nil {
+		return err
+	}
+	if len(p.blockers) > 0 {
+		return d.inUse(p.blockers, "Nothing was changed.")
+	}
+	if err := d.disable(ctx, match); err != nil {
+		return err
+	}
+	err = d.finish(ctx)
+	if b, ok := errors.AsType[*blocked](err); ok {
+		return d.callOff(ctx, b)
+	}
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		if u, inspectErr := d.s.Inspect(ctx, name); inspectErr == nil && (u == nil || u.oid != d.user.oid) {
+			return nil
+		}
+	}
+	if err == nil || fault.Is(err, fault.Stale) {
+		return err
+	}
+	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in. Delete it again to finish.", name).
+		After(2 * time.Second).Because(err)
+}
+
+// blocked says what keeps the role from being dropped once its deletion has begun.
+type blocked struct {
+	reasons []string
+	cause   error
+}
+
+func (b *blocked) Error() string { return strings.Join(b.reasons, "; ") }
+func (b *blocked) Unwrap() error { return b.cause }
+
+func block(cause error, format string, args ...any) error {
+	return &blocked{[]string{fmt.Sprintf(format, args...)}, cause}
+}
+
+func (d *deletion) inUse(reasons []string, end string) error {
+	hint := ""
+	if d.reassignTo == "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "it owns ") }) {
+		hint = " Delete it with ?reassignTo=<role> to give what it owns to another role."
+	}
+	return fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s%s", d.user.Name, strings.Join(reasons, "; "), end, hint)
+}
+
+func (d *deletion) checkReassign(ctx context.Context) error {
+	if d.reassignTo == "" {
+		return nil
+	}
+	to, err := d.s.role(ctx, d.conn, d.reassignTo)
+	if err != nil {
+		return err
+	}
+	if to == nil {
+		return fault.New(fault.Invalid, "There is no role %q to reassign to.", d.reassignTo)
+	}
+	if to.System() {
+		return fault.New(fault.Forbidden, "The role %q is a system role: nothing is reassigned to it.", d.reassignTo)
+	}
+	return nil
+}
+
+func (d *deletion) plan(ctx context.Context) (*plan, error) {
+	return d.s.planDelete(ctx, d.conn, d.user, d.reassignTo != "")
+}
+
+// disable is phase 2. It reads the role again: SQL from elsewhere does not take our locks.
+func (d *deletion) disable(ctx context.Context, match Match) error {
+	return d.retry(ctx, func(tx *transaction) error {
+		u, err := d.s.changeable(ctx, tx, d.user.Name, match)
+		if err != nil {
+			return err
+		}
+		if u.oid != d.user.oid {
+			return d.replaced()
+		}
+		p := u.Provenance.changed(tx.now, d.stamp)
+		if p.State != StateDeleting {
+			p.Was, p.State = p.State, StateDeleting
+		}
+		d.user = u
+		d.user.Provenance = p
+		_, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.human)))
+		return err
+	})
+}
+
+func (d *deletion) replaced() error {
+	return fault.New(fault.Stale, "The user %q was dropped and made again meanwhile. Read it again before you delete it.", d.user.Name)
+}
+
+// retry runs f in a transaction of the deletion's own connection, again when it was rolled back for a passing reason.
+func (d *deletion) retry(ctx context.Context, f func(tx *transaction) error) error {
+	for i := 1; ; i++ {
+		err := runTransaction(ctx, d.conn, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
+		if !sqlstate.Retry(err) || i == attempts {
+			return err
+		}
+	}
+}
+
+// finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times.
+func (d *deletion) finish(ctx context.Context) error {
+	for i := 1; ; i++ {
+		if err := d.endSessions(ctx); err != nil {
+			return err
+		}
+		p, err := d.plan(ctx)
+		if err != nil {
+			return err
+		}
+		if len(p.blockers) > 0 {
+			return &blocked{reasons: p.blockers}
+		}
+		for _, dp := range p.databases {
+			if err := d.clear(ctx, dp); err != nil {
+				return err
+			}
+		}
+		err = d.drop(ctx)
+		if !sqlstate.Is(err, sqlstate.DependentObjects) {
+			return err
+		}
+		if i == attempts {
+			return block(err, "something that depends on it could not be found or revoked")
+		}
+	}
+}
+
+// sessionsTimeout is how long ended sessions may take to be gone.
+const sessionsTimeout = 5 * time.Second
+
+// endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
+func (d *deletion) endSessions(ctx context.Context) error {
+	const terminate = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = $1`
+	ctx, cancel := context.WithTimeout(ctx, sessionsTimeout)
+	defer cancel()
+	for {
+		var sessions int
+		err := d.conn.QueryRow(ctx, terminate, d.user.oid).Scan(&sessions)
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			err = d.retry(ctx, func(tx *transaction) error {
+				return tx.asMember(ctx, []string{d.user.Name}, func() error {
+					return tx.QueryRow(ctx, terminate, d.user.oid).Scan(&sessions)
+				})
+			})
+		}
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			return block(err, "it has sessions that Rolecall's administering role may not end (GRANT pg_signal_backend TO it)")
+		}
+		if err != nil || sessions == 0 {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// clear is phase 3 in one database.
+func (d *deletion) clear(ctx context.Context, dp *databasePlan) error {
+	run := func(conn *pgx.Conn) error {
+		var revoked []string
+		var err error
+		for i := 1; ; i++ {
+			revoked = nil
+			err = runTransaction(ctx, conn, nil, func(ctx context.Context, tx *transaction) error {
+				return d.clearIn(ctx, tx, dp, &revoked)
+			})
+			if !sqlstate.Retry(err) || i == attempts {
+				break
+			}
+		}
+		if sqlstate.Is(err, goneCodes...) {
+			return nil // dropped since the plan; the next plan will not name it, nor what was not revoked for it
+		}
+		if err == nil {
+			d.revoked = append(d.revoked, revoked...)
+		}
+		return err
+	}
+	var err error
+	if dp.registered {
+		err = run(d.conn)
+	} else {
+		err = d.s.visit(ctx, dp.name, dp.encoding, run)
+	}
+	if sqlstate.Is(err, sqlstate.UndefinedDatabase) {
+		return nil // dropped meanwhile
+	}
+	return err
+}
+
+func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePlan, revoked *[]string) error {
+	var name string
+	err := tx.QueryRow(ctx, `SELECT rolname::text FROM pg_roles WHERE oid = $1`, d.user.oid).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && name != d.user.Name {
+		return d.replaced()
+	}
+	if err != nil {
+		return err
+	}
+	// Reassigning many objects takes longer than a statement usually may.
+	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'`); err != nil {
+		return err
+	}
+	if dp.owned && d.reassignTo != "" {
+		to, err := d.s.role(ctx, tx, d.reassignTo)
+		if err != nil {
+			return err
+		}
+		if to == nil || to.System() {
+			return block(nil, "%q, to which its objects should go, was dropped or became a system role", d.reassignTo)
+		}
+		err = tx.asMember(ctx, []string{d.user.Name, d.reassignTo}, func() error {
+			_, err := tx.Exec(ctx, reassignOwned(d.user.Name, d.reassignTo))
+			return err
+		})
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			return block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q", d.user.Name, d.reassignTo, dp.name)
+		}
+		if err != nil {
+			return err
+		}
+		*revoked = append(*revoked, fmt.Sprintf("what it owned in database %q went to %q", dp.name, d.reassignTo))
+	}
+	for _, g := range dp.grants {
+		if strings.HasPrefix(g.target, "DATABASE ") {
+			// Every grant on a database changes the same row, which concurrent deletes would fight for.
+			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(g.target)); err != nil {
+				return err
+			}
+		}
+		err := tx.as(ctx, g.grantor, func() error {
+			_, err := tx.Exec(ctx, revokeAll(g.target, d.user.Name))
+			return err
+		})
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects) {
+			return block(err, "privileges on %s in database %q were granted by %q, for whom Rolecall's administering role may not revoke them", valid(g.target), dp.name, valid(g.grantor))
+		}
+		if err != nil {
+			return err
+		}
+		*revoked = append(*revoked, fmt.Sprintf("its privileges on %s in database %q", valid(g.target), dp.name))
+	}
+	for _, def := range dp.defaults {
+		err := tx.as(ctx, def.owner, func() error { return clearDefault(ctx, tx, def) })
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			return block(err, "default privileges of %q in database %q name it, which Rolecall's administering role may not change", valid(def.owner), dp.name)
+		}
+		if err != nil {
+			return err
+		}
+		*revoked = append(*revoked, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), dp.name))
+	}
+	return nil
+}
+
+// goneCodes say that an object is not there any more.
+var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema, sqlstate.UndefinedFunction}
+
+// clearDefault brings an entry of pg_default_acl back to what PostgreSQL has built in, which removes the entry. Without
+// a schema the built-in rights are those of the owner, and of PUBLIC for routines and types.
+// https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
+func clearDefault(ctx context.Context, tx *transaction, def defaultGrant) error {
+	kinds := map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
+	objects, ok := kinds[def.objects]
+	if !ok {
+		return fmt.Errorf("default privileges of the unknown kind %q", def.objects)
+	}
+	var statements []string
+	for _, grantee := range def.grantees {
+		statements = append(statements, revokeDefault(def.owner, def.schema, objects, grantee))
+	}
+	if def.schema == "" && def.own {
+		statements = append(statements, grantDefault(def.owner, objects, "ALL PRIVILEGES", def.owner))
+		switch def.objects {
+		case "f":
+			statements = append(statements, grantDefault(def.owner, objects, "EXECUTE", ""))
+		case "T":
+			statements = append(statements, grantDefault(def.owner, objects, "USAGE", ""))
+		}
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop is phase 4.
+func (d *deletion) drop(ctx context.Context) error {
+	return d.retry(ctx, func(tx *transaction) error {
+		u, err := d.s.role(ctx, tx, d.user.Name)
+		if err != nil {
+			return err
+		}
+		if u == nil {
+			return nil // dropped by somebody else, which is what was asked for
+		}
+		if u.oid != d.user.oid {
+			return d.replaced()
+		}
+		if err := checkChangeable(u); err != nil {
+			return &blocked{reasons: []string{err.Error()}, cause: err}
+		}
+		_, err = tx.Exec(ctx, dropRole(d.user.Name))
+		return err
+	})
+}
+
+// callOff gives the role its LOGIN back and says why it was not deleted, and what it has lost already.
+func (d *deletion) callOff(ctx context.Context, b *blocked) error {
+	err := d.retry(ctx, func(tx *transaction) error {
+		u, err := d.s.role(ctx, tx, d.user.Name)
+		if err != nil || u == nil || u.oid != d.user.oid {
+			return err
+		}
+		p := u.Provenance.changed(tx.now, d.stamp)
+		p.State, p.Was = d.user.Provenance.Was, ""
+		_, err = tx.Exec(ctx, alterLogin(u.Name, p.State == "")+commentOnRole(u.Name, p.comment(u.human)))
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, b)
+	}
+	end := "It may log in again; its sessions were ended."
+	if len(d.revoked) > 0 {
+		end += " Already done: " + some(d.revoked[:min(len(d.revoked), maxNamed)], len(d.revoked)) + "."
+	}
+	return fault.Of(d.inUse(b.reasons, end)).Because(b.cause)
+}
+
+func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }

@@ -1,0 +1,107 @@
+package pgrole
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"rolecall/internal/fault"
+)
+
+// MaxName is the longest name in characters, and in bytes: PostgreSQL cuts what is longer and only says so in a notice.
+// https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
+const MaxName = 63
+
+// The shortest and longest password of a database user, in characters.
+const (
+	MinPassword = 10
+	MaxPassword = 63
+)
+
+// reserved names mean something else in SQL, or belong to a cloud.
+var reserved = []string{
+	"public", "none", "current_role", "current_user", "session_user", "user",
+	"rdsadmin", "rds_*", "azure_*", "azuresu", "cloudsql*", "alloydb*", "neon_*", "doadmin",
+}
+
+// CheckName refuses names that a new database user cannot have. PostgreSQL takes any other, and case counts.
+func CheckName(name string, systemRoles []string) error {
+	if err := checkIdentifier("user", name); err != nil {
+		return err
+	}
+	if strings.HasPrefix(name, "pg_") || matches(reserved, name) || matches(systemRoles, name) {
+		return fault.New(fault.Invalid, "The name %q is reserved; choose another.", name)
+	}
+	return nil
+}
+
+func checkIdentifier(what, name string) error {
+	switch {
+	case name == "":
+		return fault.New(fault.Invalid, "The name of a %s must not be empty.", what)
+	case !utf8.ValidString(name):
+		return fault.New(fault.Invalid, "The name of a %s must be valid UTF-8.", what)
+	case utf8.RuneCountInString(name) > MaxName:
+		return fault.New(fault.Invalid, "The name of a %s has at most %d characters, this one %d.", what, MaxName, utf8.RuneCountInString(name))
+	case len(name) > MaxName:
+		return fault.New(fault.Invalid, "The name %q is %d bytes long; PostgreSQL keeps %d, so it would become another name.", name, len(name), MaxName)
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return fault.New(fault.Invalid, "The name %q holds a control character.", name)
+	case name == "." || name == "..":
+		return fault.New(fault.Invalid, "The name %q cannot stand in a URL; choose another.", name)
+	}
+	return nil
+}
+
+// storable reports whether a role could have the name at all. Longer ones must not reach PostgreSQL, which would cut
+// them and find another role.
+func storable(name string) bool {
+	return name != "" && len(name) <= MaxName && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
+}
+
+// CheckPassword refuses passwords outside the contract's limits. Control characters are refused too: clients do not
+// agree on what becomes of them (RFC 4013 prohibits them, PostgreSQL takes them).
+func CheckPassword(password string) error {
+	n := utf8.RuneCountInString(password)
+	switch {
+	case n < MinPassword || n > MaxPassword:
+		return fault.New(fault.Invalid, "A password has %d to %d characters, this one %d.", MinPassword, MaxPassword, n)
+	case !utf8.ValidString(password):
+		return fault.New(fault.Invalid, "A password must be valid UTF-8.")
+	case strings.ContainsFunc(password, unicode.IsControl):
+		return fault.New(fault.Invalid, "A password must not hold control characters.")
+	}
+	return nil
+}
+
+func matches(globs []string, name string) bool {
+	return slices.ContainsFunc(globs, func(glob string) bool { return likeMatch(glob, name) })
+}
+
+// likeMatch is what PostgreSQL decides with the LIKE pattern of the same glob. path.Match is not it: there `*` stops at
+// a slash and brackets mean something.
+func likeMatch(glob, name string) bool {
+	g, n := []rune(glob), []rune(name)
+	star, mark := -1, 0
+	i, j := 0, 0
+	for j < len(n) {
+		switch {
+		case i < len(g) && g[i] == '*':
+			star, mark = i, j
+			i++
+		case i < len(g) && (g[i] == '?' || g[i] == n[j]):
+			i++
+			j++
+		case star >= 0:
+			mark++
+			i, j = star+1, mark
+		default:
+			return false
+		}
+	}
+	for i < len(g) && g[i] == '*' {
+		i++
+	}
+	return i == len(g)
+}

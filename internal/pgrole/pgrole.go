@@ -1,0 +1,262 @@
+// Package pgrole is the roles and databases of one PostgreSQL cluster: the SQL that reads and changes them, passwords
+// as SCRAM verifiers, which roles are protected, and who made a role, written with the role itself.
+//
+// It decides inside the transaction that changes, and trusts no earlier look. Who may ask for what, and that it is
+// recorded, is package dbuser's; nothing here knows of accounts, HTTP or the control database.
+package pgrole
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/fault"
+)
+
+// Server is one PostgreSQL cluster, reached as its administering role.
+type Server struct {
+	// Pool holds connections to the registered database. Advisory locks count within one database only, so all are taken
+	// there; the connections must be direct ones, not through a transaction pooler.
+	Pool *pgxpool.Pool
+	// Connect opens a connection to another database, in that database's encoding. Names pass through it as bytes.
+	Connect func(ctx context.Context, database, encoding string) (*pgx.Conn, error)
+	// SystemRoles are globs (`*`, `?`) of role names that are protected.
+	SystemRoles []string
+	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
+	ControlDatabase, ControlRole string
+}
+
+// User is a role as the catalog shows it.
+type User struct {
+	Name        string
+	Provenance  Provenance
+	protectedBy string // the role that makes it protected, itself or one that it is a member of; else ""
+	oid         uint32
+	login       bool
+	human       string // the part of its comment that is not ours
+	attributes  string
+}
+
+// System reports whether the role is protected: no call may change or delete it.
+func (u *User) System() bool { return u.protectedBy != "" }
+
+// isUser reports whether the role is a database user: one with LOGIN, or one that Rolecall itself disabled.
+func (u *User) isUser() bool {
+	return u.login || u.Provenance.State == StateDeleting || u.Provenance.State == StateDisabled
+}
+
+// Revision names the current state of the role, for conditional requests. With provenance it moves with every change
+// made here; without, with the role's attributes, which do not show a password that was changed by SQL.
+func (u *User) Revision() string {
+	if p := u.Provenance; p.Managed() {
+		return fmt.Sprintf("%d-%.8s", p.Revision, p.Attempt[max(0, len(p.Attempt)-8):])
+	}
+	sum := sha256.Sum256([]byte(u.attributes))
+	return "0-" + hex.EncodeToString(sum[:8])
+}
+
+// Stamp says on whose behalf a change is made.
+type Stamp struct {
+	Account string // guid
+	Attempt string // id of the recorded attempt
+}
+
+// Match is the revisions of an If-Match header; empty: any will do.
+type Match []string
+
+func (m Match) check(u *User) error {
+	if len(m) == 0 || slices.Contains(m, "*") || slices.Contains(m, u.Revision()) {
+		return nil
+	}
+	return fault.New(fault.Stale, "The user %q has changed: it is at revision %q. Read it again before you change it.", u.Name, u.Revision())
+}
+
+func notFound(name string) error {
+	return fault.New(fault.NotFound, "There is no user %q in this cluster.", name)
+}
+
+// checkChangeable refuses what no call may change.
+func checkChangeable(u *User) error {
+	switch {
+	case !u.System():
+		return nil
+	case u.protectedBy == u.Name:
+		return fault.New(fault.Forbidden, "The user %q is a system user: it cannot be changed or deleted here.", u.Name)
+	}
+	return fault.New(fault.Forbidden, "The user %q is a system user, because it is a member of %q: it cannot be changed or deleted here.", u.Name, u.protectedBy)
+}
+
+// Page is a part of a list.
+type Page struct {
+	Limit, Offset int
+}
+
+// Users lists the database users in the order of their names' bytes, protected ones only if system is set, and says
+// whether more follow.
+func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectUsers, s.protection(), s.ControlRole, system, page.Limit+1, page.Offset)
+		if err != nil {
+			return err
+		}
+		users, err = pgx.CollectRows(rows, scanUser)
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if more = len(users) > page.Limit; more {
+		users = users[:page.Limit]
+	}
+	return users, more, nil
+}
+
+// User returns one database user, protected or not.
+func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		u, err = s.role(ctx, conn, name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if u == nil || !u.isUser() {
+		return nil, notFound(name)
+	}
+	return u, nil
+}
+
+// role reads any role, nil when there is none of that name.
+func (s *Server) role(ctx context.Context, q querier, name string) (*User, error) {
+	if !storable(name) {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, selectRole, s.protection(), s.ControlRole, name)
+	if err != nil {
+		return nil, err
+	}
+	users, err := pgx.CollectRows(rows, scanUser)
+	if err != nil || len(users) == 0 {
+		return nil, err
+	}
+	return users[0], nil
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func scanUser(row pgx.CollectableRow) (*User, error) {
+	var u User
+	var comment string
+	var protectedBy *string
+	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes); err != nil {
+		return nil, err
+	}
+	if protectedBy != nil {
+		u.protectedBy = *protectedBy
+	}
+	u.human, u.Provenance = parseComment(comment)
+	return &u, nil
+}
+
+// Create makes a role that may log in with the password and nothing else. A name that is taken by any role, also one
+// without LOGIN, is refused.
+func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp) (u *User, err error) {
+	if err := CheckName(name, s.SystemRoles); err != nil {
+		return nil, err
+	}
+	if err := CheckPassword(password); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
+		existing, err := s.role(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		if existing != nil {
+			return exists(name)
+		}
+		verifier, err := NewVerifier(password, tx.iterations)
+		if err != nil {
+			return err
+		}
+		p := Provenance{Created: tx.now, CreatedBy: stamp.Account}.changed(tx.now, stamp)
+		if _, err := tx.Exec(ctx, createRole(name, verifier)+commentOnRole(name, p.comment(""))); err != nil {
+			return err
+		}
+		u, err = s.readBack(ctx, tx, name)
+		return err
+	})
+	return u, err
+}
+
+func exists(name string) error {
+	return fault.New(fault.Exists, "There is a role %q in this cluster already.", name)
+}
+
+// SetPassword gives a user a new password. It enables one that was disabled.
+func (s *Server) SetPassword(ctx context.Context, name, password string, match Match, stamp Stamp) (u *User, err error) {
+	if err := CheckPassword(password); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
+		old, err := s.changeable(ctx, tx, name, match)
+		if err != nil {
+			return err
+		}
+		if old.Provenance.State == StateDeleting {
+			return fault.New(fault.InUse, "The user %q is being deleted. Delete it again to finish that.", name)
+		}
+		verifier, err := NewVerifier(password, tx.iterations)
+		if err != nil {
+			return err
+		}
+		p := old.Provenance.changed(tx.now, stamp)
+		p.State = ""
+		if _, err := tx.Exec(ctx, alterPassword(name, verifier, !old.login)+commentOnRole(name, p.comment(old.human))); err != nil {
+			return err
+		}
+		u, err = s.readBack(ctx, tx, name)
+		return err
+	})
+	return u, err
+}
+
+// changeable reads a user under its lock and refuses one that is absent, protected, or not at the revision asked for.
+func (s *Server) changeable(ctx context.Context, q querier, name string, match Match) (*User, error) {
+	u, err := s.role(ctx, q, name)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil || !u.isUser() {
+		return nil, notFound(name)
+	}
+	if err := checkChangeable(u); err != nil {
+		return nil, err
+	}
+	return u, match.check(u)
+}
+
+func (s *Server) readBack(ctx context.Context, tx *transaction, name string) (*User, error) {
+	u, err := s.role(ctx, tx, name)
+	if err == nil && u == nil {
+		err = fmt.Errorf("the role %q cannot be read back", name)
+	}
+	return u, err
+}
+
+// Inspect reads any role after waiting for changes of it that are under way, nil when there is none. It is how an
+// attempt whose end is not known is judged.
+func (s *Server) Inspect(ctx context.Context, name string) (u *User, err error) {
+	err = s.inTransaction(ctx, roleLock(name), func(ctx context.Context, tx *transaction) error {
+		u, err = s.role(ctx, tx, name)
+		return err
+	})
+	return u, s.fault(err, name)
+}

@@ -1,0 +1,129 @@
+package pgrole
+
+import (
+	"cmp"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/xdg-go/stringprep"
+	"golang.org/x/text/unicode/norm"
+)
+
+// saslprep returns the bytes that PostgreSQL hashes for password: the server when it makes a verifier out of a
+// clear password, and libpq when it logs in. It follows pg_saslprep (src/common/saslprep.c), the same in 14 to 18,
+// not RFC 4013, where the two differ:
+//
+//   - ASCII is taken as it is, control characters too.
+//   - What the RFC refuses (prohibited, unassigned in Unicode 3.2, mixed directions, nothing left) or cannot read
+//     (invalid UTF-8) is taken as it is, whole.
+//   - U+200B, in both mapping tables of the RFC, becomes a space.
+//   - The checks look at the mapped characters, not at the normalised ones. So U+0340 is refused though it
+//     normalises to U+0300, and U+2135 passes next to Latin letters though it normalises to a Hebrew one.
+//
+// That PostgreSQL's majors and x/text are of different Unicode versions makes no difference: only characters of
+// Unicode 3.2 reach the normalisation, and by Unicode's stability policy their normal forms are fixed since 4.1.
+//
+// No password of PostgreSQL holds NUL. Here NUL is a control character like the others.
+func saslprep(password string) string {
+	if isASCII(password) || !utf8.ValidString(password) {
+		return password
+	}
+
+	var mapped []rune
+	for _, r := range password {
+		if stringprep.TableC1_2.Contains(r) {
+			mapped = append(mapped, ' ')
+		} else if _, ok := stringprep.TableB1.Map(r); !ok && r != 0x1806 { // stringprep v1.0.4 misses U+1806 of B.1
+			mapped = append(mapped, r)
+		}
+	}
+	if len(mapped) == 0 || slices.ContainsFunc(mapped, saslProhibited) || !sameDirection(mapped) {
+		return password
+	}
+	return nfkc(mapped)
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// saslProhibited reports whether r may not be in a prepared password: RFC 4013, sections 2.3 and 2.5.
+func saslProhibited(r rune) bool {
+	for _, table := range []stringprep.Set{
+		stringprep.TableC1_2, stringprep.TableC2_1, stringprep.TableC2_2, stringprep.TableC3, stringprep.TableC4,
+		stringprep.TableC5, stringprep.TableC6, stringprep.TableC7, stringprep.TableC8, stringprep.TableC9,
+		stringprep.TableA1,
+	} {
+		if table.Contains(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// sameDirection is the rule for bidirectional strings, RFC 3454, section 6: with any right-to-left character
+// there is no left-to-right one, and the first and the last are right-to-left. s is not empty.
+func sameDirection(s []rune) bool {
+	rightToLeft, leftToRight := stringprep.TableD1.Contains, stringprep.TableD2.Contains
+	if !slices.ContainsFunc(s, rightToLeft) {
+		return true
+	}
+	return !slices.ContainsFunc(s, leftToRight) && rightToLeft(s[0]) && rightToLeft(s[len(s)-1])
+}
+
+// nfkc is Unicode's normalization form KC of s, which is not empty: decompose, order, compose.
+//
+// x/text cannot do it in one go: to bound its buffers (the Stream-Safe Text Format of UAX #15) norm.NFKC puts a
+// U+034F after 30 combining marks in a row, which PostgreSQL does not. So it is asked for one or two characters at
+// a time only.
+func nfkc(s []rune) string {
+	var d []rune
+	for _, r := range s {
+		d = append(d, []rune(norm.NFKD.String(string(r)))...)
+	}
+
+	// Each starter, and the marks after it by class. A starter is of class 0, so it stays first.
+	for i := 0; i < len(d); {
+		end := i + 1
+		for end < len(d) && combiningClass(d[end]) != 0 {
+			end++
+		}
+		slices.SortStableFunc(d[i:end], func(a, b rune) int { return cmp.Compare(combiningClass(a), combiningClass(b)) })
+		i = end
+	}
+
+	// In place: there are never more characters composed than read.
+	out, starter, last := d[:1], 0, -1
+	for _, r := range d[1:] {
+		c := combiningClass(r)
+		if last < c { // nothing between the starter and r blocks them
+			if both, ok := compose(out[starter], r); ok {
+				out[starter] = both
+				continue
+			}
+		}
+		if c == 0 {
+			starter, last = len(out), -1
+		} else {
+			last = c
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+// combiningClass is the canonical combining class of r, 0 for a starter.
+func combiningClass(r rune) int {
+	return int(norm.NFKD.PropertiesString(string(r)).CCC())
+}
+
+// compose returns the character that a and b make together, if there is one.
+func compose(a, b rune) (rune, bool) {
+	both := []rune(norm.NFC.String(string([]rune{a, b})))
+	return both[0], len(both) == 1
+}

@@ -1,0 +1,240 @@
+package pgrole
+
+import (
+	"strconv"
+	"strings"
+)
+
+// This is the one file that builds SQL by putting strings together. DDL takes no parameters, so names and literals are
+// quoted here; everything else goes through parameters. Names that come out of a catalog are quoted as well, by
+// PostgreSQL itself (quote_ident, regclass) or by ident.
+
+// ident quotes a name. The name holds no NUL: PostgreSQL stores none, and checkIdentifier lets none in.
+func ident(name string) string {
+	return `"` + strings.ReplaceAll(strings.ReplaceAll(name, "\x00", ""), `"`, `""`) + `"`
+}
+
+// literal quotes a string, as an E” constant where it holds a backslash, so that the result does not depend on
+// standard_conforming_strings.
+func literal(s string) string {
+	s = strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), `'`, `''`)
+	if strings.Contains(s, `\`) {
+		return ` E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`
+	}
+	return `'` + s + `'`
+}
+
+// Only attributes that change are named: a plain CREATEROLE administrator may not even restate NOSUPERUSER.
+func createRole(name, verifier string) string {
+	return `CREATE ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
+}
+
+func alterPassword(name, verifier string, login bool) string {
+	if login {
+		return `ALTER ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
+	}
+	return `ALTER ROLE ` + ident(name) + ` PASSWORD ` + literal(verifier) + `;`
+}
+
+func commentOnRole(name, comment string) string {
+	return `COMMENT ON ROLE ` + ident(name) + ` IS ` + literal(comment) + `;`
+}
+
+func alterLogin(name string, login bool) string {
+	if login {
+		return `ALTER ROLE ` + ident(name) + ` LOGIN;`
+	}
+	return `ALTER ROLE ` + ident(name) + ` NOLOGIN;`
+}
+
+func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
+
+func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
+
+func grantMembership(role string) string { return `GRANT ` + ident(role) + ` TO CURRENT_USER` }
+
+func revokeMembership(role string) string { return `REVOKE ` + ident(role) + ` FROM CURRENT_USER` }
+
+// grantMembershipWith and revokeOwnMembership are for PostgreSQL 16 and later, where a membership says whether it
+// inherits and whether it allows SET ROLE, and has a grantor.
+func grantMembershipWith(role string, inherit, set bool) string {
+	return grantMembership(role) + ` WITH INHERIT ` + strconv.FormatBool(inherit) + `, SET ` + strconv.FormatBool(set) + ` GRANTED BY CURRENT_USER`
+}
+
+func revokeOwnMembership(role string) string {
+	return revokeMembership(role) + ` GRANTED BY CURRENT_USER`
+}
+
+func reassignOwned(from, to string) string {
+	return `REASSIGN OWNED BY ` + ident(from) + ` TO ` + ident(to)
+}
+
+// revokeAll takes a target that PostgreSQL has quoted, for instance `TABLE public.t`.
+func revokeAll(target, grantee string) string {
+	return `REVOKE ALL PRIVILEGES ON ` + target + ` FROM ` + ident(grantee) + ` RESTRICT`
+}
+
+// revokeDefault and grantDefault change what objects that owner will make are granted with. schema is quoted, or empty
+// for all schemas; grantee is empty for PUBLIC.
+func revokeDefault(owner, schema, objects, grantee string) string {
+	return alterDefault(owner, schema) + `REVOKE ALL PRIVILEGES ON ` + objects + ` FROM ` + identOrPublic(grantee)
+}
+
+func grantDefault(owner, objects, privilege, grantee string) string {
+	return alterDefault(owner, "") + `GRANT ` + privilege + ` ON ` + objects + ` TO ` + identOrPublic(grantee)
+}
+
+func alterDefault(owner, schema string) string {
+	sql := `ALTER DEFAULT PRIVILEGES FOR ROLE ` + ident(owner) + ` `
+	if schema != "" {
+		sql += `IN SCHEMA ` + schema + ` `
+	}
+	return sql
+}
+
+func identOrPublic(grantee string) string {
+	if grantee == "" {
+		return `PUBLIC`
+	}
+	return ident(grantee)
+}
+
+func createDatabase(name string) string { return `CREATE DATABASE ` + ident(name) }
+
+func alterDatabaseOwner(name, owner string) string {
+	return `ALTER DATABASE ` + ident(name) + ` OWNER TO ` + ident(owner)
+}
+
+func commentOnDatabase(name, comment string) string {
+	return `COMMENT ON DATABASE ` + ident(name) + ` IS ` + literal(comment)
+}
+
+func dropDatabase(name string) string { return `DROP DATABASE ` + ident(name) }
+
+// likePattern makes a LIKE pattern of a glob.
+func likePattern(glob string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`, `?`, `_`).Replace(glob)
+}
+
+// dangerous is true for a role p that nobody may become by way of a password. $1 is the LIKE patterns of system roles,
+// $2 the control role.
+const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcreaterole
+    OR p.rolname IN (current_user, session_user, $2)
+    OR p.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
+                     'rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'neon_superuser'))`
+
+// protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
+// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first.
+const protectedBy = `CASE
+    WHEN r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
+    WHEN EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) THEN (
+      WITH RECURSIVE up(oid) AS (
+        SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
+        UNION
+        SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid
+      )
+      SELECT p.rolname::text FROM up JOIN pg_roles p ON p.oid = up.oid WHERE ` + dangerous + ` ORDER BY p.rolname LIMIT 1)
+  END`
+
+const fromRoles = `
+  FROM pg_roles r
+  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass`
+
+const selectRole = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `,
+    concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
+              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)` + fromRoles + `
+  WHERE r.rolname = $3`
+
+// selectUsers orders by the catalog's own column: by the text of the same name it would sort all roles before the first
+// is returned, instead of walking the index.
+const selectUsers = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `, ''` + fromRoles + `
+  WHERE (r.rolcanlogin OR d.description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')
+    AND ($3 OR (` + protectedBy + `) IS NULL)
+  ORDER BY r.rolname LIMIT $4 OFFSET $5`
+
+// ofRole restricts pg_shdepend to one role ($1) in the current database, and for the registered one ($2) to shared
+// objects as well.
+const ofRole = `
+  d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
+  AND d.dbid IN ((SELECT oid FROM pg_database WHERE datname = current_database()), CASE WHEN $2 THEN 0 END)`
+
+// selectOwned lists what the role owns, except what only configures it; selectNamed what names it otherwise: policies,
+// initial privileges of extensions, user mappings.
+const selectOwned = `
+  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM pg_shdepend d
+  WHERE ` + ofRole + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
+  LIMIT $3`
+
+const selectNamed = `
+  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM pg_shdepend d
+  WHERE ` + ofRole + ` AND (d.deptype IN ('r', 'i') OR d.classid = 'pg_user_mapping'::regclass)
+  LIMIT $3`
+
+// selectGrants lists the privileges that the role was granted, by whom, and those that it granted on. REVOKE ALL ON TABLE
+// covers the columns. Privileges on parameters came with PostgreSQL 15; before, their catalog cannot even be named.
+func selectGrants(parameters bool) string {
+	if !parameters {
+		return grantsOf + grantsEnd
+	}
+	return grantsOf + `
+    UNION ALL
+    SELECT 'PARAMETER ' || o.parname, 10, o.paracl
+      FROM dep JOIN pg_parameter_acl o ON dep.classid = 'pg_parameter_acl'::regclass AND o.oid = dep.objid` + grantsEnd
+}
+
+const grantsOf = `
+  WITH dep AS (SELECT DISTINCT d.classid, d.objid FROM pg_shdepend d WHERE ` + ofRole + ` AND d.deptype = 'a'),
+  granted(target, owner, acl) AS (
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner, c.relacl
+      FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
+    UNION ALL
+    SELECT 'TABLE ' || c.oid::regclass, c.relowner, a.attacl
+      FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
+      JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL
+    UNION ALL
+    SELECT 'ROUTINE ' || o.oid::regprocedure, o.proowner, o.proacl
+      FROM dep JOIN pg_proc o ON dep.classid = 'pg_proc'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl
+      FROM dep JOIN pg_namespace o ON dep.classid = 'pg_namespace'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'TYPE ' || o.oid::regtype, o.typowner, o.typacl
+      FROM dep JOIN pg_type o ON dep.classid = 'pg_type'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl
+      FROM dep JOIN pg_language o ON dep.classid = 'pg_language'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'FOREIGN DATA WRAPPER ' || quote_ident(o.fdwname), o.fdwowner, o.fdwacl
+      FROM dep JOIN pg_foreign_data_wrapper o ON dep.classid = 'pg_foreign_data_wrapper'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'FOREIGN SERVER ' || quote_ident(o.srvname), o.srvowner, o.srvacl
+      FROM dep JOIN pg_foreign_server o ON dep.classid = 'pg_foreign_server'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'LARGE OBJECT ' || o.oid, o.lomowner, o.lomacl
+      FROM dep JOIN pg_largeobject_metadata o ON dep.classid = 'pg_largeobject'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'DATABASE ' || quote_ident(o.datname), o.datdba, o.datacl
+      FROM dep JOIN pg_database o ON dep.classid = 'pg_database'::regclass AND o.oid = dep.objid
+    UNION ALL
+    SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl
+      FROM dep JOIN pg_tablespace o ON dep.classid = 'pg_tablespace'::regclass AND o.oid = dep.objid`
+
+const grantsEnd = `
+  )
+  SELECT DISTINCT g.target, pg_get_userbyid(x.grantor)::text, pg_get_userbyid(x.grantee)::text, x.grantor = $1
+  FROM granted g, aclexplode(g.acl) x
+  WHERE g.owner <> $1 AND (x.grantee = $1 OR x.grantor = $1)
+  ORDER BY 1, 2`
+
+const selectDefaults = `
+  SELECT pg_get_userbyid(a.defaclrole)::text, coalesce(quote_ident(n.nspname), ''), a.defaclobjtype::text,
+         CASE WHEN a.defaclrole = $1
+           THEN array(SELECT DISTINCT CASE x.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(x.grantee)::text END FROM aclexplode(a.defaclacl) x)
+           ELSE ARRAY[pg_get_userbyid($1)::text]
+         END, a.defaclrole = $1
+  FROM (SELECT DISTINCT d.objid FROM pg_shdepend d WHERE ` + ofRole + ` AND d.classid = 'pg_default_acl'::regclass) dep
+  JOIN pg_default_acl a ON a.oid = dep.objid
+  LEFT JOIN pg_namespace n ON n.oid = a.defaclnamespace
+  ORDER BY 1, 2, 3`

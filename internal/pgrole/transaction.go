@@ -1,0 +1,220 @@
+package pgrole
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// transaction is one under an advisory lock, with what PostgreSQL said when the lock was taken.
+type transaction struct {
+	pgx.Tx
+	now        time.Time
+	iterations int  // of SCRAM verifiers, as the server is set
+	version    int  // server_version_num
+	superuser  bool // the administering role is one
+}
+
+// roleLock and databaseLock are the keys of advisory locks. Every replica, of every release, must compute the same.
+func roleLock(name string) int64     { return lockKey("role", name) }
+func databaseLock(name string) int64 { return lockKey("database", name) }
+
+func lockKey(kind, name string) int64 {
+	sum := sha256.Sum256([]byte("rolecall " + kind + " " + name))
+	return int64(binary.BigEndian.Uint64(sum[:]))
+}
+
+// defaultIterations is what PostgreSQL uses before 16, where there is no setting.
+const defaultIterations = 4096
+
+// attempts bounds how often a transaction is tried that PostgreSQL rolled back for a passing reason: a deadlock, or
+// "tuple concurrently updated" by something that does not take our locks.
+const attempts = 5
+
+// change runs f in a transaction under the role's lock and commits. When the connection is lost during COMMIT the role
+// tells, by the attempt in its comment, whether it was done: the lock is taken first, because a COMMIT that waits for a
+// standby is not visible while it still holds it.
+func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction) error) error {
+	for {
+		err := s.inTransaction(ctx, roleLock(name), f)
+		if _, lost := errors.AsType[*commitLost](err); !lost {
+			return s.fault(err, name)
+		}
+		u, inspectErr := s.Inspect(ctx, name)
+		if inspectErr != nil {
+			return errors.Join(inspectErr, err)
+		}
+		if u != nil && u.Provenance.Attempt == stamp.Attempt {
+			return nil
+		}
+	}
+}
+
+// commitLost says that the connection failed while a COMMIT was under way.
+type commitLost struct{ cause error }
+
+func (e *commitLost) Error() string {
+	return "the connection was lost during COMMIT: " + e.cause.Error()
+}
+func (e *commitLost) Unwrap() error { return e.cause }
+
+// inTransaction runs f in a transaction under an advisory lock, again when it was rolled back for a passing reason.
+func (s *Server) inTransaction(ctx context.Context, lock int64, f func(ctx context.Context, tx *transaction) error) error {
+	return s.retry(ctx, func() error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return runTransaction(ctx, conn.Conn(), &lock, f)
+	})
+}
+
+// retry runs f again after failures that pass, and once after a lost connection that had not reached COMMIT.
+func (s *Server) retry(ctx context.Context, f func() error) error {
+	lost := 0
+	for i := 1; ; i++ {
+		err := f()
+		if err == nil || i == attempts || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+		if _, inCommit := errors.AsType[*commitLost](err); inCommit {
+			return err
+		}
+		if sqlstate.Lost(err) && !sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
+			lost++
+		} else if !sqlstate.Retry(err) {
+			return err
+		}
+		if lost > 1 {
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(i*i) * 5 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// runTransaction runs f in one transaction of conn and commits it.
+func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx context.Context, tx *transaction) error) error {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = tx.Rollback(end) // after a commit it does nothing, and a broken connection is not given back to the pool
+	}()
+	t := &transaction{Tx: tx}
+	if lock != nil {
+		// A statement of its own: the next one must see what was committed while this one waited.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, *lock); err != nil {
+			return err
+		}
+	}
+	var iterations *string
+	err = tx.QueryRow(ctx, `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
+		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&t.now, &iterations, &t.version, &t.superuser)
+	if err != nil {
+		return err
+	}
+	t.now = t.now.UTC()
+	t.iterations = defaultIterations
+	if iterations != nil {
+		if t.iterations, err = strconv.Atoi(*iterations); err != nil {
+			return fmt.Errorf("scram_iterations is %q", *iterations)
+		}
+	}
+	if err := f(ctx, t); err != nil {
+		return err
+	}
+	err = tx.Commit(ctx)
+	if sqlstate.Lost(err) {
+		return &commitLost{err}
+	}
+	return err
+}
+
+// acquireTimeout is how long a request waits for a connection to its cluster.
+const acquireTimeout = 4 * time.Second
+
+func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
+	return s.Pool.Acquire(ctx)
+}
+
+// read runs f on a connection, again when the connection turned out to be dead.
+func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
+	err := s.retry(ctx, func() error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		return f(ctx, conn.Conn())
+	})
+	return s.fault(err, "")
+}
+
+// fault says what PostgreSQL's refusal means to the caller. name is the role or database that was to be changed.
+func (s *Server) fault(err error, name string) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return err
+	}
+	switch sqlstate.Code(err) {
+	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
+		return exists(name)
+	case sqlstate.UndefinedObject:
+		return notFound(name)
+	case sqlstate.ReservedName, sqlstate.InvalidName, sqlstate.NameTooLong, sqlstate.CharacterNotInRepertoire:
+		return fault.New(fault.Invalid, "PostgreSQL does not take the name %q.", name).Because(err)
+	case sqlstate.DependentObjects:
+		return fault.New(fault.InUse, "Objects in the cluster still depend on %q.", name).Because(err)
+	case sqlstate.InsufficientPrivilege:
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. From PostgreSQL 16 on it needs ADMIN OPTION on roles that it did not make: "+
+			"GRANT %s TO <administering role> WITH ADMIN OPTION.", name, ident(name)).Because(err)
+	case sqlstate.LockNotAvailable, sqlstate.QueryCanceled:
+		if name == "" {
+			return fault.New(fault.Unavailable, "The cluster is busy and did not answer in time.").After(2 * time.Second).Because(err)
+		}
+		return fault.New(fault.Unavailable, "The cluster is busy: something else holds %q locked. Nothing was changed.", name).After(2 * time.Second).Because(err)
+	case sqlstate.TooManyConnections:
+		return fault.New(fault.Unavailable, "The cluster has no connection left.").After(2 * time.Second).Because(err)
+	}
+	if sqlstate.Retry(err) {
+		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.", name).After(time.Second).Because(err)
+	}
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read the user to see whether it was done.").After(2 * time.Second).Because(err)
+	}
+	if sqlstate.Away(err) {
+		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
+	}
+	return err
+}
+
+// protection is the patterns of names that are protected.
+func (s *Server) protection() []string {
+	patterns := make([]string, len(s.SystemRoles))
+	for i, glob := range s.SystemRoles {
+		patterns[i] = likePattern(glob)
+	}
+	return patterns
+}
