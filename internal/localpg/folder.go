@@ -116,6 +116,7 @@ func (a account) passage(dir string) error {
 	return a.open(dir)
 }
 
+// open lets the account pass through a folder of this process.
 func (a account) open(dir string) error {
 	if !a.switched {
 		return nil

@@ -3,7 +3,6 @@ package pgrole
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -90,10 +89,10 @@ var reservedDatabases = []string{"postgres", "template0", "template1", "rdsadmin
 // CreateDatabase makes a database that belongs to an unprotected role. CREATE DATABASE cannot be part of a transaction,
 // so the comment that says who made it follows it: cut off in between, the database is there without it.
 func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp Stamp) (*Database, error) {
-	if err := checkIdentifier("database", name); err != nil {
+	if err := CheckDatabaseName(name); err != nil {
 		return nil, err
 	}
-	if slices.Contains(reservedDatabases, name) || name == s.ControlDatabase {
+	if name == s.ControlDatabase {
 		return nil, fault.New(fault.Invalid, "The name %q is reserved; choose another.", name)
 	}
 	var d *Database

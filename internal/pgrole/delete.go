@@ -27,8 +27,10 @@ import (
 //
 // What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
 func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) error {
-	if reassignTo == name {
-		return fault.New(fault.Invalid, "The objects of %q cannot be reassigned to %q itself.", name, name)
+	if reassignTo != "" {
+		if err := CheckReassign(name, reassignTo); err != nil {
+			return err
+		}
 	}
 	conn, err := s.acquire(ctx)
 	if err != nil {

@@ -54,10 +54,56 @@ func checkIdentifier(what, name string) error {
 	return nil
 }
 
-// storable reports whether a role could have the name at all. Longer ones must not reach PostgreSQL, which would cut
-// them and find another role.
+// storable reports whether a role or database could have the name at all. Longer ones must not reach PostgreSQL, which
+// would cut them and find another one.
 func storable(name string) bool {
 	return name != "" && len(name) <= MaxName && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
+}
+
+// CheckStorable answers for a user whose name no role can have: there is none.
+func CheckStorable(name string) error {
+	if !storable(name) {
+		return notFound(name)
+	}
+	return nil
+}
+
+// CheckStorableDatabase is CheckStorable for a database.
+func CheckStorableDatabase(name string) error {
+	if !storable(name) {
+		return databaseNotFound(name)
+	}
+	return nil
+}
+
+// CheckReassign refuses a role that the objects of a user cannot go to, whatever the cluster.
+func CheckReassign(name, to string) error {
+	if to == name {
+		return fault.New(fault.Invalid, "The objects of %q cannot be reassigned to %q itself.", name, name)
+	}
+	if !storable(to) {
+		return fault.New(fault.Invalid, "There is no role %q to reassign to.", to)
+	}
+	return nil
+}
+
+// CheckDatabaseName refuses names that a new database cannot have.
+func CheckDatabaseName(name string) error {
+	if err := checkIdentifier("database", name); err != nil {
+		return err
+	}
+	if slices.Contains(reservedDatabases, name) {
+		return fault.New(fault.Invalid, "The name %q is reserved; choose another.", name)
+	}
+	return nil
+}
+
+// CheckOwner refuses the name of an owner that no role can have.
+func CheckOwner(owner string) error {
+	if !storable(owner) {
+		return fault.New(fault.Invalid, "There is no role %q to own the database.", owner)
+	}
+	return nil
 }
 
 // CheckPassword refuses passwords outside the contract's limits. Control characters are refused too: clients do not

@@ -18,6 +18,9 @@ import (
 	"rolecall/internal/fault"
 )
 
+// Majors are the major versions of PostgreSQL that this package is made for.
+var Majors = []string{"14", "15", "16", "17", "18"}
+
 // Server is one PostgreSQL cluster, reached as its administering role.
 type Server struct {
 	// Pool holds connections to the registered database. Advisory locks count within one database only, so all are taken
@@ -241,6 +244,15 @@ func (s *Server) changeable(ctx context.Context, q querier, name string, match M
 		return nil, err
 	}
 	return u, match.check(u)
+}
+
+// Changeable returns a user that a change would be taken of, at the revision asked for.
+func (s *Server) Changeable(ctx context.Context, name string, match Match) (u *User, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		u, err = s.changeable(ctx, conn, name, match)
+		return err
+	})
+	return u, err
 }
 
 func (s *Server) readBack(ctx context.Context, tx *transaction, name string) (*User, error) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,7 +54,7 @@ type Edge struct {
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
 
-// ServeHTTP gives the request its id and address, recovers from panics, and logs one line.
+// ServeHTTP gives the request its id and address, and logs one line when it is answered.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	info := &Info{
@@ -67,15 +68,6 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			e.Log.Error("panic", "request", info.ID, "panic", p, "stack", string(debug.Stack()))
-			if rec.status == 0 {
-				http.Error(rec, `{"title":"Internal Server Error","status":500}`, http.StatusInternalServerError)
-			}
-		}
 		took := time.Since(start)
 		if rec.status == 0 {
 			rec.status = http.StatusOK
@@ -220,6 +212,29 @@ func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Se
 
 // HandlerFunc answers a request or says why not. It never writes an error itself.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// Handle runs h and lets fail write what it returns, in a dialect's envelope. A panic becomes an internal failure.
+func Handle(w http.ResponseWriter, r *http.Request, h HandlerFunc, fail func(w http.ResponseWriter, f *fault.Error)) {
+	err := guarded(h, w, r)
+	if err == nil {
+		return
+	}
+	InfoOf(r.Context()).Err = err
+	fail(w, fault.Of(err))
+}
+
+func guarded(h HandlerFunc, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(p)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return h(w, r)
+}
 
 // RetryAfter sets the header of that name when the failure says when to try again. It counts whole seconds, at least
 // one: clients in the field parse an integer only.

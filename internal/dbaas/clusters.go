@@ -1,0 +1,191 @@
+package dbaas
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"rolecall/internal/account"
+	"rolecall/internal/cluster"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/web"
+)
+
+type clusterResource struct {
+	Type       string            `json:"type"`
+	ID         string            `json:"id"`
+	Metadata   clusterMetadata   `json:"metadata"`
+	Properties clusterProperties `json:"properties"`
+}
+
+type clusterMetadata struct {
+	CreatedBy            string     `json:"createdBy,omitempty"`
+	CreatedByUserID      string     `json:"createdByUserId,omitempty"`
+	CreatedDate          *time.Time `json:"createdDate,omitempty"`
+	LastModifiedBy       string     `json:"lastModifiedBy,omitempty"`
+	LastModifiedByUserID string     `json:"lastModifiedByUserId,omitempty"`
+	LastModifiedDate     *time.Time `json:"lastModifiedDate,omitempty"`
+	State                string     `json:"state"`
+}
+
+type clusterProperties struct {
+	DisplayName     string `json:"displayName,omitempty"`
+	Location        string `json:"location,omitempty"`
+	PostgresVersion string `json:"postgresVersion,omitempty"`
+	Instances       int    `json:"instances,omitempty"`
+	DNSName         string `json:"dnsName,omitempty"`
+}
+
+type clusterList struct {
+	Type   string            `json:"type"`
+	ID     string            `json:"id"`
+	Items  []clusterResource `json:"items"`
+	Offset int               `json:"offset"`
+	Limit  int               `json:"limit"`
+	Links  links             `json:"links"`
+}
+
+// present says how the cluster is. Clients wait for AVAILABLE before they go on; UNKNOWN is what they are told of a
+// cluster that does not answer.
+func present(c *cluster.Cluster, h cluster.Health) clusterResource {
+	state := "AVAILABLE"
+	if !h.Reachable {
+		state = "UNKNOWN"
+	}
+	m := clusterMetadata{State: state, CreatedDate: date(c.CreatedAt), LastModifiedDate: date(c.UpdatedAt)}
+	if c.CreatedBy != "" {
+		m.CreatedBy, m.CreatedByUserID = userURN+url.PathEscape(c.CreatedBy), accountUUID(c.CreatedBy)
+	}
+	return clusterResource{
+		Type:     "cluster",
+		ID:       c.ID.String(),
+		Metadata: m,
+		Properties: clusterProperties{
+			DisplayName:     c.DisplayName,
+			Location:        c.Location,
+			PostgresVersion: major(h.Version),
+			Instances:       1,
+			DNSName:         c.Host(),
+		},
+	}
+}
+
+func major(version string) string {
+	major, _, _ := strings.Cut(version, ".")
+	return major
+}
+
+func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	page, err := q.page()
+	if err != nil {
+		return err
+	}
+	filter, _, err := q.one("filter.name")
+	if err != nil {
+		return err
+	}
+	var clusters []*cluster.Cluster
+	for _, c := range a.Users.ViewableClusters(p) {
+		if strings.Contains(strings.ToLower(c.DisplayName), strings.ToLower(filter)) {
+			clusters = append(clusters, c)
+		}
+	}
+	total := len(clusters)
+	clusters = clusters[min(page.Offset, total):min(page.Offset+page.Limit, total)]
+	list := clusterList{
+		Type:   "collection",
+		ID:     resourceID(accounts, "clusters"),
+		Items:  make([]clusterResource, len(clusters)),
+		Offset: page.Offset,
+		Limit:  page.Limit,
+		Links:  pageLinks(a.href("clusters"), page, page.Offset+page.Limit < total, q, "filter.name"),
+	}
+	for i, h := range healths(r.Context(), clusters) {
+		list.Items[i] = present(clusters[i], h)
+	}
+	web.JSON(w, http.StatusOK, "application/json", list)
+	return nil
+}
+
+// healths looks at the clusters side by side, so that one which does not answer does not hold up the list for long.
+func healths(ctx context.Context, clusters []*cluster.Cluster) []cluster.Health {
+	healths := make([]cluster.Health, len(clusters))
+	places := make(chan struct{}, 32)
+	var wg sync.WaitGroup
+	for i, c := range clusters {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			healths[i] = c.Health(ctx)
+		})
+	}
+	wg.Wait()
+	return healths
+}
+
+func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, err := a.Users.Cluster(p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", present(c, c.Health(r.Context())))
+	return nil
+}
+
+type versionList struct {
+	Data []version `json:"data"`
+}
+
+type version struct {
+	Name string `json:"name"`
+}
+
+// allVersions lists the majors that Rolecall works with.
+func (a *API) allVersions(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+	list := versionList{Data: []version{}}
+	for _, major := range pgrole.Majors {
+		list.Data = append(list.Data, version{major})
+	}
+	web.JSON(w, http.StatusOK, "application/json", list)
+	return nil
+}
+
+// clusterVersions lists the major that the cluster has: none other can be chosen for it here.
+func (a *API) clusterVersions(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, err := a.Users.Cluster(p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	list := versionList{Data: []version{}}
+	if v := major(c.Health(r.Context()).Version); v != "" {
+		list.Data = append(list.Data, version{v})
+	}
+	web.JSON(w, http.StatusOK, "application/json", list)
+	return nil
+}
+
+type apiVersion struct {
+	Name       string `json:"name"`
+	SwaggerURL string `json:"swaggerUrl"`
+}
+
+func (a *API) version() apiVersion {
+	return apiVersion{"v1.0.0", a.PublicURL + "/openapi/dbaas.yaml"}
+}
+
+func (a *API) apiVersion(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+	web.JSON(w, http.StatusOK, "application/json", a.version())
+	return nil
+}
+
+func (a *API) apiVersions(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+	web.JSON(w, http.StatusOK, "application/json", []apiVersion{a.version()})
+	return nil
+}

@@ -1,0 +1,111 @@
+package dbaas
+
+import (
+	"net/http"
+
+	"rolecall/internal/account"
+	"rolecall/internal/cluster"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/web"
+)
+
+type databaseResource struct {
+	Type       string             `json:"type"`
+	ID         string             `json:"id"`
+	Href       string             `json:"href"`
+	Metadata   metadata           `json:"metadata"`
+	Properties databaseProperties `json:"properties"`
+}
+
+type databaseProperties struct {
+	Name  string `json:"name"`
+	Owner string `json:"owner"`
+}
+
+type databaseList struct {
+	Type   string             `json:"type"`
+	ID     string             `json:"id"`
+	Href   string             `json:"href"`
+	Items  []databaseResource `json:"items"`
+	Offset int                `json:"offset"`
+	Limit  int                `json:"limit"`
+	Links  links              `json:"_links"`
+}
+
+func (a *API) database(c *cluster.Cluster, d *pgrole.Database) databaseResource {
+	return databaseResource{
+		Type:       "database",
+		ID:         resourceID(c.ID, "databases/"+d.Name),
+		Href:       a.href("clusters", c.ID.String(), "databases", d.Name),
+		Metadata:   roleMetadata(c, d.Provenance, d.System(), "databases", d.Name),
+		Properties: databaseProperties{d.Name, d.Owner},
+	}
+}
+
+func (a *API) listDatabases(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	page, err := q.page()
+	if err != nil {
+		return err
+	}
+	c, databases, more, err := a.Users.Databases(r.Context(), p, r.PathValue("clusterId"), page)
+	if err != nil {
+		return err
+	}
+	href := a.href("clusters", c.ID.String(), "databases")
+	list := databaseList{
+		Type:   "collection",
+		ID:     resourceID(c.ID, "databases"),
+		Href:   href,
+		Items:  make([]databaseResource, len(databases)),
+		Offset: page.Offset,
+		Limit:  page.Limit,
+		Links:  pageLinks(href, page, more, q),
+	}
+	for i, d := range databases {
+		list.Items[i] = a.database(c, d)
+	}
+	web.JSON(w, http.StatusOK, "application/json", list)
+	return nil
+}
+
+func (a *API) createDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	props, err := properties(w, r)
+	if err != nil {
+		return err
+	}
+	name, err := required(props, "name")
+	if err != nil {
+		return err
+	}
+	owner, err := required(props, "owner")
+	if err != nil {
+		return err
+	}
+	c, d, err := a.Users.CreateDatabase(r.Context(), p, r.PathValue("clusterId"), name, owner)
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", a.database(c, d))
+	return nil
+}
+
+func (a *API) getDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, d, err := a.Users.Database(r.Context(), p, r.PathValue("clusterId"), r.PathValue("databaseName"))
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", a.database(c, d))
+	return nil
+}
+
+func (a *API) deleteDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if err := a.Users.DeleteDatabase(r.Context(), p, r.PathValue("clusterId"), r.PathValue("databaseName")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

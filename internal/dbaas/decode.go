@@ -1,0 +1,156 @@
+package dbaas
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/web"
+)
+
+type principalKey struct{}
+
+func withPrincipal(r *http.Request, p *account.Principal) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), principalKey{}, p))
+}
+
+func principalOf(r *http.Request) *account.Principal {
+	return r.Context().Value(principalKey{}).(*account.Principal)
+}
+
+// query is the query string of one request. Parameters that are not asked for are ignored: clients add some of their
+// own.
+type query struct{ url.Values }
+
+func parseQuery(r *http.Request) (query, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return query{}, fault.New(fault.Malformed, "The query string is not valid.").Because(err)
+	}
+	return query{values}, nil
+}
+
+// one returns a parameter, and whether it was given.
+func (q query) one(name string) (value string, given bool, err error) {
+	values := q.Values[name]
+	if len(values) > 1 {
+		return "", false, fault.New(fault.Malformed, "The query parameter %s was given %d times.", name, len(values))
+	}
+	if len(values) == 0 {
+		return "", false, nil
+	}
+	return values[0], true, nil
+}
+
+func (q query) integer(name string, fallback, low, high int) (int, error) {
+	value, given, err := q.one(name)
+	if err != nil || !given {
+		return fallback, err
+	}
+	n, err := strconv.Atoi(value)
+	if err != nil {
+		return 0, fault.New(fault.Malformed, "The query parameter %s must be an integer, not %.40q.", name, value)
+	}
+	if n < low || n > high {
+		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d, not %d.", name, low, high, n)
+	}
+	return n, nil
+}
+
+// boolean takes what strconv does: one client in the field sends True.
+func (q query) boolean(name string) (bool, error) {
+	value, given, err := q.one(name)
+	if err != nil || !given {
+		return false, err
+	}
+	switch value {
+	case "true", "True", "TRUE":
+		return true, nil
+	case "false", "False", "FALSE":
+		return false, nil
+	}
+	return false, fault.New(fault.Malformed, "The query parameter %s must be true or false, not %.40q.", name, value)
+}
+
+// The limits of pages. The highest offset is that of a 32-bit integer, which is what the clients have.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+	maxOffset    = 1<<31 - 1
+)
+
+func (q query) page() (page pgrole.Page, err error) {
+	if page.Limit, err = q.integer("limit", defaultLimit, 1, maxLimit); err != nil {
+		return page, err
+	}
+	page.Offset, err = q.integer("offset", 0, 0, maxOffset)
+	return page, err
+}
+
+// maxBody is far above any request that makes sense: a user name and a password.
+const maxBody = 64 << 10
+
+// properties reads a body of the form {"properties": {…}}.
+func properties(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
+	body, err := web.Body(w, r, maxBody)
+	if err != nil {
+		return nil, err
+	}
+	o, ok := body.(*web.Object)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", web.TypeName(body))
+	}
+	v, ok := o.Get("properties")
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The body has no properties.")
+	}
+	props, ok := v.(*web.Object)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The field properties must be an object, not %s.", web.TypeName(v))
+	}
+	return props, nil
+}
+
+// text reads a string of an object.
+func text(o *web.Object, key string) (value string, given bool, err error) {
+	v, given := o.Get(key)
+	if !given {
+		return "", false, nil
+	}
+	value, ok := v.(string)
+	if !ok {
+		return "", true, fault.New(fault.Invalid, "The field properties.%s must be a string, not %s.", key, web.TypeName(v))
+	}
+	return value, true, nil
+}
+
+func required(o *web.Object, key string) (string, error) {
+	value, given, err := text(o, key)
+	if err == nil && !given {
+		err = fault.New(fault.Invalid, "The field properties.%s is missing.", key)
+	}
+	return value, err
+}
+
+// match reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is not quoted or weak
+// matches nothing, because the comparison is a strong one.
+func match(r *http.Request) pgrole.Match {
+	var m pgrole.Match
+	for _, field := range r.Header.Values("If-Match") {
+		for tag := range strings.SplitSeq(field, ",") {
+			tag = strings.TrimSpace(tag)
+			if unquoted, err := strconv.Unquote(tag); err == nil && tag != "*" {
+				tag = unquoted
+			} else if tag != "*" {
+				tag = "\x00" // given, and no revision
+			}
+			m = append(m, tag)
+		}
+	}
+	return m
+}

@@ -1,0 +1,97 @@
+package dbaas
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/cluster"
+	"rolecall/internal/pgrole"
+)
+
+type metadata struct {
+	CreatedBy            string     `json:"createdBy"`
+	CreatedByUserID      string     `json:"createdByUserId,omitempty"`
+	CreatedDate          *time.Time `json:"createdDate,omitempty"`
+	LastModifiedBy       string     `json:"lastModifiedBy,omitempty"`
+	LastModifiedByUserID string     `json:"lastModifiedByUserId,omitempty"`
+	LastModifiedDate     *time.Time `json:"lastModifiedDate,omitempty"`
+	ResourceURN          string     `json:"resourceURN"`
+}
+
+// userURN names an account. What no account made is `_unmanaged_`, what nobody may change `_system_`.
+const userURN = "rolecall:iam:cloud::users/"
+
+func roleMetadata(c *cluster.Cluster, p pgrole.Provenance, system bool, kind, name string) metadata {
+	m := metadata{
+		CreatedBy:   userURN + "_unmanaged_",
+		ResourceURN: resourceURN(c, kind, name),
+	}
+	if system {
+		m.CreatedBy = userURN + "_system_"
+	}
+	if p.CreatedBy != "" {
+		m.CreatedBy, m.CreatedByUserID = userURN+url.PathEscape(p.CreatedBy), accountUUID(p.CreatedBy)
+		m.CreatedDate = date(p.Created)
+	}
+	if p.ModifiedBy != "" {
+		m.LastModifiedBy, m.LastModifiedByUserID = userURN+url.PathEscape(p.ModifiedBy), accountUUID(p.ModifiedBy)
+		m.LastModifiedDate = date(p.Modified)
+	}
+	return m
+}
+
+// date leaves out a time that is not known: clients fail on an empty one.
+func date(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func resourceURN(c *cluster.Cluster, kind, name string) string {
+	return fmt.Sprintf("rolecall:postgresql:%s:0:clusters/%s/%s/%s",
+		strings.ReplaceAll(c.Location, "/", "-"), c.ID, kind, url.PathEscape(name))
+}
+
+// accounts is the namespace of ids for accounts whose guid is not a UUID, such as those of programs.
+var accounts = uuid.MustParse("2a0c4f5e-90f5-5b1c-8d3c-6b2f1f0f7c11")
+
+// accountUUID is the account's guid where that is a UUID, else a version 5 UUID of it.
+func accountUUID(guid string) string {
+	if id, err := uuid.Parse(guid); err == nil && len(guid) == 36 {
+		return id.String()
+	}
+	return uuid.NewSHA1(accounts, []byte(guid)).String()
+}
+
+type links struct {
+	Prev string `json:"prev,omitempty"`
+	Self string `json:"self"`
+	Next string `json:"next,omitempty"`
+}
+
+// pageLinks makes the URLs of a page and its neighbours. They carry the filters of the request.
+func pageLinks(href string, page pgrole.Page, more bool, q query, filters ...string) links {
+	at := func(offset int) string {
+		values := url.Values{"limit": {strconv.Itoa(page.Limit)}, "offset": {strconv.Itoa(offset)}}
+		for _, f := range filters {
+			if q.Has(f) {
+				values.Set(f, q.Get(f))
+			}
+		}
+		return href + "?" + values.Encode()
+	}
+	l := links{Self: at(page.Offset)}
+	if page.Offset > 0 {
+		l.Prev = at(max(0, page.Offset-page.Limit))
+	}
+	if more {
+		l.Next = at(page.Offset + page.Limit)
+	}
+	return l
+}

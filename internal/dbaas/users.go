@@ -1,0 +1,162 @@
+package dbaas
+
+import (
+	"net/http"
+	"strconv"
+
+	"rolecall/internal/account"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/web"
+)
+
+type userResource struct {
+	Type       string         `json:"type"`
+	ID         string         `json:"id"`
+	Href       string         `json:"href"`
+	Metadata   metadata       `json:"metadata"`
+	Properties userProperties `json:"properties"`
+}
+
+type userProperties struct {
+	Username string `json:"username"`
+	System   bool   `json:"system"`
+}
+
+type userList struct {
+	Type   string         `json:"type"`
+	ID     string         `json:"id"`
+	Href   string         `json:"href"`
+	Items  []userResource `json:"items"`
+	Offset int            `json:"offset"`
+	Limit  int            `json:"limit"`
+	Links  links          `json:"_links"`
+}
+
+func (a *API) user(c *cluster.Cluster, u *pgrole.User) userResource {
+	return userResource{
+		Type:       "user",
+		ID:         resourceID(c.ID, "users/"+u.Name),
+		Href:       a.href("clusters", c.ID.String(), "users", u.Name),
+		Metadata:   roleMetadata(c, u.Provenance, u.System(), "users", u.Name),
+		Properties: userProperties{u.Name, u.System()},
+	}
+}
+
+func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.User) {
+	w.Header().Set("ETag", strconv.Quote(u.Revision()))
+	web.JSON(w, http.StatusOK, "application/json", a.user(c, u))
+}
+
+func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	page, err := q.page()
+	if err != nil {
+		return err
+	}
+	system, err := q.boolean("system")
+	if err != nil {
+		return err
+	}
+	c, users, more, err := a.Users.Users(r.Context(), p, r.PathValue("clusterId"), page, system)
+	if err != nil {
+		return err
+	}
+	href := a.href("clusters", c.ID.String(), "users")
+	list := userList{
+		Type:   "collection",
+		ID:     resourceID(c.ID, "users"),
+		Href:   href,
+		Items:  make([]userResource, len(users)),
+		Offset: page.Offset,
+		Limit:  page.Limit,
+		Links:  pageLinks(href, page, more, q, "system"),
+	}
+	for i, u := range users {
+		list.Items[i] = a.user(c, u)
+	}
+	web.JSON(w, http.StatusOK, "application/json", list)
+	return nil
+}
+
+func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	props, err := properties(w, r)
+	if err != nil {
+		return err
+	}
+	name, err := required(props, "username")
+	if err != nil {
+		return err
+	}
+	password, err := required(props, "password")
+	if err != nil {
+		return err
+	}
+	c, u, err := a.Users.CreateUser(r.Context(), p, r.PathValue("clusterId"), name, password)
+	if err != nil {
+		return err
+	}
+	a.writeUser(w, c, u)
+	return nil
+}
+
+func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, u, err := a.Users.User(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"))
+	if err != nil {
+		return err
+	}
+	a.writeUser(w, c, u)
+	return nil
+}
+
+func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	props, err := properties(w, r)
+	if err != nil {
+		return err
+	}
+	name := r.PathValue("username")
+	if renamed, given, err := text(props, "username"); err != nil {
+		return err
+	} else if given && renamed != name {
+		return fault.New(fault.Invalid, "A user cannot be renamed: the path says %q, properties.username %q.", name, renamed)
+	}
+	password, given, err := text(props, "password")
+	if err != nil {
+		return err
+	}
+	var c *cluster.Cluster
+	var u *pgrole.User
+	if given {
+		c, u, err = a.Users.SetPassword(r.Context(), p, r.PathValue("clusterId"), name, password, match(r))
+	} else {
+		c, u, err = a.Users.KeepUser(r.Context(), p, r.PathValue("clusterId"), name, match(r))
+	}
+	if err != nil {
+		return err
+	}
+	a.writeUser(w, c, u)
+	return nil
+}
+
+func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	reassignTo, given, err := q.one("reassignTo")
+	if err != nil {
+		return err
+	}
+	if given && reassignTo == "" {
+		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
+	}
+	if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, match(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -1,0 +1,317 @@
+// Package dbuser is what a principal does to the users and databases of a cluster: it is authorised, recorded, done, and
+// its outcome recorded, in this order and for every transport. No SQL of a managed cluster and nothing of HTTP is here.
+package dbuser
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"time"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/label"
+	"rolecall/internal/pgrole"
+)
+
+// Service manages users and databases.
+type Service struct {
+	Clusters *cluster.Registry
+	Audit    *audit.Log
+	Log      *slog.Logger
+}
+
+// ViewableClusters returns the clusters that the principal may view, in the order of their display names.
+func (s *Service) ViewableClusters(p *account.Principal) []*cluster.Cluster {
+	var viewable []*cluster.Cluster
+	for _, c := range s.Clusters.All() {
+		if mayView(p, c) {
+			viewable = append(viewable, c)
+		}
+	}
+	return viewable
+}
+
+// Cluster returns a cluster that the principal may view. Any other does not exist as far as it can tell.
+func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, err := s.Clusters.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	if !mayView(p, c) {
+		return nil, cluster.NotFound(id)
+	}
+	return c, nil
+}
+
+// mayView and mayManage are the access rules: an account's scopes give the platform-wide rights, and its labels, which
+// only admins set, the rights on single clusters.
+func mayView(p *account.Principal, c *cluster.Cluster) bool {
+	return p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) ||
+		anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels)
+}
+
+func mayManage(p *account.Principal, c *cluster.Cluster) bool {
+	return p.Has(account.ScopeAdmin) || p.Has(account.ScopeWrite) && anyMatches(c.Manage, p.Labels)
+}
+
+var errMayNotManage = fault.New(fault.Forbidden, "You may view this cluster, but not change its users and databases.")
+
+func anyMatches(rules []label.Selector, labels map[string]string) bool {
+	for _, rule := range rules {
+		if rule.Matches(labels) {
+			return true
+		}
+	}
+	return false
+}
+
+// server is the cluster as pgrole works on it.
+func (s *Service) server(ctx context.Context, c *cluster.Cluster) (*pgrole.Server, error) {
+	pool, err := c.Pool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	database, role := s.Clusters.Control(c)
+	return &pgrole.Server{
+		Pool:            pool,
+		Connect:         c.Connect,
+		SystemRoles:     c.SystemRoles,
+		ControlDatabase: database,
+		ControlRole:     role,
+	}, nil
+}
+
+// readTimeout ends a read; changeTimeout, deleteTimeout and databaseTimeout a change, which goes on when its client
+// hangs up: half a change is worse than one that nobody waits for.
+const (
+	readTimeout     = 12 * time.Second
+	changeTimeout   = 15 * time.Second
+	deleteTimeout   = 90 * time.Second
+	databaseTimeout = 90 * time.Second
+)
+
+// view runs a read of a cluster that the principal may view.
+func (s *Service) view(ctx context.Context, p *account.Principal, clusterID string, f func(ctx context.Context, on *pgrole.Server) error) (*cluster.Cluster, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	on, err := s.server(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return c, f(ctx, on)
+}
+
+// change is what is about to be done, for manage.
+type change struct {
+	action, target string
+	detail         map[string]any
+	limit          time.Duration
+	// check refuses what cannot be done in any cluster, and so is no attempt.
+	check func(c *cluster.Cluster) error
+}
+
+// manage runs a change of a cluster: the access rule, the attempt, the change, the outcome.
+func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID string, do change,
+	f func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error) (*cluster.Cluster, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	entry := audit.Entry{
+		Action:      do.action,
+		AccountGUID: p.GUID,
+		AccountName: p.Username,
+		Cluster:     c.ID,
+		Target:      do.target,
+		Detail:      do.detail,
+		RequestID:   p.RequestID,
+		Address:     p.Address,
+	}
+	checkErr := do.check(c)
+	if !mayManage(p, c) {
+		if checkErr != nil {
+			return nil, errMayNotManage
+		}
+		if err := s.Audit.Refused(ctx, entry); err != nil {
+			s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
+		}
+		return nil, errMayNotManage
+	}
+	if checkErr != nil {
+		return nil, checkErr
+	}
+	on, err := s.server(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	attempt, err := s.Audit.Begin(ctx, entry, do.limit+settleMargin)
+	if err != nil {
+		return nil, err
+	}
+	changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
+	defer cancel()
+	err = f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
+	s.end(ctx, attempt, err)
+	return c, err
+}
+
+// settleMargin is how long after the limit of a change its attempt counts as cut off.
+const settleMargin = 20 * time.Second
+
+// end records the outcome that the error tells. One that leaves it open, and an outcome that cannot be written, are left
+// to the settler: the answer to the caller stays what it is.
+func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error) {
+	outcome, detail := audit.Done, map[string]any(nil)
+	if err != nil {
+		f := fault.Of(err)
+		if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
+			return
+		}
+		outcome, detail = audit.NotDone, map[string]any{"reason": f.Message}
+		if f.Kind == fault.Forbidden {
+			outcome = audit.Denied
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.Audit.End(ctx, attempt, outcome, detail); err != nil {
+		s.Log.Warn("an outcome is left to the settler", "request", attempt.RequestID, "attempt", attempt.ID, "error", err)
+	}
+}
+
+// Users lists the database users of a cluster, protected ones only if system is set, and says whether more follow.
+func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page, system bool) (c *cluster.Cluster, users []*pgrole.User, more bool, err error) {
+	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		users, more, err = on.Users(ctx, page, system)
+		return err
+	})
+	return c, users, more, err
+}
+
+// User returns one database user.
+func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (c *cluster.Cluster, u *pgrole.User, err error) {
+	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		u, err = on.User(ctx, name)
+		return err
+	})
+	return c, u, err
+}
+
+// CreateUser makes a database user.
+func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (c *cluster.Cluster, u *pgrole.User, err error) {
+	c, err = s.manage(ctx, p, clusterID, change{
+		action: audit.CreateUser,
+		target: name,
+		limit:  changeTimeout,
+		check: func(c *cluster.Cluster) error {
+			return cmp.Or(pgrole.CheckName(name, c.SystemRoles), pgrole.CheckPassword(password))
+		},
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+		u, err = on.Create(ctx, name, password, stamp)
+		return err
+	})
+	return c, u, err
+}
+
+// SetPassword gives a database user a new password.
+func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
+	c, err = s.manage(ctx, p, clusterID, change{
+		action: audit.ChangePassword,
+		target: name,
+		limit:  changeTimeout,
+		check: func(*cluster.Cluster) error {
+			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
+		},
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+		u, err = on.SetPassword(ctx, name, password, match, stamp)
+		return err
+	})
+	return c, u, err
+}
+
+// KeepUser is a change that changes nothing: the same rights and refusals as SetPassword, and nothing to record.
+func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
+	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		u, err = on.Changeable(ctx, name, match)
+		return err
+	})
+	if err == nil && !mayManage(p, c) {
+		return nil, nil, errMayNotManage
+	}
+	return c, u, err
+}
+
+// DeleteUser deletes a database user; what it owns goes to reassignTo, if that is not empty.
+func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match pgrole.Match) error {
+	do := change{
+		action: audit.DeleteUser,
+		target: name,
+		limit:  deleteTimeout,
+		check:  func(*cluster.Cluster) error { return pgrole.CheckStorable(name) },
+	}
+	if reassignTo != "" {
+		do.detail = map[string]any{"reassignTo": reassignTo}
+		do.check = func(*cluster.Cluster) error {
+			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckReassign(name, reassignTo))
+		}
+	}
+	_, err := s.manage(ctx, p, clusterID, do, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+		return on.Delete(ctx, name, reassignTo, match, stamp)
+	})
+	return err
+}
+
+// Databases lists the databases of a cluster, and says whether more follow.
+func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page) (c *cluster.Cluster, databases []*pgrole.Database, more bool, err error) {
+	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		databases, more, err = on.Databases(ctx, page)
+		return err
+	})
+	return c, databases, more, err
+}
+
+// Database returns one database.
+func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (c *cluster.Cluster, d *pgrole.Database, err error) {
+	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		d, err = on.Database(ctx, name)
+		return err
+	})
+	return c, d, err
+}
+
+// CreateDatabase makes a database that belongs to owner.
+func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (c *cluster.Cluster, d *pgrole.Database, err error) {
+	c, err = s.manage(ctx, p, clusterID, change{
+		action: audit.CreateDatabase,
+		target: name,
+		detail: map[string]any{"owner": owner},
+		limit:  databaseTimeout,
+		check: func(*cluster.Cluster) error {
+			return cmp.Or(pgrole.CheckDatabaseName(name), pgrole.CheckOwner(owner))
+		},
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+		d, err = on.CreateDatabase(ctx, name, owner, stamp)
+		return err
+	})
+	return c, d, err
+}
+
+// DeleteDatabase drops a database.
+func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clusterID, name string) error {
+	_, err := s.manage(ctx, p, clusterID, change{
+		action: audit.DeleteDatabase,
+		target: name,
+		limit:  databaseTimeout,
+		check:  func(*cluster.Cluster) error { return pgrole.CheckStorableDatabase(name) },
+	}, func(ctx context.Context, on *pgrole.Server, _ pgrole.Stamp) error {
+		return on.DropDatabase(ctx, name)
+	})
+	return err
+}

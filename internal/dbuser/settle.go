@@ -1,0 +1,101 @@
+package dbuser
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+)
+
+// settleEvery is the pause between two passes of the settler.
+const settleEvery = 5 * time.Second
+
+// Settle gives attempts that were cut off their outcome, until ctx ends.
+func (s *Service) Settle(ctx context.Context) {
+	ticker := time.NewTicker(settleEvery)
+	defer ticker.Stop()
+	for {
+		if err := s.SettleOnce(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Warn("the settler could not work", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// SettleOnce does one pass.
+func (s *Service) SettleOnce(ctx context.Context) error {
+	settled, left, err := s.Audit.Settle(ctx, s.judge)
+	if settled > 0 || left > 0 {
+		s.Log.Info("settled attempts that were cut off", "settled", settled, "left", left)
+	}
+	return err
+}
+
+// judge looks at the cluster to find out what came of an attempt. The role carries the id of the last attempt that
+// changed it; a later attempt may have put its own there.
+func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, string, error) {
+	c, err := s.Clusters.Get(a.Cluster.String())
+	if err != nil {
+		return audit.Unknown, "the cluster is no longer registered", nil
+	}
+	on, err := s.server(ctx, c)
+	if err != nil {
+		return "", "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	found, err := s.find(ctx, on, a)
+	if err != nil {
+		return "", "", err
+	}
+	later, err := s.Audit.Later(ctx, a)
+	if err != nil {
+		return "", "", err
+	}
+	switch {
+	case found.attempt == a.ID.String() && a.Action != audit.DeleteUser:
+		return audit.Done, "the attempt is recorded with it", nil
+	case later:
+		return audit.Unknown, "later attempts have been made on it", nil
+	case a.Action == audit.DeleteUser && !found.exists, a.Action == audit.DeleteDatabase && !found.exists:
+		return audit.Done, "it is gone", nil
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
+		return audit.NotDone, "its deletion has begun; the same call finishes it", nil
+	case found.exists && found.attempt == "" && a.Action != audit.DeleteUser && a.Action != audit.DeleteDatabase:
+		return audit.Unknown, "it carries no record", nil
+	}
+	return audit.NotDone, "the cluster shows no trace of it", nil
+}
+
+type evidence struct {
+	exists         bool
+	attempt, state string
+}
+
+func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt) (evidence, error) {
+	switch a.Action {
+	case audit.CreateUser, audit.ChangePassword, audit.DeleteUser:
+		u, err := on.Inspect(ctx, a.Target)
+		if err != nil || u == nil {
+			return evidence{}, err
+		}
+		return evidence{true, u.Provenance.Attempt, u.Provenance.State}, nil
+	case audit.CreateDatabase, audit.DeleteDatabase:
+		d, err := on.Database(ctx, a.Target)
+		if fault.Is(err, fault.NotFound) {
+			return evidence{}, nil
+		}
+		if err != nil {
+			return evidence{}, err
+		}
+		return evidence{true, d.Provenance.Attempt, ""}, nil
+	}
+	return evidence{}, errors.New("the settler does not know the action " + a.Action)
+}
