@@ -105,3 +105,8 @@ func Fault(err error) error {
 	}
 	return err
 }
+
+// Away reports that an error is the control database not answering, rather than refusing.
+func Away(err error) bool {
+	return sqlstate.Away(err) && !sqlstate.Is(err, sqlstate.InvalidPassword, sqlstate.InvalidAuthorization, sqlstate.UndefinedDatabase)
+}

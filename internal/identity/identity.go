@@ -266,3 +266,21 @@ func (s *Service) Bootstrap(ctx context.Context, username, password string) (gui
 	}
 	return a.GUID, created, nil
 }
+
+// GUID returns the guid of a local account.
+func (s *Service) GUID(ctx context.Context, username string) (string, error) {
+	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	if err != nil {
+		return "", err
+	}
+	return a.GUID, nil
+}
+
+// MintFor returns a token of a local account, for those who hold the signing keys anyway.
+func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Duration) (string, error) {
+	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	if err != nil {
+		return "", err
+	}
+	return s.Mint(ctx, a, lifetime)
+}

@@ -101,6 +101,16 @@ func identOrPublic(grantee string) string {
 
 func createDatabase(name string) string { return `CREATE DATABASE ` + ident(name) }
 
+func createDatabaseOf(name, owner string) string {
+	return createDatabase(name) + ` OWNER ` + ident(owner)
+}
+
+func closeDatabase(name string) string {
+	return `REVOKE ALL ON DATABASE ` + ident(name) + ` FROM PUBLIC`
+}
+
+func alterSuperuser(name string) string { return `ALTER ROLE ` + ident(name) + ` SUPERUSER` }
+
 func alterDatabaseOwner(name, owner string) string {
 	return `ALTER DATABASE ` + ident(name) + ` OWNER TO ` + ident(owner)
 }

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"rolecall/internal/control"
+)
+
+// Config is every setting of the servers. Each command binds the flags that it has.
+type Config struct {
+	Listen          string
+	MetricsListen   string
+	PublicURL       string
+	DataDir         string
+	PGBin           string
+	DatabaseURL     string
+	DatabaseURLFile string
+	MasterKeyFile   string
+	TLSCert, TLSKey string
+	TrustedProxies  []string
+	RateLimit       float64
+	LogFormat       string
+	LogLevel        string
+	AllowRemote     bool
+}
+
+// The secrets that only the environment or a file may hold: an argument is seen by every process of the machine.
+const (
+	databaseURLVariable   = "ROLECALL_DATABASE_URL"
+	masterKeyVariable     = "ROLECALL_MASTER_KEY"
+	adminPasswordVariable = "ROLECALL_ADMIN_PASSWORD"
+)
+
+func (c *Config) bindListen(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`address` to serve on; port 0 takes a free one")
+}
+
+func (c *Config) bindServing(f *pflag.FlagSet, metricsListen, logFormat string) {
+	f.StringVar(&c.MetricsListen, "metrics-listen", metricsListen, "`address` to serve /metrics and pprof on; empty: nowhere")
+	f.Float64Var(&c.RateLimit, "rate-limit", 200, "`requests` a second that one account may make, twice as many at once; 0: no limit")
+	f.StringVar(&c.LogFormat, "log-format", logFormat, "`format` of the log: text or json")
+	f.StringVar(&c.LogLevel, "log-level", "info", "lowest `level` to log: debug, info, warn or error")
+}
+
+func (c *Config) bindDataDir(f *pflag.FlagSet) {
+	f.StringVar(&c.DataDir, "data-dir", "./rolecall-data", "`folder` of the local server")
+}
+
+func (c *Config) bindDatabase(f *pflag.FlagSet) {
+	f.StringVar(&c.DatabaseURL, "database-url", "", "`URL` of the control database, without a password")
+	f.StringVar(&c.DatabaseURLFile, "database-url-file", "", "`file` with the URL of the control database")
+	f.StringVar(&c.MasterKeyFile, "master-key-file", "", "`file` with the key that seals stored secrets, or set ROLECALL_MASTER_KEY")
+}
+
+// variable is the environment variable of a flag.
+func variable(flag string) string {
+	return "ROLECALL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// fromEnvironment gives flags that are not on the command line the values of their variables, and shows the variables
+// in the help.
+func fromEnvironment(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "help" {
+			f.Usage += " [$" + variable(f.Name) + "]"
+		}
+	})
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		var err error
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			value, set := os.LookupEnv(variable(f.Name))
+			if err != nil || f.Changed || !set || f.Name == "database-url" {
+				return
+			}
+			if setErr := f.Value.Set(value); setErr != nil {
+				err = usage("%s=%q: %v", variable(f.Name), value, setErr)
+			}
+		})
+		return err
+	}
+}
+
+// listen opens the listener, so that an address that is taken is known before anything else is started.
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w; choose another address with --%s", address, errors.Unwrap(err), flag)
+	}
+	return l, nil
+}
+
+// publicURL is the base of absolute URLs, without a slash at the end.
+func (c *Config) publicURL() (string, error) {
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", usage("--public-url %q is not a URL like https://rolecall.example.org", c.PublicURL)
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func (c *Config) trustedProxies() ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for _, s := range c.TrustedProxies {
+		prefix, err := netip.ParsePrefix(s)
+		if err != nil {
+			addr, addrErr := netip.ParseAddr(s)
+			if addrErr != nil {
+				return nil, usage("--trusted-proxies: %q is neither an address nor a network like 10.0.0.0/8", s)
+			}
+			prefix = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		prefixes = append(prefixes, prefix.Masked())
+	}
+	return prefixes, nil
+}
+
+func (c *Config) databaseURL() (string, error) {
+	if c.DatabaseURL != "" {
+		if u, err := url.Parse(c.DatabaseURL); err != nil || u.Scheme == "" {
+			return "", usage("--database-url is not a URL like postgres://user@host:5432/database")
+		} else if _, has := u.User.Password(); has || u.Query().Has("password") {
+			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
+		}
+		return c.DatabaseURL, nil
+	}
+	text, err := secret("--database-url-file", c.DatabaseURLFile, databaseURLVariable)
+	return strings.TrimSpace(text), err
+}
+
+func (c *Config) keyring() (*control.Keyring, error) {
+	text, err := secret("--master-key-file", c.MasterKeyFile, masterKeyVariable)
+	if err != nil {
+		return nil, err
+	}
+	return control.ParseKeyring(text)
+}
+
+// secret reads a secret from a file, or else from the environment.
+func secret(flag, file, variable string) (string, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", flag, err)
+		}
+		return string(data), nil
+	}
+	if value := os.Getenv(variable); value != "" {
+		return value, nil
+	}
+	return "", usage("%s or %s is needed", flag, variable)
+}
+
+func (c *Config) logger(out interface{ Write([]byte) (int, error) }) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return nil, usage("--log-level is %q; it takes debug, info, warn or error", c.LogLevel)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch c.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	}
+	return nil, usage("--log-format is %q; it takes text or json", c.LogFormat)
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"net/http"
+	"net/http/pprof"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rolecall/internal/cluster"
+	"rolecall/internal/control"
+	"rolecall/internal/web"
+)
+
+// metrics is what Prometheus is told. No label holds what a client can invent.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+}
+
+func newMetrics(db *control.DB, clusters *cluster.Registry) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "rolecall_http_requests_total", Help: "Requests answered, by route, method and status.",
+		}, []string{"route", "method", "status"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "rolecall_http_request_duration_seconds", Help: "Time to answer a request, by route and method.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"route", "method"}),
+	}
+	m.registry.MustRegister(m.requests, m.took, &poolCollector{db, clusters},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) observe(info *web.Info, method string, status int, took time.Duration) {
+	route := info.Route
+	if route == "" {
+		route = "unknown"
+	}
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	default:
+		method = "other"
+	}
+	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	m.took.WithLabelValues(route, method).Observe(took.Seconds())
+}
+
+// handler serves the metrics and Go's profiles, on a listener of their own.
+func (m *metrics) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// poolCollector reads the state of clusters and pools when it is asked for.
+type poolCollector struct {
+	db       *control.DB
+	clusters *cluster.Registry
+}
+
+var (
+	clusterUp      = prometheus.NewDesc("rolecall_cluster_up", "Whether the cluster answered when it was last asked; no sample before it was.", []string{"cluster"}, nil)
+	clusterConns   = prometheus.NewDesc("rolecall_cluster_connections", "Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
+	clusterWaits   = prometheus.NewDesc("rolecall_cluster_connection_waits_total", "Requests that had to wait for a connection to the cluster.", []string{"cluster"}, nil)
+	controlConns   = prometheus.NewDesc("rolecall_control_connections", "Connections to the control database, by state.", []string{"state"}, nil)
+	registeredDesc = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
+)
+
+func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, controlConns, registeredDesc} {
+		ch <- d
+	}
+}
+
+func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	connections := func(d *prometheus.Desc, stat *pgxpool.Stat, labels ...string) {
+		gauge(d, float64(stat.AcquiredConns()), append(labels, "used")...)
+		gauge(d, float64(stat.IdleConns()), append(labels, "idle")...)
+	}
+	connections(controlConns, c.db.Pool.Stat())
+	all := c.clusters.All()
+	gauge(registeredDesc, float64(len(all)))
+	for _, cl := range all {
+		id := cl.ID.String()
+		if h := cl.LastHealth(); !h.Checked.IsZero() {
+			up := 0.0
+			if h.Reachable {
+				up = 1
+			}
+			gauge(clusterUp, up, id)
+		}
+		if stat := cl.Stat(); stat != nil {
+			connections(clusterConns, stat, id)
+			ch <- prometheus.MustNewConstMetric(clusterWaits, prometheus.CounterValue, float64(stat.EmptyAcquireCount()), id)
+		}
+	}
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"rolecall/internal/control"
+	"rolecall/internal/identity"
+)
+
+func serveCommand() *cobra.Command {
+	var c Config
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve in production, in front of a control database",
+		Long: `Serve runs one of any number of identical replicas in front of one control database.
+It is stateless: what it knows is in the control database and in the clusters.`,
+		Example: `  ROLECALL_DATABASE_URL=postgres://rolecall:…@db/rolecall \
+  rolecall serve --public-url https://rolecall.example.org --master-key-file /etc/rolecall/master.key`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.serve(cmd.Context(), cmd.ErrOrStderr()) },
+	}
+	f := cmd.Flags()
+	c.bindListen(f)
+	f.StringVar(&c.PublicURL, "public-url", "", "base `URL` under which clients reach this server (required)")
+	c.bindDatabase(f)
+	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the certificate chain in PEM; read again when it changes")
+	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the certificate's private key in PEM")
+	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", nil, "`networks` of proxies whose X-Forwarded-For counts")
+	c.bindServing(f, "127.0.0.1:9180", "json")
+	fromEnvironment(cmd)
+	return cmd
+}
+
+func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
+	s := &server{RateLimit: c.RateLimit}
+	if c.PublicURL == "" {
+		return usage("--public-url is needed: the base URL under which clients reach this server")
+	}
+	if s.PublicURL, err = c.publicURL(); err != nil {
+		return err
+	}
+	if s.Log, err = c.logger(errOut); err != nil {
+		return err
+	}
+	if s.TrustedProxies, err = c.trustedProxies(); err != nil {
+		return err
+	}
+	if s.DatabaseURL, err = c.databaseURL(); err != nil {
+		return err
+	}
+	if s.Keys, err = c.keyring(); err != nil {
+		return err
+	}
+	if s.TLS, err = c.tls(s.Log); err != nil {
+		return err
+	}
+	if s.Listener, err = listen("listen", c.Listen); err != nil {
+		return err
+	}
+	defer s.Listener.Close()
+	if c.MetricsListen != "" {
+		if s.MetricsListener, err = listen("metrics-listen", c.MetricsListen); err != nil {
+			return err
+		}
+		defer s.MetricsListener.Close()
+	}
+	return s.run(ctx)
+}
+
+func (c *Config) tls(log *slog.Logger) (*tls.Config, error) {
+	if c.TLSCert == "" && c.TLSKey == "" {
+		return nil, nil
+	}
+	if c.TLSCert == "" || c.TLSKey == "" {
+		return nil, usage("--tls-cert and --tls-key are needed together")
+	}
+	r := &certificateFiles{certFile: c.TLSCert, keyFile: c.TLSKey, log: log}
+	if _, err := r.get(nil); err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.get}, nil
+}
+
+// certificateFiles serves a certificate from files and reads them again when they change, looking at most once a second.
+// While what they hold is not a certificate and its key, the last one that was goes on being served.
+type certificateFiles struct {
+	certFile, keyFile string
+	log               *slog.Logger
+
+	mu      sync.Mutex
+	current *tls.Certificate
+	looked  time.Time
+	changed [2]time.Time
+}
+
+func (r *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current != nil && time.Since(r.looked) < time.Second {
+		return r.current, nil
+	}
+	r.looked = time.Now()
+	err := r.load()
+	if err != nil && r.current == nil {
+		return nil, err
+	}
+	if err != nil {
+		r.log.Error("the TLS certificate could not be read again; the previous one is served", "error", err)
+	}
+	return r.current, nil
+}
+
+func (r *certificateFiles) load() error {
+	var changed [2]time.Time
+	for i, file := range []string{r.certFile, r.keyFile} {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		changed[i] = info.ModTime()
+	}
+	if r.current != nil && changed == r.changed {
+		return nil
+	}
+	cert, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+	if err != nil {
+		return fmt.Errorf("%s and %s: %w", r.certFile, r.keyFile, err)
+	}
+	r.current, r.changed = &cert, changed
+	return nil
+}
+
+func bootstrapCommand() *cobra.Command {
+	var c Config
+	var fromStdin bool
+	cmd := &cobra.Command{
+		Use:   "bootstrap [USERNAME]",
+		Short: "Make or reset an admin account, directly in the control database",
+		Long: `Bootstrap makes the account USERNAME (default: admin) with every right, or gives it a
+new password and every right again, and ends its tokens. The password comes from a
+prompt, or from standard input.`,
+		Example: `  rolecall bootstrap --database-url-file url --master-key-file master.key
+  pwgen 24 1 | rolecall bootstrap alice --password-stdin`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage("bootstrap takes one account name, but got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			username := "admin"
+			if len(args) > 0 {
+				username = args[0]
+			}
+			return c.bootstrap(cmd, username, fromStdin)
+		},
+	}
+	c.bindDatabase(cmd.Flags())
+	fromEnvironment(cmd)
+	cmd.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from the first line of standard input")
+	return cmd
+}
+
+func (c *Config) bootstrap(cmd *cobra.Command, username string, fromStdin bool) error {
+	ctx := cmd.Context()
+	url, err := c.databaseURL()
+	if err != nil {
+		return err
+	}
+	keys, err := c.keyring()
+	if err != nil {
+		return err
+	}
+	password, err := readPassword(cmd, "New password of "+username+": ", fromStdin)
+	if err != nil {
+		return err
+	}
+	db, err := control.Open(ctx, url, keys)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	id, err := identity.New(ctx, db, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	guid, created, err := id.Bootstrap(ctx, username, password)
+	if err != nil {
+		return err
+	}
+	did := "has a new password"
+	if created {
+		did = "was made"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, did)
+	return err
+}
+
+// readPassword asks for a password twice without showing it, or takes the first line of standard input.
+func readPassword(cmd *cobra.Command, prompt string, fromStdin bool) (string, error) {
+	stdin, isFile := cmd.InOrStdin().(*os.File)
+	if !fromStdin && isFile && term.IsTerminal(int(stdin.Fd())) {
+		var typed [2]string
+		for i, p := range []string{prompt, "Again: "} {
+			fmt.Fprint(cmd.ErrOrStderr(), p)
+			b, err := term.ReadPassword(int(stdin.Fd()))
+			fmt.Fprintln(cmd.ErrOrStderr())
+			if err != nil {
+				return "", err
+			}
+			typed[i] = string(b)
+		}
+		if typed[0] != typed[1] {
+			return "", fmt.Errorf("the two passwords are not the same")
+		}
+		return typed[0], nil
+	}
+	if !fromStdin {
+		return "", usage("there is no terminal to ask for a password on; give it on standard input with --password-stdin")
+	}
+	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"rolecall/api"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/control"
+	"rolecall/internal/dbaas"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/identity"
+	"rolecall/internal/web"
+)
+
+// server is one Rolecall, as dev and serve run it.
+type server struct {
+	Listener        net.Listener
+	MetricsListener net.Listener // nil: none
+	PublicURL       string
+	DatabaseURL     string
+	Keys            *control.Keyring
+	TLS             *tls.Config // nil: plain HTTP
+	TrustedProxies  []netip.Prefix
+	RateLimit       float64
+	Log             *slog.Logger
+	// Prepare, when set, is called once everything is open, before the first request is taken.
+	Prepare func(ctx context.Context, db *control.DB, id *identity.Service, clusters *cluster.Registry) error
+	// Ready, when set, is called when requests are taken.
+	Ready func()
+}
+
+// Token issuer and the base of the identity endpoints.
+func issuer(publicURL string) string { return publicURL + "/uaa/oauth/token" }
+
+// The times of a graceful stop: requests under way may end, then they are cut off. Kubernetes kills after 30 s.
+const drainTimeout = 25 * time.Second
+
+// anonymousLimit is how many requests a second one address may send without signing in.
+const anonymousLimit = 20
+
+// run serves until ctx ends, then lets the requests under way end.
+func (s *server) run(ctx context.Context) error {
+	db, err := s.openControl(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	id, err := identity.New(ctx, db, issuer(s.PublicURL), s.Log)
+	if err != nil {
+		return err
+	}
+	clusters, err := cluster.Open(ctx, db, s.Log)
+	if err != nil {
+		return err
+	}
+	defer clusters.Close()
+	if s.Prepare != nil {
+		if err := s.Prepare(ctx, db, id, clusters); err != nil {
+			return err
+		}
+	}
+	users := &dbuser.Service{Clusters: clusters, Audit: &audit.Log{DB: db}, Log: s.Log}
+	metrics := newMetrics(db, clusters)
+	site := &site{
+		ready: &readiness{db: db},
+		dbaas: (&dbaas.API{
+			Users:        users,
+			Identity:     id,
+			PublicURL:    s.PublicURL,
+			PerPrincipal: &web.Limiter{PerSecond: s.RateLimit},
+			PerAddress:   &web.Limiter{PerSecond: anonymousLimit},
+		}).Init(),
+		documents: api.Handler(),
+	}
+	site.edge = &web.Edge{Handler: http.HandlerFunc(site.dispatch), Log: s.Log, TrustedProxies: s.TrustedProxies, Observe: metrics.observe}
+	public := web.NewServer(site, s.Log, s.TLS)
+	operations := &http.Server{Handler: metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+
+	// Background work ends after the last request: the settler and the registry serve those.
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	var group errgroup.Group
+	group.Go(func() error { clusters.Run(background); return nil })
+	group.Go(func() error { users.Settle(background); return nil })
+	group.Go(func() error { return serveHTTP(public, s.Listener) })
+	if s.MetricsListener != nil {
+		group.Go(func() error { return serveHTTP(operations, s.MetricsListener) })
+	}
+	failed := make(chan struct{})
+	var groupErr error
+	go func() { groupErr = group.Wait(); close(failed) }()
+	s.Log.Info("serving", "url", s.PublicURL, "address", s.Listener.Addr().String())
+	if s.Ready != nil {
+		s.Ready()
+	}
+	select {
+	case <-ctx.Done():
+	case <-failed:
+		return groupErr
+	}
+	s.Log.Info("stopping")
+	site.ready.stopping.Store(true)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	err = public.Shutdown(drain)
+	if err != nil {
+		err = fmt.Errorf("requests were cut off after %s: %w", drainTimeout, errors.Join(err, public.Close()))
+	}
+	_ = operations.Close()
+	stopBackground()
+	<-failed
+	return errors.Join(err, groupErr)
+}
+
+func serveHTTP(srv *http.Server, l net.Listener) error {
+	var err error
+	if srv.TLSConfig != nil {
+		err = srv.ServeTLS(l, "", "")
+	} else {
+		err = srv.Serve(l)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// openControl waits for a control database that does not answer yet: servers are often started together.
+func (s *server) openControl(ctx context.Context) (*control.DB, error) {
+	for {
+		db, err := control.Open(ctx, s.DatabaseURL, s.Keys)
+		if err == nil || !control.Away(err) {
+			return db, err
+		}
+		s.Log.Warn("waiting for the control database", "error", err)
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// site is everything that the public listener serves.
+type site struct {
+	edge      *web.Edge
+	ready     *readiness
+	dbaas     http.Handler
+	documents http.Handler
+}
+
+// ServeHTTP answers the probes, which come every few seconds and stay out of the log, and hands on the rest.
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.URL.Path {
+	case "/healthz":
+		web.JSON(w, http.StatusOK, "application/json", map[string]string{"status": "ok"})
+	case "/readyz":
+		s.ready.ServeHTTP(w, r)
+	default:
+		s.edge.ServeHTTP(w, r)
+	}
+}
+
+func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
+	path := web.Trim(r.URL)
+	switch {
+	case path == dbaas.Prefix || strings.HasPrefix(path, dbaas.Prefix+"/"):
+		s.dbaas.ServeHTTP(w, r)
+	case strings.HasPrefix(path, "/openapi/"), path == "/docs", strings.HasPrefix(path, "/docs/"):
+		web.InfoOf(r.Context()).Route = "documents"
+		s.documents.ServeHTTP(w, r)
+	default:
+		web.JSON(w, http.StatusNotFound, "application/problem+json", map[string]any{
+			"status": http.StatusNotFound,
+			"title":  "Not Found",
+			"detail": "There is nothing at " + r.URL.Path + ". The documentation is at /docs.",
+		})
+	}
+}
+
+// readiness says whether requests should come here: not while stopping, and not without the control database.
+type readiness struct {
+	db       *control.DB
+	stopping atomic.Bool
+}
+
+func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	problem := ""
+	if rd.stopping.Load() {
+		problem = "stopping"
+	} else if err := rd.db.Pool.Ping(ctx); err != nil {
+		problem = "the control database does not answer"
+	}
+	if problem != "" {
+		web.JSON(w, http.StatusServiceUnavailable, "application/problem+json", map[string]any{
+			"status": http.StatusServiceUnavailable, "title": "Service Unavailable", "detail": problem,
+		})
+		return
+	}
+	web.JSON(w, http.StatusOK, "application/json", map[string]string{"status": "ready"})
+}
