@@ -34,19 +34,23 @@ const (
 // AdminScopes are the scopes of an account that may do everything.
 var AdminScopes = []string{ScopeAdmin, ScopeRead, ScopeWrite, ScopeSCIMRead, ScopeSCIMWrite}
 
-// Account is one identity of the platform.
+// Account is one identity of the platform, with two facets: the identity, which signs in, and the platform user, which
+// has labels and annotations. A facet is there when its creation time is not zero; at least one is.
 type Account struct {
-	ID           int64
-	GUID         string // 1 to 200 characters, not necessarily a UUID
-	Username     string
-	Origin       string
-	PasswordHash string // argon2id in PHC form; empty when it cannot sign in with a password
-	Active       bool
-	Scopes       []string
-	Labels       map[string]string
-	Epoch        uuid.UUID // what tokens are bound to
-	CreatedAt    time.Time
-	UpdatedAt    time.Time
+	ID       int64
+	GUID     string // 1 to 200 characters, not necessarily a UUID
+	Username string // "" for a platform user known by its guid alone, and for a program
+	Origin   string
+	Scopes   []string
+	Epoch    uuid.UUID // what tokens are bound to
+
+	IdentityCreatedAt time.Time
+	Program           bool   // an OAuth client, whose id is the guid
+	PasswordHash      string // argon2id in PHC form; "" when it cannot sign in with a password or secret
+	Active            bool
+
+	PlatformCreatedAt time.Time
+	Labels            map[string]string
 }
 
 // Principal is the authenticated account of one request, with the scopes that its credential carries.
@@ -68,7 +72,9 @@ type Store struct {
 	DB *control.DB
 }
 
-const columns = `id, guid, username, origin, coalesce(password_hash, ''), active, scopes, labels, epoch, created_at, updated_at`
+const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
+	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active,
+	coalesce(platform_created_at, '0001-01-01'), labels`
 
 // ByUsername finds an account by its name, in any case, and origin.
 func (s *Store) ByUsername(ctx context.Context, username, origin string) (*Account, error) {
@@ -94,37 +100,30 @@ func (s *Store) one(ctx context.Context, where string, args ...any) (*Account, e
 
 func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
-	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.PasswordHash, &a.Active, &a.Scopes, &a.Labels, &a.Epoch, &a.CreatedAt, &a.UpdatedAt)
+	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
+		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.PlatformCreatedAt, &a.Labels)
 	return &a, err
 }
 
-// Create adds an account within tx and returns its guid: a fresh UUID when a.GUID is empty.
-func (s *Store) Create(ctx context.Context, tx pgx.Tx, a *Account) error {
-	if a.GUID == "" {
-		a.GUID = uuid.NewString()
-	}
-	if a.Origin == "" {
-		a.Origin = LocalOrigin
-	}
-	if a.Labels == nil {
-		a.Labels = map[string]string{}
-	}
-	err := tx.QueryRow(ctx, `
-		INSERT INTO accounts (guid, username, origin, password_hash, scopes, labels)
-		VALUES ($1, $2, $3, nullif($4, ''), $5, $6)
-		RETURNING id, active, epoch, created_at, updated_at`,
-		a.GUID, a.Username, a.Origin, a.PasswordHash, a.Scopes, a.Labels).
-		Scan(&a.ID, &a.Active, &a.Epoch, &a.CreatedAt, &a.UpdatedAt)
+// Create adds an account with both facets within tx, under a fresh guid.
+func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, passwordHash string, scopes []string) (guid string, err error) {
+	err = tx.QueryRow(ctx, `
+		INSERT INTO accounts (guid, username, origin, password_hash, password_changed_at, scopes, emails,
+		  identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
+		VALUES ($1, $2, $3, $4, now(), $5, ARRAY[$2], now(), now(), now(), now())
+		RETURNING guid`, uuid.NewString(), username, LocalOrigin, passwordHash, scopes).Scan(&guid)
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
-		return fault.New(fault.Exists, "An account %q of origin %q exists already.", a.Username, a.Origin)
+		err = fault.New(fault.Exists, "An account %q of origin %q exists already.", username, LocalOrigin)
 	}
-	return err
+	return guid, err
 }
 
-// Reset gives an account a new password and scopes within tx, makes it active, and ends its tokens.
+// Reset gives an account a new password and scopes within tx, both facets, makes it active, and ends its tokens.
 func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash string, scopes []string) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE accounts SET password_hash = $2, scopes = $3, active = true, epoch = gen_random_uuid(), updated_at = now()
+		UPDATE accounts SET password_hash = $2, password_changed_at = now(), scopes = $3, active = true, epoch = gen_random_uuid(),
+		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(), identity_version = identity_version + 1,
+		  platform_created_at = coalesce(platform_created_at, now()), platform_updated_at = now()
 		WHERE id = $1`, id, passwordHash, scopes)
 	return err
 }

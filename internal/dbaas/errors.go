@@ -46,8 +46,8 @@ type errorMessage struct {
 func fail(w http.ResponseWriter, f *fault.Error) {
 	a := answers[f.Kind]
 	if f.Kind == fault.Unauthenticated {
-		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall", charset="UTF-8"`)
-		w.Header().Add("WWW-Authenticate", `Bearer realm="rolecall"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall"`)
+		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)
 	web.JSON(w, a.status, "application/problem+json", errorResponse{a.status, []errorMessage{{a.code, f.Message}}})

@@ -247,24 +247,20 @@ func (s *Service) Bootstrap(ctx context.Context, username, password string) (gui
 	entry := audit.Entry{AccountGUID: "bootstrap", AccountName: "bootstrap", Target: username}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		if a != nil {
-			entry.Action = audit.ResetAccount
+			entry.Action, guid = audit.ResetAccount, a.GUID
 			if err := s.accounts.Reset(ctx, tx, a.ID, hash, account.AdminScopes); err != nil {
 				return err
 			}
 			return audit.Record(ctx, tx, entry)
 		}
-		a = &account.Account{Username: username, PasswordHash: hash, Scopes: account.AdminScopes}
 		created = true
 		entry.Action = audit.CreateAccount
-		if err := s.accounts.Create(ctx, tx, a); err != nil {
+		if guid, err = s.accounts.Create(ctx, tx, username, hash, account.AdminScopes); err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, entry)
 	})
-	if err != nil {
-		return "", false, err
-	}
-	return a.GUID, created, nil
+	return guid, created, err
 }
 
 // GUID returns the guid of a local account.

@@ -44,7 +44,7 @@ func checkMediaType(contentType string) error {
 	if err == nil && (media == "application/json" || media == "text/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")) {
 		return nil
 	}
-	return fault.New(fault.MediaType, "The Content-Type %q is not taken; send application/json.", contentType)
+	return fault.New(fault.MediaType, "The Content-Type %q is not taken; send application/json (with curl: --json).", contentType)
 }
 
 // Object is a JSON object with its keys in the order in which they were sent.

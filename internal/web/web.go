@@ -3,6 +3,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -186,13 +187,15 @@ func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 
 // JSON writes v. A value that cannot be encoded is a bug and panics.
 func JSON(w http.ResponseWriter, status int, contentType string, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var body bytes.Buffer
+	e := json.NewEncoder(&body)
+	e.SetEscapeHTML(false) // links stay readable; nothing is served as HTML
+	if err := e.Encode(v); err != nil {
 		panic(err)
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client hung up: nothing to be done
+	_, _ = w.Write(body.Bytes()) // an error is a client that hung up
 }
 
 // NewServer returns an http.Server with the limits of a public listener: 10 s for headers, 30 s for a body, 32 KiB of

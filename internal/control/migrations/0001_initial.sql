@@ -1,21 +1,69 @@
--- One identity of the platform, a person or a program.
+-- One identity of the platform, a person or a program, with two facets. The identity signs in; the platform user has
+-- labels and annotations. Either may be missing, not both.
 CREATE TABLE accounts (
-  id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  guid          text NOT NULL UNIQUE CHECK (char_length(guid) BETWEEN 1 AND 200),
-  username      text NOT NULL,
-  origin        text NOT NULL DEFAULT 'uaa',
-  password_hash text, -- argon2id in PHC form; null: cannot sign in with a password
-  active        boolean NOT NULL DEFAULT true,
-  scopes        text[] NOT NULL DEFAULT '{}',
-  labels        jsonb NOT NULL DEFAULT '{}',
+  id                   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  guid                 text NOT NULL UNIQUE CHECK (char_length(guid) BETWEEN 1 AND 200),
+  username             text, -- null for a platform user known by its guid alone, and for a program
+  origin               text, -- 'uaa': the password is kept here; else the name of the identity provider
+  issuer               text, -- of an external account, which is known by issuer and subject, never by its name
+  subject              text,
+  scopes               text[] NOT NULL DEFAULT '{}',
   -- Tokens carry the epoch of their account and die with it, so a guid that is made again does not revive them.
-  epoch         uuid NOT NULL DEFAULT gen_random_uuid(),
-  created_at    timestamptz NOT NULL DEFAULT now(),
-  updated_at    timestamptz NOT NULL DEFAULT now()
-);
-CREATE UNIQUE INDEX accounts_username_origin ON accounts (lower(username), origin);
+  epoch                uuid NOT NULL DEFAULT gen_random_uuid(),
 
--- Keys that sign tokens. The newest active one signs; all that are stored verify.
+  -- The identity; identity_created_at is null when there is none.
+  identity_created_at  timestamptz,
+  identity_updated_at  timestamptz,
+  identity_version     integer NOT NULL DEFAULT 0,
+  program              boolean NOT NULL DEFAULT false, -- an OAuth client; its guid is its client id
+  password_hash        text, -- argon2id in PHC form, of the password or client secret; null: cannot sign in with one
+  password_changed_at  timestamptz,
+  active               boolean NOT NULL DEFAULT true,
+  verified             boolean NOT NULL DEFAULT true,
+  given_name           text NOT NULL DEFAULT '',
+  family_name          text NOT NULL DEFAULT '',
+  emails               text[] NOT NULL DEFAULT '{}', -- the primary one first
+
+  -- The platform user; platform_created_at is null when there is none.
+  platform_created_at  timestamptz,
+  platform_updated_at  timestamptz,
+  revision             bigint NOT NULL DEFAULT 1,
+  presentation_name    text, -- null: derived from username or guid
+  labels               jsonb NOT NULL DEFAULT '{}',
+  annotations          jsonb NOT NULL DEFAULT '{}'
+);
+CREATE UNIQUE INDEX accounts_username_origin ON accounts (lower(username), origin) WHERE username IS NOT NULL;
+CREATE UNIQUE INDEX accounts_issuer_subject ON accounts (issuer, subject) WHERE issuer IS NOT NULL;
+CREATE INDEX accounts_labels ON accounts USING gin (labels);
+CREATE INDEX accounts_platform ON accounts (id) WHERE platform_created_at IS NOT NULL;
+CREATE INDEX accounts_platform_created ON accounts (platform_created_at, guid) WHERE platform_created_at IS NOT NULL;
+CREATE INDEX accounts_platform_updated ON accounts (platform_updated_at, guid) WHERE platform_created_at IS NOT NULL;
+
+-- Deletions of platform users, which clients of that API poll. They are done when the row is made.
+CREATE TABLE jobs (
+  guid       uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+  operation  text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Refresh tokens, by their SHA-256. Those of one sign-in are a family, which ends as a whole when a token that was
+-- replaced is used again.
+CREATE TABLE refresh_tokens (
+  token_hash  bytea PRIMARY KEY,
+  family      uuid NOT NULL,
+  account_id  bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
+  epoch       uuid NOT NULL,
+  client_id   text NOT NULL,
+  scopes      text[] NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT now(),
+  expires_at  timestamptz NOT NULL,
+  replaced_at timestamptz
+);
+CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
+CREATE INDEX refresh_tokens_account ON refresh_tokens (account_id);
+CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
+
+-- Keys that sign tokens. All that are stored verify; which one signs goes by their age.
 CREATE TABLE signing_keys (
   kid         text PRIMARY KEY,
   private_key bytea NOT NULL, -- PKCS #8, sealed

@@ -1,0 +1,162 @@
+// Package servicetest is Rolecall without a dialect, for tests: a control database of its own, accounts, and a real
+// cluster that is registered. It is for _test files only, and must not import a dialect.
+package servicetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/control"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/identity"
+	"rolecall/internal/pgtest"
+)
+
+// PublicURL is the base URL that the service says it has.
+const PublicURL = "http://rolecall.test"
+
+// Service is what the dialects stand on.
+type Service struct {
+	PG        *pgtest.Cluster
+	DB        *control.DB
+	Accounts  *account.Store
+	Audit     *audit.Log
+	Identity  *identity.Service
+	Clusters  *cluster.Registry
+	Users     *dbuser.Service
+	ClusterID string
+	Log       *Log
+	// DatabaseURL is the control database's.
+	DatabaseURL string
+}
+
+var made atomic.Int64
+
+// New starts a service on a cluster, as its superuser. Its control database lies in the cluster, too.
+func New(t testing.TB, pg *pgtest.Cluster) *Service {
+	return NewAs(t, pg, pg.User, pg.Password)
+}
+
+// NewAs is New with another administering role.
+func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
+	t.Helper()
+	ctx := context.Background()
+	name := fmt.Sprintf("control_%d", made.Add(1))
+	pg.Exec(t, `CREATE DATABASE `+name)
+	s := &Service{PG: pg, Log: &Log{}, DatabaseURL: pg.URL(name)}
+	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	keys, err := control.ParseKeyring(control.NewMasterKey())
+	must(t, err)
+	s.DB, err = control.Open(ctx, s.DatabaseURL, keys)
+	must(t, err)
+	t.Cleanup(s.DB.Close)
+	s.Accounts = &account.Store{DB: s.DB}
+	s.Audit = &audit.Log{DB: s.DB}
+	s.Identity, err = identity.New(ctx, s.DB, PublicURL+"/uaa/oauth/token", logger)
+	must(t, err)
+	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
+	must(t, err)
+	t.Cleanup(s.Clusters.Close)
+	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Log: logger}
+	s.ClusterID = s.Register(t, "main", pg, role, password)
+	return s
+}
+
+// Register registers a cluster under an administering role and returns its id.
+func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster, role, password string) string {
+	t.Helper()
+	c := &cluster.Cluster{
+		ID:          uuid.New(),
+		DisplayName: displayName,
+		Location:    "de/fra",
+		Connection: cluster.Connection{
+			URL:      fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port),
+			TLS:      cluster.TLS{Mode: "disable"},
+			Password: password,
+		},
+		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
+		CreatedBy:        "test",
+	}
+	must(t, s.Clusters.Put(context.Background(), c, audit.Entry{AccountGUID: "test", AccountName: "test", Target: displayName}))
+	return c.ID.String()
+}
+
+// Access sets the access rules of a cluster.
+func (s *Service) Access(t testing.TB, clusterID string, manage, view []string) {
+	t.Helper()
+	ctx := context.Background()
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE clusters SET manage = $2, view = $3, updated_at = clock_timestamp() WHERE id = $1`, clusterID, manage, view)
+	must(t, err)
+	must(t, s.Clusters.Reload(ctx))
+}
+
+// Admin makes an account with every right, whose password is its name and "-password".
+func (s *Service) Admin(t testing.TB, username string) (guid string) {
+	t.Helper()
+	guid, _, err := s.Identity.Bootstrap(context.Background(), username, username+"-password")
+	must(t, err)
+	return guid
+}
+
+// Account makes an account with the scopes and labels, whose password is its name and "-password".
+func (s *Service) Account(t testing.TB, username string, scopes []string, labels map[string]string) (guid string) {
+	t.Helper()
+	ctx := context.Background()
+	guid = s.Admin(t, username)
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE accounts SET scopes = $2, labels = $3 WHERE guid = $1`, guid, scopes, labels)
+	must(t, err)
+	return guid
+}
+
+// AuditRow is a row of the audit log.
+type AuditRow struct {
+	Phase, Action, Outcome, Account, Target, Detail string
+}
+
+// AuditRows returns the rows about a target, in order.
+func (s *Service) AuditRows(t testing.TB, target string) []AuditRow {
+	t.Helper()
+	rows, err := s.DB.Pool.Query(context.Background(), `
+		SELECT phase, action, coalesce(outcome, ''), account_guid, target, detail::text FROM audit WHERE target = $1 ORDER BY id`, target)
+	must(t, err)
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AuditRow])
+	must(t, err)
+	return found
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Log is what the service has logged.
+type Log struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Clone(l.buf.String())
+}
