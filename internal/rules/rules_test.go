@@ -1,0 +1,145 @@
+// Package rules holds the house rules that a test can prove.
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport says which packages of the project each one may import, arrows pointing down. Tests are free, and so is
+// cmd/rolecall, which wires everything.
+var mayImport = map[string][]string{
+	"api":                  {},
+	"internal/cfapi":       {"account", "audit", "fault", "identity", "label", "web"},
+	"internal/dbaas":       {"account", "cluster", "dbuser", "fault", "identity", "pgrole", "web"},
+	"internal/uaa":         {"account", "audit", "fault", "identity", "web"},
+	"internal/web":         {"fault"},
+	"internal/dbuser":      {"account", "audit", "cluster", "fault", "label", "pgrole"},
+	"internal/pgrole":      {"fault", "sqlstate"},
+	"internal/cluster":     {"audit", "control", "fault", "label", "sqlstate"},
+	"internal/identity":    {"account", "audit", "control", "fault", "sqlstate"},
+	"internal/account":     {"audit", "control", "fault", "label", "sqlstate"},
+	"internal/audit":       {"control", "fault"},
+	"internal/control":     {"fault", "sqlstate"},
+	"internal/label":       {"fault"},
+	"internal/localpg":     {},
+	"internal/fault":       {},
+	"internal/sqlstate":    {},
+	"internal/apitest":     nil,
+	"internal/pgtest":      nil,
+	"internal/servicetest": nil,
+	"internal/rules":       nil,
+	"cmd/rolecall":         nil,
+}
+
+// forTests are the packages that only _test files import.
+var forTests = []string{"apitest", "pgtest", "servicetest"}
+
+type pkg struct {
+	ImportPath string
+	Dir        string
+	Name       string
+	Doc        string
+	GoFiles    []string
+	Imports    []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,Name,Doc,GoFiles,Imports", "rolecall/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); d.More(); {
+		var p pkg
+		if err := d.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func TestImports(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, "rolecall/")
+		allowed, known := mayImport[name]
+		if !known {
+			t.Errorf("%s is not in the table of imports; say what it may import", name)
+			continue
+		}
+		testing := slices.Contains(forTests, strings.TrimPrefix(name, "internal/"))
+		for _, imported := range p.Imports {
+			imported, ours := strings.CutPrefix(imported, "rolecall/")
+			if !ours {
+				continue
+			}
+			imported = strings.TrimPrefix(imported, "internal/")
+			if slices.Contains(forTests, imported) && !testing {
+				t.Errorf("%s imports %s, which is for tests", name, imported)
+			}
+			if allowed != nil && !slices.Contains(allowed, imported) {
+				t.Errorf("%s must not import %s", name, imported)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) > 0 && p.Doc == "" {
+			t.Errorf("%s has no package comment", p.ImportPath)
+		}
+	}
+}
+
+// quoting is SQL being put together with a quoted name or literal.
+var quoting = regexp.MustCompile("[`\"] *\\+ *(ident|literal)\\(")
+
+func TestOneFileConcatenatesSQL(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, file := range p.GoFiles {
+			if file == "sql.go" && strings.HasSuffix(p.Dir, "pgrole") {
+				continue
+			}
+			if line := quoting.FindString(read(t, filepath.Join(p.Dir, file))); line != "" {
+				t.Errorf("%s/%s puts SQL together (%s); that belongs into internal/pgrole/sql.go", p.ImportPath, file, line)
+			}
+		}
+	}
+}
+
+// TestNothingIsSkipped holds the tests to failing where something is missing: a skipped test proves nothing.
+func TestNothingIsSkipped(t *testing.T) {
+	skip := regexp.MustCompile(`\bt\.Skip`)
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, "rules_test.go") {
+			return err
+		}
+		if skip.MatchString(read(t, path)) {
+			t.Errorf("%s skips a test", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
