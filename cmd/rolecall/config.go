@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,6 +93,10 @@ func fromEnvironment(cmd *cobra.Command) {
 
 // listen opens the listener, so that an address that is taken is known before anything else is started.
 func listen(flag, address string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(address)
+	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+		return nil, usage("--%s %q is not an address like 127.0.0.1:8080", flag, address)
+	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w; choose another address with --%s", address, errors.Unwrap(err), flag)
@@ -102,7 +107,10 @@ func listen(flag, address string) (net.Listener, error) {
 // publicURL is the base of absolute URLs, without a slash at the end.
 func (c *Config) publicURL() (string, error) {
 	u, err := url.Parse(c.PublicURL)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err == nil && u.User != nil {
+		return "", usage("--public-url holds a user name or password; everybody is sent this URL")
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
 		return "", usage("--public-url %q is not a URL like https://rolecall.example.org", c.PublicURL)
 	}
 	return strings.TrimRight(u.String(), "/"), nil
@@ -126,8 +134,8 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 
 func (c *Config) databaseURL() (string, error) {
 	if c.DatabaseURL != "" {
-		if u, err := url.Parse(c.DatabaseURL); err != nil || u.Scheme == "" {
-			return "", usage("--database-url is not a URL like postgres://user@host:5432/database")
+		if u, err := url.Parse(c.DatabaseURL); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			return "", usage("--database-url is not a URL like postgres://user@host:5432/database") // and is not quoted: it may hold a password
 		} else if _, has := u.User.Password(); has || u.Query().Has("password") {
 			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
 		}
@@ -142,7 +150,11 @@ func (c *Config) keyring() (*control.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.ParseKeyring(text)
+	keys, err := control.ParseKeyring(text)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return keys, nil
 }
 
 // secret reads a secret from a file, or else from the environment.
@@ -150,7 +162,7 @@ func secret(flag, file, variable string) (string, error) {
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", flag, err)
+			return "", usage("%s: %w", flag, err)
 		}
 		return string(data), nil
 	}
@@ -158,6 +170,14 @@ func secret(flag, file, variable string) (string, error) {
 		return value, nil
 	}
 	return "", usage("%s or %s is needed", flag, variable)
+}
+
+// rateLimit refuses what is no number of requests: a flag's parser takes NaN and Inf.
+func (c *Config) rateLimit() (float64, error) {
+	if c.RateLimit >= 0 && c.RateLimit <= 1e6 {
+		return c.RateLimit, nil
+	}
+	return 0, usage("--rate-limit is %g; it takes a number from 0 to 1000000", c.RateLimit)
 }
 
 func (c *Config) logger(out interface{ Write([]byte) (int, error) }) (*slog.Logger, error) {

@@ -27,6 +27,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
+	"rolecall/internal/fault"
 	"rolecall/internal/identity"
 	"rolecall/internal/localpg"
 	"rolecall/internal/pgrole"
@@ -68,12 +69,20 @@ const (
 )
 
 func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
-	s := &server{RateLimit: c.RateLimit}
+	s := &server{}
+	if s.RateLimit, err = c.rateLimit(); err != nil {
+		return err
+	}
 	if s.Log, err = c.logger(errOut); err != nil {
 		return err
 	}
 	if err := c.checkLocal(); err != nil {
 		return err
+	}
+	if c.PGBin != "" {
+		if _, _, err := localpg.FindBinaries(c.PGBin, 0); err != nil {
+			return usage("--pg-bin: %w", err)
+		}
 	}
 	if s.Listener, err = listen("listen", c.Listen); err != nil {
 		return err
@@ -86,7 +95,7 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 		defer s.MetricsListener.Close()
 	}
 	if c.PublicURL == "" {
-		c.PublicURL = "http://" + s.Listener.Addr().String()
+		c.PublicURL = "http://" + reachable(s.Listener.Addr().(*net.TCPAddr))
 	}
 	if s.PublicURL, err = c.publicURL(); err != nil {
 		return err
@@ -183,6 +192,14 @@ In another shell, this sets what clients read (curl, psql, ionosctl, Terraform, 
 	return err
 }
 
+// reachable is where clients on this machine find a listener. One on every address has no address of its own.
+func reachable(addr *net.TCPAddr) string {
+	if addr.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(addr.Port))
+	}
+	return addr.String()
+}
+
 // checkLocal refuses an address that other machines reach: the local server has one known account.
 func (c *Config) checkLocal() error {
 	host, _, err := net.SplitHostPort(c.Listen)
@@ -255,25 +272,48 @@ const defaultDataDir = "./rolecall-data"
 
 // openFolder makes the folder, and makes sure that one server works on it.
 func openFolder(path string) (*folder, error) {
-	absolute, err := filepath.Abs(path)
+	f, err := findFolder(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(absolute, 0o711); err != nil {
+	if err := os.MkdirAll(f.path, 0o711); err != nil {
 		return nil, fmt.Errorf("the data folder cannot be made: %w", err)
 	}
-	f := &folder{path: absolute, asGiven: path}
 	if f.lock, err = os.OpenFile(f.file("lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("the data folder cannot be used: %w", err)
 	}
-	if err := syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.lock.Close()
-		return nil, fmt.Errorf("another rolecall dev is running on %s; stop it, or choose another folder with --data-dir", absolute)
+	// The lock ends with the process, however that ends. A rolecall env holds it for a moment when it looks.
+	for try := 0; syscall.Flock(int(f.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil; try++ {
+		if try == 5 {
+			f.lock.Close()
+			return nil, fmt.Errorf("another rolecall dev is running on %s; stop it, or choose another folder with --data-dir", f.path)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	f.retract() // what a server that was killed has left
 	return f, nil
 }
 
+// findFolder names a folder, and neither makes nor locks it.
+func findFolder(path string) (*folder, error) {
+	if path == "" {
+		return nil, usage("--data-dir is empty; it takes the name of a folder")
+	}
+	absolute, err := filepath.Abs(path)
+	return &folder{path: absolute, asGiven: path}, err
+}
+
 func (f *folder) close() { f.lock.Close() }
+
+// inUse reports whether a server has the folder.
+func (f *folder) inUse() bool {
+	lock, err := os.Open(f.file("lock"))
+	if err != nil {
+		return false
+	}
+	defer lock.Close()
+	return syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+}
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, name) }
 
@@ -288,7 +328,12 @@ func (f *folder) flag() string {
 // write replaces a file as a whole, so that a crash leaves the old one or the new one.
 func (f *folder) write(name string, data []byte) error {
 	temporary := f.file("." + name + ".new")
-	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+	file, err := os.OpenFile(temporary, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(temporary, f.file(name))
@@ -340,10 +385,13 @@ func (f *folder) ensureAdmin(ctx context.Context, id *identity.Service, st *loca
 	given := os.Getenv(adminPasswordVariable)
 	guid, err = id.GUID(ctx, adminUsername)
 	if err == nil {
-		if kept, readErr := os.ReadFile(f.file("admin-password")); given != "" && (readErr != nil || strings.TrimSpace(string(kept)) != given) {
+		if kept, readErr := f.adminPassword(); given != "" && (readErr != nil || kept != given) {
 			log.Warn(adminPasswordVariable + " counts at the first start only; the account admin keeps its password")
 		}
 		return guid, nil
+	}
+	if !fault.Is(err, fault.NotFound) {
+		return "", err
 	}
 	if given == "" {
 		given = randomPassword()
@@ -353,6 +401,11 @@ func (f *folder) ensureAdmin(ctx context.Context, id *identity.Service, st *loca
 	}
 	guid, _, err = id.Bootstrap(ctx, adminUsername, given)
 	return guid, err
+}
+
+func (f *folder) adminPassword() (string, error) {
+	text, err := os.ReadFile(f.file("admin-password"))
+	return strings.TrimSuffix(string(text), "\n"), err
 }
 
 // running is what a serving dev tells rolecall env. It holds secrets.

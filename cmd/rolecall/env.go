@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -45,21 +42,21 @@ that is valid for 12 hours.`,
 const tokenLifetime = 12 * time.Hour
 
 func (c *Config) env(ctx context.Context) (string, error) {
-	path, err := filepath.Abs(c.DataDir)
+	f, err := findFolder(c.DataDir)
 	if err != nil {
 		return "", err
 	}
-	f := &folder{path: path, asGiven: c.DataDir}
 	var r running
 	if err := f.read("running.json", &r); err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if r.URL == "" || !answers(ctx, r.URL) {
+	// The file alone proves nothing: a killed server leaves it behind.
+	if r.URL == "" || !f.inUse() {
 		return "", fmt.Errorf("no local server runs on %s; start one with: rolecall dev%s", c.DataDir, f.flag())
 	}
-	password, err := os.ReadFile(f.file("admin-password"))
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	password, err := f.adminPassword()
 	if err != nil {
 		return "", err
 	}
@@ -67,18 +64,17 @@ func (c *Config) env(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	admin := strings.TrimSpace(string(password))
 	var b strings.Builder
 	for _, v := range []struct{ name, value string }{
 		{"ROLECALL_URL", r.URL},
 		{"ROLECALL_CLUSTER_ID", r.ClusterID.String()},
 		{"IONOS_API_URL", r.URL},
 		{"IONOS_USERNAME", adminUsername},
-		{"IONOS_PASSWORD", admin},
+		{"IONOS_PASSWORD", password},
 		{"IONOS_TOKEN", token},
 		{"CF_API_URL", r.URL},
 		{"CF_USERNAME", adminUsername},
-		{"CF_PASSWORD", admin},
+		{"CF_PASSWORD", password},
 		{"PGHOST", r.PGHost},
 		{"PGPORT", strconv.Itoa(r.PGPort)},
 		{"PGUSER", r.PGUser},
@@ -88,20 +84,6 @@ func (c *Config) env(ctx context.Context) (string, error) {
 		fmt.Fprintf(&b, "export %s=%s\n", v.name, quote(v.value))
 	}
 	return b.String(), nil
-}
-
-// answers reports whether the server that wrote the file is still there.
-func answers(ctx context.Context, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/healthz", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }
 
 // token mints a token of admin with the keys of the server, to which the data folder gives access.

@@ -44,7 +44,10 @@ It is stateless: what it knows is in the control database and in the clusters.`,
 }
 
 func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
-	s := &server{RateLimit: c.RateLimit}
+	s := &server{}
+	if s.RateLimit, err = c.rateLimit(); err != nil {
+		return err
+	}
 	if c.PublicURL == "" {
 		return usage("--public-url is needed: the base URL under which clients reach this server")
 	}
@@ -88,7 +91,7 @@ func (c *Config) tls(log *slog.Logger) (*tls.Config, error) {
 	}
 	r := &certificateFiles{certFile: c.TLSCert, keyFile: c.TLSKey, log: log}
 	if _, err := r.get(nil); err != nil {
-		return nil, err
+		return nil, usage("--tls-cert and --tls-key: %w", err)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.get}, nil
 }

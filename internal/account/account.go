@@ -48,6 +48,8 @@ type Account struct {
 	Program           bool   // an OAuth client, whose id is the guid
 	PasswordHash      string // argon2id in PHC form; "" when it cannot sign in with a password or secret
 	Active            bool
+	GrantTypes        []string // of a program: the OAuth grants that it may use
+	UserScopes        []string // of a program: the scopes that a user's token may carry through it
 
 	PlatformCreatedAt time.Time
 	Labels            map[string]string
@@ -73,7 +75,7 @@ type Store struct {
 }
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
-	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active,
+	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
 	coalesce(platform_created_at, '0001-01-01'), labels`
 
 // ByUsername finds an account by its name, in any case, and origin.
@@ -101,7 +103,7 @@ func (s *Store) one(ctx context.Context, where string, args ...any) (*Account, e
 func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
-		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.PlatformCreatedAt, &a.Labels)
+		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes, &a.PlatformCreatedAt, &a.Labels)
 	return &a, err
 }
 

@@ -36,7 +36,12 @@ type path struct {
 	template string
 	segments []string
 	item     *openapi3.PathItem
+	rest     bool // the last parameter takes slashes, too: see takesRest
 }
+
+// takesRest marks a path parameter, the last one, that takes the rest of the path with its slashes. OpenAPI has no way
+// to say that.
+const takesRest = "x-takes-rest"
 
 // Operation is what a route has to match.
 type Operation struct {
@@ -77,7 +82,13 @@ func parse(name string, data []byte) (*Document, error) {
 	}
 	d := &Document{name: name, prefix: strings.TrimRight(server.Path, "/"), spec: spec}
 	for template, item := range spec.Paths.Map() {
-		d.paths = append(d.paths, path{template, strings.Split(d.prefix+template, "/"), item})
+		p := path{template: template, segments: strings.Split(d.prefix+template, "/"), item: item}
+		for _, parameter := range item.Parameters {
+			if parameter.Value.Extensions[takesRest] == true {
+				p.rest = p.segments[len(p.segments)-1] == "{"+parameter.Value.Name+"}"
+			}
+		}
+		d.paths = append(d.paths, p)
 	}
 	// A literal segment goes before a parameter, as it does in http.ServeMux: /clusters/versions is not a cluster.
 	slices.SortFunc(d.paths, func(a, b path) int {
@@ -150,6 +161,9 @@ func (d *Document) match(escaped string) []hit {
 }
 
 func (p *path) match(segments []string) (values map[string]string, ok bool) {
+	if last := len(p.segments) - 1; p.rest && len(segments) > last {
+		segments = append(slices.Clone(segments[:last]), strings.Join(segments[last:], "/"))
+	}
 	if len(p.segments) != len(segments) {
 		return nil, false
 	}

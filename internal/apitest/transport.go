@@ -155,6 +155,7 @@ func (d *Document) checkAgreement(x exchange, h hit, op *openapi3.Operation) err
 	req := x.req.Clone(context.Background())
 	req.Body = io.NopCloser(bytes.NewReader(x.sent))
 	asJSON(req, op)
+	asBooleans(req, op)
 	err := openapi3filter.ValidateRequest(req.Context(), &openapi3filter.RequestValidationInput{
 		Request:    req,
 		PathParams: h.values,
@@ -178,6 +179,21 @@ func asJSON(req *http.Request, op *openapi3.Operation) {
 	if contentType == "" || m == "text/json" || strings.HasPrefix(m, "application/") && strings.HasSuffix(m, "+json") {
 		req.Header.Set("Content-Type", "application/json")
 	}
+}
+
+// asBooleans writes boolean query parameters in lower case: our servers take True and FALSE, because clients send them.
+func asBooleans(req *http.Request, op *openapi3.Operation) {
+	query := req.URL.Query()
+	for _, p := range op.Parameters {
+		if p.Value.In == openapi3.ParameterInQuery && p.Value.Schema.Value.Type.Is(openapi3.TypeBoolean) {
+			for i, value := range query[p.Value.Name] {
+				query[p.Value.Name][i] = strings.ToLower(value)
+			}
+		}
+	}
+	u := *req.URL
+	u.RawQuery = query.Encode()
+	req.URL = &u
 }
 
 // checkResponse compares a response with its description in the document.

@@ -22,6 +22,8 @@ const (
 	DeleteDatabase  = "database.delete"
 	CreateAccount   = "account.create"
 	ResetAccount    = "account.reset"
+	UpdateAccount   = "account.update"
+	DeleteAccount   = "account.delete"
 	RegisterCluster = "cluster.register"
 	UpdateCluster   = "cluster.update"
 	MakeSigningKey  = "key.create"
@@ -53,6 +55,8 @@ type Attempt struct {
 	ID uuid.UUID
 	Entry
 	Time time.Time
+
+	row int64 // in the table, for the settler
 }
 
 // Log is the audit log in the control database.
@@ -137,22 +141,34 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 	if err := conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
 		return 0, 0, control.Fault(err)
 	}
-	attempts, err := unsettled(ctx, conn.Conn(), now)
-	if err != nil {
-		return 0, 0, control.Fault(err)
-	}
-	for _, a := range attempts {
-		outcome, why, err := judge(ctx, a)
+	away := map[uuid.UUID]bool{} // clusters that do not answer: asking once is enough
+	for after := int64(0); ; {
+		attempts, err := unsettled(ctx, conn.Conn(), now, after)
 		if err != nil {
-			left++
-			continue
+			return settled, left, control.Fault(err)
 		}
-		if err := l.End(ctx, a, outcome, map[string]any{"settled": why}); err != nil {
-			return settled, left, err
+		for _, a := range attempts {
+			after = a.row
+			if away[a.Cluster] {
+				left++
+				continue
+			}
+			outcome, why, err := judge(ctx, a)
+			if err != nil {
+				away[a.Cluster] = fault.Is(err, fault.Unavailable)
+				left++
+				continue
+			}
+			if err := l.End(ctx, a, outcome, map[string]any{"settled": why}); err != nil {
+				return settled, left, err
+			}
+			settled++
 		}
-		settled++
+		if len(attempts) < settleBatch {
+			break
+		}
 	}
-	if left > 0 || len(attempts) == settleBatch {
+	if left > 0 {
 		return settled, left, nil
 	}
 	_, err = conn.Exec(ctx, `
@@ -160,24 +176,25 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 	return settled, left, control.Fault(err)
 }
 
-// settleBatch is how many attempts one pass takes up.
+// settleBatch is how many attempts are read at a time.
 const settleBatch = 200
 
-func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time) ([]*Attempt, error) {
+// unsettled reads attempts in the order in which they were recorded, from the row behind after.
+func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time, after int64) ([]*Attempt, error) {
 	rows, err := conn.Query(ctx, `
-		SELECT a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
+		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
 		       a.target, a.request_id, a.address, a.time
 		FROM audit a
-		WHERE a.phase = 'attempt' AND a.settle_after <= $1
+		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.id > $4
 		  AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
 		  AND NOT EXISTS (SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')
-		ORDER BY a.settle_after LIMIT $3`, now, settleMark, settleBatch)
+		ORDER BY a.id LIMIT $3`, now, settleMark, settleBatch, after)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
 		var a Attempt
-		err := row.Scan(&a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time)
+		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time)
 		return &a, err
 	})
 }

@@ -33,7 +33,7 @@ type Cluster struct {
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
 
-	config *pgx.ConnConfig
+	config *pgxpool.Config
 	mu     sync.Mutex
 	pool   *pgxpool.Pool
 	health Health
@@ -54,28 +54,18 @@ func (c *Cluster) Pool(ctx context.Context) (*pgxpool.Pool, error) {
 	if c.pool != nil {
 		return c.pool, nil
 	}
-	config, err := pgxpool.ParseConfig("")
-	if err != nil {
-		return nil, err
-	}
-	config.ConnConfig = c.config.Copy()
-	config.MaxConns = maxConns
-	config.MaxConnIdleTime = 2 * time.Minute
-	config.MaxConnLifetime = time.Hour
-	c.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	var err error
+	c.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config.Copy())
 	return c.pool, err
 }
 
-// maxConns is how many sessions one Rolecall holds in one cluster at most.
-const maxConns = 8
-
 // Connect opens a connection to another database of the cluster, whose encoding it keeps. The caller closes it.
 func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-	return connect(ctx, c.config, database, encoding)
+	return connect(ctx, c.config.ConnConfig, database, encoding)
 }
 
 // Host is the first host of the connection, for people.
-func (c *Cluster) Host() string { return c.config.Host }
+func (c *Cluster) Host() string { return c.config.ConnConfig.Host }
 
 // Stat returns the pool's counters, nil while it was never opened.
 func (c *Cluster) Stat() *pgxpool.Stat {
@@ -96,7 +86,8 @@ func (c *Cluster) Health(ctx context.Context) Health {
 		return h
 	}
 	h := Health{Checked: time.Now()}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	// What is found out counts for everybody, so it must not depend on whether this caller hangs up.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	pool, err := c.Pool(ctx)
 	if err == nil {
@@ -132,6 +123,9 @@ func (c *Cluster) close() {
 type Registry struct {
 	db  *control.DB
 	log *slog.Logger
+
+	// reload is held through a whole Reload: of two at once, the one that read first must not have the last word.
+	reload sync.Mutex
 
 	mu     sync.RWMutex
 	byID   map[uuid.UUID]*Cluster
@@ -187,6 +181,8 @@ func sealPlace(id uuid.UUID) string { return "clusters/" + id.String() + "/crede
 
 // Reload reads the clusters from the control database. A cluster that did not change keeps its pool.
 func (r *Registry) Reload(ctx context.Context) error {
+	r.reload.Lock()
+	defer r.reload.Unlock()
 	rows, err := r.db.Pool.Query(ctx, `
 		SELECT id, display_name, location, url, tls, credential, system_identifier, system_roles, manage, view, created_by, created_at, updated_at
 		FROM clusters ORDER BY display_name, id`)
@@ -208,12 +204,15 @@ func (r *Registry) Reload(ctx context.Context) error {
 	}
 	for id, old := range r.byID {
 		if byID[id] != old {
-			old.close()
+			time.AfterFunc(grace, old.close)
 		}
 	}
 	r.byID, r.sorted = byID, clusters
 	return nil
 }
+
+// grace is how long a cluster that was changed or removed keeps its pool: requests that found it go on with it.
+const grace = 2 * time.Minute
 
 func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	c := &Cluster{}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
 )
@@ -47,8 +48,11 @@ const (
 	connectTimeout   = 4 * time.Second
 )
 
+// maxConns is how many sessions one Rolecall holds in one cluster at most, not counting those to other databases.
+const maxConns = 8
+
 // config makes the one configuration from which every connection to the cluster is opened.
-func (c *Connection) config() (*pgx.ConnConfig, error) {
+func (c *Connection) config() (*pgxpool.Config, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
@@ -67,21 +71,25 @@ func (c *Connection) config() (*pgx.ConnConfig, error) {
 	if c.Password == "" {
 		return nil, fault.New(fault.Invalid, "The connection has no password.")
 	}
-	// pgx makes its TLS settings out of files and defaults; with "disable" it makes none, and ours are set below.
 	q := u.Query()
-	q.Set("sslmode", "disable")
-	if !q.Has("require_auth") {
-		q.Set("require_auth", "scram-sha-256")
-	}
-	if !q.Has("target_session_attrs") {
-		q.Set("target_session_attrs", "read-write")
+	for key, value := range settings {
+		if !q.Has(key) {
+			q.Set(key, value)
+		}
 	}
 	u.RawQuery = q.Encode()
 	u.User = url.UserPassword(u.User.Username(), c.Password)
-	config, err := pgx.ParseConfig(u.String())
+	if u.Port() == "" && !strings.Contains(u.Host, ",") {
+		u.Host += ":5432" // in a list of hosts pgx takes this for those without a port
+	}
+	pool, err := pgxpool.ParseConfig(u.String())
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
 	}
+	pool.MaxConns = maxConns
+	pool.MaxConnIdleTime = 2 * time.Minute
+	pool.MaxConnLifetime = time.Hour
+	config := pool.ConnConfig
 	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
 		config.ConnectTimeout = connectTimeout
 		config.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
@@ -105,7 +113,25 @@ func (c *Connection) config() (*pgx.ConnConfig, error) {
 		"idle_in_transaction_session_timeout": "20s",
 	}
 	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
-	return config, nil
+	return pool, nil
+}
+
+// settings are all those that pgx would look up in the environment or in files of the home folder when the URL does not
+// have them. It makes its TLS settings out of files and defaults; with "disable" it makes none, and ours are set later.
+// What remains is PGSERVICE: these settings win over those of the service, but it must exist.
+var settings = map[string]string{
+	"require_auth":         "scram-sha-256",
+	"target_session_attrs": "read-write",
+	"connect_timeout":      "4",
+	"channel_binding":      "prefer",
+	"sslmode":              "disable",
+	"sslnegotiation":       "postgres",
+	"sslrootcert":          "",
+	"sslcert":              "",
+	"sslkey":               "",
+	"sslcertmode":          "allow",
+	"min_protocol_version": "",
+	"max_protocol_version": "",
 }
 
 func (c *Connection) tls(host string) (*tls.Config, error) {

@@ -1,12 +1,12 @@
 package dbaas_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -24,25 +24,40 @@ type fixture struct {
 	*servicetest.Service
 	url    string
 	client *http.Client
+	guid   string // of root, the admin
 }
 
-func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.New(t, pgtest.Shared(t))) }
+// newFixture is a server on the shared service.
+func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(t), 10_000) }
 
-func fixtureOn(t testing.TB, s *servicetest.Service) *fixture {
-	s.Admin(t, "root")
+// fixtureOn is a server whose limits are so many requests a second.
+func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
+	t.Helper()
 	api := (&dbaas.API{
 		Users:        s.Users,
 		Identity:     s.Identity,
 		PublicURL:    servicetest.PublicURL,
-		PerPrincipal: &web.Limiter{PerSecond: 10_000},
-		PerAddress:   &web.Limiter{PerSecond: 10_000},
+		PerPrincipal: &web.Limiter{PerSecond: limit},
+		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
 	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
 	t.Cleanup(srv.Close)
 	client := srv.Client()
 	client.Transport = apitest.Load(t, "dbaas.yaml").Transport(t, client.Transport)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &fixture{Service: s, url: srv.URL, client: client}
+	guid, err := s.Identity.GUID(t.Context(), "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fixture{Service: s, url: srv.URL, client: client, guid: guid}
+}
+
+// ownService is for tests that break the service: nothing of it is shared.
+func ownService(t testing.TB) *servicetest.Service {
+	t.Helper()
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.Admin(t, "root")
+	return s
 }
 
 // answer is a response, its body read.
@@ -65,17 +80,20 @@ func (f *fixture) do(t testing.TB, method, path, body string, headers ...string)
 	return f.as(t, "root", method, path, body, headers...)
 }
 
+// as sends a request as an account, or as nobody when username is empty.
 func (f *fixture) as(t testing.TB, username, method, path, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest(method, f.url+dbaas.Prefix+path, bytes.NewReader([]byte(body)))
+	if username != "" {
+		headers = append(headers, "Authorization: "+basic(username, username+"-password"))
+	}
+	return f.send(t, method, f.url+dbaas.Prefix+path, body, headers...)
+}
+
+func (f *fixture) send(t testing.TB, method, url, body string, headers ...string) answer {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
-	}
-	if body == "" {
-		req.Body = http.NoBody
-	}
-	if username != "" {
-		req.SetBasicAuth(username, username+"-password")
 	}
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
@@ -93,9 +111,22 @@ func (f *fixture) as(t testing.TB, username, method, path, body string, headers 
 	return answer{resp.StatusCode, resp.Header, string(data)}
 }
 
-// users is the path of the cluster's users.
-func (f *fixture) users() string { return "/clusters/" + f.ClusterID + "/users" }
+func basic(username, password string) string {
+	req := &http.Request{Header: http.Header{}}
+	req.SetBasicAuth(username, password)
+	return req.Header.Get("Authorization")
+}
 
+// users is the path of the cluster's users, or of one of them.
+func (f *fixture) users(name ...string) string {
+	path := "/clusters/" + f.ClusterID + "/users"
+	for _, n := range name {
+		path += "/" + url.PathEscape(n)
+	}
+	return path
+}
+
+// want sends a request as root and fails the test unless its answer has the status.
 func (f *fixture) want(t testing.TB, status int, method, path, body string, headers ...string) answer {
 	t.Helper()
 	a := f.do(t, method, path, body, headers...)
@@ -105,25 +136,90 @@ func (f *fixture) want(t testing.TB, status int, method, path, body string, head
 	return a
 }
 
+// refuses sends a request as root and fails the test unless it is refused with the code, which implies the status. It
+// returns the message.
+func (f *fixture) refuses(t testing.TB, code, method, path, body string, headers ...string) string {
+	t.Helper()
+	return f.do(t, method, path, body, headers...).refused(t, code)
+}
+
+var statuses = map[string]int{
+	"paas-parse-1": 400, "paas-auth-1": 401, "paas-auth-2": 403, "paas-notfound-1": 404, "paas-method-1": 405,
+	"paas-stale-1": 412, "paas-toolarge-1": 413, "paas-media-1": 415, "paas-validation-1": 422, "paas-conflict-1": 422,
+	"paas-inuse-1": 422, "paas-rate-1": 429, "paas-internal-1": 500, "paas-unavailable-1": 503,
+}
+
+func (a answer) refused(t testing.TB, code string) (message string) {
+	t.Helper()
+	var envelope struct {
+		HTTPStatus int
+		Messages   []struct{ ErrorCode, Message string }
+	}
+	a.into(t, &envelope)
+	if a.Status != statuses[code] || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 || envelope.Messages[0].ErrorCode != code {
+		t.Errorf("got %d %s, want %d %s", a.Status, a.Body, statuses[code], code)
+		return ""
+	}
+	return envelope.Messages[0].Message
+}
+
+// The resources as a client reads them.
+type resource struct {
+	Type, ID, Href string
+	Metadata       metadata
+	Properties     struct {
+		Username, Name, Owner, Password string
+		System                          *bool
+	}
+}
+
+type metadata struct {
+	CreatedBy, CreatedByUserID, CreatedDate                string
+	LastModifiedBy, LastModifiedByUserID, LastModifiedDate string
+	ResourceURN                                            string
+}
+
+type list struct {
+	Type, ID, Href string
+	Items          []resource
+	Offset, Limit  int
+	Links          links `json:"_links"`
+}
+
+type links struct{ Prev, Self, Next string }
+
+func (l list) names() []string {
+	names := []string{}
+	for _, item := range l.Items {
+		names = append(names, item.Properties.Username+item.Properties.Name)
+	}
+	return names
+}
+
+// local is where the test reaches an absolute URL of an answer.
+func (f *fixture) local(t testing.TB, href string) string {
+	t.Helper()
+	path, ok := strings.CutPrefix(href, servicetest.PublicURL+dbaas.Prefix)
+	if !ok {
+		t.Fatalf("%s is not below %s", href, servicetest.PublicURL+dbaas.Prefix)
+	}
+	return path
+}
+
+const password = "a-good-password"
+
 func userBody(name, password string) string {
 	b, _ := json.Marshal(map[string]any{"properties": map[string]string{"username": name, "password": password}})
 	return string(b)
 }
 
-func TestUserLifecycle(t *testing.T) {
-	f := newFixture(t)
-	a := f.want(t, 200, "POST", f.users(), userBody("life", "first-password"))
-	if err := f.PG.Login("life", "first-password"); err != nil {
-		t.Fatal(err)
-	}
-	f.want(t, 200, "GET", f.users()+"/life", "")
-	a = f.want(t, 200, "PATCH", f.users()+"/life", `{"properties":{"password":"second-password"}}`, "If-Match: "+a.Header.Get("ETag"))
-	if err := f.PG.Login("life", "second-password"); err != nil {
-		t.Fatal(err)
-	}
-	if f.PG.Login("life", "first-password") == nil {
-		t.Fatal("the old password still logs in")
-	}
-	f.want(t, 204, "DELETE", f.users()+"/life", "", "If-Match: "+a.Header.Get("ETag"))
-	f.want(t, 404, "DELETE", f.users()+"/life", "")
+func passwordBody(password string) string {
+	b, _ := json.Marshal(map[string]any{"properties": map[string]string{"password": password}})
+	return string(b)
+}
+
+// create makes a user.
+func (f *fixture) create(t testing.TB, name string) answer {
+	t.Helper()
+	return f.want(t, 200, "POST", f.users(), userBody(name, password))
 }

@@ -2,6 +2,7 @@ package dbaas
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -53,25 +54,25 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 		return fallback, err
 	}
 	n, err := strconv.Atoi(value)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
 		return 0, fault.New(fault.Malformed, "The query parameter %s must be an integer, not %.40q.", name, value)
 	}
-	if n < low || n > high {
-		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d, not %d.", name, low, high, n)
+	if err != nil || n < low || n > high {
+		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d, not %.40s.", name, low, high, value)
 	}
 	return n, nil
 }
 
-// boolean takes what strconv does: one client in the field sends True.
+// boolean takes the words in any case: one client in the field sends True.
 func (q query) boolean(name string) (bool, error) {
 	value, given, err := q.one(name)
 	if err != nil || !given {
 		return false, err
 	}
-	switch value {
-	case "true", "True", "TRUE":
+	switch strings.ToLower(value) {
+	case "true":
 		return true, nil
-	case "false", "False", "FALSE":
+	case "false":
 		return false, nil
 	}
 	return false, fault.New(fault.Malformed, "The query parameter %s must be true or false, not %.40q.", name, value)
@@ -144,9 +145,12 @@ func match(r *http.Request) pgrole.Match {
 	for _, field := range r.Header.Values("If-Match") {
 		for tag := range strings.SplitSeq(field, ",") {
 			tag = strings.TrimSpace(tag)
-			if unquoted, err := strconv.Unquote(tag); err == nil && tag != "*" {
-				tag = unquoted
-			} else if tag != "*" {
+			opaque, opened := strings.CutPrefix(tag, `"`)
+			opaque, closed := strings.CutSuffix(opaque, `"`)
+			switch {
+			case opened && closed && opaque != "*":
+				tag = opaque
+			case tag != "*":
 				tag = "\x00" // given, and no revision
 			}
 			m = append(m, tag)

@@ -45,11 +45,13 @@ func roleMetadata(c *cluster.Cluster, p pgrole.Provenance, system bool, kind, na
 	return m
 }
 
-// date leaves out a time that is not known: clients fail on an empty one.
+// date leaves out a time that is not known: clients fail on an empty one. A time from the control database has the
+// server's own zone.
 func date(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
+	t = t.UTC()
 	return &t
 }
 

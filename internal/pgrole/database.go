@@ -127,6 +127,12 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 			d, err = s.database(ctx, tx, name)
 			return err
 		})
+		if _, lost := errors.AsType[*commitLost](err); lost {
+			if d, readErr := s.Database(ctx, name); readErr == nil && d.Provenance.Attempt == stamp.Attempt {
+				return nil
+			}
+			return err
+		}
 		if err != nil {
 			// It was made a moment ago by this call and holds nothing.
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
@@ -209,15 +215,12 @@ func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn, d *Database) (res
 
 // withDatabaseLock runs f on a connection that holds the lock of a database's name, outside a transaction.
 func (s *Server) withDatabaseLock(ctx context.Context, name string, f func(conn *pgx.Conn) error) error {
-	pooled, err := s.acquire(ctx)
+	pooled, err := s.lockSession(ctx, databaseLock(name))
 	if err != nil {
 		return err
 	}
 	conn := pooled.Hijack() // it gets settings of its own and is closed, with the lock, at the end
 	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, databaseLock(name)); err != nil {
-		return err
-	}
 	// Copying a template and flushing a database to disk take their time.
 	if _, err := conn.Exec(ctx, `SET statement_timeout = '50s'`); err != nil {
 		return err

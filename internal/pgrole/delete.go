@@ -32,15 +32,12 @@ func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Matc
 			return err
 		}
 	}
-	conn, err := s.acquire(ctx)
+	// Held through all phases, so that a change of the same user waits for the end.
+	conn, err := s.lockSession(ctx, roleLock(name))
 	if err != nil {
 		return s.fault(err, name)
 	}
 	defer conn.Release()
-	// The lock is held by the session through all phases, so that a change of the same user waits for the end.
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, roleLock(name)); err != nil {
-		return s.fault(err, name)
-	}
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
@@ -74,7 +71,7 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 	if err != nil {
 		return err
 	}
-	if len(p.blockers) > 0 {
+	if len(p.blockers) > 0 && d.user.Provenance.State != StateDeleting {
 		return d.inUse(p.blockers, "Nothing was changed.")
 	}
 	if err := d.disable(ctx, match); err != nil {
@@ -82,7 +79,9 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 	}
 	err = d.finish(ctx)
 	if b, ok := errors.AsType[*blocked](err); ok {
-		return d.callOff(ctx, b)
+		if err = d.callOff(ctx, b); err == nil {
+			return d.calledOff(b)
+		}
 	}
 	if _, lost := errors.AsType[*commitLost](err); lost {
 		if u, inspectErr := d.s.Inspect(ctx, name); inspectErr == nil && (u == nil || u.oid != d.user.oid) {
@@ -109,7 +108,7 @@ func block(cause error, format string, args ...any) error {
 	return &blocked{[]string{fmt.Sprintf(format, args...)}, cause}
 }
 
-func (d *deletion) inUse(reasons []string, end string) error {
+func (d *deletion) inUse(reasons []string, end string) *fault.Error {
 	hint := ""
 	if d.reassignTo == "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "it owns ") }) {
 		hint = " Delete it with ?reassignTo=<role> to give what it owns to another role."
@@ -165,12 +164,13 @@ func (d *deletion) replaced() error {
 
 // retry runs f in a transaction of the deletion's own connection, again when it was rolled back for a passing reason.
 func (d *deletion) retry(ctx context.Context, f func(tx *transaction) error) error {
-	for i := 1; ; i++ {
-		err := runTransaction(ctx, d.conn, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
-		if !sqlstate.Retry(err) || i == attempts {
-			return err
-		}
-	}
+	return retryOn(ctx, d.conn, f)
+}
+
+func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error) error {
+	return again(ctx, func() error {
+		return runTransaction(ctx, conn, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
+	}, sqlstate.Retry)
 }
 
 // finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times.
@@ -237,18 +237,15 @@ func (d *deletion) endSessions(ctx context.Context) error {
 func (d *deletion) clear(ctx context.Context, dp *databasePlan) error {
 	run := func(conn *pgx.Conn) error {
 		var revoked []string
-		var err error
-		for i := 1; ; i++ {
-			revoked = nil
-			err = runTransaction(ctx, conn, nil, func(ctx context.Context, tx *transaction) error {
-				return d.clearIn(ctx, tx, dp, &revoked)
-			})
-			if !sqlstate.Retry(err) || i == attempts {
-				break
-			}
-		}
+		err := retryOn(ctx, conn, func(tx *transaction) (err error) {
+			revoked, err = d.clearIn(ctx, tx, dp)
+			return err
+		})
 		if sqlstate.Is(err, goneCodes...) {
 			return nil // dropped since the plan; the next plan will not name it, nor what was not revoked for it
+		}
+		if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
+			return block(err, "the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding, valid(dp.name))
 		}
 		if err == nil {
 			d.revoked = append(d.revoked, revoked...)
@@ -267,69 +264,73 @@ func (d *deletion) clear(ctx context.Context, dp *databasePlan) error {
 	return err
 }
 
-func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePlan, revoked *[]string) error {
+func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
 	var name string
-	err := tx.QueryRow(ctx, `SELECT rolname::text FROM pg_roles WHERE oid = $1`, d.user.oid).Scan(&name)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && name != d.user.Name {
-		return d.replaced()
+	err = tx.QueryRow(ctx, `SELECT rolname::text FROM pg_roles WHERE oid = $1`, d.user.oid).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil // dropped by somebody else
+	}
+	if err == nil && name != d.user.Name {
+		return nil, d.replaced()
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// Reassigning many objects takes longer than a statement usually may.
 	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'`); err != nil {
-		return err
+		return nil, err
 	}
 	if dp.owned && d.reassignTo != "" {
 		to, err := d.s.role(ctx, tx, d.reassignTo)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if to == nil || to.System() {
-			return block(nil, "%q, to which its objects should go, was dropped or became a system role", d.reassignTo)
+			return nil, block(nil, "%q, to which its objects should go, was dropped or became a system role", d.reassignTo)
 		}
 		err = tx.asMember(ctx, []string{d.user.Name, d.reassignTo}, func() error {
 			_, err := tx.Exec(ctx, reassignOwned(d.user.Name, d.reassignTo))
 			return err
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q", d.user.Name, d.reassignTo, dp.name)
+			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions and types", d.user.Name, d.reassignTo, valid(dp.name))
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		*revoked = append(*revoked, fmt.Sprintf("what it owned in database %q went to %q", dp.name, d.reassignTo))
+		revoked = append(revoked, fmt.Sprintf("what it owned in database %q went to %q", valid(dp.name), d.reassignTo))
+	}
+	if len(dp.grants)+len(dp.defaults) > 0 {
+		// Every grant on an object, above all on the database or a schema, changes the same row, for which concurrent
+		// deletes would fight.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(dp.name)); err != nil {
+			return nil, err
+		}
 	}
 	for _, g := range dp.grants {
-		if strings.HasPrefix(g.target, "DATABASE ") {
-			// Every grant on a database changes the same row, which concurrent deletes would fight for.
-			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(g.target)); err != nil {
-				return err
-			}
-		}
 		err := tx.as(ctx, g.grantor, func() error {
 			_, err := tx.Exec(ctx, revokeAll(g.target, d.user.Name))
 			return err
 		})
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects) {
-			return block(err, "privileges on %s in database %q were granted by %q, for whom Rolecall's administering role may not revoke them", valid(g.target), dp.name, valid(g.grantor))
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects, sqlstate.InvalidGrant) {
+			return nil, block(err, "privileges on %s in database %q were granted by %q, for whom Rolecall's administering role may not revoke them", valid(g.target), valid(dp.name), valid(g.grantor))
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		*revoked = append(*revoked, fmt.Sprintf("its privileges on %s in database %q", valid(g.target), dp.name))
+		revoked = append(revoked, fmt.Sprintf("its privileges on %s in database %q", valid(g.target), valid(dp.name)))
 	}
 	for _, def := range dp.defaults {
 		err := tx.as(ctx, def.owner, func() error { return clearDefault(ctx, tx, def) })
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return block(err, "default privileges of %q in database %q name it, which Rolecall's administering role may not change", valid(def.owner), dp.name)
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.InvalidGrant) {
+			return nil, block(err, "default privileges of %q in database %q name it, which Rolecall's administering role may not change", valid(def.owner), valid(dp.name))
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		*revoked = append(*revoked, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), dp.name))
+		revoked = append(revoked, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), valid(dp.name)))
 	}
-	return nil
+	return revoked, nil
 }
 
 // goneCodes say that an object is not there any more.
@@ -386,7 +387,8 @@ func (d *deletion) drop(ctx context.Context) error {
 	})
 }
 
-// callOff gives the role its LOGIN back and says why it was not deleted, and what it has lost already.
+// callOff gives the role its LOGIN back, or the state that it had; calledOff says why it was not deleted, and what it has
+// lost already.
 func (d *deletion) callOff(ctx context.Context, b *blocked) error {
 	err := d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
@@ -401,11 +403,16 @@ func (d *deletion) callOff(ctx context.Context, b *blocked) error {
 	if err != nil {
 		return errors.Join(err, b)
 	}
+	return nil
+}
+
+func (d *deletion) calledOff(b *blocked) error {
 	end := "It may log in again; its sessions were ended."
+	if d.user.Provenance.Was != "" {
+		end = "It is " + d.user.Provenance.Was + ", as before; its sessions were ended."
+	}
 	if len(d.revoked) > 0 {
 		end += " Already done: " + some(d.revoked[:min(len(d.revoked), maxNamed)], len(d.revoked)) + "."
 	}
-	return fault.Of(d.inUse(b.reasons, end)).Because(b.cause)
+	return d.inUse(b.reasons, end).Because(b.cause)
 }
-
-func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }

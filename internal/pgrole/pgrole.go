@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
 )
 
 // Majors are the major versions of PostgreSQL that this package is made for.
@@ -144,6 +145,9 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 		return nil, err
 	}
 	users, err := pgx.CollectRows(rows, scanUser)
+	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter) {
+		return nil, notFound(name) // the encoding of the registered database cannot write it
+	}
 	if err != nil || len(users) == 0 {
 		return nil, err
 	}
@@ -179,6 +183,9 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 	}
 	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
 		existing, err := s.role(ctx, tx, name)
+		if fault.Is(err, fault.NotFound) {
+			return fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
+		}
 		if err != nil {
 			return err
 		}

@@ -90,7 +90,7 @@ func (s *Server) planDelete(ctx context.Context, conn *pgx.Conn, u *User, reassi
 	}
 	for _, pl := range places {
 		if !pl.connectable {
-			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true lets it be looked at)", pl.name, ident(pl.name))
+			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true lets it be looked at)", valid(pl.name), valid(ident(pl.name)))
 			continue
 		}
 		look := func(conn *pgx.Conn) error {
@@ -106,8 +106,12 @@ func (s *Server) planDelete(ctx context.Context, conn *pgx.Conn, u *User, reassi
 		if sqlstate.Is(err, sqlstate.UndefinedDatabase) {
 			continue // dropped meanwhile, with all that was in it
 		}
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			p.block("something in database %q depends on it, where Rolecall's administering role may not connect (GRANT CONNECT ON DATABASE %s TO it)", pl.name, ident(pl.name))
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.InvalidAuthorization, sqlstate.InvalidPassword, sqlstate.NotInPrerequisiteState) {
+			p.block("something in database %q depends on it, to which Rolecall's administering role may not connect (GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)", valid(pl.name), valid(ident(pl.name)))
+			continue
+		}
+		if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
+			p.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand", valid(pl.name), pl.encoding)
 			continue
 		}
 		if err != nil {
@@ -133,20 +137,24 @@ func (s *Server) visit(ctx context.Context, database, encoding string, f func(co
 
 // look reads what depends on the role in the connection's database.
 func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePlan, reassign bool) error {
+	// A database in another encoding may not take the bytes of the name, and then nothing there can be revoked.
+	if _, err := conn.Exec(ctx, `SELECT $1::text`, u.Name); err != nil {
+		return err
+	}
 	count, owned, err := describe(ctx, conn, selectOwned, u, dp)
 	if err != nil {
 		return err
 	}
 	dp.owned = count > 0
 	if dp.owned && !reassign {
-		p.block("it owns %s in database %q: %s", objects(count), dp.name, some(owned, count))
+		p.block("it owns %s in database %q: %s", objects(count), valid(dp.name), some(owned, count))
 	}
 	count, named, err := describe(ctx, conn, selectNamed, u, dp)
 	if err != nil {
 		return err
 	}
 	if count > 0 {
-		p.block("%s in database %q name it and have to be changed or dropped first: %s", objects(count), dp.name, some(named, count))
+		p.block("%s in database %q name it and have to be changed or dropped first: %s", objects(count), valid(dp.name), some(named, count))
 	}
 	if err := p.lookGrants(ctx, conn, u, dp); err != nil {
 		return err
@@ -195,7 +203,7 @@ func (p *plan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User, dp *data
 		return nil
 	})
 	if len(given) > 0 {
-		p.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", dp.name, some(given[:min(len(given), maxNamed)], len(given)))
+		p.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given[:min(len(given), maxNamed)], len(given)))
 	}
 	return err
 }
@@ -208,9 +216,12 @@ func objects(n int) string {
 	return fmt.Sprintf("%d objects", n)
 }
 
-// some lists names, of which there are count. Names of databases in other encodings may not be UTF-8.
+// valid makes a name fit for a message: one from a database in another encoding may not be UTF-8.
+func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// some lists names, of which there are count.
 func some(names []string, count int) string {
-	list := strings.ToValidUTF8(strings.Join(names, ", "), "\uFFFD")
+	list := valid(strings.Join(names, ", "))
 	if count > len(names) {
 		list += fmt.Sprintf(" and %d more", count-len(names))
 	}

@@ -134,9 +134,10 @@ const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcre
                      'rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'neon_superuser'))`
 
 // protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
-// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first.
+// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first. PostgreSQL's own roles
+// are nobody to give objects to.
 const protectedBy = `CASE
-    WHEN r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
+    WHEN starts_with(r.rolname::text, 'pg_') OR r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
     WHEN EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) THEN (
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
@@ -146,18 +147,18 @@ const protectedBy = `CASE
       SELECT p.rolname::text FROM up JOIN pg_roles p ON p.oid = up.oid WHERE ` + dangerous + ` ORDER BY p.rolname LIMIT 1)
   END`
 
-const fromRoles = `
+const selectRoles = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `,
+    concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
+              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)
   FROM pg_roles r
   LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass`
 
-const selectRole = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `,
-    concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
-              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)` + fromRoles + `
+const selectRole = selectRoles + `
   WHERE r.rolname = $3`
 
 // selectUsers orders by the catalog's own column: by the text of the same name it would sort all roles before the first
 // is returned, instead of walking the index.
-const selectUsers = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `, ''` + fromRoles + `
+const selectUsers = selectRoles + `
   WHERE (r.rolcanlogin OR d.description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')
     AND ($3 OR (` + protectedBy + `) IS NULL)
   ORDER BY r.rolname LIMIT $4 OFFSET $5`
@@ -190,7 +191,7 @@ func selectGrants(parameters bool) string {
 	}
 	return grantsOf + `
     UNION ALL
-    SELECT 'PARAMETER ' || o.parname, 10, o.paracl
+    SELECT 'PARAMETER ' || (SELECT string_agg(quote_ident(part), '.' ORDER BY i) FROM regexp_split_to_table(o.parname, '\.') WITH ORDINALITY p(part, i)), 10, o.paracl
       FROM dep JOIN pg_parameter_acl o ON dep.classid = 'pg_parameter_acl'::regclass AND o.oid = dep.objid` + grantsEnd
 }
 
@@ -210,8 +211,9 @@ const grantsOf = `
     SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl
       FROM dep JOIN pg_namespace o ON dep.classid = 'pg_namespace'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TYPE ' || o.oid::regtype, o.typowner, o.typacl
+    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl -- regtype gives SQL's own names for some
       FROM dep JOIN pg_type o ON dep.classid = 'pg_type'::regclass AND o.oid = dep.objid
+      JOIN pg_namespace n ON n.oid = o.typnamespace
     UNION ALL
     SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl
       FROM dep JOIN pg_language o ON dep.classid = 'pg_language'::regclass AND o.oid = dep.objid

@@ -45,14 +45,14 @@ const attempts = 5
 // tells, by the attempt in its comment, whether it was done: the lock is taken first, because a COMMIT that waits for a
 // standby is not visible while it still holds it.
 func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction) error) error {
-	for {
+	for i := 1; ; i++ {
 		err := s.inTransaction(ctx, roleLock(name), f)
-		if _, lost := errors.AsType[*commitLost](err); !lost {
+		if _, lost := errors.AsType[*commitLost](err); !lost || i == attempts {
 			return s.fault(err, name)
 		}
 		u, inspectErr := s.Inspect(ctx, name)
 		if inspectErr != nil {
-			return errors.Join(inspectErr, err)
+			return s.fault(errors.Join(err, inspectErr), name)
 		}
 		if u != nil && u.Provenance.Attempt == stamp.Attempt {
 			return nil
@@ -82,21 +82,27 @@ func (s *Server) inTransaction(ctx context.Context, lock int64, f func(ctx conte
 
 // retry runs f again after failures that pass, and once after a lost connection that had not reached COMMIT.
 func (s *Server) retry(ctx context.Context, f func() error) error {
-	lost := 0
+	lost := false
+	return again(ctx, f, func(err error) bool {
+		if sqlstate.Retry(err) {
+			return true
+		}
+		_, inCommit := errors.AsType[*commitLost](err)
+		if lost || inCommit || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
+			sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
+			return false
+		}
+		lost = true
+		s.Pool.Reset() // after a restart its idle connections are as dead as this one
+		return true
+	})
+}
+
+// again runs f again, a few times and after a short wait, as long as it fails for a reason that passes.
+func again(ctx context.Context, f func() error, passes func(error) bool) error {
 	for i := 1; ; i++ {
 		err := f()
-		if err == nil || i == attempts || errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return err
-		}
-		if _, inCommit := errors.AsType[*commitLost](err); inCommit {
-			return err
-		}
-		if sqlstate.Lost(err) && !sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
-			lost++
-		} else if !sqlstate.Retry(err) {
-			return err
-		}
-		if lost > 1 {
+		if err == nil || i == attempts || ctx.Err() != nil || !passes(err) {
 			return err
 		}
 		select {
@@ -109,7 +115,9 @@ func (s *Server) retry(ctx context.Context, f func() error) error {
 
 // runTransaction runs f in one transaction of conn and commits it.
 func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx context.Context, tx *transaction) error) error {
-	tx, err := conn.Begin(ctx)
+	// Said in full: a server, database or role may have other defaults, and a snapshot from before the lock was taken
+	// would not show what it waited for.
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return err
 	}
@@ -157,6 +165,20 @@ func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	return s.Pool.Acquire(ctx)
 }
 
+// lockSession returns a connection whose session holds an advisory lock. It is for what takes more than a transaction.
+func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Conn, err error) {
+	err = s.retry(ctx, func() error {
+		if conn, err = s.acquire(ctx); err != nil {
+			return err
+		}
+		if _, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock); err != nil {
+			conn.Release()
+		}
+		return err
+	})
+	return conn, err
+}
+
 // read runs f on a connection, again when the connection turned out to be dead.
 func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	err := s.retry(ctx, func() error {
@@ -175,6 +197,10 @@ func (s *Server) fault(err error, name string) error {
 	if err == nil {
 		return nil
 	}
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read %q to see whether it was done.", name).
+			After(2 * time.Second).Because(err)
+	}
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
@@ -183,7 +209,7 @@ func (s *Server) fault(err error, name string) error {
 		return exists(name)
 	case sqlstate.UndefinedObject:
 		return notFound(name)
-	case sqlstate.ReservedName, sqlstate.InvalidName, sqlstate.NameTooLong, sqlstate.CharacterNotInRepertoire:
+	case sqlstate.ReservedName, sqlstate.InvalidName, sqlstate.NameTooLong, sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter:
 		return fault.New(fault.Invalid, "PostgreSQL does not take the name %q.", name).Because(err)
 	case sqlstate.DependentObjects:
 		return fault.New(fault.InUse, "Objects in the cluster still depend on %q.", name).Because(err)
@@ -200,9 +226,6 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if sqlstate.Retry(err) {
 		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.", name).After(time.Second).Because(err)
-	}
-	if _, lost := errors.AsType[*commitLost](err); lost {
-		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read the user to see whether it was done.").After(2 * time.Second).Because(err)
 	}
 	if sqlstate.Away(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)

@@ -44,6 +44,31 @@ type Service struct {
 
 var made atomic.Int64
 
+var shared struct {
+	sync.Once
+	*Service
+}
+
+// Shared returns the one service of this process on pgtest.Shared, made at first use: most of what New costs is keys and
+// password hashes. It has the admin root. Tests keep apart by the names of their users.
+func Shared(t testing.TB) *Service {
+	t.Helper()
+	shared.Do(func() {
+		s := New(forever{t}, pgtest.Shared(t))
+		s.Admin(t, "root")
+		shared.Service = s
+	})
+	if shared.Service == nil {
+		t.Fatal("the test that made the shared service failed")
+	}
+	return shared.Service
+}
+
+// forever leaves what lives as long as the process to its end.
+type forever struct{ testing.TB }
+
+func (forever) Cleanup(func()) {}
+
 // New starts a service on a cluster, as its superuser. Its control database lies in the cluster, too.
 func New(t testing.TB, pg *pgtest.Cluster) *Service {
 	return NewAs(t, pg, pg.User, pg.Password)

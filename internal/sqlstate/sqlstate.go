@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,6 +17,7 @@ import (
 // The codes that the product decides by.
 const (
 	InsufficientPrivilege    = "42501"
+	InvalidGrant             = "0LP01"
 	DuplicateObject          = "42710"
 	DuplicateDatabase        = "42P04"
 	UniqueViolation          = "23505"
@@ -28,7 +30,9 @@ const (
 	InvalidName              = "42602"
 	NameTooLong              = "42622"
 	CharacterNotInRepertoire = "22021"
+	UntranslatableCharacter  = "22P05"
 	DependentObjects         = "2BP01"
+	NotInPrerequisiteState   = "55000"
 	ObjectInUse              = "55006"
 	LockNotAvailable         = "55P03"
 	QueryCanceled            = "57014"
@@ -53,12 +57,7 @@ func Code(err error) string {
 // Is reports whether the server sent one of the codes.
 func Is(err error, codes ...string) bool {
 	code := Code(err)
-	for _, c := range codes {
-		if code == c {
-			return code != ""
-		}
-	}
-	return false
+	return code != "" && slices.Contains(codes, code)
 }
 
 // Retry reports that a transaction was rolled back for a reason that passes: a deadlock, a serialization failure, or
@@ -92,7 +91,8 @@ func Lost(err error) bool {
 		return false
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return e.Severity == "FATAL" || e.Severity == "PANIC" || strings.HasPrefix(e.Code, "08")
+		// Severity itself is in the server's language.
+		return e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC" || strings.HasPrefix(e.Code, "08")
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true

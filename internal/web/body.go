@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -104,7 +104,8 @@ func value(d *json.Decoder, depth int) (any, error) {
 			}
 			key := k.(string)
 			if _, twice := o.Values[key]; twice {
-				return nil, fault.New(fault.Malformed, "The body holds the key %q twice in one object.", key)
+				// Not named: what a caller took for a key may be anything, a password too, and the message is logged.
+				return nil, fault.New(fault.Malformed, "The body holds a key twice in one object, at byte %d.", d.InputOffset())
 			}
 			v, err := value(d, depth+1)
 			if err != nil {
@@ -158,11 +159,8 @@ func escape(b []byte) (rune, bool) {
 	if len(b) < 5 || b[0] != 'u' {
 		return 0, false
 	}
-	var r rune
-	if _, err := fmt.Sscanf(string(b[1:5]), "%04x", &r); err != nil {
-		return 0, false
-	}
-	return r, true
+	r, err := strconv.ParseUint(string(b[1:5]), 16, 16)
+	return rune(r), err == nil
 }
 
 // TypeName is what a decoded value is called in a message.

@@ -52,10 +52,7 @@ func (rt *Router) Routes() []Route {
 // Find returns the request's route and sets its path values. For a path that only other methods serve it sets the Allow
 // header. HEAD is served by GET.
 func (rt *Router) Find(w http.ResponseWriter, r *http.Request) (*Route, error) {
-	segments, err := split(r.URL)
-	if err != nil {
-		return nil, fault.New(fault.Malformed, "The path %q is not a valid URL path.", r.URL.EscapedPath()).Because(err)
-	}
+	segments := split(r.URL)
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
@@ -91,18 +88,12 @@ func Trim(u *url.URL) string {
 	return "/" + strings.TrimLeft(u.EscapedPath(), "/")
 }
 
-func split(u *url.URL) ([]string, error) {
+func split(u *url.URL) []string {
 	segments := strings.Split(Trim(u)[1:], "/")
 	for i, s := range segments {
-		if !strings.Contains(s, "%") {
-			continue
-		}
-		var err error
-		if segments[i], err = url.PathUnescape(s); err != nil {
-			return nil, err
-		}
+		segments[i], _ = url.PathUnescape(s) // never fails: EscapedPath returns only what it can unescape
 	}
-	return segments, nil
+	return segments
 }
 
 func match(pattern, path []string) (values []string, ok bool) {
@@ -116,10 +107,8 @@ func match(pattern, path []string) (values []string, ok bool) {
 		}
 		name = strings.TrimSuffix(name, "}")
 		if rest, isRest := strings.CutSuffix(name, "..."); isRest {
-			if i >= len(path) || path[i] == "" {
-				return nil, false
-			}
-			return append(values, rest, strings.Join(path[i:], "/")), true
+			value := strings.Join(path[min(i, len(path)):], "/")
+			return append(values, rest, value), value != ""
 		}
 		if i >= len(path) || path[i] == "" {
 			return nil, false

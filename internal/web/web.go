@@ -159,8 +159,11 @@ func clientAddress(r *http.Request, trusted []netip.Prefix) string {
 		host = r.RemoteAddr
 	}
 	addr, err := netip.ParseAddr(host)
-	if err != nil || !contains(trusted, addr) {
+	if err != nil {
 		return host
+	}
+	if !contains(trusted, addr) {
+		return plain(addr)
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
@@ -173,8 +176,11 @@ func clientAddress(r *http.Request, trusted []netip.Prefix) string {
 			break
 		}
 	}
-	return addr.Unmap().WithZone("").String()
+	return plain(addr)
 }
+
+// plain is the one form of an address: a client that comes over IPv4 has the same one behind any listener and proxy.
+func plain(addr netip.Addr) string { return addr.Unmap().WithZone("").String() }
 
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 	for _, p := range prefixes {

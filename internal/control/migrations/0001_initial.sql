@@ -23,6 +23,8 @@ CREATE TABLE accounts (
   given_name           text NOT NULL DEFAULT '',
   family_name          text NOT NULL DEFAULT '',
   emails               text[] NOT NULL DEFAULT '{}', -- the primary one first
+  grant_types          text[] NOT NULL DEFAULT '{}', -- of a program: the OAuth grants that it may use
+  user_scopes          text[] NOT NULL DEFAULT '{}', -- of a program: what a user's token may carry through it
 
   -- The platform user; platform_created_at is null when there is none.
   platform_created_at  timestamptz,
@@ -63,7 +65,8 @@ CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
 CREATE INDEX refresh_tokens_account ON refresh_tokens (account_id);
 CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
 
--- Keys that sign tokens. All that are stored verify; which one signs goes by their age.
+-- Keys that sign tokens. All that are stored verify; which one signs goes by their age: a key is published for an hour
+-- before it signs, and is deleted when the last token that it may have signed has expired.
 CREATE TABLE signing_keys (
   kid         text PRIMARY KEY,
   private_key bytea NOT NULL, -- PKCS #8, sealed

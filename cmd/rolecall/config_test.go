@@ -1,0 +1,200 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"rolecall/internal/control"
+)
+
+func command(t *testing.T, name string) *cobra.Command {
+	t.Helper()
+	for _, cmd := range rootCommand().Commands() {
+		if cmd.Name() == name {
+			return cmd
+		}
+	}
+	t.Fatalf("there is no command %s", name)
+	return nil
+}
+
+// settings are the flags, the commands that have them, and two values that each takes.
+var settings = []struct {
+	flag, commands string
+	values         [2]string
+}{
+	{"listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
+	{"allow-remote", "dev", [2]string{"true", "false"}},
+	{"data-dir", "dev env", [2]string{"one", "two"}},
+	{"pg-bin", "dev", [2]string{"one", "two"}},
+	{"public-url", "dev serve", [2]string{"http://one", "http://two"}},
+	{"database-url", "serve bootstrap", [2]string{"postgres://one", "postgres://two"}},
+	{"database-url-file", "serve bootstrap", [2]string{"one", "two"}},
+	{"master-key-file", "serve bootstrap", [2]string{"one", "two"}},
+	{"tls-cert", "serve", [2]string{"one", "two"}},
+	{"tls-key", "serve", [2]string{"one", "two"}},
+	{"trusted-proxies", "serve", [2]string{"[10.0.0.0/8,192.0.2.1]", "[192.0.2.2]"}},
+	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
+	{"rate-limit", "dev serve", [2]string{"1", "2.5"}},
+	{"log-format", "dev serve", [2]string{"text", "json"}},
+	{"log-level", "dev serve", [2]string{"debug", "error"}},
+}
+
+func TestFlagsAndVariables(t *testing.T) {
+	known := map[string]bool{}
+	for _, s := range settings {
+		for name := range strings.FieldsSeq(s.commands) {
+			known[name+" "+s.flag] = true
+			if command(t, name).Flags().Lookup(s.flag) == nil {
+				t.Errorf("%s has no flag --%s", name, s.flag)
+				continue
+			}
+			if s.flag == "database-url" {
+				continue // whose variable may hold a password, and is read apart
+			}
+			value := func(variableValue string, args ...string) string {
+				t.Helper()
+				cmd := command(t, name)
+				t.Setenv("ROLECALL_"+strings.ToUpper(strings.ReplaceAll(s.flag, "-", "_")), variableValue)
+				if err := cmd.ParseFlags(args); err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.PreRunE(cmd, nil); err != nil {
+					t.Fatal(err)
+				}
+				return cmd.Flags().Lookup(s.flag).Value.String()
+			}
+			for i, want := range s.values {
+				given := strings.Trim(want, "[]")
+				if got := value(given); got != want {
+					t.Errorf("%s: the variable of --%s makes it %q, want %q", name, s.flag, got, want)
+				}
+				if got := value(strings.Trim(s.values[1-i], "[]"), "--"+s.flag+"="+given); got != want {
+					t.Errorf("%s: --%s is %q, want the flag's %q rather than the variable's", name, s.flag, got, want)
+				}
+			}
+		}
+	}
+	for _, cmd := range rootCommand().Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if strings.Contains(f.Usage, "[$") && !known[cmd.Name()+" "+f.Name] {
+				t.Errorf("%s has a flag --%s with a variable that this test does not know", cmd.Name(), f.Name)
+			}
+		})
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		write(t, path, text)
+		return path
+	}
+	key := file("master.key", control.NewMasterKey())
+	data := filepath.Join(dir, "data")
+	serve := "serve --public-url http://localhost --listen 127.0.0.1:0 --metrics-listen= "
+	whole := serve + "--database-url postgres://rolecall@127.0.0.1:1/rolecall --master-key-file " + key + " "
+	dev := "dev --listen 127.0.0.1:0 --data-dir " + data + " "
+	for _, test := range []struct{ args, says string }{
+		{"nonsense", `no command "nonsense"`},
+		{"dev nonsense", "no arguments"},
+		{"serve nonsense", "no arguments"},
+		{"env nonsense", "no arguments"},
+		{"version nonsense", "no arguments"},
+		{"bootstrap one two", "one account name"},
+		{"--nonsense", "--nonsense"},
+		{"dev --nonsense", "--nonsense"},
+		{"dev --tls-cert x", "--tls-cert"},
+
+		{dev + "--listen nonsense", "--listen"},
+		{dev + "--listen 127.0.0.1:http", "--listen"},
+		{dev + "--listen 127.0.0.1:65536", "--listen"},
+		{dev + "--listen=", "--listen"},
+		{dev + "--allow-remote=perhaps", "--allow-remote"},
+		{dev + "--metrics-listen nonsense", "--metrics-listen"},
+		{dev + "--public-url nonsense", "--public-url"},
+		{dev + "--pg-bin " + dir, "--pg-bin"},
+		{dev + "--rate-limit many", "--rate-limit"},
+		{dev + "--rate-limit -1", "--rate-limit"},
+		{dev + "--rate-limit NaN", "--rate-limit"},
+		{dev + "--rate-limit Inf", "--rate-limit"},
+		{dev + "--log-format xml", "--log-format"},
+		{dev + "--log-level loud", "--log-level"},
+		{"dev --data-dir=", "--data-dir"},
+		{"env --data-dir=", "--data-dir"},
+
+		{"serve", "--public-url"},
+		{serve, "--database-url-file or ROLECALL_DATABASE_URL"},
+		{serve + "--database-url nonsense", "--database-url"},
+		{serve + "--database-url postgres://u:opensesame@h/d", "--database-url-file"},
+		{serve + "--database-url postgres://u@h/d?password=opensesame", "--database-url-file"},
+		{serve + "--database-url u:opensesame@h", "--database-url"},
+		{serve + "--database-url-file " + dir + "/none", "--database-url-file"},
+		{serve + "--database-url postgres://u@h/d", "--master-key-file or ROLECALL_MASTER_KEY"},
+		{serve + "--database-url postgres://u@h/d --master-key-file " + dir + "/none", "--master-key-file"},
+		{serve + "--database-url postgres://u@h/d --master-key-file " + file("empty", "\n"), "master key is empty"},
+		{serve + "--database-url postgres://u@h/d --master-key-file " + file("bad", "opensesame"), "line 1 of the master key"},
+		{whole + "--public-url ftp://x", "--public-url"},
+		{whole + "--public-url http://x/?y=z", "--public-url"},
+		{whole + "--public-url http://u:opensesame@x", "--public-url"},
+		{whole + "--listen nonsense", "--listen"},
+		{whole + "--metrics-listen nonsense", "--metrics-listen"},
+		{whole + "--tls-cert " + key, "--tls-key"},
+		{whole + "--tls-key " + key, "--tls-cert"},
+		{whole + "--tls-cert " + key + " --tls-key " + key, "--tls-cert"},
+		{whole + "--tls-cert " + dir + "/none --tls-key " + key, dir + "/none"},
+		{whole + "--trusted-proxies nonsense", "--trusted-proxies"},
+		{whole + "--trusted-proxies 10.0.0.0/99", "--trusted-proxies"},
+		{whole + "--rate-limit -1", "--rate-limit"},
+		{whole + "--log-format xml", "--log-format"},
+		{whole + "--log-level loud", "--log-level"},
+
+		{"bootstrap", "--database-url-file or ROLECALL_DATABASE_URL"},
+		{"bootstrap --database-url postgres://u:opensesame@h/d", "--database-url-file"},
+		{"bootstrap --database-url postgres://u@h/d", "--master-key-file or ROLECALL_MASTER_KEY"},
+		{"bootstrap --database-url postgres://u@127.0.0.1:1/d --master-key-file " + key, "--password-stdin"},
+	} {
+		code, out, errOut := execute(t, "", strings.Fields(test.args)...)
+		if code != exitUsage || out != "" || !isSentence(errOut) || !strings.Contains(errOut, test.says) {
+			t.Errorf("rolecall %s: exit code %d, printed %q and %q; want %d and a sentence about %s", test.args, code, out, errOut, exitUsage, test.says)
+		}
+		if strings.Contains(errOut, "opensesame") {
+			t.Errorf("rolecall %s: the error shows the secret: %s", test.args, errOut)
+		}
+	}
+	if _, err := os.Stat(data); err == nil {
+		t.Error("a command line that was refused has made the data folder")
+	}
+}
+
+func TestVariablesThatCannotBeRead(t *testing.T) {
+	for variable, says := range map[string]string{
+		"ROLECALL_RATE_LIMIT":   `ROLECALL_RATE_LIMIT="nonsense"`,
+		"ROLECALL_ALLOW_REMOTE": `ROLECALL_ALLOW_REMOTE="nonsense"`,
+		"ROLECALL_LISTEN":       "--listen",
+		"ROLECALL_LOG_LEVEL":    "--log-level",
+	} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, "nonsense")
+			code, _, errOut := execute(t, "", "dev", "--data-dir", filepath.Join(t.TempDir(), "data"))
+			if code != exitUsage || !isSentence(errOut) || !strings.Contains(errOut, says) {
+				t.Errorf("exit code %d: %s", code, errOut)
+			}
+		})
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	for _, args := range []string{"", "--help", "help dev", "dev --help", "serve --help", "bootstrap --help", "env --help", "version"} {
+		code, out, errOut := execute(t, "", strings.Fields(args)...)
+		if code != 0 || out == "" || errOut != "" {
+			t.Errorf("rolecall %s: exit code %d, printed %q and %q", args, code, out, errOut)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+var update = flag.Bool("update", false, "write docs/reference.md")
+
+const referenceFile = "../../docs/reference.md"
+
+// TestReference holds docs/reference.md to the help of the commands. After a change of a flag: go test ./cmd/rolecall -update
+func TestReference(t *testing.T) {
+	want := reference()
+	if *update {
+		if err := os.WriteFile(referenceFile, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read(t, referenceFile) != want {
+		t.Error("docs/reference.md differs from the help; write it with: go test ./cmd/rolecall -run TestReference -update")
+	}
+}
+
+const referenceHead = `# Reference
+
+What the program says with ` + "`--help`" + `, made from it by a test: edit the help, not this file.
+
+Each flag that has a variable in its table can be set by that variable, too; the flag wins. A secret is never the value of
+a flag: it comes from a file, from a variable or from standard input.
+
+| exit code | |
+|---|---|
+| 0 | done |
+| 1 | failed |
+| 2 | the command line or a setting is wrong |
+
+| variable without a flag | of | |
+|---|---|---|
+| ` + "`" + databaseURLVariable + "`" + ` | serve, bootstrap | URL of the control database; unlike ` + "`--database-url`" + ` it may hold the password |
+| ` + "`" + masterKeyVariable + "`" + ` | serve, bootstrap | the key that seals stored secrets: 32 bytes in base64, one key a line, the sealing one first |
+| ` + "`" + adminPasswordVariable + "`" + ` | dev | password of ` + "`admin`" + `, taken at the first start |
+`
+
+func reference() string {
+	var b strings.Builder
+	b.WriteString(referenceHead)
+	for _, cmd := range rootCommand().Commands() {
+		describe(&b, cmd)
+	}
+	return b.String()
+}
+
+// describe writes a command and those below it.
+func describe(b *strings.Builder, cmd *cobra.Command) {
+	if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
+		return
+	}
+	about := cmd.Long
+	if about == "" {
+		about = cmd.Short + "."
+	}
+	fmt.Fprintf(b, "\n## %s\n\n%s\n", strings.TrimSuffix(cmd.UseLine(), " [flags]"), about)
+	if cmd.Example != "" {
+		fmt.Fprintf(b, "\n```sh\n%s\n```\n", outdent(cmd.Example))
+	}
+	table := "\n| flag | default | variable | |\n|---|---|---|---|\n"
+	cmd.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Name == "help" || f.Hidden {
+			return
+		}
+		b.WriteString(table)
+		table = ""
+		value, about := pflag.UnquoteUsage(f)
+		about, from, _ := strings.Cut(about, " [$")
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", code(strings.TrimSpace("--"+f.Name+" "+value)),
+			code(strings.Trim(f.DefValue, "[]")), code(strings.TrimSuffix(from, "]")), about)
+	})
+	for _, sub := range cmd.Commands() {
+		describe(b, sub)
+	}
+}
+
+func code(s string) string {
+	if s == "" || s == "false" {
+		return ""
+	}
+	return "`" + s + "`"
+}
+
+func outdent(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimPrefix(line, "  ")
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,138 @@
+package dbaas_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/dbaas"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+)
+
+// ownCluster registers a cluster of the test's own, in which no other test makes users.
+func (f *fixture) ownCluster(t testing.TB, settings map[string]string) *fixture {
+	t.Helper()
+	pg := pgtest.New(t, settings)
+	own, service := *f, *f.Service
+	service.PG, service.ClusterID = pg, f.Register(t, t.Name(), pg, pg.User, pg.Password)
+	own.Service = &service
+	return &own
+}
+
+func TestListUsers(t *testing.T) {
+	f := newFixture(t).ownCluster(t, nil)
+	var empty list
+	a := f.want(t, 200, "GET", f.users(), "")
+	a.into(t, &empty)
+	if !strings.Contains(a.Body, `"items":[]`) || empty.Limit != 100 || empty.Offset != 0 || empty.Type != "collection" || empty.Links.Next+empty.Links.Prev != "" {
+		t.Errorf("an empty list: %s", a.Body)
+	}
+	for _, sql := range []string{
+		`CREATE ROLE "B" LOGIN`, `CREATE ROLE a LOGIN`, `CREATE ROLE "a/b ü%" LOGIN`, `CREATE ROLE "é" LOGIN`, `CREATE ROLE z LOGIN`, `CREATE ROLE zz LOGIN`,
+		`CREATE ROLE nologin`,
+		`CREATE ROLE admin LOGIN`, `CREATE ROLE boss LOGIN SUPERUSER`, `CREATE ROLE "under" LOGIN IN ROLE boss`,
+	} {
+		f.PG.Exec(t, sql)
+	}
+	f.create(t, "made")
+	plain := []string{"B", "a", "a/b ü%", "made", "z", "zz", "é"}
+	all := []string{"B", "a", "a/b ü%", "admin", "boss", "made", "postgres", "under", "z", "zz", "é"}
+	get := func(query string) (l list) {
+		t.Helper()
+		f.want(t, 200, "GET", f.users()+query, "").into(t, &l)
+		return l
+	}
+	for query, want := range map[string][]string{
+		"": plain, "?system=false": plain, "?system=False": plain, "?system=fALSE": plain,
+		"?system=true": all, "?system=True": all, "?system=TRUE": all, "?system=tRuE": all,
+		"?depth=1&filter=x": plain, "?limit=1000": plain, "?limit=2": plain[:2], "?offset=5": plain[5:],
+		"?limit=2&offset=3": plain[3:5], "?offset=7": {}, "?offset=2147483647": {},
+	} {
+		if got := get(query).names(); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+
+	t.Run("links", func(t *testing.T) {
+		base := servicetest.PublicURL + dbaas.Prefix + f.users()
+		at := func(query string) string {
+			if query == "" {
+				return ""
+			}
+			return base + query
+		}
+		for _, test := range []struct{ query, prev, self, next string }{
+			{"", "", "?limit=100&offset=0", ""},
+			{"?limit=7", "", "?limit=7&offset=0", ""},
+			{"?limit=6", "", "?limit=6&offset=0", "?limit=6&offset=6"},
+			{"?limit=2&offset=1", "?limit=2&offset=0", "?limit=2&offset=1", "?limit=2&offset=3"},
+			{"?limit=2&offset=5", "?limit=2&offset=3", "?limit=2&offset=5", ""},
+			{"?limit=2&offset=9", "?limit=2&offset=7", "?limit=2&offset=9", ""},
+			{"?limit=2&system=True", "", "?limit=2&offset=0&system=True", "?limit=2&offset=2&system=True"},
+			{"?limit=7&system=false", "", "?limit=7&offset=0&system=false", ""},
+			{"?depth=1", "", "?limit=100&offset=0", ""},
+		} {
+			if got, want := get(test.query).Links, (links{at(test.prev), at(test.self), at(test.next)}); got != want {
+				t.Errorf("%s: got  %+v\nwant %+v", test.query, got, want)
+			}
+		}
+		var walked []string
+		for next := f.users() + "?limit=3&system=true"; next != ""; {
+			var l list
+			f.want(t, 200, "GET", next, "").into(t, &l)
+			walked = append(walked, l.names()...)
+			if next = l.Links.Next; next != "" {
+				next = f.local(t, next)
+			}
+		}
+		if !slices.Equal(walked, all) {
+			t.Errorf("walked %q, want %q", walked, all)
+		}
+	})
+
+	t.Run("items", func(t *testing.T) {
+		cluster := uuid.MustParse(f.ClusterID)
+		for _, item := range get("?system=true").Items {
+			name := item.Properties.Username
+			if want := uuid.NewSHA1(cluster, []byte("users/"+name)).String(); item.ID != want {
+				t.Errorf("%s has the id %s, want %s", name, item.ID, want)
+			}
+			var same resource
+			f.want(t, 200, "GET", f.local(t, item.Href), "").into(t, &same)
+			if fmt.Sprint(same.ID, same.Href, same.Metadata, same.Properties.Username, *same.Properties.System) !=
+				fmt.Sprint(item.ID, item.Href, item.Metadata, name, *item.Properties.System) {
+				t.Errorf("the list has %+v, its href %+v", item, same)
+			}
+			system := !slices.Contains(plain, name)
+			by := "rolecall:iam:cloud::users/"
+			switch {
+			case name == "made":
+				by += f.guid
+			case system:
+				by += "_system_"
+			default:
+				by += "_unmanaged_"
+			}
+			if *item.Properties.System != system || item.Metadata.CreatedBy != by || (item.Metadata.CreatedDate != "") != (name == "made") {
+				t.Errorf("%s: system %t, metadata %+v; want system %t, created by %s", name, *item.Properties.System, item.Metadata, system, by)
+			}
+		}
+	})
+
+	t.Run("parameters", func(t *testing.T) {
+		for query, code := range map[string]string{
+			"limit=0": "paas-validation-1", "limit=1001": "paas-validation-1", "limit=-1": "paas-validation-1", "offset=-1": "paas-validation-1",
+			"limit=99999999999999999999": "paas-validation-1", "offset=2147483648": "paas-validation-1",
+			"limit=abc": "paas-parse-1", "limit=": "paas-parse-1", "limit": "paas-parse-1", "limit=1.5": "paas-parse-1", "limit=%201": "paas-parse-1",
+			"limit=1&limit=1": "paas-parse-1", "offset=abc": "paas-parse-1", "offset=": "paas-parse-1", "offset=0&offset=1": "paas-parse-1",
+			"system=maybe": "paas-parse-1", "system=": "paas-parse-1", "system=1": "paas-parse-1", "system=fal%C5%BFe": "paas-parse-1",
+			"system=true&system=true": "paas-parse-1", "limit=%zz": "paas-parse-1",
+		} {
+			f.refuses(t, code, "GET", f.users()+"?"+query, "")
+		}
+	})
+}

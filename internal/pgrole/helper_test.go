@@ -1,0 +1,246 @@
+package pgrole_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+const (
+	password  = "first password"
+	password2 = "second password"
+	account   = "7c4b1d1e-0000-4000-8000-00000000000a"
+)
+
+// serverAs is the Server of a cluster under an administering role.
+func serverAs(t testing.TB, c *pgtest.Cluster, role, password string) *pgrole.Server {
+	t.Helper()
+	return serverAt(t, net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), role, password)
+}
+
+// serverAt connects as package cluster does.
+func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
+	t.Helper()
+	config, err := pgxpool.ParseConfig("postgres://" + address + "/postgres?sslmode=disable&pool_max_conns=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := config.ConnConfig
+	own.User, own.Password, own.ConnectTimeout = role, password, 4*time.Second
+	own.RuntimeParams = map[string]string{
+		"client_encoding":                     "UTF8",
+		"search_path":                         "pg_catalog",
+		"timezone":                            "UTC",
+		"standard_conforming_strings":         "on",
+		"lock_timeout":                        "4s",
+		"statement_timeout":                   "8s",
+		"idle_in_transaction_session_timeout": "20s",
+	}
+	return &pgrole.Server{
+		Pool: pool(t, config),
+		Connect: func(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
+			other := own.Copy()
+			other.Database = database
+			other.RuntimeParams["client_encoding"] = encoding
+			return pgx.ConnectConfig(ctx, other)
+		},
+		SystemRoles: []string{"postgres", "admin", "standby"},
+	}
+}
+
+// superuser is the Server of a cluster under its superuser.
+func superuser(t testing.TB, c *pgtest.Cluster) *pgrole.Server {
+	t.Helper()
+	return serverAs(t, c, c.User, c.Password)
+}
+
+var administrators atomic.Int64
+
+// administrator is the Server of a cluster under a new role that may no more than it must.
+func administrator(t testing.TB, c *pgtest.Cluster) (s *pgrole.Server, role string) {
+	t.Helper()
+	role = fmt.Sprintf("adm_%d", administrators.Add(1))
+	c.Exec(t, `CREATE ROLE `+role+` LOGIN CREATEROLE CREATEDB PASSWORD 'administrator'`)
+	return serverAs(t, c, role, "administrator"), role
+}
+
+// asBoth runs a test under a superuser and under the least that an administering role may be.
+func asBoth(t *testing.T, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	prefix := strings.ToLower(t.Name()) + "_"
+	t.Run("superuser", func(t *testing.T) { f(t, c, superuser(t, c), prefix+"s") })
+	t.Run("administrator", func(t *testing.T) {
+		s, _ := administrator(t, c)
+		f(t, c, s, prefix+"a")
+	})
+}
+
+func stamp() pgrole.Stamp {
+	return pgrole.Stamp{Account: account, Attempt: uuid.NewString()}
+}
+
+func mustCreate(t testing.TB, s *pgrole.Server, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := s.Create(t.Context(), name, password, stamp()); err != nil {
+			t.Fatalf("Create(%q): %v", name, err)
+		}
+	}
+}
+
+func mustDelete(t testing.TB, s *pgrole.Server, name string) {
+	t.Helper()
+	if err := s.Delete(t.Context(), name, "", nil, stamp()); err != nil {
+		t.Fatalf("Delete(%q): %v", name, err)
+	}
+}
+
+// refused fails t unless err is of the kind and its message has all the parts.
+func refused(t testing.TB, err error, kind fault.Kind, parts ...string) {
+	t.Helper()
+	if !fault.Is(err, kind) {
+		t.Errorf("got %v, of kind %d, want kind %d", err, fault.Of(err).Kind, kind)
+		return
+	}
+	for _, part := range parts {
+		if message := fault.Of(err).Message; !strings.Contains(message, part) {
+			t.Errorf("the message lacks %q: %s", part, message)
+		}
+	}
+}
+
+func exists(t testing.TB, c *pgtest.Cluster, role string) bool {
+	t.Helper()
+	return pgtest.Value[bool](t, c, `SELECT EXISTS (SELECT FROM pg_authid WHERE rolname = $1)`, role)
+}
+
+// state is all that a role is, its verifier and comment included.
+func state(t testing.TB, c *pgtest.Cluster, role string) string {
+	t.Helper()
+	return pgtest.Value[string](t, c, `
+		SELECT coalesce((SELECT to_jsonb(r)::text || ' ' || coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid r WHERE rolname = $1), 'none')`, role)
+}
+
+func comment(t testing.TB, c *pgtest.Cluster, role string) string {
+	t.Helper()
+	return pgtest.Value[string](t, c, `SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid WHERE rolname = $1`, role)
+}
+
+func mayLogin(t testing.TB, c *pgtest.Cluster, user, password string) {
+	t.Helper()
+	if err := c.Login(user, password); err != nil {
+		t.Errorf("%q cannot log in: %v", user, err)
+	}
+}
+
+func mayNotLogin(t testing.TB, c *pgtest.Cluster, user, password string) {
+	t.Helper()
+	if err := c.Login(user, password); err == nil {
+		t.Errorf("%q can log in", user)
+	}
+}
+
+// database makes a database, dropped at the end of t with all that is in it, and connects to it as the superuser.
+func database(t testing.TB, c *pgtest.Cluster, name string, options ...string) *pgx.Conn {
+	t.Helper()
+	c.Exec(t, `CREATE DATABASE `+name+` `+strings.Join(options, " "))
+	t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
+	return c.Connect(t, c.User, c.Password, name)
+}
+
+func exec(t testing.TB, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, sql := range statements {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+}
+
+func value[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
+	t.Helper()
+	rows, err := conn.Query(context.Background(), sql, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[T])
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+// waitFor fails t unless sql becomes true.
+func waitFor(t testing.TB, c *pgtest.Cluster, sql string, args ...any) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !pgtest.Value[bool](t, c, sql, args...); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never true: %s", sql)
+		}
+	}
+}
+
+// together runs f n times at once and returns what each returned.
+func together(n int, f func(i int) error) []error {
+	errs := make([]error, n)
+	done := make(chan int)
+	for i := range n {
+		go func() {
+			errs[i] = f(i)
+			done <- i
+		}()
+	}
+	for range n {
+		<-done
+	}
+	return errs
+}
+
+func names(users []*pgrole.User) []string {
+	var all []string
+	for _, u := range users {
+		all = append(all, u.Name)
+	}
+	return all
+}
+
+// allUsers lists every user, system users too, by pages of 7, whose names begin with prefix.
+func allUsers(t testing.TB, s *pgrole.Server, prefix string) []string {
+	t.Helper()
+	var all []string
+	for offset := 0; ; offset += 7 {
+		users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 7, Offset: offset}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, names(users)...)
+		if !more {
+			return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, prefix) })
+		}
+	}
+}
+
+func pool(t testing.TB, config *pgxpool.Config) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}

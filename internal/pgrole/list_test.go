@@ -1,0 +1,121 @@
+package pgrole_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+func TestUsers(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	c.Exec(t, `CREATE ROLE "B" LOGIN; CREATE ROLE a LOGIN; CREATE ROLE b LOGIN; CREATE ROLE "é" LOGIN; CREATE ROLE "_" LOGIN; CREATE ROLE "Z" LOGIN REPLICATION;
+		CREATE ROLE "group"; CREATE ROLE "10" LOGIN; CREATE ROLE "9" LOGIN`)
+	own := []string{"10", "9", "B", "_", "a", "b", "é"} // by bytes, whatever the cluster's collation
+	all := []string{"10", "9", "B", "Z", "_", "a", "b", "postgres", "é"}
+	for _, tt := range []struct {
+		page   pgrole.Page
+		system bool
+		want   []string
+		more   bool
+	}{
+		{pgrole.Page{Limit: 100}, false, own, false},
+		{pgrole.Page{Limit: 100}, true, all, false},
+		{pgrole.Page{Limit: 3}, false, own[:3], true},
+		{pgrole.Page{Limit: 3, Offset: 3}, false, own[3:6], true},
+		{pgrole.Page{Limit: 3, Offset: 6}, false, own[6:], false},
+		{pgrole.Page{Limit: 7}, false, own, false},
+		{pgrole.Page{Limit: 6}, false, own[:6], true},
+		{pgrole.Page{Limit: 3, Offset: 100}, false, nil, false},
+		{pgrole.Page{Limit: 9}, true, all, false},
+		{pgrole.Page{Limit: 1, Offset: 3}, true, []string{"Z"}, true},
+	} {
+		users, more, err := s.Users(t.Context(), tt.page, tt.system)
+		if err != nil || more != tt.more || !slices.Equal(names(users), tt.want) {
+			t.Errorf("Users(%+v, %v) = %q, %v, %v, want %q, %v", tt.page, tt.system, names(users), more, err, tt.want, tt.more)
+		}
+		for _, u := range users {
+			if u.System() != (u.Name == "Z" || u.Name == "postgres") {
+				t.Errorf("System of %q is %v", u.Name, u.System())
+			}
+		}
+	}
+	s.SystemRoles = []string{"*"}
+	if users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false); len(users) > 0 || more || err != nil {
+		t.Errorf("got %q, %v, %v", names(users), more, err)
+	}
+}
+
+// The registered database may have another encoding than the one in which a role was made: names, comments and patterns
+// are then bytes that are not text.
+func TestRolesOfOtherEncodings(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	s.SystemRoles = []string{"é?", "*x*", "__"}
+	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+	exec(t, latin1, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`, `CREATE ROLE "ÿx" LOGIN`)
+	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, true)
+	if got := names(users); err != nil || !slices.Contains(got, "\xe9") || !slices.Contains(got, "\xffx") {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for _, u := range users {
+		if u.System() != (u.Name == "postgres" || u.Name == "\xffx") {
+			t.Errorf("System of %q is %v", u.Name, u.System())
+		}
+	}
+	// "é" in UTF-8 is another role.
+	_, err = s.User(t.Context(), "é")
+	refused(t, err, fault.NotFound)
+	mustCreate(t, s, "é")
+	mustDelete(t, s, "é")
+	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE rolname::text::bytea = '\xe9'`); n != 1 {
+		t.Errorf("%d roles of the one byte 0xe9", n)
+	}
+}
+
+// A cluster can be registered over a database that cannot write every name.
+func TestRegisteredDatabaseInLatin1(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+	s := superuser(t, c)
+	config := s.Pool.Config()
+	config.ConnConfig.Database = "latin1"
+	s.Pool = pool(t, config)
+	mustCreate(t, s, "é")
+	if u, err := s.User(t.Context(), "é"); err != nil || u.Name != "é" {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	_, err := s.Create(t.Context(), "🙂", password, stamp())
+	refused(t, err, fault.Invalid)
+	_, err = s.User(t.Context(), "🙂")
+	refused(t, err, fault.NotFound)
+	_, err = s.SetPassword(t.Context(), "🙂", password, nil, stamp())
+	refused(t, err, fault.NotFound)
+	refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.NotFound)
+	mustDelete(t, s, "é")
+}
+
+// The first page of many must not read and sort them all.
+func TestListWalksTheIndex(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0"})
+	s := superuser(t, c)
+	c.Exec(t, `DO $$ BEGIN FOR i IN 1..2000 LOOP EXECUTE format('CREATE ROLE r%s LOGIN; COMMENT ON ROLE r%s IS ''x''', i, i); END LOOP; END $$`)
+	c.Exec(t, `VACUUM ANALYZE pg_authid; VACUUM ANALYZE pg_shdescription; VACUUM ANALYZE pg_auth_members`)
+	if users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false); err != nil || !more || len(users) != 100 {
+		t.Fatalf("%d users, %v, %v", len(users), more, err)
+	}
+	log := c.ReadLog(t)
+	plan := log[strings.LastIndex(log, "Query Text:"):]
+	if !strings.Contains(plan, "Index Scan using pg_authid_rolname_index") || strings.Contains(plan, "Sort") {
+		t.Error(fmt.Sprint("the plan is\n", plan))
+	}
+}
