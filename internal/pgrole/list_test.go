@@ -60,7 +60,7 @@ func TestRolesOfOtherEncodings(t *testing.T) {
 	s := superuser(t, c)
 	s.SystemRoles = []string{"é?", "*x*", "__"}
 	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-	exec(t, latin1, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`, `CREATE ROLE "ÿx" LOGIN`)
+	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`, `CREATE ROLE "ÿx" LOGIN`)
 	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, true)
 	if got := names(users); err != nil || !slices.Contains(got, "\xe9") || !slices.Contains(got, "\xffx") {
 		t.Errorf("got %q, %v", got, err)
@@ -109,7 +109,9 @@ func TestListWalksTheIndex(t *testing.T) {
 	c := pgtest.New(t, map[string]string{"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0"})
 	s := superuser(t, c)
 	c.Exec(t, `DO $$ BEGIN FOR i IN 1..2000 LOOP EXECUTE format('CREATE ROLE r%s LOGIN; COMMENT ON ROLE r%s IS ''x''', i, i); END LOOP; END $$`)
-	c.Exec(t, `VACUUM ANALYZE pg_authid; VACUUM ANALYZE pg_shdescription; VACUUM ANALYZE pg_auth_members`)
+	for _, table := range []string{"pg_authid", "pg_shdescription", "pg_auth_members"} {
+		c.Exec(t, `VACUUM ANALYZE `+table)
+	}
 	if users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false); err != nil || !more || len(users) != 100 {
 		t.Fatalf("%d users, %v, %v", len(users), more, err)
 	}

@@ -134,11 +134,12 @@ const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcre
                      'rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'neon_superuser'))`
 
 // protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
-// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first. PostgreSQL's own roles
+// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first, by index: an EXISTS
+// would be planned as a scan of all memberships. PostgreSQL's own roles
 // are nobody to give objects to.
 const protectedBy = `CASE
     WHEN starts_with(r.rolname::text, 'pg_') OR r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
-    WHEN EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) THEN (
+    WHEN (SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1) THEN (
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
         UNION

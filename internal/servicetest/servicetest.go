@@ -140,7 +140,7 @@ func (s *Service) Account(t testing.TB, username string, scopes []string, labels
 	t.Helper()
 	ctx := context.Background()
 	guid = s.Admin(t, username)
-	_, err := s.DB.Pool.Exec(ctx, `UPDATE accounts SET scopes = $2, labels = $3 WHERE guid = $1`, guid, scopes, labels)
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE accounts SET scopes = coalesce($2::text[], '{}'), labels = coalesce($3::jsonb, '{}') WHERE guid = $1`, guid, scopes, labels)
 	must(t, err)
 	return guid
 }

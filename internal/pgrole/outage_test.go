@@ -1,0 +1,363 @@
+package pgrole_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+// unavailable fails t unless err tells to come again.
+func unavailable(t testing.TB, err error) {
+	t.Helper()
+	refused(t, err, fault.Unavailable)
+	if after := fault.Of(err).RetryAfter; after <= 0 {
+		t.Errorf("no time to come again with %v", err)
+	}
+}
+
+func TestRoleLockedByAnOpenTransaction(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "row_locked", "row_locked2")
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	exec(t, conn, `BEGIN`, `ALTER ROLE row_locked CONNECTION LIMIT 5; ALTER ROLE row_locked2 CONNECTION LIMIT 5`)
+	before, before2 := state(t, c, "row_locked"), state(t, c, "row_locked2")
+	start := time.Now()
+	for i, err := range together(2, func(i int) error {
+		if i == 0 {
+			return s.Delete(t.Context(), "row_locked2", "", nil, stamp())
+		}
+		_, err := s.SetPassword(t.Context(), "row_locked", password2, nil, stamp())
+		return err
+	}) {
+		unavailable(t, err)
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("%d took %v", i, took)
+		}
+	}
+	exec(t, conn, `ROLLBACK`)
+	if state(t, c, "row_locked") != before || state(t, c, "row_locked2") != before2 {
+		t.Error("something was changed")
+	}
+	if _, err := s.SetPassword(t.Context(), "row_locked", password2, nil, stamp()); err != nil {
+		t.Error(err)
+	}
+	mustDelete(t, s, "row_locked2")
+}
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "kept")
+	warm := func() {
+		t.Helper()
+		for _, err := range together(8, func(int) error {
+			_, err := s.Pool.Exec(t.Context(), `SELECT pg_sleep(0.05)`)
+			return err
+		}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	calls := map[string]func() error{
+		"Users":       func() error { _, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false); return err },
+		"User":        func() error { _, err := s.User(t.Context(), "kept"); return err },
+		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, stamp()); return err },
+		"SetPassword": func() error { _, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp()); return err },
+		"Delete":      func() error { return s.Delete(t.Context(), "new", "", nil, stamp()) },
+		"Inspect":     func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
+		"Databases":   func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
+		"Create database": func() error {
+			_, err := s.CreateDatabase(t.Context(), "new", "kept", stamp())
+			return err
+		},
+		"Drop database": func() error { return s.DropDatabase(t.Context(), "new") },
+	}
+	c.Stop(t)
+	for name, call := range calls {
+		start := time.Now()
+		unavailable(t, call())
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s took %v with the cluster down", name, took)
+		}
+	}
+	c.Start(t)
+	// Each call meets a pool full of connections that died a moment ago.
+	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases", "Drop database", "Delete"} {
+		warm()
+		c.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+		if err := calls[name](); err != nil {
+			t.Errorf("%s after an outage: %v", name, err)
+		}
+	}
+	if exists(t, c, "new") {
+		t.Error("not deleted")
+	}
+	mayLogin(t, c, "kept", password2)
+}
+
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"max_connections": "10", "superuser_reserved_connections": "1"})
+	s, _ := administrator(t, c)
+	mustCreate(t, s, "kept")
+	s.Pool.Reset()
+	c.Exec(t, `CREATE ROLE hog LOGIN PASSWORD 'hog'; SELECT pg_sleep(0.1)`)
+	var hogs []*pgx.Conn
+	for i := 0; i < 10 && c.Login("hog", "hog") == nil; i++ {
+		hogs = append(hogs, c.Connect(t, "hog", "hog", "postgres"))
+	}
+	before := state(t, c, "kept")
+	_, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp())
+	unavailable(t, err)
+	_, err = s.User(t.Context(), "kept")
+	unavailable(t, err)
+	unavailable(t, s.Delete(t.Context(), "kept", "", nil, stamp()))
+	if state(t, c, "kept") != before {
+		t.Error("something was changed")
+	}
+	for _, hog := range hogs {
+		hog.Close(t.Context())
+	}
+	waitFor(t, c, `SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'hog'`)
+	if _, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A session of ours that is ended while it waits for the role's lock has done nothing yet: the call goes on in another.
+func TestTerminatedInTheMiddle(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "terminated", "terminated2")
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	exec(t, conn, `BEGIN`, `ALTER ROLE terminated CONNECTION LIMIT 5; ALTER ROLE terminated2 CONNECTION LIMIT 5`)
+	results := make(chan []error)
+	go func() {
+		results <- together(2, func(i int) error {
+			if i == 0 {
+				return s.Delete(t.Context(), "terminated2", "", nil, stamp())
+			}
+			_, err := s.SetPassword(t.Context(), "terminated", password2, nil, stamp())
+			return err
+		})
+	}()
+	const waiting = `FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'ALTER ROLE%'`
+	waitFor(t, c, `SELECT count(*) = 2 `+waiting)
+	c.Exec(t, `SELECT pg_terminate_backend(pid) `+waiting)
+	exec(t, conn, `ROLLBACK`)
+	errs := <-results
+	unavailable(t, errs[0]) // a deletion is not begun again by itself
+	if errs[1] != nil {
+		t.Error(errs[1])
+	}
+	mayLogin(t, c, "terminated", password2)
+	mustDelete(t, s, "terminated2")
+}
+
+// A COMMIT that waits for a standby that is gone is done, but cannot be seen: the answer must not say otherwise.
+func TestCommitWaitsForAStandby(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "waits")
+	c.Exec(t, `SET synchronous_commit = local`)
+	c.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'gone'`)
+	c.Exec(t, `SELECT pg_reload_conf()`)
+	waitFor(t, c, `SELECT current_setting('synchronous_standby_names') = 'gone'`)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := s.SetPassword(ctx, "waits", password2, nil, stamp())
+	unavailable(t, err)
+	refused(t, err, fault.Unavailable, "see whether it was done")
+	// The lock is still held by the COMMIT that waits, so nobody judges by what can be seen now.
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = s.Inspect(ctx, "waits")
+	unavailable(t, err)
+	c.Exec(t, `ALTER SYSTEM RESET synchronous_standby_names`)
+	c.Exec(t, `SELECT pg_reload_conf()`)
+	u, err := s.Inspect(t.Context(), "waits")
+	if err != nil || u.Provenance.Revision != 2 {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	mayLogin(t, c, "waits", password2)
+}
+
+// cutter is a proxy that cuts a connection when a COMMIT goes by: before the server gets it, or before its answer gets
+// back.
+type cutter struct {
+	mu      sync.Mutex
+	before  bool
+	commits int // how many are still cut
+}
+
+func (p *cutter) arm(before bool, commits int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before, p.commits = before, commits
+}
+
+func (p *cutter) cuts() (cut, before bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.commits--
+	return p.commits >= 0, p.before
+}
+
+func (p *cutter) listen(t testing.TB, c *pgtest.Cluster) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go p.pass(client, server)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func (p *cutter) pass(client, server net.Conn) {
+	defer client.Close()
+	defer server.Close()
+	var silent sync.Mutex // held while the server's answer is kept back
+	go func() {
+		defer client.Close()
+		buf := make([]byte, 4096)
+		for {
+			n, err := server.Read(buf)
+			if err != nil {
+				return
+			}
+			silent.Lock()
+			_, err = client.Write(buf[:n])
+			silent.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	header := 4 // the first message has no type
+	for {
+		head := make([]byte, header)
+		if _, err := io.ReadFull(client, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[header-4:])-4)
+		if _, err := io.ReadFull(client, body); err != nil {
+			return
+		}
+		if header == 5 && head[0] == 'Q' && bytes.EqualFold(body, []byte("commit\x00")) {
+			if cut, before := p.cuts(); cut {
+				if !before {
+					silent.Lock()
+					server.Write(append(head, body...))
+					server.Write([]byte{'X', 0, 0, 0, 4}) // the server closes when it has done it
+				}
+				client.Close()
+				if !before {
+					time.Sleep(50 * time.Millisecond)
+					silent.Unlock()
+				}
+				return
+			}
+		}
+		if _, err := server.Write(append(head, body...)); err != nil {
+			return
+		}
+		header = 5
+	}
+}
+
+func TestConnectionLostAtCommit(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	p := &cutter{}
+	s := serverAt(t, p.listen(t, c), c.User, c.Password)
+	for _, before := range []bool{true, false} {
+		name := fmt.Sprintf("commit_lost_%v", before)
+		p.arm(before, 1)
+		u, err := s.Create(t.Context(), name, password, stamp())
+		if err != nil || u.Provenance.Revision != 1 {
+			t.Errorf("Create, cut before %v: %+v, %v", before, u, err)
+		}
+		mayLogin(t, c, name, password)
+		p.arm(before, 1)
+		u2, err := s.SetPassword(t.Context(), name, password2, pgrole.Match{u.Revision()}, stamp())
+		if err != nil || u2.Provenance.Revision != 2 {
+			t.Errorf("SetPassword, cut before %v: %+v, %v", before, u2, err)
+		}
+		mayLogin(t, c, name, password2)
+		u, err = s.User(t.Context(), name)
+		if err != nil || u.Revision() != u2.Revision() {
+			t.Errorf("it is at %+v, %v, want %+v", u, err, u2)
+		}
+		// A deletion that is cut says so, and the same call goes on.
+		for n := 1; ; n++ {
+			p.arm(before, 1)
+			err := s.Delete(t.Context(), name, "", nil, stamp())
+			if err == nil || fault.Is(err, fault.NotFound) {
+				break
+			}
+			unavailable(t, err)
+			if n == 5 {
+				t.Fatal("Delete gets no further")
+			}
+		}
+		p.arm(before, 0)
+		if err := s.Delete(t.Context(), name, "", nil, stamp()); err != nil && !fault.Is(err, fault.NotFound) {
+			t.Error(err)
+		}
+		if exists(t, c, name) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	// When every COMMIT is cut before the server gets it there is no end but an honest one.
+	p.arm(true, 1000)
+	_, err := s.Create(t.Context(), "commit_never", password, stamp())
+	unavailable(t, err)
+	if exists(t, c, "commit_never") {
+		t.Error("it was made")
+	}
+	p.arm(false, 1)
+	d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "postgres", stamp())
+	refused(t, err, fault.Forbidden)
+	mustCreate(t, serverAs(t, c, c.User, c.Password), "commit_lost_owner")
+	p.arm(false, 1)
+	if d, err = s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", stamp()); err != nil || d.Owner != "commit_lost_owner" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+	p.arm(false, 0)
+	if err := s.DropDatabase(t.Context(), "commit_lost_db"); err != nil {
+		t.Error(err)
+	}
+}
