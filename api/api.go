@@ -22,6 +22,8 @@ import (
 // documents are offered in this order on the page. A new one is its file and a line here.
 var documents = []document{
 	{"dbaas.yaml", "Database users (DBaaS)"},
+	{"platform.yaml", "Platform users (Cloud Foundry v3)"},
+	{"uaa.yaml", "Tokens and identities (UAA)"},
 }
 
 type document struct{ name, title string }

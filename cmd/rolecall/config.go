@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"rolecall/internal/control"
+	"rolecall/internal/identity"
 )
 
 // Config is every setting of the servers. Each command binds the flags that it has.
@@ -30,6 +31,7 @@ type Config struct {
 	TLSCert, TLSKey string
 	TrustedProxies  []string
 	RateLimit       float64
+	OIDCIssuers     []string
 	LogFormat       string
 	LogLevel        string
 	AllowRemote     bool
@@ -49,6 +51,7 @@ func (c *Config) bindListen(f *pflag.FlagSet) {
 func (c *Config) bindServing(f *pflag.FlagSet, metricsListen, logFormat string) {
 	f.StringVar(&c.MetricsListen, "metrics-listen", metricsListen, "`address` to serve /metrics and pprof on; empty: nowhere")
 	f.Float64Var(&c.RateLimit, "rate-limit", 200, "`requests` a second that one account may make, twice as many at once; 0: no limit")
+	f.StringArrayVar(&c.OIDCIssuers, "oidc-issuer", nil, "OpenID Connect `issuer` whose bearer tokens are taken, as url,audience=…[,username=claim]; repeatable, in the variable separated by spaces")
 	f.StringVar(&c.LogFormat, "log-format", logFormat, "`format` of the log: text or json")
 	f.StringVar(&c.LogLevel, "log-level", "info", "lowest `level` to log: debug, info, warn or error")
 }
@@ -83,8 +86,14 @@ func fromEnvironment(cmd *cobra.Command) {
 			if err != nil || f.Changed || !set || f.Name == "database-url" {
 				return
 			}
-			if setErr := f.Value.Set(value); setErr != nil {
-				err = usage("%s=%q: %v", variable(f.Name), value, setErr)
+			values := []string{value}
+			if f.Value.Type() == "stringArray" {
+				values = strings.Fields(value)
+			}
+			for _, v := range values {
+				if setErr := f.Value.Set(v); setErr != nil {
+					err = usage("%s=%q: %v", variable(f.Name), value, setErr)
+				}
 			}
 		})
 		return err
@@ -114,6 +123,20 @@ func (c *Config) publicURL() (string, error) {
 		return "", usage("--public-url %q is not a URL like https://rolecall.example.org", c.PublicURL)
 	}
 	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func (c *Config) oidcIssuers(publicURL string) ([]identity.OIDCIssuer, error) {
+	issuers := make([]identity.OIDCIssuer, len(c.OIDCIssuers))
+	for i, s := range c.OIDCIssuers {
+		var err error
+		if issuers[i], err = identity.ParseOIDCIssuer(s); err != nil {
+			return nil, usage("--oidc-issuer: %w", err)
+		}
+	}
+	if err := identity.CheckOIDCIssuers(issuer(publicURL), issuers); err != nil {
+		return nil, usage("--oidc-issuer: %w", err)
+	}
+	return issuers, nil
 }
 
 func (c *Config) trustedProxies() ([]netip.Prefix, error) {

@@ -40,6 +40,7 @@ var settings = []struct {
 	{"tls-key", "serve", [2]string{"one", "two"}},
 	{"trusted-proxies", "serve", [2]string{"[10.0.0.0/8,192.0.2.1]", "[192.0.2.2]"}},
 	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
+	{"oidc-issuer", "dev serve", [2]string{"[https://one]", "[https://two]"}},
 	{"rate-limit", "dev serve", [2]string{"1", "2.5"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},

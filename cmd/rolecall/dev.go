@@ -100,6 +100,9 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 	if s.PublicURL, err = c.publicURL(); err != nil {
 		return err
 	}
+	if s.OIDC, err = c.oidcIssuers(s.PublicURL); err != nil {
+		return err
+	}
 	folder, err := openFolder(c.DataDir)
 	if err != nil {
 		return err
@@ -109,6 +112,9 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 		return err
 	}
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: filepath.Join(folder.path, "postgresql"), BinDir: c.PGBin})
+	if err != nil && ctx.Err() != nil {
+		return errors.New("stopped before it was ready")
+	}
 	if err != nil {
 		return err
 	}

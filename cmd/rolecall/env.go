@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,8 +52,8 @@ func (c *Config) env(ctx context.Context) (string, error) {
 	if err := f.read("running.json", &r); err != nil {
 		return "", err
 	}
-	// The file alone proves nothing: a killed server leaves it behind.
-	if r.URL == "" || !f.inUse() {
+	// The file alone proves nothing: a killed server leaves it behind, and the next one may just be starting.
+	if r.URL == "" || !f.inUse() || errors.Is(syscall.Kill(r.PID, 0), syscall.ESRCH) {
 		return "", fmt.Errorf("no local server runs on %s; start one with: rolecall dev%s", c.DataDir, f.flag())
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -97,7 +99,7 @@ func (f *folder) token(ctx context.Context, r running) (string, error) {
 		return "", err
 	}
 	defer db.Close()
-	id, err := identity.New(ctx, db, issuer(r.URL), slog.New(slog.DiscardHandler))
+	id, err := identity.New(ctx, db, identity.Config{Issuer: issuer(r.URL), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return "", err
 	}

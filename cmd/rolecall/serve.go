@@ -60,6 +60,9 @@ func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
 	if s.TrustedProxies, err = c.trustedProxies(); err != nil {
 		return err
 	}
+	if s.OIDC, err = c.oidcIssuers(s.PublicURL); err != nil {
+		return err
+	}
 	if s.DatabaseURL, err = c.databaseURL(); err != nil {
 		return err
 	}
@@ -195,7 +198,7 @@ func (c *Config) bootstrap(cmd *cobra.Command, username string, fromStdin bool) 
 		return err
 	}
 	defer db.Close()
-	id, err := identity.New(ctx, db, "", slog.New(slog.DiscardHandler))
+	id, err := identity.New(ctx, db, identity.Config{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type server struct {
 	TLS             *tls.Config // nil: plain HTTP
 	TrustedProxies  []netip.Prefix
 	RateLimit       float64
+	OIDC            []identity.OIDCIssuer
 	Log             *slog.Logger
 	// Prepare, when set, is called once everything is open, before the first request is taken.
 	Prepare func(ctx context.Context, db *control.DB, id *identity.Service, clusters *cluster.Registry) error
@@ -55,10 +56,13 @@ const anonymousLimit = 20
 func (s *server) run(ctx context.Context) error {
 	db, err := s.openControl(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it waited
+		}
 		return err
 	}
 	defer db.Close()
-	id, err := identity.New(ctx, db, issuer(s.PublicURL), s.Log)
+	id, err := identity.New(ctx, db, identity.Config{Issuer: issuer(s.PublicURL), OIDC: s.OIDC, Log: s.Log})
 	if err != nil {
 		return err
 	}
@@ -95,6 +99,7 @@ func (s *server) run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { clusters.Run(background); return nil })
 	group.Go(func() error { users.Settle(background); return nil })
+	group.Go(func() error { id.Run(background); return nil })
 	group.Go(func() error { return serveHTTP(public, s.Listener) })
 	if s.MetricsListener != nil {
 		group.Go(func() error { return serveHTTP(operations, s.MetricsListener) })

@@ -119,14 +119,21 @@ func (s *Store) denied(ctx context.Context, p *Principal, action, guid string) e
 	if _, err := s.Platform(ctx, p, guid); err != nil {
 		return err
 	}
-	return s.refuse(ctx, p, action, guid)
+	return s.RefusePlatform(ctx, p, action, guid)
 }
 
-// refuse records a denied change. That it could not be recorded is for the log; the answer stays no.
-func (s *Store) refuse(ctx context.Context, p *Principal, action, target string) error {
+// RefusePlatform records a change that the principal may not make, and returns the refusal. That it could not be recorded
+// is for the log; the answer stays no.
+func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, target string) error {
+	if !storable(target) {
+		target = ""
+	}
 	err := (&audit.Log{DB: s.DB}).Refused(ctx, entry(p, action, target, nil))
 	return fault.New(fault.Forbidden, "Only an admin may change platform users.").Because(err)
 }
+
+// platformFacet says in the audit log which of the facets of an account is meant.
+const platformFacet = "platform user"
 
 func entry(p *Principal, action, target string, detail map[string]any) audit.Entry {
 	return audit.Entry{
@@ -156,13 +163,19 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 		if target == "" {
 			target = n.Username
 		}
-		return nil, s.refuse(ctx, p, audit.CreateAccount, target)
+		return nil, s.RefusePlatform(ctx, p, audit.CreateAccount, target)
+	}
+	if n.GUID == "" {
+		if err := CheckUsername(n.Username); err != nil {
+			return nil, err
+		}
 	}
 	var blank PlatformUser
 	detail, err := blank.mergeMetadata(n.Labels, n.Annotations)
 	if err != nil {
 		return nil, err
 	}
+	detail["facet"] = platformFacet
 	var u *PlatformUser
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
 		if n.GUID != "" {
@@ -171,7 +184,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 				err = fault.New(fault.Exists, "User with guid '%s' already exists.", n.GUID)
 			}
 		} else {
-			u, err = onePlatform(ctx, tx, insertByName, uuid.NewString(), blank.Labels, blank.Annotations, n.Username, n.Origin)
+			u, err = onePlatform(ctx, tx, insertByName, uuid.NewString(), blank.Labels, blank.Annotations, n.Username, n.Origin, DefaultScopes)
 			if errors.Is(err, errNoPlatformUser) {
 				err = nameTaken(n.Username, n.Origin)
 			}
@@ -199,8 +212,8 @@ const (
 		ON CONFLICT (guid) ` + addFacet
 	insertByName = `
 		INSERT INTO accounts (guid, labels, annotations, platform_created_at, platform_updated_at,
-		  username, origin, emails, identity_created_at, identity_updated_at)
-		VALUES ($1, $2, $3, now(), now(), $4, $5, ARRAY[$4], now(), now())
+		  username, origin, emails, scopes, identity_created_at, identity_updated_at)
+		VALUES ($1, $2, $3, now(), now(), $4, $5, ARRAY[$4], $6, now(), now())
 		ON CONFLICT (lower(username), origin) WHERE username IS NOT NULL ` + addFacet
 	addFacet = `
 		DO UPDATE SET platform_created_at = now(), platform_updated_at = now(), revision = accounts.revision + 1,
@@ -245,9 +258,11 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil || len(detail) == 0 {
 			return err
 		}
-		u, err = onePlatform(ctx, tx, update, u.id, u.Username, u.Origin, u.PresentationName, u.Labels, u.Annotations, renamed)
+		username, origin := u.Username, u.Origin
+		detail["facet"] = platformFacet
+		u, err = onePlatform(ctx, tx, update, u.id, username, origin, u.PresentationName, u.Labels, u.Annotations, renamed)
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
-			return nameTaken(*orElse(c.Username, &u.Username), *orElse(c.Origin, &u.Origin))
+			return nameTaken(username, origin)
 		}
 		if err != nil {
 			return err
@@ -311,7 +326,7 @@ func (u *PlatformUser) mayBeRenamed(username, origin string) error {
 	case origin == "":
 		return fault.New(fault.Invalid, "Username can only be provided together with 'origin'")
 	}
-	return nil
+	return CheckUsername(username)
 }
 
 // fromTo is a change in the audit log.
@@ -415,7 +430,7 @@ func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m
 		if err := tx.QueryRow(ctx, insertJob, job.Operation).Scan(&job.GUID, &job.CreatedAt); err != nil {
 			return err
 		}
-		detail := map[string]any{"identity_kept": u.identity}
+		detail := map[string]any{"facet": platformFacet, "identity_kept": u.identity}
 		if u.Username != "" {
 			detail["username"], detail["origin"] = u.Username, u.Origin
 		}

@@ -53,23 +53,28 @@ func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter
 	if !seesAll(p) {
 		c.add(`guid = `, c.arg(p.GUID))
 	}
-	where := ` WHERE ` + strings.Join(c.clauses, ` AND `)
-	count := `SELECT count(*) FROM accounts` + where
-	order := orders[f.OrderBy][f.Descending]
+	filtered := len(c.clauses) > 1
+	matching := ` FROM accounts WHERE ` + strings.Join(c.clauses, ` AND `)
 	counted := len(c.args)
-	// The rows before the page are skipped in the index alone, not fetched.
-	page := `SELECT ` + platformColumns + ` FROM accounts JOIN (SELECT id AS page_id FROM accounts` + where +
-		` ORDER BY ` + order + ` OFFSET ` + c.arg(f.Offset) + ` LIMIT ` + c.arg(f.Limit) + `) page ON id = page_id ORDER BY ` + order
+	order := orders[f.OrderBy][f.Descending]
+	// The rows before the page are skipped in an index, and none of them is fetched.
+	page := `SELECT id` + matching
+	if filtered {
+		// PostgreSQL cannot know how many users have a label. Left to itself it walks the index of the order in the hope of
+		// soon having met as many as the page needs, which for a rare label is all of it. So what matches is found first.
+		page = `WITH matching AS MATERIALIZED (SELECT id, guid, platform_created_at, platform_updated_at` + matching + `) SELECT id FROM matching`
+	}
+	page += ` ORDER BY ` + order + ` OFFSET ` + c.arg(f.Offset) + ` LIMIT ` + c.arg(f.Limit)
 
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, s.DB.Pool, options, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, count, planned(c.args[:counted])...).Scan(&total); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT count(*)`+matching, planned(c.args[:counted])...).Scan(&total); err != nil {
 			return err
 		}
 		if total <= f.Offset {
 			return nil
 		}
-		rows, err := tx.Query(ctx, page, planned(c.args)...)
+		rows, err := tx.Query(ctx, `SELECT `+platformColumns+` FROM accounts WHERE id IN (`+page+`) ORDER BY `+order, planned(c.args)...)
 		if err != nil {
 			return err
 		}
@@ -98,17 +103,18 @@ func (c *conditions) add(parts ...string) { c.clauses = append(c.clauses, string
 func (f *PlatformFilter) conditions() *conditions {
 	c := &conditions{clauses: []string{`platform_created_at IS NOT NULL`}}
 	if f.GUIDs != nil {
-		c.add(`guid = ANY (`, c.texts(f.GUIDs), `)`)
+		c.any(f.GUIDs, `guid = `, ``)
 	}
 	// Names are lowered by PostgreSQL on both sides, whose idea of lower case the index has.
 	if f.Usernames != nil {
-		c.add(`username IS NOT NULL AND lower(username) = ANY (ARRAY(SELECT lower(x) FROM unnest(`, c.texts(f.Usernames), `) x))`)
+		c.add(`username IS NOT NULL`)
+		c.any(f.Usernames, `lower(username) = lower(`, `)`)
 	}
 	if f.PartialUsernames != nil {
-		c.add(`EXISTS (SELECT FROM unnest(`, c.texts(f.PartialUsernames), `) x WHERE strpos(lower(username), lower(x)) > 0)`)
+		c.any(f.PartialUsernames, `strpos(lower(username), lower(`, `)) > 0`)
 	}
 	if f.Origins != nil {
-		c.add(`origin = ANY (`, c.texts(f.Origins), `)`)
+		c.any(f.Origins, `origin = `, ``)
 	}
 	for _, r := range f.Selector {
 		c.requirement(r)
@@ -118,15 +124,16 @@ func (f *PlatformFilter) conditions() *conditions {
 	return c
 }
 
-// texts leaves out what PostgreSQL cannot hold, and so no user has.
-func (c *conditions) texts(values []string) string {
-	kept := []string{}
+// any asks that before and after hold round one of the values. It leaves out what PostgreSQL cannot hold, and so no user
+// has.
+func (c *conditions) any(values []string, before, after string) {
+	parts := []string{`false`}
 	for _, v := range values {
 		if storable(v) {
-			kept = append(kept, v)
+			parts = append(parts, before+c.arg(v)+`::text`+after)
 		}
 	}
-	return c.arg(kept) + `::text[]`
+	c.add(`(`, strings.Join(parts, ` OR `), `)`)
 }
 
 // requirement says a label requirement with the operators that the GIN index knows. Labels are never NULL, so the

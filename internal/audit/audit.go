@@ -24,9 +24,14 @@ const (
 	ResetAccount    = "account.reset"
 	UpdateAccount   = "account.update"
 	DeleteAccount   = "account.delete"
+	ChangeSecret    = "account.password" // of a person, or the secret of a program
+	GrantScope      = "account.grant"
+	RevokeScope     = "account.revoke"
+	RevokeTokens    = "account.tokens"
 	RegisterCluster = "cluster.register"
 	UpdateCluster   = "cluster.update"
 	MakeSigningKey  = "key.create"
+	RetireKey       = "key.retire"
 )
 
 // Outcome is what came of an attempt.

@@ -185,7 +185,7 @@ func (r *Registry) Reload(ctx context.Context) error {
 	defer r.reload.Unlock()
 	rows, err := r.db.Pool.Query(ctx, `
 		SELECT id, display_name, location, url, tls, credential, system_identifier, system_roles, manage, view, created_by, created_at, updated_at
-		FROM clusters ORDER BY display_name, id`)
+		FROM clusters ORDER BY display_name COLLATE "C"`)
 	if err != nil {
 		return control.Fault(err)
 	}

@@ -231,8 +231,7 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// What is taken from an account ends its sessions with Rolecall within seconds; a token keeps to the scopes that its
-// account still has.
+// A token is worth no more than its account is by now.
 func TestTokenScopes(t *testing.T) {
 	f := newFixture(t)
 	f.Account(t, "tokens", []string{"cloud_controller.admin"}, nil)

@@ -25,7 +25,7 @@ func principalOf(r *http.Request) *account.Principal {
 }
 
 // query is the query string of one request. Parameters that are not asked for are ignored: clients add some of their
-// own.
+// own. Messages do not quote what could not be read: they are logged, and a query string may hold anything.
 type query struct{ url.Values }
 
 func parseQuery(r *http.Request) (query, error) {
@@ -55,7 +55,7 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 	}
 	n, err := strconv.Atoi(value)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return 0, fault.New(fault.Malformed, "The query parameter %s must be an integer, not %.40q.", name, value)
+		return 0, fault.New(fault.Malformed, "The query parameter %s must be an integer.", name)
 	}
 	if err != nil || n < low || n > high {
 		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d, not %.40s.", name, low, high, value)
@@ -75,7 +75,7 @@ func (q query) boolean(name string) (bool, error) {
 	case "false":
 		return false, nil
 	}
-	return false, fault.New(fault.Malformed, "The query parameter %s must be true or false, not %.40q.", name, value)
+	return false, fault.New(fault.Malformed, "The query parameter %s must be true or false.", name)
 }
 
 // The limits of pages. The highest offset is that of a 32-bit integer, which is what the clients have.

@@ -12,8 +12,10 @@ import (
 // account. The last is slow to act and short: otherwise anybody could lock anybody out. Credentials that were verified
 // within the last minute do not pass here, so running clients are never held up by somebody else's guesses.
 type guard struct {
+	now     func() time.Time
 	mu      sync.Mutex
 	entries map[string]*failures
+	swept   time.Time
 }
 
 type failures struct {
@@ -53,7 +55,7 @@ func (g *guard) wait(username, address string) error {
 	var longest time.Duration
 	for _, key := range guardKeys(username, address) {
 		if f := g.entries[key]; f != nil {
-			longest = max(longest, time.Until(f.until))
+			longest = max(longest, f.until.Sub(g.now()))
 		}
 	}
 	if longest <= 0 {
@@ -65,16 +67,17 @@ func (g *guard) wait(username, address string) error {
 func (g *guard) failed(username, address string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := time.Now()
+	now := g.now()
 	if g.entries == nil {
 		g.entries = map[string]*failures{}
 	}
-	if len(g.entries) > 10_000 {
+	if now.Sub(g.swept) > time.Minute {
 		for key, f := range g.entries {
 			if now.Sub(f.last) > forgetAfter {
 				delete(g.entries, key)
 			}
 		}
+		g.swept = now
 	}
 	for rule, key := range guardKeys(username, address) {
 		f := g.entries[key]

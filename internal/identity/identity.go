@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +21,15 @@ import (
 	"rolecall/internal/fault"
 )
 
+// Config is what a Service is told.
+type Config struct {
+	// Issuer is the URL that its own tokens are issued by.
+	Issuer string
+	// OIDC are the other issuers whose tokens are taken.
+	OIDC []OIDCIssuer
+	Log  *slog.Logger
+}
+
 // Service signs people and programs in.
 type Service struct {
 	db       *control.DB
@@ -29,25 +37,36 @@ type Service struct {
 	audit    *audit.Log
 	log      *slog.Logger
 	issuer   string
+	external map[string]*externalIssuer // by issuer URL
+	now      func() time.Time
 	hasher   hasher
 	keys     keySet
 	guard    guard
 	known    knownCredentials
 }
 
-// New returns a service whose tokens are issued by issuer, a URL. It makes the first signing key when there is none.
-func New(ctx context.Context, db *control.DB, issuer string, log *slog.Logger) (*Service, error) {
+// New returns a service. It makes the first signing key when there is none.
+func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	s := &Service{
 		db:       db,
 		accounts: &account.Store{DB: db},
 		audit:    &audit.Log{DB: db},
-		log:      log,
-		issuer:   issuer,
+		log:      c.Log,
+		issuer:   c.Issuer,
+		now:      time.Now,
 		hasher:   newHasher(),
 	}
+	s.guard.now = func() time.Time { return s.now() }
 	_, _ = rand.Read(s.known.secret[:]) // never fails since Go 1.24
+	var err error
+	if s.external, err = externalIssuers(c, func() time.Time { return s.now() }); err != nil {
+		return nil, err
+	}
 	return s, s.loadKeys(ctx)
 }
+
+// Issuer returns the URL that the service's own tokens are issued by.
+func (s *Service) Issuer() string { return s.issuer }
 
 // errWrong is the one answer to every credential that does not hold. Which part was wrong is nobody's business.
 var errWrong = fault.New(fault.Unauthenticated, "The user name, password or token is wrong, or has expired.")
@@ -60,8 +79,8 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 	scheme, credential, _ := strings.Cut(authorization, " ")
 	credential = strings.TrimSpace(credential)
 	key := s.known.key(scheme, credential)
-	if c, ok := s.known.get(key); ok {
-		return s.recheck(ctx, key, c)
+	if c, ok := s.known.get(key, s.now()); ok {
+		return s.recheck(ctx, key, c, address)
 	}
 	var c *knownCredential
 	var err error
@@ -69,14 +88,17 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 	case "basic":
 		c, err = s.basic(ctx, credential, address)
 	case "bearer":
-		c, err = s.bearer(ctx, credential)
+		c, err = s.bearer(ctx, credential, address)
 	default:
 		return nil, fault.New(fault.Unauthenticated, "The Authorization scheme %.20q is not taken; send Basic or Bearer.", scheme)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.known.put(key, c)
+	if err := s.accounts.FirstUse(ctx, c.account, address); err != nil {
+		return nil, err
+	}
+	s.known.put(key, c, s.now())
 	return c.principal(), nil
 }
 
@@ -93,42 +115,85 @@ func (s *Service) basic(ctx context.Context, credential, address string) (*known
 	if err != nil {
 		return nil, err
 	}
-	return &knownCredential{account: a, scopes: a.Scopes, binding: passwordBinding, bound: a.PasswordHash}, nil
+	return &knownCredential{account: a, whole: true, binding: passwordBinding, bound: a.PasswordHash}, nil
 }
 
 // VerifyPassword returns the local account of that name if the password is its own. Unknown accounts, accounts without
 // a password and wrong passwords take the same time and get the same answer; repeated failures have to wait.
 func (s *Service) VerifyPassword(ctx context.Context, username, password, address string) (*account.Account, error) {
-	if err := s.guard.wait(username, address); err != nil {
+	return s.prove(ctx, username, address, func() (*account.Account, error) {
+		return s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	}, password)
+}
+
+// VerifySecret is VerifyPassword for a program. The secret is given in each way in which it may have been meant.
+func (s *Service) VerifySecret(ctx context.Context, clientID, address string, secrets ...string) (*account.Account, error) {
+	return s.prove(ctx, "program\x00"+clientID, address, func() (*account.Account, error) {
+		a, err := s.accounts.ByGUID(ctx, clientID)
+		if err == nil && !a.Program {
+			return nil, fault.New(fault.NotFound, "There is no such program.")
+		}
+		return a, err
+	}, secrets...)
+}
+
+// prove returns the account that find finds if one of the secrets is its own. All that it does and how long that takes
+// is the same whether there is an account or not.
+func (s *Service) prove(ctx context.Context, who, address string, find func() (*account.Account, error), secrets ...string) (*account.Account, error) {
+	if err := s.guard.wait(who, address); err != nil {
 		return nil, err
 	}
-	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+	a, err := find()
 	if fault.Is(err, fault.NotFound) {
 		a, err = &account.Account{GUID: "unknown"}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	ok, err := s.hasher.verify(ctx, a.PasswordHash, password)
+	proven := false
+	err = s.hasher.turn(ctx, func() error {
+		// Hundreds may have waited for their turn, and must not be as many guesses.
+		if err := s.guard.wait(who, address); err != nil {
+			return err
+		}
+		for _, secret := range secrets {
+			ok, err := matches(a.PasswordHash, secret)
+			if err != nil {
+				return err
+			}
+			proven = proven || ok
+		}
+		proven = proven && a.Active
+		if proven {
+			s.guard.succeeded(who, address)
+		} else {
+			s.guard.failed(who, address)
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second).Because(err)
+		return nil, err
 	}
-	if !ok || !a.Active {
-		s.guard.failed(username, address)
+	if !proven {
 		if err := s.audit.FailedSignIn(ctx, a.GUID, address); err != nil {
 			s.log.Warn("a failed sign-in was not counted", "error", err)
 		}
 		return nil, errWrong
 	}
-	s.guard.succeeded(username, address)
 	return a, nil
+}
+
+// Hash returns what is stored of a new password or client secret.
+func (s *Service) Hash(ctx context.Context, password string) (string, error) {
+	return s.hasher.hash(ctx, password)
 }
 
 // recheck answers for a credential that was verified before. Its account is looked up again every 5 seconds, so that
 // what was taken from it ends within that time; while the control database is away, a minute.
-func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCredential) (*account.Principal, error) {
-	age := time.Since(c.checked)
-	if !c.expires.IsZero() && time.Now().After(c.expires) {
+func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCredential, address string) (*account.Principal, error) {
+	now := s.now()
+	age := now.Sub(c.checked)
+	if !c.expires.IsZero() && now.After(c.expires) {
 		s.known.drop(key)
 		return nil, errWrong
 	}
@@ -146,9 +211,12 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 		s.known.drop(key)
 		return nil, errWrong
 	}
+	if err := s.accounts.FirstUse(ctx, a, address); err != nil {
+		return nil, err
+	}
 	fresh := *c
 	fresh.account = a
-	s.known.put(key, &fresh)
+	s.known.put(key, &fresh, now)
 	return fresh.principal(), nil
 }
 
@@ -169,7 +237,8 @@ type credentialKey [sha256.Size]byte
 
 type knownCredential struct {
 	account *account.Account
-	scopes  []string  // what the credential carries; the account's own may be fewer by now
+	whole   bool      // it carries every scope that its account has
+	scopes  []string  // else what it carries; the account's own may be fewer by now
 	expires time.Time // zero: never
 	checked time.Time
 	// binding is the part of the account that the credential depends on: bound was its value when it was verified.
@@ -182,10 +251,10 @@ func epochBinding(a *account.Account) string    { return a.Epoch.String() }
 
 func (c *knownCredential) principal() *account.Principal {
 	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels}
-	for _, scope := range c.scopes {
-		if slices.Contains(c.account.Scopes, scope) {
-			p.Scopes = append(p.Scopes, scope)
-		}
+	if c.whole {
+		p.Scopes = c.account.Scopes
+	} else {
+		p.Scopes = common(c.account.Scopes, c.scopes)
 	}
 	return p
 }
@@ -198,18 +267,18 @@ func (k *knownCredentials) key(scheme, credential string) credentialKey {
 	return credentialKey(mac.Sum(nil))
 }
 
-func (k *knownCredentials) get(key credentialKey) (*knownCredential, bool) {
+func (k *knownCredentials) get(key credentialKey, now time.Time) (*knownCredential, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	c, ok := k.entries[key]
-	return c, ok && time.Since(c.checked) < freshWhileAway
+	return c, ok && now.Sub(c.checked) < freshWhileAway
 }
 
 // maxKnown bounds the memory of remembered credentials, a few hundred bytes each.
 const maxKnown = 10_000
 
-func (k *knownCredentials) put(key credentialKey, c *knownCredential) {
-	c.checked = time.Now()
+func (k *knownCredentials) put(key credentialKey, c *knownCredential, now time.Time) {
+	c.checked = now
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.entries == nil {
@@ -217,7 +286,7 @@ func (k *knownCredentials) put(key credentialKey, c *knownCredential) {
 	}
 	if len(k.entries) >= maxKnown {
 		for old, e := range k.entries {
-			if time.Since(e.checked) > freshFor {
+			if now.Sub(e.checked) > freshFor {
 				delete(k.entries, old)
 			}
 		}
@@ -270,13 +339,4 @@ func (s *Service) GUID(ctx context.Context, username string) (string, error) {
 		return "", err
 	}
 	return a.GUID, nil
-}
-
-// MintFor returns a token of a local account, for those who hold the signing keys anyway.
-func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Duration) (string, error) {
-	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
-	if err != nil {
-		return "", err
-	}
-	return s.Mint(ctx, a, lifetime)
 }

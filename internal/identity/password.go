@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 
@@ -32,14 +33,18 @@ type hasher chan struct{}
 
 func newHasher() hasher { return make(hasher, 2) }
 
-func (h hasher) run(ctx context.Context, f func()) error {
+// hashPatience is how long a password waits for its turn before its sender is asked to come back.
+const hashPatience = 5 * time.Second
+
+func (h hasher) turn(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, hashPatience)
+	defer cancel()
 	select {
 	case h <- struct{}{}:
 		defer func() { <-h }()
-		f()
-		return nil
+		return f()
 	case <-ctx.Done():
-		return ctx.Err()
+		return fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second).Because(ctx.Err())
 	}
 }
 
@@ -48,12 +53,13 @@ func (h hasher) hash(ctx context.Context, password string) (phc string, err erro
 	if password == "" || len(password) > MaxPassword {
 		return "", fault.New(fault.Invalid, "An account's password has 1 to %d bytes.", MaxPassword)
 	}
-	err = h.run(ctx, func() {
+	err = h.turn(ctx, func() error {
 		salt := make([]byte, argonSalt)
 		_, _ = rand.Read(salt) // never fails since Go 1.24
 		key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)
 		phc = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
 			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+		return nil
 	})
 	return phc, err
 }
@@ -62,17 +68,17 @@ func (h hasher) hash(ctx context.Context, password string) (phc string, err erro
 var nobody = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
 	base64.RawStdEncoding.EncodeToString(make([]byte, argonSalt)), base64.RawStdEncoding.EncodeToString(make([]byte, argonKey)))
 
-// verify reports whether the password has the hash. It always computes one argon2id.
-func (h hasher) verify(ctx context.Context, phc, password string) (ok bool, err error) {
+// matches reports whether the password has the hash. It always computes one argon2id, and belongs into a turn.
+func matches(phc, password string) (bool, error) {
 	if phc == "" {
 		phc = nobody
 	}
-	var version, memory, time, lanes int
+	var version, memory, passes, lanes int
 	parts := strings.Split(phc, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" {
 		return false, errors.New("a stored password hash is not argon2id")
 	}
-	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &time, &lanes); err != nil || version != argon2.Version {
+	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &lanes); err != nil || version != argon2.Version {
 		return false, errors.New("the parameters of a stored password hash cannot be read")
 	}
 	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])
@@ -80,9 +86,6 @@ func (h hasher) verify(ctx context.Context, phc, password string) (ok bool, err 
 	if err := errors.Join(err1, err2); err != nil {
 		return false, errors.New("a stored password hash cannot be decoded")
 	}
-	err = h.run(ctx, func() {
-		got := argon2.IDKey([]byte(password), salt, uint32(time), uint32(memory), uint8(lanes), uint32(len(want)))
-		ok = subtle.ConstantTimeCompare(got, want) == 1 && phc != nobody
-	})
-	return ok, err
+	got := argon2.IDKey([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(want)))
+	return subtle.ConstantTimeCompare(got, want) == 1 && phc != nobody, nil
 }

@@ -84,6 +84,8 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 	if !f.account.switched || f.home != f.dir {
 		return nil
 	}
+	// What ctx cuts short would look like what is not allowed.
+	ctx = context.WithoutCancel(ctx)
 	postgres := filepath.Join(bin.dir, "postgres")
 	if err := f.account.command(ctx, postgres, "--version").Run(); err != nil {
 		return fmt.Errorf("PostgreSQL does not run as root, and the OS user %s cannot run %s: %w", f.account.name, postgres, err)

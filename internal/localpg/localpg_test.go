@@ -321,6 +321,25 @@ func TestFolderOutOfReach(t *testing.T) {
 	}
 }
 
+func TestCanceledStartDecidesNothing(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	s, err := Start(now, Options{Dir: dir})
+	if err == nil {
+		stop(t, s)
+		t.Fatal("Start took no notice of its context")
+	}
+	if strings.Contains(err.Error(), "root") {
+		t.Errorf("a canceled start blames the rights of an OS user: %v", err)
+	}
+	if link, err := os.Readlink(filepath.Join(dir, "pg.elsewhere")); err == nil {
+		os.RemoveAll(link)
+		t.Errorf("a canceled start has put the data of a folder that can be reached into %s", link)
+	}
+}
+
 func TestInterruptedInitdb(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)

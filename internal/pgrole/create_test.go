@@ -1,6 +1,7 @@
 package pgrole_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -342,6 +343,42 @@ func TestConcurrentSetPassword(t *testing.T) {
 	}
 	mayLogin(t, c, name, fmt.Sprintf("password of %d", last))
 	mustDelete(t, replicas[0], name)
+}
+
+// SQL from elsewhere takes no lock of ours, and PostgreSQL then says "tuple concurrently updated".
+func TestSetPasswordAgainstSQL(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "against_sql")
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int)
+	go func() {
+		n := 0
+		for ; ctx.Err() == nil; n++ {
+			conn.Exec(context.Background(), fmt.Sprintf(`ALTER ROLE against_sql CONNECTION LIMIT %d`, n+10))
+			conn.Exec(context.Background(), `SELECT pg_sleep(0.002)`)
+		}
+		ended <- n
+	}()
+	done := 0
+	for range 40 {
+		_, err := s.SetPassword(t.Context(), "against_sql", password2, nil, stamp())
+		if err == nil {
+			done++
+		} else {
+			unavailable(t, err)
+		}
+	}
+	if u, err := s.User(t.Context(), "against_sql"); err != nil || u.Provenance.Revision != done+1 || done == 0 {
+		t.Errorf("%d changes were done, but it is %+v, %v", done, u, err)
+	}
+	cancel()
+	if n := <-ended; n < 10 {
+		t.Errorf("the other session altered it %d times only", n)
+	}
+	mayLogin(t, c, "against_sql", password2)
 }
 
 // With If-Match only one of many that read the same revision wins.

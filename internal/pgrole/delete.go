@@ -192,6 +192,9 @@ func (d *deletion) finish(ctx context.Context) error {
 			}
 		}
 		err = d.drop(ctx)
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			return block(err, "Rolecall's administering role may not drop it")
+		}
 		if !sqlstate.Is(err, sqlstate.DependentObjects) {
 			return err
 		}
@@ -293,7 +296,7 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 			return err
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions and types", d.user.Name, d.reassignTo, valid(dp.name))
+			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions", d.user.Name, d.reassignTo, valid(dp.name))
 		}
 		if err != nil {
 			return nil, err
@@ -412,7 +415,7 @@ func (d *deletion) calledOff(b *blocked) error {
 		end = "It is " + d.user.Provenance.Was + ", as before; its sessions were ended."
 	}
 	if len(d.revoked) > 0 {
-		end += " Already done: " + some(d.revoked[:min(len(d.revoked), maxNamed)], len(d.revoked)) + "."
+		end += " Already done: " + some(d.revoked, len(d.revoked)) + "."
 	}
 	return d.inUse(b.reasons, end).Because(b.cause)
 }

@@ -46,6 +46,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 		"search_path":                         "pg_catalog",
 		"timezone":                            "UTC",
 		"standard_conforming_strings":         "on",
+		"jit":                                 "off",
 		"lock_timeout":                        "4s",
 		"statement_timeout":                   "8s",
 		"idle_in_transaction_session_timeout": "20s",
@@ -83,8 +84,12 @@ func asBoth(t *testing.T, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Serv
 	t.Parallel()
 	c := pgtest.Shared(t)
 	prefix := strings.ToLower(t.Name()) + "_"
-	t.Run("superuser", func(t *testing.T) { f(t, c, superuser(t, c), prefix+"s") })
+	t.Run("superuser", func(t *testing.T) {
+		t.Parallel()
+		f(t, c, superuser(t, c), prefix+"s")
+	})
 	t.Run("administrator", func(t *testing.T) {
+		t.Parallel()
 		s, _ := administrator(t, c)
 		f(t, c, s, prefix+"a")
 	})

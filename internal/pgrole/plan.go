@@ -41,7 +41,7 @@ type defaultGrant struct {
 	own                    bool     // owner is the role itself
 }
 
-// maxNamed is how many objects a message names for each database.
+// maxNamed is how many things of a kind a message names.
 const maxNamed = 10
 
 // planDelete looks at everything that depends on the role. reassign says that owned objects will go to another role.
@@ -203,7 +203,7 @@ func (p *plan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User, dp *data
 		return nil
 	})
 	if len(given) > 0 {
-		p.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given[:min(len(given), maxNamed)], len(given)))
+		p.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given, len(given)))
 	}
 	return err
 }
@@ -219,8 +219,9 @@ func objects(n int) string {
 // valid makes a name fit for a message: one from a database in another encoding may not be UTF-8.
 func valid(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
-// some lists names, of which there are count.
+// some lists the first names of a list, of which there are count.
 func some(names []string, count int) string {
+	names = names[:min(len(names), maxNamed)]
 	list := valid(strings.Join(names, ", "))
 	if count > len(names) {
 		list += fmt.Sprintf(" and %d more", count-len(names))

@@ -135,8 +135,7 @@ const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcre
 
 // protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
 // because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first, by index: an EXISTS
-// would be planned as a scan of all memberships. PostgreSQL's own roles
-// are nobody to give objects to.
+// would be planned as a scan of all memberships. PostgreSQL's own roles are nobody to give objects to.
 const protectedBy = `CASE
     WHEN starts_with(r.rolname::text, 'pg_') OR r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
     WHEN (SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1) THEN (
@@ -152,13 +151,15 @@ const selectRoles = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.de
     concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
               r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)
   FROM pg_roles r
-  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass`
+  LEFT JOIN LATERAL (
+    SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1) d ON true`
 
 const selectRole = selectRoles + `
   WHERE r.rolname = $3`
 
 // selectUsers orders by the catalog's own column: by the text of the same name it would sort all roles before the first
-// is returned, instead of walking the index.
+// is returned, instead of walking the index. For the same reason the comment is looked up for each role (LATERAL, LIMIT):
+// left to itself the planner compares each role with all comments.
 const selectUsers = selectRoles + `
   WHERE (r.rolcanlogin OR d.description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')
     AND ($3 OR (` + protectedBy + `) IS NULL)

@@ -89,7 +89,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	t.Cleanup(s.DB.Close)
 	s.Accounts = &account.Store{DB: s.DB}
 	s.Audit = &audit.Log{DB: s.DB}
-	s.Identity, err = identity.New(ctx, s.DB, PublicURL+"/uaa/oauth/token", logger)
+	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", Log: logger})
 	must(t, err)
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
@@ -122,7 +122,7 @@ func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster,
 func (s *Service) Access(t testing.TB, clusterID string, manage, view []string) {
 	t.Helper()
 	ctx := context.Background()
-	_, err := s.DB.Pool.Exec(ctx, `UPDATE clusters SET manage = $2, view = $3, updated_at = clock_timestamp() WHERE id = $1`, clusterID, manage, view)
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE clusters SET manage = coalesce($2::text[], '{}'), view = coalesce($3::text[], '{}'), updated_at = clock_timestamp() WHERE id = $1`, clusterID, manage, view)
 	must(t, err)
 	must(t, s.Clusters.Reload(ctx))
 }

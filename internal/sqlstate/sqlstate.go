@@ -63,7 +63,7 @@ func Is(err error, codes ...string) bool {
 // Retry reports that a transaction was rolled back for a reason that passes: a deadlock, a serialization failure, or
 // XX000, which is what PostgreSQL says for "tuple concurrently updated".
 func Retry(err error) bool {
-	return Is(err, InternalError, SerializationFailure, DeadlockDetected)
+	return Is(err, InternalError, SerializationFailure, DeadlockDetected) && !Lost(err)
 }
 
 // Away reports that the server could not be reached, went away, refused for want of resources or did not answer in
@@ -80,7 +80,9 @@ func Away(err error) bool {
 		case "08", "53", "57", "58":
 			return true
 		}
-		return code == LockNotAvailable || code == ReadOnly
+		if code == LockNotAvailable || code == ReadOnly {
+			return true
+		}
 	}
 	return Lost(err)
 }

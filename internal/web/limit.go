@@ -41,6 +41,19 @@ func (l *Limiter) Take(key string) error {
 	return fault.New(fault.TooMany, "Too many requests: the limit is %g a second. Try again in %s s.", l.PerSecond, seconds(delay)).After(delay)
 }
 
+// Standing says how many requests the key's bucket holds when full, how many are left, and when it is full again. Without
+// a limit ok is false.
+func (l *Limiter) Standing(key string) (limit, remaining int, full time.Time, ok bool) {
+	if l.PerSecond <= 0 {
+		return 0, 0, time.Time{}, false
+	}
+	now := time.Now()
+	b := l.bucket(key, now)
+	left := max(0, b.TokensAt(now))
+	missing := float64(b.Burst()) - left
+	return b.Burst(), int(left), now.Add(time.Duration(missing / l.PerSecond * float64(time.Second))), true
+}
+
 // bucket finds the key's bucket. A bucket that has not been used for a minute is full again and is forgotten, so that
 // addresses which come once do not stay in memory.
 func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {

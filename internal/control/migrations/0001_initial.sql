@@ -47,6 +47,7 @@ CREATE TABLE jobs (
   operation  text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX jobs_created ON jobs (created_at);
 
 -- Refresh tokens, by their SHA-256. Those of one sign-in are a family, which ends as a whole when a token that was
 -- replaced is used again.

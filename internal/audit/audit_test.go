@@ -1,0 +1,160 @@
+package audit_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func newLog(t testing.TB) *audit.Log {
+	t.Helper()
+	pg := pgtest.Shared(t)
+	name := "audit_" + strings.ToLower(t.Name())
+	pg.Exec(t, `CREATE DATABASE `+name)
+	keys, err := control.ParseKeyring(control.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := control.Open(t.Context(), pg.URL(name), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return &audit.Log{DB: db}
+}
+
+// rows is the log in short.
+func rows(t testing.TB, l *audit.Log) string {
+	t.Helper()
+	var text string
+	err := l.DB.Pool.QueryRow(t.Context(), `
+		SELECT coalesce(string_agg(concat_ws(' ', phase, action, outcome, account_guid, cluster_id, target, detail), E'\n' ORDER BY id), '') FROM audit`).Scan(&text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLog(t *testing.T) {
+	l := newLog(t)
+	ctx := t.Context()
+	cluster := uuid.New()
+	e := audit.Entry{Action: audit.CreateUser, AccountGUID: "g", AccountName: "n", Cluster: cluster, Target: "ü'\"", RequestID: "r", Address: "::1", Detail: map[string]any{"a": "b"}}
+	a, err := l.Begin(ctx, e, time.Minute)
+	must(t, err)
+	if a.ID.Version() != 7 {
+		t.Errorf("the attempt has the id %s", a.ID)
+	}
+	must(t, l.End(ctx, a, audit.Done, nil))
+	must(t, l.End(ctx, a, audit.NotDone, map[string]any{"reason": "late"})) // a second outcome is ignored
+	must(t, l.Refused(ctx, audit.Entry{Action: audit.DeleteUser, AccountGUID: "g2", Target: "x"}))
+	no := errors.New("no")
+	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
+		must(t, audit.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "rolled back"}))
+		return no
+	})
+	if !errors.Is(err, no) {
+		t.Errorf("got %v", err)
+	}
+	must(t, l.DB.Tx(ctx, func(tx pgx.Tx) error {
+		return audit.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "kept"})
+	}))
+	want := strings.ReplaceAll(`attempt user.create g CLUSTER ü'" {"a": "b"}
+outcome user.create done g CLUSTER ü'" {}
+outcome user.delete denied g2 x {}
+outcome account.create done  kept {}`, "CLUSTER", cluster.String())
+	if got := rows(t, l); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestRowsAreOnlyAdded(t *testing.T) {
+	l := newLog(t)
+	_, err := l.Begin(t.Context(), audit.Entry{Action: audit.CreateUser, Target: "x"}, time.Minute)
+	must(t, err)
+	before := rows(t, l)
+	for _, sql := range []string{`UPDATE audit SET target = 'y'`, `UPDATE audit SET target = 'y' WHERE false`, `DELETE FROM audit`, `TRUNCATE audit`} {
+		if _, err := l.DB.Pool.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "rows of audit are only ever added") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
+	for _, sql := range []string{
+		`INSERT INTO audit (attempt, phase, action, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', '', '')`,
+		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'attempt', 'x', 'done', '', '')`,
+		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', 'perhaps', '', '')`,
+		`INSERT INTO audit (attempt, phase, action, account_guid, account_name) SELECT attempt, 'attempt', 'x', '', '' FROM audit`,
+	} {
+		if _, err := l.DB.Pool.Exec(t.Context(), sql); err == nil {
+			t.Errorf("%s: taken", sql)
+		}
+	}
+	if got := rows(t, l); got != before {
+		t.Errorf("got\n%s\nwant\n%s", got, before)
+	}
+}
+
+func TestBeginFails(t *testing.T) {
+	l := newLog(t)
+	_, err := l.DB.Pool.Exec(t.Context(), `DROP TABLE audit`)
+	must(t, err)
+	_, err = l.Begin(t.Context(), audit.Entry{}, time.Minute)
+	if f := fault.Of(err); f.Kind != fault.Unavailable || f.RetryAfter == 0 || strings.Contains(f.Message, "relation") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLater(t *testing.T) {
+	l := newLog(t)
+	cluster, elsewhere := uuid.New(), uuid.New()
+	begin := func(cluster uuid.UUID, target string) *audit.Attempt {
+		a, err := l.Begin(t.Context(), audit.Entry{Action: audit.CreateUser, Cluster: cluster, Target: target}, time.Minute)
+		must(t, err)
+		return a
+	}
+	first := begin(cluster, "x")
+	begin(elsewhere, "x")
+	begin(cluster, "y")
+	must(t, l.Refused(t.Context(), audit.Entry{Action: audit.CreateUser, Cluster: cluster, Target: "x"}))
+	must(t, l.End(t.Context(), first, audit.Done, nil))
+	if later, err := l.Later(t.Context(), first); err != nil || later {
+		t.Errorf("got %t, %v, want none later", later, err)
+	}
+	last := begin(cluster, "x")
+	if later, err := l.Later(t.Context(), first); err != nil || !later {
+		t.Errorf("got %t, %v, want one later", later, err)
+	}
+	if later, err := l.Later(t.Context(), last); err != nil || later {
+		t.Errorf("got %t, %v, want none later than the last", later, err)
+	}
+}
+
+func TestFailedSignIns(t *testing.T) {
+	l := newLog(t)
+	for range 3 {
+		must(t, l.FailedSignIn(t.Context(), "g", "::1"))
+	}
+	must(t, l.FailedSignIn(t.Context(), "unknown", "::1"))
+	var total, most int
+	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT sum(count), count(DISTINCT account) FROM failed_sign_ins`).Scan(&total, &most))
+	if total != 4 || most != 2 {
+		t.Errorf("%d failures of %d accounts are counted, want 4 of 2", total, most)
+	}
+}

@@ -1,0 +1,264 @@
+package cfapi
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/label"
+	"rolecall/internal/web"
+)
+
+// maxBody leaves room for as many and as long annotations as a user may have, in UTF-8, and for escapes in many of them.
+const maxBody = 8 << 20
+
+// readBody reads the body as an object. No body is an empty one; any other value is, as in the reference, an object with
+// the one field _json, which is unknown.
+func readBody(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
+	buffered := bufio.NewReader(r.Body)
+	if _, err := buffered.Peek(1); err == io.EOF {
+		return &web.Object{}, nil
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{buffered, r.Body}
+	v, err := web.Body(w, r, maxBody)
+	if err != nil {
+		return nil, err
+	}
+	if o, ok := v.(*web.Object); ok {
+		return o, nil
+	}
+	return &web.Object{Keys: []string{"_json"}, Values: map[string]any{"_json": v}}, nil
+}
+
+// problems are what is wrong with a request. The caller gets all of them, as one.
+type problems []string
+
+func (ps *problems) add(format string, args ...any) { *ps = append(*ps, fmt.Sprintf(format, args...)) }
+
+// check adds an Invalid fault's message behind a prefix.
+func (ps *problems) check(prefix string, err error) {
+	if err != nil {
+		ps.add("%s%s", prefix, fault.Of(err).Message)
+	}
+}
+
+func (ps problems) fault() error {
+	if ps == nil {
+		return nil
+	}
+	return fault.New(fault.Invalid, "%s", strings.Join(ps, ", "))
+}
+
+// unknown names the fields that are not taken.
+func (ps *problems) unknown(fields []string) {
+	if len(fields) > 0 {
+		ps.add("Unknown field(s): '%s'", strings.Join(fields, "', '"))
+	}
+}
+
+const (
+	maxGUID = 200
+	maxName = 255
+)
+
+// decodeNew reads who is to be created. null is as good as nothing.
+func decodeNew(body *web.Object) (n account.NewPlatformUser, err error) {
+	var ps problems
+	var unknown []string
+	n.Labels, n.Annotations = ps.metadata(body)
+	given := map[string]bool{}
+	for _, key := range body.Keys {
+		switch key {
+		case "metadata":
+		case "guid", "username", "origin":
+			given[key] = body.Values[key] != nil
+		default:
+			unknown = append(unknown, key)
+		}
+	}
+	if given["guid"] {
+		var ok bool
+		if n.GUID, ok = body.Values["guid"].(string); !ok {
+			ps.add("Guid must be a string")
+		}
+		ps.length("Guid", n.GUID, maxGUID)
+		if given["username"] {
+			ps.add("Username cannot be provided with 'guid'")
+		}
+		if given["origin"] {
+			ps.add("Origin cannot be provided with 'guid'")
+		}
+	} else {
+		if given["username"] {
+			n.Username = ps.text("Username", body.Values["username"])
+		}
+		if given["origin"] {
+			n.Origin = ps.text("Origin", body.Values["origin"])
+		}
+		switch {
+		case !given["username"] && !given["origin"]:
+			ps.add("Guid or 'username' and 'origin' must be provided")
+		case !given["username"]:
+			ps.add("Origin can only be provided together with 'username'")
+		case !given["origin"]:
+			ps.add("Username can only be provided together with 'origin'")
+		case n.Origin == account.LocalOrigin:
+			ps.add("Origin cannot be 'uaa' when creating a user by username")
+		}
+	}
+	ps.unknown(unknown)
+	return n, ps.fault()
+}
+
+// decodeChange reads a change of a user. The fields that say how the user is are taken when they are right, so that what
+// was read can be sent back; links are ignored.
+func decodeChange(body *web.Object, current *account.PlatformUser) (c account.PlatformChange, err error) {
+	var ps problems
+	var unknown []string
+	c.Labels, c.Annotations = ps.metadata(body)
+	for _, key := range body.Keys {
+		v := body.Values[key]
+		switch key {
+		case "metadata", "links":
+		case "username":
+			c.Username = ps.name("Username", v, current.Username)
+		case "origin":
+			c.Origin = ps.name("Origin", v, current.Origin)
+		case "presentation_name":
+			name := ""
+			if v != nil {
+				name = ps.text("Presentation name", v)
+			}
+			c.PresentationName = &name
+		default:
+			if !(key == "guid" && v == current.GUID ||
+				key == "created_at" && isStamp(v, current.CreatedAt) ||
+				key == "updated_at" && isStamp(v, current.UpdatedAt)) {
+				unknown = append(unknown, key)
+			}
+		}
+	}
+	ps.unknown(unknown)
+	return c, ps.fault()
+}
+
+// isStamp reports whether v is the time as it is sent, in any zone.
+func isStamp(v any, sent time.Time) bool {
+	s, _ := v.(string)
+	t, err := time.Parse(time.RFC3339, s)
+	return err == nil && t.Equal(sent.Truncate(time.Second))
+}
+
+// name reads a username or origin. null is taken from a user that has none.
+func (ps *problems) name(title string, v any, current string) *string {
+	if v == nil && current == "" {
+		return nil
+	}
+	name := ps.text(title, v)
+	return &name
+}
+
+// text reads a string of 1 to maxName characters.
+func (ps *problems) text(title string, v any) string {
+	s, ok := v.(string)
+	if !ok {
+		ps.add("%s must be a string", title)
+		return ""
+	}
+	ps.length(title, s, maxName)
+	return s
+}
+
+func (ps *problems) length(title, s string, most int) {
+	if n := utf8.RuneCountInString(s); n < 1 || n > most {
+		ps.add("%s must be between 1 and %d characters", title, most)
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		ps.add("%s cannot contain control characters", title)
+	}
+}
+
+// metadata reads the labels and annotations of a body. Values are pointers: nil for null.
+func (ps *problems) metadata(body *web.Object) (labels, annotations map[string]*string) {
+	v, given := body.Get("metadata")
+	if !given {
+		return nil, nil
+	}
+	o, ok := v.(*web.Object)
+	if !ok {
+		ps.add("Metadata must be an object")
+		return nil, nil
+	}
+	var unexpected []string
+	for _, key := range o.Keys {
+		if key != "labels" && key != "annotations" {
+			unexpected = append(unexpected, "'"+key+"'")
+		}
+	}
+	if unexpected != nil {
+		ps.add("Metadata has unexpected field(s): %s", strings.Join(unexpected, " "))
+	}
+	return ps.entries(o, "label", label.CheckValue), ps.entries(o, "annotation", label.CheckAnnotation)
+}
+
+// entries reads one section of the metadata. A section that is null is as good as none: one client always sends both.
+func (ps *problems) entries(metadata *web.Object, kind string, checkValue func(string) error) map[string]*string {
+	v := metadata.Values[kind+"s"]
+	if v == nil {
+		return nil
+	}
+	o, ok := v.(*web.Object)
+	if !ok {
+		ps.add("Metadata '%ss' is not an object", kind)
+		return nil
+	}
+	entries := make(map[string]*string, len(o.Keys))
+	for _, key := range o.Keys {
+		v := o.Values[key]
+		// An annotation whose key breaks the rules, from before there were any, can still be removed.
+		if kind == "label" || v != nil {
+			ps.check("Metadata "+kind+" key error: ", label.CheckKey(key))
+		}
+		switch v := v.(type) {
+		case nil:
+			entries[key] = nil
+		case string:
+			ps.check("Metadata "+kind+" value error: ", checkValue(v))
+			entries[key] = &v
+		default:
+			ps.add("Metadata %s value error: the value of '%s' must be a string or null, not %s", kind, key, web.TypeName(v))
+		}
+	}
+	return entries
+}
+
+// ifMatch reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is not quoted, or weak,
+// matches nothing, because the comparison is a strong one.
+func ifMatch(r *http.Request) account.Match {
+	var m account.Match
+	for _, field := range r.Header.Values("If-Match") {
+		for tag := range strings.SplitSeq(field, ",") {
+			tag = strings.TrimSpace(tag)
+			opaque, opened := strings.CutPrefix(tag, `"`)
+			opaque, closed := strings.CutSuffix(opaque, `"`)
+			switch {
+			case opened && closed && opaque != "*":
+				tag = opaque
+			case tag != "*":
+				tag = "" // given, and no user's
+			}
+			m = append(m, tag)
+		}
+	}
+	return m
+}

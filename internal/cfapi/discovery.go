@@ -1,0 +1,147 @@
+package cfapi
+
+import (
+	"math"
+	"net/http"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/web"
+)
+
+// apiVersion is the version of the Cloud Foundry API whose users this API has. Clients warn below one that they want, and
+// take what they may use by it.
+const apiVersion = "3.195.0"
+
+type link struct {
+	Href string `json:"href"`
+}
+
+type versionedLink struct {
+	Href string      `json:"href"`
+	Meta versionMeta `json:"meta"`
+}
+
+type versionMeta struct {
+	Version string `json:"version"`
+}
+
+type rootResponse struct {
+	Links rootLinks `json:"links"`
+}
+
+// rootLinks has all that clients look for. What there is not is null.
+type rootLinks struct {
+	Self              link          `json:"self"`
+	CloudControllerV3 versionedLink `json:"cloud_controller_v3"`
+	Login             link          `json:"login"`
+	UAA               link          `json:"uaa"`
+	NetworkPolicyV0   *link         `json:"network_policy_v0"`
+	NetworkPolicyV1   *link         `json:"network_policy_v1"`
+	Credhub           *link         `json:"credhub"`
+	Routing           *link         `json:"routing"`
+	Logging           *link         `json:"logging"`
+	LogCache          *link         `json:"log_cache"`
+	LogStream         *link         `json:"log_stream"`
+	AppSSH            *link         `json:"app_ssh"`
+}
+
+func (a *API) root(w http.ResponseWriter, _ *http.Request) error {
+	uaa := link{a.PublicURL + "/uaa"}
+	web.JSON(w, http.StatusOK, jsonType, rootResponse{rootLinks{
+		Self:              link{a.PublicURL},
+		CloudControllerV3: versionedLink{a.PublicURL + Prefix, versionMeta{apiVersion}},
+		Login:             uaa,
+		UAA:               uaa,
+	}})
+	return nil
+}
+
+type indexResponse struct {
+	Links indexLinks `json:"links"`
+}
+
+type indexLinks struct {
+	Self          link `json:"self"`
+	Organizations link `json:"organizations"`
+	Spaces        link `json:"spaces"`
+	Users         link `json:"users"`
+}
+
+func (a *API) index(w http.ResponseWriter, _ *http.Request) error {
+	base := a.PublicURL + Prefix
+	web.JSON(w, http.StatusOK, jsonType, indexResponse{indexLinks{
+		Self:          link{base},
+		Organizations: link{base + "/organizations"},
+		Spaces:        link{base + "/spaces"},
+		Users:         link{base + "/users"},
+	}})
+	return nil
+}
+
+type infoResponse struct {
+	Build         string     `json:"build"`
+	CLIVersion    cliVersion `json:"cli_version"`
+	Custom        struct{}   `json:"custom"`
+	Description   string     `json:"description"`
+	Name          string     `json:"name"`
+	Version       int        `json:"version"`
+	OSBAPIVersion string     `json:"osbapi_version"`
+	RateLimits    rateLimits `json:"rate_limits"`
+	Links         infoLinks  `json:"links"`
+}
+
+type cliVersion struct {
+	Minimum     string `json:"minimum"`
+	Recommended string `json:"recommended"`
+}
+
+// rateLimits are always numbers: one client fails on anything else.
+type rateLimits struct {
+	Enabled                bool `json:"enabled"`
+	GeneralLimit           int  `json:"general_limit"`
+	ResetIntervalInMinutes int  `json:"reset_interval_in_minutes"`
+}
+
+type infoLinks struct {
+	Self    link `json:"self"`
+	Support link `json:"support"`
+}
+
+func (a *API) info(w http.ResponseWriter, _ *http.Request) error {
+	perSecond := a.PerPrincipal.PerSecond
+	web.JSON(w, http.StatusOK, jsonType, infoResponse{
+		Description: "PostgreSQL users as a service",
+		Name:        "Rolecall",
+		RateLimits:  rateLimits{perSecond > 0, int(math.Max(0, perSecond*60)), 1},
+		Links:       infoLinks{link{a.PublicURL + Prefix + "/info"}, link{a.PublicURL + "/docs"}},
+	})
+	return nil
+}
+
+// noResources is the list of organizations or spaces, which clients read when they sign in. There are none, whatever is
+// asked for.
+func (a *API) noResources(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	var problems problems
+	page, perPage := q.page(&problems)
+	if err := problems.fault(); err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, jsonType, emptyList{a.pagination(r.URL.Path, nil, page, perPage, 0), []struct{}{}})
+	return nil
+}
+
+type emptyList struct {
+	Pagination pagination `json:"pagination"`
+	Resources  []struct{} `json:"resources"`
+}
+
+func missing(detail string) handler {
+	return func(http.ResponseWriter, *http.Request, *account.Principal) error {
+		return fault.New(fault.NotFound, "%s", detail)
+	}
+}

@@ -1,0 +1,102 @@
+package cfapi
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/web"
+)
+
+// answer is how this dialect says a kind of failure. Where detail is empty, it is the failure's own message.
+type answer struct {
+	status int
+	code   int
+	title  string
+	detail string
+}
+
+// answers is the whole table. The reference has no 409, 412, 413 and 415: they take the code of a request that cannot be
+// processed, under titles of our own.
+var answers = map[fault.Kind]answer{
+	fault.Internal:        {http.StatusInternalServerError, 10001, "UnknownError", "An unknown error occurred."},
+	fault.Malformed:       {http.StatusBadRequest, 1001, "CF-MessageParseError", "Request invalid due to parse error: invalid request body"},
+	fault.TooLarge:        {http.StatusRequestEntityTooLarge, 10008, "CF-RequestEntityTooLarge", ""},
+	fault.MediaType:       {http.StatusUnsupportedMediaType, 10008, "CF-UnsupportedMediaType", ""},
+	fault.UnknownRoute:    {http.StatusNotFound, 10000, "CF-NotFound", "Unknown request"},
+	fault.UnknownMethod:   {http.StatusNotFound, 10000, "CF-NotFound", "Unknown request"},
+	fault.Unauthenticated: {http.StatusUnauthorized, 1000, "CF-InvalidAuthToken", "Invalid Auth Token"},
+	fault.Forbidden:       {http.StatusForbidden, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action"},
+	fault.NotFound:        {http.StatusNotFound, 10010, "CF-ResourceNotFound", ""},
+	fault.Invalid:         {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
+	fault.Exists:          {http.StatusConflict, 10008, "CF-Conflict", ""},
+	fault.InUse:           {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
+	fault.Stale:           {http.StatusPreconditionFailed, 10008, "CF-PreconditionFailed", ""},
+	fault.TooMany:         {http.StatusTooManyRequests, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded"},
+	fault.Unavailable:     {http.StatusServiceUnavailable, 10015, "CF-ServiceUnavailable", "Database connection failure"},
+}
+
+// What the table of kinds cannot tell apart.
+var (
+	errNoToken   = errors.New("no bearer token")
+	errAnonymous = errors.New("too many requests without a token")
+	errQuery     = errors.New("the query string cannot be decoded")
+)
+
+// exceptions go by the cause of a failure, and before its kind.
+var exceptions = []struct {
+	cause error
+	answer
+}{
+	{errNoToken, answer{http.StatusUnauthorized, 10002, "CF-NotAuthenticated", "Authentication error"}},
+	{errAnonymous, answer{http.StatusTooManyRequests, 10014, "CF-IPBasedRateLimitExceeded",
+		"Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in."}},
+	{errQuery, answer{http.StatusBadRequest, 10004, "CF-InvalidRequest", "The request is invalid"}},
+	{account.ErrTooManyLabels, answer{http.StatusUnprocessableEntity, 390020, "CF-LabelLimitExceeded", ""}},
+	{account.ErrTooManyAnnotations, answer{http.StatusUnprocessableEntity, 390023, "CF-AnnotationLimitExceeded", ""}},
+}
+
+func answerOf(f *fault.Error) answer {
+	a := answers[f.Kind]
+	for _, e := range exceptions {
+		if errors.Is(f, e.cause) {
+			a = e.answer
+			break
+		}
+	}
+	if a.detail == "" {
+		a.detail = f.Message
+	}
+	return a
+}
+
+type errorResponse struct {
+	Errors []errorEntry `json:"errors"`
+}
+
+type errorEntry struct {
+	Code   int    `json:"code"`
+	Title  string `json:"title"`
+	Detail string `json:"detail"`
+}
+
+// fail writes a failure in this dialect's envelope: of one error, because clients take more for another thing.
+func fail(w http.ResponseWriter, f *fault.Error) {
+	a := answerOf(f)
+	switch f.Kind {
+	case fault.Unauthenticated:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case fault.Malformed:
+		// Clients know the detail by heart; what is wrong with the body they show as a warning.
+		warn(w, f.Message)
+	}
+	web.RetryAfter(w, f)
+	web.JSON(w, a.status, jsonType, errorResponse{[]errorEntry{{a.code, a.title, a.detail}}})
+}
+
+// warn adds a warning, which the command line of the ecosystem prints. It is form-encoded, as there.
+func warn(w http.ResponseWriter, text string) {
+	w.Header().Add("X-Cf-Warnings", url.QueryEscape(text))
+}

@@ -1,0 +1,238 @@
+package control_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func open(t testing.TB, url string) (*control.DB, error) {
+	t.Helper()
+	keys, err := control.ParseKeyring(control.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := control.Open(t.Context(), url, keys)
+	if err == nil {
+		t.Cleanup(db.Close)
+	}
+	return db, err
+}
+
+func mustOpen(t testing.TB, url string) *control.DB {
+	t.Helper()
+	db, err := open(t, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// Replicas that start at once on an empty database take turns.
+func TestOpenAtOnce(t *testing.T) {
+	pg := pgtest.Shared(t)
+	pg.Exec(t, `CREATE DATABASE at_once`)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			db, err := open(t, pg.URL("at_once"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if db.Identity.Database != "at_once" || db.Identity.Role != pg.User || db.Identity.System == "" {
+				t.Errorf("the database is at %+v", db.Identity)
+			}
+		})
+	}
+	wg.Wait()
+	db := mustOpen(t, pg.URL("at_once"))
+	var versions []int
+	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(version ORDER BY version) FROM migrations`).Scan(&versions); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range versions {
+		if v != i+1 {
+			t.Errorf("the migrations are %v", versions)
+		}
+	}
+	// The previous release works on what the next one has made of the database.
+	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (999, 'of the next release')`); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, pg.URL("at_once"))
+}
+
+// Every role of the cluster may be in the hands of somebody else, so the control database is shut to them.
+func TestRightsAreClosed(t *testing.T) {
+	pg := pgtest.Shared(t)
+	const password = "a-good-password"
+	for _, role := range []string{"stranger", "keeper"} {
+		pg.Exec(t, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'`, role, password))
+	}
+	as := func(role, database string) (*pgx.Conn, error) {
+		u, err := url.Parse(pg.URL(database))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(role, password)
+		conn, err := pgx.Connect(t.Context(), u.String())
+		if err == nil {
+			t.Cleanup(func() { conn.Close(context.Background()) })
+		}
+		return conn, err
+	}
+	pg.Exec(t, `CREATE DATABASE closed`)
+	mustOpen(t, pg.URL("closed"))
+	if _, err := as("stranger", "closed"); err == nil || !strings.Contains(err.Error(), "permission denied for database") {
+		t.Errorf("a stranger connects: %v", err)
+	}
+
+	// In a database that belongs to somebody else, a schema of its own is what can be shut.
+	pg.Exec(t, `CREATE DATABASE lent`)
+	pg.Exec(t, `GRANT CREATE ON DATABASE lent TO keeper`)
+	u, err := url.Parse(pg.URL("lent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("keeper", password)
+	mustOpen(t, u.String())
+	conn, err := as("stranger", "lent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		`SELECT * FROM rolecall.accounts`, `SELECT * FROM rolecall.clusters`, `INSERT INTO rolecall.watermarks VALUES ('x', now())`,
+		`SELECT rolecall.refuse_change()`, `CREATE TABLE rolecall.mine()`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "permission denied for schema rolecall") {
+			t.Errorf("%s by a stranger: %v", sql, err)
+		}
+	}
+}
+
+func TestOpenFails(t *testing.T) {
+	const secret = "hunter2secret"
+	for _, bad := range []string{"postgres://role:" + secret + "@h:port/db", "postgres://role:" + secret + "@h/db?sslmode=nonsense", secret, "host=" + secret + " port=x"} {
+		if _, err := open(t, bad); err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	pg := pgtest.Shared(t)
+	_, err := open(t, pg.URL("not_there"))
+	if err == nil || control.Away(err) {
+		t.Errorf("a database that does not exist: %v, away %t", err, control.Away(err))
+	}
+	if _, err = open(t, "postgres://role:"+secret+"@127.0.0.1:1/db"); !control.Away(err) || strings.Contains(err.Error(), secret) {
+		t.Errorf("a server that does not run: %v, away %t", err, control.Away(err))
+	}
+}
+
+func TestTx(t *testing.T) {
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, `CREATE DATABASE tx`)
+	db := mustOpen(t, pg.URL("tx"))
+	insert := func(name string, then error) error {
+		return db.Tx(t.Context(), func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ($1, now())`, name); err != nil {
+				return err
+			}
+			return then
+		})
+	}
+	refusal := fault.New(fault.Stale, "no")
+	if err := insert("kept", nil); err != nil {
+		t.Error(err)
+	}
+	if err := insert("dropped", refusal); !fault.Is(err, fault.Stale) {
+		t.Errorf("got %v", err)
+	}
+	if err := insert("kept", nil); !fault.Is(err, fault.Internal) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	var names []string
+	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(name) FROM watermarks`).Scan(&names); err != nil || len(names) != 1 {
+		t.Errorf("there is %q; %v", names, err)
+	}
+	pg.Stop(t)
+	if err := insert("away", nil); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("a stopped server: %v", err)
+	}
+	pg.Start(t)
+	if err := insert("back", nil); err != nil {
+		t.Errorf("after its start: %v", err)
+	}
+}
+
+func keyring(t testing.TB, keys ...string) *control.Keyring {
+	t.Helper()
+	k, err := control.ParseKeyring(strings.Join(keys, "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestSeal(t *testing.T) {
+	old, next := control.NewMasterKey(), control.NewMasterKey()
+	k := keyring(t, old)
+	secret := []byte("a secret")
+	sealed := k.Seal("clusters/1/credential", secret)
+	if bytes.Contains(sealed, secret) || bytes.Equal(sealed, k.Seal("clusters/1/credential", secret)) {
+		t.Error("a seal shows what is in it")
+	}
+	opens := func(k *control.Keyring, place string, sealed []byte, want string) {
+		t.Helper()
+		got, err := k.Open(place, sealed)
+		if want == "" && (err != nil || !bytes.Equal(got, secret)) || want != "" && (err == nil || got != nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+	}
+	opens(k, "clusters/1/credential", sealed, "")
+	opens(keyring(t, "# the new one", next, "", old), "clusters/1/credential", sealed, "")
+	opens(k, "clusters/2/credential", sealed, "clusters/2/credential was altered, or moved")
+	opens(keyring(t, next), "clusters/1/credential", sealed, "is sealed with the master key ")
+	for i := range sealed {
+		altered := bytes.Clone(sealed)
+		altered[i] ^= 1
+		want := "altered"
+		switch {
+		case i == 0:
+			want = "not a sealed value"
+		case i <= 8:
+			want = "is sealed with the master key"
+		}
+		opens(k, "clusters/1/credential", altered, want)
+	}
+	for i := range sealed {
+		if got, err := k.Open("clusters/1/credential", sealed[:i]); err == nil {
+			t.Errorf("%d of %d bytes open as %q", i, len(sealed), got)
+		}
+	}
+	if got, err := k.Open("x", k.Seal("x", nil)); err != nil || len(got) != 0 {
+		t.Errorf("an empty secret: %q, %v", got, err)
+	}
+}
+
+func TestParseKeyring(t *testing.T) {
+	good := control.NewMasterKey()
+	for _, bad := range []string{"", "\n# nothing\n", "x", good[:20], good + "\n" + good[:43], base64.StdEncoding.EncodeToString(make([]byte, 33)), base64.RawURLEncoding.EncodeToString(make([]byte, 32))} {
+		if _, err := control.ParseKeyring(bad); err == nil || strings.Contains(err.Error(), good[:20]) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	keyring(t, "", "# comment", "  "+good+"\r")
+}

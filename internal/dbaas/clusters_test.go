@@ -1,0 +1,178 @@
+package dbaas_test
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/dbaas"
+	"rolecall/internal/servicetest"
+)
+
+type clusterResource struct {
+	Type, ID   string
+	Metadata   struct{ State, CreatedBy, CreatedDate, LastModifiedDate string }
+	Properties struct {
+		DisplayName, Location, PostgresVersion, DNSName string
+		Instances                                       int
+	}
+}
+
+type clusterList struct {
+	Type, ID      string
+	Items         []clusterResource
+	Offset, Limit int
+	Links         links
+}
+
+func TestClusters(t *testing.T) {
+	f := newFixture(t)
+	ids := map[string]string{}
+	for _, name := range []string{"Zeta B", "Zeta a", "zeta é", "Zeta%"} {
+		ids[name] = f.Register(t, name, f.PG, f.PG.User, f.PG.Password)
+	}
+	get := func(query string) (l clusterList, names []string) {
+		t.Helper()
+		f.want(t, 200, "GET", "/clusters"+query, "").into(t, &l)
+		for _, c := range l.Items {
+			names = append(names, c.Properties.DisplayName)
+		}
+		return l, names
+	}
+	for query, want := range map[string][]string{
+		"?filter.name=zETA":               {"Zeta B", "Zeta a", "Zeta%", "zeta é"},
+		"?filter.name=ta%20":              {"Zeta B", "Zeta a", "zeta é"},
+		"?filter.name=zeta%25":            {"Zeta%"},
+		"?filter.name=%C3%89":             {"zeta é"},
+		"?filter.name=zeta&limit=2":       {"Zeta B", "Zeta a"},
+		"?filter.name=zeta&offset=3":      {"zeta é"},
+		"?filter.name=zeta&offset=4":      nil,
+		"?filter.name=there+is+none&x=yz": nil,
+	} {
+		if _, names := get(query); !slices.Equal(names, want) {
+			t.Errorf("%s: got %q, want %q", query, names, want)
+		}
+	}
+	base := servicetest.PublicURL + dbaas.Prefix + "/clusters?filter.name=zeta&limit=2&offset="
+	if l, _ := get("?filter.name=zeta&limit=2&offset=1"); l.Links != (links{base + "0", base + "1", base + "3"}) || l.Type != "collection" || l.Limit != 2 || l.Offset != 1 {
+		t.Errorf("got %+v", l)
+	}
+	if _, all := get("?filter.name="); !slices.Contains(all, "main") || !slices.Contains(all, "zeta é") {
+		t.Errorf("an empty filter leaves %q", all)
+	}
+	for query, code := range map[string]string{
+		"limit=0": "paas-validation-1", "offset=-1": "paas-validation-1", "limit=x": "paas-parse-1", "filter.name=a&filter.name=b": "paas-parse-1",
+	} {
+		f.refuses(t, code, "GET", "/clusters?"+query, "")
+	}
+
+	var c clusterResource
+	f.want(t, 200, "GET", "/clusters/"+ids["Zeta a"], "").into(t, &c)
+	p := c.Properties
+	if c.Type != "cluster" || c.ID != ids["Zeta a"] || c.Metadata.State != "AVAILABLE" || p.DisplayName != "Zeta a" || p.Location != "de/fra" ||
+		p.PostgresVersion != strconv.Itoa(f.PG.Major) || p.Instances != 1 || p.DNSName != "127.0.0.1" ||
+		!strings.HasSuffix(c.Metadata.CreatedDate, "Z") || !strings.HasSuffix(c.Metadata.LastModifiedDate, "Z") {
+		t.Errorf("got %+v", c)
+	}
+	f.want(t, 200, "GET", "/clusters/"+strings.ToUpper(ids["Zeta a"]), "")
+}
+
+func TestVersions(t *testing.T) {
+	f := newFixture(t)
+	versions := func(path string) (names []string) {
+		var v struct{ Data []struct{ Name string } }
+		f.want(t, 200, "GET", path, "").into(t, &v)
+		for _, d := range v.Data {
+			names = append(names, d.Name)
+		}
+		return names
+	}
+	for _, path := range []string{"/versions", "/clusters/postgresversions"} {
+		if got := versions(path); !slices.Equal(got, []string{"14", "15", "16", "17", "18"}) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+	for _, path := range []string{"/versions", "/postgresversions"} {
+		if got := versions("/clusters/" + f.ClusterID + path); !slices.Equal(got, []string{strconv.Itoa(f.PG.Major)}) {
+			t.Errorf("of the cluster, %s: %q", path, got)
+		}
+	}
+	type version struct{ Name, SwaggerURL string }
+	var one version
+	var all []version
+	f.want(t, 200, "GET", "/infos/version", "").into(t, &one)
+	f.want(t, 200, "GET", "/infos/versions", "").into(t, &all)
+	if one.SwaggerURL != servicetest.PublicURL+"/openapi/dbaas.yaml" || !slices.Equal(all, []version{one}) {
+		t.Errorf("got %+v and %+v", one, all)
+	}
+}
+
+// What clients of this API know and Rolecall does not offer is said so, in the envelope.
+func TestNotOffered(t *testing.T) {
+	f := newFixture(t)
+	cluster := "/clusters/" + f.ClusterID
+	for request, code := range map[string]string{
+		"POST /clusters":                           "paas-method-1",
+		"PATCH " + cluster:                         "paas-method-1",
+		"DELETE " + cluster:                        "paas-method-1",
+		"POST " + cluster + "/restore":             "paas-notfound-1",
+		"GET " + cluster + "/backups":              "paas-notfound-1",
+		"GET /clusters/backups":                    "paas-notfound-1",
+		"GET /clusters/backups/b1":                 "paas-notfound-1",
+		"GET " + cluster + "/logs":                 "paas-notfound-1",
+		"PATCH " + cluster + "/databases/postgres": "paas-method-1",
+		"PUT " + cluster + "/users/postgres":       "paas-method-1",
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		f.refuses(t, code, method, path, `{"properties":{}}`)
+	}
+	f.want(t, 200, "GET", cluster, "")
+}
+
+// A cluster whose host swallows everything holds up the list of all clusters for the time of one look, not longer.
+func TestDeadCluster(t *testing.T) {
+	t.Parallel()
+	f := fixtureOn(t, ownService(t), 10_000)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, name := range []string{"dead 1", "dead 2"} {
+		err := f.Clusters.Put(t.Context(), &cluster.Cluster{
+			ID:          uuid.New(),
+			DisplayName: name,
+			Connection:  cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x", TLS: cluster.TLS{Mode: "disable"}},
+		}, audit.Entry{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	start := time.Now()
+	states := func() (states []string) {
+		var l clusterList
+		f.want(t, 200, "GET", "/clusters", "").into(t, &l)
+		for _, c := range l.Items {
+			states = append(states, c.Properties.DisplayName+" "+c.Metadata.State)
+		}
+		return states
+	}
+	want := []string{"dead 1 UNKNOWN", "dead 2 UNKNOWN", "main AVAILABLE"}
+	if got := states(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if took := time.Since(start); took > 4500*time.Millisecond {
+		t.Errorf("the list took %s", took)
+	}
+	start = time.Now()
+	if got := states(); !slices.Equal(got, want) || time.Since(start) > time.Second {
+		t.Errorf("the second list took %s: %q", time.Since(start), got)
+	}
+}

@@ -1,0 +1,248 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+)
+
+// PublicClient is the client that needs no secret: the command line and the libraries that people use.
+const PublicClient = "cf"
+
+// The grants that are offered (RFC 6749, 4.3, 4.4 and 6).
+const (
+	GrantPassword    = "password"
+	GrantCredentials = "client_credentials"
+	GrantRefresh     = "refresh_token"
+)
+
+// The life of refresh tokens.
+const (
+	refreshLifetime = 30 * 24 * time.Hour // from the sign-in, not from the last refresh
+	reuseGrace      = time.Minute         // in which a replaced token still works: its answer may have been lost
+)
+
+// Client is who asks for tokens: the public client, or a program that has shown its secret.
+type Client struct {
+	id      string
+	program *account.Account // nil: the public client
+}
+
+// Client proves a client. The secret is given in each way in which it may have been meant.
+func (s *Service) Client(ctx context.Context, id, address string, secrets ...string) (*Client, error) {
+	if id == PublicClient && !slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" }) {
+		return &Client{id: id}, nil
+	}
+	a, err := s.VerifySecret(ctx, id, address, secrets...)
+	return &Client{id, a}, err
+}
+
+func (c *Client) may(grant string) error {
+	allowed := []string{GrantPassword, GrantRefresh}
+	if c.program != nil {
+		allowed = c.program.GrantTypes
+	}
+	if slices.Contains(allowed, grant) {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "The client %q may not use the grant %s.", c.id, grant)
+}
+
+// Tokens is what a grant gives.
+type Tokens struct {
+	Access   string
+	ID       string // of the access token
+	Lifetime time.Duration
+	Scopes   []string
+	Refresh  string // "": none
+}
+
+// GrantWithPassword signs a person in through a client. No scopes asked for: all that there are.
+func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, password string, scopes []string, address string) (*Tokens, error) {
+	if err := c.may(GrantPassword); err != nil {
+		return nil, err
+	}
+	a, err := s.VerifyPassword(ctx, username, password, address)
+	if err != nil {
+		return nil, err
+	}
+	has := a.Scopes
+	if c.program != nil {
+		has = common(has, c.program.UserScopes)
+	}
+	granted, err := narrow(has, scopes)
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.userTokens(ctx, a, c, GrantPassword, granted)
+	if err != nil || c.may(GrantRefresh) != nil {
+		return t, err
+	}
+	now := s.now()
+	t.Refresh = newRefreshToken()
+	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(t.Refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now, now.Add(refreshLifetime))
+	return t, control.Fault(err)
+}
+
+// GrantToProgram gives a program a token of its own. There is no refresh token with it (RFC 6749, 4.4.3).
+func (s *Service) GrantToProgram(ctx context.Context, c *Client, scopes []string) (*Tokens, error) {
+	if err := c.may(GrantCredentials); err != nil {
+		return nil, err
+	}
+	granted, err := narrow(c.program.Scopes, scopes)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tokens{Scopes: granted, Lifetime: programTokenLifetime}
+	t.Access, t.ID, err = s.mint(ctx, c.program, c.id, GrantCredentials, granted, t.Lifetime)
+	return t, err
+}
+
+func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (t *Tokens, err error) {
+	t = &Tokens{Scopes: scopes, Lifetime: userTokenLifetime}
+	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, t.Lifetime)
+	return t, err
+}
+
+// narrow returns those of the scopes that were asked for (RFC 6749, 3.3). Asking for none is asking for all.
+func narrow(has, asked []string) ([]string, error) {
+	if len(asked) == 0 {
+		return has, nil
+	}
+	if granted := common(has, asked); len(granted) > 0 {
+		return granted, nil
+	}
+	return nil, fault.New(fault.Invalid, "None of the scopes that were asked for can be granted.")
+}
+
+func common(a, b []string) []string {
+	both := []string{}
+	for _, s := range a {
+		if slices.Contains(b, s) {
+			both = append(both, s)
+		}
+	}
+	return both
+}
+
+const insertRefresh = `
+	INSERT INTO refresh_tokens (token_hash, family, account_id, epoch, client_id, scopes, created_at, expires_at)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+
+// newRefreshToken returns 256 random bits. The end is the UAA's mark of a refresh token.
+func newRefreshToken() string { return randomID() + randomID() + "-r" }
+
+func refreshHash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+// errRefresh is the one answer to every refresh token that does not hold.
+var errRefresh = fault.New(fault.Stale, "The refresh token is unknown, expired or revoked. Sign in again.")
+
+// refreshToken is a stored one.
+type refreshToken struct {
+	hash     []byte
+	family   uuid.UUID
+	guid     string
+	epoch    uuid.UUID
+	clientID string
+	scopes   []string
+	expires  time.Time
+}
+
+// GrantWithRefresh gives a person who signed in before a new access token. The refresh token goes on for the public
+// client, whose commands run side by side and share it; for a program it is replaced.
+func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string) (*Tokens, error) {
+	if err := c.may(GrantRefresh); err != nil {
+		return nil, err
+	}
+	r := refreshToken{hash: refreshHash(token)}
+	err := s.db.Pool.QueryRow(ctx, `
+		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at
+		FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE r.token_hash = $1`, r.hash).
+		Scan(&r.family, &r.guid, &r.epoch, &r.clientID, &r.scopes, &r.expires)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errRefresh
+	}
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	a, err := s.accounts.ByGUID(ctx, r.guid)
+	if fault.Is(err, fault.NotFound) {
+		return nil, errRefresh
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.clientID != c.id || !s.now().Before(r.expires) || !a.Active || a.IdentityCreatedAt.IsZero() || a.Epoch != r.epoch {
+		return nil, errRefresh
+	}
+	has := common(a.Scopes, r.scopes)
+	if c.program != nil {
+		has = common(has, c.program.UserScopes)
+	}
+	granted, err := narrow(has, scopes)
+	if err != nil {
+		return nil, err
+	}
+	if c.program != nil {
+		if token, err = s.replaceRefresh(ctx, a, &r); err != nil {
+			return nil, err
+		}
+	}
+	t, err := s.userTokens(ctx, a, c, GrantRefresh, granted)
+	if err != nil {
+		return nil, err
+	}
+	t.Refresh = token
+	return t, nil
+}
+
+// replaceRefresh puts a new token in the place of r, which works for another minute. Its use after that means that
+// somebody has a copy of it, and ends the family (RFC 9700, 4.14.2).
+func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *refreshToken) (token string, err error) {
+	now := s.now()
+	token = newRefreshToken()
+	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		var replaced *time.Time
+		err := tx.QueryRow(ctx, `SELECT replaced_at FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE`, r.hash).Scan(&replaced)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errRefresh
+		}
+		if err != nil {
+			return err
+		}
+		if replaced != nil && now.Sub(*replaced) > reuseGrace {
+			token = ""
+			if _, err := tx.Exec(ctx, `DELETE FROM refresh_tokens WHERE family = $1`, r.family); err != nil {
+				return err
+			}
+			return audit.Record(ctx, tx, audit.Entry{
+				Action: audit.RevokeTokens, AccountGUID: a.GUID, AccountName: a.Username, Target: a.GUID,
+				Detail: map[string]any{"client": r.clientID, "reason": "a replaced refresh token was used again"},
+			})
+		}
+		if replaced == nil {
+			if _, err := tx.Exec(ctx, `UPDATE refresh_tokens SET replaced_at = $2 WHERE token_hash = $1`, r.hash, now); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, insertRefresh, refreshHash(token), r.family, a.ID, a.Epoch, r.clientID, r.scopes, now, r.expires)
+		return err
+	})
+	if err == nil && token == "" {
+		err = errRefresh
+	}
+	return token, err
+}

@@ -1,0 +1,255 @@
+package identity
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+)
+
+// OIDCIssuer is another issuer whose bearer tokens are taken.
+type OIDCIssuer struct {
+	URL      string // exactly as its tokens name it
+	Audience string // that its tokens must have
+	// UsernameClaim is the claim that an account's name is taken from; "": preferred_username, else email.
+	UsernameClaim string
+}
+
+// ParseOIDCIssuer reads `url,audience=…` and, after these, `username=claim`.
+func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
+	fields := strings.Split(s, ",")
+	i := OIDCIssuer{URL: fields[0]}
+	u, err := url.Parse(i.URL)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+		return i, fmt.Errorf("%q does not begin with a URL like https://login.example.org", s)
+	}
+	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return i, fmt.Errorf("%s is not https: anybody on the way could sign anybody in", i.URL)
+	}
+	for _, field := range fields[1:] {
+		name, value, _ := strings.Cut(field, "=")
+		var setting *string
+		switch name {
+		case "audience":
+			setting = &i.Audience
+		case "username":
+			setting = &i.UsernameClaim
+		default:
+			return i, fmt.Errorf("%q is not a setting of an issuer; those are audience and username", name)
+		}
+		if value == "" || *setting != "" {
+			return i, fmt.Errorf("the setting %s of %s is empty, or given twice", name, i.URL)
+		}
+		*setting = value
+	}
+	if i.Audience == "" {
+		// Without one, a token that the issuer made for any other application would sign in here.
+		return i, fmt.Errorf("%s has no audience; write %s,audience=…", i.URL, i.URL)
+	}
+	if i.Origin() == account.LocalOrigin {
+		return i, fmt.Errorf("%s would have the origin %q, which is that of local accounts; give it another host name", i.URL, i.Origin())
+	}
+	return i, nil
+}
+
+// Origin is what the issuer's accounts have as their origin: its URL without the scheme.
+func (i OIDCIssuer) Origin() string {
+	_, rest, _ := strings.Cut(i.URL, "://")
+	return strings.TrimRight(rest, "/")
+}
+
+// The limits of what is asked of an issuer.
+const (
+	issuerTimeout  = 5 * time.Second
+	issuerPause    = time.Second // between two requests for the same thing
+	issuerMaxBytes = 1 << 20
+)
+
+// signatures are the algorithms that are taken (RFC 8725, 3.1): none that is symmetric, and not "none".
+var signatures = []string{
+	oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA,
+}
+
+type externalIssuer struct {
+	OIDCIssuer
+	client *http.Client
+	now    func() time.Time
+
+	mu       sync.Mutex
+	verifier *oidc.IDTokenVerifier // nil: its documents were not read yet
+}
+
+// CheckOIDCIssuers says why a server whose own issuer is given cannot have these others beside it.
+func CheckOIDCIssuers(own string, issuers []OIDCIssuer) error {
+	origins := map[string]bool{OIDCIssuer{URL: own}.Origin(): true}
+	for _, i := range issuers {
+		if origins[i.Origin()] {
+			return fmt.Errorf("%s is this server itself, or given twice", i.URL)
+		}
+		origins[i.Origin()] = true
+	}
+	return nil
+}
+
+func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer, error) {
+	issuers := map[string]*externalIssuer{}
+	for _, i := range c.OIDC {
+		issuers[i.URL] = &externalIssuer{
+			OIDCIssuer: i,
+			client:     &http.Client{Timeout: issuerTimeout, Transport: &sparing{last: map[string]asked{}}},
+			now:        now,
+		}
+	}
+	return issuers, CheckOIDCIssuers(c.Issuer, c.OIDC)
+}
+
+// sparing sends a request for the same URL at most once a second: anybody can send tokens with a key id that nobody
+// knows, and each would ask the issuer for its keys. In between, what the last request came to counts.
+type sparing struct {
+	mu   sync.Mutex
+	last map[string]asked
+}
+
+type asked struct {
+	at  time.Time
+	err error
+}
+
+var errSparing = errors.New("the issuer was asked a moment ago")
+
+// RoundTrip implements http.RoundTripper.
+func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
+	target := req.URL.String()
+	t.mu.Lock()
+	last, now := t.last[target], time.Now()
+	soon := now.Sub(last.at) < issuerPause
+	if !soon {
+		t.last[target] = asked{at: now}
+	}
+	t.mu.Unlock()
+	if soon {
+		return nil, cmp.Or(last.err, errSparing)
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err == nil && resp.StatusCode >= 500 {
+		resp.Body.Close()
+		err = fmt.Errorf("the issuer answered %s", resp.Status)
+	}
+	if err != nil {
+		t.mu.Lock()
+		t.last[target] = asked{now, err}
+		t.mu.Unlock()
+		return nil, err
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, issuerMaxBytes), resp.Body}
+	return resp, nil
+}
+
+// discovered reads the issuer's documents at first need, and again until that has worked.
+func (e *externalIssuer) discovered(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.verifier != nil {
+		return e.verifier, nil
+	}
+	ctx = oidc.ClientContext(ctx, e.client)
+	provider, err := oidc.NewProvider(ctx, e.URL)
+	if err != nil {
+		return nil, e.away(err)
+	}
+	var documents struct {
+		Keys string `json:"jwks_uri"`
+	}
+	if err := provider.Claims(&documents); err != nil {
+		return nil, e.away(err)
+	}
+	e.verifier = oidc.NewVerifier(e.URL, noticing{oidc.NewRemoteKeySet(ctx, documents.Keys)}, &oidc.Config{
+		ClientID:             e.Audience,
+		SupportedSigningAlgs: signatures,
+		Now:                  func() time.Time { return e.now() },
+	})
+	return e.verifier, nil
+}
+
+func (e *externalIssuer) away(err error) error {
+	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").After(issuerPause).Because(err)
+}
+
+// noticing keeps apart keys that could not be fetched and a signature that is wrong, which the library does not: it
+// leaves the first kind of error where unreachable says.
+type noticing struct{ oidc.KeySet }
+
+type unreachable struct{}
+
+// VerifySignature implements oidc.KeySet.
+func (k noticing) VerifySignature(ctx context.Context, token string) ([]byte, error) {
+	payload, err := k.KeySet.VerifySignature(ctx, token)
+	if _, isURL := errors.AsType[*url.Error](err); isURL && !errors.Is(err, errSparing) || ctx.Err() != nil {
+		*ctx.Value(unreachable{}).(*error) = err
+	}
+	return payload, err
+}
+
+// verify returns the subject of a token and the name that its account should have.
+func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDToken, username string, err error) {
+	verifier, err := e.discovered(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	var fetching error
+	t, err = verifier.Verify(context.WithValue(ctx, unreachable{}, &fetching), token)
+	if fetching != nil {
+		return nil, "", e.away(fetching)
+	}
+	if err != nil || t.Subject == "" {
+		return nil, "", errWrong
+	}
+	var named map[string]any
+	if err := t.Claims(&named); err != nil {
+		return nil, "", errWrong
+	}
+	claims := []string{"preferred_username", "email"}
+	if e.UsernameClaim != "" {
+		claims = []string{e.UsernameClaim}
+	}
+	for _, claim := range append(claims, "sub") {
+		if username, _ = named[claim].(string); username != "" {
+			break
+		}
+	}
+	return t, username, nil
+}
+
+// externalBearer returns the account of a token's issuer and subject, and makes it at their first use. What the token
+// calls the user names a new account, and decides nothing.
+func (s *Service) externalBearer(ctx context.Context, e *externalIssuer, token, address string) (*knownCredential, error) {
+	t, username, err := e.verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.accounts.External(ctx, account.External{
+		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: username, Address: address,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !a.Active {
+		return nil, errWrong
+	}
+	return &knownCredential{account: a, whole: true, expires: t.Expiry, binding: epochBinding, bound: epochBinding(a)}, nil
+}

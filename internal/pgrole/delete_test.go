@@ -1,0 +1,629 @@
+package pgrole_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+// rights is every owner and every privilege in a database and on shared objects, as lines, without what role was granted.
+func rights(t testing.TB, conn *pgx.Conn, role string) []string {
+	t.Helper()
+	parameters := ""
+	if value[bool](t, conn, `SELECT to_regclass('pg_parameter_acl') IS NOT NULL`) {
+		parameters = `UNION ALL SELECT 'parameter ' || parname, 10, paracl FROM pg_parameter_acl`
+	}
+	return value[[]string](t, conn, `
+		WITH object(what, owner, acl) AS (
+			SELECT 'table ' || oid::regclass, relowner, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner)) FROM pg_class WHERE oid >= 16384
+			UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname, 0, attacl FROM pg_attribute WHERE attrelid >= 16384 AND attacl <> '{}'
+			UNION ALL SELECT 'routine ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc WHERE oid >= 16384
+			UNION ALL SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
+			UNION ALL SELECT 'type ' || oid::regtype, typowner, coalesce(typacl, acldefault('T', typowner)) FROM pg_type WHERE oid >= 16384 OR typname = 'varchar'
+			UNION ALL SELECT 'language ' || lanname, lanowner, coalesce(lanacl, acldefault('l', lanowner)) FROM pg_language
+			UNION ALL SELECT 'wrapper ' || fdwname, fdwowner, coalesce(fdwacl, acldefault('F', fdwowner)) FROM pg_foreign_data_wrapper
+			UNION ALL SELECT 'server ' || srvname, srvowner, coalesce(srvacl, acldefault('S', srvowner)) FROM pg_foreign_server
+			UNION ALL SELECT 'large object ' || oid, lomowner, coalesce(lomacl, acldefault('L', lomowner)) FROM pg_largeobject_metadata
+			UNION ALL SELECT 'database ' || datname, datdba, coalesce(datacl, acldefault('d', datdba)) FROM pg_database WHERE datname = current_database()
+			UNION ALL SELECT 'tablespace ' || spcname, spcowner, coalesce(spcacl, acldefault('t', spcowner)) FROM pg_tablespace
+			UNION ALL SELECT 'default ' || defaclobjtype::text || defaclnamespace, defaclrole, defaclacl FROM pg_default_acl
+			`+parameters+`)
+		SELECT array_agg(line ORDER BY line) FROM (
+			SELECT what || ' of ' || owner::regrole || ': ' || coalesce(string_agg(a.item, ' ' ORDER BY a.item) FILTER (WHERE a.item IS NOT NULL), '') AS line
+			FROM object LEFT JOIN LATERAL (SELECT i::text AS item FROM unnest(acl) i WHERE i::text NOT LIKE $1 || '=%') a ON true GROUP BY what, owner) lines`, role)
+}
+
+// difference fails t for lines that only one of two has.
+func difference(t testing.TB, before, after []string) {
+	t.Helper()
+	for _, line := range before {
+		if !slices.Contains(after, line) {
+			t.Errorf("lost: %s", line)
+		}
+	}
+	for _, line := range after {
+		if !slices.Contains(before, line) {
+			t.Errorf("new: %s", line)
+		}
+	}
+}
+
+func memberships(t testing.TB, c *pgtest.Cluster) []string {
+	t.Helper()
+	return pgtest.Value[[]string](t, c, `
+		SELECT coalesce(array_agg(concat_ws(' ', roleid::regrole, 'to', member::regrole, 'by', grantor::regrole, admin_option,
+			to_jsonb(m) ->> 'inherit_option', to_jsonb(m) ->> 'set_option')), '{}') FROM pg_auth_members m`)
+}
+
+// noNewMembership fails t for memberships that name a role and were not there before.
+func noNewMembership(t testing.TB, c *pgtest.Cluster, before []string, role string) {
+	t.Helper()
+	for _, m := range memberships(t, c) {
+		if strings.Contains(m, role) && !slices.Contains(before, m) {
+			t.Errorf("left: %s", m)
+		}
+	}
+}
+
+func TestDelete(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		mustDelete(t, s, name)
+		mayNotLogin(t, c, name, password)
+		if exists(t, c, name) {
+			t.Error("it is still there")
+		}
+		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
+		mustCreate(t, s, name)
+		mustDelete(t, s, name)
+	})
+}
+
+// furnish makes objects of every kind, owned by owner, and grants the user everything on each, also through a third role.
+func furnish(t testing.TB, conn *pgx.Conn, user, owner, other string) {
+	t.Helper()
+	db := value[string](t, conn, `SELECT current_database()::text`)
+	exec(t, conn,
+		`GRANT CREATE ON DATABASE `+db+` TO `+owner,
+		`SET ROLE `+owner,
+		`CREATE SCHEMA "S; drop"`,
+		`CREATE TABLE "S; drop"."t'""\x" (a int, "b b" int)`,
+		`INSERT INTO "S; drop"."t'""\x" SELECT 1, 2 FROM generate_series(1, 10)`,
+		`CREATE VIEW "S; drop".v AS SELECT 1 AS one`,
+		`CREATE MATERIALIZED VIEW "S; drop".m AS SELECT 1 AS one`,
+		`CREATE TABLE "S; drop".parts (a int) PARTITION BY RANGE (a)`,
+		`CREATE SEQUENCE "S; drop".s`,
+		`CREATE FUNCTION "S; drop".f(a int, varchar, "S; drop"."t'""\x", VARIADIC text[] DEFAULT '{}') RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+		`CREATE PROCEDURE "S; drop".p(IN a text, OUT b int) LANGUAGE plpgsql AS 'BEGIN b := 1; END'`,
+		`CREATE AGGREGATE "S; drop".sum2(int) (SFUNC = int4pl, STYPE = int)`,
+		`CREATE AGGREGATE "S; drop".counted(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0')`,
+		`CREATE DOMAIN "S; drop".d AS int`,
+		`CREATE TYPE "S; drop"."T" AS (a int)`,
+		`CREATE TYPE "S; drop".e AS ENUM ('x')`,
+		`SELECT lo_create(4711)`,
+	)
+	for _, to := range []string{user, other + ` WITH GRANT OPTION`} {
+		for _, on := range []string{
+			`SCHEMA "S; drop"`, `ALL TABLES IN SCHEMA "S; drop"`, `SEQUENCE "S; drop".s`, `ALL ROUTINES IN SCHEMA "S; drop"`,
+			`TYPE "S; drop".d, "S; drop"."T", "S; drop".e`, `LARGE OBJECT 4711`,
+		} {
+			exec(t, conn, `GRANT ALL ON `+on+` TO `+to)
+		}
+		exec(t, conn, `GRANT SELECT (a), UPDATE ("b b") ON "S; drop"."t'""\x" TO `+to)
+	}
+	exec(t, conn, `RESET ROLE`, `SET ROLE `+other,
+		`GRANT ALL ON ALL TABLES IN SCHEMA "S; drop" TO `+user, `GRANT ALL ON SCHEMA "S; drop" TO `+user, `GRANT ALL ON ALL ROUTINES IN SCHEMA "S; drop" TO `+user,
+		`GRANT SELECT ("b b") ON "S; drop"."t'""\x" TO `+user,
+		`RESET ROLE`)
+	// Default privileges, the user's own and others' for it.
+	exec(t, conn, `GRANT CREATE ON SCHEMA "S; drop" TO `+user)
+	kinds := []string{"TABLES", "SEQUENCES", "FUNCTIONS", "TYPES"}
+	for _, kind := range kinds {
+		exec(t, conn,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` GRANT ALL ON `+kind+` TO `+user+`, `+other,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` IN SCHEMA "S; drop" GRANT ALL ON `+kind+` TO `+user+` WITH GRANT OPTION`,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+user+` GRANT ALL ON `+kind+` TO `+other+` WITH GRANT OPTION`,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+user+` REVOKE ALL ON `+kind+` FROM PUBLIC, `+user,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+user+` IN SCHEMA "S; drop" GRANT ALL ON `+kind+` TO `+other+`, PUBLIC`,
+		)
+	}
+	exec(t, conn,
+		`ALTER DEFAULT PRIVILEGES FOR ROLE `+user+` GRANT ALL ON SCHEMAS TO PUBLIC`,
+		`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` GRANT ALL ON SCHEMAS TO `+user+`, `+other)
+	if value[int](t, conn, `SELECT current_setting('server_version_num')::int`) >= 180000 {
+		exec(t, conn,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+user+` GRANT ALL ON LARGE OBJECTS TO PUBLIC`,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` GRANT ALL ON LARGE OBJECTS TO `+user+`, `+other)
+	}
+}
+
+// furnishAsSuperuser grants the user what only a superuser can.
+func furnishAsSuperuser(t testing.TB, conn *pgx.Conn, user string) {
+	t.Helper()
+	exec(t, conn,
+		`CREATE FOREIGN DATA WRAPPER "w w"`, `CREATE SERVER "s s" FOREIGN DATA WRAPPER "w w"`,
+		`GRANT USAGE ON FOREIGN DATA WRAPPER "w w" TO `+user, `GRANT USAGE ON FOREIGN SERVER "s s" TO `+user+` WITH GRANT OPTION`,
+		`GRANT USAGE ON LANGUAGE plpgsql TO `+user,
+		`GRANT USAGE ON TYPE pg_catalog.varchar TO `+user,
+		`GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO `+user,
+		`GRANT SELECT ON pg_authid TO `+user, `GRANT SELECT (oid) ON pg_class TO `+user)
+}
+
+func TestDeleteWithGrantsEverywhere(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	for _, admin := range []string{"superuser", "administrator"} {
+		t.Run(admin, func(t *testing.T) {
+			s := superuser(t, c)
+			if admin == "administrator" {
+				s, _ = administrator(t, c)
+			}
+			user, owner, other := "user_"+admin, "owner_"+admin, "other_"+admin
+			mustCreate(t, s, user, owner, other)
+			members := memberships(t, c)
+			c.Exec(t, `CREATE ROLE group_`+admin+`; GRANT group_`+admin+` TO `+user+`; GRANT pg_monitor TO `+user+`; GRANT `+user+` TO `+other)
+			var dbs []*pgx.Conn
+			for i := range 2 {
+				name := fmt.Sprintf("grants_%s_%d", admin, i)
+				dbs = append(dbs, database(t, c, name, `OWNER `+owner))
+				exec(t, dbs[i], `SET ROLE `+owner, `GRANT ALL ON DATABASE `+name+` TO `+user, `RESET ROLE`)
+			}
+			dbs = append(dbs, c.Connect(t, c.User, c.Password, "postgres"))
+			for _, db := range dbs[:2] {
+				furnish(t, db, user, owner, other)
+			}
+			if admin == "superuser" {
+				furnish(t, dbs[2], user, owner, other)
+				for _, db := range dbs {
+					furnishAsSuperuser(t, db, user)
+				}
+				exec(t, dbs[0], `SET allow_in_place_tablespaces = on`, `CREATE TABLESPACE "in place" LOCATION ''`, `GRANT CREATE ON TABLESPACE "in place" TO `+user,
+					`GRANT CONNECT ON DATABASE postgres TO `+user)
+				if c.Major >= 15 {
+					exec(t, dbs[0], `SET my."select" = 'x'`, `GRANT SET ON PARAMETER work_mem, "TimeZone", my."select" TO `+user+`, `+other, `GRANT ALTER SYSTEM ON PARAMETER work_mem TO `+user)
+				}
+			}
+			before := make([][]string, len(dbs))
+			for i, db := range dbs {
+				for _, line := range rights(t, db, user) {
+					if !strings.Contains(line, " of "+user+":") && !strings.HasSuffix(line, ": ") { // its own default privileges, and entries for it alone
+						before[i] = append(before[i], line)
+					}
+				}
+			}
+			mustDelete(t, s, user)
+			for i, db := range dbs {
+				after := slices.DeleteFunc(rights(t, db, "nobody"), func(line string) bool { return strings.HasSuffix(line, ": ") })
+				difference(t, before[i], after)
+				if i < 2 {
+					if n := value[int](t, db, `SELECT count(*) FROM "S; drop"."t'""\x"`); n != 10 {
+						t.Errorf("%d rows", n)
+					}
+				}
+			}
+			noNewMembership(t, c, members, "")
+			if exists(t, c, user) {
+				t.Error("it is still there")
+			}
+			mayLogin(t, c, owner, password)
+		})
+	}
+}
+
+func TestDeleteRefusals(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"max_prepared_transactions": "5"})
+	s := superuser(t, c)
+	a, b := database(t, c, "ref_a"), database(t, c, "ref_b")
+	main := c.Connect(t, c.User, c.Password, "postgres")
+	c.Exec(t, `CREATE ROLE bystander; CREATE ROLE grp`)
+	for _, tt := range []struct {
+		name  string
+		setup func(name string)
+		parts []string
+	}{
+		{"owns", func(name string) {
+			for _, db := range []*pgx.Conn{a, b} {
+				for i := range 11 {
+					exec(t, db, fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s`, name, i))
+				}
+			}
+			exec(t, b, `DROP TABLE owns_10, owns_9`)
+			c.Exec(t, `CREATE SCHEMA one AUTHORIZATION `+name)
+		}, []string{`11 objects in database "ref_a": table `, " and 1 more", `9 objects in database "ref_b": table `, `1 object in database "postgres": schema one`, "reassignTo"}},
+		{"owns_database", func(name string) { c.Exec(t, `CREATE DATABASE owned_db OWNER `+name) }, []string{"database owned_db", "reassignTo"}},
+		{"policy", func(name string) {
+			exec(t, a, `CREATE TABLE secured (); CREATE POLICY pol ON secured TO `+name)
+		}, []string{`policy pol on table `, `"ref_a"`}},
+		{"mapping", func(name string) {
+			exec(t, b, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR `+name+` SERVER srv`)
+		}, []string{`user mapping for mapping on server srv`, `"ref_b"`}},
+		{"gave", func(name string) {
+			exec(t, a, `CREATE TABLE given (x int); GRANT SELECT ON given TO gave WITH GRANT OPTION; SET ROLE gave; GRANT SELECT ON given TO bystander; RESET ROLE`)
+		}, []string{`TABLE public.given to bystander`, `"ref_a"`}},
+		{"gave_column", func(name string) {
+			exec(t, a, `GRANT SELECT (x) ON given TO gave_column WITH GRANT OPTION; SET ROLE gave_column; GRANT SELECT (x) ON given TO PUBLIC; RESET ROLE`)
+		}, []string{`TABLE public.given to `, `"ref_a"`}},
+		{"gave_membership", func(name string) {
+			c.Exec(t, `GRANT grp TO gave_membership WITH ADMIN OPTION; SET ROLE gave_membership; GRANT grp TO bystander; RESET ROLE`)
+		}, []string{`grp to bystander`}},
+		{"prepared", func(name string) {
+			exec(t, a, `SET ROLE prepared`, `BEGIN`, `SELECT 1`, `PREPARE TRANSACTION 'my gid'`, `RESET ROLE`)
+			t.Cleanup(func() { exec(t, a, `ROLLBACK PREPARED 'my gid'`) })
+		}, []string{`my gid in database ref_a`}},
+		{"closed", func(name string) {
+			c.Exec(t, `CREATE DATABASE closed_db`)
+			c.Exec(t, `GRANT CONNECT ON DATABASE closed_db TO closed`)
+			conn := c.Connect(t, c.User, c.Password, "closed_db")
+			exec(t, conn, `CREATE TABLE t (); GRANT SELECT ON t TO closed`)
+			conn.Close(t.Context())
+			c.Exec(t, `ALTER DATABASE closed_db ALLOW_CONNECTIONS false`)
+		}, []string{`database "closed_db"`, "ALLOW_CONNECTIONS"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mustCreate(t, s, tt.name)
+			tt.setup(tt.name)
+			exec(t, main, `CREATE TABLE `+tt.name+`_granted (); GRANT SELECT ON `+tt.name+`_granted TO `+tt.name)
+			session := c.Connect(t, tt.name, password, "postgres")
+			before, rightsBefore := state(t, c, tt.name), rights(t, main, "nobody")
+			err := s.Delete(t.Context(), tt.name, "", nil, stamp())
+			refused(t, err, fault.InUse, tt.parts...)
+			if tt.name != "owns" && tt.name != "owns_database" && strings.Contains(fault.Of(err).Message, "reassignTo") {
+				t.Errorf("the message hints at reassignTo, which would not help: %v", err)
+			}
+			if state(t, c, tt.name) != before {
+				t.Error("the role was changed")
+			}
+			difference(t, rightsBefore, rights(t, main, "nobody"))
+			if err := session.Ping(t.Context()); err != nil {
+				t.Errorf("its session was ended: %v", err)
+			}
+		})
+	}
+}
+
+func TestReassign(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	for _, admin := range []string{"superuser", "administrator"} {
+		t.Run(admin, func(t *testing.T) {
+			s, role := superuser(t, c), "postgres"
+			if admin == "administrator" {
+				s, role = administrator(t, c)
+			}
+			user, to := "from_"+admin, "to_"+admin
+			mustCreate(t, s, user, to, "third_"+admin)
+			refused(t, s.Delete(t.Context(), user, user, nil, stamp()), fault.Invalid)
+			refused(t, s.Delete(t.Context(), user, "absent", nil, stamp()), fault.Invalid)
+			refused(t, s.Delete(t.Context(), user, "postgres", nil, stamp()), fault.Forbidden)
+			refused(t, s.Delete(t.Context(), user, role, nil, stamp()), fault.Forbidden)
+			first := database(t, c, "reassign_"+admin, "OWNER "+user)
+			second := database(t, c, "reassign2_"+admin, "OWNER third_"+admin)
+			main := c.Connect(t, c.User, c.Password, "postgres")
+			exec(t, second, `SET ROLE third_`+admin, `GRANT CREATE ON DATABASE reassign2_`+admin+` TO `+user+`, `+role, `RESET ROLE`)
+			exec(t, first, `GRANT CREATE ON DATABASE reassign_`+admin+` TO `+role)
+			for _, db := range []*pgx.Conn{first, second} {
+				exec(t, db, `SET ROLE `+user, `CREATE SCHEMA owned`, `CREATE TABLE owned.t (id serial PRIMARY KEY)`, `INSERT INTO owned.t SELECT FROM generate_series(1, 5)`,
+					`CREATE VIEW owned.v AS SELECT * FROM owned.t`, `SELECT lo_create(1)`, `CREATE TYPE owned.e AS ENUM ()`, `GRANT SELECT ON owned.t TO pg_monitor`,
+					`CREATE FUNCTION owned.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `RESET ROLE`, `GRANT CREATE ON SCHEMA owned TO `+to)
+			}
+			exec(t, main, `CREATE TABLE t_`+admin+` ()`, `ALTER TABLE t_`+admin+` OWNER TO `+user)
+			members := memberships(t, c)
+			if err := s.Delete(t.Context(), user, to, nil, stamp()); err != nil {
+				t.Fatal(err)
+			}
+			if exists(t, c, user) {
+				t.Error("it is still there")
+			}
+			for _, db := range []*pgx.Conn{first, second, main} {
+				for _, line := range rights(t, db, "nobody") {
+					for _, of := range []string{"owned", "t_" + admin, "large object", "database reassign_" + admin} {
+						if strings.Contains(line, of) && !strings.Contains(line, " of "+to+": ") {
+							t.Error(line)
+						}
+					}
+				}
+			}
+			for _, db := range []*pgx.Conn{first, second} {
+				if n := value[int](t, db, `SELECT count(*) FROM owned.t`); n != 5 {
+					t.Errorf("%d rows", n)
+				}
+				if acl := value[string](t, db, `SELECT relacl::text FROM pg_class WHERE oid = 'owned.t'::regclass`); !strings.Contains(acl, "pg_monitor=r/"+to) {
+					t.Errorf("the table's privileges are %s", acl)
+				}
+			}
+			noNewMembership(t, c, members, "")
+		})
+	}
+}
+
+func TestDeleteEndsSessions(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_kept")
+		kept := c.Connect(t, name+"_kept", password, "postgres")
+		var sessions []*pgx.Conn
+		for range 3 {
+			sessions = append(sessions, c.Connect(t, name, password, "postgres"))
+		}
+		exec(t, sessions[0], `BEGIN`, `SELECT 1`)
+		members := memberships(t, c)
+		mustDelete(t, s, name)
+		for _, session := range sessions {
+			if err := session.Ping(t.Context()); err == nil {
+				t.Error("a session is left")
+			}
+		}
+		if err := kept.Ping(t.Context()); err != nil {
+			t.Errorf("another user's session was ended: %v", err)
+		}
+		noNewMembership(t, c, members, name)
+	})
+}
+
+// A deletion that was cut off leaves a user that is listed, takes no password, and is deleted by the same call.
+func TestDeleteCutOff(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		// Something that DROP ROLE waits for, longer than it may.
+		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
+		err := s.Delete(t.Context(), name, "", nil, stamp())
+		unavailable(t, err)
+		refused(t, err, fault.Unavailable, "begun", "Delete it again")
+		mayNotLogin(t, c, name, password)
+		u, err := s.User(t.Context(), name)
+		if err != nil || u.Provenance.State != pgrole.StateDeleting {
+			t.Errorf("got %+v, %v", u, err)
+		}
+		if got := allUsers(t, s, name); !slices.Contains(got, name) {
+			t.Error("it is not listed")
+		}
+		_, err = s.SetPassword(t.Context(), name, password2, nil, stamp())
+		refused(t, err, fault.InUse)
+		_, err = s.Create(t.Context(), name, password2, stamp())
+		refused(t, err, fault.Exists)
+		exec(t, conn, `ROLLBACK`)
+		mustDelete(t, s, name)
+	})
+}
+
+// What blocks a deletion that had been cut off calls it off: nothing else would ever give the user its LOGIN back.
+func TestDeleteCutOffAndBlocked(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	const name = "cut_off_blocked"
+	mustCreate(t, s, name)
+	c.Exec(t, `ALTER ROLE `+name+` NOLOGIN; COMMENT ON ROLE `+name+` IS 'shop
+rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}'`)
+	c.Exec(t, `CREATE TABLE cut_off_blocked_t (); ALTER TABLE cut_off_blocked_t OWNER TO `+name)
+	refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, "cut_off_blocked_t", "may log in again")
+	mayLogin(t, c, name, password)
+	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" || !strings.HasPrefix(comment(t, c, name), "shop\n") {
+		t.Errorf("got %+v, %v", u, err)
+	}
+}
+
+func TestDisabledUser(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	const name, comment = "disabled_user", `'rolecall:v1 {"revision":2,"attempt":"x","state":"disabled"}'`
+	c.Exec(t, `CREATE ROLE `+name+`; COMMENT ON ROLE `+name+` IS `+comment)
+	if got := allUsers(t, s, name); !slices.Equal(got, []string{name}) {
+		t.Errorf("the list has %q", got)
+	}
+	c.Exec(t, `CREATE TABLE disabled_user_t ()`)
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	exec(t, conn, `BEGIN`, `ALTER TABLE disabled_user_t OWNER TO `+name)
+	done := make(chan error)
+	go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+	waitForDrop(t, c, name)
+	exec(t, conn, `COMMIT`)
+	refused(t, <-done, fault.InUse, "disabled_user_t", "It is disabled, as before")
+	u, err := s.User(t.Context(), name)
+	if err != nil || u.Provenance.State != pgrole.StateDisabled || pgtest.Value[bool](t, c, `SELECT rolcanlogin FROM pg_roles WHERE rolname = $1`, name) {
+		t.Errorf("got %+v, %v, want it disabled as before", u, err)
+	}
+	if _, err := s.SetPassword(t.Context(), name, password, nil, stamp()); err != nil {
+		t.Fatal(err)
+	}
+	mayLogin(t, c, name, password)
+	c.Exec(t, `DROP TABLE disabled_user_t`)
+	mustDelete(t, s, name)
+}
+
+func waitForDrop(t testing.TB, c *pgtest.Cluster, name string) {
+	t.Helper()
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query = 'DROP ROLE "' || $1 || '"')`, name)
+}
+
+// An object that another session gives the user after the plan, and commits while DROP ROLE waits for it, is not lost.
+func TestObjectAppearsDuringDelete(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_owner")
+		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
+		members := memberships(t, c)
+		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
+		done := make(chan error)
+		go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+		waitForDrop(t, c, name)
+		exec(t, conn, `COMMIT`)
+		refused(t, <-done, fault.InUse, `"postgres": table public.`+name+`_t`, "may log in again", "SCHEMA "+name+"_granted")
+		mayLogin(t, c, name, password)
+		if n := pgtest.Value[int](t, c, `SELECT one FROM `+name+`_t`); n != 1 {
+			t.Error("the data are gone")
+		}
+		if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Revision != 3 {
+			t.Errorf("got %+v, %v", u, err)
+		}
+		noNewMembership(t, c, members, name)
+	})
+}
+
+// A grant made after the plan is revoked, too.
+func TestGrantAppearsDuringDelete(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	const name = "grant_appears"
+	mustCreate(t, s, name)
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	exec(t, conn, `CREATE TABLE grant_appears_t ()`, `BEGIN`, `GRANT SELECT ON grant_appears_t TO `+name)
+	done := make(chan error)
+	go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+	waitForDrop(t, c, name)
+	exec(t, conn, `COMMIT`)
+	if err := <-done; err != nil || exists(t, c, name) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Roles that are given objects and privileges all the time are either deleted or not, and nothing is lost either way.
+func TestDeleteAgainstBusySessions(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	for round := range 3 {
+		name := fmt.Sprintf("busy_%d", round)
+		mustCreate(t, s, name)
+		made := make(chan int)
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		go func() {
+			n := 0
+			for ; ; n++ {
+				_, err := conn.Exec(t.Context(), fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s; ALTER TABLE %[1]s_%d OWNER TO postgres; GRANT SELECT ON %[1]s_%d TO %[1]s`, name, n))
+				if err != nil {
+					break
+				}
+			}
+			made <- n
+		}()
+		time.Sleep(20 * time.Millisecond)
+		var err error
+		for range 20 {
+			if err = s.Delete(t.Context(), name, "", nil, stamp()); err == nil {
+				break
+			}
+			if !fault.Is(err, fault.InUse) && !fault.Is(err, fault.Unavailable) {
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			c.Exec(t, `SELECT pg_terminate_backend($1::int)`, conn.PgConn().PID())
+		}
+		n := <-made
+		if got := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_class WHERE relname LIKE $1`, name+`\_%`); got != n {
+			t.Errorf("%d tables, made were %d", got, n)
+		}
+	}
+}
+
+// Revoking a grant on a database changes a row that all such grants share: "tuple concurrently updated".
+func TestDeleteManyAtOnce(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	db := database(t, c, "shared_db")
+	exec(t, db, `CREATE TABLE shared ()`)
+	var users []string
+	for i := range 24 {
+		users = append(users, fmt.Sprintf("at_once_%d", i))
+	}
+	s := superuser(t, c)
+	mustCreate(t, s, users...)
+	for _, name := range users {
+		exec(t, db, `GRANT CONNECT ON DATABASE shared_db TO `+name, `GRANT SELECT ON shared TO `+name, `GRANT USAGE ON SCHEMA public TO `+name,
+			`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO `+name)
+	}
+	replicas := []*pgrole.Server{s, superuser(t, c)}
+	for i, err := range together(len(users), func(i int) error {
+		return replicas[i%2].Delete(t.Context(), users[i], "", nil, stamp())
+	}) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_roles WHERE rolname LIKE 'at\_once%'`); n != 0 {
+		t.Errorf("%d are left", n)
+	}
+}
+
+func TestDeleteTheSameAtOnce(t *testing.T) {
+	t.Parallel()
+	s := superuser(t, pgtest.Shared(t))
+	mustCreate(t, s, "same_at_once")
+	deleted := 0
+	for _, err := range together(6, func(int) error { return s.Delete(t.Context(), "same_at_once", "", nil, stamp()) }) {
+		if err == nil {
+			deleted++
+		} else {
+			refused(t, err, fault.NotFound)
+		}
+	}
+	if deleted != 1 {
+		t.Errorf("%d deleted it", deleted)
+	}
+}
+
+// The same name is other bytes in a database of another encoding, and there may be a role of those bytes, too.
+func TestDeleteInOtherEncodings(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "é", "ë", "🙂")
+	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `CREATE TABLE "tä" ()`, `GRANT SELECT ON "tä" TO "é"`, // the one byte 0xe9
+		`SET client_encoding = 'LATIN1'`, `GRANT SELECT ON "t`+"\xe4"+`" TO "é"`, `GRANT CREATE ON SCHEMA public TO "é"`, `CREATE TABLE o (); ALTER TABLE o OWNER TO "é"`) // the two of UTF-8
+	before := value[string](t, latin1, `SELECT relacl::text FROM pg_class WHERE relname = $1`, "t\xe4")
+	refused(t, s.Delete(t.Context(), "é", "", nil, stamp()), fault.InUse, "table public.o")
+	if err := s.Delete(t.Context(), "é", "ë", nil, stamp()); err != nil {
+		t.Fatal(err)
+	}
+	after := value[string](t, latin1, `SELECT relacl::text FROM pg_class WHERE relname = $1`, "t\xe4")
+	if want := strings.Replace(before, ",\"\\\"é\\\"=r/postgres\"", "", 1); !strings.Contains(after, "\xe9") || after == before {
+		t.Errorf("privileges were %q, are %q, want %q", before, after, want)
+	}
+	if owner := value[string](t, latin1, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'o'`); owner != `"ë"` && owner != "ë" {
+		t.Errorf("the owner is %q", owner)
+	}
+	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE rolname::text::bytea = '\xe9'`); n != 1 {
+		t.Error("the other role is gone")
+	}
+	// Bytes that the encoding of the database does not have.
+	eucJP := database(t, c, "euc_jp", "ENCODING 'EUC_JP' LOCALE 'C' TEMPLATE template0")
+	oid := pgtest.Value[uint32](t, c, `SELECT oid FROM pg_roles WHERE rolname = '🙂'`)
+	exec(t, eucJP, `CREATE TABLE t ()`, `SET allow_system_table_mods = on`)
+	c.Exec(t, `ALTER ROLE "🙂" RENAME TO smile`)
+	exec(t, eucJP, `GRANT SELECT ON t TO smile`)
+	c.Exec(t, `ALTER ROLE smile RENAME TO "🙂"`)
+	was := state(t, c, "🙂")
+	refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
+	if state(t, c, "🙂") != was || !pgtest.Value[bool](t, c, `SELECT oid = $1 FROM pg_roles WHERE rolname = '🙂'`, oid) {
+		t.Error("it was changed")
+	}
+}
+
+// A grantor that has become a member of the owner acts as the owner from then on, and cannot take back what it granted
+// before: nobody can. The deletion ends there and is called off.
+func TestGrantThatCannotBeRevoked(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		owner, grantor := name+"_owner", name+"_grantor"
+		mustCreate(t, s, name, owner, grantor)
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+owner, `SET ROLE `+owner, `GRANT USAGE ON SCHEMA `+name+` TO `+grantor+` WITH GRANT OPTION`,
+			`SET ROLE `+grantor, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, `GRANT `+owner+` TO `+grantor)
+		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, "SCHEMA "+name, "may log in again")
+		mayLogin(t, c, name, password)
+		exec(t, conn, `REVOKE `+owner+` FROM `+grantor)
+		mustDelete(t, s, name)
+	})
+}

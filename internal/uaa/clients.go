@@ -1,0 +1,164 @@
+package uaa
+
+import (
+	"net/http"
+	"slices"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
+	"rolecall/internal/web"
+)
+
+// clientResource is an OAuth client, which is the account of a program. Its authorities are the account's scopes; scope
+// is what a user's token may carry through it.
+type clientResource struct {
+	ClientID             string   `json:"client_id"`
+	AuthorizedGrantTypes []string `json:"authorized_grant_types"`
+	Scope                []string `json:"scope"`
+	Authorities          []string `json:"authorities"`
+	ResourceIDs          []string `json:"resource_ids"`
+	AutoApprove          []string `json:"autoapprove"`
+	LastModified         int64    `json:"lastModified"` // milliseconds
+}
+
+func client(i *account.Identity) clientResource {
+	return clientResource{
+		ClientID:             i.GUID,
+		AuthorizedGrantTypes: i.GrantTypes,
+		Scope:                i.UserScopes,
+		Authorities:          i.Scopes,
+		ResourceIDs:          []string{"none"},
+		AutoApprove:          []string{},
+		LastModified:         i.Updated.UnixMilli(),
+	}
+}
+
+var clientFields = map[string]string{"client_id": "guid"}
+
+func (a *API) listClients(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	return listIdentities(a, w, r, p, true, clientFields, client)
+}
+
+func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := object(w, r)
+	if err != nil {
+		return err
+	}
+	n := account.Identity{Program: true, Active: true, Verified: true}
+	if err := field(o, "client_id", &n.GUID); err != nil {
+		return err
+	}
+	if err := decodeClient(o, &n); err != nil {
+		return err
+	}
+	var secret string
+	if err := field(o, "client_secret", &secret); err != nil {
+		return err
+	}
+	if secret == "" {
+		return fault.New(fault.Invalid, "The field client_secret is missing or empty.")
+	}
+	if n.GUID == identity.PublicClient {
+		return fault.New(fault.Exists, "The client id %q is that of the public client.", n.GUID)
+	}
+	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(secret, "invalid_client"))
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusCreated, "application/json", client(made))
+	return nil
+}
+
+// decodeClient reads what a client may be given into i, which keeps the rest.
+func decodeClient(o *web.Object, i *account.Identity) error {
+	for key, v := range map[string]*[]string{"authorized_grant_types": &i.GrantTypes, "scope": &i.UserScopes, "authorities": &i.Scopes} {
+		if err := texts(o, key, v); err != nil {
+			return err
+		}
+	}
+	// The UAA's word for no scope.
+	none := func(scope string) bool { return scope == "uaa.none" }
+	i.Scopes, i.UserScopes = slices.DeleteFunc(i.Scopes, none), slices.DeleteFunc(i.UserScopes, none)
+	if len(i.GrantTypes) == 0 {
+		return fault.New(fault.Invalid, "The field authorized_grant_types is missing or empty.")
+	}
+	for _, grant := range i.GrantTypes {
+		if !slices.Contains(grants, grant) {
+			return fault.New(fault.Invalid, "The grant type %.80q is not offered; offered: %q.", grant, grants)
+		}
+	}
+	return nil
+}
+
+func (a *API) getClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	i, err := a.Accounts.Identity(r.Context(), p, true, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", client(i))
+	return nil
+}
+
+// putClient changes what the body names, and keeps the rest. A secret in it is ignored: it has a path of its own.
+func (a *API) putClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := object(w, r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	if err := field(o, "client_id", &id); err != nil {
+		return err
+	}
+	if id != r.PathValue("id") {
+		return fault.New(fault.Invalid, "A client's id cannot be changed.")
+	}
+	i, err := a.Accounts.UpdateIdentity(r.Context(), p, true, id, nil, func(i *account.Identity) error { return decodeClient(o, i) })
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", client(i))
+	return nil
+}
+
+func (a *API) deleteClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	i, err := a.Accounts.DeleteIdentity(r.Context(), p, true, r.PathValue("id"), nil)
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", client(i))
+	return nil
+}
+
+func (a *API) putSecret(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := object(w, r)
+	if err != nil {
+		return err
+	}
+	var secret, old, mode string
+	if err := field(o, "secret", &secret); err != nil {
+		return err
+	}
+	if err := field(o, "oldSecret", &old); err != nil {
+		return err
+	}
+	if err := field(o, "changeMode", &mode); err != nil {
+		return err
+	}
+	if secret == "" || mode != "" && mode != "UPDATE" {
+		return fault.New(fault.Invalid, "The new secret belongs into the field secret. It replaces the old one: a client has one secret.")
+	}
+	id := r.PathValue("id")
+	proven := false
+	if p.GUID == id && old != "" {
+		if _, err := a.Identity.VerifySecret(r.Context(), id, p.Address, old); err != nil {
+			return oldIsWrong(err)
+		}
+		proven = true
+	}
+	if err := a.Accounts.SetSecret(r.Context(), p, true, id, proven, a.secret(secret, "invalid_client")); err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", statusResponse{"ok", "Secret is updated"})
+	return nil
+}

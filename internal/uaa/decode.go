@@ -1,0 +1,145 @@
+package uaa
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/web"
+)
+
+// maxBody is far above any request that makes sense.
+const maxBody = 64 << 10
+
+// object reads a body that is an object. Fields that nobody asks for are ignored: clients send back what they have read.
+func object(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
+	body, err := web.Body(w, r, maxBody)
+	if err != nil {
+		return nil, err
+	}
+	o, ok := body.(*web.Object)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", web.TypeName(body))
+	}
+	return o, nil
+}
+
+// field reads a field into v, which keeps its value when the field is missing or null: SCIM 1.1, 3.1 has null for
+// an attribute that is not set.
+func field[T any](o *web.Object, key string, v *T) error {
+	got, given := o.Get(key)
+	if !given || got == nil {
+		return nil
+	}
+	value, ok := got.(T)
+	if !ok {
+		return fault.New(fault.Invalid, "The field %s cannot be %s.", key, web.TypeName(got))
+	}
+	*v = value
+	return nil
+}
+
+// texts reads a field that is an array of strings.
+func texts(o *web.Object, key string, v *[]string) error {
+	var list []any
+	if err := field(o, key, &list); err != nil || list == nil {
+		return err
+	}
+	*v = make([]string, len(list))
+	for i, entry := range list {
+		text, ok := entry.(string)
+		if !ok {
+			return fault.New(fault.Invalid, "The field %s holds strings, not %s.", key, web.TypeName(entry))
+		}
+		(*v)[i] = text
+	}
+	return nil
+}
+
+// secret is what is stored of a password or client secret; nil for none.
+func (a *API) secret(password string, badWord word) account.Secret {
+	if password == "" {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) {
+		hash, err := a.Identity.Hash(ctx, password)
+		if fault.Is(err, fault.Invalid) {
+			err = fault.Of(err).Because(badWord)
+		}
+		return hash, err
+	}
+}
+
+// ifMatch reads the version that the request is for; nil for any. The UAA takes it with and without quotes.
+func ifMatch(r *http.Request) (want account.Version, given bool) {
+	fields := r.Header.Values("If-Match")
+	if len(fields) == 0 {
+		return nil, false
+	}
+	tag := strings.TrimSpace(strings.Join(fields, ","))
+	if tag == "*" || tag == `"*"` {
+		return nil, true
+	}
+	version, err := strconv.Atoi(strings.Trim(tag, `"`))
+	if err != nil {
+		version = -1 // no version at all
+	}
+	return &version, true
+}
+
+// neededIfMatch is ifMatch for operations that the UAA refuses without.
+func neededIfMatch(r *http.Request) (account.Version, error) {
+	want, given := ifMatch(r)
+	if !given {
+		return nil, fault.New(fault.Malformed, "Missing If-Match for %s", r.Method)
+	}
+	return want, nil
+}
+
+// page is which part of a list is asked for.
+type page struct{ start, count int }
+
+// The limits of pages.
+const (
+	defaultCount = 100
+	maxCount     = 500
+	maxStart     = 1<<31 - 1
+)
+
+// parsePage reads startIndex, from 1 on, and count. SCIM 1.1, 3.2.2.3: what is below the range counts as its beginning.
+func parsePage(values map[string][]string) (page, error) {
+	p := page{1, defaultCount}
+	for name, v := range map[string]*int{"startIndex": &p.start, "count": &p.count} {
+		if given := values[name]; len(given) > 0 {
+			n, err := strconv.Atoi(given[0])
+			if err != nil {
+				return p, fault.New(fault.Malformed, "The parameter %s must be an integer, not %.40q.", name, given[0])
+			}
+			*v = n
+		}
+	}
+	p.start = min(max(p.start, 1), maxStart)
+	p.count = min(max(p.count, 0), maxCount)
+	return p, nil
+}
+
+// list is a page of resources. The numbers are numbers: one client goes on for ever without.
+type list[T any] struct {
+	Resources    []T      `json:"resources"`
+	StartIndex   int      `json:"startIndex"`
+	ItemsPerPage int      `json:"itemsPerPage"`
+	TotalResults int      `json:"totalResults"`
+	Schemas      []string `json:"schemas"`
+}
+
+// scimSchemas names the schema of users, groups and lists of them.
+var scimSchemas = []string{"urn:scim:schemas:core:1.0"}
+
+// writeList writes a page. itemsPerPage is what fits on one, not what this one has: clients add it to startIndex.
+func writeList[T any](w http.ResponseWriter, p page, total int, resources []T) {
+	web.JSON(w, http.StatusOK, "application/json", list[T]{slices.Clip(resources), p.start, p.count, total, scimSchemas})
+}

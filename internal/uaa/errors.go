@@ -1,0 +1,115 @@
+package uaa
+
+import (
+	"errors"
+	"maps"
+	"net/http"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/web"
+)
+
+// answer is how this dialect says a kind of failure.
+type answer struct {
+	status int
+	word   string
+}
+
+// answers is the table of one part of the dialect.
+type answers struct {
+	of map[fault.Kind]answer
+	// challenge is the scheme that a 401 asks for.
+	challenge string
+	// message repeats the description under that name, as SCIM answers do.
+	message bool
+}
+
+// tokenAnswers are the words of RFC 6749, 5.2. A user's wrong password is the UAA's own: 401 unauthorized, which the
+// clients look for. Forbidden is a client that may not use a grant, Invalid a scope, Stale a refresh token.
+var tokenAnswers = answers{challenge: "Basic", of: map[fault.Kind]answer{
+	fault.Internal:        {http.StatusInternalServerError, "server_error"},
+	fault.Malformed:       {http.StatusBadRequest, "invalid_request"},
+	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "invalid_request"},
+	fault.MediaType:       {http.StatusUnsupportedMediaType, "invalid_request"},
+	fault.UnknownRoute:    {http.StatusNotFound, "not_found"},
+	fault.UnknownMethod:   {http.StatusMethodNotAllowed, "method_not_allowed"},
+	fault.Unauthenticated: {http.StatusUnauthorized, "unauthorized"},
+	fault.Forbidden:       {http.StatusBadRequest, "unauthorized_client"},
+	fault.NotFound:        {http.StatusBadRequest, "invalid_grant"},
+	fault.Invalid:         {http.StatusBadRequest, "invalid_scope"},
+	fault.Exists:          {http.StatusBadRequest, "invalid_request"},
+	fault.InUse:           {http.StatusBadRequest, "invalid_request"},
+	fault.Stale:           {http.StatusBadRequest, "invalid_grant"},
+	fault.TooMany:         {http.StatusTooManyRequests, "too_many_requests"},
+	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
+}}
+
+// scimAnswers are the UAA's words for users and groups, and for whatever else is not one of the other two.
+var scimAnswers = answers{challenge: "Bearer", message: true, of: map[fault.Kind]answer{
+	fault.Internal:        {http.StatusInternalServerError, "server_error"},
+	fault.Malformed:       {http.StatusBadRequest, "scim"},
+	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "scim"},
+	fault.MediaType:       {http.StatusUnsupportedMediaType, "scim"},
+	fault.UnknownRoute:    {http.StatusNotFound, "not_found"},
+	fault.UnknownMethod:   {http.StatusMethodNotAllowed, "method_not_allowed"},
+	fault.Unauthenticated: {http.StatusUnauthorized, "unauthorized"},
+	fault.Forbidden:       {http.StatusForbidden, "insufficient_scope"},
+	fault.NotFound:        {http.StatusNotFound, "scim_resource_not_found"},
+	fault.Invalid:         {http.StatusBadRequest, "invalid_scim_resource"},
+	fault.Exists:          {http.StatusConflict, "scim_resource_already_exists"},
+	fault.InUse:           {http.StatusConflict, "scim_resource_conflict"},
+	fault.Stale:           {http.StatusPreconditionFailed, "scim_resource_conflict"},
+	fault.TooMany:         {http.StatusTooManyRequests, "too_many_requests"},
+	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
+}}
+
+// clientAnswers are the UAA's words for OAuth clients, where they differ.
+var clientAnswers = answers{challenge: "Bearer", of: with(scimAnswers.of, map[fault.Kind]answer{
+	fault.Malformed: {http.StatusBadRequest, "invalid_client"},
+	fault.TooLarge:  {http.StatusRequestEntityTooLarge, "invalid_client"},
+	fault.MediaType: {http.StatusUnsupportedMediaType, "invalid_client"},
+	fault.NotFound:  {http.StatusNotFound, "not_found"},
+	fault.Invalid:   {http.StatusBadRequest, "invalid_client"},
+	fault.Exists:    {http.StatusConflict, "invalid_client"},
+	fault.InUse:     {http.StatusConflict, "invalid_client"},
+	fault.Stale:     {http.StatusPreconditionFailed, "invalid_client"},
+})}
+
+func with(table, changes map[fault.Kind]answer) map[fault.Kind]answer {
+	table = maps.Clone(table)
+	maps.Copy(table, changes)
+	return table
+}
+
+// word is a failure's own error word, where its kind has another. It travels as the cause.
+type word string
+
+// Error implements error.
+func (w word) Error() string { return string(w) }
+
+type errorResponse struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+	Message     string `json:"message,omitempty"`
+}
+
+// fail writes a failure in this dialect's envelope.
+func fail(w http.ResponseWriter, f *fault.Error, table *answers) {
+	a := table.of[f.Kind]
+	if own, ok := errors.AsType[word](f.Cause); ok {
+		a.word = string(own)
+	}
+	// RFC 6750, 3: the words of Bearer stand in the challenge, too, unless no token was sent.
+	switch challenge := table.challenge + ` realm="rolecall"`; {
+	case a.status == http.StatusUnauthorized && a.word != "invalid_token":
+		w.Header().Set("WWW-Authenticate", challenge)
+	case a.status == http.StatusUnauthorized || a.status == http.StatusForbidden:
+		w.Header().Set("WWW-Authenticate", challenge+`, error="`+a.word+`"`)
+	}
+	web.RetryAfter(w, f)
+	e := errorResponse{Error: a.word, Description: f.Message}
+	if table.message {
+		e.Message = f.Message
+	}
+	web.JSON(w, a.status, "application/json", e)
+}

@@ -1,0 +1,249 @@
+package uaa_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/apitest"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+	"rolecall/internal/uaa"
+	"rolecall/internal/web"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// fixture is a server of the dialect whose every exchange is held against the document.
+type fixture struct {
+	*servicetest.Service
+	url    string
+	client *http.Client
+}
+
+func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(t), 10_000) }
+
+func fixtureOn(t testing.TB, s *servicetest.Service, perSecond float64) *fixture {
+	t.Helper()
+	api := (&uaa.API{
+		Accounts:     s.Accounts,
+		Identity:     s.Identity,
+		PublicURL:    servicetest.PublicURL,
+		PerPrincipal: &web.Limiter{PerSecond: perSecond},
+		PerAddress:   &web.Limiter{PerSecond: perSecond},
+	}).Init()
+	// Each fixture comes from an address of its own, so that failed sign-ins of one test do not hold up another.
+	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	t.Cleanup(srv.Close)
+	client := srv.Client()
+	client.Transport = apitest.Load(t, "uaa.yaml").Transport(t, client.Transport)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &fixture{s, srv.URL, client}
+}
+
+// answer is a response, its body read.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+func (a answer) into(t testing.TB, v any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(a.Body), v); err != nil {
+		t.Fatalf("%v in %s", err, a.Body)
+	}
+}
+
+// send sends a request below the prefix; headers are "Name: value".
+func (f *fixture) send(t testing.TB, method, path, body string, headers ...string) answer {
+	t.Helper()
+	req, err := http.NewRequest(method, f.url+uaa.Prefix+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body == "" {
+		req.Body = http.NoBody
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		req.Header.Add(name, value)
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(data)}
+}
+
+// as sends a request with a token.
+func (f *fixture) as(t testing.TB, token, method, path, body string, headers ...string) answer {
+	t.Helper()
+	return f.send(t, method, path, body, append(headers, "Authorization: Bearer "+token)...)
+}
+
+// want fails unless the answer has the status, and for a failure the error word.
+func (a answer) want(t testing.TB, status int, word string) answer {
+	t.Helper()
+	if a.Status != status {
+		t.Fatalf("got %d, want %d: %s", a.Status, status, a.Body)
+	}
+	if status >= 400 {
+		var e struct {
+			Error string `json:"error"`
+		}
+		a.into(t, &e)
+		if e.Error != word {
+			t.Fatalf("got %s, want %s: %s", e.Error, word, a.Body)
+		}
+	}
+	return a
+}
+
+// root is a token of an admin.
+func (f *fixture) root(t testing.TB) string { return f.tokenOf(t, "root") }
+
+func (f *fixture) tokenOf(t testing.TB, username string) string {
+	t.Helper()
+	token, err := f.Identity.MintFor(t.Context(), username, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// holder makes an account with the scopes and returns a token of it.
+func (f *fixture) holder(t testing.TB, scopes ...string) (token, guid string) {
+	t.Helper()
+	username := unique("holder")
+	guid = f.Account(t, username, scopes, nil)
+	return f.tokenOf(t, username), guid
+}
+
+func unique(prefix string) string { return prefix + "-" + uuid.NewString()[:8] }
+
+const form = "Content-Type: application/x-www-form-urlencoded"
+
+func basic(id, secret string) string {
+	return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
+}
+
+// cf is how the command line authenticates itself.
+var cf = basic("cf", "")
+
+// token asks for a token; the parameters are name, value, …
+func (f *fixture) token(t testing.TB, authorization string, parameters ...string) answer {
+	t.Helper()
+	values := url.Values{}
+	for i := 0; i < len(parameters); i += 2 {
+		values.Set(parameters[i], parameters[i+1])
+	}
+	headers := []string{form}
+	if authorization != "" {
+		headers = append(headers, authorization)
+	}
+	return f.send(t, "POST", "/oauth/token", values.Encode(), headers...)
+}
+
+type token struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	RefreshToken string `json:"refresh_token"`
+	ExpiresIn    int    `json:"expires_in"`
+	Scope        string `json:"scope"`
+	ID           string `json:"jti"`
+}
+
+func (a answer) token(t testing.TB) (tok token) {
+	t.Helper()
+	a.want(t, 200, "").into(t, &tok)
+	return tok
+}
+
+// claims reads a token's claims without verifying it, as cf does.
+func (tok token) claims(t testing.TB) map[string]any {
+	t.Helper()
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(tok.AccessToken, ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}
+
+type user struct {
+	ID   string
+	Meta struct {
+		Version               int
+		Created, LastModified string
+	}
+	UserName string
+	Name     struct{ FamilyName, GivenName string }
+	Emails   []struct {
+		Value   string
+		Primary bool
+	}
+	Groups               []struct{ Value, Display string }
+	Active, Verified     bool
+	Origin               string
+	PasswordLastModified string
+}
+
+func (a answer) user(t testing.TB) (u user) {
+	t.Helper()
+	a.into(t, &u)
+	return u
+}
+
+func object(fields map[string]any) string {
+	b, _ := json.Marshal(fields)
+	return string(b)
+}
+
+// person makes a user through the API.
+func (f *fixture) person(t testing.TB, username string) user {
+	t.Helper()
+	return f.as(t, f.root(t), "POST", "/Users", object(map[string]any{"userName": username, "password": username + "-password"})).
+		want(t, 201, "").user(t)
+}
+
+// program makes a client through the API, whose secret is its id and "-secret".
+func (f *fixture) program(t testing.TB, fields map[string]any) (id string) {
+	t.Helper()
+	id = unique("program")
+	all := map[string]any{"client_id": id, "client_secret": id + "-secret", "authorized_grant_types": []string{"client_credentials"},
+		"authorities": []string{account.ScopeRead}}
+	for k, v := range fields {
+		all[k] = v
+	}
+	f.as(t, f.root(t), "POST", "/oauth/clients", object(all)).want(t, 201, "")
+	return id
+}
+
+// isPlatformUser reports whether the account has that facet.
+func (f *fixture) isPlatformUser(t testing.TB, guid string) bool {
+	t.Helper()
+	a, err := f.Accounts.ByGUID(t.Context(), guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !a.PlatformCreatedAt.IsZero()
+}
