@@ -16,12 +16,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"rolecall/api"
+	"rolecall/internal/account"
 	"rolecall/internal/audit"
+	"rolecall/internal/cfapi"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/identity"
+	"rolecall/internal/uaa"
 	"rolecall/internal/web"
 )
 
@@ -78,14 +81,31 @@ func (s *server) run(ctx context.Context) error {
 	}
 	users := &dbuser.Service{Clusters: clusters, Audit: &audit.Log{DB: db}, Log: s.Log}
 	metrics := newMetrics(db, clusters)
+	// The limits are of an account and of an address, whichever dialect they speak.
+	perPrincipal, perAddress := &web.Limiter{PerSecond: s.RateLimit}, &web.Limiter{PerSecond: anonymousLimit}
+	accounts := &account.Store{DB: db}
 	site := &site{
 		ready: &readiness{db: db},
 		dbaas: (&dbaas.API{
 			Users:        users,
 			Identity:     id,
 			PublicURL:    s.PublicURL,
-			PerPrincipal: &web.Limiter{PerSecond: s.RateLimit},
-			PerAddress:   &web.Limiter{PerSecond: anonymousLimit},
+			PerPrincipal: perPrincipal,
+			PerAddress:   perAddress,
+		}).Init(),
+		cf: (&cfapi.API{
+			Accounts:     accounts,
+			Identity:     id,
+			PublicURL:    s.PublicURL,
+			PerPrincipal: perPrincipal,
+			PerAddress:   perAddress,
+		}).Init(),
+		uaa: (&uaa.API{
+			Accounts:     accounts,
+			Identity:     id,
+			PublicURL:    s.PublicURL,
+			PerPrincipal: perPrincipal,
+			PerAddress:   perAddress,
 		}).Init(),
 		documents: api.Handler(),
 	}
@@ -164,6 +184,8 @@ type site struct {
 	edge      *web.Edge
 	ready     *readiness
 	dbaas     http.Handler
+	cf        http.Handler
+	uaa       http.Handler
 	documents http.Handler
 }
 
@@ -182,18 +204,21 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
 	path := web.Trim(r.URL)
 	switch {
-	case path == dbaas.Prefix || strings.HasPrefix(path, dbaas.Prefix+"/"):
+	case below(path, dbaas.Prefix):
 		s.dbaas.ServeHTTP(w, r)
-	case strings.HasPrefix(path, "/openapi/"), path == "/docs", strings.HasPrefix(path, "/docs/"):
+	case below(path, uaa.Prefix):
+		s.uaa.ServeHTTP(w, r)
+	case below(path, "/docs"), strings.HasPrefix(path, "/openapi/"):
 		web.InfoOf(r.Context()).Route = "documents"
 		s.documents.ServeHTTP(w, r)
 	default:
-		web.JSON(w, http.StatusNotFound, "application/problem+json", map[string]any{
-			"status": http.StatusNotFound,
-			"title":  "Not Found",
-			"detail": "There is nothing at " + r.URL.Path + ". The documentation is at /docs.",
-		})
+		// Its root is the root of the host, so what nobody knows is unknown to it.
+		s.cf.ServeHTTP(w, r)
 	}
+}
+
+func below(path, prefix string) bool {
+	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
 // readiness says whether requests should come here: not while stopping, and not without the control database.

@@ -88,14 +88,23 @@ func (s *Store) ByGUID(ctx context.Context, guid string) (*Account, error) {
 	return s.one(ctx, `WHERE guid = $1`, guid)
 }
 
-func (s *Store) one(ctx context.Context, where string, args ...any) (*Account, error) {
-	rows, err := s.DB.Pool.Query(ctx, `SELECT `+columns+` FROM accounts `+where, args...)
+var errNoAccount = fault.New(fault.NotFound, "There is no such account.")
+
+func (s *Store) one(ctx context.Context, where string, args ...string) (*Account, error) {
+	values := make([]any, len(args))
+	for i, arg := range args {
+		if !storable(arg) {
+			return nil, errNoAccount
+		}
+		values[i] = arg
+	}
+	rows, err := s.DB.Pool.Query(ctx, `SELECT `+columns+` FROM accounts `+where, values...)
 	if err != nil {
 		return nil, control.Fault(err)
 	}
 	a, err := pgx.CollectExactlyOneRow(rows, scan)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fault.New(fault.NotFound, "There is no such account.")
+		return nil, errNoAccount
 	}
 	return a, control.Fault(err)
 }

@@ -96,6 +96,9 @@ func checkClientID(id string) error {
 	return nil
 }
 
+// allScopes are those of the identity itself and those that pass through it.
+func (i *Identity) allScopes() []string { return append(slices.Clone(i.Scopes), i.UserScopes...) }
+
 func (i *Identity) check() error {
 	if i.Program {
 		if err := checkClientID(i.GUID); err != nil {
@@ -112,7 +115,7 @@ func (i *Identity) check() error {
 	if len(i.Emails) > 20 || slices.Contains(i.Emails, "") {
 		return fault.New(fault.Invalid, "A user has at most 20 e-mail addresses, none of which is empty.")
 	}
-	for _, scope := range append(slices.Clone(i.Scopes), i.UserScopes...) {
+	for _, scope := range i.allScopes() {
 		if !slices.Contains(Scopes, scope) {
 			return fault.New(fault.Invalid, "There is no scope %.100q. There are: %s.", scope, strings.Join(Scopes, ", "))
 		}
@@ -237,7 +240,7 @@ func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, se
 	}
 	detail := map[string]any{"facet": "identity", "program": n.Program, "username": n.Username, "origin": n.Origin, "scopes": n.Scopes}
 	err = s.record(ctx, p, audit.CreateAccount, n.GUID, detail, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
-		if err := cmp.Or(p.mayChange(nil), n.check(), p.mayChange(n.Scopes)); err != nil {
+		if err := cmp.Or(p.mayChange(nil), n.check(), p.mayChange(n.allScopes())); err != nil {
 			return err
 		}
 		hash, err := secret.hash(ctx)
@@ -316,7 +319,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 		if err := i.check(); err != nil {
 			return err
 		}
-		if err := p.mayChange(append(slices.Clone(before.Scopes), i.Scopes...)); err != nil {
+		if err := p.mayChange(append(before.allScopes(), i.allScopes()...)); err != nil {
 			if program || p.GUID != guid {
 				return err
 			}
@@ -367,7 +370,7 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 			return err
 		}
 		detail["username"], detail["origin"] = deleted.Username, deleted.Origin
-		if err := p.mayChange(deleted.Scopes); err != nil {
+		if err := p.mayChange(deleted.allScopes()); err != nil {
 			return err
 		}
 		if err := deleted.checkVersion(want); err != nil {
@@ -414,7 +417,7 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid 
 				return err
 			}
 			if !own {
-				if err := p.mayChange(i.Scopes); err != nil {
+				if err := p.mayChange(i.allScopes()); err != nil {
 					return err
 				}
 			}
@@ -458,7 +461,7 @@ func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope 
 		if i, err = readIdentity(ctx, tx, false, guid, "FOR UPDATE"); err != nil {
 			return err
 		}
-		if err := p.mayChange(i.Scopes); err != nil {
+		if err := p.mayChange(i.allScopes()); err != nil {
 			return err
 		}
 		scopes, err := f(i)

@@ -84,9 +84,7 @@ func scanPlatform(row pgx.CollectableRow) (*PlatformUser, error) {
 var errNoPlatformUser = fault.New(fault.NotFound, "User not found")
 
 // onePlatform returns the user that the query selects, or errNoPlatformUser.
-func onePlatform(ctx context.Context, q interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}, sql string, args ...any) (*PlatformUser, error) {
+func onePlatform(ctx context.Context, q querier, sql string, args ...any) (*PlatformUser, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
@@ -296,7 +294,12 @@ func (u *PlatformUser) apply(c PlatformChange) (detail map[string]any, renamed b
 	if detail, err = u.mergeMetadata(c.Labels, c.Annotations); err != nil {
 		return nil, false, err
 	}
-	u.Username, u.Origin = *orElse(c.Username, &u.Username), *orElse(c.Origin, &u.Origin)
+	if c.Username != nil {
+		u.Username = *c.Username
+	}
+	if c.Origin != nil {
+		u.Origin = *c.Origin
+	}
 	if renamed = u.Username != before.Username || u.Origin != before.Origin; renamed {
 		if err := before.mayBeRenamed(u.Username, u.Origin); err != nil {
 			return nil, false, err
@@ -333,13 +336,6 @@ func (u *PlatformUser) mayBeRenamed(username, origin string) error {
 type fromTo struct {
 	From any `json:"from"`
 	To   any `json:"to"`
-}
-
-func orElse[T any](v, otherwise *T) *T {
-	if v != nil {
-		return v
-	}
-	return otherwise
 }
 
 // mergeMetadata changes the labels and annotations that are named. The audit log gets the values of labels, which give

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -51,9 +52,15 @@ type Operation struct {
 	Public bool // takes no credentials
 }
 
+// loaded keeps documents by name: to check one takes longer than most tests that use it.
+var loaded sync.Map
+
 // Load reads the document of that name from package api and fails the test unless it is valid, its examples included.
 func Load(t testing.TB, name string) *Document {
 	t.Helper()
+	if d, ok := loaded.Load(name); ok {
+		return d.(*Document)
+	}
 	data, err := api.File(name)
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +69,7 @@ func Load(t testing.TB, name string) *Document {
 	if err != nil {
 		t.Fatal(err)
 	}
+	loaded.Store(name, d)
 	return d
 }
 

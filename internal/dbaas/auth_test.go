@@ -39,6 +39,8 @@ func TestSigningIn(t *testing.T) {
 		"no password":      basic("root", ""),
 		"wrong password":   basic("root", "wrong"),
 		"unknown user":     basic("nobody", "root-password"),
+		"NUL in the name":  basic("root\x00", "root-password"),
+		"no UTF-8":         basic("root\xff", "root-password"),
 		"other scheme":     "Digest username=root",
 		"token no scheme":  token,
 		"token as Basic":   "Basic " + token,
@@ -153,6 +155,7 @@ func (f *fixture) signingKey(t testing.TB) *rsa.PrivateKey {
 }
 
 func TestAccess(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	id := f.Register(t, "guarded", f.PG, f.PG.User, f.PG.Password)
 	f.Access(t, id, []string{"team=payments,role in (dba,sre)"}, []string{"team=payments", "auditor"})

@@ -145,7 +145,7 @@ func TestDeadCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	for _, name := range []string{"dead 1", "dead 2"} {
+	for _, name := range []string{"dead 1", "dead 2", "dead 3"} {
 		err := f.Clusters.Put(t.Context(), &cluster.Cluster{
 			ID:          uuid.New(),
 			DisplayName: name,
@@ -164,11 +164,11 @@ func TestDeadCluster(t *testing.T) {
 		}
 		return states
 	}
-	want := []string{"dead 1 UNKNOWN", "dead 2 UNKNOWN", "main AVAILABLE"}
+	want := []string{"dead 1 UNKNOWN", "dead 2 UNKNOWN", "dead 3 UNKNOWN", "main AVAILABLE"}
 	if got := states(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if took := time.Since(start); took > 4500*time.Millisecond {
+	if took := time.Since(start); took > 6*time.Second {
 		t.Errorf("the list took %s", took)
 	}
 	start = time.Now()

@@ -57,6 +57,7 @@ func TestRoutes(t *testing.T) {
 }
 
 func TestBodies(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.create(t, "body")
 	good := passwordBody(password)
@@ -165,6 +166,7 @@ func (f *fixture) unavailable(t testing.TB, method, path, body string) {
 }
 
 func TestClusterDown(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t).ownCluster(t, nil)
 	f.create(t, "down")
 	state := func() string {
@@ -199,6 +201,7 @@ func TestClusterDown(t *testing.T) {
 
 // A request on a connection that a restart has broken is answered as if nothing had been.
 func TestClusterRestarted(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t).ownCluster(t, nil)
 	f.create(t, "restarted")
 	f.PG.Stop(t)
@@ -244,7 +247,7 @@ func TestNotRecorded(t *testing.T) {
 	f := fixtureOn(t, ownService(t), 10_000)
 	f.create(t, "recorded")
 	roles := func() string {
-		return pgtest.Value[string](t, f.PG, `SELECT string_agg(concat_ws(' ', rolname, rolcanlogin, rolpassword), ',' ORDER BY oid) FROM pg_authid`)
+		return pgtest.Value[string](t, f.PG, `SELECT string_agg(concat_ws(' ', rolname, rolcanlogin, rolpassword), ',' ORDER BY oid) FROM pg_authid WHERE rolname ~ 'recorded'`)
 	}
 	before := roles()
 	attempts := func(t *testing.T) {
@@ -283,6 +286,30 @@ func TestNotRecorded(t *testing.T) {
 		f.DB.Pool.Reset()
 	})
 	f.create(t, "unrecorded")
+}
+
+// While the control database is away, who was known a moment ago may read, and nothing is changed.
+func TestControlDatabaseDown(t *testing.T) {
+	t.Parallel()
+	control := pgtest.New(t, nil)
+	s := servicetest.New(t, control)
+	s.Admin(t, "root")
+	s.PG = pgtest.Shared(t)
+	s.ClusterID = s.Register(t, "elsewhere", s.PG, s.PG.User, s.PG.Password)
+	f := fixtureOn(t, s, 10_000)
+	f.create(t, "control-down")
+	control.Stop(t)
+	f.want(t, 200, "GET", f.users("control-down"), "")
+	f.want(t, 200, "GET", f.users(), "")
+	f.unavailable(t, "PATCH", f.users("control-down"), passwordBody("while-it-is-down"))
+	f.unavailable(t, "DELETE", f.users("control-down"), "")
+	f.as(t, "somebody", "GET", f.users(), "").refused(t, "paas-unavailable-1")
+	f.as(t, "", "GET", f.users(), "").refused(t, "paas-auth-1")
+	if err := f.PG.Login("control-down", password); err != nil {
+		t.Error(err)
+	}
+	control.Start(t)
+	f.want(t, 204, "DELETE", f.users("control-down"), "")
 }
 
 func mustExec(t testing.TB, conn *pgx.Conn, sql string) {

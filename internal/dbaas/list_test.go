@@ -24,6 +24,7 @@ func (f *fixture) ownCluster(t testing.TB, settings map[string]string) *fixture 
 }
 
 func TestListUsers(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t).ownCluster(t, nil)
 	var empty list
 	a := f.want(t, 200, "GET", f.users(), "")

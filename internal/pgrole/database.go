@@ -128,7 +128,15 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 			return err
 		})
 		if _, lost := errors.AsType[*commitLost](err); lost {
-			if d, readErr := s.Database(ctx, name); readErr == nil && d.Provenance.Attempt == stamp.Attempt {
+			// The lost session holds the lock until the server is done with it.
+			readErr := s.inTransaction(ctx, databaseLock(name), func(ctx context.Context, tx *transaction) error {
+				made, err := s.database(ctx, tx, name)
+				if err == nil && made.Provenance.Attempt != stamp.Attempt {
+					err = databaseNotFound(name)
+				}
+				return err
+			})
+			if readErr == nil {
 				return nil
 			}
 			return err

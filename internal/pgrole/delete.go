@@ -83,7 +83,7 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 			return d.calledOff(b)
 		}
 	}
-	if _, lost := errors.AsType[*commitLost](err); lost {
+	if _, lost := errors.AsType[*commitLost](err); lost && d.conn.IsClosed() {
 		if u, inspectErr := d.s.Inspect(ctx, name); inspectErr == nil && (u == nil || u.oid != d.user.oid) {
 			return nil
 		}
@@ -190,6 +190,10 @@ func (d *deletion) finish(ctx context.Context) error {
 			if err := d.clear(ctx, dp); err != nil {
 				return err
 			}
+		}
+		// A session that was let in just before NOLOGIN may have shown up only now.
+		if err := d.endSessions(ctx); err != nil {
+			return err
 		}
 		err = d.drop(ctx)
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {

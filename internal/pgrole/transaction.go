@@ -115,9 +115,9 @@ func again(ctx context.Context, f func() error, passes func(error) bool) error {
 
 // runTransaction runs f in one transaction of conn and commits it.
 func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx context.Context, tx *transaction) error) error {
-	// Said in full: a server, database or role may have other defaults, and a snapshot from before the lock was taken
-	// would not show what it waited for.
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite})
+	// A server, database or role may have another default, and a snapshot from before the lock was taken would not show
+	// what it waited for.
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return err
 	}

@@ -112,9 +112,8 @@ func TestInsufficientScope(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	f := fixtureOn(t, newFixture(t).Service, 1)
 	for _, path := range []string{"/token_keys", "/Users"} {
-		f := fixtureOn(t, f.Service, 1)
+		f := fixtureOn(t, newFixture(t).Service, 1)
 		var last answer
 		for range 4 {
 			last = f.send(t, "GET", path, "")
@@ -123,6 +122,7 @@ func TestLimits(t *testing.T) {
 			t.Errorf("Retry-After is %q", last.Header.Get("Retry-After"))
 		}
 	}
+	f := fixtureOn(t, newFixture(t).Service, 1)
 	token := f.root(t)
 	for range 2 {
 		f.as(t, token, "GET", "/Groups", "").want(t, 200, "")

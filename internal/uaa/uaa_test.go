@@ -3,12 +3,15 @@ package uaa_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +32,12 @@ type fixture struct {
 	*servicetest.Service
 	url    string
 	client *http.Client
+	// address is where the requests come from. Each fixture has its own, so that failed sign-ins of one test do not hold up
+	// another.
+	address string
 }
+
+var addresses atomic.Int64
 
 func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(t), 10_000) }
 
@@ -42,13 +50,16 @@ func fixtureOn(t testing.TB, s *servicetest.Service, perSecond float64) *fixture
 		PerPrincipal: &web.Limiter{PerSecond: perSecond},
 		PerAddress:   &web.Limiter{PerSecond: perSecond},
 	}).Init()
-	// Each fixture comes from an address of its own, so that failed sign-ins of one test do not hold up another.
-	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	srv := httptest.NewServer(&web.Edge{
+		Handler:        api,
+		Log:            slog.New(slog.NewTextHandler(s.Log, nil)),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
 	t.Cleanup(srv.Close)
 	client := srv.Client()
 	client.Transport = apitest.Load(t, "uaa.yaml").Transport(t, client.Transport)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &fixture{s, srv.URL, client}
+	return &fixture{s, srv.URL, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
 }
 
 // answer is a response, its body read.
@@ -75,6 +86,7 @@ func (f *fixture) send(t testing.TB, method, path, body string, headers ...strin
 	if body == "" {
 		req.Body = http.NoBody
 	}
+	req.Header.Set("X-Forwarded-For", f.address)
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Add(name, value)

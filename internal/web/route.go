@@ -78,9 +78,9 @@ func (rt *Router) Find(w http.ResponseWriter, r *http.Request) (*Route, error) {
 	}
 	if allow != nil {
 		w.Header().Set("Allow", strings.Join(allow, ", "))
-		return nil, fault.New(fault.UnknownMethod, "%s is not offered on %s; offered: %s.", r.Method, r.URL.Path, strings.Join(allow, ", "))
+		return nil, fault.New(fault.UnknownMethod, "%s is not offered on %.200s; offered: %s.", r.Method, r.URL.Path, strings.Join(allow, ", "))
 	}
-	return nil, fault.New(fault.UnknownRoute, "There is nothing at %s.", r.URL.Path)
+	return nil, fault.New(fault.UnknownRoute, "There is nothing at %.200s.", r.URL.Path)
 }
 
 // Trim collapses the slashes at the start of the request's path to one, and reports the path in its escaped form.

@@ -185,6 +185,12 @@ func TestLimiter(t *testing.T) {
 		take("a", time.Second/2)
 		take("a", time.Second/2) // asking costs nothing
 		take("b", 0)
+		for key, left := range map[string]int{"a": 0, "b": 3, "c": 4} {
+			limit, remaining, full, ok := l.Standing(key)
+			if missing := time.Duration(4-left) * time.Second / 2; limit != 4 || remaining != left || !full.Equal(time.Now().Add(missing)) || !ok {
+				t.Errorf("%s: %d of %d, full in %s, %t; want %d of 4", key, remaining, limit, time.Until(full), ok, left)
+			}
+		}
 		time.Sleep(time.Second / 2)
 		take("a", 0)
 		take("a", time.Second/2)

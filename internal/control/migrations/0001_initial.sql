@@ -38,8 +38,8 @@ CREATE UNIQUE INDEX accounts_username_origin ON accounts (lower(username), origi
 CREATE UNIQUE INDEX accounts_issuer_subject ON accounts (issuer, subject) WHERE issuer IS NOT NULL;
 CREATE INDEX accounts_labels ON accounts USING gin (labels);
 CREATE INDEX accounts_platform ON accounts (id) WHERE platform_created_at IS NOT NULL;
-CREATE INDEX accounts_platform_created ON accounts (platform_created_at, guid) WHERE platform_created_at IS NOT NULL;
-CREATE INDEX accounts_platform_updated ON accounts (platform_updated_at, guid) WHERE platform_created_at IS NOT NULL;
+CREATE INDEX accounts_platform_created ON accounts (platform_created_at, guid) INCLUDE (id) WHERE platform_created_at IS NOT NULL;
+CREATE INDEX accounts_platform_updated ON accounts (platform_updated_at, guid) INCLUDE (id) WHERE platform_created_at IS NOT NULL;
 
 -- Deletions of platform users, which clients of that API poll. They are done when the row is made.
 CREATE TABLE jobs (

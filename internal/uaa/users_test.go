@@ -1,0 +1,290 @@
+package uaa_test
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+
+	"rolecall/internal/account"
+)
+
+type userList struct {
+	Resources                              []user
+	StartIndex, ItemsPerPage, TotalResults int
+}
+
+func (f *fixture) users(t testing.TB, filter string) (l userList) {
+	t.Helper()
+	f.as(t, f.root(t), "GET", "/Users?"+filter, "").want(t, 200, "").into(t, &l)
+	return l
+}
+
+func filter(s string) string { return "filter=" + url.QueryEscape(s) }
+
+// What cf create-user and cf delete-user do.
+func TestUserLifecycle(t *testing.T) {
+	f := newFixture(t)
+	name := unique("Bob")
+	if l := f.users(t, filter(`userName eq "`+name+`" and origin eq "uaa"`)); len(l.Resources) != 0 || l.TotalResults != 0 {
+		t.Fatalf("got %+v", l)
+	}
+	body := `{"userName":"` + name + `","password":"secret","origin":"","name":{"familyName":"` + name + `","givenName":"` + name + `"},"emails":[{"value":"` + name + `","primary":true}]}`
+	a := f.as(t, f.root(t), "POST", "/Users", body).want(t, 201, "")
+	u := a.user(t)
+	if u.Origin != "uaa" || !u.Active || !u.Verified || u.UserName != name || u.Name.GivenName != name || len(u.Emails) != 1 || u.Meta.Version != 0 || a.Header.Get("ETag") != `"0"` {
+		t.Errorf("got %s", a.Body)
+	}
+	if got := fmt.Sprint(u.Groups[0].Display, " ", u.Groups[1].Display, " ", len(u.Groups)); got != "cloud_controller.read cloud_controller.write 2" {
+		t.Errorf("the groups are %s", got)
+	}
+	if f.isPlatformUser(t, u.ID) {
+		t.Error("it is a platform user already")
+	}
+	f.as(t, f.root(t), "POST", "/Users", strings.Replace(body, name, strings.ToLower(name), 1)).want(t, 409, "scim_resource_already_exists")
+	if l := f.users(t, filter(`userName eq "`+strings.ToUpper(name)+`"`)); l.TotalResults != 1 || l.Resources[0].ID != u.ID {
+		t.Errorf("got %+v", l)
+	}
+	if got := f.as(t, f.root(t), "GET", "/Users/"+u.ID, "", "If-Match: *").want(t, 200, ""); got.Body != a.Body || got.Header.Get("ETag") != `"0"` {
+		t.Errorf("got %s", got.Body)
+	}
+	if got := f.as(t, f.root(t), "DELETE", "/Users/"+u.ID, "").want(t, 200, ""); got.Body != a.Body {
+		t.Errorf("got %s", got.Body)
+	}
+	f.as(t, f.root(t), "GET", "/Users/"+u.ID, "").want(t, 404, "scim_resource_not_found")
+	f.as(t, f.root(t), "DELETE", "/Users/"+u.ID, "").want(t, 404, "scim_resource_not_found")
+	if _, err := f.Accounts.ByGUID(t.Context(), u.ID); err == nil {
+		t.Error("the account is still there")
+	}
+	var rows []string
+	for _, r := range f.AuditRows(t, u.ID) {
+		rows = append(rows, r.Action+" "+r.Outcome)
+	}
+	if got := strings.Join(rows, ", "); got != "account.create done, account.delete done" {
+		t.Errorf("the audit log has %s", got)
+	}
+	if strings.Contains(f.Log.String(), `secret"`) {
+		t.Error("a password is in the log")
+	}
+}
+
+func TestCreateUser(t *testing.T) {
+	f := newFixture(t)
+	create := func(body string) answer { return f.as(t, f.root(t), "POST", "/Users", body) }
+	// As little as Terraform sends.
+	name := unique("terse")
+	u := create(`{"userName":"`+name+`","origin":null,"password":null,"name":null,"emails":null,"groups":[{"display":"cloud_controller.admin"}],"id":"mine","schemas":[],"meta":{"version":9}}`).want(t, 201, "").user(t)
+	if u.ID == "mine" || len(u.Groups) != 2 || u.Emails[0].Value != name || u.PasswordLastModified != "" || u.Meta.Version != 0 {
+		t.Errorf("got %+v", u)
+	}
+	u = create(`{"userName":"`+name+`","origin":"ldap","emails":[{"value":"a@x"},{"value":"b@x","primary":true}],"active":false,"verified":false}`).want(t, 201, "").user(t)
+	if u.Origin != "ldap" || u.Active || u.Verified || u.Emails[0].Value != "b@x" || !u.Emails[0].Primary || u.Emails[1].Primary {
+		t.Errorf("got %+v", u)
+	}
+	for _, test := range []struct{ word, body string }{
+		{"scim", ``}, {"scim", `{`}, {"scim", `{"userName":"a","userName":"b"}`},
+		{"invalid_scim_resource", `[]`}, {"invalid_scim_resource", `{}`}, {"invalid_scim_resource", `{"userName":""}`},
+		{"invalid_scim_resource", `{"userName":5}`}, {"invalid_scim_resource", `{"userName":" a"}`}, {"invalid_scim_resource", `{"userName":"a:b"}`},
+		{"invalid_scim_resource", `{"userName":"a\u0000"}`}, {"invalid_scim_resource", `{"userName":"` + strings.Repeat("é", 256) + `"}`},
+		{"invalid_scim_resource", `{"userName":"a","name":[]}`}, {"invalid_scim_resource", `{"userName":"a","name":{"givenName":1}}`},
+		{"invalid_scim_resource", `{"userName":"a","emails":{}}`}, {"invalid_scim_resource", `{"userName":"a","emails":["x"]}`},
+		{"invalid_scim_resource", `{"userName":"a","emails":[{"value":""}]}`}, {"invalid_scim_resource", `{"userName":"a","active":"yes"}`},
+		{"invalid_scim_resource", `{"userName":"a","origin":"ldap","password":"x"}`}, {"invalid_scim_resource", `{"userName":"a","origin":"\u0001"}`},
+		{"invalid_password", `{"userName":"a","password":"` + strings.Repeat("x", 256) + `"}`},
+	} {
+		create(test.body).want(t, 400, test.word)
+	}
+	f.as(t, f.root(t), "POST", "/Users", `{"userName":"a"}`, "Content-Type: text/plain").want(t, 415, "scim")
+	f.as(t, f.root(t), "POST", "/Users", `{"userName":"`+strings.Repeat("a", 70_000)+`"}`).want(t, 413, "scim")
+}
+
+func TestListUsers(t *testing.T) {
+	f := newFixture(t)
+	prefix := unique("list")
+	var or []string
+	for n := range 5 {
+		name := fmt.Sprintf("%s-%d", prefix, n)
+		f.person(t, name)
+		or = append(or, `userName eq "`+name+`"`)
+	}
+	five := strings.Join(or, " or ")
+	var names []string
+	for start := 1; ; { // as go-uaa does it
+		l := f.users(t, fmt.Sprintf("%s&startIndex=%d&count=2", filter(five), start))
+		for _, u := range l.Resources {
+			names = append(names, u.UserName)
+		}
+		if l.TotalResults != 5 || l.StartIndex != start || l.ItemsPerPage != 2 {
+			t.Fatalf("got %+v", l)
+		}
+		if start+l.ItemsPerPage > l.TotalResults {
+			break
+		}
+		start += l.ItemsPerPage
+	}
+	if len(names) != 5 || names[0] != prefix+"-0" || names[4] != prefix+"-4" {
+		t.Errorf("the pages have %v", names)
+	}
+	for query, want := range map[string]int{
+		filter(`(` + five + `) and origin eq "uaa"`):                      5,
+		filter(`(` + five + `) and origin eq "ldap"`):                     0,
+		filter(`USERNAME EQ "`+prefix+`-1"`) + "&attributes=id&sortBy=id": 1,
+		filter(`id eq "' OR true; --"`):                                   0,
+		filter(five) + "&count=0":                                         0,
+		filter(five) + "&count=-1":                                        0,
+		filter(five) + "&count=10000":                                     5,
+		filter(five) + "&startIndex=0":                                    5,
+		filter(five) + "&startIndex=6":                                    0,
+		filter(five) + "&startIndex=99999999999":                          0,
+	} {
+		if l := f.users(t, query); len(l.Resources) != want || l.ItemsPerPage > 500 {
+			t.Errorf("%s: got %d of %+v", query, len(l.Resources), l.TotalResults)
+		}
+	}
+	for _, query := range []string{filter("userName co \"x\""), filter("nonsense"), "count=x", "startIndex=1.5", "count=1&count=2", "%zz"} {
+		f.as(t, f.root(t), "GET", "/Users?"+query, "").want(t, 400, "scim")
+	}
+}
+
+func TestPutUser(t *testing.T) {
+	f := newFixture(t)
+	root := f.root(t)
+	u := f.person(t, unique("put"))
+	path := "/Users/" + u.ID
+	put := func(body string, headers ...string) answer { return f.as(t, root, "PUT", path, body, headers...) }
+	body := `{"id":"` + u.ID + `","userName":"` + u.UserName + `-2","origin":"uaa","name":{"givenName":"P","familyName":"Q"},"emails":[{"value":"p@x"}],"password":"ignored","groups":[{"display":"cloud_controller.admin"}]}`
+	put(body).want(t, 400, "scim")
+	put(body, `If-Match: "7"`).want(t, 412, "scim_resource_conflict")
+	put(body, `If-Match: x`).want(t, 412, "scim_resource_conflict")
+	a := put(body, `If-Match: *`).want(t, 200, "")
+	got := a.user(t)
+	if got.UserName != u.UserName+"-2" || got.Name.GivenName != "P" || got.Emails[0].Value != "p@x" || got.Meta.Version != 1 || len(got.Groups) != 2 || !got.Active {
+		t.Errorf("got %s", a.Body)
+	}
+	put(body, `If-Match: "1"`).want(t, 200, "")
+	put(body, `If-Match: 2`).want(t, 200, "")
+	put(body, `If-Match: 2`).want(t, 412, "scim_resource_conflict")
+	put(`{}`, `If-Match: *`).want(t, 400, "invalid_scim_resource")
+	put(`{"userName":null}`, `If-Match: *`).want(t, 400, "invalid_scim_resource")
+	put(`{"userName":"a:b"}`, `If-Match: *`).want(t, 400, "invalid_scim_resource")
+	put(`{"userName":"`+u.UserName+`","origin":"ldap"}`, `If-Match: *`).want(t, 400, "invalid_scim_resource")
+	put(`{"userName":"ROOT"}`, `If-Match: *`).want(t, 409, "scim_resource_already_exists")
+	f.as(t, root, "PUT", "/Users/no-such", body, "If-Match: *").want(t, 404, "scim_resource_not_found")
+
+	// A deactivated user stays so when somebody who does not know of it writes the user back.
+	f.as(t, root, "PATCH", path, `{"active":false}`).want(t, 400, "scim")
+	f.as(t, root, "PATCH", path, `{"active":false}`, "If-Match: 3").want(t, 200, "")
+	if put(body, "If-Match: *").want(t, 200, "").user(t).Active {
+		t.Error("the user is active again")
+	}
+	f.token(t, cf, "grant_type", "password", "username", u.UserName+"-2", "password", u.UserName+"-password").want(t, 401, "unauthorized")
+	f.as(t, root, "PATCH", path, `{"active":true}`, "If-Match: *").want(t, 200, "")
+	f.token(t, cf, "grant_type", "password", "username", u.UserName+"-2", "password", u.UserName+"-password").token(t)
+	f.as(t, root, "DELETE", path, "", `If-Match: "1"`).want(t, 412, "scim_resource_conflict")
+	f.as(t, root, "DELETE", path, "", `If-Match: "6"`).want(t, 200, "")
+}
+
+// People may do this to themselves, and no more.
+func TestSelf(t *testing.T) {
+	f := newFixture(t)
+	u := f.person(t, unique("self"))
+	password := u.UserName + "-password"
+	token := f.tokenOf(t, u.UserName)
+	path := "/Users/" + u.ID
+	if got := f.as(t, token, "GET", path, "").want(t, 200, "").user(t); got.ID != u.ID {
+		t.Errorf("got %+v", got)
+	}
+	name := `"userName":"` + u.UserName + `"`
+	if got := f.as(t, token, "PUT", path, `{`+name+`,"name":{"givenName":"Me"},"emails":[{"value":"me@x"}]}`, "If-Match: *").want(t, 200, "").user(t); got.Name.GivenName != "Me" {
+		t.Errorf("got %+v", got)
+	}
+	for _, body := range []string{`{"userName":"` + unique("else") + `"}`, `{` + name + `,"active":false}`, `{` + name + `,"verified":false}`} {
+		f.as(t, token, "PUT", path, body, "If-Match: *").want(t, 403, "insufficient_scope")
+	}
+	f.as(t, token, "DELETE", path, "").want(t, 403, "insufficient_scope")
+	f.as(t, token, "POST", "/Groups/"+f.group(t, account.ScopeAdmin)+"/members", `{"value":"`+u.ID+`"}`).want(t, 403, "insufficient_scope")
+
+	change := func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
+	change(`{"password":"new"}`).want(t, 403, "insufficient_scope")
+	change(`{"password":"new","oldPassword":"wrong"}`).want(t, 401, "unauthorized")
+	change(`{"oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
+	change(`{"password":"`+strings.Repeat("x", 256)+`","oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
+	if got := change(`{"password":"new","oldPassword":"`+password+`"}`).want(t, 200, "").Body; strings.TrimSpace(got) != `{"status":"ok","message":"password updated"}` {
+		t.Errorf("got %s", got)
+	}
+	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", password).want(t, 401, "unauthorized")
+	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", "new").token(t)
+
+	// An admin needs the old one, too, for its own.
+	admin, guid := f.holder(t, account.AdminScopes...)
+	f.as(t, admin, "PUT", "/Users/"+guid+"/password", `{"password":"new"}`).want(t, 403, "insufficient_scope")
+	// Guessing the old one is held up like any other guess.
+	token = f.tokenOf(t, u.UserName)
+	for range 6 {
+		f.as(t, token, "PUT", path+"/password", `{"password":"x","oldPassword":"guess"}`)
+	}
+	change = func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
+	change(`{"password":"x","oldPassword":"guess"}`).want(t, 429, "too_many_requests")
+}
+
+// Somebody of another origin is not the local account of the same name.
+func TestSelfOfAnotherOrigin(t *testing.T) {
+	f := newFixture(t)
+	name := unique("twin")
+	local := f.person(t, name)
+	var guid string
+	err := f.DB.Pool.QueryRow(t.Context(), `
+		INSERT INTO accounts (guid, username, origin, scopes, identity_created_at, identity_updated_at) VALUES ($1, $2, 'ldap', '{}', now(), now()) RETURNING guid`,
+		unique("twin"), name).Scan(&guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &account.Principal{GUID: guid, Username: name, Origin: "ldap"}
+	if err := f.Accounts.SetSecret(t.Context(), p, false, local.ID, true, nil); err == nil {
+		t.Error("it has changed the password of the other")
+	}
+}
+
+// Deleting the identity leaves the platform user with its labels, and the user name to whoever comes next.
+func TestDeleteKeepsThePlatformUser(t *testing.T) {
+	f := newFixture(t)
+	name := unique("facets")
+	guid := f.Account(t, name, account.AdminScopes, map[string]string{"team": "payments"})
+	f.as(t, f.root(t), "DELETE", "/Users/"+guid, "").want(t, 200, "")
+	a, err := f.Accounts.ByGUID(t.Context(), guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Username != "" || len(a.Scopes) != 0 || a.PasswordHash != "" || a.Labels["team"] != "payments" || !a.IdentityCreatedAt.IsZero() || a.PlatformCreatedAt.IsZero() {
+		t.Errorf("what is left is %+v", a)
+	}
+	f.as(t, f.root(t), "GET", "/Users/"+guid, "").want(t, 404, "scim_resource_not_found")
+	if l := f.users(t, filter(`id eq "`+guid+`"`)); l.TotalResults != 0 {
+		t.Errorf("got %+v", l)
+	}
+	next := f.person(t, name)
+	b, err := f.Accounts.ByGUID(t.Context(), next.ID)
+	if err != nil || next.ID == guid || len(b.Labels) != 0 {
+		t.Errorf("the next of that name is %+v, %v", b, err)
+	}
+}
+
+func FuzzCreateUser(fz *testing.F) {
+	for _, seed := range []string{
+		`{"userName":"fuzz","emails":[{"value":"a","primary":null}],"name":{"givenName":"\u0085"}}`, `{"userName":"\u00a0","origin":""}`, `{"userName":"x","emails":[]}`,
+		`{"userName":"\u2028x","active":null,"verified":true}`, `{"userName":"x","emails":[{"primary":true}]}`, `{"userName":"x","password":""}`, `[{}]`, `null`, "\xff",
+		`{"userName":"😀","origin":"😀","emails":[{"value":"\t"}]}`,
+	} {
+		fz.Add(seed)
+	}
+	fz.Fuzz(func(t *testing.T, body string) {
+		f := newFixture(t)
+		a := f.as(t, f.root(t), "POST", "/Users", body)
+		if a.Status >= 500 {
+			t.Errorf("got %d %s", a.Status, a.Body)
+		}
+		if a.Status == 201 {
+			f.as(t, f.root(t), "DELETE", "/Users/"+a.user(t).ID, "").want(t, 200, "")
+		}
+	})
+}
