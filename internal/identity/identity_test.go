@@ -120,13 +120,10 @@ func TestEndsOnEveryReplica(t *testing.T) {
 			return err
 		},
 		"made again under its guid": func(guid, username string) error {
-			_, err := s.DB.Pool.Exec(t.Context(), `
-				WITH gone AS (DELETE FROM accounts WHERE guid = $1 RETURNING *)
-				SELECT pg_sleep(0)`, guid)
-			if err != nil {
+			if _, err := s.DB.Pool.Exec(t.Context(), `DELETE FROM accounts WHERE guid = $1`, guid); err != nil {
 				return err
 			}
-			_, err = s.DB.Pool.Exec(t.Context(), `
+			_, err := s.DB.Pool.Exec(t.Context(), `
 				INSERT INTO accounts (guid, username, origin, scopes, identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
 				VALUES ($1, $2, 'uaa', '{}', now(), now(), now(), now())`, guid, username)
 			return err

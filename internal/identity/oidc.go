@@ -108,7 +108,7 @@ func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer
 	for _, i := range c.OIDC {
 		issuers[i.URL] = &externalIssuer{
 			OIDCIssuer: i,
-			client:     &http.Client{Timeout: issuerTimeout, Transport: &sparing{last: map[string]asked{}}},
+			client:     &http.Client{Timeout: issuerTimeout, Transport: &sparing{now: now, last: map[string]asked{}}},
 			now:        now,
 		}
 	}
@@ -118,6 +118,7 @@ func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer
 // sparing sends a request for the same URL at most once a second: anybody can send tokens with a key id that nobody
 // knows, and each would ask the issuer for its keys. In between, what the last request came to counts.
 type sparing struct {
+	now  func() time.Time
 	mu   sync.Mutex
 	last map[string]asked
 }
@@ -133,7 +134,7 @@ var errSparing = errors.New("the issuer was asked a moment ago")
 func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	target := req.URL.String()
 	t.mu.Lock()
-	last, now := t.last[target], time.Now()
+	last, now := t.last[target], t.now()
 	soon := now.Sub(last.at) < issuerPause
 	if !soon {
 		t.last[target] = asked{at: now}

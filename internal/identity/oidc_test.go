@@ -1,0 +1,374 @@
+package identity_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
+	"rolecall/internal/servicetest"
+)
+
+func TestParseOIDCIssuer(t *testing.T) {
+	for s, want := range map[string]identity.OIDCIssuer{
+		"https://login.example.org,audience=rolecall":                {URL: "https://login.example.org", Audience: "rolecall"},
+		"https://login.example.org/realms/a,username=upn,audience=b": {URL: "https://login.example.org/realms/a", Audience: "b", UsernameClaim: "upn"},
+		"https://tenant.example.org/,audience=https://api/":          {URL: "https://tenant.example.org/", Audience: "https://api/"},
+		"http://127.0.0.1:5556/dex,audience=a":                       {URL: "http://127.0.0.1:5556/dex", Audience: "a"},
+		"http://[::1]:5556,audience=a":                               {URL: "http://[::1]:5556", Audience: "a"},
+		"http://localhost,audience=a":                                {URL: "http://localhost", Audience: "a"},
+	} {
+		if got, err := identity.ParseOIDCIssuer(s); err != nil || got != want {
+			t.Errorf("%s: got %+v, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{
+		"", "login.example.org,audience=a", "https://login.example.org", "https://login.example.org,audience=", "https://login.example.org,audience=a,audience=b",
+		"https://login.example.org,audience=a,secret=b", "https://login.example.org,audience=a,", "ftp://login.example.org,audience=a",
+		"http://login.example.org,audience=a", "http://10.0.0.1,audience=a", "https://user:password@login.example.org,audience=a",
+		"https://login.example.org?x=y,audience=a", "https://login.example.org#x,audience=a", "https://uaa,audience=a", "https://uaa/,audience=a", ",audience=a",
+	} {
+		if got, err := identity.ParseOIDCIssuer(s); err == nil {
+			t.Errorf("%s: got %+v", s, got)
+		}
+	}
+	for url, want := range map[string]string{
+		"https://login.example.org": "login.example.org", "https://login.example.org/": "login.example.org",
+		"https://login.example.org/realms/a": "login.example.org/realms/a", "http://127.0.0.1:5556/dex": "127.0.0.1:5556/dex",
+	} {
+		if got := (identity.OIDCIssuer{URL: url}).Origin(); got != want {
+			t.Errorf("%s has the origin %s", url, got)
+		}
+	}
+	a, b := identity.OIDCIssuer{URL: "https://a"}, identity.OIDCIssuer{URL: "https://a/"}
+	for _, issuers := range [][]identity.OIDCIssuer{{a, a}, {a, b}, {{URL: issuer}}} {
+		if identity.CheckOIDCIssuers(issuer, issuers) == nil {
+			t.Errorf("%v are taken", issuers)
+		}
+	}
+}
+
+// provider is an OpenID Connect issuer.
+type provider struct {
+	*httptest.Server
+	mu      sync.Mutex
+	keys    []map[string]any // published
+	down    bool
+	fetched int // how often its keys were asked for
+}
+
+func newProvider(t testing.TB) *provider {
+	p := &provider{}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case p.down:
+			w.WriteHeader(http.StatusBadGateway)
+		case r.URL.Path == "/.well-known/openid-configuration":
+			_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys", "id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}})
+		case r.URL.Path == "/keys":
+			p.fetched++
+			_ = json.NewEncoder(w).Encode(map[string]any{"keys": p.keys})
+		}
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *provider) set(down bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = down
+}
+
+// key is a key of the provider's, published unless it is secret.
+type key struct {
+	id      string
+	private crypto.Signer
+	method  jwt.SigningMethod
+}
+
+func (p *provider) key(t testing.TB, id string, publish bool) key {
+	t.Helper()
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.with(key{id, private, jwt.SigningMethodRS256}, publish)
+}
+
+func (p *provider) with(k key, publish bool) key {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !publish {
+		return k
+	}
+	jwk := map[string]any{"kid": k.id, "alg": k.method.Alg(), "use": "sig"}
+	switch public := k.private.Public().(type) {
+	case *rsa.PublicKey:
+		jwk["kty"], jwk["n"] = "RSA", base64.RawURLEncoding.EncodeToString(public.N.Bytes())
+		jwk["e"] = base64.RawURLEncoding.EncodeToString(big.NewInt(int64(public.E)).Bytes())
+	case *ecdsa.PublicKey:
+		point, err := public.Bytes() // 4, x, y
+		if err != nil {
+			panic(err)
+		}
+		jwk["kty"], jwk["crv"] = "EC", "P-256"
+		jwk["x"], jwk["y"] = base64.RawURLEncoding.EncodeToString(point[1:33]), base64.RawURLEncoding.EncodeToString(point[33:])
+	}
+	p.keys = append(p.keys, jwk)
+	return k
+}
+
+// sign makes a token of the subject; changes replace claims.
+func (p *provider) sign(t testing.TB, k key, subject string, changes jwt.MapClaims) string {
+	t.Helper()
+	c := jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	maps.Copy(c, changes)
+	token := jwt.NewWithClaims(k.method, c)
+	token.Header["kid"] = k.id
+	signed, err := token.SignedString(k.private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Bearer " + signed
+}
+
+func (p *provider) issuer() identity.OIDCIssuer {
+	return identity.OIDCIssuer{URL: p.URL, Audience: "rolecall"}
+}
+
+func TestExternalIssuer(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	name := unique("erin")
+	erin := p.sign(t, k, "subject-1", jwt.MapClaims{"preferred_username": name, "email": name + "@example.org", "scope": "cloud_controller.admin", "user_id": "root"})
+	got := signIn(t, id, erin)
+	if got.Username != name || got.Origin != strings.TrimPrefix(p.URL, "http://") || fmt.Sprint(got.Scopes) != "[cloud_controller.read cloud_controller.write]" {
+		t.Errorf("it signs in as %+v", got)
+	}
+	if u, err := s.Accounts.Platform(t.Context(), admin, got.GUID); err != nil || u.Username != name {
+		t.Errorf("the platform user is %+v, %v", u, err)
+	}
+	if rows := s.AuditRows(t, got.GUID); len(rows) != 1 || rows[0].Account != got.GUID {
+		t.Errorf("the audit log has %+v", rows)
+	}
+	// The same subject under another name is the same account, on every replica; another subject under that name is not.
+	other := replica(t, s, &c, p.issuer())
+	if again := signIn(t, other, p.sign(t, k, "subject-1", jwt.MapClaims{"preferred_username": "renamed"})); again.GUID != got.GUID || again.Username != name {
+		t.Errorf("got %+v", again)
+	}
+	if twin := signIn(t, id, p.sign(t, k, "subject-2", jwt.MapClaims{"preferred_username": strings.ToUpper(name)})); twin.GUID == got.GUID || twin.Username != strings.ToUpper(name)+"-"+twin.GUID[:8] {
+		t.Errorf("got %+v", twin)
+	}
+	// Labels and scopes work as for anybody else.
+	team := "dba"
+	_, err := s.Accounts.UpdatePlatform(t.Context(), admin, got.GUID, nil, func(*account.PlatformUser) (account.PlatformChange, error) {
+		return account.PlatformChange{Labels: map[string]*string{"team": &team}}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Accounts.Grant(t.Context(), admin, got.GUID, "scim.read"); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(identity.FreshFor)
+	if got := signIn(t, id, erin); got.Labels["team"] != "dba" || len(got.Scopes) != 3 {
+		t.Errorf("it signs in as %+v", got)
+	}
+	// There is no password for it, whatever its name.
+	refused(t, id, basic(name, ""))
+	// Deactivated, it stays out, with new tokens too.
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, got.GUID, nil, func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(identity.FreshFor)
+	refused(t, id, erin)
+	refused(t, id, p.sign(t, k, "subject-1", jwt.MapClaims{"jti": "new"}))
+	// Deleted, the subject is somebody new, without the labels.
+	if _, err := s.Accounts.DeleteIdentity(t.Context(), admin, false, got.GUID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if next := signIn(t, id, erin); next.GUID == got.GUID || len(next.Labels) != 0 || next.Username != name {
+		t.Errorf("got %+v", next)
+	}
+}
+
+func TestExternalNames(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	x := unique("x")
+	for n, test := range []struct {
+		claims jwt.MapClaims
+		want   string
+	}{
+		{jwt.MapClaims{"preferred_username": x + "a", "email": x + "b"}, x + "a"},
+		{jwt.MapClaims{"email": x + "c"}, x + "c"},
+		{jwt.MapClaims{"preferred_username": 7, "email": x + "d"}, x + "d"},
+		{nil, fmt.Sprint(x, "-", 3)},
+		{jwt.MapClaims{"preferred_username": "line\nbreak"}, "GUID"},
+		{jwt.MapClaims{"preferred_username": strings.Repeat("n", 300)}, "GUID"},
+	} {
+		p := signIn(t, id, p.sign(t, k, fmt.Sprint(x, "-", n), test.claims))
+		if strings.Replace(test.want, "GUID", p.GUID, 1) != p.Username {
+			t.Errorf("%v is called %q", test.claims, p.Username)
+		}
+	}
+	named := p.issuer()
+	named.UsernameClaim = "upn"
+	id = replica(t, s, &c, named)
+	if got := signIn(t, id, p.sign(t, k, x+"-upn", jwt.MapClaims{"upn": x + "e", "preferred_username": x + "f"})); got.Username != x+"e" {
+		t.Errorf("got %+v", got)
+	}
+	if got := signIn(t, id, p.sign(t, k, x+"-sub", jwt.MapClaims{"preferred_username": x + "g"})); got.Username != x+"-sub" {
+		t.Errorf("got %+v", got)
+	}
+	// One subject, many requests at once: one account.
+	var group sync.WaitGroup
+	var guids sync.Map
+	for range 8 {
+		id := replica(t, s, &c, p.issuer())
+		group.Go(func() {
+			got, err := id.SignIn(t.Context(), p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"}), "")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			guids.Store(got.GUID, got.Username)
+		})
+	}
+	group.Wait()
+	count := 0
+	guids.Range(func(_, name any) bool {
+		if count++; name != x+"h" {
+			t.Errorf("it is called %v", name)
+		}
+		return true
+	})
+	if count != 1 {
+		t.Errorf("%d accounts", count)
+	}
+}
+
+func TestExternalForgeries(t *testing.T) {
+	s := servicetest.Shared(t)
+	p, stranger := newProvider(t), newProvider(t)
+	k := p.key(t, "1", true)
+	secret := p.key(t, "1", false) // says that it is key 1
+	theirs := stranger.key(t, "1", true)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	subject := unique("subject")
+	signIn(t, id, p.sign(t, k, subject, nil))
+	hmac := func(secret []byte) string {
+		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
+		token.Header["kid"] = "1"
+		signed, _ := token.SignedString(secret)
+		return "Bearer " + signed
+	}
+	none := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
+	unsigned, err := none.SignedString(jwt.UnsafeAllowNoneSignatureType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, authorization := range map[string]string{
+		"another audience":     p.sign(t, k, subject, jwt.MapClaims{"aud": "another"}),
+		"no audience":          p.sign(t, k, subject, jwt.MapClaims{"aud": nil}),
+		"expired":              p.sign(t, k, subject, jwt.MapClaims{"exp": time.Now().Add(-time.Minute).Unix()}),
+		"never expires":        p.sign(t, k, subject, jwt.MapClaims{"exp": nil}),
+		"not yet valid":        p.sign(t, k, subject, jwt.MapClaims{"nbf": time.Now().Add(time.Hour).Unix()}),
+		"no subject":           p.sign(t, k, "", nil),
+		"a key that it lacks":  p.sign(t, secret, subject, nil),
+		"an issuer not listed": stranger.sign(t, theirs, subject, nil),
+		"another's key":        stranger.sign(t, theirs, subject, jwt.MapClaims{"iss": p.URL}),
+		"our own issuer":       p.sign(t, k, subject, jwt.MapClaims{"iss": issuer}),
+		"HMAC":                 hmac(k.private.Public().(*rsa.PublicKey).N.Bytes()),
+		"none":                 "Bearer " + unsigned,
+		"a NUL":                p.sign(t, k, "a\x00b", nil),
+	} {
+		if p, err := id.SignIn(t.Context(), authorization, ""); !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("%s: signed in as %+v, %v", name, p, err)
+		}
+	}
+	// A token of ours is no token of theirs, and a server that does not list the issuer takes neither.
+	refused(t, s.Identity, p.sign(t, k, subject, nil))
+	elliptic256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = newProvider(t)
+	signIn(t, replica(t, s, &c, p.issuer()), p.sign(t, p.with(key{"ec", elliptic256, jwt.SigningMethodES256}, true), subject, nil))
+}
+
+// The issuer may start later than we do, be away for a while, and change its keys.
+func TestExternalIssuerAway(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	away := func(authorization string) {
+		t.Helper()
+		if p, err := id.SignIn(t.Context(), authorization, ""); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+			t.Fatalf("signed in as %+v, %v", p, err)
+		}
+	}
+	subject := unique("subject")
+	p.set(true)
+	away(p.sign(t, k, subject, nil))
+	p.set(false)
+	away(p.sign(t, k, subject, nil)) // it was asked a moment ago
+	c.advance(time.Second)
+	signIn(t, id, p.sign(t, k, subject, jwt.MapClaims{"jti": "1"}))
+	// With the keys at hand it may be away.
+	p.set(true)
+	signIn(t, id, p.sign(t, k, subject, jwt.MapClaims{"jti": "2"}))
+	p.set(false)
+	// New keys are followed, and tokens with keys that nobody knows do not make us ask each time.
+	next := p.key(t, "2", true)
+	c.advance(time.Second)
+	signIn(t, id, p.sign(t, next, subject, jwt.MapClaims{"jti": "3"}))
+	p.mu.Lock()
+	before := p.fetched
+	p.mu.Unlock()
+	unknown := p.key(t, "3", false)
+	for n := range 50 {
+		if _, err := id.SignIn(t.Context(), p.sign(t, unknown, subject, jwt.MapClaims{"jti": n}), ""); err == nil {
+			t.Fatal("signed in by an unknown key")
+		}
+	}
+	p.mu.Lock()
+	if p.fetched > before {
+		t.Errorf("the keys were asked for %d times", p.fetched-before)
+	}
+	p.mu.Unlock()
+	// Away while its keys are needed: that is not the caller's fault.
+	p.set(true)
+	c.advance(time.Second)
+	away(p.sign(t, unknown, subject, jwt.MapClaims{"jti": "4"}))
+	away(p.sign(t, unknown, subject, jwt.MapClaims{"jti": "5"}))
+}
