@@ -239,3 +239,49 @@ func TestGuessesAtOnce(t *testing.T) {
 	// A password that was verified before is not held up.
 	signIn(t, s.Identity, basic(username, username+"-password"))
 }
+
+// Whoever guesses learns nothing from how long the answer takes: each costs one argon2id.
+func TestTheSameTimeForEverybody(t *testing.T) {
+	s := servicetest.Shared(t)
+	username := unique("timed")
+	s.Admin(t, username)
+	bare, err := s.Accounts.CreateIdentity(t.Context(), admin, account.Identity{Username: unique("bare"), Origin: "uaa", Active: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tries := map[string]func(address string) error{
+		"a wrong password": func(address string) error {
+			_, err := s.Identity.VerifyPassword(t.Context(), username, "wrong", address)
+			return err
+		},
+		"an unknown user": func(address string) error {
+			_, err := s.Identity.VerifyPassword(t.Context(), unique("nobody"), "wrong", address)
+			return err
+		},
+		"a user without a password": func(address string) error {
+			_, err := s.Identity.VerifyPassword(t.Context(), bare.Username, "wrong", address)
+			return err
+		},
+		"an unknown client": func(address string) error {
+			_, err := s.Identity.Client(t.Context(), unique("nobody"), address, "wrong")
+			return err
+		},
+	}
+	least := map[string]time.Duration{}
+	for n := range 7 {
+		for name, try := range tries {
+			start := time.Now()
+			if err := try(fmt.Sprint("10.1.1.", n)); !fault.Is(err, fault.Unauthenticated) {
+				t.Fatal(err)
+			}
+			if took := time.Since(start); n == 0 || took < least[name] {
+				least[name] = took
+			}
+		}
+	}
+	for name, took := range least {
+		if wrong := least["a wrong password"]; took < wrong/2 || took > 2*wrong {
+			t.Errorf("%s takes %s, a wrong password %s", name, took, wrong)
+		}
+	}
+}

@@ -522,8 +522,8 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 			c.Exec(t, `SELECT pg_terminate_backend($1::int)`, conn.PgConn().PID())
 		}
 		n := <-made
-		if got := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_class WHERE relname LIKE $1`, name+`\_%`); got != n {
-			t.Errorf("%d tables, made were %d", got, n)
+		if got := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_class WHERE relname LIKE $1`, name+`\_%`); got != n && got != n+1 {
+			t.Errorf("%d tables, made were %d, and perhaps one whose COMMIT was cut off", got, n)
 		}
 	}
 }

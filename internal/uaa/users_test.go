@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"rolecall/internal/account"
@@ -287,4 +289,39 @@ func FuzzCreateUser(fz *testing.F) {
 			f.as(t, f.root(t), "DELETE", "/Users/"+a.user(t).ID, "").want(t, 200, "")
 		}
 	})
+}
+
+// Of several that want the same, one has it.
+func TestChangesThatMeet(t *testing.T) {
+	f := newFixture(t)
+	root, name := f.root(t), unique("racing")
+	once := func(what string, status int, call func() answer) {
+		t.Helper()
+		var group sync.WaitGroup
+		var done atomic.Int64
+		for range 8 {
+			group.Go(func() {
+				if call().Status == status {
+					done.Add(1)
+				}
+			})
+		}
+		if group.Wait(); done.Load() != 1 {
+			t.Errorf("%s was done %d times", what, done.Load())
+		}
+	}
+	once("creating", 201, func() answer { return f.as(t, root, "POST", "/Users", `{"userName":"`+name+`"}`) })
+	path := "/Users/" + f.users(t, filter(`userName eq "`+name+`"`)).Resources[0].ID
+	once("changing version 0", 200, func() answer {
+		return f.as(t, root, "PATCH", path, `{"name":{"givenName":"x"}}`, `If-Match: "0"`)
+	})
+	members := "/Groups/" + f.group(t, "scim.read") + "/members"
+	once("granting", 201, func() answer {
+		return f.as(t, root, "POST", members, `{"value":"`+strings.TrimPrefix(path, "/Users/")+`"}`)
+	})
+	id := unique("racing")
+	once("creating a client", 201, func() answer {
+		return f.as(t, root, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"x","authorized_grant_types":["client_credentials"]}`)
+	})
+	once("deleting", 200, func() answer { return f.as(t, root, "DELETE", path, "") })
 }
