@@ -119,6 +119,7 @@ func (s *server) run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { clusters.Run(background); return nil })
 	group.Go(func() error { users.Settle(background); return nil })
+	group.Go(func() error { giveBack(background); return nil })
 	group.Go(func() error { id.Run(background); return nil })
 	group.Go(func() error { return serveHTTP(public, s.Listener) })
 	if s.MetricsListener != nil {

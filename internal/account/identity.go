@@ -257,6 +257,7 @@ func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, se
 
 func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, hash *string) (*Identity, error) {
 	taken := fault.New(fault.Exists, "The user name %q is taken in the origin %q.", n.Username, n.Origin)
+	insert := insertIdentity
 	if n.Program {
 		taken = fault.New(fault.Exists, "The client id %q is taken.", n.GUID)
 		var free bool
@@ -270,18 +271,11 @@ func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, ha
 			return nil, taken
 		case !p.Has(ScopeAdmin):
 			return nil, fault.New(fault.Forbidden, "A platform user has this guid: to let a client act as it needs the scope %s.", ScopeAdmin)
+		default:
+			insert += ofPlatformUser // which is locked; one that comes now is a conflict
 		}
 	}
-	_, err := tx.Exec(ctx, `
-		INSERT INTO accounts (guid, username, origin, program, given_name, family_name, emails, active, verified, scopes,
-		  grant_types, user_scopes, password_hash, password_changed_at, identity_created_at, identity_updated_at)
-		VALUES ($1, nullif($2, ''), nullif($3, ''), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-		  CASE WHEN $13::text IS NOT NULL THEN now() END, now(), now())
-		ON CONFLICT (guid) DO UPDATE SET program = excluded.program, active = excluded.active, scopes = excluded.scopes,
-		  grant_types = excluded.grant_types, user_scopes = excluded.user_scopes, epoch = gen_random_uuid(),
-		  password_hash = excluded.password_hash, password_changed_at = excluded.password_changed_at,
-		  identity_created_at = now(), identity_updated_at = now(), identity_version = 0
-		  WHERE accounts.identity_created_at IS NULL`,
+	_, err := tx.Exec(ctx, insert,
 		n.GUID, n.Username, n.Origin, n.Program, n.GivenName, n.FamilyName, notNull(n.Emails), n.Active, n.Verified, notNull(n.Scopes),
 		notNull(n.GrantTypes), notNull(n.UserScopes), hash)
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
@@ -292,6 +286,19 @@ func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, ha
 	}
 	return readIdentity(ctx, tx, n.Program, n.GUID, "")
 }
+
+const (
+	insertIdentity = `
+		INSERT INTO accounts (guid, username, origin, program, given_name, family_name, emails, active, verified, scopes,
+		  grant_types, user_scopes, password_hash, password_changed_at, identity_created_at, identity_updated_at)
+		VALUES ($1, nullif($2, ''), nullif($3, ''), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+		  CASE WHEN $13::text IS NOT NULL THEN now() END, now(), now())`
+	ofPlatformUser = `
+		ON CONFLICT (guid) DO UPDATE SET program = excluded.program, active = excluded.active, scopes = excluded.scopes,
+		  grant_types = excluded.grant_types, user_scopes = excluded.user_scopes, epoch = gen_random_uuid(),
+		  password_hash = excluded.password_hash, password_changed_at = excluded.password_changed_at,
+		  identity_created_at = now(), identity_updated_at = now(), identity_version = 0`
+)
 
 // Version is what If-Match asks for. nil: any.
 type Version *int
