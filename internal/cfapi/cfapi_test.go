@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -27,8 +24,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // fixture is a server of the dialect whose every exchange is held against the document.
 type fixture struct {
 	*servicetest.Service
-	url    string
-	client *http.Client
+	*apitest.Client
 	tokens map[string]string // by user name
 }
 
@@ -45,12 +41,8 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	client.Transport = apitest.Load(t, "platform.yaml").Transport(t, client.Transport)
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	f := &fixture{Service: s, url: srv.URL, client: client, tokens: map[string]string{}}
+	client := apitest.Load(t, "platform.yaml").Serve(t, &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	f := &fixture{s, client, map[string]string{}}
 	f.tokens["root"] = f.token(t, "root")
 	return f
 }
@@ -73,18 +65,7 @@ func (f *fixture) person(t testing.TB, username string, scopes ...string) (guid 
 }
 
 // answer is a response, its body read.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-}
-
-func (a answer) into(t testing.TB, v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(a.Body), v); err != nil {
-		t.Fatalf("%v in %s", err, a.Body)
-	}
-}
+type answer struct{ apitest.Answer }
 
 // user is a user as a client reads it.
 type user struct {
@@ -100,7 +81,7 @@ type user struct {
 
 func (a answer) user(t testing.TB) (u user) {
 	t.Helper()
-	a.into(t, &u)
+	a.Into(t, &u)
 	return u
 }
 
@@ -121,24 +102,7 @@ func (f *fixture) as(t testing.TB, username, method, path, body string, headers 
 
 func (f *fixture) send(t testing.TB, method, path, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest(method, f.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := f.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(data)}
+	return answer{f.Send(t, method, path, body, headers...)}
 }
 
 // want sends a request as root and fails the test unless its answer has the status.
@@ -162,7 +126,7 @@ func (a answer) refused(t testing.TB, want string) {
 			Title, Detail string
 		}
 	}
-	a.into(t, &envelope)
+	a.Into(t, &envelope)
 	if len(envelope.Errors) != 1 {
 		t.Fatalf("got %d %s, want %s", a.Status, a.Body, want)
 	}
@@ -224,7 +188,7 @@ func TestDiscovery(t *testing.T) {
 			Meta struct{ Version string }
 		}
 	}
-	f.as(t, "", "GET", "/", "").into(t, &root)
+	f.as(t, "", "GET", "/", "").Into(t, &root)
 	for name, want := range map[string]string{"self": "", "cloud_controller_v3": "/v3", "login": "/uaa", "uaa": "/uaa"} {
 		if got := root.Links[name]; got == nil || got.Href != servicetest.PublicURL+want {
 			t.Errorf("the link %s is %v", name, got)
@@ -236,7 +200,7 @@ func TestDiscovery(t *testing.T) {
 	var index struct {
 		Links map[string]struct{ Href string }
 	}
-	f.as(t, "", "GET", "/v3", "").into(t, &index)
+	f.as(t, "", "GET", "/v3", "").Into(t, &index)
 	if got := index.Links["users"].Href; got != servicetest.PublicURL+"/v3/users" {
 		t.Errorf("the users are at %q", got)
 	}
@@ -248,7 +212,7 @@ func TestDiscovery(t *testing.T) {
 		} `json:"rate_limits"`
 	}
 	limited := fixtureOn(t, servicetest.Shared(t), 100)
-	limited.as(t, "", "GET", "/v3/info", "").into(t, &info)
+	limited.as(t, "", "GET", "/v3/info", "").Into(t, &info)
 	if r := info.RateLimits; !r.Enabled || r.GeneralLimit != 6000 || r.ResetIntervalInMinutes != 1 {
 		t.Errorf("the limits are %+v", r)
 	}
@@ -418,7 +382,7 @@ func TestPermissions(t *testing.T) {
 				return
 			}
 			var list struct{ Resources []user }
-			a.into(t, &list)
+			a.Into(t, &list)
 			if len(list.Resources) != 1 || list.Resources[0].GUID != self {
 				t.Errorf("the list has %v", list.Resources)
 			}
@@ -430,7 +394,7 @@ func TestPermissions(t *testing.T) {
 			Total int `json:"total_results"`
 		}
 	}
-	if f.as(t, "perm-both", "GET", "/v3/users", "").into(t, &list); list.Pagination.Total != 1 {
+	if f.as(t, "perm-both", "GET", "/v3/users", "").Into(t, &list); list.Pagination.Total != 1 {
 		t.Errorf("somebody without scopes for it sees %d users", list.Pagination.Total)
 	}
 	for _, row := range f.AuditRows(t, "perm-other-of-perm-auditor") {

@@ -241,24 +241,3 @@ func (ps *problems) entries(metadata *web.Object, kind string, checkValue func(s
 	}
 	return entries
 }
-
-// ifMatch reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is not quoted, or weak,
-// matches nothing, because the comparison is a strong one.
-func ifMatch(r *http.Request) account.Match {
-	var m account.Match
-	for _, field := range r.Header.Values("If-Match") {
-		for tag := range strings.SplitSeq(field, ",") {
-			tag = strings.TrimSpace(tag)
-			opaque, opened := strings.CutPrefix(tag, `"`)
-			opaque, closed := strings.CutSuffix(opaque, `"`)
-			switch {
-			case opened && closed && opaque != "*":
-				tag = opaque
-			case tag != "*":
-				tag = "" // given, and no user's
-			}
-			m = append(m, tag)
-		}
-	}
-	return m
-}

@@ -36,7 +36,7 @@ func (l list) guids() string {
 
 func (f *fixture) list(t testing.TB, query string) (l list) {
 	t.Helper()
-	f.want(t, 200, "GET", "/v3/users?"+query, "").into(t, &l)
+	f.want(t, 200, "GET", "/v3/users?"+query, "").Into(t, &l)
 	return l
 }
 

@@ -95,7 +95,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	u, err := a.Accounts.UpdatePlatform(r.Context(), p, r.PathValue("guid"), ifMatch(r), func(current *account.PlatformUser) (account.PlatformChange, error) {
+	u, err := a.Accounts.UpdatePlatform(r.Context(), p, r.PathValue("guid"), web.IfMatch(r), func(current *account.PlatformUser) (account.PlatformChange, error) {
 		return decodeChange(body, current)
 	})
 	if err != nil {
@@ -106,7 +106,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 }
 
 func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	job, err := a.Accounts.DeletePlatform(r.Context(), p, r.PathValue("guid"), ifMatch(r))
+	job, err := a.Accounts.DeletePlatform(r.Context(), p, r.PathValue("guid"), web.IfMatch(r))
 	if fault.Is(err, fault.NotFound) {
 		// `cf delete-user` gives up when the detail is exactly "User not found", and leaves the identity behind
 		// (cloudfoundry/cli#2086). With other words it goes on and deletes that.

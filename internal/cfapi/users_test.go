@@ -431,7 +431,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("got %s\nwant %s", after.Body, before.Body)
 		}
 		var fields map[string]any
-		before.into(t, &fields)
+		before.Into(t, &fields)
 		fields["metadata"] = map[string]any{"labels": map[string]string{"edited": "yes"}}
 		fields["links"] = nil
 		created, err := time.Parse(time.RFC3339, fields["created_at"].(string))
@@ -472,7 +472,7 @@ func TestOddGuids(t *testing.T) {
 		f.want(t, 200, "PATCH", path, `{"metadata":{"labels":{"odd":"still"}}}`)
 		// In a list, a comma and a percent sign are encoded twice.
 		var list struct{ Resources []user }
-		f.want(t, 200, "GET", "/v3/users?guids="+url.QueryEscape(url.PathEscape(guid)), "").into(t, &list)
+		f.want(t, 200, "GET", "/v3/users?guids="+url.QueryEscape(url.PathEscape(guid)), "").Into(t, &list)
 		if len(list.Resources) != 1 || list.Resources[0].GUID != guid {
 			t.Errorf("%q is listed as %v", guid, list.Resources)
 		}
@@ -616,7 +616,7 @@ func TestDelete(t *testing.T) {
 		Links                  map[string]struct{ Href string }
 	}
 	f.person(t, "delete-reader", account.ScopeRead)
-	f.as(t, "delete-reader", "GET", path, "").into(t, &job)
+	f.as(t, "delete-reader", "GET", path, "").Into(t, &job)
 	if "/v3/jobs/"+job.GUID != path || job.Operation != "user.delete" || job.State != "COMPLETE" || len(job.Errors)+len(job.Warnings) != 0 ||
 		job.Links["self"].Href != a.Header.Get("Location") {
 		t.Errorf("the job is %+v", job)

@@ -226,7 +226,7 @@ func TestAccess(t *testing.T) {
 			}
 
 			var l list
-			f.as(t, name, "GET", "/clusters?filter.name=GUARD", "").into(t, &l)
+			f.as(t, name, "GET", "/clusters?filter.name=GUARD", "").Into(t, &l)
 			if (len(l.Items) == 1) != who.view {
 				t.Errorf("the list of clusters has %+v", l.Items)
 			}

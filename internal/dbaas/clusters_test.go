@@ -40,7 +40,7 @@ func TestClusters(t *testing.T) {
 	}
 	get := func(query string) (l clusterList, names []string) {
 		t.Helper()
-		f.want(t, 200, "GET", "/clusters"+query, "").into(t, &l)
+		f.want(t, 200, "GET", "/clusters"+query, "").Into(t, &l)
 		for _, c := range l.Items {
 			names = append(names, c.Properties.DisplayName)
 		}
@@ -74,7 +74,7 @@ func TestClusters(t *testing.T) {
 	}
 
 	var c clusterResource
-	f.want(t, 200, "GET", "/clusters/"+ids["Zeta a"], "").into(t, &c)
+	f.want(t, 200, "GET", "/clusters/"+ids["Zeta a"], "").Into(t, &c)
 	p := c.Properties
 	if c.Type != "cluster" || c.ID != ids["Zeta a"] || c.Metadata.State != "AVAILABLE" || p.DisplayName != "Zeta a" || p.Location != "de/fra" ||
 		p.PostgresVersion != strconv.Itoa(f.PG.Major) || p.Instances != 1 || p.DNSName != "127.0.0.1" ||
@@ -88,7 +88,7 @@ func TestVersions(t *testing.T) {
 	f := newFixture(t)
 	versions := func(path string) (names []string) {
 		var v struct{ Data []struct{ Name string } }
-		f.want(t, 200, "GET", path, "").into(t, &v)
+		f.want(t, 200, "GET", path, "").Into(t, &v)
 		for _, d := range v.Data {
 			names = append(names, d.Name)
 		}
@@ -107,8 +107,8 @@ func TestVersions(t *testing.T) {
 	type version struct{ Name, SwaggerURL string }
 	var one version
 	var all []version
-	f.want(t, 200, "GET", "/infos/version", "").into(t, &one)
-	f.want(t, 200, "GET", "/infos/versions", "").into(t, &all)
+	f.want(t, 200, "GET", "/infos/version", "").Into(t, &one)
+	f.want(t, 200, "GET", "/infos/versions", "").Into(t, &all)
 	if one.SwaggerURL != servicetest.PublicURL+"/openapi/dbaas.yaml" || !slices.Equal(all, []version{one}) {
 		t.Errorf("got %+v and %+v", one, all)
 	}
@@ -158,7 +158,7 @@ func TestDeadCluster(t *testing.T) {
 	start := time.Now()
 	states := func() (states []string) {
 		var l clusterList
-		f.want(t, 200, "GET", "/clusters", "").into(t, &l)
+		f.want(t, 200, "GET", "/clusters", "").Into(t, &l)
 		for _, c := range l.Items {
 			states = append(states, c.Properties.DisplayName+" "+c.Metadata.State)
 		}

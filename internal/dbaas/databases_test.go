@@ -25,7 +25,7 @@ func TestDatabases(t *testing.T) {
 	for _, name := range []string{"Upper", "we/ird né", `quo"te'`, ";drop database postgres", strings.Repeat("é", 31)} {
 		a := f.want(t, 200, "POST", databases, databaseBody(name, "db-owner"))
 		var d resource
-		a.into(t, &d)
+		a.Into(t, &d)
 		if want := uuid.NewSHA1(uuid.MustParse(f.ClusterID), []byte("databases/"+name)).String(); d.Type != "database" || d.ID != want || d.Properties.Name != name || d.Properties.Owner != "db-owner" || d.Metadata.CreatedByUserID != f.guid {
 			t.Errorf("got %s", a.Body)
 		}
@@ -40,13 +40,13 @@ func TestDatabases(t *testing.T) {
 	mustExec(t, session, `SELECT FROM t`)
 	var l list
 	a := f.want(t, 200, "GET", databases, "")
-	a.into(t, &l)
+	a.Into(t, &l)
 	want := []string{";drop database postgres", "Upper", "by sql", "postgres", `quo"te'`, "we/ird né", strings.Repeat("é", 31)}
 	if !slices.Equal(l.names(), want) || l.Links.Next+l.Links.Prev != "" || l.Type != "collection" || l.Limit != 100 {
 		t.Errorf("got %s", a.Body)
 	}
 	var page list
-	f.want(t, 200, "GET", databases+"?limit=2&offset=2", "").into(t, &page)
+	f.want(t, 200, "GET", databases+"?limit=2&offset=2", "").Into(t, &page)
 	if !slices.Equal(page.names(), want[2:4]) || !strings.HasSuffix(page.Links.Next, "?limit=2&offset=4") || !strings.HasSuffix(page.Links.Prev, "?limit=2&offset=0") {
 		t.Errorf("got %+v", page)
 	}
@@ -93,7 +93,7 @@ func TestControlDatabaseIsHidden(t *testing.T) {
 	databases := "/clusters/" + f.ClusterID + "/databases"
 	own := f.DB.Identity.Database
 	var l list
-	f.want(t, 200, "GET", databases+"?limit=1000", "").into(t, &l)
+	f.want(t, 200, "GET", databases+"?limit=1000", "").Into(t, &l)
 	if slices.Contains(l.names(), own) || !slices.Contains(l.names(), "postgres") {
 		t.Errorf("the list has %q", l.names())
 	}

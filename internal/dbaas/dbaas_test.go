@@ -2,10 +2,8 @@ package dbaas_test
 
 import (
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -22,9 +20,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // fixture is a server of the dialect whose every exchange is held against the document.
 type fixture struct {
 	*servicetest.Service
-	url    string
-	client *http.Client
-	guid   string // of root, the admin
+	*apitest.Client
+	guid string // of root, the admin
 }
 
 // newFixture is a server on the shared service.
@@ -40,16 +37,12 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	client.Transport = apitest.Load(t, "dbaas.yaml").Transport(t, client.Transport)
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client := apitest.Load(t, "dbaas.yaml").Serve(t, &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
 	guid, err := s.Identity.GUID(t.Context(), "root")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &fixture{Service: s, url: srv.URL, client: client, guid: guid}
+	return &fixture{s, client, guid}
 }
 
 // ownService is for tests that break the service: nothing of it is shared.
@@ -61,18 +54,7 @@ func ownService(t testing.TB) *servicetest.Service {
 }
 
 // answer is a response, its body read.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-}
-
-func (a answer) into(t testing.TB, v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(a.Body), v); err != nil {
-		t.Fatalf("%v in %s", err, a.Body)
-	}
-}
+type answer struct{ apitest.Answer }
 
 // do sends a request as root, the admin. path is below the prefix; headers are "Name: value".
 func (f *fixture) do(t testing.TB, method, path, body string, headers ...string) answer {
@@ -86,29 +68,13 @@ func (f *fixture) as(t testing.TB, username, method, path, body string, headers 
 	if username != "" {
 		headers = append(headers, "Authorization: "+basic(username, username+"-password"))
 	}
-	return f.send(t, method, f.url+dbaas.Prefix+path, body, headers...)
+	return f.send(t, method, f.URL+dbaas.Prefix+path, body, headers...)
 }
 
+// send sends a request to a URL of the server.
 func (f *fixture) send(t testing.TB, method, url, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest(method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := f.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(data)}
+	return answer{f.Send(t, method, strings.TrimPrefix(url, f.URL), body, headers...)}
 }
 
 func basic(username, password string) string {
@@ -155,7 +121,7 @@ func (a answer) refused(t testing.TB, code string) (message string) {
 		HTTPStatus int
 		Messages   []struct{ ErrorCode, Message string }
 	}
-	a.into(t, &envelope)
+	a.Into(t, &envelope)
 	if a.Status != statuses[code] || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 || envelope.Messages[0].ErrorCode != code {
 		t.Errorf("got %d %s, want %d %s", a.Status, a.Body, statuses[code], code)
 		return ""

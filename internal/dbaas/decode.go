@@ -98,13 +98,9 @@ const maxBody = 64 << 10
 
 // properties reads a body of the form {"properties": {…}}.
 func properties(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
-	body, err := web.Body(w, r, maxBody)
+	o, err := web.ObjectBody(w, r, maxBody)
 	if err != nil {
 		return nil, err
-	}
-	o, ok := body.(*web.Object)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", web.TypeName(body))
 	}
 	v, ok := o.Get("properties")
 	if !ok {
@@ -136,25 +132,4 @@ func required(o *web.Object, key string) (string, error) {
 		err = fault.New(fault.Invalid, "The field properties.%s is missing.", key)
 	}
 	return value, err
-}
-
-// match reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is not quoted or weak
-// matches nothing, because the comparison is a strong one.
-func match(r *http.Request) pgrole.Match {
-	var m pgrole.Match
-	for _, field := range r.Header.Values("If-Match") {
-		for tag := range strings.SplitSeq(field, ",") {
-			tag = strings.TrimSpace(tag)
-			opaque, opened := strings.CutPrefix(tag, `"`)
-			opaque, closed := strings.CutSuffix(opaque, `"`)
-			switch {
-			case opened && closed && opaque != "*":
-				tag = opaque
-			case tag != "*":
-				tag = "\x00" // given, and no revision
-			}
-			m = append(m, tag)
-		}
-	}
-	return m
 }

@@ -54,7 +54,7 @@ func FuzzCreateBody(f *testing.F) {
 		agree(t, a)
 		if a.Status == 200 {
 			var u resource
-			a.into(t, &u)
+			a.Into(t, &u)
 			s.want(t, 204, "DELETE", s.local(t, u.Href), "")
 		}
 	})

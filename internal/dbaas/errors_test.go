@@ -171,7 +171,7 @@ func TestClusterDown(t *testing.T) {
 	f.create(t, "down")
 	state := func() string {
 		var c struct{ Metadata struct{ State string } }
-		f.want(t, 200, "GET", "/clusters/"+f.ClusterID, "").into(t, &c)
+		f.want(t, 200, "GET", "/clusters/"+f.ClusterID, "").Into(t, &c)
 		return c.Metadata.State
 	}
 	f.PG.Stop(t)
@@ -326,14 +326,14 @@ func TestClientHangsUp(t *testing.T) {
 	blocker := f.PG.Connect(t, f.PG.User, f.PG.Password, "postgres")
 	mustExec(t, blocker, `BEGIN; LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE`)
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "PATCH", f.url+"/databases/postgresql"+f.users("hangup"), strings.NewReader(passwordBody("after-hanging-up")))
+	req, err := http.NewRequestWithContext(ctx, "PATCH", f.URL+"/databases/postgresql"+f.users("hangup"), strings.NewReader(passwordBody("after-hanging-up")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", basic("root", "root-password"))
 	done := make(chan error)
 	go func() {
-		_, err := f.client.Do(req)
+		_, err := f.HTTP.Do(req)
 		done <- err
 	}()
 	for !pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted)`) {

@@ -28,7 +28,7 @@ func TestListUsers(t *testing.T) {
 	f := newFixture(t).ownCluster(t, nil)
 	var empty list
 	a := f.want(t, 200, "GET", f.users(), "")
-	a.into(t, &empty)
+	a.Into(t, &empty)
 	if !strings.Contains(a.Body, `"items":[]`) || empty.Limit != 100 || empty.Offset != 0 || empty.Type != "collection" || empty.Links.Next+empty.Links.Prev != "" {
 		t.Errorf("an empty list: %s", a.Body)
 	}
@@ -44,7 +44,7 @@ func TestListUsers(t *testing.T) {
 	all := []string{"B", "a", "a/b ü%", "admin", "boss", "made", "postgres", "under", "z", "zz", "é"}
 	get := func(query string) (l list) {
 		t.Helper()
-		f.want(t, 200, "GET", f.users()+query, "").into(t, &l)
+		f.want(t, 200, "GET", f.users()+query, "").Into(t, &l)
 		return l
 	}
 	for query, want := range map[string][]string{
@@ -84,7 +84,7 @@ func TestListUsers(t *testing.T) {
 		var walked []string
 		for next := f.users() + "?limit=3&system=true"; next != ""; {
 			var l list
-			f.want(t, 200, "GET", next, "").into(t, &l)
+			f.want(t, 200, "GET", next, "").Into(t, &l)
 			walked = append(walked, l.names()...)
 			if next = l.Links.Next; next != "" {
 				next = f.local(t, next)
@@ -103,7 +103,7 @@ func TestListUsers(t *testing.T) {
 				t.Errorf("%s has the id %s, want %s", name, item.ID, want)
 			}
 			var same resource
-			f.want(t, 200, "GET", f.local(t, item.Href), "").into(t, &same)
+			f.want(t, 200, "GET", f.local(t, item.Href), "").Into(t, &same)
 			if fmt.Sprint(same.ID, same.Href, same.Metadata, same.Properties.Username, *same.Properties.System) !=
 				fmt.Sprint(item.ID, item.Href, item.Metadata, name, *item.Properties.System) {
 				t.Errorf("the list has %+v, its href %+v", item, same)

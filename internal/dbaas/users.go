@@ -131,9 +131,9 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	var c *cluster.Cluster
 	var u *pgrole.User
 	if given {
-		c, u, err = a.Users.SetPassword(r.Context(), p, r.PathValue("clusterId"), name, password, match(r))
+		c, u, err = a.Users.SetPassword(r.Context(), p, r.PathValue("clusterId"), name, password, web.IfMatch(r))
 	} else {
-		c, u, err = a.Users.KeepUser(r.Context(), p, r.PathValue("clusterId"), name, match(r))
+		c, u, err = a.Users.KeepUser(r.Context(), p, r.PathValue("clusterId"), name, web.IfMatch(r))
 	}
 	if err != nil {
 		return err
@@ -154,7 +154,7 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if given && reassignTo == "" {
 		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
 	}
-	if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, match(r)); err != nil {
+	if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -18,7 +18,7 @@ func TestUserLifecycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	var u resource
-	a.into(t, &u)
+	a.Into(t, &u)
 	m := u.Metadata
 	if m.CreatedBy != "rolecall:iam:cloud::users/"+f.guid || m.CreatedByUserID != f.guid ||
 		m.LastModifiedBy != m.CreatedBy || m.LastModifiedByUserID != f.guid || m.LastModifiedDate != m.CreatedDate ||
@@ -38,7 +38,7 @@ func TestUserLifecycle(t *testing.T) {
 
 	patched := f.as(t, "changer", "PATCH", f.users("life"), passwordBody("second-password"), "If-Match: "+a.Header.Get("ETag"))
 	var v resource
-	patched.into(t, &v)
+	patched.Into(t, &v)
 	if n := v.Metadata; n.CreatedBy != m.CreatedBy || n.CreatedDate != m.CreatedDate || n.LastModifiedByUserID != changer || n.LastModifiedDate <= m.LastModifiedDate || v.ID != u.ID {
 		t.Errorf("metadata %+v after %+v", n, m)
 	}
@@ -68,7 +68,7 @@ func TestNames(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var u resource
-			f.create(t, name).into(t, &u)
+			f.create(t, name).Into(t, &u)
 			if u.Properties.Username != name || f.local(t, u.Href) != f.users(name) {
 				t.Errorf("got %+v", u)
 			}
@@ -129,11 +129,11 @@ func TestDoubledSlashes(t *testing.T) {
 		"/databases/postgresql/" + f.users("slashed"):  404,
 		"/databases/postgresql" + f.users() + "/":      404,
 	} {
-		if a := f.send(t, "GET", f.url+path, "", auth); a.Status != want {
+		if a := f.send(t, "GET", f.URL+path, "", auth); a.Status != want {
 			t.Errorf("%s: %d, want %d", path, a.Status, want)
 		}
 	}
-	if a := f.send(t, "DELETE", f.url+"//databases/postgresql"+f.users("slashed"), "", auth); a.Status != 204 {
+	if a := f.send(t, "DELETE", f.URL+"//databases/postgresql"+f.users("slashed"), "", auth); a.Status != 204 {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
 }
@@ -266,7 +266,7 @@ func TestProtected(t *testing.T) {
 	f.create(t, "pr-heir")
 	for _, name := range []string{f.PG.User, "standby", "pr-member", "pr-replication", "pr-creator"} {
 		var u resource
-		f.want(t, 200, "GET", f.users(name), "").into(t, &u)
+		f.want(t, 200, "GET", f.users(name), "").Into(t, &u)
 		if !*u.Properties.System || !strings.HasSuffix(u.Metadata.CreatedBy, "/_system_") {
 			t.Errorf("%s: %+v", name, u)
 		}

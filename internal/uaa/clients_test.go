@@ -25,7 +25,7 @@ func TestClientLifecycle(t *testing.T) {
 		"authorities": []string{"scim.read", "uaa.none", "cloud_controller.read", "scim.read"}, "scope": []string{"uaa.none"}, "autoapprove": true,
 	})).want(t, 201, "")
 	var c oauthClient
-	a.into(t, &c)
+	a.Into(t, &c)
 	if got := fmt.Sprint(c.ID == id, c.Grants, c.Scope, c.Authorities); got != "true [client_credentials] [] [cloud_controller.read scim.read]" {
 		t.Errorf("got %s", got)
 	}
@@ -39,7 +39,7 @@ func TestClientLifecycle(t *testing.T) {
 		Resources    []oauthClient
 		TotalResults int
 	}
-	f.as(t, root, "GET", "/oauth/clients?count=100&startIndex=1&"+filter(`client_id eq "`+id+`"`), "").want(t, 200, "").into(t, &l)
+	f.as(t, root, "GET", "/oauth/clients?count=100&startIndex=1&"+filter(`client_id eq "`+id+`"`), "").want(t, 200, "").Into(t, &l)
 	if l.TotalResults != 1 || l.Resources[0].ID != id {
 		t.Errorf("got %+v", l)
 	}
@@ -60,7 +60,7 @@ func TestClientLifecycle(t *testing.T) {
 	f.as(t, root, "PUT", path+"/secret", `{"secret":"x","changeMode":"ADD"}`).want(t, 400, "invalid_client")
 	f.as(t, root, "PUT", path+"/secret", `{}`).want(t, 400, "invalid_client")
 
-	f.as(t, root, "PUT", path, `{"client_id":"`+id+`","authorities":["cloud_controller.write"],"client_secret":"ignored"}`).want(t, 200, "").into(t, &c)
+	f.as(t, root, "PUT", path, `{"client_id":"`+id+`","authorities":["cloud_controller.write"],"client_secret":"ignored"}`).want(t, 200, "").Into(t, &c)
 	if fmt.Sprint(c.Authorities, c.Grants) != "[cloud_controller.write] [client_credentials]" {
 		t.Errorf("got %+v", c)
 	}

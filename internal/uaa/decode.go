@@ -15,17 +15,9 @@ import (
 // maxBody is far above any request that makes sense.
 const maxBody = 64 << 10
 
-// object reads a body that is an object. Fields that nobody asks for are ignored: clients send back what they have read.
+// object reads a body. Fields that nobody asks for are ignored: clients send back what they have read.
 func object(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
-	body, err := web.Body(w, r, maxBody)
-	if err != nil {
-		return nil, err
-	}
-	o, ok := body.(*web.Object)
-	if !ok {
-		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", web.TypeName(body))
-	}
-	return o, nil
+	return web.ObjectBody(w, r, maxBody)
 }
 
 // field reads a field into v, which keeps its value when the field is missing or null: SCIM 1.1, 3.1 has null for

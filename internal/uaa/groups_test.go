@@ -16,7 +16,7 @@ type group struct {
 func (f *fixture) group(t testing.TB, scope string) string {
 	t.Helper()
 	var l struct{ Resources []group }
-	f.as(t, f.root(t), "GET", "/Groups?count=100&startIndex=1&"+filter(`displayName eq "`+scope+`"`), "").want(t, 200, "").into(t, &l)
+	f.as(t, f.root(t), "GET", "/Groups?count=100&startIndex=1&"+filter(`displayName eq "`+scope+`"`), "").want(t, 200, "").Into(t, &l)
 	if len(l.Resources) != 1 || l.Resources[0].DisplayName != scope {
 		t.Fatalf("got %+v", l)
 	}
@@ -30,12 +30,12 @@ func TestGroups(t *testing.T) {
 		Resources                              []group
 		StartIndex, ItemsPerPage, TotalResults int
 	}
-	f.as(t, root, "GET", "/Groups", "").want(t, 200, "").into(t, &l)
+	f.as(t, root, "GET", "/Groups", "").want(t, 200, "").Into(t, &l)
 	if l.TotalResults != 7 || len(l.Resources) != 7 || l.Resources[0].DisplayName != "cloud_controller.admin" || l.Resources[0].Members != nil {
 		t.Errorf("got %+v", l)
 	}
 	f.as(t, root, "GET", "/Groups?startIndex=6&count=5&"+filter(`displayName eq "none" or not`), "").want(t, 400, "scim")
-	f.as(t, root, "GET", "/Groups?startIndex=6&count=5", "").want(t, 200, "").into(t, &l)
+	f.as(t, root, "GET", "/Groups?startIndex=6&count=5", "").want(t, 200, "").Into(t, &l)
 	if l.TotalResults != 7 || len(l.Resources) != 2 || l.StartIndex != 6 {
 		t.Errorf("got %+v", l)
 	}
@@ -47,9 +47,9 @@ func TestGroups(t *testing.T) {
 	f.as(t, root, "POST", path+"/members", body).want(t, 201, "")
 	f.as(t, root, "POST", path+"/members", body).want(t, 409, "member_already_exists")
 	var g group
-	f.as(t, root, "GET", path, "").want(t, 200, "").into(t, &g)
+	f.as(t, root, "GET", path, "").want(t, 200, "").Into(t, &g)
 	var members []struct{ Value string }
-	f.as(t, root, "GET", path+"/members", "").want(t, 200, "").into(t, &members)
+	f.as(t, root, "GET", path+"/members", "").want(t, 200, "").Into(t, &members)
 	if last := len(members) - 1; fmt.Sprint(members[last]) != "{"+u.ID+"}" || g.Members[last].Value != u.ID || g.Members[last].Type != "USER" {
 		t.Errorf("the members are %v and %+v", members, g)
 	}

@@ -28,7 +28,7 @@ func TestInfo(t *testing.T) {
 			Prompts map[string][]string
 			Links   struct{ UAA, Login string }
 		}
-		f.send(t, "GET", path, "", "Accept: application/json").want(t, 200, "").into(t, &info)
+		f.send(t, "GET", path, "", "Accept: application/json").want(t, 200, "").Into(t, &info)
 		if got := fmt.Sprint(info.Prompts["username"], info.Prompts["password"]); got != "[text User name] [password Password]" {
 			t.Errorf("the prompts are %s", got)
 		}
@@ -253,9 +253,9 @@ func TestKeysAndDiscovery(t *testing.T) {
 	}
 	type key struct{ Kty, Alg, Use, Kid, Value, N, E string }
 	var keys struct{ Keys []key }
-	f.send(t, "GET", "/token_keys", "").want(t, 200, "").into(t, &keys)
+	f.send(t, "GET", "/token_keys", "").want(t, 200, "").Into(t, &keys)
 	var current key
-	f.send(t, "GET", "/token_key", "").want(t, 200, "").into(t, &current)
+	f.send(t, "GET", "/token_key", "").want(t, 200, "").Into(t, &current)
 	if len(keys.Keys) == 0 || keys.Keys[0] != current {
 		t.Fatalf("the keys are %+v, the one that signs is %+v", keys, current)
 	}

@@ -4,10 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -30,8 +27,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // fixture is a server of the dialect whose every exchange is held against the document.
 type fixture struct {
 	*servicetest.Service
-	url    string
-	client *http.Client
+	*apitest.Client
 	// address is where the requests come from. Each fixture has its own, so that failed sign-ins of one test do not hold up
 	// another.
 	address string
@@ -50,57 +46,21 @@ func fixtureOn(t testing.TB, s *servicetest.Service, perSecond float64) *fixture
 		PerPrincipal: &web.Limiter{PerSecond: perSecond},
 		PerAddress:   &web.Limiter{PerSecond: perSecond},
 	}).Init()
-	srv := httptest.NewServer(&web.Edge{
+	client := apitest.Load(t, "uaa.yaml").Serve(t, &web.Edge{
 		Handler:        api,
 		Log:            slog.New(slog.NewTextHandler(s.Log, nil)),
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	})
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	client.Transport = apitest.Load(t, "uaa.yaml").Transport(t, client.Transport)
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &fixture{s, srv.URL, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
+	return &fixture{s, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
 }
 
 // answer is a response, its body read.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-}
-
-func (a answer) into(t testing.TB, v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(a.Body), v); err != nil {
-		t.Fatalf("%v in %s", err, a.Body)
-	}
-}
+type answer struct{ apitest.Answer }
 
 // send sends a request below the prefix; headers are "Name: value".
 func (f *fixture) send(t testing.TB, method, path, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest(method, f.url+uaa.Prefix+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body == "" {
-		req.Body = http.NoBody
-	}
-	req.Header.Set("X-Forwarded-For", f.address)
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := f.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(data)}
+	return answer{f.Send(t, method, uaa.Prefix+path, body, append(headers, "X-Forwarded-For: "+f.address)...)}
 }
 
 // as sends a request with a token.
@@ -119,7 +79,7 @@ func (a answer) want(t testing.TB, status int, word string) answer {
 		var e struct {
 			Error string `json:"error"`
 		}
-		a.into(t, &e)
+		a.Into(t, &e)
 		if e.Error != word {
 			t.Fatalf("got %s, want %s: %s", e.Error, word, a.Body)
 		}
@@ -183,7 +143,7 @@ type token struct {
 
 func (a answer) token(t testing.TB) (tok token) {
 	t.Helper()
-	a.want(t, 200, "").into(t, &tok)
+	a.want(t, 200, "").Into(t, &tok)
 	return tok
 }
 
@@ -221,7 +181,7 @@ type user struct {
 
 func (a answer) user(t testing.TB) (u user) {
 	t.Helper()
-	a.into(t, &u)
+	a.Into(t, &u)
 	return u
 }
 

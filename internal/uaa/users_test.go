@@ -18,7 +18,7 @@ type userList struct {
 
 func (f *fixture) users(t testing.TB, filter string) (l userList) {
 	t.Helper()
-	f.as(t, f.root(t), "GET", "/Users?"+filter, "").want(t, 200, "").into(t, &l)
+	f.as(t, f.root(t), "GET", "/Users?"+filter, "").want(t, 200, "").Into(t, &l)
 	return l
 }
 

@@ -36,6 +36,19 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
 	return ParseJSON(data)
 }
 
+// ObjectBody is Body for a request whose body must be an object.
+func ObjectBody(w http.ResponseWriter, r *http.Request, limit int64) (*Object, error) {
+	body, err := Body(w, r, limit)
+	if err != nil {
+		return nil, err
+	}
+	o, ok := body.(*Object)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", TypeName(body))
+	}
+	return o, nil
+}
+
 func checkMediaType(contentType string) error {
 	if contentType == "" {
 		return nil
