@@ -24,6 +24,7 @@ var documents = []document{
 	{"dbaas.yaml", "Database users (DBaaS)"},
 	{"platform.yaml", "Platform users (Cloud Foundry v3)"},
 	{"uaa.yaml", "Tokens and identities (UAA)"},
+	{"rolecall.yaml", "Clusters and the rest (Rolecall)"},
 }
 
 type document struct{ name, title string }

@@ -77,6 +77,7 @@ var errorTypes = map[string]string{
 	"dbaas.yaml":    "application/problem+json",
 	"platform.yaml": "application/json",
 	"uaa.yaml":      "application/json",
+	"rolecall.yaml": "application/problem+json",
 }
 
 func checkResponses(t *testing.T, name, at string, op *openapi3.Operation, public bool) {
@@ -112,7 +113,10 @@ func checkResponses(t *testing.T, name, at string, op *openapi3.Operation, publi
 			if strings.HasPrefix(status, "2") {
 				want = "application/json"
 			}
-			if mediaType != want {
+			if op.OperationID == "userlistGet" { // a file of PgBouncer's
+				want = strings.Replace(want, "application/json", "text/plain", 1)
+			}
+			if mediaType != want && mediaType != "application/jsonl" { // of an export
 				t.Errorf("%s is %s, want %s", at, mediaType, want)
 			}
 		}
@@ -120,6 +124,9 @@ func checkResponses(t *testing.T, name, at string, op *openapi3.Operation, publi
 	wantSuccesses := 1
 	if op.Extensions["x-never-succeeds"] == true { // a part of the reference's API that is there to say no
 		wantSuccesses = 0
+	}
+	if op.Extensions["x-two-successes"] == true { // which a parameter of ours asks for
+		wantSuccesses = 2
 	}
 	if successes != wantSuccesses {
 		t.Errorf("%s has %d successes, want %d", at, successes, wantSuccesses)
@@ -151,7 +158,7 @@ func describeProperties(t *testing.T, at string, schema *openapi3.Schema) {
 }
 
 // refuseUnknown are the documents of dialects in which an unknown field of a request is a mistake.
-var refuseUnknown = map[string]bool{"platform.yaml": true}
+var refuseUnknown = map[string]bool{"platform.yaml": true, "rolecall.yaml": true}
 
 // What is sent is closed, what is taken is open, unless the dialect refuses what it does not know.
 func TestObjectsAreClosedInResponsesOnly(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -31,6 +32,7 @@ type Config struct {
 	TLSCert, TLSKey string
 	TrustedProxies  []string
 	RateLimit       float64
+	AuditRetention  string
 	OIDCIssuers     []string
 	LogFormat       string
 	LogLevel        string
@@ -51,6 +53,7 @@ func (c *Config) bindListen(f *pflag.FlagSet) {
 func (c *Config) bindServing(f *pflag.FlagSet, metricsListen, logFormat string) {
 	f.StringVar(&c.MetricsListen, "metrics-listen", metricsListen, "`address` to serve /metrics and pprof on; empty: nowhere")
 	f.Float64Var(&c.RateLimit, "rate-limit", 200, "`requests` a second that one account may make, twice as many at once; 0: no limit")
+	f.StringVar(&c.AuditRetention, "audit-retention", "0", "`age` at which rows of the audit log are removed, as 90d or 2160h; 0: never")
 	f.StringArrayVar(&c.OIDCIssuers, "oidc-issuer", nil, "OpenID Connect `issuer` whose bearer tokens are taken, as url,audience=…[,username=claim]; repeatable, in the variable separated by spaces")
 	f.StringVar(&c.LogFormat, "log-format", logFormat, "`format` of the log: text or json")
 	f.StringVar(&c.LogLevel, "log-level", "info", "lowest `level` to log: debug, info, warn or error")
@@ -201,6 +204,20 @@ func (c *Config) rateLimit() (float64, error) {
 		return c.RateLimit, nil
 	}
 	return 0, usage("--rate-limit is %g; it takes a number from 0 to 1000000", c.RateLimit)
+}
+
+// auditRetention takes days, too, which time.ParseDuration does not. Less than a day is more likely a forgotten unit.
+func (c *Config) auditRetention() (time.Duration, error) {
+	age, err := time.ParseDuration(c.AuditRetention)
+	if days, ok := strings.CutSuffix(c.AuditRetention, "d"); ok {
+		var n uint64
+		n, err = strconv.ParseUint(days, 10, 16)
+		age = time.Duration(n) * 24 * time.Hour
+	}
+	if err != nil || age != 0 && age < 24*time.Hour {
+		return 0, usage("--audit-retention is %q; it takes an age of a day or more, such as 90d or 2160h, or 0 to keep everything", c.AuditRetention)
+	}
+	return age, nil
 }
 
 func (c *Config) logger(out interface{ Write([]byte) (int, error) }) (*slog.Logger, error) {

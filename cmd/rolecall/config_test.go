@@ -42,6 +42,7 @@ var settings = []struct {
 	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"oidc-issuer", "dev serve", [2]string{"[https://one]", "[https://two]"}},
 	{"rate-limit", "dev serve", [2]string{"1", "2.5"}},
+	{"audit-retention", "dev serve", [2]string{"90d", "0"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},
 }
@@ -125,6 +126,10 @@ func TestUsageErrors(t *testing.T) {
 		{dev + "--rate-limit -1", "--rate-limit"},
 		{dev + "--rate-limit NaN", "--rate-limit"},
 		{dev + "--rate-limit Inf", "--rate-limit"},
+		{dev + "--audit-retention 90", "--audit-retention"},
+		{dev + "--audit-retention 23h", "--audit-retention"},
+		{dev + "--audit-retention -1d", "--audit-retention"},
+		{dev + "--audit-retention 99999d", "--audit-retention"},
 		{dev + "--log-format xml", "--log-format"},
 		{dev + "--log-level loud", "--log-level"},
 		{"dev --data-dir=", "--data-dir"},
@@ -153,6 +158,7 @@ func TestUsageErrors(t *testing.T) {
 		{whole + "--trusted-proxies nonsense", "--trusted-proxies"},
 		{whole + "--trusted-proxies 10.0.0.0/99", "--trusted-proxies"},
 		{whole + "--rate-limit -1", "--rate-limit"},
+		{whole + "--audit-retention d", "--audit-retention"},
 		{whole + "--log-format xml", "--log-format"},
 		{whole + "--log-level loud", "--log-level"},
 

@@ -70,7 +70,16 @@ const (
 
 func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 	s := &server{}
+	ready := false
+	defer func() {
+		if err != nil && ctx.Err() != nil && !ready {
+			err = errors.New("stopped before it was ready") // whatever it was that noticed
+		}
+	}()
 	if s.RateLimit, err = c.rateLimit(); err != nil {
+		return err
+	}
+	if s.AuditRetention, err = c.auditRetention(); err != nil {
 		return err
 	}
 	if s.Log, err = c.logger(errOut); err != nil {
@@ -112,9 +121,6 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 		return err
 	}
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: filepath.Join(folder.path, "postgresql"), BinDir: c.PGBin})
-	if err != nil && ctx.Err() != nil {
-		return errors.New("stopped before it was ready")
-	}
 	if err != nil {
 		return err
 	}
@@ -156,6 +162,7 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 		}, audit.Entry{AccountGUID: guid, AccountName: adminUsername, Target: "local"})
 	}
 	s.Ready = func() {
+		ready = true
 		if err := folder.announce(running{
 			PID:         os.Getpid(),
 			URL:         s.PublicURL,

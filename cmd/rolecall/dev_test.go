@@ -340,6 +340,26 @@ func postmasterRuns(t *testing.T, dir string) bool {
 	return ok && syscall.Kill(pid, 0) == nil
 }
 
+func TestDevStoppedAtStart(t *testing.T) {
+	t.Parallel()
+	dir := newFolder(t)
+	p := begin(t, "dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
+	eventually(t, func() error {
+		_, err := os.Stat(filepath.Join(dir, "postgresql"))
+		return err
+	})
+	if code := p.end(t); code != exitFailed || p.errOut.String() != "rolecall: stopped before it was ready\n" {
+		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+	if postmasterRuns(t, dir) {
+		t.Error("PostgreSQL runs")
+	}
+	_, url := beginDev(t, dir)
+	if r := get(t, url+"/readyz", ""); r.status != http.StatusOK {
+		t.Errorf("the next start: /readyz: %d %s", r.status, r.body)
+	}
+}
+
 func TestDevAddresses(t *testing.T) {
 	t.Parallel()
 	taken, err := listen("listen", "127.0.0.1:0")

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"rolecall/internal/client"
 )
 
 // version is set by the build.
@@ -19,8 +22,10 @@ var version = "dev"
 
 // The exit codes that scripts can rely on.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitDenied   = 4
 )
 
 func main() {
@@ -50,9 +55,22 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(errOut, "rolecall: %v\n", err)
+	fmt.Fprintf(errOut, "rolecall: %s\n", printableLines(err.Error()))
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
 	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
+	}
+	if _, ok := errors.AsType[*deniedError](err); ok {
+		return exitDenied
+	}
+	switch client.Status(err) {
+	case http.StatusNotFound:
+		return exitNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return exitDenied
 	}
 	return exitFailed
 }
@@ -81,8 +99,9 @@ PostgreSQL. Start with "rolecall dev", which brings its own.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(devCommand(), serveCommand(), bootstrapCommand(), envCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), bootstrapCommand(), envCommand(), versionCommand(),
+		loginCommand(), logoutCommand(), whoamiCommand(),
+		clustersCommand(), usersCommand(), accountsCommand(), tokensCommand(), auditCommand())
 	return root
 }
 

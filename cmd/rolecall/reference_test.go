@@ -40,12 +40,17 @@ a flag: it comes from a file, from a variable or from standard input.
 | 0 | done |
 | 1 | failed |
 | 2 | the command line or a setting is wrong |
+| 3 | there is no such thing, or you may not see it |
+| 4 | not signed in, or not allowed |
 
 | variable without a flag | of | |
 |---|---|---|
 | ` + "`" + databaseURLVariable + "`" + ` | serve, bootstrap | URL of the control database; unlike ` + "`--database-url`" + ` it may hold the password |
 | ` + "`" + masterKeyVariable + "`" + ` | serve, bootstrap | the key that seals stored secrets: 32 bytes in base64, one key a line, the sealing one first |
 | ` + "`" + adminPasswordVariable + "`" + ` | dev | password of ` + "`admin`" + `, taken at the first start |
+| ` + "`" + urlVariable + "`" + ` | the commands that talk to a server | URL of the server; else that of the last login |
+| ` + "`" + tokenVariable + "`" + ` | the commands that talk to a server | bearer token for that server, such as a personal access token; no login is needed then |
+| ` + "`" + clusterIDVariable + "`" + ` | the commands with ` + "`--cluster`" + ` | id of the cluster where neither the flag nor its variable says one |
 `
 
 func reference() string {

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"rolecall/internal/control"
 	"rolecall/internal/identity"
@@ -46,6 +43,9 @@ It is stateless: what it knows is in the control database and in the clusters.`,
 func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
 	s := &server{}
 	if s.RateLimit, err = c.rateLimit(); err != nil {
+		return err
+	}
+	if s.AuditRetention, err = c.auditRetention(); err != nil {
 		return err
 	}
 	if c.PublicURL == "" {
@@ -212,33 +212,4 @@ func (c *Config) bootstrap(cmd *cobra.Command, username string, fromStdin bool) 
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, did)
 	return err
-}
-
-// readPassword asks for a password twice without showing it, or takes the first line of standard input.
-func readPassword(cmd *cobra.Command, prompt string, fromStdin bool) (string, error) {
-	stdin, isFile := cmd.InOrStdin().(*os.File)
-	if !fromStdin && isFile && term.IsTerminal(int(stdin.Fd())) {
-		var typed [2]string
-		for i, p := range []string{prompt, "Again: "} {
-			fmt.Fprint(cmd.ErrOrStderr(), p)
-			b, err := term.ReadPassword(int(stdin.Fd()))
-			fmt.Fprintln(cmd.ErrOrStderr())
-			if err != nil {
-				return "", err
-			}
-			typed[i] = string(b)
-		}
-		if typed[0] != typed[1] {
-			return "", fmt.Errorf("the two passwords are not the same")
-		}
-		return typed[0], nil
-	}
-	if !fromStdin {
-		return "", usage("there is no terminal to ask for a password on; give it on standard input with --password-stdin")
-	}
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return "", err
-	}
-	return strings.TrimRight(line, "\r\n"), nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"rolecall/api"
 	"rolecall/internal/account"
+	"rolecall/internal/adminapi"
 	"rolecall/internal/audit"
 	"rolecall/internal/cfapi"
 	"rolecall/internal/cluster"
@@ -38,6 +39,7 @@ type server struct {
 	TLS             *tls.Config // nil: plain HTTP
 	TrustedProxies  []netip.Prefix
 	RateLimit       float64
+	AuditRetention  time.Duration // 0: for ever
 	OIDC            []identity.OIDCIssuer
 	Log             *slog.Logger
 	// Prepare, when set, is called once everything is open, before the first request is taken.
@@ -100,6 +102,13 @@ func (s *server) run(ctx context.Context) error {
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
 		}).Init(),
+		admin: (&adminapi.API{
+			Users:        users,
+			Identity:     id,
+			PublicURL:    s.PublicURL,
+			PerPrincipal: perPrincipal,
+			PerAddress:   perAddress,
+		}).Init(),
 		uaa: (&uaa.API{
 			Accounts:     accounts,
 			Identity:     id,
@@ -119,6 +128,7 @@ func (s *server) run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { clusters.Run(background); return nil })
 	group.Go(func() error { users.Settle(background); return nil })
+	group.Go(func() error { users.Audit.Run(background, s.AuditRetention, s.Log); return nil })
 	group.Go(func() error { giveBack(background); return nil })
 	group.Go(func() error { id.Run(background); return nil })
 	group.Go(func() error { return serveHTTP(public, s.Listener) })
@@ -187,6 +197,7 @@ type site struct {
 	dbaas     http.Handler
 	cf        http.Handler
 	uaa       http.Handler
+	admin     http.Handler
 	documents http.Handler
 }
 
@@ -209,6 +220,8 @@ func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
 		s.dbaas.ServeHTTP(w, r)
 	case below(path, uaa.Prefix):
 		s.uaa.ServeHTTP(w, r)
+	case below(path, adminapi.Prefix):
+		s.admin.ServeHTTP(w, r)
 	case below(path, "/docs"), strings.HasPrefix(path, "/openapi/"):
 		web.InfoOf(r.Context()).Route = "documents"
 		s.documents.ServeHTTP(w, r)

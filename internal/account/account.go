@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
@@ -60,6 +61,14 @@ type Principal struct {
 	GUID, Username, Origin string
 	Scopes                 []string
 	Labels                 map[string]string
+	// Token is the personal access token that the request came with; zero: another credential.
+	Token uuid.UUID
+	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then.
+	ReadOnly bool
+	// Clusters are the only ones that the token reaches; nil: no limit. A token with a limit opens nothing beyond them, so
+	// the scopes that do are not among Scopes: ClusterScopes has them, and they count on these clusters alone.
+	Clusters      []uuid.UUID
+	ClusterScopes []string
 	// RequestID and Address say where the request came from, for the audit log.
 	RequestID, Address string
 }
@@ -67,6 +76,64 @@ type Principal struct {
 // Has reports whether the principal has one of the scopes.
 func (p *Principal) Has(scopes ...string) bool {
 	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.Scopes, s) })
+}
+
+// Reaches reports whether the principal's credential is good for the cluster at all.
+func (p *Principal) Reaches(cluster uuid.UUID) bool {
+	return p.Clusters == nil || slices.Contains(p.Clusters, cluster)
+}
+
+// HasOn is Has for what is done on one cluster.
+func (p *Principal) HasOn(cluster uuid.UUID, scopes ...string) bool {
+	if !p.Reaches(cluster) {
+		return false
+	}
+	return p.Has(scopes...) || slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.ClusterScopes, s) })
+}
+
+// Limit makes the principal that of a personal access token. It keeps the scopes that the limits leave, so that whoever
+// asks for a scope need not know of tokens.
+func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) {
+	p.Token, p.ReadOnly, p.Clusters = token, readOnly, clusters
+	if readOnly {
+		var reads []string
+		for _, s := range p.Scopes {
+			switch s {
+			case ScopeAdmin:
+				reads = append(reads, ScopeAdminReadOnly)
+			case ScopeWrite, ScopeSCIMWrite:
+			default:
+				reads = append(reads, s)
+			}
+		}
+		p.Scopes = inOrder(reads)
+	}
+	if clusters != nil {
+		p.ClusterScopes = p.Scopes
+		p.Scopes = slices.DeleteFunc(slices.Clone(p.Scopes), func(s string) bool { return !slices.Contains(DefaultScopes, s) })
+	}
+}
+
+// Entry is what the audit log is told of something that the principal does.
+func (p *Principal) Entry(action, target string, detail map[string]any) audit.Entry {
+	return audit.Entry{
+		Action:      action,
+		AccountGUID: p.GUID,
+		AccountName: p.Username,
+		Token:       p.Token,
+		Target:      target,
+		RequestID:   p.RequestID,
+		Address:     p.Address,
+		Detail:      detail,
+	}
+}
+
+// endPersonalTokens ends the personal access tokens of an account. Each of them goes with the account's right to sign in
+// and with either of its facets, and stays when only the password changes: they are there so that a program need not
+// know it, and they are revoked one by one.
+func endPersonalTokens(ctx context.Context, tx pgx.Tx, id int64) error {
+	_, err := tx.Exec(ctx, `DELETE FROM personal_tokens WHERE account_id = $1`, id)
+	return err
 }
 
 // Store is the accounts in the control database.
@@ -136,5 +203,8 @@ func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash str
 		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(), identity_version = identity_version + 1,
 		  platform_created_at = coalesce(platform_created_at, now()), platform_updated_at = now()
 		WHERE id = $1`, id, passwordHash, scopes)
-	return err
+	if err != nil {
+		return err
+	}
+	return endPersonalTokens(ctx, tx, id)
 }

@@ -349,6 +349,9 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
 			return fault.New(fault.Exists, "The user name %q is taken in the origin %q.", i.Username, i.Origin)
 		}
+		if err == nil && before.Active && !i.Active {
+			err = endPersonalTokens(ctx, tx, i.id)
+		}
 		if err != nil {
 			return err
 		}
@@ -388,6 +391,9 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM refresh_tokens WHERE account_id = $1`, deleted.id); err != nil {
+			return err
+		}
+		if err := endPersonalTokens(ctx, tx, deleted.id); err != nil {
 			return err
 		}
 		// The name is free again, and who takes it gets a guid and labels of their own. The scopes go: they were given to
@@ -572,11 +578,17 @@ func (s *Store) FirstUse(ctx context.Context, a *Account, address string) error 
 	})
 }
 
+// errTokenIdentity keeps a personal access token, which may have leaked, from becoming another way to sign in.
+var errTokenIdentity = fault.New(fault.Forbidden, "A personal access token changes no identities, passwords, scopes or clients. Sign in for that.")
+
 // record runs f, which makes its change in the transaction that within gives it, and puts the audit row beside the
 // change. A change that is refused is recorded as well.
 func (s *Store) record(ctx context.Context, p *Principal, action, target string, detail map[string]any,
 	f func(ctx context.Context, within func(func(pgx.Tx) error) error) error) error {
-	e := entry(p, action, target, detail)
+	e := p.Entry(action, target, detail)
+	if p.Token != uuid.Nil {
+		f = func(context.Context, func(func(pgx.Tx) error) error) error { return errTokenIdentity }
+	}
 	err := f(ctx, func(change func(pgx.Tx) error) error {
 		return s.DB.Tx(ctx, func(tx pgx.Tx) error {
 			if err := change(tx); err != nil {

@@ -126,24 +126,12 @@ func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, target
 	if !storable(target) {
 		target = ""
 	}
-	err := (&audit.Log{DB: s.DB}).Refused(ctx, entry(p, action, target, nil))
+	err := (&audit.Log{DB: s.DB}).Refused(ctx, p.Entry(action, target, nil))
 	return fault.New(fault.Forbidden, "Only an admin may change platform users.").Because(err)
 }
 
 // platformFacet says in the audit log which of the facets of an account is meant.
 const platformFacet = "platform user"
-
-func entry(p *Principal, action, target string, detail map[string]any) audit.Entry {
-	return audit.Entry{
-		Action:      action,
-		AccountGUID: p.GUID,
-		AccountName: p.Username,
-		Target:      target,
-		RequestID:   p.RequestID,
-		Address:     p.Address,
-		Detail:      detail,
-	}
-}
 
 // NewPlatformUser is who is to be created: a guid, or a user name and its origin. A label or annotation that is nil is
 // left out.
@@ -193,7 +181,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 		if u.Username != "" {
 			detail["username"], detail["origin"] = u.Username, u.Origin
 		}
-		return audit.Record(ctx, tx, entry(p, audit.CreateAccount, u.GUID, detail))
+		return audit.Record(ctx, tx, p.Entry(audit.CreateAccount, u.GUID, detail))
 	})
 	return u, err
 }
@@ -265,7 +253,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, entry(p, audit.UpdateAccount, u.GUID, detail))
+		return audit.Record(ctx, tx, p.Entry(audit.UpdateAccount, u.GUID, detail))
 	})
 	if err != nil {
 		return nil, err
@@ -415,6 +403,9 @@ func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m
 		}
 		end := `DELETE FROM accounts WHERE id = $1`
 		if u.identity {
+			if err := endPersonalTokens(ctx, tx, u.id); err != nil {
+				return err
+			}
 			end = `
 				UPDATE accounts SET platform_created_at = NULL, platform_updated_at = NULL, presentation_name = NULL,
 				  labels = '{}', annotations = '{}', revision = revision + 1, epoch = gen_random_uuid()
@@ -433,7 +424,7 @@ func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m
 		if len(u.Labels) > 0 {
 			detail["labels"] = u.Labels
 		}
-		return audit.Record(ctx, tx, entry(p, audit.DeleteAccount, u.GUID, detail))
+		return audit.Record(ctx, tx, p.Entry(audit.DeleteAccount, u.GUID, detail))
 	})
 	if err != nil {
 		return nil, err

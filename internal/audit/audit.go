@@ -4,6 +4,8 @@ package audit
 
 import (
 	"context"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,7 +19,10 @@ import (
 const (
 	CreateUser      = "user.create"
 	ChangePassword  = "user.password"
+	ChangeLimits    = "user.limits"
+	ChangeRoles     = "user.roles"
 	DeleteUser      = "user.delete"
+	ReadVerifiers   = "user.verifiers" // of all users of a cluster
 	CreateDatabase  = "database.create"
 	DeleteDatabase  = "database.delete"
 	CreateAccount   = "account.create"
@@ -28,8 +33,12 @@ const (
 	GrantScope      = "account.grant"
 	RevokeScope     = "account.revoke"
 	RevokeTokens    = "account.tokens"
+	CreateToken     = "token.create" // a personal access token
+	RevokeToken     = "token.revoke"
 	RegisterCluster = "cluster.register"
 	UpdateCluster   = "cluster.update"
+	RemoveCluster   = "cluster.remove"
+	RotateCluster   = "cluster.rotate"
 	MakeSigningKey  = "key.create"
 	RetireKey       = "key.retire"
 )
@@ -45,10 +54,14 @@ const (
 	Denied  Outcome = "denied"
 )
 
+// Outcomes lists the outcomes.
+var Outcomes = []Outcome{Done, NotDone, Unknown, Denied}
+
 // Entry says who does what to what.
 type Entry struct {
 	Action                   string
 	AccountGUID, AccountName string
+	Token                    uuid.UUID // the personal access token that it is done with, which goes into the detail; zero: none
 	Cluster                  uuid.UUID // zero: no cluster is concerned
 	Target                   string    // database user, database or account
 	RequestID, Address       string
@@ -67,6 +80,11 @@ type Attempt struct {
 // Log is the audit log in the control database.
 type Log struct {
 	DB *control.DB
+
+	verifying sync.Mutex
+	mu        sync.Mutex
+	head      Point         // as Run has last seen it
+	moved     chan struct{} // closed and made anew when head moves, for Wait; nil until somebody waits
 }
 
 const insert = `
@@ -78,10 +96,12 @@ func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter
 	if e.Cluster != uuid.Nil {
 		cluster = &e.Cluster
 	}
-	if e.Detail == nil {
-		e.Detail = map[string]any{}
+	detail := map[string]any{}
+	maps.Copy(detail, e.Detail)
+	if e.Token != uuid.Nil {
+		detail["token"] = e.Token
 	}
-	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, e.AccountName, cluster, e.Target, e.RequestID, e.Address, e.Detail, settleAfter}
+	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, e.AccountName, cluster, e.Target, e.RequestID, e.Address, detail, settleAfter}
 }
 
 // Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose

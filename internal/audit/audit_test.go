@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func newLog(t testing.TB) *audit.Log {
 	t.Helper()
 	pg := pgtest.Shared(t)
-	name := "audit_" + strings.ToLower(t.Name())
+	name := "audit_" + strings.ReplaceAll(strings.ToLower(t.Name()), "/", "_")
 	pg.Exec(t, `CREATE DATABASE `+name)
 	keys, err := control.ParseKeyring(control.NewMasterKey())
 	if err != nil {

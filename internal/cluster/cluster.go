@@ -27,16 +27,29 @@ type Cluster struct {
 	Location         string
 	Connection       Connection
 	SystemIdentifier string
-	SystemRoles      []string // globs of role names that are protected
+	Capabilities     json.RawMessage // what the administering role can do, as the last probe found it
+	SystemRoles      []string        // globs of role names that are protected
+	MemberOf         []string        // roles that a new user is made a member of
+	Grantable        []string        // roles that a user may be made a member of
 	Manage, View     []label.Selector
 	CreatedBy        string // guid of the account that registered it
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
+	Revision         int64 // moves with every change of what an admin sets
 
+	rotatedBy string // id of the attempt by which Rolecall gave itself the password; "": an admin gave it
+	version   string // of the row
+	link      *link
+}
+
+// link is how a cluster is reached. It outlives changes that do not concern it: a new access rule costs no connection.
+type link struct {
 	config *pgxpool.Config
-	mu     sync.Mutex
-	pool   *pgxpool.Pool
-	health Health
+
+	mu      sync.Mutex
+	pool    *pgxpool.Pool
+	health  Health
+	pending string // the next password, while the cluster may or may not know it
 }
 
 // Health is what the last contact with a cluster showed.
@@ -49,32 +62,60 @@ type Health struct {
 
 // Pool returns the cluster's pool, which is opened at first use and holds no connection while nobody asks.
 func (c *Cluster) Pool(ctx context.Context) (*pgxpool.Pool, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.pool != nil {
-		return c.pool, nil
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.link.pool != nil {
+		return c.link.pool, nil
 	}
+	config := c.link.config.Copy()
+	config.BeforeConnect = c.link.choosePassword
 	var err error
-	c.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), c.config.Copy())
-	return c.pool, err
+	c.link.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	return c.link.pool, err
 }
 
 // Connect opens a connection to another database of the cluster, whose encoding it keeps. The caller closes it.
 func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-	return connect(ctx, c.config.ConnConfig, database, encoding)
+	config := c.link.config.ConnConfig.Copy()
+	if err := c.link.choosePassword(ctx, config); err != nil {
+		return nil, err
+	}
+	return connect(ctx, config, database, encoding)
+}
+
+// choosePassword puts the password into config that the cluster takes, while there are two: the credential is being
+// rotated, or whoever did that was cut off.
+func (l *link) choosePassword(ctx context.Context, config *pgx.ConnConfig) error {
+	l.mu.Lock()
+	pending := l.pending
+	l.mu.Unlock()
+	if pending == "" {
+		return nil
+	}
+	try := config.Copy()
+	try.Password = pending
+	conn, err := pgx.ConnectConfig(ctx, try)
+	if err != nil {
+		return nil // then the current one counts, and if the cluster is away its own attempt says so
+	}
+	config.Password = pending
+	return conn.Close(ctx)
 }
 
 // Host is the first host of the connection, for people.
-func (c *Cluster) Host() string { return c.config.ConnConfig.Host }
+func (c *Cluster) Host() string { return c.link.config.ConnConfig.Host }
+
+// Role is the administering role.
+func (c *Cluster) Role() string { return c.link.config.ConnConfig.User }
 
 // Stat returns the pool's counters, nil while it was never opened.
 func (c *Cluster) Stat() *pgxpool.Stat {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.pool == nil {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.link.pool == nil {
 		return nil
 	}
-	return c.pool.Stat()
+	return c.link.pool.Stat()
 }
 
 // healthFor is how long a look at a cluster counts.
@@ -85,35 +126,59 @@ func (c *Cluster) Health(ctx context.Context) Health {
 	if h := c.LastHealth(); time.Since(h.Checked) < healthFor {
 		return h
 	}
-	h := Health{Checked: time.Now()}
 	// What is found out counts for everybody, so it must not depend on whether this caller hangs up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
+	var version string
 	pool, err := c.Pool(ctx)
 	if err == nil {
-		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&h.Version)
+		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version)
 	}
-	if h.Reachable = err == nil; !h.Reachable {
-		h.Error = err.Error()
-		h.Version = c.LastHealth().Version
+	if err != nil {
+		err = whyNot(err, c.link.config.ConnConfig)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.health = h
+	return c.Saw(version, err)
+}
+
+// Healths looks at clusters side by side, so that one which does not answer does not hold up a list for long.
+func Healths(ctx context.Context, clusters []*Cluster) []Health {
+	healths := make([]Health, len(clusters))
+	places := make(chan struct{}, 32)
+	var wg sync.WaitGroup
+	for i, c := range clusters {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			healths[i] = c.Health(ctx)
+		})
+	}
+	wg.Wait()
+	return healths
+}
+
+// Saw notes what a contact with the cluster showed: its version, or why there was none.
+func (c *Cluster) Saw(version string, err error) Health {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	h := Health{Reachable: err == nil, Version: version, Checked: time.Now()}
+	if err != nil {
+		h.Error, h.Version = fault.Of(err).Message, c.link.health.Version
+	}
+	c.link.health = h
 	return h
 }
 
 // LastHealth is what the last look showed, however long ago that was.
 func (c *Cluster) LastHealth() Health {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.health
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	return c.link.health
 }
 
-func (c *Cluster) close() {
-	c.mu.Lock()
-	pool := c.pool
-	c.mu.Unlock()
+func (l *link) close() {
+	l.mu.Lock()
+	pool := l.pool
+	l.mu.Unlock()
 	if pool != nil {
 		go pool.Close() // waits for connections that requests still use
 	}
@@ -175,17 +240,43 @@ func (r *Registry) Control(c *Cluster) (database, role string) {
 type secret struct {
 	Password string `json:"password"`
 	Key      string `json:"key,omitempty"`
+	// Attempt is the recorded attempt that made the password: Rolecall itself did, and nobody else knows it.
+	Attempt string `json:"attempt,omitempty"`
 }
 
-func sealPlace(id uuid.UUID) string { return "clusters/" + id.String() + "/credential" }
+func sealPlace(id uuid.UUID) string    { return "clusters/" + id.String() + "/credential" }
+func pendingPlace(id uuid.UUID) string { return "clusters/" + id.String() + "/pending" }
 
-// Reload reads the clusters from the control database. A cluster that did not change keeps its pool.
+func (r *Registry) seal(place string, s secret) ([]byte, error) {
+	opened, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	return r.db.Keys.Seal(place, opened), nil
+}
+
+func (r *Registry) open(place string, sealed []byte) (s secret, err error) {
+	opened, err := r.db.Keys.Open(place, sealed)
+	if err != nil {
+		return s, err
+	}
+	if json.Unmarshal(opened, &s) != nil {
+		return s, errors.New(place + " cannot be decoded")
+	}
+	return s, nil
+}
+
+const selectClusters = `
+	SELECT id, display_name, location, url, tls, credential, pending, system_identifier, capabilities, system_roles, member_of, grantable,
+	       manage, view, created_by, created_at, updated_at, revision, xmin::text
+	FROM clusters `
+
+// Reload reads the clusters from the control database. A cluster that did not change stays the same object, and one whose
+// connection did not keeps its pool.
 func (r *Registry) Reload(ctx context.Context) error {
 	r.reload.Lock()
 	defer r.reload.Unlock()
-	rows, err := r.db.Pool.Query(ctx, `
-		SELECT id, display_name, location, url, tls, credential, system_identifier, system_roles, manage, view, created_by, created_at, updated_at
-		FROM clusters ORDER BY display_name COLLATE "C"`)
+	rows, err := r.db.Pool.Query(ctx, selectClusters+`ORDER BY display_name COLLATE "C"`)
 	if err != nil {
 		return control.Fault(err)
 	}
@@ -197,14 +288,21 @@ func (r *Registry) Reload(ctx context.Context) error {
 	defer r.mu.Unlock()
 	byID := make(map[uuid.UUID]*Cluster, len(clusters))
 	for i, c := range clusters {
-		if old := r.byID[c.ID]; old != nil && old.UpdatedAt.Equal(c.UpdatedAt) {
+		switch old := r.byID[c.ID]; {
+		case old == nil:
+		case old.version == c.version:
 			clusters[i] = old
+		case old.Connection == c.Connection:
+			old.link.mu.Lock()
+			old.link.pending = c.link.pending
+			old.link.mu.Unlock()
+			c.link = old.link
 		}
 		byID[c.ID] = clusters[i]
 	}
 	for id, old := range r.byID {
-		if byID[id] != old {
-			time.AfterFunc(grace, old.close)
+		if now := byID[id]; now == nil || now.link != old.link {
+			time.AfterFunc(grace, old.link.close)
 		}
 	}
 	r.byID, r.sorted = byID, clusters
@@ -215,24 +313,27 @@ func (r *Registry) Reload(ctx context.Context) error {
 const grace = 2 * time.Minute
 
 func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
-	c := &Cluster{}
-	var sealed []byte
+	c := &Cluster{link: &link{}}
+	var sealed, pending []byte
 	var manage, view []string
-	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &c.SystemIdentifier,
-		&c.SystemRoles, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt)
+	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &pending, &c.SystemIdentifier,
+		&c.Capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision, &c.version)
 	if err != nil {
 		return nil, err
 	}
-	opened, err := r.db.Keys.Open(sealPlace(c.ID), sealed)
+	s, err := r.open(sealPlace(c.ID), sealed)
 	if err != nil {
 		return nil, err
 	}
-	var s secret
-	if err := json.Unmarshal(opened, &s); err != nil {
-		return nil, errors.New(sealPlace(c.ID) + " cannot be decoded")
+	c.Connection.Password, c.Connection.Key, c.rotatedBy = s.Password, s.Key, s.Attempt
+	if pending != nil {
+		s, err := r.open(pendingPlace(c.ID), pending)
+		if err != nil {
+			return nil, err
+		}
+		c.link.pending = s.Password
 	}
-	c.Connection.Password, c.Connection.Key = s.Password, s.Key
-	if c.config, err = c.Connection.config(); err != nil {
+	if c.link.config, err = c.Connection.config(); err != nil {
 		return nil, err
 	}
 	if c.Manage, err = selectors(manage); err != nil {
@@ -254,29 +355,54 @@ func selectors(texts []string) ([]label.Selector, error) {
 	return parsed, nil
 }
 
-// Put registers a cluster, or changes the connection of one that is registered, and records it in the audit log. A
-// registered one that is the same already is left alone.
+// locked reads a cluster within tx and holds its row.
+func (r *Registry) locked(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*Cluster, error) {
+	rows, err := tx.Query(ctx, selectClusters+`WHERE id = $1 FOR UPDATE`, id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := pgx.CollectExactlyOneRow(rows, r.scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, NotFound(id.String())
+	}
+	return c, err
+}
+
+// Put registers a cluster without a look at it, or changes the connection of one that is registered, and records it in
+// the audit log. A registered one that is the same already is left alone. A password that Rolecall gave itself since is
+// kept: the caller cannot know it.
 func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 	if _, err := c.Connection.config(); err != nil {
 		return err
 	}
-	if old, err := r.Get(c.ID.String()); err == nil && old.Connection == c.Connection && old.SystemIdentifier == c.SystemIdentifier {
-		return nil
-	}
-	opened, err := json.Marshal(secret{c.Connection.Password, c.Connection.Key})
-	if err != nil {
-		return err
-	}
-	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		s := secret{Password: c.Connection.Password, Key: c.Connection.Key}
+		switch old, err := r.locked(ctx, tx, c.ID); {
+		case fault.Is(err, fault.NotFound):
+		case err != nil:
+			return err
+		default:
+			now := c.Connection
+			if old.rotatedBy != "" {
+				s.Password, s.Attempt = old.Connection.Password, old.rotatedBy
+				now.Password = s.Password
+			}
+			if old.Connection == now && old.SystemIdentifier == c.SystemIdentifier {
+				return nil
+			}
+		}
+		sealed, err := r.seal(sealPlace(c.ID), s)
+		if err != nil {
+			return err
+		}
 		var inserted bool
-		err := tx.QueryRow(ctx, `
+		err = tx.QueryRow(ctx, `
 			INSERT INTO clusters (id, display_name, location, url, tls, credential, system_identifier, created_by)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 			ON CONFLICT (id) DO UPDATE SET url = excluded.url, tls = excluded.tls, credential = excluded.credential,
-			  system_identifier = excluded.system_identifier, updated_at = clock_timestamp()
+			  system_identifier = excluded.system_identifier, updated_at = clock_timestamp(), revision = clusters.revision + 1
 			RETURNING xmax = 0`,
-			c.ID, c.DisplayName, c.Location, c.Connection.URL, c.Connection.TLS, r.db.Keys.Seal(sealPlace(c.ID), opened),
-			c.SystemIdentifier, c.CreatedBy).Scan(&inserted)
+			c.ID, c.DisplayName, c.Location, c.Connection.URL, c.Connection.TLS, sealed, c.SystemIdentifier, c.CreatedBy).Scan(&inserted)
 		if err != nil {
 			return err
 		}
@@ -284,7 +410,7 @@ func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 		if inserted {
 			by.Action = audit.RegisterCluster
 		}
-		return audit.Record(ctx, tx, by)
+		return record(ctx, tx, by)
 	})
 	if err != nil {
 		return err
@@ -332,6 +458,6 @@ func (r *Registry) listen(ctx context.Context) error {
 // Close ends all connections.
 func (r *Registry) Close() {
 	for _, c := range r.All() {
-		c.close()
+		c.link.close()
 	}
 }

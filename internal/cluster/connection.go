@@ -54,6 +54,9 @@ const maxConns = 8
 // config makes the one configuration from which every connection to the cluster is opened.
 func (c *Connection) config() (*pgxpool.Config, error) {
 	u, err := url.Parse(c.URL)
+	if err != nil && strings.Contains(strings.ToLower(c.URL), "@%2f") {
+		return nil, errSocket
+	}
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
 	}
@@ -117,6 +120,8 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	return pool, nil
 }
 
+var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
+
 // settings are all those that pgx would look up in the environment or in files of the home folder when the URL does not
 // have them. It makes its TLS settings out of files and defaults; with "disable" it makes none, and ours are set later.
 // What remains is PGSERVICE: these settings win over those of the service, but it must exist.
@@ -137,7 +142,7 @@ var settings = map[string]string{
 
 func (c *Connection) tls(host string) (*tls.Config, error) {
 	if strings.HasPrefix(host, "/") {
-		return nil, fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
+		return nil, errSocket
 	}
 	if c.TLS.Mode == "disable" {
 		if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.IsLoopback()) {

@@ -154,7 +154,23 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if given && reassignTo == "" {
 		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
 	}
-	if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r)); err != nil {
+	onBlocked, given, err := q.one("onBlocked")
+	if err != nil {
+		return err
+	}
+	if given && onBlocked != "disable" {
+		return fault.New(fault.Invalid, "The query parameter onBlocked takes the value disable, and no other.")
+	}
+	if given {
+		c, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r))
+		if err != nil {
+			return err
+		}
+		if disabled != nil {
+			a.writeUser(w, c, disabled)
+			return nil
+		}
+	} else if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -47,17 +47,23 @@ func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, er
 }
 
 // mayView and mayManage are the access rules: an account's scopes give the platform-wide rights, and its labels, which
-// only admins set, the rights on single clusters.
+// only admins set, the rights on single clusters. A personal access token may reach fewer clusters, or change nothing.
 func mayView(p *account.Principal, c *cluster.Cluster) bool {
-	return p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) ||
-		anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels)
+	return p.HasOn(c.ID, account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) ||
+		p.Reaches(c.ID) && (anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels))
 }
 
 func mayManage(p *account.Principal, c *cluster.Cluster) bool {
-	return p.Has(account.ScopeAdmin) || p.Has(account.ScopeWrite) && anyMatches(c.Manage, p.Labels)
+	return !p.ReadOnly && (p.HasOn(c.ID, account.ScopeAdmin) || p.HasOn(c.ID, account.ScopeWrite) && anyMatches(c.Manage, p.Labels))
 }
 
-var errMayNotManage = fault.New(fault.Forbidden, "You may view this cluster, but not change its users and databases.")
+// refusal is why the principal, who may view a cluster, may not manage it.
+func refusal(p *account.Principal) error {
+	if p.ReadOnly {
+		return fault.New(fault.Forbidden, "The personal access token is a read-only one.")
+	}
+	return fault.New(fault.Forbidden, "You may view this cluster, but not change its users and databases.")
+}
 
 func anyMatches(rules []label.Selector, labels map[string]string) bool {
 	for _, rule := range rules {
@@ -79,6 +85,7 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster) (*pgrole.Serve
 		Pool:            pool,
 		Connect:         c.Connect,
 		SystemRoles:     c.SystemRoles,
+		MemberOf:        c.MemberOf,
 		ControlDatabase: database,
 		ControlRole:     role,
 	}, nil
@@ -112,9 +119,22 @@ func (s *Service) view(ctx context.Context, p *account.Principal, clusterID stri
 type change struct {
 	action, target string
 	detail         map[string]any
+	outcome        map[string]any // what the change adds to the record of a good end; may be nil
 	limit          time.Duration
+	admin          bool // for admins only
 	// check refuses what cannot be done in any cluster, and so is no attempt.
 	check func(c *cluster.Cluster) error
+}
+
+// refusal is why the principal may not do it, nil when it may.
+func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
+	switch {
+	case !mayManage(p, c):
+		return refusal(p)
+	case do.admin && !p.HasOn(c.ID, account.ScopeAdmin):
+		return fault.New(fault.Forbidden, "This is for admins: it needs the scope %s.", account.ScopeAdmin)
+	}
+	return nil
 }
 
 // manage runs a change of a cluster: the access rule, the attempt, the change, the outcome.
@@ -124,25 +144,17 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err != nil {
 		return nil, err
 	}
-	entry := audit.Entry{
-		Action:      do.action,
-		AccountGUID: p.GUID,
-		AccountName: p.Username,
-		Cluster:     c.ID,
-		Target:      do.target,
-		Detail:      do.detail,
-		RequestID:   p.RequestID,
-		Address:     p.Address,
-	}
+	entry := p.Entry(do.action, do.target, do.detail)
+	entry.Cluster = c.ID
 	checkErr := do.check(c)
-	if !mayManage(p, c) {
+	if refused := do.refusal(p, c); refused != nil {
 		if checkErr != nil {
-			return nil, errMayNotManage
+			return nil, refused
 		}
 		if err := s.Audit.Refused(ctx, entry); err != nil {
 			s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
 		}
-		return nil, errMayNotManage
+		return nil, refused
 	}
 	if checkErr != nil {
 		return nil, checkErr
@@ -158,7 +170,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
 	defer cancel()
 	err = f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
-	s.end(ctx, attempt, err)
+	s.end(ctx, attempt, err, do.outcome)
 	return c, err
 }
 
@@ -167,8 +179,8 @@ const settleMargin = 20 * time.Second
 
 // end records the outcome that the error tells. One that leaves it open, and an outcome that cannot be written, are left
 // to the settler: the answer to the caller stays what it is.
-func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error) {
-	outcome, detail := audit.Done, map[string]any(nil)
+func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, detail map[string]any) {
+	outcome := audit.Done
 	if err != nil {
 		f := fault.Of(err)
 		if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
@@ -243,29 +255,34 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 		return err
 	})
 	if err == nil && !mayManage(p, c) {
-		return nil, nil, errMayNotManage
+		return nil, nil, refusal(p)
 	}
 	return c, u, err
 }
 
 // DeleteUser deletes a database user; what it owns goes to reassignTo, if that is not empty.
 func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match pgrole.Match) error {
+	_, err := s.manage(ctx, p, clusterID, deleteUser(name, reassignTo), func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+		return on.Delete(ctx, name, reassignTo, match, stamp)
+	})
+	return err
+}
+
+func deleteUser(name, reassignTo string) change {
 	do := change{
 		action: audit.DeleteUser,
 		target: name,
+		detail: map[string]any{},
 		limit:  deleteTimeout,
 		check:  func(*cluster.Cluster) error { return pgrole.CheckStorable(name) },
 	}
 	if reassignTo != "" {
-		do.detail = map[string]any{"reassignTo": reassignTo}
+		do.detail["reassignTo"] = reassignTo
 		do.check = func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckReassign(name, reassignTo))
 		}
 	}
-	_, err := s.manage(ctx, p, clusterID, do, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
-		return on.Delete(ctx, name, reassignTo, match, stamp)
-	})
-	return err
+	return do
 }
 
 // Databases lists the databases of a cluster, and says whether more follow.

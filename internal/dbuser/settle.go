@@ -41,6 +41,12 @@ func (s *Service) SettleOnce(ctx context.Context) error {
 // judge looks at the cluster to find out what came of an attempt. The role carries the id of the last attempt that
 // changed it; a later attempt may have put its own there.
 func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, string, error) {
+	if a.Action == audit.RotateCluster {
+		return s.judgeRotation(ctx, a)
+	}
+	if a.Action == audit.ReadVerifiers {
+		return audit.Unknown, "reading leaves no trace", nil
+	}
 	c, err := s.Clusters.Get(a.Cluster.String())
 	if err != nil {
 		return audit.Unknown, "the cluster is no longer registered", nil
@@ -68,6 +74,8 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 		return audit.Done, "it is gone", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
 		return audit.NotDone, "its deletion has begun; the same call finishes it", nil
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String():
+		return audit.NotDone, "it was blocked; the user is disabled", nil
 	case found.exists && found.attempt == "" && a.Action != audit.DeleteUser && a.Action != audit.DeleteDatabase:
 		return audit.Unknown, "it carries no record", nil
 	}
@@ -81,7 +89,7 @@ type evidence struct {
 
 func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt) (evidence, error) {
 	switch a.Action {
-	case audit.CreateUser, audit.ChangePassword, audit.DeleteUser:
+	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser:
 		u, err := on.Inspect(ctx, a.Target)
 		if err != nil || u == nil {
 			return evidence{}, err

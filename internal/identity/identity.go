@@ -43,6 +43,7 @@ type Service struct {
 	keys     keySet
 	guard    guard
 	known    knownCredentials
+	uses     uses
 }
 
 // New returns a service. It makes the first signing key when there is none.
@@ -90,7 +91,7 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 	case "bearer":
 		c, err = s.bearer(ctx, credential, address)
 	default:
-		return nil, fault.New(fault.Unauthenticated, "The Authorization scheme %.20q is not taken; send Basic or Bearer.", scheme)
+		return nil, fault.New(fault.Unauthenticated, "The scheme of the Authorization header is not taken; send Basic or Bearer.")
 	}
 	if err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 		return nil, err
 	}
 	s.known.put(key, c, s.now())
-	return c.principal(), nil
+	return s.principal(c), nil
 }
 
 func (s *Service) basic(ctx context.Context, credential, address string) (*knownCredential, error) {
@@ -198,11 +199,11 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 		return nil, errWrong
 	}
 	if age < freshFor {
-		return c.principal(), nil
+		return s.principal(c), nil
 	}
-	a, err := s.accounts.ByGUID(ctx, c.account.GUID)
+	a, err := s.lookAgain(ctx, c)
 	if fault.Is(err, fault.Unavailable) && age < freshWhileAway {
-		return c.principal(), nil
+		return s.principal(c), nil
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return nil, err
@@ -217,7 +218,7 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 	fresh := *c
 	fresh.account = a
 	s.known.put(key, &fresh, now)
-	return fresh.principal(), nil
+	return s.principal(&fresh), nil
 }
 
 const (
@@ -241,6 +242,8 @@ type knownCredential struct {
 	scopes  []string  // else what it carries; the account's own may be fewer by now
 	expires time.Time // zero: never
 	checked time.Time
+	// personal is the personal access token that the credential is, nil for any other.
+	personal *PersonalToken
 	// binding is the part of the account that the credential depends on: bound was its value when it was verified.
 	binding func(*account.Account) string
 	bound   string
@@ -249,12 +252,17 @@ type knownCredential struct {
 func passwordBinding(a *account.Account) string { return a.PasswordHash }
 func epochBinding(a *account.Account) string    { return a.Epoch.String() }
 
-func (c *knownCredential) principal() *account.Principal {
+// principal is whose request it is that came with the credential.
+func (s *Service) principal(c *knownCredential) *account.Principal {
 	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels}
 	if c.whole {
 		p.Scopes = c.account.Scopes
 	} else {
 		p.Scopes = common(c.account.Scopes, c.scopes)
+	}
+	if t := c.personal; t != nil {
+		p.Limit(t.ID, t.ReadOnly, t.Clusters)
+		s.uses.note(t.ID, s.now())
 	}
 	return p
 }

@@ -210,7 +210,8 @@ func (s *Service) makeKey(ctx context.Context, by audit.Entry, wanted func(newes
 	})
 }
 
-// Run renews and retires keys, and clears away refresh tokens that have expired, until ctx ends.
+// Run renews and retires keys, clears away refresh tokens that have expired, and writes when personal access tokens were
+// used, until ctx ends.
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -218,9 +219,17 @@ func (s *Service) Run(ctx context.Context) {
 		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("signing keys and refresh tokens are looked after later", "error", err)
 		}
+		if err := s.flushUses(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("the last uses of personal access tokens are written later", "error", err)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if err := s.flushUses(end); err != nil {
+				s.log.Warn("the last uses of personal access tokens were not written", "error", err)
+			}
 			return
 		}
 	}

@@ -104,9 +104,12 @@ func randomID() string {
 	return hex.EncodeToString(random)
 }
 
-// bearer verifies a token of this service or of one of the other issuers. Until its signature is verified, the issuer
+// bearer verifies a personal access token, or a token of this service or of one of the other issuers. Until its signature is verified, the issuer
 // that it names decides only whose keys it is held against.
 func (s *Service) bearer(ctx context.Context, token, address string) (*knownCredential, error) {
+	if strings.HasPrefix(token, personalPrefix) {
+		return s.personalBearer(ctx, token)
+	}
 	var named jwt.RegisteredClaims
 	if _, _, err := jwt.NewParser().ParseUnverified(token, &named); err != nil {
 		return nil, errWrong

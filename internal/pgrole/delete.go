@@ -27,8 +27,21 @@ import (
 //
 // What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
 func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) error {
-	if reassignTo != "" {
-		if err := CheckReassign(name, reassignTo); err != nil {
+	return s.delete(ctx, name, match, &deletion{reassignTo: reassignTo, stamp: stamp})
+}
+
+// DeleteOrDisable is Delete, but what blocks the deletion, early or late, leaves the user disabled: NOLOGIN, without a
+// password and without sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller;
+// empty, the user is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
+func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (why string, err error) {
+	d := &deletion{reassignTo: reassignTo, orDisable: true, stamp: stamp}
+	err = s.delete(ctx, name, match, d)
+	return d.disabled, err
+}
+
+func (s *Server) delete(ctx context.Context, name string, match Match, d *deletion) error {
+	if d.reassignTo != "" {
+		if err := CheckReassign(name, d.reassignTo); err != nil {
 			return err
 		}
 	}
@@ -45,7 +58,7 @@ func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Matc
 			_ = conn.Conn().Close(end) // the lock ends with the session
 		}
 	}()
-	d := &deletion{s: s, conn: conn.Conn(), reassignTo: reassignTo, stamp: stamp}
+	d.s, d.conn = s, conn.Conn()
 	return s.fault(d.run(ctx, name, match), name)
 }
 
@@ -54,9 +67,12 @@ type deletion struct {
 	s          *Server
 	conn       *pgx.Conn // in the registered database, holding the role's lock
 	reassignTo string
+	orDisable  bool // when it is blocked
 	stamp      Stamp
 	user       *User
 	revoked    []string // what was taken away so far, for people
+	disabling  bool     // what called it off disables the user
+	disabled   string   // why the user was disabled instead
 }
 
 func (d *deletion) run(ctx context.Context, name string, match Match) error {
@@ -71,21 +87,28 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 	if err != nil {
 		return err
 	}
-	if len(p.blockers) > 0 && d.user.Provenance.State != StateDeleting {
+	if len(p.blockers) > 0 && d.user.Provenance.State != StateDeleting && !d.orDisable {
 		return d.inUse(p.blockers, "Nothing was changed.")
 	}
 	if err := d.disable(ctx, match); err != nil {
 		return err
 	}
 	err = d.finish(ctx)
-	if b, ok := errors.AsType[*blocked](err); ok {
-		if err = d.callOff(ctx, b); err == nil {
+	b, isBlocked := errors.AsType[*blocked](err)
+	if isBlocked {
+		if err = d.callOff(ctx); err == nil {
 			return d.calledOff(b)
 		}
+		err = errors.Join(err, b)
 	}
 	if _, lost := errors.AsType[*commitLost](err); lost && d.conn.IsClosed() {
-		if u, inspectErr := d.s.Inspect(ctx, name); inspectErr == nil && (u == nil || u.oid != d.user.oid) {
+		u, inspectErr := d.s.Inspect(ctx, name)
+		switch {
+		case inspectErr != nil:
+		case u == nil || u.oid != d.user.oid:
 			return nil
+		case isBlocked && u.Provenance.Attempt == d.stamp.Attempt && u.Provenance.State != StateDeleting:
+			return d.calledOff(b)
 		}
 	}
 	if err == nil || fault.Is(err, fault.Stale) {
@@ -208,36 +231,13 @@ func (d *deletion) finish(ctx context.Context) error {
 	}
 }
 
-// sessionsTimeout is how long ended sessions may take to be gone.
-const sessionsTimeout = 5 * time.Second
-
 // endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
 func (d *deletion) endSessions(ctx context.Context) error {
-	const terminate = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usesysid = $1`
-	ctx, cancel := context.WithTimeout(ctx, sessionsTimeout)
-	defer cancel()
-	for {
-		var sessions int
-		err := d.conn.QueryRow(ctx, terminate, d.user.oid).Scan(&sessions)
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			err = d.retry(ctx, func(tx *transaction) error {
-				return tx.asMember(ctx, []string{d.user.Name}, func() error {
-					return tx.QueryRow(ctx, terminate, d.user.oid).Scan(&sessions)
-				})
-			})
-		}
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return block(err, "it has sessions that Rolecall's administering role may not end (GRANT pg_signal_backend TO it)")
-		}
-		if err != nil || sessions == 0 {
-			return err
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	_, err := endSessions(ctx, d.conn, d.user, true)
+	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+		return block(err, "it has sessions that Rolecall's administering role may not end (GRANT pg_signal_backend TO it)")
 	}
+	return err
 }
 
 // clear is phase 3 in one database.
@@ -287,7 +287,7 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'`); err != nil {
 		return nil, err
 	}
-	if dp.owned && d.reassignTo != "" {
+	if dp.owned.Count > 0 && d.reassignTo != "" {
 		to, err := d.s.role(ctx, tx, d.reassignTo)
 		if err != nil {
 			return nil, err
@@ -343,12 +343,14 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 // goneCodes say that an object is not there any more.
 var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema, sqlstate.UndefinedFunction}
 
+// defaultKinds are the kinds of objects that have default privileges.
+var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
+
 // clearDefault brings an entry of pg_default_acl back to what PostgreSQL has built in, which removes the entry. Without
 // a schema the built-in rights are those of the owner, and of PUBLIC for routines and types.
 // https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
 func clearDefault(ctx context.Context, tx *transaction, def defaultGrant) error {
-	kinds := map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
-	objects, ok := kinds[def.objects]
+	objects, ok := defaultKinds[def.objects]
 	if !ok {
 		return fmt.Errorf("default privileges of the unknown kind %q", def.objects)
 	}
@@ -394,32 +396,43 @@ func (d *deletion) drop(ctx context.Context) error {
 	})
 }
 
-// callOff gives the role its LOGIN back, or the state that it had; calledOff says why it was not deleted, and what it has
-// lost already.
-func (d *deletion) callOff(ctx context.Context, b *blocked) error {
-	err := d.retry(ctx, func(tx *transaction) error {
+// callOff gives the role its LOGIN back, or the state that it had, or disables it; calledOff says why it was not deleted,
+// and what it has lost already.
+func (d *deletion) callOff(ctx context.Context) error {
+	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
 		if err != nil || u == nil || u.oid != d.user.oid {
 			return err
 		}
 		p := u.Provenance.changed(tx.now, d.stamp)
 		p.State, p.Was = d.user.Provenance.Was, ""
-		_, err = tx.Exec(ctx, alterLogin(u.Name, p.State == "")+commentOnRole(u.Name, p.comment(u.human)))
+		sql := alterLogin(u.Name, p.State == "")
+		// One that has become protected meanwhile gets back what this call has taken, and no more is done to it.
+		if d.disabling = d.orDisable && !u.System(); d.disabling {
+			p.State = StateDisabled
+			sql = disableRole(u.Name)
+		}
+		_, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.human)))
 		return err
 	})
-	if err != nil {
-		return errors.Join(err, b)
-	}
-	return nil
 }
 
 func (d *deletion) calledOff(b *blocked) error {
+	if d.disabling {
+		d.disabled = d.inUse(b.reasons, d.done("It was disabled instead.")).Message
+		return nil
+	}
 	end := "It may log in again; its sessions were ended."
 	if d.user.Provenance.Was != "" {
 		end = "It is " + d.user.Provenance.Was + ", as before; its sessions were ended."
 	}
-	if len(d.revoked) > 0 {
-		end += " Already done: " + some(d.revoked, len(d.revoked)) + "."
+	return d.inUse(b.reasons, d.done(end)).Because(b.cause)
+}
+
+// done adds to how a deletion ended what it has done.
+func (d *deletion) done(end string) string {
+	if len(d.revoked) == 0 {
+		return end
 	}
-	return d.inUse(b.reasons, end).Because(b.cause)
+	return end + " Already done: " + some(d.revoked, len(d.revoked)) + "."
 }

@@ -65,6 +65,7 @@ func TestOutage(t *testing.T) {
 	c := pgtest.New(t, nil)
 	s := superuser(t, c)
 	mustCreate(t, s, "kept")
+	groups(t, s, "kept_group")
 	warm := func() {
 		t.Helper()
 		for _, err := range together(8, func(int) error {
@@ -81,9 +82,22 @@ func TestOutage(t *testing.T) {
 		"User":        func() error { _, err := s.User(t.Context(), "kept"); return err },
 		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, stamp()); return err },
 		"SetPassword": func() error { _, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp()); return err },
-		"Delete":      func() error { return s.Delete(t.Context(), "new", "", nil, stamp()) },
-		"Inspect":     func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
-		"Databases":   func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
+		"Details":     func() error { _, err := s.Details(t.Context(), "kept"); return err },
+		"SetLimits": func() error {
+			_, _, err := s.SetLimits(t.Context(), "kept", pgrole.Limits{ConnectionLimit: new(5), EndSessions: true}, nil, stamp())
+			return err
+		},
+		"SetRoles": func() error {
+			_, _, err := s.SetRoles(t.Context(), "kept", []string{"kept_group"}, []string{"kept_group"}, nil, stamp())
+			return err
+		},
+		"Disable":           func() error { _, err := s.Disable(t.Context(), "new", nil, stamp()); return err },
+		"Plan":              func() error { _, err := s.Plan(t.Context(), "new", "kept"); return err },
+		"Userlist":          func() error { _, err := s.Userlist(t.Context()); return err },
+		"Delete or disable": func() error { _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, stamp()); return err },
+		"Delete":            func() error { return s.Delete(t.Context(), "new", "", nil, stamp()) },
+		"Inspect":           func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
+		"Databases":         func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
 		"Create database": func() error {
 			_, err := s.CreateDatabase(t.Context(), "new", "kept", stamp())
 			return err
@@ -100,7 +114,8 @@ func TestOutage(t *testing.T) {
 	}
 	c.Start(t)
 	// Each call meets a pool full of connections that died a moment ago.
-	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases", "Drop database", "Delete"} {
+	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases", "Drop database",
+		"Details", "SetLimits", "SetRoles", "Disable", "Plan", "Userlist", "Delete", "Create", "Delete or disable"} {
 		warm()
 		c.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
 		if err := calls[name](); err != nil {

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -33,6 +34,8 @@ type Server struct {
 	SystemRoles []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
+	// MemberOf are roles that every new user is made a member of.
+	MemberOf []string
 }
 
 // User is a role as the catalog shows it.
@@ -40,6 +43,7 @@ type User struct {
 	Name        string
 	Provenance  Provenance
 	protectedBy string // the role that makes it protected, itself or one that it is a member of; else ""
+	harmful     bool   // members of it would be protected, too, or are not to be made
 	oid         uint32
 	login       bool
 	human       string // the part of its comment that is not ours
@@ -93,6 +97,14 @@ func checkChangeable(u *User) error {
 		return fault.New(fault.Forbidden, "The user %q is a system user: it cannot be changed or deleted here.", u.Name)
 	}
 	return fault.New(fault.Forbidden, "The user %q is a system user, because it is a member of %q: it cannot be changed or deleted here.", u.Name, u.protectedBy)
+}
+
+// checkNotDeleting refuses a user whose deletion has begun, which can only go forward.
+func checkNotDeleting(u *User) error {
+	if u.Provenance.State == StateDeleting {
+		return fault.New(fault.InUse, "The user %q is being deleted. Delete it again to finish that.", u.Name)
+	}
+	return nil
 }
 
 // Page is a part of a list.
@@ -156,6 +168,7 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 func scanUser(row pgx.CollectableRow) (*User, error) {
@@ -165,14 +178,17 @@ func scanUser(row pgx.CollectableRow) (*User, error) {
 	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes); err != nil {
 		return nil, err
 	}
-	if protectedBy != nil {
-		u.protectedBy = *protectedBy
+	switch {
+	case protectedBy != nil:
+		u.protectedBy, u.harmful = *protectedBy, true
+	case strings.HasPrefix(u.Name, "pg_"):
+		u.protectedBy = u.Name // nobody to change, or to give objects to, but pg_monitor and the like may have members
 	}
 	u.human, u.Provenance = parseComment(comment)
 	return &u, nil
 }
 
-// Create makes a role that may log in with the password and nothing else. A name that is taken by any role, also one
+// Create makes a role that may log in with the password, is a member of s.MemberOf, and nothing else. A name that is taken by any role, also one
 // without LOGIN, is refused.
 func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp) (u *User, err error) {
 	if err := CheckName(name, s.SystemRoles); err != nil {
@@ -200,6 +216,11 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 		if _, err := tx.Exec(ctx, createRole(name, verifier)+commentOnRole(name, p.comment(""))); err != nil {
 			return err
 		}
+		for _, role := range s.MemberOf {
+			if err := s.grant(ctx, tx, role, name); err != nil {
+				return err
+			}
+		}
 		u, err = s.readBack(ctx, tx, name)
 		return err
 	})
@@ -220,8 +241,8 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match M
 		if err != nil {
 			return err
 		}
-		if old.Provenance.State == StateDeleting {
-			return fault.New(fault.InUse, "The user %q is being deleted. Delete it again to finish that.", name)
+		if err := checkNotDeleting(old); err != nil {
+			return err
 		}
 		verifier, err := NewVerifier(password, tx.iterations)
 		if err != nil {

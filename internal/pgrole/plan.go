@@ -24,7 +24,8 @@ type databasePlan struct {
 	name       string
 	encoding   string
 	registered bool           // shared objects are planned here, too
-	owned      bool           // it owns objects, which reassigning moves
+	owned      Listing        // what it owns, which reassigning moves
+	definers   Listing        // of that, what runs with its owner's rights; only looked at to reassign
 	grants     []grant        // privileges that the role was granted
 	defaults   []defaultGrant // default privileges that name the role
 }
@@ -141,20 +142,24 @@ func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePl
 	if _, err := conn.Exec(ctx, `SELECT $1::text`, u.Name); err != nil {
 		return err
 	}
-	count, owned, err := describe(ctx, conn, selectOwned, u, dp)
+	var err error
+	if dp.owned, err = describe(ctx, conn, selectOwned, u, dp); err != nil {
+		return err
+	}
+	if dp.owned.Count > 0 && !reassign {
+		p.block("it owns %s in database %q: %s", objects(dp.owned.Count), valid(dp.name), some(dp.owned.First, dp.owned.Count))
+	}
+	if reassign {
+		if dp.definers, err = describe(ctx, conn, selectDefiners, u, dp); err != nil {
+			return err
+		}
+	}
+	named, err := describe(ctx, conn, selectNamed, u, dp)
 	if err != nil {
 		return err
 	}
-	dp.owned = count > 0
-	if dp.owned && !reassign {
-		p.block("it owns %s in database %q: %s", objects(count), valid(dp.name), some(owned, count))
-	}
-	count, named, err := describe(ctx, conn, selectNamed, u, dp)
-	if err != nil {
-		return err
-	}
-	if count > 0 {
-		p.block("%s in database %q name it and have to be changed or dropped first: %s", objects(count), valid(dp.name), some(named, count))
+	if named.Count > 0 {
+		p.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name), some(named.First, named.Count))
 	}
 	if err := p.lookGrants(ctx, conn, u, dp); err != nil {
 		return err
@@ -169,15 +174,16 @@ func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePl
 	return err
 }
 
-func describe(ctx context.Context, conn *pgx.Conn, sql string, u *User, dp *databasePlan) (count int, names []string, err error) {
+func describe(ctx context.Context, conn *pgx.Conn, sql string, u *User, dp *databasePlan) (l Listing, err error) {
 	rows, err := conn.Query(ctx, sql, u.oid, dp.registered, maxNamed)
 	if err != nil {
-		return 0, nil, err
+		return l, err
 	}
-	names, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (name string, err error) {
-		return name, row.Scan(&count, &name)
+	l.First, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (name string, err error) {
+		err = row.Scan(&l.Count, &name)
+		return valid(name), err
 	})
-	return count, names, err
+	return l, err
 }
 
 func (p *plan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePlan) error {

@@ -47,6 +47,30 @@ func alterLogin(name string, login bool) string {
 	return `ALTER ROLE ` + ident(name) + ` NOLOGIN;`
 }
 
+// alterLimits names only what is set; validUntil is 'infinity' for never, since PostgreSQL takes no NULL there.
+func alterLimits(name string, validUntil *string, connectionLimit *int) string {
+	if validUntil == nil && connectionLimit == nil {
+		return ""
+	}
+	sql := `ALTER ROLE ` + ident(name)
+	if validUntil != nil {
+		sql += ` VALID UNTIL ` + literal(*validUntil)
+	}
+	if connectionLimit != nil {
+		sql += ` CONNECTION LIMIT ` + strconv.Itoa(*connectionLimit)
+	}
+	return sql + `;`
+}
+
+func disableRole(name string) string {
+	return `ALTER ROLE ` + ident(name) + ` NOLOGIN PASSWORD NULL;`
+}
+
+// alterOwnPassword is for the role that logged in, whatever role its settings have made it since.
+func alterOwnPassword(verifier string) string {
+	return `SET LOCAL ROLE NONE; ALTER ROLE CURRENT_USER PASSWORD ` + literal(verifier) + `;`
+}
+
 func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
 
 func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
@@ -54,6 +78,17 @@ func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
 func grantMembership(role string) string { return `GRANT ` + ident(role) + ` TO CURRENT_USER` }
 
 func revokeMembership(role string) string { return `REVOKE ` + ident(role) + ` FROM CURRENT_USER` }
+
+func grantRole(role, member string) string { return `GRANT ` + ident(role) + ` TO ` + ident(member) }
+
+func revokeRole(role, member string) string {
+	return `REVOKE ` + ident(role) + ` FROM ` + ident(member)
+}
+
+// revokeRoleAsGrantor is for PostgreSQL 16 and later, where a membership belongs to the role that granted it.
+func revokeRoleAsGrantor(role, member string) string {
+	return revokeRole(role, member) + ` GRANTED BY CURRENT_USER`
+}
 
 // grantMembershipWith and revokeOwnMembership are for PostgreSQL 16 and later, where a membership says whether it
 // inherits and whether it allows SET ROLE, and has a grantor.
@@ -135,9 +170,9 @@ const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcre
 
 // protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
 // because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first, by index: an EXISTS
-// would be planned as a scan of all memberships. PostgreSQL's own roles are nobody to give objects to.
+// would be planned as a scan of all memberships. PostgreSQL's own roles are protected as well; scanUser adds them.
 const protectedBy = `CASE
-    WHEN starts_with(r.rolname::text, 'pg_') OR r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
+    WHEN r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
     WHEN (SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1) THEN (
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
@@ -162,8 +197,16 @@ const selectRole = selectRoles + `
 // left to itself the planner compares each role with all comments.
 const selectUsers = selectRoles + `
   WHERE (r.rolcanlogin OR d.description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')
-    AND ($3 OR (` + protectedBy + `) IS NULL)
+    AND ($3 OR NOT starts_with(r.rolname::text, 'pg_') AND (` + protectedBy + `) IS NULL)
   ORDER BY r.rolname LIMIT $4 OFFSET $5`
+
+// selectUserlist leaves out whose password has expired: a pooler with open connections would let it in.
+const selectUserlist = `
+  SELECT r.rolname::text, a.rolpassword
+  FROM pg_roles r JOIN pg_authid a ON a.oid = r.oid
+  WHERE r.rolcanlogin AND a.rolpassword IS NOT NULL AND (r.rolvaliduntil > now()) IS NOT FALSE
+    AND NOT starts_with(r.rolname::text, 'pg_') AND (` + protectedBy + `) IS NULL
+  ORDER BY r.rolname`
 
 // ofRole restricts pg_shdepend to one role ($1) in the current database, and for the registered one ($2) to shared
 // objects as well.
@@ -177,13 +220,24 @@ const selectOwned = `
   SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
   FROM pg_shdepend d
   WHERE ` + ofRole + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
-  LIMIT $3`
+  ORDER BY d.classid, d.objid LIMIT $3`
+
+// selectDefiners lists what the role owns and what runs with its owner's rights: routines with SECURITY DEFINER, views
+// (but for those with security_invoker, which came with PostgreSQL 15) and materialized views, when they are refreshed.
+const selectDefiners = `
+  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM pg_shdepend d
+  LEFT JOIN pg_proc f ON d.classid = 'pg_proc'::regclass AND f.oid = d.objid
+  LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+  WHERE ` + ofRole + ` AND d.deptype = 'o' AND (f.prosecdef OR c.relkind IN ('v', 'm')
+    AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker' AND option_value::bool))
+  ORDER BY d.classid, d.objid LIMIT $3`
 
 const selectNamed = `
   SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
   FROM pg_shdepend d
   WHERE ` + ofRole + ` AND (d.deptype IN ('r', 'i') OR d.classid = 'pg_user_mapping'::regclass)
-  LIMIT $3`
+  ORDER BY d.classid, d.objid LIMIT $3`
 
 // selectGrants lists the privileges that the role was granted, by whom, and those that it granted on. REVOKE ALL ON TABLE
 // covers the columns. Privileges on parameters came with PostgreSQL 15; before, their catalog cannot even be named.

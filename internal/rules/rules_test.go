@@ -18,6 +18,7 @@ import (
 // cmd/rolecall, which wires everything.
 var mayImport = map[string][]string{
 	"api":                  {},
+	"internal/adminapi":    {"account", "audit", "cluster", "dbuser", "fault", "identity", "label", "pgrole", "web"},
 	"internal/cfapi":       {"account", "audit", "fault", "identity", "label", "web"},
 	"internal/dbaas":       {"account", "cluster", "dbuser", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":         {"account", "audit", "fault", "identity", "web"},
@@ -28,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/identity":    {"account", "audit", "control", "fault", "sqlstate"},
 	"internal/account":     {"audit", "control", "fault", "label", "sqlstate"},
 	"internal/audit":       {"control", "fault"},
+	"internal/client":      {},
 	"internal/control":     {"fault", "sqlstate"},
 	"internal/label":       {"fault"},
 	"internal/localpg":     {},

@@ -215,21 +215,25 @@ func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 }
 
 func (a *API) putUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return a.updateUser(w, r, p, func(o *web.Object) error {
+	return a.updateUser(w, r, p, func(o *web.Object, i *account.Identity) error {
 		if v, _ := o.Get("userName"); v == nil {
 			return fault.New(fault.Invalid, "The field userName is missing.")
+		}
+		// A name is replaced as a whole: Terraform takes a part of it away by leaving it out.
+		if v, _ := o.Get("name"); v != nil {
+			i.GivenName, i.FamilyName = "", ""
 		}
 		return nil
 	})
 }
 
 func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return a.updateUser(w, r, p, func(*web.Object) error { return nil })
+	return a.updateUser(w, r, p, func(*web.Object, *account.Identity) error { return nil })
 }
 
 // updateUser changes what the body names. For PUT, too, what it leaves out stays as it is (RFC 7644, 3.5.1 lets a server
 // choose): a client that does not know `active` must not bring a deactivated user back.
-func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal, check func(*web.Object) error) error {
+func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal, prepare func(*web.Object, *account.Identity) error) error {
 	o, err := object(w, r)
 	if err != nil {
 		return err
@@ -240,7 +244,7 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	}
 	i, err := a.Accounts.UpdateIdentity(r.Context(), p, false, r.PathValue("id"), want, func(i *account.Identity) error {
 		origin := i.Origin
-		if err := check(o); err != nil {
+		if err := prepare(o, i); err != nil {
 			return err
 		}
 		if err := decodeUser(o, i); err != nil {

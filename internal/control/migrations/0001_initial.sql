@@ -66,6 +66,22 @@ CREATE INDEX refresh_tokens_family ON refresh_tokens (family);
 CREATE INDEX refresh_tokens_account ON refresh_tokens (account_id);
 CREATE INDEX refresh_tokens_expires ON refresh_tokens (expires_at);
 
+-- Personal access tokens, by their SHA-256. They stay when the password changes, and are deleted with either facet of
+-- their account and when it is made inactive.
+CREATE TABLE personal_tokens (
+  id           uuid PRIMARY KEY,
+  account_id   bigint NOT NULL REFERENCES accounts ON DELETE CASCADE,
+  name         text NOT NULL,
+  secret_hash  bytea NOT NULL,
+  scopes       text[] NOT NULL, -- of whoever made it; the account's own may be fewer by now
+  read_only    boolean NOT NULL,
+  clusters     uuid[], -- the only ones that it reaches; null: no limit
+  created_at   timestamptz NOT NULL DEFAULT now(),
+  expires_at   timestamptz, -- null: never
+  last_used_at timestamptz, -- up to a minute late
+  UNIQUE (account_id, name)
+);
+
 -- Keys that sign tokens. All that are stored verify; which one signs goes by their age: a key is published for an hour
 -- before it signs, and is deleted when the last token that it may have signed has expired.
 CREATE TABLE signing_keys (
@@ -82,10 +98,15 @@ CREATE TABLE clusters (
   url               text NOT NULL,    -- without a password
   tls               jsonb NOT NULL,   -- mode, and ca and cert in PEM
   credential        bytea NOT NULL,   -- password and client key of the administering role, sealed
+  pending           bytea,            -- the next password, sealed, from before the cluster is told of it until it counts
   system_identifier text NOT NULL,
+  capabilities      jsonb NOT NULL DEFAULT '{}', -- what the administering role can do, as the last probe found it
   system_roles      text[] NOT NULL DEFAULT '{postgres,admin,standby}',
+  member_of         text[] NOT NULL DEFAULT '{}', -- roles that a new user is made a member of
+  grantable         text[] NOT NULL DEFAULT '{}', -- roles that a user may be made a member of
   manage            text[] NOT NULL DEFAULT '{}', -- label selectors, any of which suffices
   view              text[] NOT NULL DEFAULT '{}',
+  revision          bigint NOT NULL DEFAULT 1,
   created_by        text NOT NULL DEFAULT '',
   created_at        timestamptz NOT NULL DEFAULT now(),
   updated_at        timestamptz NOT NULL DEFAULT now()
@@ -124,13 +145,74 @@ CREATE TABLE audit (
 CREATE INDEX audit_settle ON audit (settle_after) WHERE phase = 'attempt';
 CREATE INDEX audit_target ON audit (cluster_id, target, id);
 
+-- The one exception is the retention, which says so within its transaction.
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+  IF TG_OP = 'DELETE' AND current_setting('rolecall.retention', true) = 'on' THEN
+    RETURN NULL;
+  END IF;
   RAISE EXCEPTION 'rows of % are only ever added', TG_TABLE_NAME;
 END
 $$;
 CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The rows that the sealer has not seen yet. A row enters in the transaction that records it, so that the sealer needs
+-- to know neither gaps in the ids nor who has yet to commit.
+CREATE TABLE audit_unsealed (
+  audit_id bigint PRIMARY KEY
+);
+CREATE FUNCTION audit_to_seal() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO audit_unsealed VALUES (NEW.id);
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_to_seal AFTER INSERT ON audit FOR EACH ROW EXECUTE FUNCTION audit_to_seal();
+
+-- The keys of the chain; the newest seals. They outlive the master key that they are sealed with.
+CREATE TABLE audit_keys (
+  id         integer PRIMARY KEY,
+  key        bytea NOT NULL, -- sealed
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The order of the log, without gaps, and its HMAC chain. The columns behind mac are copies of the row's, so that one
+-- index gives a filter and the order, off the path of requests; verifying compares them. Names are cut to what fits
+-- into an index.
+CREATE TABLE audit_seals (
+  seq          bigint PRIMARY KEY,
+  audit_id     bigint NOT NULL UNIQUE,
+  key_id       integer NOT NULL REFERENCES audit_keys,
+  version      smallint NOT NULL, -- of the encoding that mac covers
+  mac          bytea NOT NULL,
+  time         timestamptz NOT NULL,
+  action       text NOT NULL,
+  outcome      text,
+  account_guid text NOT NULL,
+  account_name text NOT NULL,
+  cluster_id   uuid,
+  target       text NOT NULL
+);
+CREATE INDEX audit_seals_time ON audit_seals (time, seq);
+CREATE INDEX audit_seals_action ON audit_seals (action, seq);
+CREATE INDEX audit_seals_outcome ON audit_seals (outcome, seq) WHERE outcome IS NOT NULL;
+CREATE INDEX audit_seals_account_guid ON audit_seals (account_guid, seq);
+CREATE INDEX audit_seals_account_name ON audit_seals (lower(account_name), seq);
+CREATE INDEX audit_seals_cluster ON audit_seals (cluster_id, seq) WHERE cluster_id IS NOT NULL;
+CREATE INDEX audit_seals_target ON audit_seals (target, seq);
+CREATE TRIGGER audit_seals_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_seals
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What the retention has left of the rows that it removed: the chain begins behind it. One row, or none.
+CREATE TABLE audit_checkpoint (
+  one    boolean PRIMARY KEY DEFAULT true CHECK (one),
+  seq    bigint NOT NULL, -- also the number of rows that were ever removed
+  mac    bytea NOT NULL,  -- of the last row that was removed
+  time   timestamptz NOT NULL,
+  key_id integer NOT NULL REFERENCES audit_keys,
+  proof  bytea NOT NULL   -- HMAC of the above: nobody else can say where the chain begins
+);
 
 -- Failed sign-ins, counted: guesses come by the thousand. Names that no account has are counted as "unknown": people
 -- type passwords into the name field.

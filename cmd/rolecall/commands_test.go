@@ -1,0 +1,565 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.yaml.in/yaml/v3"
+
+	"rolecall/internal/pgtest"
+)
+
+// shell is somebody's shell: a configuration folder of its own. Everything that was printed is kept, to look for secrets.
+type shell struct {
+	config  string
+	printed *strings.Builder
+}
+
+// newShell is for tests that do not run in parallel: the environment is the process's.
+func newShell(t *testing.T) *shell {
+	t.Helper()
+	for _, name := range []string{urlVariable, tokenVariable, clusterVariable, clusterIDVariable, outputVariable} {
+		t.Setenv(name, "")
+		os.Unsetenv(name)
+	}
+	return &shell{config: t.TempDir(), printed: &strings.Builder{}}
+}
+
+func (s *shell) run(t *testing.T, stdin string, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	t.Setenv("XDG_CONFIG_HOME", s.config)
+	code, out, errOut = execute(t, stdin, args...)
+	s.printed.WriteString(out + errOut)
+	return code, out, errOut
+}
+
+// ok runs a command line that has to succeed and returns what it prints.
+func (s *shell) ok(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	code, out, errOut := s.run(t, stdin, args...)
+	if code != 0 {
+		t.Fatalf("rolecall %q: exit code %d: %s", args, code, errOut)
+	}
+	return out
+}
+
+// fails runs a command line that has to fail with a code, in one sentence that holds the words.
+func (s *shell) fails(t *testing.T, code int, words, stdin string, args ...string) {
+	t.Helper()
+	got, out, errOut := s.run(t, stdin, args...)
+	if got != code || !isSentence(errOut) || !strings.Contains(errOut, words) || out != "" {
+		t.Errorf("rolecall %q: exit code %d, printed %q and %q; want %d and one sentence with %q", args, got, out, errOut, code, words)
+	}
+}
+
+// has runs a command line and looks for lines in what it prints. Runs of spaces count as one.
+func (s *shell) has(t *testing.T, want []string, args ...string) {
+	t.Helper()
+	out := regexp.MustCompile(` +`).ReplaceAllString(s.ok(t, "", args...), " ")
+	for _, line := range want {
+		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(out) {
+			t.Errorf("rolecall %q printed\n%s\nwant a line %q", args, out, line)
+		}
+	}
+}
+
+func (s *shell) signIn(t *testing.T, url, username, password string) {
+	t.Helper()
+	s.ok(t, password+"\n", "login", url, "--username", username, "--password-stdin")
+}
+
+// value prints one field of a command's JSON.
+func (s *shell) value(t *testing.T, path string, args ...string) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(s.ok(t, "", append(args, "-o", "json")...)), &v); err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		object, ok := v.(map[string]any)
+		if !ok {
+			t.Fatalf("rolecall %q has no %s", args, path)
+		}
+		v = object[name]
+	}
+	return v
+}
+
+const uuidPattern = `[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`
+
+func TestCommandLine(t *testing.T) {
+	admin := newShell(t)
+	alice := &shell{config: t.TempDir(), printed: admin.printed}
+	dir := newFolder(t)
+	const adminPassword = "the admin's secret"
+	t.Setenv(adminPasswordVariable, adminPassword)
+	server, url := beginDev(t, dir)
+	pg := pgtest.Shared(t)
+	secrets := []string{adminPassword, pg.Password}
+
+	t.Run("login", func(t *testing.T) {
+		admin.fails(t, exitDenied, "rolecall login", "", "users", "list", "-c", "local")
+		admin.fails(t, exitUsage, "say where", "", "login")
+		admin.fails(t, exitUsage, "is not a URL", "", "login", "nonsense")
+		admin.fails(t, exitUsage, "--username", "", "login", url)
+		admin.fails(t, exitUsage, "--password-stdin", "", "login", url, "-u", "admin")
+		admin.fails(t, exitDenied, "password is wrong", "wrong\n", "login", url, "-u", "admin", "--password-stdin")
+		admin.fails(t, exitFailed, "empty", "\n", "login", url, "-u", "admin", "--password-stdin")
+		admin.fails(t, exitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin", "--password-stdin")
+		admin.signIn(t, url+"/", "admin", adminPassword)
+		for path, mode := range map[string]fs.FileMode{"rolecall": fs.ModeDir | 0o700, "rolecall/login.json": 0o600} {
+			if info, err := os.Stat(filepath.Join(admin.config, path)); err != nil || info.Mode() != mode {
+				t.Errorf("%s: %v, %v, want mode %v", path, info, err, mode)
+			}
+		}
+		if text := read(t, filepath.Join(admin.config, "rolecall", "login.json")); strings.Contains(text, adminPassword) {
+			t.Error("the password is kept")
+		}
+		admin.has(t, []string{"server " + url, "user name admin", "may manage local", "may only view -"}, "whoami")
+
+		// An access token that has expired, and one that the server no longer takes, are replaced without a word.
+		for _, change := range []func(l *login){
+			func(l *login) { l.Expires = time.Now().Add(-time.Hour) },
+			func(l *login) { l.AccessToken = "stale" },
+		} {
+			l, err := readLogin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(l)
+			if err := l.write(); err != nil {
+				t.Fatal(err)
+			}
+			admin.ok(t, "", "whoami")
+		}
+		l, err := readLogin()
+		if err != nil || l.AccessToken == "stale" {
+			t.Errorf("the new token was not kept: %v", err)
+		}
+		secrets = append(secrets, l.AccessToken, l.RefreshToken)
+
+		// A token goes to no other server than its own.
+		t.Setenv(urlVariable, "http://127.0.0.1:1")
+		admin.fails(t, exitDenied, "not signed in to http://127.0.0.1:1", "", "whoami")
+		t.Setenv(urlVariable, url)
+		admin.ok(t, "", "whoami")
+		t.Setenv(tokenVariable, "wrong-token")
+		admin.fails(t, exitDenied, "", "", "whoami")
+		os.Unsetenv(urlVariable)
+		admin.fails(t, exitUsage, urlVariable, "", "whoami")
+		os.Unsetenv(tokenVariable)
+	})
+
+	t.Run("usage", func(t *testing.T) {
+		for _, args := range [][]string{
+			{"users", "nonsense"}, {"users", "create", "-c", "local"}, {"users", "show", "a", "b"}, {"users", "list", "-o", "xml"},
+			{"users", "list"}, {"users", "list", "--nonsense"}, {"clusters", "register", "x"}, {"accounts", "label", "admin"},
+			{"accounts", "label", "admin", "nonsense"}, {"users", "create", "x", "-c", "local", "--generate", "--password-stdin"},
+			{"users", "set", "x", "-c", "local"}, {"users", "set", "x", "-c", "local", "--valid-until", "tomorrow"},
+			{"users", "delete", "x", "-c", "local"}, {"users", "delete", "x", "-c", "local", "--on-blocked", "drop"},
+			{"clusters", "access", "local"}, {"clusters", "update", "local"}, {"audit", "--since", "yesterday"},
+			{"clusters", "register", "x", "--url", "postgres://r:in-the-url@db/postgres", "--password-stdin"},
+			{"clusters", "register", "x", "--url", "postgres://r@db/postgres", "--tls-ca", "/nowhere"},
+		} {
+			admin.fails(t, exitUsage, "", "", args...)
+		}
+		secrets = append(secrets, "in-the-url")
+	})
+
+	t.Run("users", func(t *testing.T) {
+		generated := strings.TrimSuffix(admin.ok(t, "", "users", "create", "app", "-c", "local", "--generate"), "\n")
+		if !regexp.MustCompile(`^[!-~]{20,63}$`).MatchString(generated) {
+			t.Errorf("the generated password is %q", generated)
+		}
+		v := variables(t, dir)
+		login := func(password string) error {
+			v["PGUSER"], v["PGPASSWORD"] = "app", password
+			return tryPsql(t, v)
+		}
+		if err := login(generated); err != nil {
+			t.Errorf("the generated password does not sign in: %v", err)
+		}
+		admin.fails(t, exitFailed, `role "app"`, "a long password\n", "users", "create", "app", "-c", "local", "--password-stdin")
+		admin.ok(t, "another password\r\n", "users", "passwd", "app", "-c", "local", "--password-stdin")
+		if err := login("another password"); err != nil {
+			t.Errorf("the new password does not sign in: %v", err)
+		}
+		if login(generated) == nil {
+			t.Error("the old password signs in")
+		}
+		secrets = append(secrets, "a long password", "another password")
+
+		id, _ := admin.value(t, "id", "clusters", "show", "local").(string)
+		for _, given := range []string{"local", id, strings.ToUpper(id)} {
+			admin.has(t, []string{`NAME SYSTEM CREATED BY CHANGED BY`, `app no \S+ \S+ admin \S+ \S+ admin`}, "users", "list", "-c", given)
+		}
+		t.Setenv(clusterIDVariable, id)
+		admin.has(t, []string{`postgres yes`}, "users", "list", "--system")
+		t.Setenv(clusterVariable, "nowhere")
+		admin.fails(t, exitNotFound, `"nowhere"`, "", "users", "list")
+		t.Setenv(clusterVariable, "local")
+
+		admin.has(t, []string{"name app", "cluster local", "state active", "expires never", "connection limit none",
+			`created .* by admin`, `connect with postgresql://app@127\.0\.0\.1:\d+/postgres.*`}, "users", "show", "app")
+		admin.ok(t, "", "users", "set", "app", "--valid-until", "2037-01-31T18:00:00Z", "--connection-limit", "7", "--end-sessions")
+		if got := admin.value(t, "validUntil", "users", "show", "app"); got != "2037-01-31T18:00:00Z" {
+			t.Errorf("validUntil is %v", got)
+		}
+		if got := admin.value(t, "connectionLimit", "users", "show", "app"); got != 7.0 {
+			t.Errorf("connectionLimit is %v", got)
+		}
+		admin.ok(t, "", "users", "set", "app", "--valid-until", "never", "--connection-limit", "none")
+		admin.has(t, []string{"expires never", "connection limit none"}, "users", "show", "app")
+
+		// The made-up password is in the JSON of the answer, too.
+		var made struct {
+			Password   string
+			Properties struct{ Username string }
+		}
+		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "create", "a/b", "--generate", "-o", "json")), &made); err != nil ||
+			made.Password == "" || made.Properties.Username != "a/b" {
+			t.Errorf("created %+v, %v", made, err)
+		}
+		admin.has(t, []string{"name a/b"}, "users", "show", "a/b")
+		admin.ok(t, "", "users", "delete", "a/b", "--yes")
+		admin.fails(t, exitNotFound, "", "", "users", "show", "a/b")
+		admin.fails(t, exitDenied, "", "a long password\n", "users", "passwd", "postgres", "--password-stdin")
+
+		// What it owns stands in the way of a delete.
+		psql(t, variables(t, dir), "CREATE ROLE readers; CREATE TABLE kept (i int); ALTER TABLE kept OWNER TO app")
+		admin.has(t, []string{"would be refused yes", "because .*public.kept.*", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan")
+		admin.fails(t, exitFailed, "public.kept", "", "users", "delete", "app", "--yes")
+		admin.ok(t, "", "users", "delete", "app", "--yes", "--on-blocked", "disable")
+		admin.has(t, []string{"state disabled"}, "users", "show", "app")
+		admin.ok(t, "", "users", "delete", "app", "--yes", "--reassign-to", "readers")
+		admin.fails(t, exitNotFound, "", "", "users", "show", "app")
+		os.Unsetenv(clusterVariable)
+		os.Unsetenv(clusterIDVariable)
+	})
+
+	t.Run("clusters", func(t *testing.T) {
+		role := fmt.Sprintf("admin_%d", time.Now().UnixNano())
+		pg.Exec(t, `CREATE ROLE `+role+` LOGIN SUPERUSER PASSWORD 'administering secret'`)
+		pg.Exec(t, `CREATE ROLE `+role+`_readers`)
+		secrets = append(secrets, "administering secret")
+		connection := fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port)
+		register := []string{"clusters", "register", "payments", "--url", connection, "--tls-mode", "disable", "--password-stdin"}
+		admin.fails(t, exitFailed, "", "not the password\n", register...)
+		admin.fails(t, exitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
+		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage", "role=dba",
+			"--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role)...)
+		admin.has(t, []string{`payments de/fra .* yes team=payments or role=dba team=search ` + uuidPattern, `local local .*`}, "clusters", "list")
+		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters", "show", "payments")
+		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
+		admin.has(t, []string{"name money", "may manage team=payments or role=dba", "may view -"}, "clusters", "show", "money")
+		admin.fails(t, exitNotFound, `"payments"`, "", "clusters", "show", "payments")
+		admin.ok(t, "", "clusters", "update", "money", "--name", "payments", "--view", "team=search")
+		admin.ok(t, "", "clusters", "probe", "payments")
+
+		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")
+		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")
+		admin.has(t, []string{"member of " + role + "_readers"}, "users", "show", "reports", "-c", "payments")
+		admin.fails(t, exitFailed, "postgres", "", "users", "grant", "reports", "-c", "payments", "--roles", "postgres")
+		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", "")
+		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
+		admin.ok(t, "", "users", "delete", "reports", "-c", "payments", "-y")
+
+		admin.ok(t, "", "clusters", "rotate-credential", "payments")
+		if pg.Login(role, "administering secret") == nil {
+			t.Error("the old password of the administering role still signs in")
+		}
+		admin.ok(t, "", "users", "list", "-c", "payments")
+	})
+
+	t.Run("accounts", func(t *testing.T) {
+		const password = "alice has a secret"
+		secrets = append(secrets, password, "alice has another")
+		admin.fails(t, exitFailed, "", password+"\n", "accounts", "create", "alice", "--label", "team=not allowed", "--password-stdin")
+		admin.fails(t, exitNotFound, "alice", "", "accounts", "show", "alice") // nothing is left of it
+		admin.fails(t, exitNotFound, "nonsense", "", "accounts", "create", "alice", "--scope", "nonsense", "--generate")
+		admin.ok(t, password+"\n", "accounts", "create", "alice", "--label", "team=search", "--label", "old=1", "--password-stdin")
+		admin.fails(t, exitFailed, "taken", password+"\n", "accounts", "create", "alice", "--password-stdin")
+		guid, _ := admin.value(t, "guid", "accounts", "show", "alice").(string)
+		admin.has(t, []string{`alice uaa yes old=1,team=search cloud_controller.read cloud_controller.write ` + guid, `admin uaa yes .*`}, "accounts", "list")
+		if out := admin.ok(t, "", "accounts", "list", "--selector", "team=search"); strings.Contains(out, "admin") || !strings.Contains(out, "alice") {
+			t.Errorf("the selected accounts are\n%s", out)
+		}
+		admin.has(t, []string{"user name alice", "labels old=1,team=search"}, "accounts", "show", guid)
+
+		alice.signIn(t, url, "alice", password)
+		alice.has(t, []string{"user name alice", "labels old=1,team=search", "may manage -", "may only view payments"}, "whoami")
+		if out := alice.ok(t, "", "clusters", "list"); strings.Contains(out, "local") {
+			t.Errorf("alice sees\n%s", out)
+		}
+		alice.fails(t, exitNotFound, "local", "", "users", "list", "-c", "local")
+		alice.fails(t, exitDenied, "view", "", "users", "create", "x", "-c", "payments", "--generate")
+		alice.fails(t, exitDenied, "", "", "clusters", "update", "payments", "--view", "")
+		alice.fails(t, exitDenied, "", "", "accounts", "label", "alice", "team=payments")
+		admin.has(t, []string{"may view yes: .*team=search.*", "may manage no: .*"}, "clusters", "access", "payments", "--account", "alice")
+		admin.ok(t, "", "accounts", "label", "alice", "team=payments", "old-")
+		admin.ok(t, "", "accounts", "annotate", "alice", "note=two words, and a comma")
+		admin.has(t, []string{"labels team=payments", "annotations note=two words, and a comma"}, "accounts", "show", "alice")
+		admin.has(t, []string{"may manage yes: .*team=payments.*"}, "clusters", "access", "payments", "--account", "alice")
+		eventually(t, func() error { // who alice is was remembered for a moment
+			if code, _, errOut := alice.run(t, "", "users", "create", "made_by_alice", "-c", "payments", "--generate"); code != 0 {
+				return fmt.Errorf("exit code %d: %s", code, errOut)
+			}
+			return nil
+		})
+		admin.has(t, []string{`made_by_alice no \S+ \S+ alice .*`}, "users", "list", "-c", "payments")
+
+		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor", "cloud_controller.write-", "cloud_controller.read")
+		admin.has(t, []string{"scopes cloud_controller.global_auditor cloud_controller.read"}, "accounts", "show", "alice")
+		admin.fails(t, exitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
+		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor-", "cloud_controller.write")
+
+		// One's own password takes the present one, and the sign-in goes on.
+		alice.fails(t, exitDenied, "", "wrong\nalice has another\n", "accounts", "passwd", "--password-stdin")
+		alice.ok(t, password+"\nalice has another\n", "accounts", "passwd", "--password-stdin")
+		alice.ok(t, "", "whoami")
+		generated := strings.TrimSpace(admin.ok(t, "", "accounts", "passwd", "alice", "--generate"))
+		alice.signIn(t, url, "alice", generated)
+	})
+
+	t.Run("tokens", func(t *testing.T) {
+		token := strings.TrimSuffix(alice.ok(t, "", "tokens", "create", "ci", "-c", "payments", "--read-only", "--expires", "1h"), "\n")
+		alice.has(t, []string{`NAME READ-ONLY CLUSTERS EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern}, "tokens", "list")
+		program := &shell{config: t.TempDir(), printed: &strings.Builder{}}
+		t.Setenv(urlVariable, url)
+		t.Setenv(tokenVariable, token)
+		program.ok(t, "", "users", "list", "-c", "payments")
+		program.fails(t, exitDenied, "", "", "users", "create", "x", "-c", "payments", "--generate")
+		if strings.Contains(program.printed.String(), token) {
+			t.Error("the token was printed")
+		}
+		os.Unsetenv(urlVariable)
+		os.Unsetenv(tokenVariable)
+		alice.fails(t, exitNotFound, "nonsense", "", "tokens", "revoke", "nonsense")
+		alice.ok(t, "", "tokens", "revoke", "ci")
+		if out := alice.ok(t, "", "tokens", "list", "-o", "json"); strings.TrimSpace(out) != "[]" {
+			t.Errorf("the tokens are %s", out)
+		}
+	})
+
+	t.Run("output", func(t *testing.T) {
+		for _, args := range [][]string{
+			{"whoami"}, {"clusters", "list"}, {"clusters", "show", "payments"}, {"users", "list", "-c", "payments"},
+			{"users", "show", "made_by_alice", "-c", "payments"}, {"accounts", "list"}, {"accounts", "show", "alice"},
+			{"clusters", "access", "payments", "--account", "alice"}, {"users", "delete", "made_by_alice", "-c", "payments", "--plan"},
+		} {
+			var fromJSON, fromYAML any
+			if err := json.Unmarshal([]byte(admin.ok(t, "", append(args, "-o", "json")...)), &fromJSON); err != nil {
+				t.Errorf("rolecall %q -o json: %v", args, err)
+			}
+			t.Setenv(outputVariable, "yaml")
+			if err := yaml.Unmarshal([]byte(admin.ok(t, "", args...)), &fromYAML); err != nil {
+				t.Errorf("rolecall %q -o yaml: %v", args, err)
+			}
+			os.Unsetenv(outputVariable)
+			a, _ := json.Marshal(fromJSON)
+			b, _ := json.Marshal(fromYAML)
+			if withoutHealth(a) != withoutHealth(b) {
+				t.Errorf("rolecall %q is as JSON\n%s\nand as YAML\n%s", args, a, b)
+			}
+		}
+	})
+
+	t.Run("completion", func(t *testing.T) {
+		for want, args := range map[string][]string{
+			"local\npayments\n": {"users", "list", "-c", ""},
+			"made_by_alice\n":   {"users", "show", "-c", "payments", ""},
+			"alice\n":           {"accounts", "show", "al"},
+			"payments\n":        {"clusters", "show", ""},
+			"table\njson\n":     {"users", "list", "-o", ""},
+			"scim.read\n":       {"accounts", "grant", "alice", ""},
+		} {
+			if out := admin.ok(t, "", append([]string{"__complete"}, args...)...); !strings.Contains(out, want) {
+				t.Errorf("completing %q offers\n%s\nwant %q", args, out, want)
+			}
+		}
+		for _, shell := range []string{"bash", "zsh", "fish"} {
+			if out := admin.ok(t, "", "completion", shell); !strings.Contains(out, "rolecall") {
+				t.Errorf("completion %s: %s", shell, out)
+			}
+		}
+		if !strings.Contains(admin.ok(t, "", "--help"), "completion") {
+			t.Error("the help does not show the completion command")
+		}
+	})
+
+	t.Run("audit", func(t *testing.T) {
+		eventually(t, func() error { // rows are sealed within a second
+			code, out, errOut := admin.run(t, "", "audit", "--user", "made_by_alice", "--last", "0")
+			if lines := strings.Count(out, "user.create"); code != 0 || lines < 2 || !strings.Contains(out, "done") || !strings.Contains(out, "alice") {
+				return fmt.Errorf("exit code %d: %s%s", code, out, errOut)
+			}
+			return nil
+		})
+		if out := admin.ok(t, "", "audit", "-c", "payments", "--account", "alice", "--action", "user.create", "--outcome", "done", "--since", "1h", "-o", "jsonl", "-n", "1"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"made_by_alice"`) {
+			t.Errorf("the filtered row is %s", out)
+		}
+		admin.fails(t, exitNotFound, "nowhere", "", "audit", "-c", "nowhere")
+		lines := strings.Split(strings.TrimSpace(admin.ok(t, "", "audit", "-o", "jsonl")), "\n")
+		last := lines[len(lines)-1]
+		var head struct {
+			Head struct {
+				Seq int64
+				MAC string
+			}
+		}
+		if err := json.Unmarshal([]byte(last), &head); err != nil || head.Head.Seq == 0 || len(lines) < 10 {
+			t.Fatalf("the export has %d lines and ends with %s: %v", len(lines), last, err)
+		}
+		admin.has(t, []string{"holds yes"}, "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, head.Head.MAC))
+		code, out, errOut := admin.run(t, "", "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, strings.Repeat("00", 32)))
+		if code != exitFailed || !strings.Contains(out, "holds") || !isSentence(errOut) {
+			t.Errorf("verify with a wrong anchor: exit code %d: %s%s", code, out, errOut)
+		}
+		alice.fails(t, exitDenied, "", "", "audit", "verify")
+		admin.has(t, []string{`MINUTE ACCOUNT ADDRESS COUNT`, `\S+ \S+ admin 127\.0\.0\.1 \d+`}, "audit", "failed-sign-ins", "--since", "1h")
+
+		follow := begin(t, "audit", "--follow", "-n", "1", "-o", "jsonl")
+		eventually(t, func() error {
+			if follow.out.String() == "" {
+				return fmt.Errorf("nothing yet: %s", follow.errOut)
+			}
+			return nil
+		})
+		admin.ok(t, "", "users", "delete", "made_by_alice", "-c", "payments", "--yes")
+		eventually(t, func() error {
+			if n := strings.Count(follow.out.String(), `"user.delete"`); n < 2 {
+				return fmt.Errorf("followed %d rows of the delete:\n%s%s", n, follow.out, follow.errOut)
+			}
+			return nil
+		})
+		if code := follow.end(t); code != 0 {
+			t.Errorf("audit --follow ended with %d: %s", code, follow.errOut)
+		}
+	})
+
+	t.Run("removal", func(t *testing.T) {
+		admin.fails(t, exitUsage, "--yes", "", "clusters", "remove", "payments")
+		admin.ok(t, "", "clusters", "remove", "payments", "--yes")
+		admin.fails(t, exitNotFound, "payments", "", "clusters", "show", "payments")
+		admin.fails(t, exitUsage, "--yes", "", "accounts", "delete", "alice")
+		admin.ok(t, "", "accounts", "delete", "alice", "-y")
+		admin.fails(t, exitNotFound, "alice", "", "accounts", "show", "alice")
+		eventually(t, func() error { // the token was remembered for a moment
+			if code, _, errOut := alice.run(t, "", "whoami"); code != exitDenied {
+				return fmt.Errorf("alice is still signed in: exit code %d: %s", code, errOut)
+			}
+			return nil
+		})
+		admin.ok(t, "", "logout")
+		if _, err := os.Stat(filepath.Join(admin.config, "rolecall", "login.json")); err == nil {
+			t.Error("the sign-in is still there after logout")
+		}
+		admin.fails(t, exitDenied, "rolecall login", "", "whoami")
+		admin.ok(t, "", "logout")
+	})
+
+	server.end(t)
+	for _, secret := range secrets {
+		for name, text := range map[string]string{"a command": admin.printed.String(), "the server's log": server.errOut.String()} {
+			if secret == "" || strings.Contains(text, secret) {
+				t.Errorf("%s has written the secret %q", name, secret)
+			}
+		}
+	}
+}
+
+// withoutHealth takes out what may differ between two looks at a cluster.
+func withoutHealth(text []byte) string {
+	return string(regexp.MustCompile(`"(updatedAt|lastUsedAt)":"[^"]*"`).ReplaceAll(text, nil))
+}
+
+// TestEveryCommandExplainsItself holds the help to having an example, and the server's commands to the exit codes.
+func TestEveryCommandExplainsItself(t *testing.T) {
+	var look func(path string, args []string)
+	look = func(path string, args []string) {
+		cmd, _, err := rootCommand().Find(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cmd.Name() == "help" || cmd.Name() == "completion" {
+			return
+		}
+		if cmd.Short == "" || cmd.Example == "" && !cmd.HasSubCommands() && cmd.Name() != "version" {
+			t.Errorf("%s has no example, or no short description", path)
+		}
+		for _, sub := range cmd.Commands() {
+			look(path+" "+sub.Name(), append(slices.Clone(args), sub.Name()))
+		}
+	}
+	for _, cmd := range rootCommand().Commands() {
+		look(cmd.Name(), []string{cmd.Name()})
+	}
+}
+
+func TestTable(t *testing.T) {
+	var out bytes.Buffer
+	if err := printTable(&out, [][]string{{"NAME", "ON"}, {"a\x1b[2Jb\u202e", "x"}, {"é", ""}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "NAME     ON\na\ufffd[2Jb\ufffd  x\né\n"; out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+	widths := []int{4, 60, 30, 36}
+	fit(widths, 80)
+	if want := []int{4, 23, 23, 24}; !slices.Equal(widths, want) && widths[0]+widths[1]+widths[2]+widths[3] != 74 {
+		t.Errorf("columns of 4, 60, 30 and 36 fit 80 as %v, want about %v", widths, want)
+	}
+	if got := cut("abcdef", 4); got != "abc…" {
+		t.Errorf("cut to %q", got)
+	}
+}
+
+// TestOldServer says what is wrong when a server does not have what a command needs.
+func TestOtherServer(t *testing.T) {
+	s := newShell(t)
+	t.Setenv(tokenVariable, "t")
+	for answer, want := range map[string]string{"<html>": "is the URL right?", `{"clusters":7}`: "this version of rolecall cannot read"} {
+		url := serveText(t, answer)
+		t.Setenv(urlVariable, url)
+		s.fails(t, exitFailed, want, "", "users", "list", "-c", "x")
+	}
+}
+
+// serveText serves a text at every path.
+func serveText(t *testing.T, text string) (url string) {
+	t.Helper()
+	l, err := listen("listen", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) })}
+	go func() { _ = srv.Serve(l) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return "http://" + l.Addr().String()
+}
+
+// tryPsql signs in as the PG variables say.
+func tryPsql(t *testing.T, v map[string]string) error {
+	t.Helper()
+	config, err := pgx.ParseConfig("postgres://" + v["PGHOST"] + ":" + v["PGPORT"] + "/postgres?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.User, config.Password = v["PGUSER"], v["PGPASSWORD"]
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		return err
+	}
+	return conn.Close(t.Context())
+}

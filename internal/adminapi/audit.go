@@ -1,0 +1,416 @@
+package adminapi
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/label"
+	"rolecall/internal/web"
+)
+
+type auditRow struct {
+	Seq       int64           `json:"seq"`
+	ID        int64           `json:"id"`
+	Time      time.Time       `json:"time"`
+	Phase     string          `json:"phase"`
+	Attempt   string          `json:"attempt"`
+	Action    string          `json:"action"`
+	Outcome   *string         `json:"outcome"`
+	Account   auditAccount    `json:"account"`
+	Cluster   *string         `json:"cluster"`
+	User      string          `json:"user"`
+	RequestID string          `json:"requestId"`
+	Address   string          `json:"address"`
+	Detail    json.RawMessage `json:"detail"`
+	MAC       string          `json:"mac,omitempty"` // in an export
+}
+
+type auditAccount struct {
+	GUID     string `json:"guid"`
+	Username string `json:"username"`
+}
+
+func presentRow(r *audit.Row) auditRow {
+	row := auditRow{
+		Seq:       r.Seq,
+		ID:        r.ID,
+		Time:      r.Time.UTC(),
+		Phase:     r.Phase,
+		Attempt:   r.Attempt.String(),
+		Action:    r.Action,
+		Account:   auditAccount{r.AccountGUID, r.AccountName},
+		User:      r.Target,
+		RequestID: r.RequestID,
+		Address:   r.Address,
+		Detail:    r.Detail,
+	}
+	if r.Outcome != "" {
+		row.Outcome = (*string)(&r.Outcome)
+	}
+	if r.Cluster != uuid.Nil {
+		id := r.Cluster.String()
+		row.Cluster = &id
+	}
+	return row
+}
+
+// mayAudit are the scopes that show the whole log.
+var mayAudit = []string{account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor}
+
+var errMayNotAudit = fault.New(fault.Forbidden, "This is for admins and auditors: it needs one of the scopes %s.", strings.Join(mayAudit, ", "))
+
+// visible is what the principal may see of the log: everything, or its own rows and those of the clusters that it
+// manages. A token that is limited to some clusters shows nothing beyond them.
+func (a *API) visible(p *account.Principal) *audit.Visible {
+	if p.Has(mayAudit...) {
+		return nil
+	}
+	v := &audit.Visible{}
+	if p.Clusters == nil {
+		v.Account = p.GUID
+	}
+	for _, c := range a.Users.ViewableClusters(p) {
+		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && managedBy(c, p.Labels) {
+			v.Clusters = append(v.Clusters, c.ID)
+		}
+	}
+	return v
+}
+
+// managedBy asks for the labels alone: a read-only token reads what its account manages.
+func managedBy(c *cluster.Cluster, labels map[string]string) bool {
+	return slices.ContainsFunc(c.Manage, func(s label.Selector) bool { return s.Matches(labels) })
+}
+
+var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
+
+// maxWait is how long a request may wait for rows: less than a stopping server waits for its requests.
+const maxWait = 20
+
+func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if wantsLines(r) {
+		return a.exportAudit(w, r, p)
+	}
+	q, err := parseQuery(r, append([]string{"limit", "cursor", "order", "wait"}, auditFilters...)...)
+	if err != nil {
+		return err
+	}
+	filter, after, err := a.auditFilter(q, p)
+	if err != nil {
+		return err
+	}
+	cut, err := q.page()
+	if err != nil {
+		return err
+	}
+	wait, err := q.integer("wait", 0, 0, maxWait)
+	if err != nil {
+		return err
+	}
+	order := q.Get("order")
+	switch {
+	case q.Has("order") && order != "asc" && order != "desc":
+		return fault.New(fault.Invalid, "The query parameter order must be asc or desc.")
+	case order == "desc" && (q.Has("after") || wait > 0):
+		return fault.New(fault.Invalid, "The query parameters after and wait go with order=asc only.")
+	case q.Has("after") && q.Has("cursor"):
+		return fault.New(fault.Invalid, "The query parameters after and cursor exclude each other.")
+	}
+	page := audit.Page{After: after, Backward: order == "desc", Limit: cut.Limit}
+	if cut.After != "" {
+		if page.After, err = strconv.ParseInt(cut.After, 10, 64); err != nil || page.After < 1 {
+			return fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+		}
+	}
+	rows, more, err := a.waitForRows(r.Context(), filter, page, time.Duration(wait)*time.Second)
+	if err != nil {
+		return err
+	}
+	l := list[auditRow]{Items: []auditRow{}}
+	for _, row := range rows {
+		l.Items = append(l.Items, presentRow(row))
+	}
+	if more {
+		l.Next = cursor(strconv.FormatInt(rows[len(rows)-1].Seq, 10))
+	}
+	web.JSON(w, http.StatusOK, "application/json", l)
+	return nil
+}
+
+// waitForRows returns a page, and waits for its first row.
+func (a *API) waitForRows(ctx context.Context, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
+	log := a.Users.Audit
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		seen := log.Head().Seq // before the look: a row that is sealed after it ends the wait
+		rows, more, err := log.Rows(ctx, f, page)
+		if err != nil || len(rows) > 0 || waiting.Err() != nil {
+			return rows, more, err
+		}
+		log.Wait(waiting, max(seen, page.After))
+	}
+}
+
+func (a *API) auditFilter(q query, p *account.Principal) (f audit.Filter, after int64, err error) {
+	for _, name := range []string{"account", "user", "action"} {
+		if s := q.Get(name); q.Has(name) && (s == "" || !utf8.ValidString(s) || strings.Contains(s, "\x00")) {
+			return f, 0, fault.New(fault.Invalid, "The query parameter %s must be text, and not empty.", name)
+		}
+	}
+	f = audit.Filter{
+		Account: q.Get("account"),
+		Target:  q.Get("user"),
+		Action:  q.Get("action"),
+		Outcome: audit.Outcome(q.Get("outcome")),
+		Visible: a.visible(p),
+	}
+	if q.Has("outcome") && !slices.Contains(audit.Outcomes, f.Outcome) {
+		return f, 0, fault.New(fault.Invalid, "The query parameter outcome must be done, not_done, unknown or denied.")
+	}
+	if q.Has("cluster") {
+		if f.Cluster, err = uuid.Parse(q.Get("cluster")); err != nil {
+			return f, 0, fault.New(fault.Invalid, "The query parameter cluster must be the id of a cluster.")
+		}
+	}
+	if f.Since, err = q.time("since"); err != nil {
+		return f, 0, err
+	}
+	if f.Until, err = q.time("until"); err != nil {
+		return f, 0, err
+	}
+	if q.Has("after") {
+		if after, err = strconv.ParseInt(q.Get("after"), 10, 64); err != nil || after < 0 {
+			return f, 0, fault.New(fault.Invalid, "The query parameter after must be the seq of a row, or 0.")
+		}
+	}
+	return f, after, nil
+}
+
+// time reads an optional time.
+func (q query) time(name string) (t time.Time, err error) {
+	if !q.Has(name) {
+		return t, nil
+	}
+	if t, err = time.Parse(time.RFC3339, q.Get(name)); err != nil || t.IsZero() {
+		return t, fault.New(fault.Invalid, "The query parameter %s must be a time like 2026-01-31T12:00:00Z.", name)
+	}
+	return t, nil
+}
+
+const jsonLines = "application/jsonl"
+
+// wantsLines reports whether the client asks for an export.
+func wantsLines(r *http.Request) bool {
+	for accepted := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		if kind, _, err := mime.ParseMediaType(accepted); err == nil && kind == jsonLines {
+			return true
+		}
+	}
+	return false
+}
+
+type auditHead struct {
+	Head chainPoint `json:"head"`
+}
+
+type chainPoint struct {
+	Seq int64  `json:"seq"`
+	MAC string `json:"mac"`
+}
+
+func presentPoint(p audit.Point) chainPoint { return chainPoint{p.Seq, hex.EncodeToString(p.MAC)} }
+
+// exportPage is how many rows are read at a time, and exportWait how long the client may take for them.
+const (
+	exportPage = 1000
+	exportWait = time.Minute
+)
+
+// exportAudit sends all rows up to the present head of the chain, one a line, and then that head: an export without it
+// was cut off on its way.
+func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, auditFilters...)
+	if err != nil {
+		return err
+	}
+	filter, after, err := a.auditFilter(q, p)
+	if err != nil {
+		return err
+	}
+	head, err := a.Users.Audit.ReadHead(r.Context())
+	if err != nil {
+		return err
+	}
+	page := audit.Page{After: after, Limit: exportPage}
+	rows, more, err := a.Users.Audit.Rows(r.Context(), filter, page)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", jsonLines)
+	w.WriteHeader(http.StatusOK)
+	lines := json.NewEncoder(w)
+	lines.SetEscapeHTML(false)
+	send := func(v any) {
+		if err := lines.Encode(v); err != nil {
+			panic(http.ErrAbortHandler) // the client hung up
+		}
+	}
+	for {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) // not there in tests
+		for _, r := range rows {
+			if r.Seq > head.Seq {
+				more = false // sealed meanwhile
+				break
+			}
+			row := presentRow(r)
+			row.MAC = hex.EncodeToString(r.MAC)
+			send(row)
+		}
+		if !more {
+			break
+		}
+		page.After = rows[len(rows)-1].Seq
+		if rows, more, err = a.Users.Audit.Rows(r.Context(), filter, page); err != nil {
+			web.InfoOf(r.Context()).Err = err
+			panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said
+		}
+	}
+	send(auditHead{presentPoint(head)})
+	return nil
+}
+
+type verification struct {
+	OK            bool             `json:"ok"`
+	Checked       int64            `json:"checked"`
+	Head          chainPoint       `json:"head"`
+	Checkpoint    *chainCheckpoint `json:"checkpoint"`
+	Unsealed      unsealed         `json:"unsealed"`
+	AnchorRemoved bool             `json:"anchorRemoved"`
+	Problem       *auditProblem    `json:"problem"`
+}
+
+type chainCheckpoint struct {
+	Seq  int64     `json:"seq"`
+	MAC  string    `json:"mac"`
+	Time time.Time `json:"time"`
+}
+
+type unsealed struct {
+	Count  int64      `json:"count"`
+	Oldest *time.Time `json:"oldest"`
+}
+
+type auditProblem struct {
+	Seq    *int64 `json:"seq"`
+	ID     *int64 `json:"id"`
+	Reason string `json:"reason"`
+}
+
+func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "anchor")
+	if err != nil {
+		return err
+	}
+	if !p.Has(mayAudit...) {
+		return errMayNotAudit
+	}
+	var anchor audit.Point
+	if q.Has("anchor") {
+		if anchor, err = audit.ParsePoint(q.Get("anchor")); err != nil {
+			return err
+		}
+	}
+	found, err := a.Users.Audit.Verify(r.Context(), anchor)
+	if err != nil {
+		return err
+	}
+	v := verification{
+		OK:            found.Problem == nil,
+		Checked:       found.Checked,
+		Head:          presentPoint(found.Head),
+		Unsealed:      unsealed{Count: found.Unsealed},
+		AnchorRemoved: found.AnchorRemoved,
+	}
+	if c := found.Checkpoint; c.Seq > 0 {
+		v.Checkpoint = &chainCheckpoint{c.Seq, hex.EncodeToString(c.MAC), c.Time.UTC()}
+	}
+	if found.Unsealed > 0 {
+		oldest := found.Oldest.UTC()
+		v.Unsealed.Oldest = &oldest
+	}
+	if f := found.Problem; f != nil {
+		v.Problem = &auditProblem{Reason: f.Reason}
+		if f.Seq != 0 {
+			v.Problem.Seq = &f.Seq
+		}
+		if f.ID != 0 {
+			v.Problem.ID = &f.ID
+		}
+	}
+	web.JSON(w, http.StatusOK, "application/json", v)
+	return nil
+}
+
+type failedSignIns struct {
+	Minute  time.Time `json:"minute"`
+	Account string    `json:"account"`
+	Address string    `json:"address"`
+	Count   int       `json:"count"`
+}
+
+func (a *API) listFailedSignIns(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "since", "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	if !p.Has(mayAudit...) {
+		return errMayNotAudit
+	}
+	since, err := q.time("since")
+	if err != nil {
+		return err
+	}
+	cut, err := q.page()
+	if err != nil {
+		return err
+	}
+	var after audit.FailedSignIns
+	if cut.After != "" {
+		key := strings.SplitN(cut.After, "\n", 3)
+		minute, err := time.Parse(time.RFC3339, key[0])
+		if err != nil || len(key) < 3 || !utf8.ValidString(cut.After) || strings.Contains(cut.After, "\x00") {
+			return fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+		}
+		after = audit.FailedSignIns{Minute: minute, Address: key[1], Account: key[2]}
+	}
+	counts, more, err := a.Users.Audit.FailedSignIns(r.Context(), since, after, cut.Limit)
+	if err != nil {
+		return err
+	}
+	l := list[failedSignIns]{Items: []failedSignIns{}}
+	for _, c := range counts {
+		l.Items = append(l.Items, failedSignIns{c.Minute.UTC(), c.Account, c.Address, c.Count})
+	}
+	if more {
+		last := l.Items[len(l.Items)-1]
+		l.Next = cursor(last.Minute.Format(time.RFC3339Nano) + "\n" + last.Address + "\n" + last.Account)
+	}
+	web.JSON(w, http.StatusOK, "application/json", l)
+	return nil
+}

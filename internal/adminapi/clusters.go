@@ -1,0 +1,364 @@
+package adminapi
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"rolecall/internal/account"
+	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/label"
+	"rolecall/internal/web"
+)
+
+type clusterResource struct {
+	ID           string       `json:"id"`
+	DisplayName  string       `json:"displayName"`
+	Location     string       `json:"location"`
+	Version      string       `json:"version"`
+	State        string       `json:"state"`
+	Reachable    bool         `json:"reachable"`
+	LastError    *string      `json:"lastError"`
+	Capabilities capabilities `json:"capabilities"`
+	Access       accessRules  `json:"access"`
+	SystemRoles  []string     `json:"systemRoles"`
+	MemberOf     []string     `json:"memberOf"`
+	Grantable    []string     `json:"grantable"`
+	Connection   *connection  `json:"connection,omitempty"`
+	MayManage    bool         `json:"mayManage"`
+	CreatedAt    time.Time    `json:"createdAt"`
+	UpdatedAt    time.Time    `json:"updatedAt"`
+}
+
+type capabilities struct {
+	Role           string   `json:"role"`
+	Superuser      bool     `json:"superuser"`
+	CreateRole     bool     `json:"createRole"`
+	CreateDatabase bool     `json:"createDatabase"`
+	ManageUsers    bool     `json:"manageUsers"`
+	ForeignRoles   bool     `json:"foreignRoles"`
+	SignalBackend  bool     `json:"signalBackend"`
+	ReadVerifiers  bool     `json:"readVerifiers"`
+	MaxConnections int      `json:"maxConnections"`
+	Problems       []string `json:"problems"`
+}
+
+type accessRules struct {
+	Manage []string `json:"manage"`
+	View   []string `json:"view"`
+}
+
+type connection struct {
+	URL string        `json:"url"`
+	TLS tlsOfResource `json:"tls"`
+}
+
+type tlsOfResource struct {
+	Mode string `json:"mode"`
+	CA   string `json:"ca,omitempty"`
+	Cert string `json:"cert,omitempty"`
+}
+
+// present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins.
+func present(p *account.Principal, c *cluster.Cluster, h cluster.Health) clusterResource {
+	can := dbuser.Capabilities(c)
+	version, _, _ := strings.Cut(h.Version, " ")
+	if version == "" {
+		version, _, _ = strings.Cut(can.VersionName, " ")
+	}
+	res := clusterResource{
+		ID:          c.ID.String(),
+		DisplayName: c.DisplayName,
+		Location:    c.Location,
+		Version:     version,
+		State:       "AVAILABLE",
+		Reachable:   h.Reachable,
+		Capabilities: capabilities{
+			Role:           can.Role,
+			Superuser:      can.Superuser,
+			CreateRole:     can.CreateRole,
+			CreateDatabase: can.CreateDB,
+			ManageUsers:    can.ManageUsers,
+			ForeignRoles:   can.ForeignRoles,
+			SignalBackend:  can.SignalBackend,
+			ReadVerifiers:  can.ReadVerifiers,
+			MaxConnections: can.MaxConnections,
+			Problems:       append([]string{}, can.Problems...),
+		},
+		Access:      accessRules{texts(c.Manage), texts(c.View)},
+		SystemRoles: append([]string{}, c.SystemRoles...),
+		MemberOf:    append([]string{}, c.MemberOf...),
+		Grantable:   append([]string{}, c.Grantable...),
+		MayManage:   dbuser.MayManage(p, c),
+		CreatedAt:   c.CreatedAt.UTC(),
+		UpdatedAt:   c.UpdatedAt.UTC(),
+	}
+	admin := p.HasOn(c.ID, account.ScopeAdmin)
+	if !h.Reachable {
+		why := "The cluster does not answer."
+		if admin {
+			why = h.Error
+		}
+		res.State, res.LastError = "UNKNOWN", &why
+	}
+	if admin {
+		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS)}
+		if res.Connection.TLS.Mode == "" {
+			res.Connection.TLS.Mode = "verify-full"
+		}
+	}
+	return res
+}
+
+func texts(selectors []label.Selector) []string {
+	all := []string{}
+	for _, s := range selectors {
+		all = append(all, s.String())
+	}
+	return all
+}
+
+func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int, c *cluster.Cluster) {
+	w.Header().Set("ETag", `"`+strconv.FormatInt(c.Revision, 10)+`"`)
+	web.JSON(w, status, "application/json", present(p, c, c.Health(r.Context())))
+}
+
+func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	page, err := q.page()
+	if err != nil {
+		return err
+	}
+	// By name and not by place, so that a page begins where the last one ended whatever was registered meanwhile.
+	var clusters []*cluster.Cluster
+	for _, c := range a.Users.ViewableClusters(p) {
+		if c.DisplayName > page.After {
+			clusters = append(clusters, c)
+		}
+	}
+	l := list[clusterResource]{Items: []clusterResource{}}
+	if len(clusters) > page.Limit {
+		clusters = clusters[:page.Limit]
+		l.Next = cursor(clusters[page.Limit-1].DisplayName)
+	}
+	for i, h := range cluster.Healths(r.Context(), clusters) {
+		l.Items = append(l.Items, present(p, clusters[i], h))
+	}
+	web.JSON(w, http.StatusOK, "application/json", l)
+	return nil
+}
+
+func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	c, err := a.Users.Cluster(p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	a.answerCluster(w, r, p, http.StatusOK, c)
+	return nil
+}
+
+// settings reads what a registration and a change have in common.
+func settings(o *object) cluster.Settings {
+	s := cluster.Settings{
+		DisplayName: o.text("displayName"),
+		Location:    o.text("location"),
+		SystemRoles: o.texts("systemRoles"),
+		MemberOf:    o.texts("memberOf"),
+		Grantable:   o.texts("grantable"),
+	}
+	if access := o.object("access"); access != nil {
+		s.Manage, s.View = access.texts("manage"), access.texts("view")
+		_ = access.done() // kept in o
+	}
+	return s
+}
+
+func connectionChange(o *object) *dbuser.ConnectionChange {
+	c := o.object("connection")
+	if c == nil {
+		return nil
+	}
+	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: c.text("password")}
+	if t := c.object("tls"); t != nil {
+		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert"))}
+		change.Key = t.text("key")
+		_ = t.done()
+	}
+	_ = c.done()
+	return change
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	s, change := settings(o), connectionChange(o)
+	if err := o.done(); err != nil {
+		return err
+	}
+	if change == nil {
+		return fault.New(fault.Invalid, "The field connection is missing.")
+	}
+	to := cluster.Connection{URL: orEmpty(change.URL), Password: orEmpty(change.Password), Key: orEmpty(change.Key)}
+	if change.TLS != nil {
+		to.TLS = *change.TLS
+	}
+	c, err := a.Users.RegisterCluster(r.Context(), p, s, to)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", a.PublicURL+Prefix+"/clusters/"+c.ID.String())
+	a.answerCluster(w, r, p, http.StatusCreated, c)
+	return nil
+}
+
+// match reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is none of ours is a
+// revision that no cluster has.
+func match(r *http.Request) (m cluster.Revisions) {
+	for _, field := range r.Header.Values("If-Match") {
+		for tag := range strings.SplitSeq(field, ",") {
+			tag = strings.TrimSpace(tag)
+			if tag == "*" {
+				return nil // that it exists is looked at anyway
+			}
+			n, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
+			if err != nil || tag != `"`+strconv.FormatInt(n, 10)+`"` {
+				n = -1
+			}
+			m = append(m, n)
+		}
+	}
+	return m
+}
+
+func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	s, change := settings(o), connectionChange(o)
+	if err := o.done(); err != nil {
+		return err
+	}
+	c, err := a.Users.UpdateCluster(r.Context(), p, r.PathValue("clusterId"), match(r), s, change)
+	if err != nil {
+		return err
+	}
+	a.answerCluster(w, r, p, http.StatusOK, c)
+	return nil
+}
+
+func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), match(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) probeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	c, err := a.Users.ProbeCluster(r.Context(), p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	a.answerCluster(w, r, p, http.StatusOK, c)
+	return nil
+}
+
+func (a *API) rotateCredential(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	c, err := a.Users.RotateCredential(r.Context(), p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	a.answerCluster(w, r, p, http.StatusOK, c)
+	return nil
+}
+
+type accessOfAccount struct {
+	Account accountWithLabels `json:"account"`
+	View    right             `json:"view"`
+	Manage  right             `json:"manage"`
+}
+
+type accountWithLabels struct {
+	GUID     string            `json:"guid"`
+	Username string            `json:"username"`
+	Origin   string            `json:"origin"`
+	Scopes   []string          `json:"scopes"`
+	Labels   map[string]string `json:"labels"`
+}
+
+type right struct {
+	Allowed bool        `json:"allowed"`
+	Why     string      `json:"why"`
+	Scope   *string     `json:"scope"`
+	Rules   []ruleMatch `json:"rules"`
+}
+
+type ruleMatch struct {
+	Rule    string            `json:"rule"`
+	Matches bool              `json:"matches"`
+	Labels  map[string]string `json:"labels"`
+}
+
+func (a *API) explainAccess(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "account")
+	if err != nil {
+		return err
+	}
+	if q.Get("account") == "" {
+		return fault.New(fault.Malformed, "The query parameter account is missing.")
+	}
+	x, err := a.Users.ExplainAccess(r.Context(), p, r.PathValue("clusterId"), q.Get("account"))
+	if err != nil {
+		return err
+	}
+	account := accountWithLabels{x.Account.GUID, x.Account.Username, x.Account.Origin, append([]string{}, x.Account.Scopes...), map[string]string{}}
+	maps.Copy(account.Labels, x.Account.Labels)
+	web.JSON(w, http.StatusOK, "application/json", accessOfAccount{account, presentRight(x.View), presentRight(x.Manage)})
+	return nil
+}
+
+func presentRight(from dbuser.Right) right {
+	r := right{Allowed: from.Allowed, Why: from.Why, Rules: []ruleMatch{}}
+	if from.Scope != "" {
+		r.Scope = &from.Scope
+	}
+	for _, m := range from.Rules {
+		r.Rules = append(r.Rules, ruleMatch{m.Rule, m.Matches, m.Labels})
+	}
+	return r
+}

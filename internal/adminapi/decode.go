@@ -1,0 +1,149 @@
+package adminapi
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/web"
+)
+
+// query is the query string of one request.
+type query struct{ url.Values }
+
+// parseQuery refuses parameters that the operation does not know, and any that is given twice: nobody but this dialect's
+// own clients sends them. Messages do not quote what could not be read, because they are logged.
+func parseQuery(r *http.Request, known ...string) (query, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return query{}, fault.New(fault.Malformed, "The query string is not valid.").Because(err)
+	}
+	seen := 0
+	for _, name := range known {
+		if len(values[name]) > 1 {
+			return query{}, fault.New(fault.Malformed, "The query parameter %s was given %d times.", name, len(values[name]))
+		}
+		seen += len(values[name])
+	}
+	if seen < len(values) {
+		if len(known) == 0 {
+			return query{}, fault.New(fault.Malformed, "This operation takes no query parameters.")
+		}
+		return query{}, fault.New(fault.Malformed, "The query has a parameter that is not known here; known are %s.", strings.Join(known, ", "))
+	}
+	return query{values}, nil
+}
+
+func (q query) integer(name string, fallback, low, high int) (int, error) {
+	if !q.Has(name) {
+		return fallback, nil
+	}
+	n, err := strconv.Atoi(q.Get(name))
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, fault.New(fault.Malformed, "The query parameter %s must be an integer.", name)
+	}
+	if err != nil || n < low || n > high {
+		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d.", name, low, high)
+	}
+	return n, nil
+}
+
+// maxBody has room for the certificates of a connection.
+const maxBody = 256 << 10
+
+// object is a JSON object that knows where in the body it stands, and collects the first mistake in what is read of it.
+// A handler reads all fields that there are and then asks done, which refuses those that it did not read: a field whose
+// name is mistyped must not pass for one that was left out.
+type object struct {
+	at     string // "connection.tls.", with the dot at its end
+	values *web.Object
+	known  map[string]bool
+	err    *error
+}
+
+func body(w http.ResponseWriter, r *http.Request) (*object, error) {
+	v, err := web.Body(w, r, maxBody)
+	if err != nil {
+		return nil, err
+	}
+	values, ok := v.(*web.Object)
+	if !ok {
+		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", web.TypeName(v))
+	}
+	return &object{values: values, known: map[string]bool{}, err: new(error)}, nil
+}
+
+func (o *object) mistake(name, want string, v any) {
+	if *o.err == nil {
+		*o.err = fault.New(fault.Invalid, "The field %s%s must be %s, not %s.", o.at, name, want, web.TypeName(v))
+	}
+}
+
+func (o *object) get(name string) (any, bool) {
+	o.known[name] = true
+	return o.values.Get(name)
+}
+
+// text is nil when the field is not there.
+func (o *object) text(name string) *string {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	s, ok := v.(string)
+	if !ok {
+		o.mistake(name, "a string", v)
+	}
+	return &s
+}
+
+// texts is nil when the field is not there.
+func (o *object) texts(name string) *[]string {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	items, ok := v.([]any)
+	if !ok {
+		o.mistake(name, "an array", v)
+	}
+	list := make([]string, len(items))
+	for i, item := range items {
+		if list[i], ok = item.(string); !ok {
+			o.mistake(name+"["+strconv.Itoa(i)+"]", "a string", item)
+		}
+	}
+	return &list
+}
+
+// object is nil when the field is not there.
+func (o *object) object(name string) *object {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	inner := &object{at: o.at + name + ".", known: map[string]bool{}, err: o.err}
+	if inner.values, ok = v.(*web.Object); !ok {
+		o.mistake(name, "an object", v)
+		inner.values = &web.Object{}
+	}
+	return inner
+}
+
+// done is the first mistake, one in a field that is not known included.
+func (o *object) done() error {
+	for i, key := range o.values.Keys {
+		if !o.known[key] && *o.err == nil {
+			// Not named: what a caller took for a key may be anything, a password too, and the message is logged.
+			where := "the body"
+			if o.at != "" {
+				where = strings.TrimSuffix(o.at, ".")
+			}
+			*o.err = fault.New(fault.Invalid, "The field %d of %s is not known here.", i+1, where)
+		}
+	}
+	return *o.err
+}

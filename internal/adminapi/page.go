@@ -1,0 +1,43 @@
+package adminapi
+
+import (
+	"encoding/base64"
+
+	"rolecall/internal/fault"
+)
+
+// The limits of a page.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+// page is limit and cursor of a request. After is what the cursor stands for: the key of the last item that was seen.
+type page struct {
+	Limit int
+	After string
+}
+
+func (q query) page() (p page, err error) {
+	if p.Limit, err = q.integer("limit", defaultLimit, 1, maxLimit); err != nil || !q.Has("cursor") {
+		return p, err
+	}
+	after, err := base64.RawURLEncoding.DecodeString(q.Get("cursor"))
+	if err != nil || len(after) == 0 {
+		return p, fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+	}
+	p.After = string(after)
+	return p, nil
+}
+
+// cursor is the opaque form of the key of a page's last item.
+func cursor(key string) *string {
+	c := base64.RawURLEncoding.EncodeToString([]byte(key))
+	return &c
+}
+
+// list is the form of all lists. Next is the cursor of the page that follows, null on the last.
+type list[T any] struct {
+	Items []T     `json:"items"`
+	Next  *string `json:"next"`
+}

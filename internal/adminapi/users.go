@@ -1,0 +1,303 @@
+package adminapi
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"rolecall/internal/account"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/web"
+)
+
+type userResource struct {
+	Username        string         `json:"username"`
+	System          bool           `json:"system"`
+	State           string         `json:"state"`
+	ValidUntil      *time.Time     `json:"validUntil"`
+	ConnectionLimit int            `json:"connectionLimit"`
+	MemberOf        []string       `json:"memberOf"`
+	PasswordKind    string         `json:"passwordKind"`
+	Comment         string         `json:"comment"`
+	Connection      userConnection `json:"connection"`
+	CreatedBy       *string        `json:"createdBy"`
+	CreatedAt       *time.Time     `json:"createdAt"`
+	ModifiedBy      *string        `json:"modifiedBy"`
+	ModifiedAt      *time.Time     `json:"modifiedAt"`
+	ETag            string         `json:"etag"`
+	EndedSessions   *int           `json:"endedSessions,omitempty"`
+	KeptRoles       *[]string      `json:"keptRoles,omitempty"`
+}
+
+type userConnection struct {
+	Host      string   `json:"host"`
+	Port      int      `json:"port"`
+	Databases []string `json:"databases"`
+	URL       string   `json:"url"`
+}
+
+func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
+	p := d.Provenance
+	return userResource{
+		Username:        d.Name,
+		System:          d.System(),
+		State:           d.State,
+		ValidUntil:      d.ValidUntil,
+		ConnectionLimit: d.ConnectionLimit,
+		MemberOf:        append([]string{}, d.MemberOf...),
+		PasswordKind:    d.PasswordKind,
+		Comment:         d.Comment,
+		Connection:      presentConnection(c, d.Name, d.Databases),
+		CreatedBy:       given(p.CreatedBy),
+		CreatedAt:       known(p.Created),
+		ModifiedBy:      given(p.ModifiedBy),
+		ModifiedAt:      known(p.Modified),
+		ETag:            strconv.Quote(d.Revision()),
+	}
+}
+
+// given is nil for a text that there is not.
+func given(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// presentConnection says how to connect as a user: by the URL that the cluster was registered with, and to a database
+// that the user may connect to, rather the one of its own name, rather any than postgres.
+func presentConnection(c *cluster.Cluster, name string, databases []string) userConnection {
+	registered, err := url.Parse(c.Connection.URL)
+	if err != nil {
+		panic("a registered URL: " + err.Error())
+	}
+	hosts := strings.Split(registered.Host, ",")
+	for i, host := range hosts {
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			hosts[i] = host + ":5432"
+		}
+	}
+	to := url.URL{Scheme: "postgresql", User: url.User(name), Host: strings.Join(hosts, ","), Path: "/"}
+	for i, database := range databases {
+		if database == name || i == 0 || to.Path == "/postgres" {
+			to.Path = "/" + database
+		}
+		if database == name {
+			break
+		}
+	}
+	query := url.Values{}
+	if c.Connection.TLS.Mode == "" {
+		query.Set("sslmode", "verify-full")
+	} else if c.Connection.TLS.Mode != "disable" {
+		query.Set("sslmode", c.Connection.TLS.Mode)
+	}
+	if len(hosts) > 1 {
+		query.Set("target_session_attrs", "read-write")
+	}
+	to.RawQuery = query.Encode()
+	host, portText, _ := net.SplitHostPort(hosts[0])
+	port, _ := strconv.Atoi(portText) // the registry takes no other
+	return userConnection{Host: host, Port: port, Databases: append([]string{}, databases...), URL: to.String()}
+}
+
+func answerUser(w http.ResponseWriter, u userResource) {
+	w.Header().Set("ETag", u.ETag)
+	web.JSON(w, http.StatusOK, "application/json", u)
+}
+
+func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	c, d, err := a.Users.UserDetails(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"))
+	if err != nil {
+		return err
+	}
+	answerUser(w, presentUser(c, d))
+	return nil
+}
+
+func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	limits := pgrole.Limits{ValidUntil: o.moment("validUntil"), ConnectionLimit: o.integer("connectionLimit")}
+	if end := o.flag("endSessions"); end != nil {
+		limits.EndSessions = *end
+	}
+	if err := o.done(); err != nil {
+		return err
+	}
+	if limits == (pgrole.Limits{}) {
+		return fault.New(fault.Invalid, "Say what to change: validUntil, connectionLimit, or endSessions: true.")
+	}
+	c, d, ended, err := a.Users.SetLimits(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), limits, web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	u := presentUser(c, d)
+	if limits.EndSessions {
+		u.EndedSessions = &ended
+	}
+	answerUser(w, u)
+	return nil
+}
+
+func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	roles := o.texts("roles")
+	if err := o.done(); err != nil {
+		return err
+	}
+	if roles == nil {
+		return fault.New(fault.Invalid, "The field roles is missing.")
+	}
+	c, d, kept, err := a.Users.SetRoles(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), *roles, web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	u := presentUser(c, d)
+	u.KeptRoles = &kept
+	if kept == nil {
+		u.KeptRoles = &[]string{}
+	}
+	answerUser(w, u)
+	return nil
+}
+
+type deletionPlan struct {
+	Blockers  []string       `json:"blockers"`
+	Sessions  int            `json:"sessions"`
+	Databases []databasePlan `json:"databases"`
+}
+
+type databasePlan struct {
+	Name              string  `json:"name"`
+	Objects           listing `json:"objects"`
+	Definers          listing `json:"definers"`
+	Privileges        listing `json:"privileges"`
+	DefaultPrivileges listing `json:"defaultPrivileges"`
+}
+
+type listing struct {
+	Count int      `json:"count"`
+	First []string `json:"first"`
+}
+
+func presentListing(l pgrole.Listing) listing {
+	return listing{l.Count, append([]string{}, l.First...)}
+}
+
+func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "reassignTo")
+	if err != nil {
+		return err
+	}
+	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
+		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
+	}
+	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), q.Get("reassignTo"))
+	if err != nil {
+		return err
+	}
+	answer := deletionPlan{Blockers: append([]string{}, plan.Blockers...), Sessions: plan.Sessions, Databases: []databasePlan{}}
+	for _, in := range plan.Databases {
+		answer.Databases = append(answer.Databases, databasePlan{
+			Name:              in.Name,
+			Objects:           presentListing(in.Objects),
+			Definers:          presentListing(in.Definers),
+			Privileges:        presentListing(in.Privileges),
+			DefaultPrivileges: presentListing(in.Defaults),
+		})
+	}
+	web.JSON(w, http.StatusOK, "application/json", answer)
+	return nil
+}
+
+// userlist answers in the format of PgBouncer's auth_file: name and verifier in double quotes, a quote in them doubled.
+// https://www.pgbouncer.org/config.html#authentication-file-format
+func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if _, err := parseQuery(r); err != nil {
+		return err
+	}
+	credentials, err := a.Users.Userlist(r.Context(), p, r.PathValue("clusterId"))
+	if err != nil {
+		return err
+	}
+	// PgBouncer reads lines. Users made here have no such names.
+	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool { return strings.ContainsFunc(c.Name, unicode.IsControl) })
+	var text strings.Builder
+	for _, c := range credentials {
+		for i, s := range []string{c.Name, c.Verifier} {
+			text.WriteString([]string{`"`, ` "`}[i] + strings.ReplaceAll(s, `"`, `""`) + `"`)
+		}
+		text.WriteByte('\n')
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(text.String())) // an error is a client that hung up
+	return nil
+}
+
+// flag is nil when the field is not there.
+func (o *object) flag(name string) *bool {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	b, ok := v.(bool)
+	if !ok {
+		o.mistake(name, "true or false", v)
+	}
+	return &b
+}
+
+// integer is nil when the field is not there.
+func (o *object) integer(name string) *int {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	number, _ := v.(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if err != nil {
+		o.mistake(name, "an integer that is not too large", v)
+	}
+	return &n
+}
+
+// moment is nil when the field is not there, and a nil time when it is null.
+func (o *object) moment(name string) **time.Time {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	if v == nil {
+		return new(*time.Time)
+	}
+	s, _ := v.(string)
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || strings.Contains(s, ",") { // which time.Parse takes in place of the point
+		o.mistake(name, "null or a time as in RFC 3339, such as 2027-01-31T18:00:00Z", v)
+	}
+	at := &t
+	return &at
+}

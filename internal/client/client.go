@@ -1,0 +1,288 @@
+// Package client is the HTTP client of the command line: one base URL, a bearer token, JSON, lists that are followed to
+// their end, and failures of every dialect as one type. What a command prints or asks for does not belong here.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Client sends requests to one Rolecall.
+type Client struct {
+	// URL is the base of all paths, without a slash at the end.
+	URL string
+	// Token returns the bearer token. refused is one that the server has just refused, "" at first; a function that has
+	// no other returns it again.
+	Token func(ctx context.Context, refused string) (string, error)
+	// UserAgent is the name and version of the program.
+	UserAgent string
+
+	http *http.Client
+}
+
+// New returns a client. It follows no redirects: they could take a password or a token to another host.
+func New(baseURL, userAgent string) *Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	return &Client{URL: baseURL, UserAgent: userAgent, http: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// ParseURL reads a base URL, which holds no credentials.
+func ParseURL(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("this is not a URL like https://rolecall.example.org")
+	}
+	if u.User != nil {
+		return "", errors.New("the URL holds a user name or password, which do not belong there")
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// Path puts a path together, of segments that are escaped here.
+func Path(base string, segments ...string) string {
+	for _, s := range segments {
+		base += "/" + url.PathEscape(s)
+	}
+	return base
+}
+
+// The limits of one request. A delete in a cluster may take the server 90 seconds, and a look at the whole audit log two
+// minutes.
+const (
+	timeout   = 150 * time.Second
+	maxAnswer = 64 << 20
+)
+
+// Get reads a resource.
+func (c *Client) Get(ctx context.Context, path string, query url.Values) (json.RawMessage, error) {
+	return c.Do(ctx, http.MethodGet, path, query, nil)
+}
+
+// Do sends a request, with body as JSON unless that is nil, and returns the JSON of the answer, nil for none.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (json.RawMessage, error) {
+	r := request{method: method, path: path, query: query, accept: "application/json"}
+	if body != nil {
+		var err error
+		if r.body, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+		r.mediaType = "application/json"
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resp, err := c.authorized(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(ctx, resp)
+}
+
+// Stream sends a GET and returns the body of the answer as it comes, however long that takes. The caller closes it.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values, mediaType string) (io.ReadCloser, error) {
+	resp, err := c.authorized(ctx, request{method: http.MethodGet, path: path, query: query, accept: mediaType})
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+type request struct {
+	method, path, accept string
+	query                url.Values
+	mediaType            string // of body
+	body                 []byte // nil: none
+}
+
+// authorized sends a request with a token, and once more with another when that is refused.
+func (c *Client) authorized(ctx context.Context, r request) (*http.Response, error) {
+	token, err := c.Token(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(ctx, r, token)
+	if Status(err) != http.StatusUnauthorized {
+		return resp, err
+	}
+	renewed, renewErr := c.Token(ctx, token)
+	if renewErr != nil {
+		return nil, renewErr
+	}
+	if renewed == token {
+		return nil, err
+	}
+	return c.send(ctx, r, renewed)
+}
+
+// send returns an answer of success; any other is an error.
+func (c *Client) send(ctx context.Context, r request, token string) (*http.Response, error) {
+	target := c.URL + r.path
+	if len(r.query) > 0 {
+		target += "?" + r.query.Encode()
+	}
+	var reader io.Reader
+	if r.body != nil {
+		reader = bytes.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, target, reader)
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a URL that can be asked", c.URL)
+	}
+	req.Header.Set("Accept", r.accept)
+	req.Header.Set("User-Agent", c.UserAgent)
+	if r.body != nil {
+		req.Header.Set("Content-Type", r.mediaType)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 400 {
+		return nil, fmt.Errorf("%s sends elsewhere, to %q; use the URL of Rolecall itself", c.URL, resp.Header.Get("Location"))
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	return nil, failure(resp, answer)
+}
+
+// read returns the JSON of an answer.
+func (c *Client) read(ctx context.Context, resp *http.Response) (json.RawMessage, error) {
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	answer = bytes.TrimSpace(answer)
+	if len(answer) == 0 {
+		return nil, nil
+	}
+	if !json.Valid(answer) {
+		return nil, fmt.Errorf("%s does not answer as Rolecall does; is the URL right?", c.URL)
+	}
+	return answer, nil
+}
+
+// unreachable says what kept an answer away, without the URL of the request that net/http puts before it.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("%s did not answer within %s; what was asked may still be done", c.URL, timeout)
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted; what was asked may still be done")
+	}
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("%s cannot be reached: %w", c.URL, err)
+}
+
+// Error is a failure that the server has answered.
+type Error struct {
+	Status int
+	// Code is the error's word in its dialect, such as paas-validation-1, CF-NotAuthorized or invalid_grant.
+	Code string
+	// Message is the server's, meant for people.
+	Message string
+	// RequestID finds the request in the server's log; "" where there was none.
+	RequestID string
+	// RetryAfter is when to try again. Zero: the server did not say.
+	RetryAfter time.Duration
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	text := e.Message
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf(" Try again in %s.", e.RetryAfter)
+	}
+	if e.RequestID != "" {
+		text += fmt.Sprintf(" (HTTP %d, request %s)", e.Status, e.RequestID)
+	}
+	return text
+}
+
+// Status is the HTTP status of a failure that the server has answered, or 0.
+func Status(err error) int {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Status
+	}
+	return 0
+}
+
+// NotFound is the failure of a look-up by name, which no server has answered.
+func NotFound(format string, args ...any) error {
+	return &Error{Status: http.StatusNotFound, Message: fmt.Sprintf(format, args...)}
+}
+
+// failure reads the envelope of any of the dialects.
+func failure(resp *http.Response, answer []byte) *Error {
+	var envelope struct {
+		Messages []struct { // DBaaS
+			ErrorCode string `json:"errorCode"`
+			Message   string `json:"message"`
+		} `json:"messages"`
+		Errors []struct { // Cloud Foundry
+			Title  string `json:"title"`
+			Detail string `json:"detail"`
+		} `json:"errors"`
+		Type        string `json:"type"` // problem+json, RFC 9457
+		Title       string `json:"title"`
+		Detail      string `json:"detail"`
+		Error       string `json:"error"` // OAuth2 and SCIM
+		Description string `json:"error_description"`
+	}
+	_ = json.Unmarshal(answer, &envelope) // what cannot be read stays empty
+	e := &Error{Status: resp.StatusCode, RequestID: resp.Header.Get("X-Request-Id")}
+	var messages []string
+	for _, m := range envelope.Messages {
+		e.Code = m.ErrorCode
+		messages = append(messages, m.Message)
+	}
+	for _, m := range envelope.Errors {
+		e.Code = m.Title
+		messages = append(messages, m.Detail)
+	}
+	switch {
+	case messages != nil:
+		e.Message = strings.Join(messages, " ")
+	case envelope.Error != "":
+		e.Code, e.Message = envelope.Error, envelope.Description
+	default:
+		e.Code, e.Message = envelope.Type, envelope.Detail
+		if e.Message == "" {
+			e.Message = envelope.Title
+		}
+	}
+	if e.Message == "" {
+		e.Message = fmt.Sprintf("The server answered %s and did not say why.", strings.TrimSpace(resp.Status))
+	}
+	if !strings.ContainsAny(e.Message[len(e.Message)-1:], ".!?") {
+		e.Message += "."
+	}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return e
+}

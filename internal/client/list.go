@@ -1,0 +1,129 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/url"
+	"strconv"
+)
+
+// Each dialect has its own way to cut a list into pages. The functions below follow them to the end; query holds the
+// filters, and may be nil.
+
+// offsetPage is how many entries of the DBaaS API come at a time: as many as it gives.
+const offsetPage = 1000
+
+// Offsets returns a list of the DBaaS API.
+func (c *Client) Offsets(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
+	var all []json.RawMessage
+	for offset := 0; ; offset += offsetPage {
+		var page struct {
+			Items []json.RawMessage `json:"items"`
+		}
+		q := with(query, "limit", strconv.Itoa(offsetPage), "offset", strconv.Itoa(offset))
+		if err := c.page(ctx, path, q, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if len(page.Items) < offsetPage {
+			return all, nil
+		}
+	}
+}
+
+// Pages returns a list of the Cloud Foundry API. The links are those of the server's own URL, so only the pages' numbers
+// are followed.
+func (c *Client) Pages(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
+	var all []json.RawMessage
+	for number := 1; ; number++ {
+		var page struct {
+			Pagination struct {
+				Next *struct{} `json:"next"`
+			} `json:"pagination"`
+			Resources []json.RawMessage `json:"resources"`
+		}
+		if err := c.page(ctx, path, with(query, "per_page", "1000", "page", strconv.Itoa(number)), &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Resources...)
+		if page.Pagination.Next == nil {
+			return all, nil
+		}
+	}
+}
+
+// Resources returns a list of the UAA.
+func (c *Client) Resources(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
+	var all []json.RawMessage
+	for {
+		var page struct {
+			Resources []json.RawMessage `json:"resources"`
+			Total     int               `json:"totalResults"`
+		}
+		if err := c.page(ctx, path, with(query, "count", "500", "startIndex", strconv.Itoa(len(all)+1)), &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Resources...)
+		if len(page.Resources) == 0 || len(all) >= page.Total {
+			return all, nil
+		}
+	}
+}
+
+// Page returns one page of a list of Rolecall's own API, and the cursor of the next one, "" at the end.
+func (c *Client) Page(ctx context.Context, path string, query url.Values) (items []json.RawMessage, next string, err error) {
+	var page struct {
+		Items []json.RawMessage `json:"items"`
+		Next  *string           `json:"next"`
+	}
+	if err := c.page(ctx, path, query, &page); err != nil {
+		return nil, "", err
+	}
+	if page.Next != nil {
+		next = *page.Next
+	}
+	return page.Items, next, nil
+}
+
+// Items returns a list of Rolecall's own API.
+func (c *Client) Items(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
+	var all []json.RawMessage
+	for cursor := ""; ; {
+		q := query
+		if cursor != "" {
+			q = with(query, "cursor", cursor)
+		}
+		items, next, err := c.Page(ctx, path, q)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, items...)
+		if next == "" {
+			return all, nil
+		}
+		cursor = next
+	}
+}
+
+func (c *Client) page(ctx context.Context, path string, query url.Values, page any) error {
+	answer, err := c.Get(ctx, path, query)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, page); err != nil {
+		return fmt.Errorf("%s%s is not a list as it should be: %w", c.URL, path, err)
+	}
+	return nil
+}
+
+// with adds parameters, given as names and values.
+func with(query url.Values, parameters ...string) url.Values {
+	q := url.Values{}
+	maps.Copy(q, query)
+	for i := 0; i < len(parameters); i += 2 {
+		q.Set(parameters[i], parameters[i+1])
+	}
+	return q
+}

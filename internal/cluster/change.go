@@ -1,0 +1,416 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/fault"
+	"rolecall/internal/label"
+	"rolecall/internal/sqlstate"
+)
+
+// DefaultSystemRoles are the protected names of a cluster whose admin said nothing of them.
+var DefaultSystemRoles = []string{"postgres", "admin", "standby"}
+
+// Settings are what an admin says of a cluster beyond its connection. nil is what was not said.
+type Settings struct {
+	DisplayName, Location            *string
+	Manage, View                     *[]string // label selectors
+	SystemRoles, MemberOf, Grantable *[]string
+}
+
+// The limits of Settings.
+const (
+	maxDisplayName = 100 // characters
+	maxListed      = 100 // selectors, or names of roles
+)
+
+// Check says what is wrong with the settings.
+func (s *Settings) Check() error {
+	if s.DisplayName != nil {
+		if _, err := uuid.Parse(*s.DisplayName); err == nil {
+			return fault.New(fault.Invalid, "The displayName looks like an id: it would be taken for another cluster's.")
+		}
+		if err := checkText("displayName", *s.DisplayName); err != nil {
+			return err
+		}
+	}
+	if s.Location != nil {
+		if err := checkText("location", *s.Location); err != nil {
+			return err
+		}
+	}
+	for _, rules := range []struct {
+		field string
+		list  *[]string
+	}{{"access.manage", s.Manage}, {"access.view", s.View}} {
+		if rules.list == nil {
+			continue
+		}
+		if len(*rules.list) > maxListed {
+			return fault.New(fault.Invalid, "The field %s has more than %d selectors.", rules.field, maxListed)
+		}
+		for i, text := range *rules.list {
+			if _, err := label.ParseRule(text); err != nil {
+				return fault.New(fault.Invalid, "The field %s[%d] is no selector: %s.", rules.field, i, strings.TrimSuffix(fault.Of(err).Message, "."))
+			}
+		}
+	}
+	for _, roles := range []struct {
+		field string
+		list  *[]string
+	}{{"systemRoles", s.SystemRoles}, {"memberOf", s.MemberOf}, {"grantable", s.Grantable}} {
+		if roles.list == nil {
+			continue
+		}
+		if len(*roles.list) > maxListed {
+			return fault.New(fault.Invalid, "The field %s has more than %d names.", roles.field, maxListed)
+		}
+		for i, name := range *roles.list {
+			if name == "" || len(name) > 63 || strings.ContainsFunc(name, unicode.IsControl) {
+				return fault.New(fault.Invalid, "The field %s[%d] is no name of a role: it has 1 to 63 bytes and no control characters.", roles.field, i)
+			}
+			if slices.Index(*roles.list, name) < i {
+				return fault.New(fault.Invalid, "The field %s has %q twice.", roles.field, name)
+			}
+		}
+	}
+	return nil
+}
+
+func checkText(field, text string) error {
+	if text == "" || utf8.RuneCountInString(text) > maxDisplayName || strings.TrimSpace(text) != text || strings.ContainsFunc(text, unicode.IsControl) {
+		return fault.New(fault.Invalid, "The field %s has 1 to %d characters, no control characters, and no space at its ends.", field, maxDisplayName)
+	}
+	return nil
+}
+
+// canonical is the one way to write the selectors down.
+func canonical(texts *[]string) *[]string {
+	if texts == nil {
+		return nil
+	}
+	written := make([]string, 0, len(*texts))
+	for _, text := range *texts {
+		s, err := label.ParseRule(text)
+		if err != nil {
+			panic("rules that were not checked: " + err.Error())
+		}
+		if rule := s.String(); !slices.Contains(written, rule) {
+			written = append(written, rule)
+		}
+	}
+	return &written
+}
+
+// Revisions are what an If-Match asks for; empty: any.
+type Revisions []int64
+
+func (m Revisions) check(now int64) error {
+	if len(m) == 0 || slices.Contains(m, now) {
+		return nil
+	}
+	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", now)
+}
+
+// ErrNotCompared says that a cluster of the same system identifier was registered while another one was looked at.
+var ErrNotCompared = errors.New("another cluster was registered meanwhile")
+
+// Found is what an inspection of a cluster has found.
+type Found struct {
+	Facts
+	Capabilities json.RawMessage
+	Compared     []uuid.UUID // clusters that this one is known not to be
+}
+
+// Add registers a cluster that was inspected.
+func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Found, by audit.Entry) (*Cluster, error) {
+	id := uuid.New()
+	sealed, err := r.seal(sealPlace(id), secret{Password: to.Password, Key: to.Key})
+	if err != nil {
+		return nil, err
+	}
+	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
+		// Two that register one cluster at once must not both find it new.
+		if _, err := tx.Exec(ctx, `LOCK TABLE clusters IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		var unknown bool
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM clusters WHERE system_identifier = $1 AND id <> ALL ($2))`,
+			found.SystemIdentifier, append([]uuid.UUID{}, found.Compared...)).Scan(&unknown)
+		if err != nil {
+			return err
+		}
+		if unknown {
+			return ErrNotCompared
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO clusters (id, display_name, location, url, tls, credential, system_identifier, capabilities,
+			  system_roles, member_of, grantable, manage, view, created_by)
+			VALUES ($1, $2, coalesce($3, 'local'), $4, $5, $6, $7, $8, coalesce($9, $14::text[]), coalesce($10::text[], '{}'), coalesce($11::text[], '{}'),
+			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15)`,
+			id, s.DisplayName, s.Location, to.URL, to.TLS, sealed, found.SystemIdentifier, found.Capabilities,
+			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID)
+		if err != nil {
+			return taken(err, s.DisplayName)
+		}
+		by.Action, by.Cluster, by.Target, by.Detail = audit.RegisterCluster, id, *s.DisplayName, s.detail()
+		by.Detail["url"] = to.URL
+		return record(ctx, tx, by)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return r.Get(id.String())
+}
+
+// Change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
+// are nil when it stays.
+func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Settings, to *Connection, found *Found, by audit.Entry) (*Cluster, error) {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		now, err := r.locked(ctx, tx, c.ID)
+		if err != nil {
+			return err
+		}
+		if err := match.check(now.Revision); err != nil {
+			return err
+		}
+		by.Action, by.Cluster, by.Target, by.Detail = audit.UpdateCluster, c.ID, now.DisplayName, s.detail()
+		if to != nil {
+			if now.Connection != c.Connection {
+				return fault.New(fault.Stale, "The connection of the cluster was changed meanwhile. Read it again before you change it.")
+			}
+			given := secret{Password: to.Password, Key: to.Key}
+			if to.Password == now.Connection.Password {
+				given.Attempt = now.rotatedBy
+			}
+			sealed, err := r.seal(sealPlace(c.ID), given)
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(ctx, `UPDATE clusters SET url = $2, tls = $3, credential = $4, pending = NULL, capabilities = $5 WHERE id = $1`,
+				c.ID, to.URL, to.TLS, sealed, found.Capabilities)
+			if err != nil {
+				return err
+			}
+			by.Detail["url"], by.Detail["password"] = to.URL, to.Password != now.Connection.Password
+		}
+		_, err = tx.Exec(ctx, `
+			UPDATE clusters SET display_name = coalesce($2, display_name), location = coalesce($3, location), system_roles = coalesce($4, system_roles),
+			  member_of = coalesce($5, member_of), grantable = coalesce($6, grantable), manage = coalesce($7, manage), view = coalesce($8, view),
+			  revision = revision + 1, updated_at = clock_timestamp()
+			WHERE id = $1`, c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View))
+		if err != nil {
+			return taken(err, s.DisplayName)
+		}
+		if s.Manage != nil {
+			by.Detail["manageBefore"] = rules(now.Manage)
+		}
+		if s.View != nil {
+			by.Detail["viewBefore"] = rules(now.View)
+		}
+		return record(ctx, tx, by)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return r.Get(c.ID.String())
+}
+
+// record writes the audit row of a change beside it. What cannot be recorded is not done.
+func record(ctx context.Context, tx pgx.Tx, e audit.Entry) error {
+	if err := audit.Record(ctx, tx, e); err != nil {
+		return fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
+	}
+	return nil
+}
+
+func taken(err error, displayName *string) error {
+	if sqlstate.Is(err, sqlstate.UniqueViolation) {
+		return fault.New(fault.Exists, "There is a cluster %q already.", *displayName)
+	}
+	return err
+}
+
+// detail is the settings as the audit log keeps them.
+func (s *Settings) detail() map[string]any {
+	detail := map[string]any{}
+	for name, text := range map[string]*string{"displayName": s.DisplayName, "location": s.Location} {
+		if text != nil {
+			detail[name] = *text
+		}
+	}
+	for name, list := range map[string]*[]string{
+		"manage": canonical(s.Manage), "view": canonical(s.View), "systemRoles": s.SystemRoles, "memberOf": s.MemberOf, "grantable": s.Grantable,
+	} {
+		if list != nil {
+			detail[name] = *list
+		}
+	}
+	return detail
+}
+
+func rules(selectors []label.Selector) []string {
+	texts := make([]string, len(selectors))
+	for i, s := range selectors {
+		texts[i] = s.String()
+	}
+	return texts
+}
+
+// Remove forgets a cluster, which itself is not touched. Requests that work on it go on with its pool.
+func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match Revisions, by audit.Entry) error {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		now, err := r.locked(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := match.check(now.Revision); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM clusters WHERE id = $1`, id); err != nil {
+			return err
+		}
+		by.Action, by.Cluster, by.Target = audit.RemoveCluster, id, now.DisplayName
+		by.Detail = map[string]any{"url": now.Connection.URL, "manage": rules(now.Manage), "view": rules(now.View)}
+		return record(ctx, tx, by)
+	})
+	if err != nil {
+		return err
+	}
+	return r.Reload(ctx)
+}
+
+// Probed stores what a probe has found that the administering role can do.
+func (r *Registry) Probed(ctx context.Context, id uuid.UUID, capabilities json.RawMessage) error {
+	return r.update(ctx, `UPDATE clusters SET capabilities = $2 WHERE id = $1 AND capabilities <> $2`, id, capabilities)
+}
+
+// update runs a statement on a cluster's row and reads the registry again.
+func (r *Registry) update(ctx context.Context, sql string, args ...any) error {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.Reload(ctx)
+}
+
+// lockRotation is the class of the advisory locks that keep two rotations of one credential apart. The bytes of "rota".
+const lockRotation = 0x726f7461
+
+// Exclusive keeps everybody else, on this and on other replicas, from changing the cluster's credential, until release is
+// called. When somebody else does that already, the fault is InUse.
+func (r *Registry) Exclusive(ctx context.Context, id uuid.UUID) (release func(), err error) {
+	conn, err := r.db.Pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ours bool
+	if err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext($2))`, lockRotation, id.String()).Scan(&ours); err != nil || !ours {
+		conn.Release()
+		if err == nil {
+			err = fault.New(fault.InUse, "The credential of the cluster is being changed by another request. Try again when that has ended.")
+		}
+		return nil, err
+	}
+	return func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if _, err := conn.Exec(end, `SELECT pg_advisory_unlock($1, hashtext($2))`, lockRotation, id.String()); err != nil {
+			_ = conn.Conn().Close(end) // the lock ends with the session
+		}
+		conn.Release()
+	}, nil
+}
+
+// Rotation is a credential on its way to be replaced. Both passwords are known to the control database until the cluster
+// has shown that it takes the next one, so being cut off between any two steps loses nothing:
+//
+//	Propose   the next password is stored, sealed, as pending
+//	          the cluster is told of it, and lets Rolecall in with it
+//	Adopt     it takes the place of the current one
+//
+// What was cut off is gone through again from the first step that is not in doubt, with the same password: one who was
+// only slow, and not dead, does no harm then.
+type Rotation struct {
+	Current, Next Connection
+	Attempt       string // id of the recorded attempt
+	id            uuid.UUID
+	sealed        []byte // as it is stored
+}
+
+// Rotation returns the rotation that is pending, nil when there is none; and the id of the attempt that made the current
+// password, if one did.
+func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotation, madeBy string, err error) {
+	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
+		c, err := r.locked(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		madeBy = c.rotatedBy
+		var sealed []byte
+		if err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1`, id).Scan(&sealed); err != nil || sealed == nil {
+			return err
+		}
+		s, err := r.open(pendingPlace(id), sealed)
+		if err != nil {
+			return err
+		}
+		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, sealed: sealed}
+		pending.Next.Password = s.Password
+		return nil
+	})
+	return pending, madeBy, err
+}
+
+// Propose stores a fresh password as pending, for a cluster that has none pending.
+func (r *Registry) Propose(ctx context.Context, id uuid.UUID, attempt string) (*Rotation, error) {
+	sealed, err := r.seal(pendingPlace(id), secret{Password: rand.Text(), Attempt: attempt})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.update(ctx, `UPDATE clusters SET pending = $2 WHERE id = $1 AND pending IS NULL`, id, sealed); err != nil {
+		return nil, err
+	}
+	pending, _, err := r.Rotation(ctx, id)
+	if err == nil && (pending == nil || pending.Attempt != attempt) {
+		err = fault.New(fault.InUse, "The credential of the cluster is being changed by another request. Try again when that has ended.")
+	}
+	return pending, err
+}
+
+// Adopt makes the next password the current one.
+func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
+	sealed, err := r.seal(sealPlace(p.id), secret{Password: p.Next.Password, Key: p.Next.Key, Attempt: p.Attempt})
+	if err != nil {
+		return err
+	}
+	return r.update(ctx, `
+		UPDATE clusters SET credential = $3, pending = NULL, revision = revision + 1, updated_at = clock_timestamp()
+		WHERE id = $1 AND pending = $2`, p.id, p.sealed, sealed)
+}
+
+// Drop forgets the next password, which the cluster has refused.
+func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
+	return r.update(ctx, `UPDATE clusters SET pending = NULL WHERE id = $1 AND pending = $2`, p.id, p.sealed)
+}

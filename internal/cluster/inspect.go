@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// inspectTimeout is how long a cluster may take to let Rolecall in and say what it is.
+const inspectTimeout = 10 * time.Second
+
+// Facts are what a cluster says of itself.
+type Facts struct {
+	SystemIdentifier string
+	Version          string
+}
+
+// Open connects and is sure that the other side is a primary, reached directly. The caller closes the connection. The
+// fault is Unavailable when the cluster did not answer, and Invalid when it, or Rolecall, refused.
+func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
+	config, err := c.config()
+	if err != nil {
+		return nil, Facts{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil && sqlstate.Code(err) == "" && ctx.Err() == nil {
+		// Perhaps there is a server, but not one that target_session_attrs wants: look what it is.
+		any := config.ConnConfig.Copy()
+		any.ValidateConnect = nil
+		if other, otherErr := pgx.ConnectConfig(ctx, any); otherErr == nil {
+			conn, err = other, nil
+		}
+	}
+	if err != nil {
+		return nil, Facts{}, whyNot(err, config.ConnConfig)
+	}
+	facts, err := inspect(ctx, conn)
+	if err != nil {
+		closeConn(conn)
+		return nil, Facts{}, err
+	}
+	return conn, facts, nil
+}
+
+// Working returns the cluster's connection with the password that the cluster takes, while there are two.
+func (c *Cluster) Working(ctx context.Context) Connection {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	to, config := c.Connection, c.link.config.ConnConfig.Copy()
+	_ = c.link.choosePassword(ctx, config) // an error is one of saying goodbye
+	to.Password = config.Password
+	return to
+}
+
+// closeConn says goodbye, if that does not take long.
+func closeConn(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+func inspect(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
+	var replica, readOnly bool
+	var pid uint32
+	err = conn.QueryRow(ctx, `
+		SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, pg_backend_pid(), current_setting('server_version'),
+		       system_identifier::text FROM pg_control_system()`).
+		Scan(&replica, &readOnly, &pid, &facts.Version, &facts.SystemIdentifier)
+	role := conn.Config().User
+	switch {
+	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
+		return facts, fault.New(fault.Invalid, "The role %q may not ask the cluster for its system identifier. "+
+			"As a superuser, run: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role, pgx.Identifier{role}.Sanitize()).Because(err)
+	case err != nil:
+		return facts, whyNot(err, conn.Config())
+	case pid != conn.PgConn().PID():
+		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. Rolecall takes locks that last as long as a session, "+
+			"and so needs a direct connection to the primary.")
+	case replica:
+		return facts, fault.New(fault.Invalid, "%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the one that "+
+			"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host)
+	case readOnly:
+		return facts, fault.New(fault.Invalid, "The cluster takes no writes here: default_transaction_read_only is on for the server, the database %q or the role %q. "+
+			"For the role, this mends it: ALTER ROLE %s SET default_transaction_read_only = off", conn.Config().Database, role, pgx.Identifier{role}.Sanitize())
+	}
+	return facts, nil
+}
+
+// whyNot says in words why a cluster cannot be worked with. No error of a connection holds its password.
+func whyNot(err error, config *pgx.ConnConfig) error {
+	switch sqlstate.Code(err) {
+	case sqlstate.InvalidPassword:
+		return fault.New(fault.Invalid, "The cluster does not take the password of the role %q.", config.User).Because(err)
+	case sqlstate.InvalidAuthorization:
+		return fault.New(fault.Invalid, "The cluster does not let the role %q log in: %s.", config.User, serverMessage(err)).Because(err)
+	case sqlstate.UndefinedDatabase:
+		return fault.New(fault.Invalid, "The cluster has no database %q.", config.Database).Because(err)
+	case sqlstate.InsufficientPrivilege:
+		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON DATABASE %s TO %s",
+			config.User, config.Database, pgx.Identifier{config.Database}.Sanitize(), pgx.Identifier{config.User}.Sanitize()).Because(err)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fault.New(fault.Unavailable, "The cluster does not answer at %s.", address(config)).Because(err)
+	}
+	why := serverMessage(err)
+	if why == "" {
+		cause := err
+		if connect, ok := errors.AsType[*pgconn.ConnectError](err); ok && connect.Unwrap() != nil {
+			cause = connect.Unwrap()
+		}
+		why = strings.Join(strings.Fields(cause.Error()), " ")
+	}
+	return fault.New(fault.Unavailable, "The cluster cannot be reached at %s: %.500s.", address(config), strings.TrimSuffix(why, ".")).Because(err)
+}
+
+func serverMessage(err error) string {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return e.Message
+	}
+	return ""
+}
+
+func address(config *pgx.ConnConfig) string {
+	all := fmt.Sprintf("%s:%d", config.Host, config.Port)
+	for _, f := range config.Fallbacks {
+		if next := fmt.Sprintf("%s:%d", f.Host, f.Port); !strings.Contains(all, next) {
+			all += ", " + next
+		}
+	}
+	return all
+}
+
+// Same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared:
+// those of the same system identifier. A copy of a cluster has that identifier, too, so what decides is whether a lock
+// taken on one connection is seen on the other.
+func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []uuid.UUID, err error) {
+	var random [8]byte
+	_, _ = rand.Read(random[:]) // never fails since Go 1.24
+	key := binary.BigEndian.Uint64(random[:])
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(key)); err != nil {
+		return nil, nil, whyNot(err, conn.Config())
+	}
+	defer func() { _, _ = conn.Exec(ctx, `SELECT pg_advisory_unlock($1)`, int64(key)) }() // else it ends with the connection
+	for _, c := range r.All() {
+		if c.SystemIdentifier != systemIdentifier || c.ID == except {
+			continue
+		}
+		compared = append(compared, c.ID)
+		seen, err := c.sees(ctx, key)
+		if err != nil {
+			return nil, nil, fault.New(fault.Invalid, "This is the cluster %q or a copy of it, and which one cannot be told, because %[1]q does not answer. "+
+				"If it has moved, change its connection; if it is gone, remove it first.", c.DisplayName).Because(err)
+		}
+		if seen {
+			return c, compared, nil
+		}
+	}
+	return nil, compared, nil
+}
+
+// sees reports whether somebody holds an advisory lock in the cluster, in any of its databases.
+func (c *Cluster) sees(ctx context.Context, key uint64) (held bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	pool, err := c.Pool(ctx)
+	if err != nil {
+		return false, err
+	}
+	err = pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+		  AND classid = $1::bigint::oid AND objid = $2::bigint::oid)`, int64(key>>32), int64(key&0xffffffff)).Scan(&held)
+	return held, err
+}

@@ -1,0 +1,491 @@
+package dbuser
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+)
+
+// MayManage reports whether the principal may change the users and databases of a cluster.
+func MayManage(p *account.Principal, c *cluster.Cluster) bool { return mayManage(p, c) }
+
+var errAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", account.ScopeAdmin)
+
+// inspectTimeout is how long a cluster may take to be inspected.
+const inspectTimeout = 25 * time.Second
+
+// administer returns a cluster whose registration the principal may change. A denied change is recorded.
+func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, err
+	}
+	if p.HasOn(c.ID, account.ScopeAdmin) {
+		return c, nil
+	}
+	e := p.Entry(action, c.DisplayName, nil)
+	e.Cluster = c.ID
+	return nil, s.deny(ctx, p, e)
+}
+
+// deny records a change that is for admins, and refuses it.
+func (s *Service) deny(ctx context.Context, p *account.Principal, e audit.Entry) error {
+	if err := s.Audit.Refused(ctx, e); err != nil {
+		s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
+	}
+	return errAdminOnly
+}
+
+// RegisterCluster puts a cluster under management: it can be reached, it is a primary, it is not registered already, and
+// the role can do what managing users takes.
+func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings, to cluster.Connection) (*cluster.Cluster, error) {
+	if !p.Has(account.ScopeAdmin) {
+		return nil, s.deny(ctx, p, p.Entry(audit.RegisterCluster, "", nil))
+	}
+	if settings.DisplayName == nil {
+		return nil, fault.New(fault.Invalid, "The field displayName is missing.")
+	}
+	if err := settings.Check(); err != nil {
+		return nil, err
+	}
+	for range 3 {
+		// What the other replicas have registered counts, too.
+		if err := s.Clusters.Reload(ctx); err != nil {
+			return nil, err
+		}
+		for _, c := range s.Clusters.All() {
+			if c.DisplayName == *settings.DisplayName {
+				return nil, fault.New(fault.Exists, "There is a cluster %q already.", c.DisplayName)
+			}
+		}
+		found, err := s.inspect(ctx, &to, "", uuid.Nil)
+		if err != nil {
+			return nil, err
+		}
+		c, err := s.Clusters.Add(ctx, settings, to, *found, p.Entry(audit.RegisterCluster, "", nil))
+		if err == nil {
+			c.Saw(found.Version, nil)
+		}
+		if !errors.Is(err, cluster.ErrNotCompared) {
+			return c, err
+		}
+	}
+	return nil, fault.New(fault.Unavailable, "Other clusters are being registered at this moment.").After(time.Second)
+}
+
+// inspect looks at the cluster behind a connection, and refuses one that cannot be managed, that is registered as
+// another one than except, or that is not the one of that system identifier.
+func (s *Service) inspect(ctx context.Context, to *cluster.Connection, systemIdentifier string, except uuid.UUID) (*cluster.Found, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	conn, facts, err := to.Open(ctx)
+	if err != nil {
+		return nil, unacceptable(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if systemIdentifier != "" && facts.SystemIdentifier != systemIdentifier {
+		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, that of the registered one is %s. "+
+			"Register it as a cluster of its own.", facts.SystemIdentifier, systemIdentifier)
+	}
+	same, compared, err := s.Clusters.Same(ctx, conn, facts.SystemIdentifier, except)
+	if err != nil {
+		return nil, unacceptable(err)
+	}
+	if same != nil {
+		return nil, fault.New(fault.Exists, "This cluster is registered already, as %q.", same.DisplayName)
+	}
+	capabilities, err := pgrole.Probe(ctx, conn)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "The cluster went away, or did not answer, while it was probed.").Because(err)
+	}
+	if !capabilities.ManageUsers || capabilities.Version < minVersion {
+		return nil, fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", capabilities.Role, strings.Join(capabilities.Problems, " "))
+	}
+	found := &cluster.Found{Facts: facts, Compared: compared}
+	found.Capabilities, err = json.Marshal(capabilities)
+	return found, err
+}
+
+// minVersion is the server_version_num of the oldest PostgreSQL that is managed.
+const minVersion = 140000
+
+// unacceptable turns a cluster that does not answer into a value that is not acceptable: the caller named it, and nothing
+// of Rolecall's is away.
+func unacceptable(err error) error {
+	if f := fault.Of(err); f.Kind == fault.Unavailable {
+		return fault.New(fault.Invalid, "%s", f.Message).Because(err)
+	}
+	return err
+}
+
+// Capabilities are what the administering role of a cluster can do, as the last probe found it. A cluster that never was
+// probed has the zero value.
+func Capabilities(c *cluster.Cluster) (capabilities pgrole.Capabilities) {
+	_ = json.Unmarshal(c.Capabilities, &capabilities) // was marshalled by inspect
+	return capabilities
+}
+
+// ConnectionChange is what changes in a connection; nil stays.
+type ConnectionChange struct {
+	URL, Password *string
+	TLS           *cluster.TLS
+	Key           *string // goes with TLS
+}
+
+// apply refuses to send a password that the caller does not know to where it could be read in clear.
+func (ch *ConnectionChange) apply(to cluster.Connection) (cluster.Connection, error) {
+	before := to
+	if ch.URL != nil {
+		to.URL = *ch.URL
+	}
+	if ch.Password != nil {
+		to.Password = *ch.Password
+	}
+	if ch.TLS != nil {
+		to.TLS = *ch.TLS
+		if to.TLS.Cert != before.TLS.Cert {
+			to.Key = ""
+		}
+		if ch.Key != nil {
+			to.Key = *ch.Key
+		}
+	}
+	if ch.Password == nil && requireAuth(to.URL) != requireAuth(before.URL) && requireAuth(to.URL) != "" {
+		return to, fault.New(fault.Invalid, "A connection with another require_auth needs the password again: the cluster could be made to ask for it in clear.")
+	}
+	return to, nil
+}
+
+func requireAuth(connectionURL string) string {
+	u, err := url.Parse(connectionURL)
+	if err != nil {
+		return ""
+	}
+	return u.Query().Get("require_auth")
+}
+
+// UpdateCluster changes the registration of a cluster. A new connection must lead to the same cluster.
+func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
+	c, err := s.administer(ctx, p, id, audit.UpdateCluster)
+	if err != nil {
+		return nil, err
+	}
+	if err := settings.Check(); err != nil {
+		return nil, err
+	}
+	if change == nil {
+		return s.Clusters.Change(ctx, c, match, settings, nil, nil, p.Entry(audit.UpdateCluster, "", nil))
+	}
+	release, err := s.Clusters.Exclusive(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := s.Clusters.Reload(ctx); err != nil {
+		return nil, err
+	}
+	if c, err = s.Cluster(p, id); err != nil {
+		return nil, err
+	}
+	pending, _, err := s.Clusters.Rotation(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	if pending != nil && change.Password == nil {
+		return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was cut off. Rotate it again first, or give the password.")
+	}
+	to, err := change.apply(c.Connection)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.inspect(ctx, &to, c.SystemIdentifier, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	c, err = s.Clusters.Change(ctx, c, match, settings, &to, found, p.Entry(audit.UpdateCluster, "", nil))
+	if err == nil {
+		c.Saw(found.Version, nil)
+	}
+	return c, err
+}
+
+// RemoveCluster ends the management of a cluster, which itself is not touched.
+func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions) error {
+	c, err := s.administer(ctx, p, id, audit.RemoveCluster)
+	if err != nil {
+		return err
+	}
+	release, err := s.Clusters.Exclusive(ctx, c.ID)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.Clusters.Remove(ctx, c.ID, match, p.Entry(audit.RemoveCluster, "", nil))
+}
+
+// ProbeCluster looks anew at a cluster and at what its administering role can do.
+func (s *Service) ProbeCluster(ctx context.Context, p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, err
+	}
+	if !p.HasOn(c.ID, account.ScopeAdmin) {
+		return nil, errAdminOnly
+	}
+	to := c.Working(ctx)
+	found, err := s.inspect(ctx, &to, c.SystemIdentifier, c.ID)
+	if err != nil {
+		c.Saw("", err)
+		return nil, err
+	}
+	c.Saw(found.Version, nil)
+	if err := s.Clusters.Probed(ctx, c.ID, found.Capabilities); err != nil {
+		return nil, err
+	}
+	return s.Cluster(p, id)
+}
+
+// rotateTimeout ends a rotation, which goes on when its client hangs up.
+const rotateTimeout = 40 * time.Second
+
+// RotateCredential gives the administering role of a cluster a fresh password, which nobody but Rolecall knows.
+func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, err := s.administer(ctx, p, id, audit.RotateCluster)
+	if err != nil {
+		return nil, err
+	}
+	if _, role := s.Clusters.Control(c); role == c.Role() {
+		return nil, fault.New(fault.Invalid, "By the role %q Rolecall also reaches its control database: with another password it could not start any more. "+
+			"Register the cluster with a role of its own.", role)
+	}
+	release, err := s.Clusters.Exclusive(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	e := p.Entry(audit.RotateCluster, c.DisplayName, nil)
+	e.Cluster = c.ID
+	attempt, err := s.Audit.Begin(ctx, e, rotateTimeout+settleMargin)
+	if err != nil {
+		return nil, err
+	}
+	rotating, cancel := context.WithTimeout(context.WithoutCancel(ctx), rotateTimeout)
+	defer cancel()
+	err = s.rotate(rotating, c.ID, attempt.ID.String())
+	s.end(ctx, attempt, err, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.Cluster(p, id)
+}
+
+func (s *Service) rotate(ctx context.Context, id uuid.UUID, attempt string) error {
+	cutOff, _, err := s.Clusters.Rotation(ctx, id)
+	if err != nil {
+		return err
+	}
+	if cutOff != nil {
+		if err := s.finish(ctx, cutOff); err != nil {
+			return err
+		}
+	}
+	pending, err := s.Clusters.Propose(ctx, id, attempt)
+	if err != nil {
+		return err
+	}
+	return s.finish(ctx, pending)
+}
+
+// finish takes a rotation to its end from wherever it stands: the cluster may have the next password already. A failure
+// that is not Unavailable means that the cluster has refused it; then the current password is the only one again.
+func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
+	conn, _, err := r.Current.Open(ctx)
+	if fault.Is(err, fault.Invalid) {
+		next, _, nextErr := r.Next.Open(ctx)
+		if fault.Is(nextErr, fault.Invalid) {
+			return fault.New(fault.Invalid, "The cluster takes neither the password that Rolecall has nor the one that was to follow it. Give a password that it takes.").Because(err)
+		}
+		conn, err = next, nextErr
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := pgrole.SetOwnPassword(ctx, conn, r.Next.Password); err != nil {
+		return s.refused(ctx, r, err)
+	}
+	test, _, err := r.Next.Open(ctx)
+	if err != nil {
+		return s.refused(ctx, r, err)
+	}
+	_ = test.Close(ctx)
+	return s.Clusters.Adopt(ctx, r)
+}
+
+// refused drops the next password if the cluster has said no to it, and still takes the current one.
+func (s *Service) refused(ctx context.Context, r *cluster.Rotation, why error) error {
+	if fault.Is(why, fault.Unavailable) {
+		return why
+	}
+	conn, _, err := r.Current.Open(ctx)
+	if err != nil {
+		return fault.New(fault.Unavailable, "The rotation could not be finished, and is tried again.").Because(errors.Join(why, err))
+	}
+	_ = conn.Close(ctx)
+	if err := s.Clusters.Drop(ctx, r); err != nil {
+		return err
+	}
+	if fault.Is(why, fault.Internal) {
+		return fault.New(fault.Invalid, "The cluster refuses the new password, and keeps the one that it has; its log says why.").Because(why)
+	}
+	return fault.New(fault.Invalid, "The cluster keeps the password that it has. %s", fault.Of(why).Message).Because(why)
+}
+
+// judgeRotation finishes a rotation that was cut off.
+func (s *Service) judgeRotation(ctx context.Context, a *audit.Attempt) (audit.Outcome, string, error) {
+	release, err := s.Clusters.Exclusive(ctx, a.Cluster)
+	if err != nil {
+		return "", "", err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(ctx, rotateTimeout)
+	defer cancel()
+	pending, madeBy, err := s.Clusters.Rotation(ctx, a.Cluster)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		return audit.Unknown, "the cluster is no longer registered", nil
+	case err != nil:
+		return "", "", err
+	case madeBy == a.ID.String():
+		return audit.Done, "its password is the current one", nil
+	case pending != nil && pending.Attempt == a.ID.String():
+		err := s.finish(ctx, pending)
+		if left, _, leftErr := s.Clusters.Rotation(ctx, a.Cluster); leftErr != nil || left != nil {
+			return "", "", errors.Join(err, leftErr)
+		}
+		if err != nil {
+			return audit.NotDone, fault.Of(err).Message, nil
+		}
+		return audit.Done, "it was finished", nil
+	}
+	later, err := s.Audit.Later(ctx, a)
+	switch {
+	case err != nil:
+		return "", "", err
+	case later:
+		return audit.Unknown, "later attempts have been made on it", nil
+	}
+	return audit.NotDone, "no password of it is known", nil
+}
+
+// Access is what an account may do in a cluster, and why.
+type Access struct {
+	Account      *account.Account
+	View, Manage Right
+}
+
+// Right is whether an account has a right, and what decides.
+type Right struct {
+	Allowed bool
+	// Scope gives the right in every cluster; "": none does.
+	Scope string
+	// Rules are the selectors that give it in this cluster.
+	Rules []RuleMatch
+	// Why says it in a sentence.
+	Why string
+}
+
+// RuleMatch is a selector and the labels of the account that it asks for.
+type RuleMatch struct {
+	Rule    string
+	Matches bool
+	Labels  map[string]string
+}
+
+// ExplainAccess says what an account, by its guid or, of a local one, its user name, may do in a cluster.
+func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, who string) (*Access, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, err
+	}
+	if !p.Has(account.ScopeAdmin) {
+		return nil, errAdminOnly
+	}
+	accounts := account.Store{DB: s.Audit.DB}
+	a, err := accounts.ByGUID(ctx, who)
+	if fault.Is(err, fault.NotFound) {
+		a, err = accounts.ByUsername(ctx, who, account.LocalOrigin)
+	}
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.NotFound, "There is no account %.100q. Give its guid, or its user name of origin %s.", who, account.LocalOrigin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	access := explain(&account.Principal{GUID: a.GUID, Scopes: a.Scopes, Labels: a.Labels}, c)
+	access.Account = a
+	return access, nil
+}
+
+func explain(p *account.Principal, c *cluster.Cluster) *Access {
+	access := &Access{
+		View:   right(p, c, "view", account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor),
+		Manage: right(p, c, "manage", account.ScopeAdmin),
+	}
+	access.View.Allowed, access.Manage.Allowed = mayView(p, c), mayManage(p, c)
+	if access.View.Allowed && access.View.Why == "" {
+		access.View.Why = "Who may manage may view: " + lowerFirst(right(p, c, "manage").Why)
+	}
+	if !access.View.Allowed {
+		access.View.Why = "No scope gives this right, and no rule of view or manage matches the account's labels."
+	}
+	switch m := &access.Manage; {
+	case m.Allowed:
+	case m.Why != "":
+		m.Why += " But the account lacks the scope " + account.ScopeWrite + "."
+	default:
+		m.Why = "No scope gives this right, and no rule of manage matches the account's labels."
+	}
+	return access
+}
+
+// right tells of the scopes and rules; Why stays empty when none of them gives the right.
+func right(p *account.Principal, c *cluster.Cluster, name string, scopes ...string) (r Right) {
+	for _, scope := range scopes {
+		if p.Has(scope) && r.Scope == "" {
+			r.Scope, r.Why = scope, "The scope "+scope+" gives it in every cluster."
+		}
+	}
+	rules := c.View
+	if name == "manage" {
+		rules = c.Manage
+	}
+	for _, rule := range rules {
+		m := RuleMatch{Rule: rule.String(), Matches: rule.Matches(p.Labels), Labels: map[string]string{}}
+		var asked []string
+		for _, requirement := range rule {
+			if value, has := p.Labels[requirement.Key]; has {
+				m.Labels[requirement.Key] = value
+				asked = append(asked, requirement.Key+"="+value)
+			}
+		}
+		if m.Matches && r.Why == "" {
+			r.Why = "The rule " + m.Rule + " of " + name + " matches the account's labels " + strings.Join(asked, ", ") + "."
+		}
+		r.Rules = append(r.Rules, m)
+	}
+	return r
+}
+
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -1,0 +1,195 @@
+package dbuser_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+)
+
+const rolePassword = "administering-password"
+
+// restarted is another replica that knows only what is stored.
+func restarted(t testing.TB, s *servicetest.Service) *dbuser.Service {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(s.Log, nil))
+	clusters, err := cluster.Open(t.Context(), s.DB, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(clusters.Close)
+	return &dbuser.Service{Clusters: clusters, Audit: s.Audit, Log: log}
+}
+
+// works looks at the cluster over fresh connections, to its own database and to another.
+func works(t testing.TB, s *dbuser.Service, clusterID string) {
+	t.Helper()
+	if _, _, _, err := s.Users(t.Context(), admin, clusterID, pgrole.Page{Limit: 1}, false); err != nil {
+		t.Errorf("users: %v", err)
+	}
+	c, err := s.Cluster(admin, clusterID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := c.Connect(t.Context(), "template1", "UTF8")
+	if err != nil {
+		t.Errorf("another database: %v", err)
+		return
+	}
+	_ = conn.Close(context.Background())
+}
+
+// A rotation that is cut off between any two of its steps loses nothing: a replica that is started then works with the
+// cluster, the settler finishes the rotation, and the attempt gets its outcome.
+func TestRotationCutOff(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	ctx := t.Context()
+	steps := []struct {
+		name string
+		do   func(t *testing.T, r *cluster.Rotation)
+		want string
+	}{
+		{"nothing is stored", nil, "not_done"},
+		{"the next password is stored", func(*testing.T, *cluster.Rotation) {}, "done"},
+		{"the cluster knows it", func(t *testing.T, r *cluster.Rotation) {
+			conn, _, err := r.Current.Open(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close(context.Background())
+			if err := pgrole.SetOwnPassword(ctx, conn, r.Next.Password); err != nil {
+				t.Fatal(err)
+			}
+		}, "done"},
+		{"it is the current one", func(t *testing.T, r *cluster.Rotation) {
+			if err := s.Clusters.Adopt(ctx, r); err != nil {
+				t.Fatal(err)
+			}
+		}, "done"},
+	}
+	for cut := range steps {
+		t.Run(steps[cut].name, func(t *testing.T) {
+			role := fmt.Sprintf("rotate_%d", cut)
+			s.PG.Exec(t, `CREATE ROLE `+role+` LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+			id := s.Register(t, role, s.PG, role, rolePassword)
+			attempt := cutOff(t, s, id, audit.RotateCluster, role, 0)
+			if steps[cut].do != nil {
+				r, err := s.Clusters.Propose(ctx, uuid.MustParse(id), attempt)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, step := range steps[1 : cut+1] {
+					step.do(t, r)
+				}
+			}
+			works(t, s.Users, id)
+			replica := restarted(t, s)
+			works(t, replica, id)
+			if err := replica.SettleOnce(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if got, why := outcome(t, s, attempt); got != steps[cut].want {
+				t.Errorf("the outcome is %q (%s), want %q", got, why, steps[cut].want)
+			}
+			pending, madeBy, err := s.Clusters.Rotation(ctx, uuid.MustParse(id))
+			if err != nil || pending != nil || (madeBy == attempt) != (steps[cut].want == "done") {
+				t.Errorf("after settling: pending %t, made by %q, %v", pending != nil, madeBy, err)
+			}
+			if err := s.PG.Login(role, rolePassword); (err == nil) != (steps[cut].want == "not_done") {
+				t.Errorf("the first password: %v", err)
+			}
+			works(t, restarted(t, s), id)
+			// The replica that has not heard of it yet.
+			if err := s.Clusters.Reload(ctx); err != nil {
+				t.Fatal(err)
+			}
+			works(t, s.Users, id)
+		})
+	}
+}
+
+// The next rotation finishes the one that was cut off.
+func TestRotateAfterCutOff(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_again LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "again", s.PG, "rotate_again", rolePassword)
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "another"); !fault.Is(err, fault.InUse) {
+		t.Errorf("a second one was taken: %v", err)
+	}
+	// The cluster has got it, and a human has changed the password of the role at that moment.
+	s.PG.Exec(t, `ALTER ROLE rotate_again PASSWORD 'of-a-human-0'`)
+	if _, err := s.Users.RotateCredential(t.Context(), admin, id); !fault.Is(err, fault.Invalid) {
+		t.Errorf("neither password is taken: %v", err)
+	}
+	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending == nil || pending.Next.Password != r.Next.Password {
+		t.Errorf("what is pending was lost: %v", err)
+	}
+	s.PG.Exec(t, `ALTER ROLE rotate_again PASSWORD '`+r.Next.Password+`'`)
+	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
+		t.Fatal(err)
+	}
+	works(t, restarted(t, s), id)
+	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password == r.Next.Password || s.PG.Login("rotate_again", c.Connection.Password) != nil {
+		t.Errorf("it was not rotated; %v", err)
+	}
+}
+
+// What was dropped is not adopted by one who comes late.
+func TestRotationDropped(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_dropped LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "dropped", s.PG, "rotate_dropped", rolePassword)
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, do := range []func(context.Context, *cluster.Rotation) error{s.Clusters.Drop, s.Clusters.Adopt} {
+		if err := do(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password != rolePassword {
+		t.Errorf("a password that was dropped was adopted; %v", err)
+	}
+	works(t, s.Users, id)
+}
+
+// Put, by which dev registers its own cluster at each start, does not undo a rotation.
+func TestPutKeepsRotation(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_put LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "put", s.PG, "rotate_put", rolePassword)
+	before, err := s.Clusters.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
+		t.Fatal(err)
+	}
+	moved := &cluster.Cluster{ID: before.ID, DisplayName: before.DisplayName, Connection: before.Connection, SystemIdentifier: before.SystemIdentifier}
+	for _, query := range []string{"", "?connect_timeout=3"} {
+		moved.Connection.URL = before.Connection.URL + query
+		if err := s.Clusters.Put(t.Context(), moved, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
+			t.Fatal(err)
+		}
+		now, err := s.Clusters.Get(id)
+		if err != nil || now.Connection.URL != moved.Connection.URL || now.Connection.Password == rolePassword {
+			t.Errorf("got %s, the first password: %t; %v", now.Connection.URL, now.Connection.Password == rolePassword, err)
+		}
+		works(t, s.Users, id)
+	}
+}

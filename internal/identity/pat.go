@@ -1,0 +1,325 @@
+package identity
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// PersonalToken is a personal access token: a bearer credential that acts as the account that made it, with the scopes
+// that it had then, within limits. The token itself is known to its holder only.
+type PersonalToken struct {
+	ID       uuid.UUID
+	Name     string
+	ReadOnly bool
+	Clusters []uuid.UUID // the only ones that it reaches; nil: no limit
+	Created  time.Time
+	Expires  time.Time // zero: never
+	LastUsed time.Time // zero: never; up to a minute late
+
+	hash   []byte
+	scopes []string
+	guid   string // of its account
+}
+
+// personalPrefix begins every personal access token, which tells it from a JWT, and tells scanners for leaked secrets
+// what they have found: rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}.
+const personalPrefix = "rolecall_pat_"
+
+var personalForm = regexp.MustCompile(`^` + personalPrefix + `([0-9a-f]{32})_[0-9a-f]{40}$`)
+
+func newPersonalToken(id uuid.UUID) string {
+	random := make([]byte, 20)
+	_, _ = rand.Read(random) // never fails since Go 1.24
+	return personalPrefix + hex.EncodeToString(id[:]) + "_" + hex.EncodeToString(random)
+}
+
+// personalHash is what is stored. The token is random, so a fast hash is as good as a slow one.
+func personalHash(token string) []byte {
+	sum := sha256.Sum256([]byte(token))
+	return sum[:]
+}
+
+// The limits of personal access tokens.
+const (
+	maxPersonalTokens = 100 // of an account
+	maxTokenName      = 100
+	maxTokenClusters  = 100
+)
+
+var errTokensByToken = fault.New(fault.Forbidden, "A personal access token makes no tokens and revokes none but itself. Sign in for that.")
+
+const personalColumns = `t.id, t.name, t.read_only, t.clusters, t.created_at, coalesce(t.expires_at, '0001-01-01'),
+	coalesce(t.last_used_at, '0001-01-01'), t.secret_hash, t.scopes, a.guid`
+
+func scanPersonal(row pgx.CollectableRow) (*PersonalToken, error) {
+	var t PersonalToken
+	err := row.Scan(&t.ID, &t.Name, &t.ReadOnly, &t.Clusters, &t.Created, &t.Expires, &t.LastUsed, &t.hash, &t.scopes, &t.guid)
+	return &t, err
+}
+
+// PersonalTokens returns the principal's tokens, the newest first, those that have expired included.
+func (s *Service) PersonalTokens(ctx context.Context, p *account.Principal) ([]*PersonalToken, error) {
+	rows, err := s.db.Pool.Query(ctx, `
+		SELECT `+personalColumns+` FROM personal_tokens t JOIN accounts a ON a.id = t.account_id
+		WHERE a.guid = $1 ORDER BY t.id DESC`, p.GUID)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	tokens, err := pgx.CollectRows(rows, scanPersonal)
+	return tokens, control.Fault(err)
+}
+
+// NewPersonalToken is what a token is made with. That the principal may view the clusters is the caller's to see to: a
+// token gives no right on them, it only takes away the right to others.
+type NewPersonalToken struct {
+	Name     string
+	ReadOnly bool
+	Clusters []uuid.UUID
+	Expires  time.Time
+}
+
+func (n *NewPersonalToken) check(now time.Time) error {
+	switch {
+	case n.Name == "" || utf8.RuneCountInString(n.Name) > maxTokenName:
+		return fault.New(fault.Invalid, "The name of a token has 1 to %d characters.", maxTokenName)
+	case !utf8.ValidString(n.Name) || strings.ContainsFunc(n.Name, unicode.IsControl):
+		return fault.New(fault.Invalid, "The name of a token has no control characters.")
+	case n.Clusters != nil && len(n.Clusters) == 0, len(n.Clusters) > maxTokenClusters:
+		return fault.New(fault.Invalid, "A token is limited to 1 to %d clusters, or has no such limit.", maxTokenClusters)
+	case !n.Expires.IsZero() && !n.Expires.After(now):
+		return fault.New(fault.Invalid, "The token would have expired already.")
+	case n.Expires.Year() > 9999:
+		return fault.New(fault.Invalid, "The year of the expiry has four digits.")
+	}
+	return nil
+}
+
+// CreatePersonalToken makes a token of the principal's and returns it, with the secret that is shown this once.
+func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (t *PersonalToken, secret string, err error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, "", err
+	}
+	detail := map[string]any{"name": n.Name, "readOnly": n.ReadOnly}
+	if n.Clusters != nil {
+		detail["clusters"] = n.Clusters
+	}
+	if !n.Expires.IsZero() {
+		detail["expiresAt"] = n.Expires
+	}
+	if p.Token != uuid.Nil {
+		return nil, "", s.refuse(ctx, p.Entry(audit.CreateToken, "", nil), errTokensByToken)
+	}
+	n.Expires = n.Expires.Truncate(time.Microsecond) // as PostgreSQL keeps it
+	if err := n.check(s.now()); err != nil {
+		return nil, "", err
+	}
+	secret = newPersonalToken(id)
+	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		var accountID int64
+		// Under the account's lock, so that the limit holds, and none comes after the account lost its tokens.
+		err := tx.QueryRow(ctx, `SELECT id FROM accounts WHERE guid = $1 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID).
+			Scan(&accountID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errWrong
+		}
+		if err != nil {
+			return err
+		}
+		var count int
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM personal_tokens WHERE account_id = $1`, accountID).Scan(&count); err != nil {
+			return err
+		}
+		if count >= maxPersonalTokens {
+			return fault.New(fault.Invalid, "An account has at most %d personal access tokens. Revoke one first.", maxPersonalTokens)
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only, clusters, created_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '0001-01-01'::timestamptz))`,
+			id, accountID, n.Name, personalHash(secret), append([]string{}, p.Scopes...), n.ReadOnly, n.Clusters, s.now(), n.Expires)
+		if sqlstate.Is(err, sqlstate.UniqueViolation) {
+			return fault.New(fault.Exists, "There is a token of the name %q already.", n.Name)
+		}
+		if err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT `+personalColumns+` FROM personal_tokens t JOIN accounts a ON a.id = t.account_id WHERE t.id = $1`, id)
+		if err != nil {
+			return err
+		}
+		if t, err = pgx.CollectExactlyOneRow(rows, scanPersonal); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, p.Entry(audit.CreateToken, id.String(), detail))
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return t, secret, nil
+}
+
+// RevokePersonalToken ends a token of the principal's, within 5 seconds on every replica. A token may end itself, also
+// one that changes nothing else: to give a right up takes none.
+func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal, id string) error {
+	missing := fault.New(fault.NotFound, "You have no token %.64q.", id)
+	parsed, err := uuid.Parse(id)
+	if err != nil || len(id) != 36 {
+		return missing
+	}
+	if p.Token != uuid.Nil && p.Token != parsed {
+		return s.refuse(ctx, p.Entry(audit.RevokeToken, parsed.String(), nil), errTokensByToken)
+	}
+	return s.db.Tx(ctx, func(tx pgx.Tx) error {
+		var name string
+		err := tx.QueryRow(ctx, `
+			DELETE FROM personal_tokens t USING accounts a WHERE t.id = $1 AND a.id = t.account_id AND a.guid = $2 RETURNING t.name`,
+			parsed, p.GUID).Scan(&name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return missing
+		}
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, p.Entry(audit.RevokeToken, parsed.String(), map[string]any{"name": name}))
+	})
+}
+
+// refuse records what was refused. That it could not be recorded is for the log; the answer stays no.
+func (s *Service) refuse(ctx context.Context, e audit.Entry, why *fault.Error) error {
+	if err := s.audit.Refused(ctx, e); err != nil {
+		return why.Because(err)
+	}
+	return why
+}
+
+// personalBearer verifies a personal access token.
+func (s *Service) personalBearer(ctx context.Context, token string) (*knownCredential, error) {
+	form := personalForm.FindStringSubmatch(token)
+	if form == nil {
+		return nil, errWrong
+	}
+	t, err := s.personalToken(ctx, uuid.MustParse(form[1]))
+	if fault.Is(err, fault.NotFound) {
+		return nil, errWrong
+	}
+	if err != nil {
+		return nil, err
+	}
+	if subtle.ConstantTimeCompare(t.hash, personalHash(token)) != 1 || !t.Expires.IsZero() && !s.now().Before(t.Expires) {
+		return nil, errWrong
+	}
+	a, err := s.accounts.ByGUID(ctx, t.guid)
+	if fault.Is(err, fault.NotFound) {
+		return nil, errWrong
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !a.Active || a.IdentityCreatedAt.IsZero() {
+		return nil, errWrong
+	}
+	return &knownCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding, bound: createdBinding(a)}, nil
+}
+
+// createdBinding is for tokens that a new password does not end. What does end them deletes them.
+func createdBinding(a *account.Account) string {
+	return a.IdentityCreatedAt.UTC().Format(time.RFC3339Nano)
+}
+
+func (s *Service) personalToken(ctx context.Context, id uuid.UUID) (*PersonalToken, error) {
+	rows, err := s.db.Pool.Query(ctx, `
+		SELECT `+personalColumns+` FROM personal_tokens t JOIN accounts a ON a.id = t.account_id WHERE t.id = $1`, id)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	t, err := pgx.CollectExactlyOneRow(rows, scanPersonal)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fault.New(fault.NotFound, "There is no such token.")
+	}
+	return t, control.Fault(err)
+}
+
+// uses is when each token was used last, as far as that is not written yet: a write for each request would cost more
+// than the request.
+type uses struct {
+	mu   sync.Mutex
+	last map[uuid.UUID]time.Time
+}
+
+func (u *uses) note(token uuid.UUID, at time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.last == nil {
+		u.last = map[uuid.UUID]time.Time{}
+	}
+	if at.After(u.last[token]) {
+		u.last[token] = at
+	}
+}
+
+func (u *uses) take() map[uuid.UUID]time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	last := u.last
+	u.last = nil
+	return last
+}
+
+// flushUses writes when tokens were used. What cannot be written is kept for the next time.
+func (s *Service) flushUses(ctx context.Context) error {
+	last := s.uses.take()
+	if len(last) == 0 {
+		return nil
+	}
+	ids := slices.SortedFunc(maps.Keys(last), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	times := make([]time.Time, len(ids))
+	for i, id := range ids {
+		times[i] = last[id]
+	}
+	// Locked in order: other replicas write, too.
+	_, err := s.db.Pool.Exec(ctx, `
+		WITH locked AS (SELECT id FROM personal_tokens WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
+		UPDATE personal_tokens t SET last_used_at = greatest(t.last_used_at, u.at)
+		FROM locked JOIN unnest($1::uuid[], $2::timestamptz[]) AS u(id, at) USING (id)
+		WHERE t.id = locked.id`, ids, times)
+	if err != nil {
+		for id, at := range last {
+			s.uses.note(id, at)
+		}
+	}
+	return control.Fault(err)
+}
+
+// lookAgain reads the account of a credential that was verified before: NotFound when the credential itself is gone.
+func (s *Service) lookAgain(ctx context.Context, c *knownCredential) (*account.Account, error) {
+	var revoked error
+	if c.personal != nil {
+		_, revoked = s.personalToken(ctx, c.personal.ID)
+	}
+	a, err := s.accounts.ByGUID(ctx, c.account.GUID)
+	return a, cmp.Or(revoked, err)
+}

@@ -1,0 +1,96 @@
+package pgrole
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// DeletionPlan is what a Delete would do, as far as it can be seen before.
+type DeletionPlan struct {
+	Blockers  []string // why it would be refused, as sentences
+	Databases []DatabasePlan
+	Sessions  int // that are open now, and would be ended
+}
+
+// DatabasePlan is the part of a DeletionPlan in one database. Databases and tablespaces themselves are with the
+// registered one.
+type DatabasePlan struct {
+	Name       string
+	Objects    Listing // that the user owns: they would be reassigned, or they block
+	Definers   Listing // of those, what would then run with the rights of the new owner; only with one
+	Privileges Listing // that would be revoked
+	Defaults   Listing // default privileges that would be revoked
+}
+
+// Listing is the first few of a number of things.
+type Listing struct {
+	Count int
+	First []string
+}
+
+func (l *Listing) add(format string, args ...any) {
+	if l.Count++; l.Count <= maxNamed {
+		l.First = append(l.First, valid(fmt.Sprintf(format, args...)))
+	}
+}
+
+// Plan says what Delete would do, and changes nothing. It refuses what Delete refuses before it looks.
+func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *DeletionPlan, err error) {
+	if reassignTo != "" {
+		if err := CheckReassign(name, reassignTo); err != nil {
+			return nil, err
+		}
+	}
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		d := &deletion{s: s, conn: conn, reassignTo: reassignTo}
+		var err error
+		if d.user, err = s.changeable(ctx, conn, name, nil); err != nil {
+			return err
+		}
+		if err := d.checkReassign(ctx); err != nil {
+			return err
+		}
+		p, err := d.plan(ctx)
+		if err != nil {
+			return err
+		}
+		dp = p.forPeople()
+		return conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE usesysid = $1`, d.user.oid).Scan(&dp.Sessions)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return dp, nil
+}
+
+func (p *plan) forPeople() *DeletionPlan {
+	dp := &DeletionPlan{}
+	for _, blocker := range p.blockers {
+		dp.Blockers = append(dp.Blockers, sentence(blocker))
+	}
+	for _, in := range p.databases {
+		one := DatabasePlan{Name: valid(in.name), Objects: in.owned, Definers: in.definers}
+		for _, g := range in.grants {
+			one.Privileges.add("%s, granted by %q", g.target, g.grantor)
+		}
+		for _, def := range in.defaults {
+			where := ""
+			if def.schema != "" {
+				where = " in schema " + def.schema
+			}
+			one.Defaults.add("on %s that %q makes%s", strings.ToLower(defaultKinds[def.objects]), def.owner, where)
+		}
+		dp.Databases = append(dp.Databases, one)
+	}
+	return dp
+}
+
+func sentence(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(r)) + s[n:] + "."
+}

@@ -1,0 +1,256 @@
+package pgrole_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+// isDisabled fails t unless the user is there, can do nothing, and has no session.
+func isDisabled(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string, sessions ...*pgx.Conn) {
+	t.Helper()
+	mayNotLogin(t, c, name, password)
+	if got := pgtest.Value[string](t, c, `SELECT rolcanlogin || coalesce(rolpassword, ' none') FROM pg_authid WHERE rolname = $1`, name); got != "false none" {
+		t.Errorf("it has LOGIN and password %s", got)
+	}
+	for _, session := range sessions {
+		if session.Ping(t.Context()) == nil {
+			t.Error("a session is left")
+		}
+	}
+	u, err := s.User(t.Context(), name)
+	if err != nil || u.Provenance.State != pgrole.StateDisabled || u.Provenance.Was != "" || u.Provenance.CreatedBy != account {
+		t.Errorf("got %+v, %v", u, err)
+	}
+	if d := details(t, s, name); d.State != pgrole.StateDisabled || d.PasswordKind == pgrole.PasswordSCRAM {
+		t.Errorf("got %+v", d)
+	}
+	if got := allUsers(t, s, name); !slices.Contains(got, name) {
+		t.Error("it is not listed")
+	}
+}
+
+func TestDisable(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		sessions := []*pgx.Conn{c.Connect(t, name, password, "postgres"), c.Connect(t, name, password, "postgres")}
+		members := memberships(t, c)
+		u, err := s.Disable(t.Context(), name, nil, stamp())
+		if err != nil || u.Provenance.Revision != 2 {
+			t.Fatalf("got %+v, %v", u, err)
+		}
+		isDisabled(t, c, s, name, sessions...)
+		noNewMembership(t, c, members, name)
+		if _, err := s.Disable(t.Context(), name, pgrole.Match{u.Revision()}, stamp()); err != nil {
+			t.Errorf("again: %v", err)
+		}
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+			t.Fatal(err)
+		}
+		mayLogin(t, c, name, password2)
+		if d := details(t, s, name); d.State != pgrole.StateActive {
+			t.Errorf("got %+v", d)
+		}
+		if _, err := s.Disable(t.Context(), name, nil, stamp()); err != nil {
+			t.Fatal(err)
+		}
+		mustDelete(t, s, name)
+	})
+}
+
+func TestDisableRefusals(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "disable_refused")
+	c.Exec(t, `CREATE ROLE disable_nologin; CREATE TABLE disable_refused_t (); ALTER TABLE disable_refused_t OWNER TO disable_refused;
+		CREATE ROLE disable_deleting; COMMENT ON ROLE disable_deleting IS 'rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}'`)
+	for _, tt := range []struct {
+		name  string
+		match pgrole.Match
+		kind  fault.Kind
+	}{
+		{"disable_refused", pgrole.Match{"x"}, fault.Stale},
+		{"postgres", nil, fault.Forbidden},
+		{"disable_nologin", nil, fault.NotFound},
+		{"absent", nil, fault.NotFound},
+		{"disable_deleting", nil, fault.InUse},
+	} {
+		before := state(t, c, tt.name)
+		_, err := s.Disable(t.Context(), tt.name, tt.match, stamp())
+		refused(t, err, tt.kind)
+		if tt.kind != fault.InUse {
+			why, err := s.DeleteOrDisable(t.Context(), tt.name, "", tt.match, stamp())
+			refused(t, err, tt.kind)
+			if why != "" {
+				t.Errorf("%s was disabled: %s", tt.name, why)
+			}
+		}
+		if state(t, c, tt.name) != before {
+			t.Errorf("%s was changed", tt.name)
+		}
+	}
+	before := state(t, c, "disable_refused")
+	for to, kind := range map[string]fault.Kind{"disable_refused": fault.Invalid, "absent": fault.Invalid, "postgres": fault.Forbidden} {
+		_, err := s.DeleteOrDisable(t.Context(), "disable_refused", to, nil, stamp())
+		refused(t, err, kind)
+	}
+	if state(t, c, "disable_refused") != before {
+		t.Error("it was changed")
+	}
+}
+
+func TestDeleteOrDisable(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_free", name+"_to")
+		if why, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, stamp()); why != "" || err != nil || exists(t, c, name+"_free") {
+			t.Errorf("got %q, %v", why, err)
+		}
+		c.Exec(t, `CREATE SCHEMA `+name+`; CREATE TABLE `+name+`.t AS SELECT 1 AS one; GRANT USAGE ON SCHEMA `+name+` TO `+name)
+		c.Exec(t, `ALTER TABLE `+name+`.t OWNER TO `+name)
+		session := c.Connect(t, name, password, "postgres")
+		members := memberships(t, c)
+		u, err := s.User(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		match := pgrole.Match{u.Revision()}
+		for range 2 { // the second time it is disabled already
+			by := stamp()
+			why, err := s.DeleteOrDisable(t.Context(), name, "", match, by)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, part := range []string{`"` + name + `"`, "table " + name + ".t", "It was disabled instead."} {
+				if !strings.Contains(why, part) {
+					t.Errorf("%q does not say %q", why, part)
+				}
+			}
+			isDisabled(t, c, s, name, session)
+			if u, err = s.User(t.Context(), name); err != nil || u.Provenance.Attempt != by.Attempt {
+				t.Errorf("got %+v, %v", u, err)
+			}
+			match = pgrole.Match{u.Revision()}
+		}
+		if !pgtest.Value[bool](t, c, `SELECT has_schema_privilege($1::name, $1::text, 'USAGE')`, name) || pgtest.Value[int](t, c, `SELECT one FROM `+name+`.t`) != 1 {
+			t.Error("it has lost something")
+		}
+		noNewMembership(t, c, members, name)
+		refused(t, s.Delete(t.Context(), name, "", match, stamp()), fault.InUse, "Nothing was changed")
+		isDisabled(t, c, s, name)
+		c.Exec(t, `ALTER TABLE `+name+`.t OWNER TO postgres; REVOKE ALL ON SCHEMA `+name+` FROM `+name)
+		if why, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, stamp()); why != "" || err != nil || exists(t, c, name) {
+			t.Errorf("got %q, %v", why, err)
+		}
+	})
+}
+
+// What blocks a deletion that has begun disables the user as well, and what was revoked by then is said.
+func TestDisabledInTheMiddle(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_owner")
+		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
+		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
+		var why string
+		done := make(chan error)
+		go func() {
+			var err error
+			why, err = s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+			done <- err
+		}()
+		waitForDrop(t, c, name)
+		exec(t, conn, `COMMIT`)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"table public." + name + "_t", "disabled instead", "Already done: ", "SCHEMA " + name + "_granted"} {
+			if !strings.Contains(why, part) {
+				t.Errorf("%q does not say %q", why, part)
+			}
+		}
+		isDisabled(t, c, s, name)
+		c.Exec(t, `DROP TABLE `+name+`_t`)
+		mustDelete(t, s, name)
+	})
+}
+
+func TestCutOffAndBlockedIsDisabled(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "cut_off_disabled")
+	u, err := s.User(t.Context(), "cut_off_disabled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Exec(t, `ALTER ROLE cut_off_disabled NOLOGIN; CREATE TABLE cut_off_disabled_t (); ALTER TABLE cut_off_disabled_t OWNER TO cut_off_disabled;
+		COMMENT ON ROLE cut_off_disabled IS 'rolecall:v1 {"revision":2,"attempt":"x","createdBy":"`+u.Provenance.CreatedBy+`","state":"deleting","was":"disabled"}'`)
+	if why, err := s.DeleteOrDisable(t.Context(), "cut_off_disabled", "", nil, stamp()); err != nil || !strings.Contains(why, "cut_off_disabled_t") {
+		t.Errorf("got %q, %v", why, err)
+	}
+	isDisabled(t, c, s, "cut_off_disabled")
+}
+
+// One that becomes protected in the middle gets its LOGIN back, and keeps its password.
+func TestProtectedInTheMiddleIsNotDisabled(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	const name = "protected_in_the_middle"
+	mustCreate(t, s, name)
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	exec(t, conn, `CREATE TABLE `+name+` ()`, `BEGIN`, `GRANT SELECT ON `+name+` TO `+name)
+	done := make(chan error)
+	go func() {
+		why, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+		if why != "" {
+			t.Errorf("it was disabled: %s", why)
+		}
+		done <- err
+	}()
+	waitForDrop(t, c, name)
+	c.Exec(t, `GRANT postgres TO `+name)
+	exec(t, conn, `COMMIT`)
+	refused(t, <-done, fault.InUse, "may log in again")
+	mayLogin(t, c, name, password)
+	c.Exec(t, `REVOKE postgres FROM `+name)
+	mustDelete(t, s, name)
+}
+
+// Cut at any COMMIT, the same call ends with a disabled user, and the answer is true.
+func TestDisablingIsCut(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	p := &cutter{}
+	s := serverAt(t, p.listen(t, c), c.User, c.Password)
+	const name = "disabling_is_cut"
+	c.Exec(t, `CREATE TABLE `+name+` ()`)
+	for _, before := range []bool{true, false} {
+		for cut := range 3 {
+			mustCreate(t, s, name)
+			c.Exec(t, `ALTER TABLE `+name+` OWNER TO `+name)
+			p.arm(before, cut, 1)
+			why, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+			if done := cut == 2 || cut == 1 && !before; done != (err == nil) || done != (why != "") {
+				t.Errorf("cut %d, before the server gets it %v: %q, %v", cut, before, why, err)
+			}
+			if err != nil {
+				unavailable(t, err)
+			}
+			p.arm(before, 0, 0)
+			if why, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp()); why == "" || err != nil {
+				t.Errorf("again: %q, %v", why, err)
+			}
+			isDisabled(t, c, s, name)
+			c.Exec(t, `ALTER TABLE `+name+` OWNER TO postgres`)
+			mustDelete(t, s, name)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package pgrole
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"rolecall/internal/fault"
+)
+
+// Limits is a change of what limits a user's logins. What is nil stays as it is.
+type Limits struct {
+	ValidUntil      **time.Time // what Details.ValidUntil is to be: nil lets the password be taken for ever
+	ConnectionLimit *int        // -1: none
+	EndSessions     bool        // end those that it has: neither limit touches them
+}
+
+// CheckLimits refuses limits that no user can have.
+func CheckLimits(l Limits) error {
+	if l.ValidUntil != nil && *l.ValidUntil != nil {
+		if year := (*l.ValidUntil).UTC().Year(); year < 1 || year > 9999 {
+			return fault.New(fault.Invalid, "A time until which a user is valid lies in the years 1 to 9999.")
+		}
+	}
+	if l.ConnectionLimit != nil && (*l.ConnectionLimit < -1 || *l.ConnectionLimit > math.MaxInt32) {
+		return fault.New(fault.Invalid, "A connection limit is -1, which is none, or 0 to %d.", math.MaxInt32)
+	}
+	return nil
+}
+
+// SetLimits changes what limits a user's logins, and returns how many sessions it has ended. Those are ended after the
+// change is done; one that could not be is an error that says so.
+func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match Match, stamp Stamp) (d *Details, ended int, err error) {
+	if err := CheckLimits(limits); err != nil {
+		return nil, 0, err
+	}
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
+		u, err := s.changeable(ctx, tx, name, match)
+		if err != nil {
+			return err
+		}
+		if err := checkNotDeleting(u); err != nil {
+			return err
+		}
+		old, err := s.details(ctx, tx, u)
+		if err != nil {
+			return err
+		}
+		p := u.Provenance.changed(tx.now, stamp)
+		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits), old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
+			return err
+		}
+		d, err = s.readDetailsBack(ctx, tx, name)
+		return err
+	})
+	if err != nil || !limits.EndSessions {
+		return d, 0, err
+	}
+	ended, err = s.endSessionsOf(ctx, d.User, false)
+	return d, ended, err
+}
+
+// otherValidUntil is the time to set in PostgreSQL's form, nil when it is set already.
+func (d *Details) otherValidUntil(l Limits) *string {
+	if l.ValidUntil == nil {
+		return nil
+	}
+	at, literal := *l.ValidUntil, "infinity"
+	switch {
+	case at == nil && d.ValidUntil == nil:
+		return nil
+	case at != nil:
+		precise := at.UTC().Truncate(time.Microsecond) // PostgreSQL's own precision; it would round
+		if d.ValidUntil != nil && d.ValidUntil.Equal(precise) {
+			return nil
+		}
+		literal = precise.Format("2006-01-02 15:04:05.000000Z07:00")
+	}
+	return &literal
+}
+
+func (d *Details) otherConnectionLimit(l Limits) *int {
+	if l.ConnectionLimit == nil || *l.ConnectionLimit == d.ConnectionLimit {
+		return nil
+	}
+	return l.ConnectionLimit
+}
+
+func (s *Server) readDetailsBack(ctx context.Context, tx *transaction, name string) (*Details, error) {
+	u, err := s.readBack(ctx, tx, name)
+	if err != nil {
+		return nil, err
+	}
+	return s.details(ctx, tx, u)
+}

@@ -1,0 +1,150 @@
+package pgrole
+
+import (
+	"context"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// CheckGrantable refuses roles that are not among those that may be granted.
+func CheckGrantable(roles, grantable []string) error {
+	for _, role := range roles {
+		if !slices.Contains(grantable, role) {
+			return fault.New(fault.Invalid, "The role %q is not among those that can be granted in this cluster.", role)
+		}
+	}
+	return nil
+}
+
+// membership is a role that a user is a direct member of, by one grantor. From PostgreSQL 16 on there may be several.
+type membership struct{ role, grantor string }
+
+// SetRoles makes the user a member of roles, and of no others that are grantable: what is missing is granted, without
+// ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable list are left alone and returned as
+// kept.
+func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []string, match Match, stamp Stamp) (d *Details, kept []string, err error) {
+	if err := CheckGrantable(roles, grantable); err != nil {
+		return nil, nil, err
+	}
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
+		u, err := s.changeable(ctx, tx, name, match)
+		if err != nil {
+			return err
+		}
+		if err := checkNotDeleting(u); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, `
+			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text
+			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+			WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
+		if err != nil {
+			return err
+		}
+		memberships, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
+			return m, row.Scan(&m.role, &m.grantor)
+		})
+		if err != nil {
+			return err
+		}
+		kept = nil
+		var has []string
+		for _, m := range memberships {
+			switch {
+			case slices.Contains(roles, m.role):
+				has = append(has, m.role)
+			case slices.Contains(grantable, m.role):
+				if err := tx.revoke(ctx, m, name); err != nil {
+					return err
+				}
+			case !slices.Contains(kept, m.role):
+				kept = append(kept, m.role)
+			}
+		}
+		for _, role := range roles {
+			if slices.Contains(has, role) {
+				err = s.checkGrant(ctx, tx, role, name)
+			} else {
+				err = s.grant(ctx, tx, role, name)
+			}
+			if err != nil {
+				return err
+			}
+			has = append(has, role)
+		}
+		p := u.Provenance.changed(tx.now, stamp)
+		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.human))); err != nil {
+			return err
+		}
+		d, err = s.readDetailsBack(ctx, tx, name)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, kept, nil
+}
+
+// checkGrant refuses a role that there is not, and one that nobody is made a member of here: who became it would be
+// protected, and could do harm.
+func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member string) error {
+	u, err := s.role(ctx, tx, role)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	switch {
+	case u == nil:
+		return fault.New(fault.Invalid, "There is no role %q in this cluster for %q to be a member of.", role, member)
+	case role == "pg_database_owner":
+		return fault.New(fault.Invalid, "PostgreSQL lets %q have no members.", role)
+	case u.harmful && u.protectedBy == role:
+		return fault.New(fault.Forbidden, "The role %q is a system role: %q cannot be made a member of it here.", role, member)
+	case u.harmful:
+		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: %q cannot be made a member of it here.", role, u.protectedBy, member)
+	}
+	return nil
+}
+
+// grant makes member a member of role, with the options that PostgreSQL gives by itself.
+func (s *Server) grant(ctx context.Context, tx *transaction, role, member string) error {
+	if err := s.checkGrant(ctx, tx, role, member); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, grantRole(role, member))
+	switch sqlstate.Code(err) {
+	case sqlstate.InvalidGrant:
+		return fault.New(fault.Invalid, "The user %q cannot be made a member of %q, which is a member of %[1]q.", member, role).Because(err)
+	case sqlstate.InsufficientPrivilege:
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not make members of %q: GRANT %s TO <administering role> WITH ADMIN OPTION.", role, ident(role)).Because(err)
+	case sqlstate.UndefinedObject:
+		return fault.New(fault.Invalid, "There is no role %q in this cluster for %q to be a member of.", role, member).Because(err)
+	}
+	return err
+}
+
+// revoke ends one membership. From PostgreSQL 16 on only its grantor can.
+func (tx *transaction) revoke(ctx context.Context, m membership, member string) error {
+	sql := revokeRole(m.role, member)
+	f := func() error {
+		_, err := tx.Exec(ctx, sql)
+		return err
+	}
+	var err error
+	if tx.version < 160000 {
+		err = f()
+	} else {
+		sql = revokeRoleAsGrantor(m.role, member)
+		err = tx.as(ctx, m.grantor, f)
+	}
+	switch sqlstate.Code(err) {
+	case sqlstate.DependentObjects:
+		return fault.New(fault.InUse, "The user %q has made others members of %q, which has to be revoked first.", member, valid(m.role)).Because(err)
+	case sqlstate.InsufficientPrivilege, sqlstate.InvalidGrant:
+		return fault.New(fault.Forbidden, "The user %q was made a member of %q by %q, for whom Rolecall's administering role may not revoke it.", member, valid(m.role), valid(m.grantor)).Because(err)
+	}
+	return err
+}

@@ -1,0 +1,37 @@
+package pgrole
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// SetOwnPassword gives the role that logged in on a connection another password, which it may always do. Sessions that
+// it has stay. When the connection is lost at the end, either password may count, and for a moment the old one although
+// the COMMIT is still under way: log in with the one that is taken and set the same new password again.
+func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string) error {
+	err := retryOn(ctx, conn, func(tx *transaction) error {
+		verifier, err := NewVerifier(newPassword, tx.iterations)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, alterOwnPassword(verifier))
+		return err
+	})
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change: the old password may count, or the new one.").
+			After(2 * time.Second).Because(err)
+	}
+	switch {
+	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
+		return fault.New(fault.Forbidden, "The cluster does not let Rolecall's administering role change its own password.").Because(err)
+	case sqlstate.Away(err), sqlstate.Retry(err):
+		return fault.New(fault.Unavailable, "The cluster did not answer in time. The password was not changed.").After(2 * time.Second).Because(err)
+	}
+	return err
+}

@@ -1,0 +1,104 @@
+package pgrole_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+)
+
+func probe(t testing.TB, conn *pgx.Conn) *pgrole.Capabilities {
+	t.Helper()
+	p, err := pgrole.Probe(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// problems fails t unless p has as many problems as parts, in their order.
+func problems(t testing.TB, p *pgrole.Capabilities, parts ...string) {
+	t.Helper()
+	if len(p.Problems) != len(parts) {
+		t.Fatalf("the problems are %q, want %q", p.Problems, parts)
+	}
+	for i, part := range parts {
+		if !strings.Contains(p.Problems[i], part) {
+			t.Errorf("the problem lacks %q: %s", part, p.Problems[i])
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"max_connections": "33", "superuser_reserved_connections": "4"})
+	roles := pgtest.Value[string](t, c, `SELECT string_agg(rolname, ' ') FROM pg_authid`)
+	p := probe(t, c.Connect(t, c.User, c.Password, "postgres"))
+	problems(t, p)
+	if !p.Superuser || !p.CreateRole || !p.CreateDB || !p.ManageUsers || !p.ForeignRoles || !p.SignalBackend || !p.ReadVerifiers || !p.Primary || p.Role != c.User ||
+		p.Version/10000 != c.Major || !strings.HasPrefix(p.VersionName, c.Version) || p.PasswordEncryption != "scram-sha-256" || p.MaxConnections != 33 || p.SuperuserReserved != 4 ||
+		p.SystemIdentifier != pgtest.Value[string](t, c, `SELECT system_identifier::text FROM pg_control_system()`) {
+		t.Errorf("got %+v", p)
+	}
+	if got := pgtest.Value[string](t, c, `SELECT string_agg(rolname, ' ') FROM pg_authid`); got != roles {
+		t.Errorf("the roles were %s, are %s", roles, got)
+	}
+
+	// What a problem says to do mends it.
+	c.Exec(t, `CREATE ROLE "pl""ain" LOGIN PASSWORD 'plain'; ALTER ROLE "pl""ain" SET default_transaction_read_only = on; REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC`)
+	p = probe(t, c.Connect(t, `pl"ain`, "plain", "postgres"))
+	problems(t, p, "GRANT EXECUTE", "read only", `ALTER ROLE "pl""ain" CREATEROLE;`, `ALTER ROLE "pl""ain" CREATEDB;`)
+	if p.Superuser || p.CreateRole || p.CreateDB || p.ManageUsers || p.ForeignRoles || p.SignalBackend || p.ReadVerifiers || p.Primary || p.SystemIdentifier != "" {
+		t.Errorf("got %+v", p)
+	}
+	for _, problem := range p.Problems {
+		c.Exec(t, regexp.MustCompile(`: ([A-Z]{5,} .*;)$`).FindStringSubmatch(problem)[1])
+	}
+	p = probe(t, c.Connect(t, `pl"ain`, "plain", "postgres"))
+	problems(t, p)
+	if p.Superuser || !p.CreateRole || !p.CreateDB || !p.ManageUsers || p.ForeignRoles != (c.Major < 16) || p.SignalBackend || p.ReadVerifiers || !p.Primary || p.SystemIdentifier == "" {
+		t.Errorf("got %+v", p)
+	}
+
+	// From PostgreSQL 16 on it is told of users that it cannot change, of system users it is not.
+	c.Exec(t, `CREATE ROLE foreign_one LOGIN; CREATE ROLE foreign_group; CREATE ROLE foreign_super LOGIN SUPERUSER`)
+	conn := c.Connect(t, `pl"ain`, "plain", "postgres")
+	if c.Major < 16 {
+		problems(t, probe(t, conn))
+	} else {
+		problems(t, probe(t, conn), `1 was not. For each that it is to change: GRANT <user> TO "pl""ain" WITH ADMIN OPTION;`)
+		c.Exec(t, `GRANT foreign_one TO "pl""ain" WITH ADMIN OPTION`)
+		problems(t, probe(t, conn))
+	}
+	c.Exec(t, `GRANT pg_signal_backend TO "pl""ain"; GRANT SELECT ON pg_authid TO "pl""ain"`)
+	if p := probe(t, conn); !p.SignalBackend || !p.ReadVerifiers || p.Superuser {
+		t.Errorf("got %+v", p)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if p, err := pgrole.Probe(ctx, conn); err == nil {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestProbeOfAStandby(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	c.Stop(t)
+	if err := os.WriteFile(filepath.Join(c.DataDir, "standby.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(t)
+	p := probe(t, c.Connect(t, c.User, c.Password, "postgres"))
+	problems(t, p, "standby")
+	if p.Primary || p.ManageUsers || !p.Superuser {
+		t.Errorf("got %+v", p)
+	}
+}

@@ -1,0 +1,40 @@
+package pgrole
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
+)
+
+// Credential is a user and its verifier, which lets PgBouncer take its password and pass it on.
+type Credential struct{ Name, Verifier string }
+
+// String and GoString leave the verifier out.
+func (c Credential) String() string   { return c.Name }
+func (c Credential) GoString() string { return c.Name }
+
+// readsVerifiers reports whether the administering role may read passwords' verifiers.
+const readsVerifiers = `(has_column_privilege('pg_authid', 'oid', 'SELECT') AND has_column_privilege('pg_authid', 'rolpassword', 'SELECT'))`
+
+// Userlist returns the users that may log in with a password now and are not protected, in the order of their names'
+// bytes. Nothing is quoted.
+func (s *Server) Userlist(ctx context.Context) (list []Credential, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectUserlist, s.protection(), s.ControlRole)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Credential])
+		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+			err = fault.New(fault.Forbidden, "Rolecall's administering role may not read the users' verifiers: only a superuser may.").Because(err)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
