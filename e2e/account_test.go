@@ -124,6 +124,7 @@ func TestOneAccount(t *testing.T) {
 			t.Fatalf("create: %d %s", created.status, created.body)
 		}
 		path := users + "/" + url.PathEscape(database)
+		discard(t, path)
 		provenance := func(by, modifiedBy string) {
 			t.Helper()
 			for _, replica := range replicas {
@@ -214,6 +215,7 @@ func TestOneAccount(t *testing.T) {
 			url.Values{"grant_type": {"client_credentials"}, "client_id": {"one-program!b1|x"}, "client_secret": {secret}}.Encode())
 		access, _ := r.object(t)["access_token"].(string)
 		created := call(replicas[1], "Bearer "+access, "POST", users, fmt.Sprintf(`{"properties":{"username":%q,"password":"a password"}}`, database)).object(t)
+		discard(t, users+"/"+url.PathEscape(database))
 		// An id that is no UUID stands in the URN, and the user id is a UUID made of it.
 		urn, _ := member(created, "metadata", "createdBy").(string)
 		id, _ := member(created, "metadata", "createdByUserId").(string)

@@ -466,6 +466,7 @@ func TestTerraformCF(t *testing.T) {
 		t.Errorf("the annotation is still there: %v", got)
 	}
 	api.does(202, "DELETE", user, "")
+	discard(t, "/uaa/Users/"+fmt.Sprint(byName["guid"]))
 
 	// cloudfoundry_users, of an organization and of a space
 	for _, path := range []string{"/v3/organizations/x/users?page=1&per_page=50", "/v3/spaces/x/users?page=1&per_page=50"} {

@@ -34,11 +34,31 @@ func admin(t *testing.T, want int, method, path, body string, v any) {
 	}
 }
 
+// discard deletes what a test has made, once it is over.
+func discard(t *testing.T, paths ...string) {
+	t.Cleanup(func() {
+		for _, path := range paths {
+			req, err := http.NewRequest(http.MethodDelete, shared.env["ROLECALL_URL"]+path, nil)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			req.Header.Set("Authorization", "Bearer "+shared.env["IONOS_TOKEN"])
+			if resp, err := http.DefaultClient.Do(req); err != nil {
+				t.Error(err)
+			} else {
+				resp.Body.Close() // the test may have deleted it itself
+			}
+		}
+	})
+}
+
 // person makes somebody who can sign in, and nothing else, and returns the guid.
 func person(t *testing.T, name, password string) string {
 	t.Helper()
 	var made struct{ ID string }
 	admin(t, 201, "POST", "/uaa/Users", fmt.Sprintf(`{"userName":%q,"password":%q}`, name, password), &made)
+	discard(t, "/v3/users/"+made.ID, "/uaa/Users/"+made.ID)
 	return made.ID
 }
 
@@ -56,6 +76,7 @@ func program(t *testing.T, id, scopes string) {
 		t.Fatal(err)
 	}
 	admin(t, 201, "POST", "/uaa/oauth/clients", string(body), nil)
+	discard(t, "/v3/users/"+url.PathEscape(id), "/uaa/oauth/clients/"+url.PathEscape(id))
 }
 
 // token signs in as the cf command line does, by the public client.
@@ -195,6 +216,7 @@ func TestCFClient(t *testing.T) {
 				t.Errorf("create by name in uaa: %v", err)
 			}
 
+			discard(t, "/uaa/Users/"+named.GUID)
 			for _, guid := range []string{guid, named.GUID} {
 				job, err := c.Users.Delete(ctx, guid)
 				if err != nil || job == "" {
@@ -240,6 +262,7 @@ func TestCFClientList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		discard(t, "/v3/users/"+u.GUID, "/uaa/Users/"+u.GUID)
 		guids, users[u.GUID] = append(guids, u.GUID), u
 	}
 	berlin := time.FixedZone("", 3600)
@@ -415,6 +438,7 @@ func TestCFClientErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	discard(t, "/v3/users/"+other.GUID)
 	self := cf(t, cfconfig.UserPassword("cfclient-errors", "password"))
 	many := func(n int) map[string]string {
 		m := map[string]string{}

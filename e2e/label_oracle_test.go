@@ -45,7 +45,7 @@ func disputed(selector string) bool {
 }
 
 var (
-	missingValue = regexp.MustCompile(`=[ \t\r\n]*(,|$)|[(,][ \t\r\n]*[,)]`)
+	missingValue = regexp.MustCompile(`=[ \t\r\n]*(,|$)|\([ \t\r\n]*[,)]|,[ \t\r\n]*\)|\([^)]*,[ \t\r\n]*,`)
 	operator     = regexp.MustCompile(`[ \t\r\n](in|notin)[ \t\r\n]*\(`)
 	words        = regexp.MustCompile(`[ \t\r\n=!(),]+`)
 )
@@ -149,10 +149,9 @@ func FuzzSelectorsAgreeWithKubernetes(f *testing.F) {
 	}
 	sets := someLabels(rand.New(rand.NewPCG(3, 4)), 16, goodKeys[:4], goodValues[:3])
 	f.Fuzz(func(t *testing.T, selector string) {
-		if disputed(selector) {
-			t.Skip()
+		if !disputed(selector) {
+			agree(t, selector, sets)
 		}
-		agree(t, selector, sets)
 	})
 }
 
@@ -169,6 +168,7 @@ func TestSelectorsOfTheServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		admin(t, 201, "POST", "/v3/users", string(body), nil)
+		discard(t, "/v3/users/"+guid)
 		sets[guid] = set
 	}
 	all := strings.Join(slices.Collect(maps.Keys(sets)), ",")

@@ -246,7 +246,7 @@ func TestOIDC(t *testing.T) {
 	answers("rename", 422, admin, "PATCH", base+"/v3/users/"+guid, `{"username":"somebody"}`)
 	answers("a password", 400, admin, "PUT", base+"/uaa/Users/"+guid+"/password", `{"password":"x"}`)
 
-	// With the scope of an auditor, then of an admin, it works on databases.
+	// With the scope of an auditor, then of an admin, it works on databases; with a new token at once.
 	grant := func(scope string) {
 		t.Helper()
 		group := answers("group", 200, admin, "GET", base+"/uaa/Groups?filter="+url.QueryEscape(`displayName eq "`+scope+`"`), "").object(t)
@@ -268,10 +268,12 @@ func TestOIDC(t *testing.T) {
 		}
 	}
 	grant("cloud_controller.admin_read_only")
-	soon("view a cluster", idToken, 200, "GET", users, "")
+	idToken, _ = p.signIn(t, "rolecall", "test-user2")
+	answers("view a cluster", 200, idToken, "GET", users, "")
 	answers("change a cluster", 403, idToken, "POST", users, `{"properties":{"username":"sso","password":"a password"}}`)
 	grant("cloud_controller.admin")
-	soon("create a database user", idToken, 200, "POST", users, `{"properties":{"username":"sso","password":"a password"}}`)
+	idToken, _ = p.signIn(t, "rolecall", "test-user2")
+	answers("create a database user", 200, idToken, "POST", users, `{"properties":{"username":"sso","password":"a password"}}`)
 	s.login(t, "sso", "a password")
 	if created := answers("get it", 200, idToken, "GET", users+"/sso", "").object(t); member(created, "metadata", "createdByUserId") != guid {
 		t.Errorf("it was created by %v, not %s", member(created, "metadata", "createdByUserId"), guid)

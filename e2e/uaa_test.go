@@ -129,6 +129,7 @@ func TestUAAUserList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		discard(t, "/uaa/Users/"+u.ID)
 		ids = append(ids, u.ID)
 		clauses = append(clauses, fmt.Sprintf("userName eq %q", name))
 	}

@@ -56,7 +56,7 @@ type facets struct {
 	GUID         string            `json:"guid"`
 	Username     string            `json:"username"`
 	Origin       string            `json:"origin"`
-	Identity     bool              `json:"identity"`     // it can sign in, unless it is inactive
+	Identity     *bool             `json:"identity"`     // it can sign in, unless it is inactive; null: the caller may not know
 	PlatformUser bool              `json:"platformUser"` // it has labels and annotations
 	Active       bool              `json:"active"`
 	Scopes       []string          `json:"scopes"`
@@ -72,7 +72,7 @@ func (a *facets) takePlatform(u *platformUser) {
 
 func (a *facets) takeIdentity(u *identityUser) {
 	a.GUID, a.Username, a.Origin, a.CreatedAt = u.ID, u.UserName, u.Origin, u.Meta.Created
-	a.Identity, a.Active = true, u.Active
+	a.Identity, a.Active = new(true), u.Active
 	for _, g := range u.Groups {
 		a.Scopes = append(a.Scopes, g.Display)
 	}
@@ -83,7 +83,9 @@ func (a *facets) name() string { return cmp.Or(a.Username, a.GUID) }
 
 func (a *facets) signIn() string {
 	switch {
-	case !a.Identity:
+	case a.Identity == nil:
+		return "?"
+	case !*a.Identity:
 		return "no"
 	case !a.Active:
 		return "inactive"
@@ -108,8 +110,13 @@ func accounts(ctx context.Context, c *client.Client, ofPlatform, ofIdentity url.
 		byGUID[u.GUID].takePlatform(u)
 	}
 	identities, err := c.Resources(ctx, "/uaa/Users", ofIdentity)
-	if err != nil && client.Status(err) != http.StatusForbidden {
-		return nil, err
+	if client.Status(err) != http.StatusForbidden {
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range byGUID {
+			a.Identity = new(false)
+		}
 	}
 	for _, item := range identities {
 		u, err := decode[identityUser](item)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,7 +20,7 @@ import (
 func clustersCommand() *cobra.Command {
 	return group("clusters", "Clusters: the PostgreSQL servers whose users are managed",
 		clustersListCommand(), clustersShowCommand(), clustersRegisterCommand(), clustersUpdateCommand(), clustersRemoveCommand(),
-		clustersProbeCommand(), clustersAccessCommand(), clustersRotateCommand())
+		clustersProbeCommand(), clustersAccessCommand(), clustersRotateCommand(), clustersUserlistCommand())
 }
 
 const ownClusters = "/rolecall/v1/clusters"
@@ -380,6 +382,33 @@ func clustersRotateCommand() *cobra.Command {
 	return clusterAction("rotate-credential", "rotate-credential", "Give the administering role a new password",
 		`Rotate-credential lets Rolecall change the password of its own role in a cluster. Nobody
 gets to see the new one.`, "The administering role of cluster %q has a new password.")
+}
+
+func clustersUserlistCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "userlist CLUSTER",
+		Short: "Print the users and verifiers of a cluster for PgBouncer",
+		Long: `Userlist prints the users of a cluster with the verifiers of their passwords, as PgBouncer's
+auth_file has them. Protected roles are left out. It is for admins, and recorded.`,
+		Example:           `  rolecall clusters userlist payments > /etc/pgbouncer/userlist.txt`,
+		Args:              arguments("CLUSTER"),
+		ValidArgsFunction: firstArgument(completeClusters),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, cl, err := (&clusterFlag{args[0]}).connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			list, err := c.Stream(cmd.Context(), cl.path("pgbouncer", "userlist"), nil, "text/plain")
+			if err != nil {
+				return err
+			}
+			defer list.Close()
+			if _, err := io.Copy(cmd.OutOrStdout(), list); err != nil {
+				return fmt.Errorf("the list was cut off: %w", err)
+			}
+			return nil
+		},
+	}
 }
 
 // clusterAction is a command that posts to a cluster.

@@ -45,6 +45,7 @@ var settings = []struct {
 	{"audit-retention", "dev serve", [2]string{"90d", "0"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},
+	{"output", "whoami audit", [2]string{"json", "yaml"}},
 }
 
 func TestFlagsAndVariables(t *testing.T) {

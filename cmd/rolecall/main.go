@@ -85,7 +85,8 @@ func rootCommand() *cobra.Command {
 		Use:   "rolecall",
 		Short: "PostgreSQL users as a service, on your own PostgreSQL",
 		Long: `Rolecall manages the users of PostgreSQL clusters over HTTP: real roles in a real
-PostgreSQL. Start with "rolecall dev", which brings its own.`,
+PostgreSQL. Start with "rolecall dev", which brings its own; the commands that use a
+server need a "rolecall login" first.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -99,9 +100,21 @@ PostgreSQL. Start with "rolecall dev", which brings its own.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(devCommand(), serveCommand(), bootstrapCommand(), envCommand(), versionCommand(),
-		loginCommand(), logoutCommand(), whoamiCommand(),
-		clustersCommand(), usersCommand(), accountsCommand(), tokensCommand(), auditCommand())
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Run a server:", []*cobra.Command{devCommand(), serveCommand(), bootstrapCommand(), envCommand()}},
+		{"Use one:", []*cobra.Command{loginCommand(), logoutCommand(), whoamiCommand(), clustersCommand(), usersCommand(),
+			accountsCommand(), tokensCommand(), auditCommand()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, cmd := range g.commands {
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
+	}
+	root.AddCommand(versionCommand())
 	return root
 }
 

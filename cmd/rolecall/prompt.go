@@ -71,14 +71,15 @@ func askSecret(cmd *cobra.Command, prompt string, fromStdin bool) (string, error
 	fmt.Fprint(cmd.ErrOrStderr(), prompt)
 	defer fmt.Fprintln(cmd.ErrOrStderr())
 	// Ctrl-C ends the command's context, and not the reading, which goes on without echo: the terminal is put right here.
-	state, err := term.GetState(int(stdin.Fd()))
+	fd := int(stdin.Fd())
+	state, err := term.GetState(fd)
 	if err != nil {
 		return "", err
 	}
 	return interruptible(cmd, func() (string, error) {
-		b, err := term.ReadPassword(int(stdin.Fd()))
+		b, err := term.ReadPassword(fd)
 		return string(b), err
-	}, func() { _ = term.Restore(int(stdin.Fd()), state) })
+	}, func() { _ = term.Restore(fd, state) })
 }
 
 // ask asks for what may be seen.

@@ -66,7 +66,7 @@ type Principal struct {
 	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then.
 	ReadOnly bool
 	// Clusters are the only ones that the token reaches; nil: no limit. A token with a limit opens nothing beyond them, so
-	// the scopes that do are not among Scopes: ClusterScopes has them, and they count on these clusters alone.
+	// the scopes that would are not among Scopes: ClusterScopes has them, and HasOn counts them on these clusters alone.
 	Clusters      []uuid.UUID
 	ClusterScopes []string
 	// RequestID and Address say where the request came from, for the audit log.

@@ -60,6 +60,20 @@ func (p *Principal) mayChange(scopes []string) error {
 	return nil
 }
 
+// mayBecome says whether the principal may open the way to an identity: whoever sets its password can sign in as it. The
+// labels of its platform user are rights, too, which only admins give.
+func (p *Principal) mayBecome(ctx context.Context, tx pgx.Tx, i *Identity) error {
+	if p.Has(ScopeAdmin) {
+		return nil
+	}
+	var labelled bool
+	err := tx.QueryRow(ctx, `SELECT labels <> '{}' FROM accounts WHERE id = $1`, i.id).Scan(&labelled)
+	if err == nil && labelled {
+		err = fault.New(fault.Forbidden, "This account has labels, which open clusters to it, and so needs the scope %s beside %s.", ScopeAdmin, ScopeSCIMWrite)
+	}
+	return err
+}
+
 // mayRead says whether the principal may see an identity; "" stands for all of them.
 func (p *Principal) mayRead(guid string) error {
 	if p.Has(ScopeSCIMRead) || guid != "" && p.GUID == guid {
@@ -326,7 +340,11 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 		if err := i.check(); err != nil {
 			return err
 		}
-		if err := p.mayChange(append(before.allScopes(), i.allScopes()...)); err != nil {
+		err = p.mayChange(append(before.allScopes(), i.allScopes()...))
+		if err == nil && i.Active && !before.Active {
+			err = p.mayBecome(ctx, tx, &before)
+		}
+		if err != nil {
 			if program || p.GUID != guid {
 				return err
 			}
@@ -430,7 +448,7 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid 
 				return err
 			}
 			if !own {
-				if err := p.mayChange(i.allScopes()); err != nil {
+				if err := cmp.Or(p.mayChange(i.allScopes()), p.mayBecome(ctx, tx, i)); err != nil {
 					return err
 				}
 			}
@@ -579,7 +597,7 @@ func (s *Store) FirstUse(ctx context.Context, a *Account, address string) error 
 }
 
 // errTokenIdentity keeps a personal access token, which may have leaked, from becoming another way to sign in.
-var errTokenIdentity = fault.New(fault.Forbidden, "A personal access token changes no identities, passwords, scopes or clients. Sign in for that.")
+var errTokenIdentity = fault.New(fault.Forbidden, "A personal access token changes no identities, user names, passwords, scopes or clients. Sign in for that.")
 
 // record runs f, which makes its change in the transaction that within gives it, and puts the audit row beside the
 // change. A change that is refused is recorded as well.

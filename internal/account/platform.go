@@ -244,6 +244,9 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil || len(detail) == 0 {
 			return err
 		}
+		if renamed && p.Token != uuid.Nil {
+			return errTokenIdentity
+		}
 		username, origin := u.Username, u.Origin
 		detail["facet"] = platformFacet
 		u, err = onePlatform(ctx, tx, update, u.id, username, origin, u.PresentationName, u.Labels, u.Annotations, renamed)
@@ -255,6 +258,9 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		}
 		return audit.Record(ctx, tx, p.Entry(audit.UpdateAccount, u.GUID, detail))
 	})
+	if fault.Is(err, fault.Forbidden) {
+		err = errors.Join(err, (&audit.Log{DB: s.DB}).Refused(ctx, p.Entry(audit.UpdateAccount, guid, nil)))
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	info.Dialect = "rolecall"
 	p, err := a.Identity.SignIn(r.Context(), r.Header.Get("Authorization"), info.Address)
 	if err != nil {
-		if limited := a.PerAddress.Take(info.Address); limited != nil {
+		if limited := a.PerAddress.Take(identity.Network(info.Address)); limited != nil {
 			return limited
 		}
 		return err
@@ -85,6 +85,9 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	p.RequestID, p.Address = info.ID, info.Address
 	info.Account = p.GUID
 	if err := a.PerPrincipal.Take(p.GUID); err != nil {
+		return err
+	}
+	if err := web.SameOrigin(r); err != nil {
 		return err
 	}
 	route, err := a.router.Find(w, r)

@@ -97,7 +97,7 @@ func present(p *account.Principal, c *cluster.Cluster, h cluster.Health) cluster
 		CreatedAt:   c.CreatedAt.UTC(),
 		UpdatedAt:   c.UpdatedAt.UTC(),
 	}
-	admin := p.HasOn(c.ID, account.ScopeAdmin)
+	admin := p.Has(account.ScopeAdmin)
 	if !h.Reachable {
 		why := "The cluster does not answer."
 		if admin {

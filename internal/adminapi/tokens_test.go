@@ -188,6 +188,7 @@ func TestReadOnlyToken(t *testing.T) {
 	// What signs in is changed by no token at all; the rest is, and its id is on record.
 	p.expect(t, 403, root, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"x","password":"y","emails":[{"value":"z"}]}`)
 	p.expect(t, 403, root, "uaa.yaml", "PUT", "/uaa/Users/"+guid+"/password", `{"oldPassword":"root-password","password":"y"}`)
+	p.expect(t, 403, root, "platform.yaml", "PATCH", "/v3/users/"+guid, `{"username":"x","origin":"uaa"}`)
 	p.expect(t, 200, root, "platform.yaml", "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`)
 	for _, target := range []string{"tok_ro", guid} {
 		rows := f.AuditRows(t, target)
@@ -227,14 +228,17 @@ func TestClusterToken(t *testing.T) {
 			t.Errorf("%s: whoami is %s", name, a.Body)
 		}
 		// Registrations, labels and accounts are beyond any cluster.
-		f.with(t, one, "DELETE", "/clusters/"+f.ClusterID, "").refused(t, 403)
+		f.with(t, one, "DELETE", "/clusters/"+other, "").refused(t, 404)
 		f.with(t, one, "PATCH", "/clusters/"+f.ClusterID, `{"access":{"manage":[]}}`).refused(t, 403)
+		f.with(t, one, "POST", "/clusters/"+f.ClusterID+"/rotate-credential", "").refused(t, 403)
+		f.with(t, one, "DELETE", "/clusters/"+f.ClusterID, "").refused(t, 403)
+		f.with(t, one, "POST", "/clusters", registration("x", f.PG, f.PG.User, "")).refused(t, 403)
 		if a := p["platform.yaml"].Send(t, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`, "Authorization: Bearer "+one.Secret); a.Status != 403 && a.Status != 404 {
 			t.Errorf("%s: got %d %s", name, a.Status, a.Body)
 		}
 		want := 403
 		if name == "root" {
-			want = 200 // the list of its own cluster
+			want = 200 // the users of its own cluster
 		}
 		if a := f.with(t, one, "GET", "/clusters/"+f.ClusterID+"/pgbouncer/userlist", ""); a.Status != want {
 			t.Errorf("%s: the list for PgBouncer is %d %s", name, a.Status, a.Body)

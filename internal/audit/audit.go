@@ -4,6 +4,7 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"sync"
 	"time"
@@ -101,7 +102,16 @@ func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter
 	if e.Token != uuid.Nil {
 		detail["token"] = e.Token
 	}
-	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, e.AccountName, cluster, e.Target, e.RequestID, e.Address, detail, settleAfter}
+	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, detail, settleAfter}
+}
+
+// short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
+func short(s string) string {
+	const longest = 255
+	if r := []rune(s); len(r) > longest {
+		return string(r[:longest]) + "…"
+	}
+	return s
 }
 
 // Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose
@@ -143,6 +153,9 @@ const settleMark = "audit settled"
 // settlerLock keeps the settlers of other replicas out. The bytes of "settler".
 const settlerLock = 0x736574746c6572
 
+// ErrAway is what a judge returns, or wraps, when the cluster does not answer at all.
+var ErrAway = errors.New("the cluster does not answer")
+
 // Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
 // at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
 func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, string, error)) (settled, left int, err error) {
@@ -180,7 +193,8 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 			}
 			outcome, why, err := judge(ctx, a)
 			if err != nil {
-				away[a.Cluster] = fault.Is(err, fault.Unavailable)
+				// One that is busy answers for other users; only one that cannot be reached is not asked again.
+				away[a.Cluster] = away[a.Cluster] || errors.Is(err, ErrAway)
 				left++
 				continue
 			}

@@ -126,7 +126,7 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request, info *web.Info) (*a
 	authorization := r.Header.Get("Authorization")
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
-		if err := a.PerAddress.Take(info.Address); err != nil {
+		if err := a.PerAddress.Take(identity.Network(info.Address)); err != nil {
 			return nil, fault.Of(err).Because(errAnonymous)
 		}
 		return nil, fault.New(fault.Unauthenticated, "No bearer token.").Because(errNoToken)

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -209,13 +208,20 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 			}
 			by.Detail["url"], by.Detail["password"] = to.URL, to.Password != now.Connection.Password
 		}
-		_, err = tx.Exec(ctx, `
+		moved := to != nil && *to != now.Connection
+		tag, err := tx.Exec(ctx, `
 			UPDATE clusters SET display_name = coalesce($2, display_name), location = coalesce($3, location), system_roles = coalesce($4, system_roles),
 			  member_of = coalesce($5, member_of), grantable = coalesce($6, grantable), manage = coalesce($7, manage), view = coalesce($8, view),
 			  revision = revision + 1, updated_at = clock_timestamp()
-			WHERE id = $1`, c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View))
+			WHERE id = $1 AND ($9 OR (display_name, location, system_roles, member_of, grantable, manage, view) IS DISTINCT FROM
+			  (coalesce($2, display_name), coalesce($3, location), coalesce($4, system_roles), coalesce($5, member_of),
+			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view)))`,
+			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved)
 		if err != nil {
 			return taken(err, s.DisplayName)
+		}
+		if tag.RowsAffected() == 0 {
+			return nil // it is so already
 		}
 		if s.Manage != nil {
 			by.Detail["manageBefore"] = rules(now.Manage)
@@ -313,104 +319,4 @@ func (r *Registry) update(ctx context.Context, sql string, args ...any) error {
 		return err
 	}
 	return r.Reload(ctx)
-}
-
-// lockRotation is the class of the advisory locks that keep two rotations of one credential apart. The bytes of "rota".
-const lockRotation = 0x726f7461
-
-// Exclusive keeps everybody else, on this and on other replicas, from changing the cluster's credential, until release is
-// called. When somebody else does that already, the fault is InUse.
-func (r *Registry) Exclusive(ctx context.Context, id uuid.UUID) (release func(), err error) {
-	conn, err := r.db.Pool.Acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var ours bool
-	if err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1, hashtext($2))`, lockRotation, id.String()).Scan(&ours); err != nil || !ours {
-		conn.Release()
-		if err == nil {
-			err = fault.New(fault.InUse, "The credential of the cluster is being changed by another request. Try again when that has ended.")
-		}
-		return nil, err
-	}
-	return func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if _, err := conn.Exec(end, `SELECT pg_advisory_unlock($1, hashtext($2))`, lockRotation, id.String()); err != nil {
-			_ = conn.Conn().Close(end) // the lock ends with the session
-		}
-		conn.Release()
-	}, nil
-}
-
-// Rotation is a credential on its way to be replaced. Both passwords are known to the control database until the cluster
-// has shown that it takes the next one, so being cut off between any two steps loses nothing:
-//
-//	Propose   the next password is stored, sealed, as pending
-//	          the cluster is told of it, and lets Rolecall in with it
-//	Adopt     it takes the place of the current one
-//
-// What was cut off is gone through again from the first step that is not in doubt, with the same password: one who was
-// only slow, and not dead, does no harm then.
-type Rotation struct {
-	Current, Next Connection
-	Attempt       string // id of the recorded attempt
-	id            uuid.UUID
-	sealed        []byte // as it is stored
-}
-
-// Rotation returns the rotation that is pending, nil when there is none; and the id of the attempt that made the current
-// password, if one did.
-func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotation, madeBy string, err error) {
-	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
-		c, err := r.locked(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		madeBy = c.rotatedBy
-		var sealed []byte
-		if err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1`, id).Scan(&sealed); err != nil || sealed == nil {
-			return err
-		}
-		s, err := r.open(pendingPlace(id), sealed)
-		if err != nil {
-			return err
-		}
-		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, sealed: sealed}
-		pending.Next.Password = s.Password
-		return nil
-	})
-	return pending, madeBy, err
-}
-
-// Propose stores a fresh password as pending, for a cluster that has none pending.
-func (r *Registry) Propose(ctx context.Context, id uuid.UUID, attempt string) (*Rotation, error) {
-	sealed, err := r.seal(pendingPlace(id), secret{Password: rand.Text(), Attempt: attempt})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.update(ctx, `UPDATE clusters SET pending = $2 WHERE id = $1 AND pending IS NULL`, id, sealed); err != nil {
-		return nil, err
-	}
-	pending, _, err := r.Rotation(ctx, id)
-	if err == nil && (pending == nil || pending.Attempt != attempt) {
-		err = fault.New(fault.InUse, "The credential of the cluster is being changed by another request. Try again when that has ended.")
-	}
-	return pending, err
-}
-
-// Adopt makes the next password the current one.
-func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
-	sealed, err := r.seal(sealPlace(p.id), secret{Password: p.Next.Password, Key: p.Next.Key, Attempt: p.Attempt})
-	if err != nil {
-		return err
-	}
-	return r.update(ctx, `
-		UPDATE clusters SET credential = $3, pending = NULL, revision = revision + 1, updated_at = clock_timestamp()
-		WHERE id = $1 AND pending = $2`, p.id, p.sealed, sealed)
-}
-
-// Drop forgets the next password, which the cluster has refused.
-func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
-	return r.update(ctx, `UPDATE clusters SET pending = NULL WHERE id = $1 AND pending = $2`, p.id, p.sealed)
 }

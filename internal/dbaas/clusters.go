@@ -1,11 +1,9 @@
 package dbaas
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"rolecall/internal/account"
@@ -107,27 +105,11 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		Limit:  page.Limit,
 		Links:  pageLinks(a.href("clusters"), page, page.Offset+page.Limit < total, q, "filter.name"),
 	}
-	for i, h := range healths(r.Context(), clusters) {
+	for i, h := range cluster.Healths(r.Context(), clusters) {
 		list.Items[i] = present(clusters[i], h)
 	}
 	web.JSON(w, http.StatusOK, "application/json", list)
 	return nil
-}
-
-// healths looks at the clusters side by side, so that one which does not answer does not hold up the list for long.
-func healths(ctx context.Context, clusters []*cluster.Cluster) []cluster.Health {
-	healths := make([]cluster.Health, len(clusters))
-	places := make(chan struct{}, 32)
-	var wg sync.WaitGroup
-	for i, c := range clusters {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			healths[i] = c.Health(ctx)
-		})
-	}
-	wg.Wait()
-	return healths
 }
 
 func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {

@@ -25,13 +25,14 @@ var errAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", accoun
 // inspectTimeout is how long a cluster may take to be inspected.
 const inspectTimeout = 25 * time.Second
 
-// administer returns a cluster whose registration the principal may change. A denied change is recorded.
+// administer returns a cluster whose registration the principal may change, which no token may that is limited to some
+// clusters. A denied change is recorded.
 func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, error) {
 	c, err := s.Cluster(p, id)
 	if err != nil {
 		return nil, err
 	}
-	if p.HasOn(c.ID, account.ScopeAdmin) {
+	if p.Has(account.ScopeAdmin) {
 		return c, nil
 	}
 	e := p.Entry(action, c.DisplayName, nil)
@@ -240,7 +241,7 @@ func (s *Service) ProbeCluster(ctx context.Context, p *account.Principal, id str
 	if err != nil {
 		return nil, err
 	}
-	if !p.HasOn(c.ID, account.ScopeAdmin) {
+	if !p.Has(account.ScopeAdmin) {
 		return nil, errAdminOnly
 	}
 	to := c.Working(ctx)
@@ -314,7 +315,7 @@ func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
 	if fault.Is(err, fault.Invalid) {
 		next, _, nextErr := r.Next.Open(ctx)
 		if fault.Is(nextErr, fault.Invalid) {
-			return fault.New(fault.Invalid, "The cluster takes neither the password that Rolecall has nor the one that was to follow it. Give a password that it takes.").Because(err)
+			return fault.New(fault.Invalid, "Rolecall gets in neither with the password that it has nor with the one that was to follow it. %s", fault.Of(err).Message).Because(err)
 		}
 		conn, err = next, nextErr
 	}

@@ -58,6 +58,9 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	found, err := s.find(ctx, on, a)
+	if fault.Is(err, fault.Unavailable) && !pgrole.Busy(err) {
+		return "", "", errors.Join(audit.ErrAway, err)
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -70,13 +73,17 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 		return audit.Done, "the attempt is recorded with it", nil
 	case later:
 		return audit.Unknown, "later attempts have been made on it", nil
-	case a.Action == audit.DeleteUser && !found.exists, a.Action == audit.DeleteDatabase && !found.exists:
+	case !found.exists && (a.Action == audit.DeleteUser || a.Action == audit.DeleteDatabase):
 		return audit.Done, "it is gone", nil
+	case !found.exists && a.Action != audit.CreateUser && a.Action != audit.CreateDatabase:
+		return audit.Unknown, "it is not there any more", nil
+	case found.exists && a.Action == audit.DeleteDatabase && found.created.After(a.Time):
+		return audit.Unknown, "it was made again", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
 		return audit.NotDone, "its deletion has begun; the same call finishes it", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String():
 		return audit.NotDone, "it was blocked; the user is disabled", nil
-	case found.exists && found.attempt == "" && a.Action != audit.DeleteUser && a.Action != audit.DeleteDatabase:
+	case found.exists && found.attempt == "":
 		return audit.Unknown, "it carries no record", nil
 	}
 	return audit.NotDone, "the cluster shows no trace of it", nil
@@ -85,6 +92,7 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 type evidence struct {
 	exists         bool
 	attempt, state string
+	created        time.Time
 }
 
 func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt) (evidence, error) {
@@ -94,7 +102,7 @@ func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt)
 		if err != nil || u == nil {
 			return evidence{}, err
 		}
-		return evidence{true, u.Provenance.Attempt, u.Provenance.State}, nil
+		return evidence{true, u.Provenance.Attempt, u.Provenance.State, u.Provenance.Created}, nil
 	case audit.CreateDatabase, audit.DeleteDatabase:
 		d, err := on.Database(ctx, a.Target)
 		if fault.Is(err, fault.NotFound) {
@@ -103,7 +111,7 @@ func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt)
 		if err != nil {
 			return evidence{}, err
 		}
-		return evidence{true, d.Provenance.Attempt, ""}, nil
+		return evidence{true, d.Provenance.Attempt, "", d.Provenance.Created}, nil
 	}
 	return evidence{}, errors.New("the settler does not know the action " + a.Action)
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ type guard struct {
 	now     func() time.Time
 	mu      sync.Mutex
 	entries map[string]*failures
+	proven  map[string]time.Time // when a pair last succeeded
 	swept   time.Time
 }
 
@@ -37,11 +39,15 @@ var (
 	guardAccount = guardRule{"account ", 100, 5 * time.Second}
 )
 
+// provenFor is how long an account that has signed in from an address is held up there by its own failures only, not by
+// those of others behind the same address or against the same account.
+const provenFor = 24 * time.Hour
+
 // forgetAfter is how long a failure is remembered.
 const forgetAfter = 15 * time.Minute
 
 func guardKeys(username, address string) map[guardRule]string {
-	username = strings.ToLower(username)
+	username, address = strings.ToLower(username), Network(address)
 	return map[guardRule]string{
 		guardPair:    guardPair.prefix + username + "\x00" + address,
 		guardAddress: guardAddress.prefix + address,
@@ -53,7 +59,12 @@ func (g *guard) wait(username, address string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var longest time.Duration
-	for _, key := range guardKeys(username, address) {
+	keys := guardKeys(username, address)
+	proven := g.now().Sub(g.proven[keys[guardPair]]) < provenFor
+	for rule, key := range keys {
+		if proven && rule != guardPair {
+			continue
+		}
 		if f := g.entries[key]; f != nil {
 			longest = max(longest, f.until.Sub(g.now()))
 		}
@@ -77,6 +88,11 @@ func (g *guard) failed(username, address string) {
 				delete(g.entries, key)
 			}
 		}
+		for key, at := range g.proven {
+			if now.Sub(at) > provenFor {
+				delete(g.proven, key)
+			}
+		}
 		g.swept = now
 	}
 	for rule, key := range guardKeys(username, address) {
@@ -96,5 +112,23 @@ func (g *guard) failed(username, address string) {
 func (g *guard) succeeded(username, address string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.entries, guardKeys(username, address)[guardPair])
+	pair := guardKeys(username, address)[guardPair]
+	delete(g.entries, pair)
+	if g.proven == nil {
+		g.proven = map[string]time.Time{}
+	}
+	g.proven[pair] = g.now()
+}
+
+// Network is what limits count by: the address, or of IPv6 the /64 that one host or home has to itself.
+func Network(address string) string {
+	addr, err := netip.ParseAddr(address)
+	if err != nil || !addr.Is6() {
+		return address
+	}
+	prefix, err := addr.Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.String()
 }

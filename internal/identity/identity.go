@@ -116,7 +116,7 @@ func (s *Service) basic(ctx context.Context, credential, address string) (*known
 	if err != nil {
 		return nil, err
 	}
-	return &knownCredential{account: a, whole: true, binding: passwordBinding, bound: a.PasswordHash}, nil
+	return &knownCredential{account: a, whole: true, binding: passwordBinding, bound: passwordBinding(a)}, nil
 }
 
 // VerifyPassword returns the local account of that name if the password is its own. Unknown accounts, accounts without
@@ -249,8 +249,12 @@ type knownCredential struct {
 	bound   string
 }
 
-func passwordBinding(a *account.Account) string { return a.PasswordHash }
-func epochBinding(a *account.Account) string    { return a.Epoch.String() }
+// passwordBinding holds the name and origin, because Basic is taken of an account by these.
+func passwordBinding(a *account.Account) string {
+	return a.PasswordHash + "\x00" + strings.ToLower(a.Username) + "\x00" + a.Origin
+}
+
+func epochBinding(a *account.Account) string { return a.Epoch.String() }
 
 // principal is whose request it is that came with the credential.
 func (s *Service) principal(c *knownCredential) *account.Principal {

@@ -53,8 +53,11 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		d, err = s.readDetailsBack(ctx, tx, name)
 		return err
 	})
-	if err != nil || !limits.EndSessions {
-		return d, 0, err
+	if err != nil {
+		return nil, 0, err // a user beside an error says that the limits are set
+	}
+	if !limits.EndSessions {
+		return d, 0, nil
 	}
 	ended, err = s.endSessionsOf(ctx, d.User, false)
 	return d, ended, err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Provenance is who made a role and who changed it last. It is written with COMMENT ON ROLE in the transaction of the
@@ -59,8 +60,19 @@ func parseComment(comment string) (human string, p Provenance) {
 		human, last = comment[:i], comment[i+1:]
 	}
 	data, ours := strings.CutPrefix(last, marker)
-	if !ours || json.Unmarshal([]byte(data), &p) != nil || p.Revision < 1 || p.Attempt == "" {
+	if !ours || len(data) > maxRecord || json.Unmarshal([]byte(data), &p) != nil || !p.valid() {
 		return comment, Provenance{}
 	}
 	return human, p
+}
+
+// maxRecord is the longest line that is ours, in bytes. A guid has up to 200 characters, and there are two.
+const maxRecord = 4096
+
+// valid reports whether the record can have been written here. The owner of a database writes its comment, and may
+// write anything.
+func (p Provenance) valid() bool {
+	sane := func(t time.Time) bool { return t.IsZero() || 1 < t.UTC().Year() && t.UTC().Year() < 9999 }
+	return p.Revision > 0 && p.Attempt != "" && sane(p.Created) && sane(p.Modified) &&
+		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200
 }

@@ -70,15 +70,45 @@ func (e *commitLost) Unwrap() error { return e.cause }
 
 // inTransaction runs f in a transaction under an advisory lock, again when it was rolled back for a passing reason.
 func (s *Server) inTransaction(ctx context.Context, lock int64, f func(ctx context.Context, tx *transaction) error) error {
-	return s.retry(ctx, func() error {
-		conn, err := s.acquire(ctx)
-		if err != nil {
-			return err
-		}
-		defer conn.Release()
-		return runTransaction(ctx, conn.Conn(), &lock, f)
+	return s.evicting(ctx, lock, func() error {
+		return s.retry(ctx, func() error {
+			conn, err := s.acquire(ctx)
+			if err != nil {
+				return err
+			}
+			defer conn.Release()
+			return runTransaction(ctx, conn.Conn(), &lock, f)
+		})
 	})
 }
+
+// evicting runs f, and once more after a lock timeout if strangers held the advisory lock. The keys are no secret, and
+// whoever may connect to the registered database could take one and so keep itself from being deleted.
+func (s *Server) evicting(ctx context.Context, lock int64, f func() error) error {
+	err := f()
+	if !sqlstate.Is(err, sqlstate.LockNotAvailable) {
+		return err
+	}
+	conn, acquireErr := s.acquire(ctx)
+	if acquireErr != nil {
+		return err
+	}
+	defer conn.Release()
+	var evicted int
+	if evictErr := conn.QueryRow(ctx, evictStrangers, lock).Scan(&evicted); evictErr != nil || evicted == 0 {
+		return err
+	}
+	return f()
+}
+
+// evictStrangers ends the sessions of other roles that hold an advisory lock. A key of 64 bits is shown as two halves.
+// https://www.postgresql.org/docs/current/view-pg-locks.html
+const evictStrangers = `
+	SELECT count(pg_terminate_backend(a.pid, 1000)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+	  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	  AND l.classid::bigint = (($1::bigint >> 32) & 4294967295) AND l.objid::bigint = ($1::bigint & 4294967295)
+	  AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)`
 
 // retry runs f again after failures that pass, and once after a lost connection that had not reached COMMIT.
 func (s *Server) retry(ctx context.Context, f func() error) error {
@@ -167,14 +197,16 @@ func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 
 // lockSession returns a connection whose session holds an advisory lock. It is for what takes more than a transaction.
 func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Conn, err error) {
-	err = s.retry(ctx, func() error {
-		if conn, err = s.acquire(ctx); err != nil {
+	err = s.evicting(ctx, lock, func() error {
+		return s.retry(ctx, func() error {
+			if conn, err = s.acquire(ctx); err != nil {
+				return err
+			}
+			if _, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock); err != nil {
+				conn.Release()
+			}
 			return err
-		}
-		if _, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock); err != nil {
-			conn.Release()
-		}
-		return err
+		})
 	})
 	return conn, err
 }
@@ -231,6 +263,11 @@ func (s *Server) fault(err error, name string) error {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
 	}
 	return err
+}
+
+// Busy reports that an Unavailable came from a cluster that answers, but where a lock or a statement took too long.
+func Busy(err error) bool {
+	return sqlstate.Is(err, sqlstate.LockNotAvailable, sqlstate.QueryCanceled)
 }
 
 // protection is the patterns of names that are protected.

@@ -104,7 +104,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	info.Dialect = "uaa"
 	route, err := a.router.Find(w, r)
 	if err != nil || route.Public {
-		if limited := a.PerAddress.Take(info.Address); limited != nil {
+		if limited := a.PerAddress.Take(identity.Network(info.Address)); limited != nil {
 			return limited
 		}
 		if err != nil {
@@ -114,7 +114,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err := a.signIn(r, info)
 	if err != nil {
-		if limited := a.PerAddress.Take(info.Address); limited != nil {
+		if limited := a.PerAddress.Take(identity.Network(info.Address)); limited != nil {
 			return limited
 		}
 		return err

@@ -272,3 +272,14 @@ func IfMatch(r *http.Request) (tags []string) {
 	}
 	return tags
 }
+
+var crossOrigin = http.NewCrossOriginProtection()
+
+// SameOrigin refuses changes that a browser sends for another site. It is for dialects that take Basic, which a browser
+// remembers and sends along by itself. Programs send none of the headers that it goes by.
+func SameOrigin(r *http.Request) error {
+	if err := crossOrigin.Check(r); err != nil {
+		return fault.New(fault.Forbidden, "A browser sent this request for another site.").Because(err)
+	}
+	return nil
+}
