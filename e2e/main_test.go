@@ -1,8 +1,8 @@
 // Package e2e runs the built program and drives it as its users do: with the real Go SDK of the DBaaS API, with the
 // exchanges of the other clients, with psql, and with kill -9.
 //
-// It is a module of its own, so that the clients' dependencies are not the program's. Nothing of the program is
-// imported.
+// It is a module of its own, so that the clients' dependencies are not the program's. Of the program only the parser of
+// label selectors is imported, to be held against the one of Kubernetes.
 package e2e
 
 import (

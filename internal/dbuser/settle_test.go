@@ -96,12 +96,12 @@ func TestSettle(t *testing.T) {
 	attempt(audit.CreateUser, "unknown", "later attempts have been made on it", later)
 	attempt(audit.ChangePassword, "done", "the attempt is recorded with it", by("self", ""))
 	attempt(audit.ChangePassword, "not_done", trace, by(other, ""))
-	attempt(audit.ChangePassword, "not_done", trace, nil)
+	attempt(audit.ChangePassword, "unknown", "it is not there any more", nil) // it was there, and what became of it is not known
 	attempt(audit.ChangePassword, "unknown", "it carries no record", by("", ""))
 	attempt(audit.ChangePassword, "unknown", "later attempts have been made on it", later)
 	attempt(audit.DeleteUser, "done", "it is gone", nil)
 	attempt(audit.DeleteUser, "not_done", trace, by(other, ""))
-	attempt(audit.DeleteUser, "not_done", trace, by("", ""))
+	attempt(audit.DeleteUser, "unknown", "it carries no record", by("", "")) // perhaps dropped, and made again with SQL
 	attempt(audit.DeleteUser, "not_done", "its deletion has begun; the same call finishes it", by("self", "deleting"))
 	attempt(audit.DeleteUser, "not_done", trace, by("self", "")) // called off
 	attempt(audit.DeleteUser, "unknown", "later attempts have been made on it", later)
@@ -109,6 +109,7 @@ func TestSettle(t *testing.T) {
 	attempt(audit.CreateDatabase, "unknown", "it carries no record", databaseBy(""))
 	attempt(audit.CreateDatabase, "not_done", trace, nil)
 	attempt(audit.DeleteDatabase, "not_done", trace, databaseBy(other))
+	attempt(audit.DeleteDatabase, "unknown", "it carries no record", databaseBy(""))
 	attempt(audit.DeleteDatabase, "done", "it is gone", nil)
 	all = append(all, expected{cutOff(t, s, uuid.NewString(), audit.CreateUser, "elsewhere", 1), "unknown", "the cluster is no longer registered"})
 
