@@ -345,8 +345,15 @@ func TestCommandLine(t *testing.T) {
 		if strings.Contains(program.printed.String(), token) {
 			t.Error("the token was printed")
 		}
-		os.Unsetenv(urlVariable)
 		os.Unsetenv(tokenVariable)
+		// What rolecall env prints is enough, and only for its own server.
+		t.Setenv("IONOS_TOKEN", token)
+		t.Setenv("IONOS_API_URL", "http://127.0.0.1:1")
+		program.fails(t, exitDenied, "not signed in", "", "users", "list", "-c", "payments")
+		t.Setenv("IONOS_API_URL", url)
+		program.ok(t, "", "users", "list", "-c", "payments")
+		os.Unsetenv(urlVariable)
+		os.Unsetenv("IONOS_TOKEN")
 		alice.fails(t, exitNotFound, "nonsense", "", "tokens", "revoke", "nonsense")
 		alice.ok(t, "", "tokens", "revoke", "ci")
 		if out := alice.ok(t, "", "tokens", "list", "-o", "json"); strings.TrimSpace(out) != "[]" {

@@ -115,13 +115,15 @@ func connect() (*client.Client, error) {
 		if server == "" {
 			return nil, usage("%s is set, but %s is not", tokenVariable, urlVariable)
 		}
-		c := newClient(server)
-		c.Token = func(context.Context, string) (string, error) { return token, nil }
-		return c, nil
+		return withToken(server, token), nil
 	}
 	l, err := readLogin()
 	if err != nil {
 		return nil, err
+	}
+	// What rolecall env prints is enough, when nobody has signed in to that server.
+	if token := os.Getenv("IONOS_TOKEN"); server != "" && l.URL != server && token != "" && os.Getenv("IONOS_API_URL") == server {
+		return withToken(server, token), nil
 	}
 	switch {
 	case l.URL == "" && server == "":
@@ -132,6 +134,12 @@ func connect() (*client.Client, error) {
 	c := newClient(l.URL)
 	c.Token = func(ctx context.Context, refused string) (string, error) { return l.token(ctx, c, refused) }
 	return c, nil
+}
+
+func withToken(server, token string) *client.Client {
+	c := newClient(server)
+	c.Token = func(context.Context, string) (string, error) { return token, nil }
+	return c
 }
 
 // token returns the access token, a new one when it has expired or was refused.

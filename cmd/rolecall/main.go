@@ -106,7 +106,7 @@ server need a "rolecall login" first.`,
 	}{
 		{"Run a server:", []*cobra.Command{devCommand(), serveCommand(), bootstrapCommand(), envCommand()}},
 		{"Use one:", []*cobra.Command{loginCommand(), logoutCommand(), whoamiCommand(), clustersCommand(), usersCommand(),
-			accountsCommand(), tokensCommand(), auditCommand()}},
+			accountsCommand(), tokensCommand(), keysCommand(), auditCommand()}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
 		for _, cmd := range g.commands {

@@ -76,12 +76,16 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer clusters.Close()
+	log := &audit.Log{DB: db}
+	if err := log.CheckKeys(ctx); err != nil {
+		return err
+	}
 	if s.Prepare != nil {
 		if err := s.Prepare(ctx, db, id, clusters); err != nil {
 			return err
 		}
 	}
-	users := &dbuser.Service{Clusters: clusters, Audit: &audit.Log{DB: db}, Log: s.Log}
+	users := &dbuser.Service{Clusters: clusters, Audit: log, Log: s.Log}
 	metrics := newMetrics(db, clusters)
 	// The limits are of an account and of an address, whichever dialect they speak.
 	perPrincipal, perAddress := &web.Limiter{PerSecond: s.RateLimit}, &web.Limiter{PerSecond: anonymousLimit}

@@ -48,6 +48,7 @@ func (a *API) Init() *API {
 		a.route(http.MethodGet, "/tokens", a.listTokens),
 		a.route(http.MethodPost, "/tokens", a.createToken),
 		a.route(http.MethodDelete, "/tokens/{tokenId}", a.revokeToken),
+		a.route(http.MethodPost, "/keys/rotate", a.rotateKeys),
 		a.route(http.MethodGet, "/audit", a.listAudit),
 		a.route(http.MethodGet, "/audit/verify", a.verifyAudit),
 		a.route(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns),

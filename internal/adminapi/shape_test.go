@@ -25,6 +25,7 @@ func TestShape(t *testing.T) {
 		"DatabasePlan":   databasePlan{},
 		"TokenList":      list[tokenResource]{},
 		"NewToken":       newToken{},
+		"KeyRotation":    keyRotation{},
 	} {
 		d.Shape(t, schema, v)
 	}

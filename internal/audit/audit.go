@@ -42,6 +42,7 @@ const (
 	RotateCluster   = "cluster.rotate"
 	MakeSigningKey  = "key.create"
 	RetireKey       = "key.retire"
+	RotateKeys      = "keys.rotate" // all secrets are sealed with the first master key
 )
 
 // Outcome is what came of an attempt.

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -58,7 +59,6 @@ type Rotation struct {
 	Current, Next Connection
 	Attempt       string // id of the recorded attempt
 	id            uuid.UUID
-	sealed        []byte // as it is stored
 }
 
 // Rotation returns the rotation that is pending, nil when there is none; and the id of the attempt that made the current
@@ -78,7 +78,7 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 		if err != nil {
 			return err
 		}
-		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, sealed: sealed}
+		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id}
 		pending.Next.Password = s.Password
 		return nil
 	})
@@ -107,12 +107,37 @@ func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
 	if err != nil {
 		return err
 	}
-	return r.update(ctx, `
-		UPDATE clusters SET credential = $3, pending = NULL, revision = revision + 1, updated_at = clock_timestamp()
-		WHERE id = $1 AND pending = $2`, p.id, p.sealed, sealed)
+	return r.end(ctx, p, `
+		UPDATE clusters SET credential = $2, pending = NULL, revision = revision + 1, updated_at = clock_timestamp()
+		WHERE id = $1`, sealed)
 }
 
 // Drop forgets the next password, which the cluster has refused.
 func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
-	return r.update(ctx, `UPDATE clusters SET pending = NULL WHERE id = $1 AND pending = $2`, p.id, p.sealed)
+	return r.end(ctx, p, `UPDATE clusters SET pending = NULL WHERE id = $1`)
+}
+
+// end runs the statement that ends a rotation, unless that is no longer pending. What is pending is compared opened: its
+// seal may have been made anew meanwhile.
+func (r *Registry) end(ctx context.Context, p *Rotation, sql string, args ...any) error {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		var sealed []byte
+		err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1 FOR UPDATE`, p.id).Scan(&sealed)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil || sealed == nil {
+			return err
+		}
+		s, err := r.open(pendingPlace(p.id), sealed)
+		if err != nil || s.Password != p.Next.Password || s.Attempt != p.Attempt {
+			return err
+		}
+		_, err = tx.Exec(ctx, sql, append([]any{p.id}, args...)...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return r.Reload(ctx)
 }

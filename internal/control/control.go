@@ -1,5 +1,6 @@
 // Package control is the control database, Rolecall's own state: the pool, transactions, migrations and the seal over
-// stored secrets. Tables are read and written by the packages whose nouns they hold; no other SQL belongs here.
+// stored secrets. Tables are read and written by the packages whose nouns they hold; no other SQL belongs here, but for
+// Reseal, which must see all that is sealed.
 package control
 
 import (

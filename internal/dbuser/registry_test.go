@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
@@ -166,6 +168,33 @@ func TestRotationDropped(t *testing.T) {
 		t.Errorf("a password that was dropped was adopted; %v", err)
 	}
 	works(t, s.Users, id)
+}
+
+// A rotation under way is not disturbed when its password gets another seal.
+func TestRotationResealed(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_resealed LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "resealed", s.PG, "rotate_resealed", rolePassword)
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.DB.Keys, err = control.ParseKeyring(control.NewMasterKey() + "\n" + s.MasterKey); err != nil {
+		t.Fatal(err)
+	}
+	done, err := s.DB.Reseal(t.Context(), func(pgx.Tx, *control.Resealed) error { return nil })
+	if err != nil || done.Counts["clusters.pending"] != 1 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if err := s.Clusters.Adopt(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if pending, madeBy, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil || madeBy != "an-attempt" {
+		t.Errorf("after it was adopted: %+v, made by %q, %v", pending, madeBy, err)
+	}
+	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password != r.Next.Password {
+		t.Errorf("the next password was not adopted; %v", err)
+	}
 }
 
 // Put, by which dev registers its own cluster at each start, does not undo a rotation.

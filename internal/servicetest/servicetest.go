@@ -40,6 +40,8 @@ type Service struct {
 	Log       *Log
 	// DatabaseURL is the control database's.
 	DatabaseURL string
+	// MasterKey is the key that seals, as a line of the master key file.
+	MasterKey string
 }
 
 var made atomic.Int64
@@ -80,9 +82,9 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	ctx := context.Background()
 	name := fmt.Sprintf("control_%d", made.Add(1))
 	pg.Exec(t, `CREATE DATABASE `+name)
-	s := &Service{PG: pg, Log: &Log{}, DatabaseURL: pg.URL(name)}
+	s := &Service{PG: pg, Log: &Log{}, DatabaseURL: pg.URL(name), MasterKey: control.NewMasterKey()}
 	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	keys, err := control.ParseKeyring(control.NewMasterKey())
+	keys, err := control.ParseKeyring(s.MasterKey)
 	must(t, err)
 	s.DB, err = control.Open(ctx, s.DatabaseURL, keys)
 	must(t, err)

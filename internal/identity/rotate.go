@@ -1,0 +1,45 @@
+package identity
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+)
+
+// Rotated is what RotateKeys did.
+type Rotated struct {
+	MasterKey  string // id of the master key that seals everything now
+	Resealed   int    // secrets that were sealed with another one before
+	SigningKey string // id of the new signing key; empty: none was asked for
+}
+
+var errKeysAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", account.ScopeAdmin)
+
+// RotateKeys seals every stored secret with the first master key, so that the others can be taken away, and makes a new
+// signing key if that is asked for. Cut off in between, it can be repeated: what is sealed anew stays so.
+func (s *Service) RotateKeys(ctx context.Context, p *account.Principal, signingKey bool) (*Rotated, error) {
+	entry := p.Entry(audit.RotateKeys, "", nil)
+	if !p.Has(account.ScopeAdmin) {
+		return nil, s.refuse(ctx, entry, errKeysAdminOnly)
+	}
+	done, err := s.db.Reseal(ctx, func(tx pgx.Tx, done *control.Resealed) error {
+		entry.Target, entry.Detail = done.Key, map[string]any{"resealed": done.Counts}
+		return audit.Record(ctx, tx, entry)
+	})
+	if err != nil {
+		return nil, err
+	}
+	rotated := &Rotated{MasterKey: done.Key, Resealed: done.Total()}
+	if signingKey {
+		rotated.SigningKey, err = s.RotateKey(ctx, p.Entry("", "", nil))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rotated, nil
+}
