@@ -63,8 +63,9 @@ type Principal struct {
 	Labels                 map[string]string
 	// Token is the personal access token that the request came with; zero: another credential.
 	Token uuid.UUID
-	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then.
-	ReadOnly bool
+	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; Manages says that one
+	// would be, so that the token reads what its account may read because it manages it.
+	ReadOnly, Manages bool
 	// Clusters are the only ones that the token reaches; nil: no limit. A token with a limit opens nothing beyond them, so
 	// the scopes that would are not among Scopes: ClusterScopes has them, and HasOn counts them on these clusters alone.
 	Clusters      []uuid.UUID
@@ -96,6 +97,7 @@ func (p *Principal) HasOn(cluster uuid.UUID, scopes ...string) bool {
 func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) {
 	p.Token, p.ReadOnly, p.Clusters = token, readOnly, clusters
 	if readOnly {
+		p.Manages = p.Has(ScopeAdmin, ScopeWrite)
 		var reads []string
 		for _, s := range p.Scopes {
 			switch s {

@@ -85,7 +85,7 @@ func (a *API) visible(p *account.Principal) *audit.Visible {
 		v.Account = p.GUID
 	}
 	for _, c := range a.Users.ViewableClusters(p) {
-		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && managedBy(c, p.Labels) {
+		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && p.Manages && managedBy(c, p.Labels) {
 			v.Clusters = append(v.Clusters, c.ID)
 		}
 	}
@@ -137,7 +137,7 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 			return fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
 		}
 	}
-	rows, more, err := a.waitForRows(r.Context(), filter, page, time.Duration(wait)*time.Second)
+	rows, more, err := a.waitForRows(r.Context(), p, filter, page, time.Duration(wait)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -153,12 +153,13 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 }
 
 // waitForRows returns a page, and waits for its first row.
-func (a *API) waitForRows(ctx context.Context, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
+func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
 	log := a.Users.Audit
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		seen := log.Head().Seq // before the look: a row that is sealed after it ends the wait
+		f.Visible = a.visible(p) // the access rules may have changed meanwhile
+		seen := log.Head().Seq   // before the look: a row that is sealed after it ends the wait
 		rows, more, err := log.Rows(ctx, f, page)
 		if err != nil || len(rows) > 0 || waiting.Err() != nil {
 			return rows, more, err
@@ -286,6 +287,7 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 			break
 		}
 		page.After = rows[len(rows)-1].Seq
+		filter.Visible = a.visible(p)
 		if rows, more, err = a.Users.Audit.Rows(r.Context(), filter, page); err != nil {
 			web.InfoOf(r.Context()).Err = err
 			panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said

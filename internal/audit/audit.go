@@ -223,7 +223,7 @@ const settleBatch = 200
 func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time, after int64) ([]*Attempt, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
-		       a.target, a.request_id, a.address, a.time
+		       a.target, a.request_id, a.address, a.time, a.detail
 		FROM audit a
 		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.id > $4
 		  AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
@@ -234,7 +234,7 @@ func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time, after int64) 
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
 		var a Attempt
-		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time)
+		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time, &a.Detail)
 		return &a, err
 	})
 }

@@ -76,7 +76,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	}
 	q := u.Query()
 	for key, value := range settings {
-		if !q.Has(key) {
+		if q.Get(key) == "" { // an empty one would count for pgx, as no demand at all
 			q.Set(key, value)
 		}
 	}

@@ -45,6 +45,10 @@ func TestConfig(t *testing.T) {
 		c.RequireAuth != "scram-sha-256" || c.ConnectTimeout != connectTimeout || len(c.Fallbacks) != 0 || c.RuntimeParams["search_path"] != "pg_catalog" {
 		t.Errorf("got %+v", c)
 	}
+	// An empty value is no way round what is required.
+	if c = good(Connection{URL: host + "?require_auth=&channel_binding="}); c.RequireAuth != "scram-sha-256" || c.ChannelBinding != "prefer" {
+		t.Errorf("got %+v", c)
+	}
 	c = good(Connection{URL: "postgresql://role@a,b:6543/app?connect_timeout=2&require_auth=none&target_session_attrs=any"})
 	if c.Host != "a" || c.Port != 5432 || len(c.Fallbacks) != 1 || c.Fallbacks[0].Port != 6543 || c.Fallbacks[0].TLSConfig.ServerName != "b" ||
 		c.ConnectTimeout != 2*time.Second || c.RequireAuth != "none" {

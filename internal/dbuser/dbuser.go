@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"rolecall/internal/account"
@@ -75,17 +76,22 @@ func anyMatches(rules []label.Selector, labels map[string]string) bool {
 }
 
 // server is the cluster as pgrole works on it.
-func (s *Service) server(ctx context.Context, c *cluster.Cluster) (*pgrole.Server, error) {
+func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Principal) (*pgrole.Server, error) {
 	pool, err := c.Pool(ctx)
 	if err != nil {
 		return nil, err
 	}
 	database, role := s.Clusters.Control(c)
+	var reassignable []string // nil: any
+	if !p.HasOn(c.ID, account.ScopeAdmin) {
+		reassignable = slices.Concat([]string{}, c.Grantable, c.MemberOf)
+	}
 	return &pgrole.Server{
 		Pool:            pool,
 		Connect:         c.Connect,
 		SystemRoles:     c.SystemRoles,
 		MemberOf:        c.MemberOf,
+		Reassignable:    reassignable,
 		ControlDatabase: database,
 		ControlRole:     role,
 	}, nil
@@ -106,7 +112,7 @@ func (s *Service) view(ctx context.Context, p *account.Principal, clusterID stri
 	if err != nil {
 		return nil, err
 	}
-	on, err := s.server(ctx, c)
+	on, err := s.server(ctx, c, p)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +165,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if checkErr != nil {
 		return nil, checkErr
 	}
-	on, err := s.server(ctx, c)
+	on, err := s.server(ctx, c, p)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package dbuser
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -60,6 +61,8 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 // SetRoles makes a database user a member of these roles of the cluster's grantable ones, and of no others of them. It
 // returns the memberships that it has left alone because nobody may grant them here.
 func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID, name string, roles []string, match pgrole.Match) (c *cluster.Cluster, d *pgrole.Details, kept []string, err error) {
+	// As often as a name is sent, it is recorded and granted once.
+	roles = slices.Compact(slices.Sorted(slices.Values(roles)))
 	var grantable []string
 	c, err = s.manage(ctx, p, clusterID, change{
 		action: audit.ChangeRoles,

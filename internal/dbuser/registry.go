@@ -1,6 +1,7 @@
 package dbuser
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -162,18 +163,21 @@ func (ch *ConnectionChange) apply(to cluster.Connection) (cluster.Connection, er
 			to.Key = *ch.Key
 		}
 	}
-	if ch.Password == nil && requireAuth(to.URL) != requireAuth(before.URL) && requireAuth(to.URL) != "" {
-		return to, fault.New(fault.Invalid, "A connection with another require_auth needs the password again: the cluster could be made to ask for it in clear.")
+	if ch.Password == nil && (to.URL != before.URL || to.TLS != before.TLS) && requireAuth(to.URL) != scram {
+		return to, fault.New(fault.Invalid, "A connection with another require_auth than %s needs the password again: a server could be made to ask for it in clear.", scram)
 	}
 	return to, nil
 }
+
+// scram is what a connection requires unless it says otherwise. With it the password is proven, and never shown.
+const scram = "scram-sha-256"
 
 func requireAuth(connectionURL string) string {
 	u, err := url.Parse(connectionURL)
 	if err != nil {
 		return ""
 	}
-	return u.Query().Get("require_auth")
+	return cmp.Or(u.Query().Get("require_auth"), scram)
 }
 
 // UpdateCluster changes the registration of a cluster. A new connection must lead to the same cluster.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
@@ -51,7 +52,7 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 	if err != nil {
 		return audit.Unknown, "the cluster is no longer registered", nil
 	}
-	on, err := s.server(ctx, c)
+	on, err := s.server(ctx, c, &account.Principal{})
 	if err != nil {
 		return "", "", err
 	}
@@ -69,6 +70,8 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 		return "", "", err
 	}
 	switch {
+	case found.attempt == a.ID.String() && a.Action == audit.ChangeLimits && a.Detail["endSessions"] == true:
+		return audit.Unknown, "the limits are set; whether its sessions were ended is not known", nil
 	case found.attempt == a.ID.String() && a.Action != audit.DeleteUser:
 		return audit.Done, "the attempt is recorded with it", nil
 	case later:

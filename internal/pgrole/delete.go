@@ -153,7 +153,15 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 	if to.System() {
 		return fault.New(fault.Forbidden, "The role %q is a system role: nothing is reassigned to it.", d.reassignTo)
 	}
+	if !d.s.mayOwn(to) {
+		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: only an admin reassigns to it.", d.reassignTo)
+	}
 	return nil
+}
+
+// mayOwn reports whether objects may be reassigned to a role.
+func (s *Server) mayOwn(to *User) bool {
+	return !to.System() && (to.login || s.Reassignable == nil || slices.Contains(s.Reassignable, to.Name))
 }
 
 func (d *deletion) plan(ctx context.Context) (*plan, error) {
@@ -292,8 +300,8 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 		if err != nil {
 			return nil, err
 		}
-		if to == nil || to.System() {
-			return nil, block(nil, "%q, to which its objects should go, was dropped or became a system role", d.reassignTo)
+		if to == nil || !d.s.mayOwn(to) {
+			return nil, block(nil, "%q, to which its objects should go, was dropped or can no longer be given them", d.reassignTo)
 		}
 		err = tx.asMember(ctx, []string{d.user.Name, d.reassignTo}, func() error {
 			_, err := tx.Exec(ctx, reassignOwned(d.user.Name, d.reassignTo))

@@ -290,6 +290,28 @@ func TestDeleteRefusals(t *testing.T) {
 	}
 }
 
+// What a role owns runs as it, so objects go to roles without LOGIN only where these are listed, or for admins.
+func TestReassignable(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "reassignable", "reassignable_user")
+	c.Exec(t, `CREATE ROLE reassignable_vault; CREATE ROLE reassignable_group; CREATE TABLE reassignable_t (); ALTER TABLE reassignable_t OWNER TO reassignable`)
+	s.Reassignable = []string{"reassignable_group"}
+	refused(t, s.Delete(t.Context(), "reassignable", "reassignable_vault", nil, stamp()), fault.Forbidden, "only an admin")
+	if _, err := s.Plan(t.Context(), "reassignable", "reassignable_vault"); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("the plan: %v", err)
+	}
+	if err := s.Delete(t.Context(), "reassignable", "reassignable_group", nil, stamp()); err != nil {
+		t.Fatal(err)
+	}
+	mustCreate(t, s, "reassignable")
+	c.Exec(t, `ALTER TABLE reassignable_t OWNER TO reassignable`)
+	if err := s.Delete(t.Context(), "reassignable", "reassignable_user", nil, stamp()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestReassign(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)

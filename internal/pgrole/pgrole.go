@@ -32,6 +32,9 @@ type Server struct {
 	Connect func(ctx context.Context, database, encoding string) (*pgx.Conn, error)
 	// SystemRoles are globs (`*`, `?`) of role names that are protected.
 	SystemRoles []string
+	// Reassignable are the roles without LOGIN that objects may go to; nil: any. What a role owns runs as it (functions with
+	// SECURITY DEFINER, triggers), so whoever may give it objects may become it.
+	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
 	// MemberOf are roles that every new user is made a member of.
