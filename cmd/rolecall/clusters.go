@@ -95,6 +95,10 @@ func (cl *ownCluster) fields() [][]string {
 	if cl.LastError != nil {
 		lastError = *cl.LastError
 	}
+	problems := strings.Join(cl.Capabilities.Problems, " ")
+	if cl.Connection.URL != "" && cl.Capabilities.Role == "" {
+		problems = "not looked for yet: rolecall clusters probe " + cl.DisplayName
+	}
 	return [][]string{
 		{"name", cl.DisplayName},
 		{"id", cl.ID},
@@ -105,7 +109,7 @@ func (cl *ownCluster) fields() [][]string {
 		{"connection", cl.Connection.URL}, // for admins
 		{"TLS", cl.Connection.TLS["mode"]},
 		{"role", cl.Capabilities.Role},
-		{"problems", strings.Join(cl.Capabilities.Problems, " ")},
+		{"problems", problems},
 		{"may manage", rules(cl.Access.Manage)},
 		{"may view", rules(cl.Access.View)},
 		{"you manage", yesNo(cl.MayManage)},
