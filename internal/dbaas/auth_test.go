@@ -251,3 +251,18 @@ func TestTokenScopes(t *testing.T) {
 		t.Error("the log has the token")
 	}
 }
+
+// A browser sends remembered Basic credentials along with what another site makes it post.
+func TestOtherSites(t *testing.T) {
+	f := newFixture(t)
+	body := userBody("other-site", "other-site-password")
+	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Origin: https://evil.example"} {
+		if a := f.do(t, "POST", f.users(), body, header); a.Status != 403 {
+			t.Errorf("%s: got %d %s", header, a.Status, a.Body)
+		}
+		if a := f.do(t, "GET", f.users(), "", header); a.Status != 200 {
+			t.Errorf("reading with %s: got %d %s", header, a.Status, a.Body)
+		}
+	}
+	f.want(t, 404, "GET", f.users("other-site"), "")
+}

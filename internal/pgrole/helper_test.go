@@ -57,6 +57,9 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 			other := own.Copy()
 			other.Database = database
 			other.RuntimeParams["client_encoding"] = encoding
+			other.RuntimeParams["default_transaction_read_only"] = "off"
+			other.RuntimeParams["role"] = "none"
+			other.RuntimeParams["idle_session_timeout"] = "0"
 			return pgx.ConnectConfig(ctx, other)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},

@@ -86,11 +86,13 @@ func TestNoEscalation(t *testing.T) {
 	_, reader := f.holder(t, account.ScopeAdminReadOnly)
 	deputy := unique("deputy") // a program with admin rights
 	f.program(t, map[string]any{"client_id": deputy, "client_secret": "x", "authorities": []string{account.ScopeAdmin}})
-	f.Account(t, unique("labelled"), nil, nil)
 	labelled := unique("robot")
 	if _, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, labels, platform_created_at, platform_updated_at) VALUES ($1, '{"team":"dba"}', now(), now())`, labelled); err != nil {
 		t.Fatal(err)
 	}
+	// Labels are rights as well: they open clusters.
+	dba := unique("dba")
+	dbaGUID := f.Account(t, dba, account.DefaultScopes, map[string]string{"team": "dba"})
 	client := func(fields string) string {
 		return `{"client_id":"` + unique("c") + `","client_secret":"x","authorized_grant_types":["client_credentials","password"],` + fields + `}`
 	}
@@ -103,6 +105,7 @@ func TestNoEscalation(t *testing.T) {
 		{"PUT", "/Users/" + adminGUID + "/password", `{"password":"mine"}`},
 		{"PUT", "/Users/" + reader + "/password", `{"password":"mine"}`},
 		{"PUT", "/Users/" + guid + "/password", `{"password":"mine"}`},
+		{"PUT", "/Users/" + dbaGUID + "/password", `{"password":"mine"}`},
 		{"PUT", "/Users/" + adminGUID, `{"userName":"mine"}`},
 		{"PATCH", "/Users/" + adminGUID, `{"active":false}`},
 		{"DELETE", "/Users/" + adminGUID, ""},
