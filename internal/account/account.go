@@ -74,6 +74,16 @@ type Principal struct {
 	RequestID, Address string
 }
 
+type principalKey struct{}
+
+// WithPrincipal returns a context that carries whose request it is.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	return context.WithValue(ctx, principalKey{}, p)
+}
+
+// PrincipalOf returns whose request it is. It panics where nobody has signed in, which is a route that forgot to ask.
+func PrincipalOf(ctx context.Context) *Principal { return ctx.Value(principalKey{}).(*Principal) }
+
 // Has reports whether the principal has one of the scopes.
 func (p *Principal) Has(scopes ...string) bool {
 	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.Scopes, s) })

@@ -3,7 +3,6 @@
 package adminapi
 
 import (
-	"context"
 	"net/http"
 
 	"rolecall/internal/account"
@@ -64,7 +63,7 @@ type handler func(w http.ResponseWriter, r *http.Request, p *account.Principal) 
 
 func (a *API) route(method, pattern string, h handler) web.Route {
 	return web.Route{Method: method, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request) error {
-		return h(w, r, principalOf(r))
+		return h(w, r, account.PrincipalOf(r.Context()))
 	}}
 }
 
@@ -95,11 +94,5 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return route.Handle(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, p)))
-}
-
-type principalKey struct{}
-
-func principalOf(r *http.Request) *account.Principal {
-	return r.Context().Value(principalKey{}).(*account.Principal)
+	return route.Handle(w, r.WithContext(account.WithPrincipal(r.Context(), p)))
 }

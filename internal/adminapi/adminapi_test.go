@@ -1,12 +1,9 @@
 package adminapi_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +21,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // fixture is a server of the dialect whose every exchange is held against the document.
 type fixture struct {
 	*servicetest.Service
-	url    string
-	client *http.Client
+	*apitest.Client
 }
 
 // newFixture has a service of its own, with the admin root: what is registered in one test must not be there in another.
@@ -46,26 +42,12 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	srv := httptest.NewServer(&web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
-	t.Cleanup(srv.Close)
-	client := srv.Client()
-	client.Transport = apitest.Load(t, "rolecall.yaml").Transport(t, client.Transport)
-	return &fixture{s, srv.URL, client}
+	edge := &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))}
+	return &fixture{s, apitest.Load(t, "rolecall.yaml").Serve(t, edge)}
 }
 
 // answer is a response, its body read.
-type answer struct {
-	Status int
-	Header http.Header
-	Body   string
-}
-
-func (a answer) into(t testing.TB, v any) {
-	t.Helper()
-	if err := json.Unmarshal([]byte(a.Body), v); err != nil {
-		t.Fatalf("%v in %s", err, a.Body)
-	}
-}
+type answer struct{ apitest.Answer }
 
 // do sends a request as root, the admin. path is below the prefix; headers are "Name: value".
 func (f *fixture) do(t testing.TB, method, path, body string, headers ...string) answer {
@@ -76,30 +58,12 @@ func (f *fixture) do(t testing.TB, method, path, body string, headers ...string)
 // as sends a request as an account, or as nobody when username is empty.
 func (f *fixture) as(t testing.TB, username, method, path, body string, headers ...string) answer {
 	t.Helper()
-	req, err := http.NewRequest(method, f.url+adminapi.Prefix+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body == "" {
-		req.Body = http.NoBody
-	}
 	if username != "" {
+		req := &http.Request{Header: http.Header{}}
 		req.SetBasicAuth(username, username+"-password")
+		headers = append(headers, "Authorization: "+req.Header.Get("Authorization"))
 	}
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		req.Header.Add(name, value)
-	}
-	resp, err := f.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return answer{resp.StatusCode, resp.Header, string(data)}
+	return answer{f.Send(t, method, adminapi.Prefix+path, body, headers...)}
 }
 
 // want sends a request as root and fails the test unless its answer has the status.
@@ -120,7 +84,7 @@ func (a answer) refused(t testing.TB, status int, parts ...string) {
 		Title, Detail, RequestID string
 		Status                   int
 	}
-	a.into(t, &p)
+	a.Into(t, &p)
 	if a.Status != status || p.Status != status || p.RequestID == "" || p.RequestID != a.Header.Get("X-Request-Id") {
 		t.Errorf("got %d %s, want %d", a.Status, a.Body, status)
 	}
@@ -173,7 +137,7 @@ func connection(displayName, url, password, more string) string {
 func (f *fixture) register(t testing.TB, displayName string, pg *pgtest.Cluster, more string) (c clusterResource) {
 	t.Helper()
 	administering := role(t, pg, "adm_"+strconv.FormatInt(int64(len(displayName)), 10)+"_"+strings.ToLower(displayName), "CREATEROLE CREATEDB")
-	f.want(t, 201, "POST", "/clusters", registration(displayName, pg, administering, more)).into(t, &c)
+	f.want(t, 201, "POST", "/clusters", registration(displayName, pg, administering, more)).Into(t, &c)
 	return c
 }
 

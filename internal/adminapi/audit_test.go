@@ -49,7 +49,7 @@ func (f *fixture) audit(t testing.TB, username, query string) (l auditList) {
 	if a.Status != 200 {
 		t.Fatalf("%s: %d %s", query, a.Status, a.Body)
 	}
-	a.into(t, &l)
+	a.Into(t, &l)
 	return l
 }
 
@@ -283,14 +283,14 @@ func TestAuditExportAndVerify(t *testing.T) {
 		}
 	}
 	anchor := fmt.Sprintf("?anchor=%d:%s", last.Head.Seq, last.Head.MAC)
-	f.want(t, 200, "GET", "/audit/verify"+anchor, "").into(t, &v)
+	f.want(t, 200, "GET", "/audit/verify"+anchor, "").Into(t, &v)
 	if !v.OK || v.Checked < 2501 || v.Problem != nil {
 		t.Errorf("got %+v", v)
 	}
 	if _, err := f.DB.Pool.Exec(t.Context(), `SET session_replication_role = replica; DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_seals WHERE seq > 2000); DELETE FROM audit_seals WHERE seq > 2000; RESET session_replication_role`); err != nil {
 		t.Fatal(err)
 	}
-	f.want(t, 200, "GET", "/audit/verify"+anchor, "").into(t, &v)
+	f.want(t, 200, "GET", "/audit/verify"+anchor, "").Into(t, &v)
 	if v.OK || v.Problem == nil || v.Problem.Seq == nil || !strings.Contains(v.Problem.Reason, "cut off") {
 		t.Errorf("got %+v", v)
 	}
@@ -317,13 +317,13 @@ func TestFailedSignIns(t *testing.T) {
 		t.Fatal(err)
 	}
 	var l, second list
-	f.want(t, 200, "GET", "/audit/failed-sign-ins?limit=1", "").into(t, &l)
+	f.want(t, 200, "GET", "/audit/failed-sign-ins?limit=1", "").Into(t, &l)
 	if len(l.Items) != 1 || l.Items[0].Account != "g" || l.Items[0].Address != "::1" || l.Items[0].Count != 7 || l.Next == nil {
 		t.Fatalf("got %+v", l)
 	}
-	f.want(t, 200, "GET", "/audit/failed-sign-ins?cursor="+*l.Next, "").into(t, &second)
+	f.want(t, 200, "GET", "/audit/failed-sign-ins?cursor="+*l.Next, "").Into(t, &second)
 	var since list
-	f.want(t, 200, "GET", "/audit/failed-sign-ins?since="+url.QueryEscape(time.Now().Add(-time.Hour).Format(time.RFC3339)), "").into(t, &since)
+	f.want(t, 200, "GET", "/audit/failed-sign-ins?since="+url.QueryEscape(time.Now().Add(-time.Hour).Format(time.RFC3339)), "").Into(t, &since)
 	if len(second.Items) == 0 || second.Items[0].Account != "unknown" || len(since.Items) != len(second.Items) {
 		t.Errorf("got %+v and %+v", second, since)
 	}

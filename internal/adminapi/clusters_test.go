@@ -33,7 +33,7 @@ func TestRegister(t *testing.T) {
 	a := f.want(t, 201, "POST", "/clusters", registration("orders", pg, administering,
 		`,"location":"de/fra","access":{"manage":["team = payments","team=payments"],"view":["role in (dba,sre)"]},"grantable":["app_read"],"memberOf":["app"],"systemRoles":["own_*"]`))
 	var c clusterResource
-	a.into(t, &c)
+	a.Into(t, &c)
 	if a.Header.Get("Location") != servicetest.PublicURL+"/rolecall/v1/clusters/"+c.ID || a.Header.Get("ETag") != `"1"` {
 		t.Errorf("the headers are %s", a.Header)
 	}
@@ -57,7 +57,7 @@ func TestRegister(t *testing.T) {
 
 	// A change, and one that comes too late.
 	var changed clusterResource
-	f.want(t, 200, "PATCH", path, `{"displayName":"Orders","access":{"view":[]},"memberOf":[]}`, `If-Match: "1"`).into(t, &changed)
+	f.want(t, 200, "PATCH", path, `{"displayName":"Orders","access":{"view":[]},"memberOf":[]}`, `If-Match: "1"`).Into(t, &changed)
 	if changed.DisplayName != "Orders" || len(changed.Access.View)+len(changed.MemberOf) != 0 || len(changed.Access.Manage) != 1 || changed.UpdatedAt <= c.UpdatedAt || changed.CreatedAt != c.CreatedAt {
 		t.Errorf("changed to %+v", changed)
 	}
@@ -81,7 +81,7 @@ func TestRegister(t *testing.T) {
 
 	// It is worked with, under rules that the probe of a moment ago has refreshed.
 	pg.Exec(t, `ALTER ROLE adm_orders NOCREATEDB`)
-	f.want(t, 200, "POST", path+"/probe", "").into(t, &changed)
+	f.want(t, 200, "POST", path+"/probe", "").Into(t, &changed)
 	if len(changed.Capabilities.Problems) != 1 || !strings.Contains(changed.Capabilities.Problems[0], `ALTER ROLE "adm_orders" CREATEDB`) {
 		t.Errorf("the problems are %q", changed.Capabilities.Problems)
 	}
@@ -339,7 +339,7 @@ func TestRotate(t *testing.T) {
 	f.do(t, "POST", path+"/rotate-credential", "").refused(t, 503)
 	f.do(t, "POST", path+"/probe", "").refused(t, 422, "cannot be reached")
 	var seen clusterResource
-	f.want(t, 200, "GET", path, "").into(t, &seen)
+	f.want(t, 200, "GET", path, "").Into(t, &seen)
 	if seen.State != "UNKNOWN" || seen.Reachable || seen.LastError == nil || !strings.Contains(*seen.LastError, "cannot be reached") || seen.Version != pg.Version {
 		t.Errorf("a stopped cluster is %+v", seen)
 	}
@@ -487,9 +487,9 @@ func TestAccess(t *testing.T) {
 	sees := func(who string) (names []string) {
 		t.Helper()
 		var l struct{ Items []clusterResource }
-		f.as(t, who, "GET", "/clusters", "").into(t, &l)
+		f.as(t, who, "GET", "/clusters", "").Into(t, &l)
 		var me whoami
-		f.as(t, who, "GET", "/whoami", "").into(t, &me)
+		f.as(t, who, "GET", "/whoami", "").Into(t, &me)
 		for i, c := range l.Items {
 			if len(me.Clusters) != len(l.Items) || me.Clusters[i].ID != c.ID || me.Clusters[i].Manage != c.MayManage {
 				t.Errorf("%s is told %+v and %+v", who, l.Items, me.Clusters)
@@ -540,7 +540,7 @@ func TestAccess(t *testing.T) {
 	access := func(who, of string) (view, manage right) {
 		t.Helper()
 		var x struct{ View, Manage right }
-		f.want(t, 200, "GET", "/clusters/"+of+"/access?account="+who, "").into(t, &x)
+		f.want(t, 200, "GET", "/clusters/"+of+"/access?account="+who, "").Into(t, &x)
 		return x.View, x.Manage
 	}
 	for _, test := range []struct {
@@ -584,7 +584,7 @@ func TestPages(t *testing.T) {
 			Items []clusterResource
 			Next  *string
 		}
-		f.want(t, 200, "GET", "/clusters?limit=2"+next, "").into(t, &l)
+		f.want(t, 200, "GET", "/clusters?limit=2"+next, "").Into(t, &l)
 		for _, c := range l.Items {
 			names = append(names, c.DisplayName)
 		}
@@ -656,7 +656,7 @@ func TestNotRecorded(t *testing.T) {
 	f.do(t, "POST", path+"/rotate-credential", "").refused(t, 503)
 	mustExec(t, conn, `ALTER TABLE rolecall.elsewhere RENAME TO audit`)
 	var now clusterResource
-	f.want(t, 200, "GET", path, "").into(t, &now)
+	f.want(t, 200, "GET", path, "").Into(t, &now)
 	if now.DisplayName != "kept" || len(f.Clusters.All()) != 2 || pg.Login("adm_4_kept", rolePassword) != nil {
 		t.Errorf("it was changed: %+v", now)
 	}

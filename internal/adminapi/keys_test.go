@@ -32,7 +32,7 @@ func TestRotateKeys(t *testing.T) {
 	}
 	rotate := func(body string) (r rotation) {
 		t.Helper()
-		f.want(t, 200, "POST", "/keys/rotate", body).into(t, &r)
+		f.want(t, 200, "POST", "/keys/rotate", body).Into(t, &r)
 		return r
 	}
 	if _, err := f.Audit.Seal(t.Context()); err != nil { // makes the first key of the chain

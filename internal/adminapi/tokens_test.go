@@ -36,7 +36,7 @@ func (f *fixture) token(t testing.TB, username, body string) (made tokenResource
 	if a.Status != 201 {
 		t.Fatalf("got %d %s", a.Status, a.Body)
 	}
-	a.into(t, &made)
+	a.Into(t, &made)
 	return made
 }
 
@@ -91,15 +91,15 @@ func TestTokens(t *testing.T) {
 		Items []tokenResource
 		Next  *string
 	}
-	f.as(t, "anna", "GET", "/tokens?limit=1", "").into(t, &l)
+	f.as(t, "anna", "GET", "/tokens?limit=1", "").Into(t, &l)
 	if len(l.Items) != 1 || l.Items[0].Name != "full" || l.Items[0].Secret != "" || l.Next == nil {
 		t.Fatalf("got %+v", l)
 	}
-	f.as(t, "anna", "GET", "/tokens?limit=1&cursor="+*l.Next, "").into(t, &l)
+	f.as(t, "anna", "GET", "/tokens?limit=1&cursor="+*l.Next, "").Into(t, &l)
 	if len(l.Items) != 1 || l.Items[0].Name != "plain" || l.Next != nil {
 		t.Fatalf("got %+v", l)
 	}
-	if f.want(t, 200, "GET", "/tokens", "").into(t, &l); len(l.Items) != 0 {
+	if f.want(t, 200, "GET", "/tokens", "").Into(t, &l); len(l.Items) != 0 {
 		t.Errorf("root has %+v", l)
 	}
 

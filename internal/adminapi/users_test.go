@@ -46,8 +46,7 @@ func (f *fixture) user(t testing.TB, name string) (path string) {
 func (f *fixture) dbaas(t testing.TB, method, path, body string) answer {
 	t.Helper()
 	root := f.token(t, "root", fmt.Sprintf(`{"name":"dbaas %d"}`, time.Now().UnixNano()))
-	a := f.platform(t)["dbaas.yaml"].Send(t, method, "/databases/postgresql/clusters/"+f.ClusterID+"/users"+path, body, "Authorization: Bearer "+root.Secret)
-	return answer{a.Status, a.Header, a.Body}
+	return answer{f.platform(t)["dbaas.yaml"].Send(t, method, "/databases/postgresql/clusters/"+f.ClusterID+"/users"+path, body, "Authorization: Bearer "+root.Secret)}
 }
 
 // session opens a session as a user.
@@ -67,7 +66,7 @@ func TestUserDetails(t *testing.T) {
 	f.PG.Exec(t, `GRANT CONNECT ON DATABASE det_shop TO "det/ü""x"`)
 	var u userResource
 	a := f.want(t, 200, "GET", path, "")
-	a.into(t, &u)
+	a.Into(t, &u)
 	guid, _ := f.Identity.GUID(t.Context(), "root")
 	if u.Username != name || u.State != "active" || u.PasswordKind != "scram-sha-256" || u.System || u.ValidUntil != nil || u.ConnectionLimit != -1 ||
 		fmt.Sprint(u.MemberOf) != "[det_default]" || u.CreatedBy == nil || *u.CreatedBy != guid || u.CreatedAt == nil || a.Header.Get("ETag") != u.ETag {
@@ -90,7 +89,7 @@ func TestUserDetails(t *testing.T) {
 	if strings.Contains(u.Connection.URL, f.DB.Identity.Database) {
 		t.Errorf("the URL is %s", u.Connection.URL)
 	}
-	f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/users/"+f.PG.User, "").into(t, &u)
+	f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/users/"+f.PG.User, "").Into(t, &u)
 	if !u.System {
 		t.Errorf("got %+v", u)
 	}
@@ -139,7 +138,7 @@ func TestLimits(t *testing.T) {
 	f := newFixture(t)
 	path := f.user(t, "lim")
 	var u userResource
-	f.want(t, 200, "PATCH", path, `{"validUntil":"2099-01-31T18:00:00.25+01:00","connectionLimit":1}`).into(t, &u)
+	f.want(t, 200, "PATCH", path, `{"validUntil":"2099-01-31T18:00:00.25+01:00","connectionLimit":1}`).Into(t, &u)
 	if u.ValidUntil == nil || *u.ValidUntil != "2099-01-31T17:00:00.25Z" || u.ConnectionLimit != 1 || u.EndedSessions != nil {
 		t.Errorf("got %+v", u)
 	}
@@ -147,7 +146,7 @@ func TestLimits(t *testing.T) {
 	if err := f.PG.Login("lim", userPassword); err == nil {
 		t.Error("there is a second connection")
 	}
-	f.want(t, 200, "PATCH", path, `{"endSessions":true}`).into(t, &u)
+	f.want(t, 200, "PATCH", path, `{"endSessions":true}`).Into(t, &u)
 	if u.EndedSessions == nil || *u.EndedSessions != 1 || first.Ping(t.Context()) == nil {
 		t.Errorf("got %+v, and the session goes on", u)
 	}
@@ -158,8 +157,8 @@ func TestLimits(t *testing.T) {
 	// null is for ever, infinity too.
 	var cleared userResource
 	f.do(t, "PATCH", path, `{"validUntil":null}`, "If-Match: "+u.ETag).refused(t, 412)
-	f.want(t, 200, "GET", path, "").into(t, &u)
-	f.want(t, 200, "PATCH", path, `{"validUntil":null,"connectionLimit":-1}`, "If-Match: "+u.ETag).into(t, &cleared)
+	f.want(t, 200, "GET", path, "").Into(t, &u)
+	f.want(t, 200, "PATCH", path, `{"validUntil":null,"connectionLimit":-1}`, "If-Match: "+u.ETag).Into(t, &cleared)
 	if cleared.ValidUntil != nil || cleared.ConnectionLimit != -1 || cleared.ETag == u.ETag {
 		t.Errorf("got %+v", cleared)
 	}
@@ -167,7 +166,7 @@ func TestLimits(t *testing.T) {
 		t.Error(err)
 	}
 	f.PG.Exec(t, `ALTER ROLE lim VALID UNTIL 'infinity'`)
-	f.want(t, 200, "GET", path, "").into(t, &cleared)
+	f.want(t, 200, "GET", path, "").Into(t, &cleared)
 	if cleared.ValidUntil != nil {
 		t.Errorf("got %+v", cleared)
 	}
@@ -190,7 +189,7 @@ func TestRoles(t *testing.T) {
 	set := func(body, memberOf string) {
 		t.Helper()
 		var u userResource
-		f.want(t, 200, "PUT", path+"/roles", body).into(t, &u)
+		f.want(t, 200, "PUT", path+"/roles", body).Into(t, &u)
 		if got := strings.Join(u.MemberOf, " "); got != memberOf || fmt.Sprint(u.KeptRoles) != "[rol_out]" {
 			t.Errorf("%s: member of %s, kept %s", body, got, u.KeptRoles)
 		}
@@ -227,7 +226,7 @@ func TestDeletionPlan(t *testing.T) {
 	}
 	look := func(query string) (p plan) {
 		t.Helper()
-		f.want(t, 200, "GET", path+"/deletion-plan"+query, "").into(t, &p)
+		f.want(t, 200, "GET", path+"/deletion-plan"+query, "").Into(t, &p)
 		return p
 	}
 	if p := look(""); len(p.Blockers) > 0 || p.Sessions > 0 || len(p.Databases) > 0 {
@@ -294,7 +293,7 @@ func TestDisableInsteadOfDelete(t *testing.T) {
 	state := func(want string) {
 		t.Helper()
 		var u userResource
-		if f.want(t, 200, "GET", path, "").into(t, &u); u.State != want {
+		if f.want(t, 200, "GET", path, "").Into(t, &u); u.State != want {
 			t.Errorf("the state is %s, want %s", u.State, want)
 		}
 	}

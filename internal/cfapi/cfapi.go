@@ -4,7 +4,6 @@
 package cfapi
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -67,7 +66,7 @@ func public(pattern string, h web.HandlerFunc) web.Route {
 // anything else about the request, and so says nothing about what exists.
 func read(pattern string, h handler) web.Route {
 	return web.Route{Method: http.MethodGet, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request) error {
-		p := principalOf(r)
+		p := account.PrincipalOf(r.Context())
 		if !p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor, account.ScopeRead) {
 			return fault.New(fault.Forbidden, "The token has no scope to read with.")
 		}
@@ -77,7 +76,7 @@ func read(pattern string, h handler) web.Route {
 
 func (a *API) change(method, pattern, action string, h handler) web.Route {
 	return web.Route{Method: method, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request) error {
-		p := principalOf(r)
+		p := account.PrincipalOf(r.Context())
 		if !p.Has(account.ScopeAdmin, account.ScopeWrite) {
 			return a.Accounts.RefusePlatform(r.Context(), p, action, r.PathValue("guid"))
 		}
@@ -111,7 +110,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	if unknown != nil {
 		return unknown
 	}
-	return route.Handle(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, p)))
+	return route.Handle(w, r.WithContext(account.WithPrincipal(r.Context(), p)))
 }
 
 func requestID(info *web.Info) string {
@@ -144,12 +143,6 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request, info *web.Info) (*a
 		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(full.Unix()+1, 10))
 	}
 	return p, err
-}
-
-type principalKey struct{}
-
-func principalOf(r *http.Request) *account.Principal {
-	return r.Context().Value(principalKey{}).(*account.Principal)
 }
 
 // href is the absolute URL of a resource. Its guid may hold any character.

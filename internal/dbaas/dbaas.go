@@ -63,7 +63,7 @@ type handler func(w http.ResponseWriter, r *http.Request, p *account.Principal) 
 
 func (a *API) route(method, pattern string, h handler) web.Route {
 	return web.Route{Method: method, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request) error {
-		return h(w, r, principalOf(r))
+		return h(w, r, account.PrincipalOf(r.Context()))
 	}}
 }
 
@@ -94,7 +94,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return route.Handle(w, withPrincipal(r, p))
+	return route.Handle(w, r.WithContext(account.WithPrincipal(r.Context(), p)))
 }
 
 // resourceID is the stable id of a user, database or list: a version 5 UUID (RFC 9562) of its place in the cluster.

@@ -1,28 +1,16 @@
 package dbaas
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
-	"rolecall/internal/account"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
-
-type principalKey struct{}
-
-func withPrincipal(r *http.Request, p *account.Principal) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), principalKey{}, p))
-}
-
-func principalOf(r *http.Request) *account.Principal {
-	return r.Context().Value(principalKey{}).(*account.Principal)
-}
 
 // query is the query string of one request. Parameters that are not asked for are ignored: clients add some of their
 // own. Messages do not quote what could not be read: they are logged, and a query string may hold anything.

@@ -4,7 +4,6 @@
 package uaa
 
 import (
-	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -81,11 +80,9 @@ type handler func(w http.ResponseWriter, r *http.Request, p *account.Principal) 
 
 func private(method, pattern string, h handler) web.Route {
 	return web.Route{Method: method, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request) error {
-		return h(w, r, r.Context().Value(principalKey{}).(*account.Principal))
+		return h(w, r, account.PrincipalOf(r.Context()))
 	}}
 }
-
-type principalKey struct{}
 
 // ServeHTTP answers one request. Routes are no secret here, so an unknown one is a 404 for everybody.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -122,7 +119,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	if err := a.PerPrincipal.Take(p.GUID); err != nil {
 		return err
 	}
-	return route.Handle(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, p)))
+	return route.Handle(w, r.WithContext(account.WithPrincipal(r.Context(), p)))
 }
 
 // signIn takes bearer tokens only, as the UAA does: a browser that keeps a password for this host sends it along with
