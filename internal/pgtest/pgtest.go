@@ -81,8 +81,7 @@ func New(t testing.TB, settings map[string]string) *Cluster {
 	return NewMajor(t, 0, settings)
 }
 
-// NewMajor is New with the PostgreSQL of a major, such as 16, which it is an error not to find: see
-// localpg.FindBinaries.
+// NewMajor is New with the PostgreSQL of a major, such as 16, which scripts/install-majors has installed.
 func NewMajor(t testing.TB, major int, settings map[string]string) *Cluster {
 	t.Helper()
 	f, c, err := start(major, settings)
@@ -100,7 +99,7 @@ func NewMajor(t testing.TB, major int, settings map[string]string) *Cluster {
 
 // start starts a cluster on a copy of the template.
 func start(major int, settings map[string]string) (*folder, *Cluster, error) {
-	bin, _, err := localpg.FindBinaries("", major)
+	bin, err := findBinaries(major)
 	if err != nil {
 		return nil, nil, err
 	}
