@@ -15,7 +15,7 @@ import (
 )
 
 // Delete removes a user and destroys nothing else. DROP OWNED is never run: it drops what appeared meanwhile, and
-// reaches third parties. In four phases:
+// reaches third parties. A user on which nothing depends is just dropped; any other in four phases:
 //
 //  1. Plan: look at everything that depends on the role, in every database, and refuse what must not be touched. Nothing
 //     has changed until here.
@@ -45,6 +45,17 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 			return err
 		}
 	}
+	select {
+	case s.Deletions <- struct{}{}:
+		defer func() { <-s.Deletions }()
+	case <-ctx.Done():
+		return fault.New(fault.Unavailable, "Other deletions in this cluster have taken all the time. Nothing was changed.").After(5 * time.Second).Because(ctx.Err())
+	}
+	if d.reassignTo == "" {
+		if dropped, err := s.dropAlone(ctx, name, match); dropped || err != nil {
+			return err
+		}
+	}
 	// Held through all phases, so that a change of the same user waits for the end.
 	conn, err := s.lockSession(ctx, roleLock(name))
 	if err != nil {
@@ -62,6 +73,13 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 	return s.fault(d.run(ctx, name, match), name)
 }
 
+// Deletions lets a few at a time work in a cluster: each holds a connection of the pool for as long as it takes, and
+// leaves some to others.
+type Deletions chan struct{}
+
+// NewDeletions returns one for all who delete users of a cluster.
+func NewDeletions() Deletions { return make(Deletions, 4) }
+
 // deletion is one Delete under way.
 type deletion struct {
 	s          *Server
@@ -76,24 +94,30 @@ type deletion struct {
 }
 
 func (d *deletion) run(ctx context.Context, name string, match Match) error {
-	var err error
-	if d.user, err = d.s.changeable(ctx, d.conn, name, match); err != nil {
+	if err := d.look(ctx, name, match); err != nil {
 		return err
 	}
-	if err := d.checkReassign(ctx); err != nil {
-		return err
-	}
-	p, err := d.plan(ctx)
-	if err != nil {
-		return err
-	}
-	if len(p.blockers) > 0 && d.user.Provenance.State != StateDeleting && !d.orDisable {
-		return d.inUse(p.blockers, "Nothing was changed.")
+	var found *blocked
+	if d.user.Provenance.State != StateDeleting { // else it was looked at already, and goes on
+		p, err := d.plan(ctx)
+		if err == nil {
+			err = d.visit(ctx, p.databases, nil)
+		}
+		if t, ok := errors.AsType[*outOfTime](err); ok {
+			return fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
+				name, t.of, t.visited).After(5 * time.Second).Because(err)
+		}
+		if err != nil {
+			return err
+		}
+		if found = p.blocked(); found != nil && !d.orDisable {
+			return d.inUse(found.reasons, "Nothing was changed.")
+		}
 	}
 	if err := d.disable(ctx, match); err != nil {
 		return err
 	}
-	err = d.finish(ctx)
+	err := d.finish(ctx, found)
 	b, isBlocked := errors.AsType[*blocked](err)
 	if isBlocked {
 		if err = d.callOff(ctx); err == nil {
@@ -106,7 +130,7 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 		switch {
 		case inspectErr != nil:
 		case u == nil || u.oid != d.user.oid:
-			return nil
+			return d.s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) })
 		case isBlocked && u.Provenance.Attempt == d.stamp.Attempt && u.Provenance.State != StateDeleting:
 			return d.calledOff(b)
 		}
@@ -114,8 +138,20 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 	if err == nil || fault.Is(err, fault.Stale) {
 		return err
 	}
-	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in. Delete it again to finish.", name).
+	progress := ""
+	if t, ok := errors.AsType[*outOfTime](err); ok {
+		progress = fmt.Sprintf(" Visited %d of %d databases.", t.visited, t.of)
+	}
+	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in.%s Delete it again to finish.", name, progress).
 		After(2 * time.Second).Because(err)
+}
+
+// look reads the user, and refuses what is refused whatever depends on it.
+func (d *deletion) look(ctx context.Context, name string, match Match) (err error) {
+	if d.user, err = d.s.changeable(ctx, d.conn, name, match); err != nil {
+		return err
+	}
+	return d.checkReassign(ctx)
 }
 
 // blocked says what keeps the role from being dropped once its deletion has begun.
@@ -136,7 +172,11 @@ func (d *deletion) inUse(reasons []string, end string) *fault.Error {
 	if d.reassignTo == "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "it owns ") }) {
 		hint = " Delete it with ?reassignTo=<role> to give what it owns to another role."
 	}
-	return fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s%s", d.user.Name, strings.Join(reasons, "; "), end, hint)
+	because := strings.Join(reasons[:min(len(reasons), maxNamed)], "; ")
+	if more := len(reasons) - maxNamed; more > 0 {
+		because += fmt.Sprintf("; and for %d more reasons", more)
+	}
+	return fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s%s", d.user.Name, because, end, hint)
 }
 
 func (d *deletion) checkReassign(ctx context.Context) error {
@@ -164,10 +204,6 @@ func (s *Server) mayOwn(to *User) bool {
 	return !to.System() && (to.login || s.Reassignable == nil || slices.Contains(s.Reassignable, to.Name))
 }
 
-func (d *deletion) plan(ctx context.Context) (*plan, error) {
-	return d.s.planDelete(ctx, d.conn, d.user, d.reassignTo != "")
-}
-
 // disable is phase 2. It reads the role again: SQL from elsewhere does not take our locks.
 func (d *deletion) disable(ctx context.Context, match Match) error {
 	return d.retry(ctx, func(tx *transaction) error {
@@ -176,7 +212,7 @@ func (d *deletion) disable(ctx context.Context, match Match) error {
 			return err
 		}
 		if u.oid != d.user.oid {
-			return d.replaced()
+			return d.user.replaced()
 		}
 		p := u.Provenance.changed(tx.now, d.stamp)
 		if p.State != StateDeleting {
@@ -184,13 +220,41 @@ func (d *deletion) disable(ctx context.Context, match Match) error {
 		}
 		d.user = u
 		d.user.Provenance = p
-		_, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.human)))
-		return err
+		if _, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.human))); err != nil {
+			return err
+		}
+		return d.check(ctx, tx)
 	})
 }
 
-func (d *deletion) replaced() error {
-	return fault.New(fault.Stale, "The user %q was dropped and made again meanwhile. Read it again before you delete it.", d.user.Name)
+// check fails when the name means another role by now. SQL from elsewhere may rename roles between a look and the
+// statement after it, and nothing can be locked against that: so it is looked again before the transaction commits.
+func (d *deletion) check(ctx context.Context, q querier) error {
+	var same bool
+	err := q.QueryRow(ctx, `SELECT rolname = $2 FROM pg_roles WHERE oid = $1`, d.user.oid, d.user.Name).Scan(&same)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && !same {
+		return d.user.replaced()
+	}
+	return err
+}
+
+// left reports whether the role is there, under whatever name.
+func (u *User) left(ctx context.Context, q querier) (left bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE oid = $1)`, u.oid).Scan(&left)
+	return left, err
+}
+
+// gone is nil when the role is gone, whoever has dropped it: that is what was asked for.
+func (u *User) gone(ctx context.Context, q querier) error {
+	left, err := u.left(ctx, q)
+	if err == nil && left {
+		return u.replaced()
+	}
+	return err
+}
+
+func (u *User) replaced() error {
+	return fault.New(fault.Stale, "The user %q was dropped or renamed meanwhile. Read it again before you delete it.", u.Name)
 }
 
 // retry runs f in a transaction of the deletion's own connection, again when it was rolled back for a passing reason.
@@ -204,39 +268,42 @@ func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error)
 	}, sqlstate.Retry)
 }
 
-// finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times.
-func (d *deletion) finish(ctx context.Context) error {
+// finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times. found is what blocked
+// it before it began.
+func (d *deletion) finish(ctx context.Context, found *blocked) error {
 	for i := 1; ; i++ {
 		if err := d.endSessions(ctx); err != nil {
 			return err
 		}
-		p, err := d.plan(ctx)
-		if err != nil {
+		if found != nil {
+			return found
+		}
+		if err := d.clear(ctx); err != nil {
 			return err
-		}
-		if len(p.blockers) > 0 {
-			return &blocked{reasons: p.blockers}
-		}
-		for _, dp := range p.databases {
-			if err := d.clear(ctx, dp); err != nil {
-				return err
-			}
 		}
 		// A session that was let in just before NOLOGIN may have shown up only now.
 		if err := d.endSessions(ctx); err != nil {
 			return err
 		}
-		err = d.drop(ctx)
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return block(err, "Rolecall's administering role may not drop it")
+		err := d.drop(ctx)
+		if sqlstate.Is(err, sqlstate.DependentObjects) && i < attempts {
+			continue
 		}
-		if !sqlstate.Is(err, sqlstate.DependentObjects) {
-			return err
-		}
-		if i == attempts {
+		switch {
+		case sqlstate.Is(err, sqlstate.DependentObjects):
 			return block(err, "something that depends on it could not be found or revoked")
+		case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
+			return block(err, "Rolecall's administering role may not drop it")
+		case refusal(err):
+			return block(err, "PostgreSQL refuses to drop it with SQLSTATE %s, about which the server's log says more", sqlstate.Code(err))
 		}
+		return err
 	}
+}
+
+// refusal reports that PostgreSQL will say the same when asked again.
+func refusal(err error) bool {
+	return sqlstate.Code(err) != "" && !sqlstate.Retry(err) && !sqlstate.Away(err)
 }
 
 // endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
@@ -248,51 +315,68 @@ func (d *deletion) endSessions(ctx context.Context) error {
 	return err
 }
 
-// clear is phase 3 in one database.
-func (d *deletion) clear(ctx context.Context, dp *databasePlan) error {
-	run := func(conn *pgx.Conn) error {
-		var revoked []string
-		err := retryOn(ctx, conn, func(tx *transaction) (err error) {
-			revoked, err = d.clearIn(ctx, tx, dp)
-			return err
-		})
-		if sqlstate.Is(err, goneCodes...) {
-			return nil // dropped since the plan; the next plan will not name it, nor what was not revoked for it
-		}
-		if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
-			return block(err, "the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding, valid(dp.name))
-		}
-		if err == nil {
-			d.revoked = append(d.revoked, revoked...)
-		}
+// clear is phase 3 after the sessions. Each database is looked at again and cleared in one visit, so that a call which
+// runs out of time has got on, and the next one visits the rest.
+func (d *deletion) clear(ctx context.Context) error {
+	p, err := d.plan(ctx)
+	if err != nil {
 		return err
 	}
-	var err error
-	if dp.registered {
-		err = run(d.conn)
-	} else {
-		err = d.s.visit(ctx, dp.name, dp.encoding, run)
+	// Where more than privileges depends on it comes first, so that nothing is revoked for a deletion that is blocked.
+	var suspects []*databasePlan
+	for _, dp := range p.databases {
+		if dp.suspect {
+			suspects = append(suspects, dp)
+		}
 	}
-	if sqlstate.Is(err, sqlstate.UndefinedDatabase) {
-		return nil // dropped meanwhile
+	err = d.visit(ctx, suspects, nil)
+	if b := p.blocked(); b != nil {
+		return b
+	}
+	if err != nil {
+		return err
+	}
+	err = d.visit(ctx, p.databases, d.clearDatabase)
+	for _, dp := range p.databases {
+		d.revoked = append(d.revoked, dp.revoked...)
+	}
+	if b := p.blocked(); b != nil {
+		return b
+	}
+	return err
+}
+
+func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
+	var revoked []string
+	err := retryOn(ctx, conn, func(tx *transaction) (err error) {
+		revoked, err = d.clearIn(ctx, tx, dp)
+		return err
+	})
+	if _, ok := errors.AsType[*blocked](err); ok {
+		return err
+	}
+	switch {
+	case err == nil:
+		dp.revoked = revoked
+	case sqlstate.Is(err, goneCodes...):
+		return nil // dropped since the look; the next plan will not name it, nor what was not revoked for it
+	case sqlstate.Is(err, sqlstate.CharacterNotInRepertoire):
+		return block(err, "the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding, valid(dp.name))
+	case refusal(err):
+		return block(err, "PostgreSQL refuses to revoke its privileges in database %q with SQLSTATE %s, about which the server's log says more", valid(dp.name), sqlstate.Code(err))
 	}
 	return err
 }
 
 func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
-	var name string
-	err = tx.QueryRow(ctx, `SELECT rolname::text FROM pg_roles WHERE oid = $1`, d.user.oid).Scan(&name)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil // dropped by somebody else
+	if left, err := d.user.left(ctx, tx); err != nil || !left {
+		return nil, err // dropped by somebody else
 	}
-	if err == nil && name != d.user.Name {
-		return nil, d.replaced()
-	}
-	if err != nil {
+	if err := d.check(ctx, tx); err != nil {
 		return nil, err
 	}
-	// Reassigning many objects takes longer than a statement usually may.
-	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'`); err != nil {
+	// Reassigning many objects takes longer than a statement usually may, and other deletions come first.
+	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'; SET LOCAL lock_timeout = '20s'`); err != nil {
 		return nil, err
 	}
 	if dp.owned.Count > 0 && d.reassignTo != "" {
@@ -315,41 +399,69 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 		}
 		revoked = append(revoked, fmt.Sprintf("what it owned in database %q went to %q", valid(dp.name), d.reassignTo))
 	}
-	if len(dp.grants)+len(dp.defaults) > 0 {
+	gifts, err := dp.gifts(d.user.Name)
+	if err != nil {
+		return nil, err
+	}
+	if len(gifts) > 0 {
 		// Every grant on an object, above all on the database or a schema, changes the same row, for which concurrent
 		// deletes would fight.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(dp.name)); err != nil {
 			return nil, err
 		}
 	}
-	for _, g := range dp.grants {
-		err := tx.as(ctx, g.grantor, func() error {
-			_, err := tx.Exec(ctx, revokeAll(g.target, d.user.Name))
-			return err
+	for len(gifts) > 0 {
+		g := gifts[0]
+		err := tx.as(ctx, g.giver, func() error {
+			for giver := g.giver; len(gifts) > 0 && gifts[0].giver == giver; gifts = gifts[1:] {
+				g = gifts[0]
+				for _, sql := range g.takeBack {
+					if _, err := tx.Exec(ctx, sql); err != nil {
+						return err
+					}
+				}
+				revoked = append(revoked, "revoked "+g.what)
+			}
+			return nil
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects, sqlstate.InvalidGrant) {
-			return nil, block(err, "privileges on %s in database %q were granted by %q, for whom Rolecall's administering role may not revoke them", valid(g.target), valid(dp.name), valid(g.grantor))
+			return nil, block(err, "%s were granted by %q, for whom Rolecall's administering role may not revoke them", g.what, valid(g.giver))
 		}
 		if err != nil {
 			return nil, err
 		}
-		revoked = append(revoked, fmt.Sprintf("its privileges on %s in database %q", valid(g.target), valid(dp.name)))
 	}
-	for _, def := range dp.defaults {
-		err := tx.as(ctx, def.owner, func() error { return clearDefault(ctx, tx, def) })
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.InvalidGrant) {
-			return nil, block(err, "default privileges of %q in database %q name it, which Rolecall's administering role may not change", valid(def.owner), valid(dp.name))
-		}
-		if err != nil {
-			return nil, err
-		}
-		revoked = append(revoked, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), valid(dp.name)))
-	}
-	return revoked, nil
+	return revoked, d.check(ctx, tx)
 }
 
-// goneCodes say that an object is not there any more.
-var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema, sqlstate.UndefinedFunction}
+// gift is something that the role was given, and the statements by which its giver takes that back.
+type gift struct {
+	giver, what string
+	takeBack    []string
+}
+
+// gifts are in the order of their givers. All transactions become these in the same order: to become one takes a lock on
+// it from PostgreSQL 16 on.
+func (dp *databasePlan) gifts(user string) ([]gift, error) {
+	var gifts []gift
+	for _, g := range dp.grants {
+		gifts = append(gifts, gift{g.grantor, fmt.Sprintf("privileges on %s in database %q", valid(g.target), valid(dp.name)), []string{revokeAll(g.target, user)}})
+	}
+	for _, def := range dp.defaults {
+		statements, err := clearDefault(def)
+		if err != nil {
+			return nil, err
+		}
+		gifts = append(gifts, gift{def.owner, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), valid(dp.name)), statements})
+	}
+	slices.SortStableFunc(gifts, func(a, b gift) int { return strings.Compare(a.giver, b.giver) })
+	return gifts, nil
+}
+
+// goneCodes say that an object or a grantor is not there any more. What was dropped while it was read is named by its
+// number, which is no syntax.
+var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema, sqlstate.UndefinedFunction,
+	sqlstate.SyntaxError, sqlstate.InvalidParameterValue}
 
 // defaultKinds are the kinds of objects that have default privileges.
 var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
@@ -357,12 +469,11 @@ var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUT
 // clearDefault brings an entry of pg_default_acl back to what PostgreSQL has built in, which removes the entry. Without
 // a schema the built-in rights are those of the owner, and of PUBLIC for routines and types.
 // https://www.postgresql.org/docs/current/sql-alterdefaultprivileges.html
-func clearDefault(ctx context.Context, tx *transaction, def defaultGrant) error {
+func clearDefault(def defaultGrant) (statements []string, err error) {
 	objects, ok := defaultKinds[def.objects]
 	if !ok {
-		return fmt.Errorf("default privileges of the unknown kind %q", def.objects)
+		return nil, fmt.Errorf("default privileges of the unknown kind %q", def.objects)
 	}
-	var statements []string
 	for _, grantee := range def.grantees {
 		statements = append(statements, revokeDefault(def.owner, def.schema, objects, grantee))
 	}
@@ -375,12 +486,7 @@ func clearDefault(ctx context.Context, tx *transaction, def defaultGrant) error 
 			statements = append(statements, grantDefault(def.owner, objects, "USAGE", ""))
 		}
 	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return err
-		}
-	}
-	return nil
+	return statements, nil
 }
 
 // drop is phase 4.
@@ -390,17 +496,16 @@ func (d *deletion) drop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if u == nil {
-			return nil // dropped by somebody else, which is what was asked for
-		}
-		if u.oid != d.user.oid {
-			return d.replaced()
+		if u == nil || u.oid != d.user.oid {
+			return d.user.gone(ctx, tx)
 		}
 		if err := checkChangeable(u); err != nil {
 			return &blocked{reasons: []string{err.Error()}, cause: err}
 		}
-		_, err = tx.Exec(ctx, dropRole(d.user.Name))
-		return err
+		if _, err = tx.Exec(ctx, dropRole(d.user.Name)); err != nil {
+			return err
+		}
+		return d.user.gone(ctx, tx) // one that was replaced comes back with the end of the transaction
 	})
 }
 
@@ -409,8 +514,11 @@ func (d *deletion) drop(ctx context.Context) error {
 func (d *deletion) callOff(ctx context.Context) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
-		if err != nil || u == nil || u.oid != d.user.oid {
+		if err != nil {
 			return err
+		}
+		if u == nil || u.oid != d.user.oid {
+			return d.user.replaced()
 		}
 		p := u.Provenance.changed(tx.now, d.stamp)
 		p.State, p.Was = d.user.Provenance.Was, ""
@@ -420,8 +528,10 @@ func (d *deletion) callOff(ctx context.Context) error {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
 		}
-		_, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.human)))
-		return err
+		if _, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.human))); err != nil {
+			return err
+		}
+		return d.check(ctx, tx)
 	})
 }
 

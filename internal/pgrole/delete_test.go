@@ -74,7 +74,7 @@ func noNewMembership(t testing.TB, c *pgtest.Cluster, before []string, role stri
 }
 
 func TestDelete(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
 		mustDelete(t, s, name)
 		mayNotLogin(t, c, name, password)
@@ -160,11 +160,14 @@ func furnishAsSuperuser(t testing.TB, conn *pgx.Conn, user string) {
 func TestDeleteWithGrantsEverywhere(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
-	for _, admin := range []string{"superuser", "administrator"} {
+	for _, admin := range []string{"superuser", "administrator", "rds"} {
 		t.Run(admin, func(t *testing.T) {
 			s := superuser(t, c)
-			if admin == "administrator" {
+			switch admin {
+			case "administrator":
 				s, _ = administrator(t, c)
+			case "rds":
+				s = rdsAdministrator(t, c)
 			}
 			user, owner, other := "user_"+admin, "owner_"+admin, "other_"+admin
 			mustCreate(t, s, user, owner, other)
@@ -219,75 +222,74 @@ func TestDeleteWithGrantsEverywhere(t *testing.T) {
 }
 
 func TestDeleteRefusals(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, map[string]string{"max_prepared_transactions": "5"})
-	s := superuser(t, c)
-	a, b := database(t, c, "ref_a"), database(t, c, "ref_b")
-	main := c.Connect(t, c.User, c.Password, "postgres")
-	c.Exec(t, `CREATE ROLE bystander; CREATE ROLE grp`)
-	for _, tt := range []struct {
-		name  string
-		setup func(name string)
-		parts []string
-	}{
-		{"owns", func(name string) {
-			for _, db := range []*pgx.Conn{a, b} {
-				for i := range 11 {
-					exec(t, db, fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s`, name, i))
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "5"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
+		a, b := database(t, c, "ref_a"), database(t, c, "ref_b")
+		main := c.Connect(t, c.User, c.Password, "postgres")
+		c.Exec(t, `CREATE ROLE bystander; CREATE ROLE grp`)
+		for _, tt := range []struct {
+			name  string
+			setup func(name string)
+			parts []string
+		}{
+			{"owns", func(name string) {
+				for _, db := range []*pgx.Conn{a, b} {
+					for i := range 11 {
+						exec(t, db, fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s`, name, i))
+					}
 				}
-			}
-			exec(t, b, `DROP TABLE owns_10, owns_9`)
-			c.Exec(t, `CREATE SCHEMA one AUTHORIZATION `+name)
-		}, []string{`11 objects in database "ref_a": table `, " and 1 more", `9 objects in database "ref_b": table `, `1 object in database "postgres": schema one`, "reassignTo"}},
-		{"owns_database", func(name string) { c.Exec(t, `CREATE DATABASE owned_db OWNER `+name) }, []string{"database owned_db", "reassignTo"}},
-		{"policy", func(name string) {
-			exec(t, a, `CREATE TABLE secured (); CREATE POLICY pol ON secured TO `+name)
-		}, []string{`policy pol on table `, `"ref_a"`}},
-		{"mapping", func(name string) {
-			exec(t, b, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR `+name+` SERVER srv`)
-		}, []string{`user mapping for mapping on server srv`, `"ref_b"`}},
-		{"gave", func(name string) {
-			exec(t, a, `CREATE TABLE given (x int); GRANT SELECT ON given TO gave WITH GRANT OPTION; SET ROLE gave; GRANT SELECT ON given TO bystander; RESET ROLE`)
-		}, []string{`TABLE public.given to bystander`, `"ref_a"`}},
-		{"gave_column", func(name string) {
-			exec(t, a, `GRANT SELECT (x) ON given TO gave_column WITH GRANT OPTION; SET ROLE gave_column; GRANT SELECT (x) ON given TO PUBLIC; RESET ROLE`)
-		}, []string{`TABLE public.given to `, `"ref_a"`}},
-		{"gave_membership", func(name string) {
-			c.Exec(t, `GRANT grp TO gave_membership WITH ADMIN OPTION; SET ROLE gave_membership; GRANT grp TO bystander; RESET ROLE`)
-		}, []string{`grp to bystander`}},
-		{"prepared", func(name string) {
-			exec(t, a, `SET ROLE prepared`, `BEGIN`, `SELECT 1`, `PREPARE TRANSACTION 'my gid'`, `RESET ROLE`)
-			t.Cleanup(func() { exec(t, a, `ROLLBACK PREPARED 'my gid'`) })
-		}, []string{`my gid in database ref_a`}},
-		{"closed", func(name string) {
-			c.Exec(t, `CREATE DATABASE closed_db`)
-			c.Exec(t, `GRANT CONNECT ON DATABASE closed_db TO closed`)
-			conn := c.Connect(t, c.User, c.Password, "closed_db")
-			exec(t, conn, `CREATE TABLE t (); GRANT SELECT ON t TO closed`)
-			conn.Close(t.Context())
-			c.Exec(t, `ALTER DATABASE closed_db ALLOW_CONNECTIONS false`)
-		}, []string{`database "closed_db"`, "ALLOW_CONNECTIONS"}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			mustCreate(t, s, tt.name)
-			tt.setup(tt.name)
-			exec(t, main, `CREATE TABLE `+tt.name+`_granted (); GRANT SELECT ON `+tt.name+`_granted TO `+tt.name)
-			session := c.Connect(t, tt.name, password, "postgres")
-			before, rightsBefore := state(t, c, tt.name), rights(t, main, "nobody")
-			err := s.Delete(t.Context(), tt.name, "", nil, stamp())
-			refused(t, err, fault.InUse, tt.parts...)
-			if tt.name != "owns" && tt.name != "owns_database" && strings.Contains(fault.Of(err).Message, "reassignTo") {
-				t.Errorf("the message hints at reassignTo, which would not help: %v", err)
-			}
-			if state(t, c, tt.name) != before {
-				t.Error("the role was changed")
-			}
-			difference(t, rightsBefore, rights(t, main, "nobody"))
-			if err := session.Ping(t.Context()); err != nil {
-				t.Errorf("its session was ended: %v", err)
-			}
-		})
-	}
+				exec(t, b, `DROP TABLE owns_10, owns_9`)
+				c.Exec(t, `CREATE SCHEMA one AUTHORIZATION `+name)
+			}, []string{`11 objects in database "ref_a": table `, " and 1 more", `9 objects in database "ref_b": table `, `1 object in database "postgres": schema one`, "reassignTo"}},
+			{"owns_database", func(name string) { c.Exec(t, `CREATE DATABASE owned_db OWNER `+name) }, []string{"database owned_db", "reassignTo"}},
+			{"policy", func(name string) {
+				exec(t, a, `CREATE TABLE secured (); CREATE POLICY pol ON secured TO `+name)
+			}, []string{`policy pol on table `, `"ref_a"`}},
+			{"mapping", func(name string) {
+				exec(t, b, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR `+name+` SERVER srv`)
+			}, []string{`user mapping for mapping on server srv`, `"ref_b"`}},
+			{"gave", func(name string) {
+				exec(t, a, `CREATE TABLE given (x int); GRANT SELECT ON given TO gave WITH GRANT OPTION; SET ROLE gave; GRANT SELECT ON given TO bystander; RESET ROLE`)
+			}, []string{`TABLE public.given to bystander`, `"ref_a"`}},
+			{"gave_column", func(name string) {
+				exec(t, a, `GRANT SELECT (x) ON given TO gave_column WITH GRANT OPTION; SET ROLE gave_column; GRANT SELECT (x) ON given TO PUBLIC; RESET ROLE`)
+			}, []string{`TABLE public.given to `, `"ref_a"`}},
+			{"gave_membership", func(name string) {
+				c.Exec(t, `GRANT grp TO gave_membership WITH ADMIN OPTION; SET ROLE gave_membership; GRANT grp TO bystander; RESET ROLE`)
+			}, []string{`grp to bystander`}},
+			{"prepared", func(name string) {
+				exec(t, a, `SET ROLE prepared`, `BEGIN`, `SELECT 1`, `PREPARE TRANSACTION 'my gid'`, `RESET ROLE`)
+				t.Cleanup(func() { exec(t, a, `ROLLBACK PREPARED 'my gid'`) })
+			}, []string{`my gid in database ref_a`}},
+			{"closed", func(name string) {
+				c.Exec(t, `CREATE DATABASE closed_db`)
+				c.Exec(t, `GRANT CONNECT ON DATABASE closed_db TO closed`)
+				conn := c.Connect(t, c.User, c.Password, "closed_db")
+				exec(t, conn, `CREATE TABLE t (); GRANT SELECT ON t TO closed`)
+				conn.Close(t.Context())
+				c.Exec(t, `ALTER DATABASE closed_db ALLOW_CONNECTIONS false`)
+			}, []string{`database "closed_db"`, "ALLOW_CONNECTIONS"}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				mustCreate(t, s, tt.name)
+				tt.setup(tt.name)
+				exec(t, main, `CREATE TABLE `+tt.name+`_granted (); GRANT SELECT ON `+tt.name+`_granted TO `+tt.name)
+				session := c.Connect(t, tt.name, password, "postgres")
+				before, rightsBefore := state(t, c, tt.name), rights(t, main, "nobody")
+				err := s.Delete(t.Context(), tt.name, "", nil, stamp())
+				refused(t, err, fault.InUse, tt.parts...)
+				if tt.name != "owns" && tt.name != "owns_database" && strings.Contains(fault.Of(err).Message, "reassignTo") {
+					t.Errorf("the message hints at reassignTo, which would not help: %v", err)
+				}
+				if state(t, c, tt.name) != before {
+					t.Error("the role was changed")
+				}
+				difference(t, rightsBefore, rights(t, main, "nobody"))
+				if err := session.Ping(t.Context()); err != nil {
+					t.Errorf("its session was ended: %v", err)
+				}
+			})
+		}
+	})
 }
 
 // What a role owns runs as it, so objects go to roles without LOGIN only where these are listed, or for admins.
@@ -315,12 +317,16 @@ func TestReassignable(t *testing.T) {
 func TestReassign(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
-	for _, admin := range []string{"superuser", "administrator"} {
+	for _, admin := range []string{"superuser", "administrator", "rds"} {
 		t.Run(admin, func(t *testing.T) {
-			s, role := superuser(t, c), "postgres"
-			if admin == "administrator" {
-				s, role = administrator(t, c)
+			s := superuser(t, c)
+			switch admin {
+			case "administrator":
+				s, _ = administrator(t, c)
+			case "rds":
+				s = rdsAdministrator(t, c)
 			}
+			role := s.Pool.Config().ConnConfig.User
 			user, to := "from_"+admin, "to_"+admin
 			mustCreate(t, s, user, to, "third_"+admin)
 			refused(t, s.Delete(t.Context(), user, user, nil, stamp()), fault.Invalid)
@@ -368,7 +374,7 @@ func TestReassign(t *testing.T) {
 }
 
 func TestDeleteEndsSessions(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_kept")
 		kept := c.Connect(t, name+"_kept", password, "postgres")
 		var sessions []*pgx.Conn
@@ -392,8 +398,9 @@ func TestDeleteEndsSessions(t *testing.T) {
 
 // A deletion that was cut off leaves a user that is listed, takes no password, and is deleted by the same call.
 func TestDeleteCutOff(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
+		c.Connect(t, name, password, "postgres")
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		// Something that DROP ROLE waits for, longer than it may.
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
@@ -443,7 +450,7 @@ func TestDisabledUser(t *testing.T) {
 	if got := allUsers(t, s, name); !slices.Equal(got, []string{name}) {
 		t.Errorf("the list has %q", got)
 	}
-	c.Exec(t, `CREATE TABLE disabled_user_t ()`)
+	c.Exec(t, `CREATE TABLE disabled_user_t (); GRANT CONNECT ON DATABASE postgres TO `+name)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `ALTER TABLE disabled_user_t OWNER TO `+name)
 	done := make(chan error)
@@ -470,7 +477,7 @@ func waitForDrop(t testing.TB, c *pgtest.Cluster, name string) {
 
 // An object that another session gives the user after the plan, and commits while DROP ROLE waits for it, is not lost.
 func TestObjectAppearsDuringDelete(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")
 		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
@@ -550,33 +557,48 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 	}
 }
 
-// Revoking a grant on a database changes a row that all such grants share: "tuple concurrently updated".
+// Revoking a grant on a database changes a row that all such grants share: "tuple concurrently updated". So do default
+// privileges, and the memberships through which an administrator revokes.
 func TestDeleteManyAtOnce(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, nil)
-	db := database(t, c, "shared_db")
-	exec(t, db, `CREATE TABLE shared ()`)
-	var users []string
-	for i := range 24 {
-		users = append(users, fmt.Sprintf("at_once_%d", i))
-	}
-	s := superuser(t, c)
-	mustCreate(t, s, users...)
-	for _, name := range users {
-		exec(t, db, `GRANT CONNECT ON DATABASE shared_db TO `+name, `GRANT SELECT ON shared TO `+name, `GRANT USAGE ON SCHEMA public TO `+name,
-			`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO `+name)
-	}
-	replicas := []*pgrole.Server{s, superuser(t, c)}
-	for i, err := range together(len(users), func(i int) error {
-		return replicas[i%2].Delete(t.Context(), users[i], "", nil, stamp())
-	}) {
-		if err != nil {
-			t.Errorf("%d: %v", i, err)
+	asEachAlone(t, nil, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
+		mustCreate(t, s, "owner", "other")
+		var dbs []*pgx.Conn
+		for i := range 2 {
+			dbs = append(dbs, database(t, c, fmt.Sprintf("shared_%d", i), "OWNER owner"))
+			exec(t, dbs[i], `CREATE SCHEMA s AUTHORIZATION owner`, `SET ROLE owner`, `CREATE TABLE s.shared ()`, `GRANT USAGE ON SCHEMA s TO other`, `GRANT SELECT ON s.shared TO other WITH GRANT OPTION`)
 		}
-	}
-	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_roles WHERE rolname LIKE 'at\_once%'`); n != 0 {
-		t.Errorf("%d are left", n)
-	}
+		var users []string
+		for i := range 24 {
+			users = append(users, fmt.Sprintf("at_once_%d", i))
+		}
+		mustCreate(t, s, users...)
+		for i, db := range dbs {
+			for _, name := range users {
+				exec(t, db, fmt.Sprintf(`GRANT ALL ON DATABASE shared_%d TO %s`, i, name), `GRANT SELECT ON s.shared TO `+name, `GRANT USAGE ON SCHEMA s TO `+name,
+					`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO `+name, `ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON SEQUENCES TO `+name,
+					`SET ROLE other`, `GRANT SELECT ON s.shared TO `+name, `SET ROLE owner`)
+			}
+		}
+		members := memberships(t, c)
+		config := s.Pool.Config().ConnConfig
+		replicas := []*pgrole.Server{s, serverAs(t, c, config.User, config.Password)}
+		for i, err := range together(len(users), func(i int) error {
+			return replicas[i%2].Delete(t.Context(), users[i], "", nil, stamp())
+		}) {
+			if err != nil {
+				t.Errorf("%d: %v", i, err)
+			}
+		}
+		if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_roles WHERE rolname LIKE 'at\_once%'`); n != 0 {
+			t.Errorf("%d are left", n)
+		}
+		noNewMembership(t, c, members, "")
+		for _, db := range dbs {
+			if !value[bool](t, db, `SELECT has_table_privilege('other', 's.shared', 'SELECT WITH GRANT OPTION') AND NOT EXISTS (SELECT FROM pg_default_acl)`) {
+				t.Error("too much was revoked, or too little")
+			}
+		}
+	})
 }
 
 func TestDeleteTheSameAtOnce(t *testing.T) {
@@ -598,46 +620,51 @@ func TestDeleteTheSameAtOnce(t *testing.T) {
 
 // The same name is other bytes in a database of another encoding, and there may be a role of those bytes, too.
 func TestDeleteInOtherEncodings(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, nil)
-	s := superuser(t, c)
-	mustCreate(t, s, "é", "ë", "🙂")
-	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `CREATE TABLE "tä" ()`, `GRANT SELECT ON "tä" TO "é"`, // the one byte 0xe9
-		`SET client_encoding = 'LATIN1'`, `GRANT SELECT ON "t`+"\xe4"+`" TO "é"`, `GRANT CREATE ON SCHEMA public TO "é"`, `CREATE TABLE o (); ALTER TABLE o OWNER TO "é"`) // the two of UTF-8
-	before := value[string](t, latin1, `SELECT relacl::text FROM pg_class WHERE relname = $1`, "t\xe4")
-	refused(t, s.Delete(t.Context(), "é", "", nil, stamp()), fault.InUse, "table public.o")
-	if err := s.Delete(t.Context(), "é", "ë", nil, stamp()); err != nil {
-		t.Fatal(err)
-	}
-	after := value[string](t, latin1, `SELECT relacl::text FROM pg_class WHERE relname = $1`, "t\xe4")
-	if want := strings.Replace(before, ",\"\\\"é\\\"=r/postgres\"", "", 1); !strings.Contains(after, "\xe9") || after == before {
-		t.Errorf("privileges were %q, are %q, want %q", before, after, want)
-	}
-	if owner := value[string](t, latin1, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'o'`); owner != `"ë"` && owner != "ë" {
-		t.Errorf("the owner is %q", owner)
-	}
-	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE rolname::text::bytea = '\xe9'`); n != 1 {
-		t.Error("the other role is gone")
-	}
-	// Bytes that the encoding of the database does not have.
-	eucJP := database(t, c, "euc_jp", "ENCODING 'EUC_JP' LOCALE 'C' TEMPLATE template0")
-	oid := pgtest.Value[uint32](t, c, `SELECT oid FROM pg_roles WHERE rolname = '🙂'`)
-	exec(t, eucJP, `CREATE TABLE t ()`, `SET allow_system_table_mods = on`)
-	c.Exec(t, `ALTER ROLE "🙂" RENAME TO smile`)
-	exec(t, eucJP, `GRANT SELECT ON t TO smile`)
-	c.Exec(t, `ALTER ROLE smile RENAME TO "🙂"`)
-	was := state(t, c, "🙂")
-	refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
-	if state(t, c, "🙂") != was || !pgtest.Value[bool](t, c, `SELECT oid = $1 FROM pg_roles WHERE rolname = '🙂'`, oid) {
-		t.Error("it was changed")
-	}
+	asEachAlone(t, nil, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
+		mustCreate(t, s, "é", "ë", "🙂", "owner")
+		latin1 := database(t, c, "latin1", "OWNER owner ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+		exec(t, latin1, `CREATE SCHEMA s AUTHORIZATION owner`, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, // the one byte 0xe9
+			`SET ROLE owner`, `CREATE TABLE s."tä" ()`, `GRANT SELECT ON s."tä" TO "é"`,
+			`SET client_encoding = 'LATIN1'`, `GRANT SELECT ON s."t`+"\xe4"+`" TO "é"`, `GRANT CREATE ON SCHEMA s TO "é"`, `GRANT ALL ON DATABASE latin1 TO "é"`, // the two of UTF-8
+			`RESET ROLE`, `CREATE TABLE s.o (); ALTER TABLE s.o OWNER TO "é"`)
+		privileges := func() []string {
+			return value[[]string](t, latin1, `SELECT array_agg(encode(a::text::bytea, 'escape') ORDER BY a::text) FROM pg_class, unnest(relacl) a WHERE relname = $1`, "t\xe4")
+		}
+		if got, want := privileges(), []string{`"\303\251"=r/owner`, `"\351"=r/owner`, `owner=arwdDxt/owner`}; len(got) != 3 || !slices.Equal(got[:2], want[:2]) {
+			t.Fatalf("the privileges are %q", got)
+		}
+		refused(t, s.Delete(t.Context(), "é", "", nil, stamp()), fault.InUse, "table s.o")
+		if err := s.Delete(t.Context(), "é", "ë", nil, stamp()); err != nil {
+			t.Fatal(err)
+		}
+		if got := privileges(); len(got) != 2 || got[0] != `"\351"=r/owner` {
+			t.Errorf("the privileges are %q", got)
+		}
+		if owner := value[string](t, latin1, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'o'`); owner != `"ë"` && owner != "ë" {
+			t.Errorf("the owner is %q", owner)
+		}
+		if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE rolname::text::bytea = '\xe9'`); n != 1 {
+			t.Error("the other role is gone")
+		}
+		// Bytes that the encoding of the database does not have.
+		eucJP := database(t, c, "euc_jp", "ENCODING 'EUC_JP' LOCALE 'C' TEMPLATE template0")
+		oid := pgtest.Value[uint32](t, c, `SELECT oid FROM pg_roles WHERE rolname = '🙂'`)
+		exec(t, eucJP, `CREATE TABLE t ()`)
+		c.Exec(t, `ALTER ROLE "🙂" RENAME TO smile`)
+		exec(t, eucJP, `GRANT SELECT ON t TO smile`)
+		c.Exec(t, `ALTER ROLE smile RENAME TO "🙂"`)
+		was := state(t, c, "🙂")
+		refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
+		if state(t, c, "🙂") != was || !pgtest.Value[bool](t, c, `SELECT oid = $1 FROM pg_roles WHERE rolname = '🙂'`, oid) {
+			t.Error("it was changed")
+		}
+	})
 }
 
 // A grantor that has become a member of the owner acts as the owner from then on, and cannot take back what it granted
 // before: nobody can. The deletion ends there and is called off.
 func TestGrantThatCannotBeRevoked(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		owner, grantor := name+"_owner", name+"_grantor"
 		mustCreate(t, s, name, owner, grantor)
 		conn := c.Connect(t, c.User, c.Password, "postgres")
@@ -647,5 +674,27 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 		mayLogin(t, c, name, password)
 		exec(t, conn, `REVOKE `+owner+` FROM `+grantor)
 		mustDelete(t, s, name)
+	})
+}
+
+// A user on which nothing depends is dropped by one statement, unless something appears just then.
+func TestDropAlone(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_kept")
+		refused(t, s.Delete(t.Context(), name, "", pgrole.Match{"0-other"}, stamp()), fault.Stale)
+		mustDelete(t, s, name)
+		if exists(t, c, name) {
+			t.Error("it is there")
+		}
+		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
+
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_kept`)
+		done := make(chan error)
+		go func() { done <- s.Delete(t.Context(), name+"_kept", "", nil, stamp()) }()
+		waitForDrop(t, c, name+"_kept")
+		exec(t, conn, `COMMIT`)
+		refused(t, <-done, fault.InUse, name+"_t")
+		mayLogin(t, c, name+"_kept", password)
 	})
 }

@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -14,6 +15,7 @@ import (
 type DeletionPlan struct {
 	Blockers  []string // why it would be refused, as sentences
 	Databases []DatabasePlan
+	Unvisited int // databases that there was no time to look into: something depends on the user there, too
 	Sessions  int // that are open now, and would be ended
 }
 
@@ -39,7 +41,8 @@ func (l *Listing) add(format string, args ...any) {
 	}
 }
 
-// Plan says what Delete would do, and changes nothing. It refuses what Delete refuses before it looks.
+// Plan says what Delete would do, and changes nothing. It refuses what Delete refuses before it looks. Of a deletion that
+// has begun it shows what is left to do.
 func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *DeletionPlan, err error) {
 	if reassignTo != "" {
 		if err := CheckReassign(name, reassignTo); err != nil {
@@ -48,18 +51,21 @@ func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *Deletio
 	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		d := &deletion{s: s, conn: conn, reassignTo: reassignTo}
-		var err error
-		if d.user, err = s.changeable(ctx, conn, name, nil); err != nil {
-			return err
-		}
-		if err := d.checkReassign(ctx); err != nil {
+		if err := d.look(ctx, name, nil); err != nil {
 			return err
 		}
 		p, err := d.plan(ctx)
 		if err != nil {
 			return err
 		}
-		dp = p.forPeople()
+		err = d.visit(ctx, p.databases, nil)
+		t, late := errors.AsType[*outOfTime](err)
+		if err != nil && !late {
+			return err
+		}
+		if dp = p.forPeople(); late {
+			dp.Unvisited = t.of - t.visited
+		}
 		return conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE usesysid = $1`, d.user.oid).Scan(&dp.Sessions)
 	})
 	if err != nil {
@@ -70,10 +76,15 @@ func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *Deletio
 
 func (p *plan) forPeople() *DeletionPlan {
 	dp := &DeletionPlan{}
-	for _, blocker := range p.blockers {
-		dp.Blockers = append(dp.Blockers, sentence(blocker))
+	if b := p.blocked(); b != nil {
+		for _, reason := range b.reasons {
+			dp.Blockers = append(dp.Blockers, sentence(reason))
+		}
 	}
 	for _, in := range p.databases {
+		if !in.visited {
+			continue
+		}
 		one := DatabasePlan{Name: valid(in.name), Objects: in.owned, Definers: in.definers}
 		for _, g := range in.grants {
 			one.Privileges.add("%s, granted by %q", g.target, g.grantor)

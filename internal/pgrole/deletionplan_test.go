@@ -13,7 +13,7 @@ import (
 )
 
 func TestPlan(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		to, owner := name+"_to", name+"_owner"
 		mustCreate(t, s, name, to, owner)
 		if p, err := s.Plan(t.Context(), name, ""); err != nil || !reflect.DeepEqual(p, &pgrole.DeletionPlan{}) {

@@ -37,7 +37,7 @@ func isDisabled(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string, 
 }
 
 func TestDisable(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
 		sessions := []*pgx.Conn{c.Connect(t, name, password, "postgres"), c.Connect(t, name, password, "postgres")}
 		members := memberships(t, c)
@@ -107,7 +107,7 @@ func TestDisableRefusals(t *testing.T) {
 }
 
 func TestDeleteOrDisable(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_free", name+"_to")
 		if why, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, stamp()); why != "" || err != nil || exists(t, c, name+"_free") {
 			t.Errorf("got %q, %v", why, err)
@@ -153,7 +153,7 @@ func TestDeleteOrDisable(t *testing.T) {
 
 // What blocks a deletion that has begun disables the user as well, and what was revoked by then is said.
 func TestDisabledInTheMiddle(t *testing.T) {
-	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")
 		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
@@ -205,6 +205,7 @@ func TestProtectedInTheMiddleIsNotDisabled(t *testing.T) {
 	s := superuser(t, c)
 	const name = "protected_in_the_middle"
 	mustCreate(t, s, name)
+	c.Connect(t, name, password, "postgres")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE TABLE `+name+` ()`, `BEGIN`, `GRANT SELECT ON `+name+` TO `+name)
 	done := make(chan error)

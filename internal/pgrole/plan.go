@@ -1,9 +1,14 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -13,21 +18,32 @@ import (
 // plan is what stands between a role and its DROP, read from pg_shdepend, which PostgreSQL keeps for all databases and
 // which DROP ROLE itself goes by.
 type plan struct {
+	// databases are those in which something depends on the role; the others need no visit.
 	databases []*databasePlan
-	// blockers are what a delete neither resolves nor steps over, as sentences without a full stop.
+	// blockers are what a delete neither resolves nor steps over, as sentences without a full stop: those that can be told
+	// from here. The databases have their own.
 	blockers []string
 }
 
-// databasePlan is the part of a plan in one database. The shared objects, databases and tablespaces, are planned with
-// the registered database.
-type databasePlan struct {
+// place is a database to visit. The shared objects, databases and tablespaces, are planned with the registered one.
+type place struct {
 	name       string
 	encoding   string
-	registered bool           // shared objects are planned here, too
-	owned      Listing        // what it owns, which reassigning moves
-	definers   Listing        // of that, what runs with its owner's rights; only looked at to reassign
-	grants     []grant        // privileges that the role was granted
-	defaults   []defaultGrant // default privileges that name the role
+	registered bool
+	suspect    bool // something there is more than a privilege, and probably in the way
+}
+
+// databasePlan is the part of a plan in one database, as the last visit has found it.
+type databasePlan struct {
+	place
+	visited  bool
+	blockers []string
+	cause    error          // of the blockers, for the log
+	owned    Listing        // what it owns, which reassigning moves
+	definers Listing        // of that, what runs with its owner's rights; only looked at to reassign
+	grants   []grant        // privileges that the role was granted
+	defaults []defaultGrant // default privileges that name the role
+	revoked  []string       // what the visit has taken away, for people
 }
 
 // grant is privileges on one object, granted to the role by grantor. target is quoted: `TABLE public.t`.
@@ -45,11 +61,32 @@ type defaultGrant struct {
 // maxNamed is how many things of a kind a message names.
 const maxNamed = 10
 
-// planDelete looks at everything that depends on the role. reassign says that owned objects will go to another role.
-func (s *Server) planDelete(ctx context.Context, conn *pgx.Conn, u *User, reassign bool) (*plan, error) {
+func (p *plan) block(format string, args ...any) {
+	p.blockers = append(p.blockers, fmt.Sprintf(format, args...))
+}
+
+func (dp *databasePlan) block(format string, args ...any) {
+	dp.blockers = append(dp.blockers, fmt.Sprintf(format, args...))
+}
+
+// blocked is nil when nothing stands in the way, as far as the databases were visited.
+func (p *plan) blocked() *blocked {
+	b := &blocked{reasons: p.blockers}
+	for _, dp := range p.databases {
+		b.reasons = slices.Concat(b.reasons, dp.blockers)
+		b.cause = errors.Join(b.cause, dp.cause)
+	}
+	if len(b.reasons) == 0 {
+		return nil
+	}
+	return b
+}
+
+// plan reads what can be told from the registered database alone, and which databases are to be visited.
+func (d *deletion) plan(ctx context.Context) (*plan, error) {
 	p := &plan{}
 	var gids []string
-	err := conn.QueryRow(ctx, `SELECT array(SELECT gid || ' in database ' || database FROM pg_prepared_xacts WHERE owner = $1 ORDER BY 1)`, u.Name).Scan(&gids)
+	err := d.conn.QueryRow(ctx, `SELECT array(SELECT gid || ' in database ' || database FROM pg_prepared_xacts WHERE owner = $1 ORDER BY 1)`, d.user.Name).Scan(&gids)
 	if err != nil {
 		return nil, err
 	}
@@ -57,87 +94,164 @@ func (s *Server) planDelete(ctx context.Context, conn *pgx.Conn, u *User, reassi
 		p.block("it has prepared transactions, to be committed or rolled back first: %s", some(gids, len(gids)))
 	}
 	var given []string
-	err = conn.QueryRow(ctx, `SELECT array(
+	err = d.conn.QueryRow(ctx, `SELECT array(
 		SELECT roleid::regrole || ' to ' || member::regrole FROM pg_auth_members
-		WHERE grantor = $1 AND member <> $1 AND roleid <> $1 ORDER BY 1)`, u.oid).Scan(&given)
+		WHERE grantor = $1 AND member <> $1 AND roleid <> $1 ORDER BY 1)`, d.user.oid).Scan(&given)
 	if err != nil {
 		return nil, err
 	}
 	if len(given) > 0 {
 		p.block("it has granted memberships to others, to be revoked or granted by another role first: %s", some(given, len(given)))
 	}
-	rows, err := conn.Query(ctx, `
-		SELECT coalesce(db.datname, current_database())::text, coalesce(db.datallowconn, true),
-		       pg_encoding_to_char(coalesce(db.encoding, own.encoding))::text, coalesce(db.datname, current_database()) = current_database()
-		FROM pg_shdepend d
-		LEFT JOIN pg_database db ON db.oid = d.dbid
-		JOIN pg_database own ON own.datname = current_database()
-		WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
-		GROUP BY 1, 2, 3, 4 ORDER BY 1`, u.oid)
+	rows, err := d.conn.Query(ctx, selectPlaces, d.user.oid, d.reassignTo != "")
 	if err != nil {
 		return nil, err
 	}
-	type place struct {
-		name        string
-		connectable bool
-		encoding    string
-		registered  bool
-	}
-	places, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (pl place, err error) {
-		return pl, row.Scan(&pl.name, &pl.connectable, &pl.encoding, &pl.registered)
+	var pl place
+	var allowed bool
+	var limit int
+	_, err = pgx.ForEachRow(rows, []any{&pl.name, &pl.encoding, &pl.registered, &pl.suspect, &allowed, &limit}, func() error {
+		switch name := valid(pl.name); {
+		case limit == invalidDatabase:
+			p.block("something in database %q depends on it, whose removal was cut off (DROP DATABASE %s finishes it)", name, valid(ident(pl.name)))
+		case !allowed || limit == 0:
+			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true CONNECTION LIMIT -1 lets it be looked at)", name, valid(ident(pl.name)))
+		default:
+			p.databases = append(p.databases, &databasePlan{place: pl})
+		}
+		return nil
 	})
-	if err != nil {
-		return nil, err
+	return p, err
+}
+
+// invalidDatabase is the connection limit of a database that DROP DATABASE was cut off in.
+// https://www.postgresql.org/docs/current/catalog-pg-database.html
+const invalidDatabase = -2
+
+// maxVisitors is how many databases one deletion visits at the same time, at most.
+const maxVisitors = 6
+
+// visit looks into databases, a few at a time, and does then, which may be nil, in each that has nothing in the way. It
+// ends early at the first error, and with then at the first blocker. What it was doing elsewhere it finishes.
+func (d *deletion) visit(ctx context.Context, databases []*databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error) error {
+	visitors := 1
+	if len(databases) > 1 {
+		if err := d.conn.QueryRow(ctx, selectVisitors, maxVisitors).Scan(&visitors); err != nil {
+			return err
+		}
 	}
-	for _, pl := range places {
-		if !pl.connectable {
-			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true lets it be looked at)", valid(pl.name), valid(ident(pl.name)))
-			continue
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4) // some of the time is for what comes after
+		defer cancel()
+	}
+	free := make(chan struct{}, visitors)
+	var wg sync.WaitGroup
+	var mu sync.Mutex // guards what follows
+	var visited int
+	var stop bool
+	var failed error
+	for _, dp := range databases {
+		free <- struct{}{}
+		mu.Lock()
+		end := stop || ctx.Err() != nil
+		mu.Unlock()
+		if end {
+			break
 		}
-		look := func(conn *pgx.Conn) error {
-			dp := &databasePlan{name: pl.name, encoding: pl.encoding, registered: pl.registered}
-			p.databases = append(p.databases, dp)
-			return p.look(ctx, conn, u, dp, reassign)
+		wg.Go(func() {
+			defer func() { <-free }()
+			err := d.visitOne(ctx, dp, then)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				visited++
+			}
+			failed = cmp.Or(failed, err)
+			stop = stop || err != nil || then != nil && len(dp.blockers) > 0
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil && visited < len(databases) {
+		return &outOfTime{visited, len(databases), cmp.Or(failed, err)}
+	}
+	return failed
+}
+
+// outOfTime says how many of the databases were visited.
+type outOfTime struct {
+	visited, of int
+	cause       error
+}
+
+func (e *outOfTime) Error() string {
+	return fmt.Sprintf("visited %d of %d databases: %v", e.visited, e.of, e.cause)
+}
+func (e *outOfTime) Unwrap() error { return e.cause }
+
+func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error) error {
+	*dp = databasePlan{place: dp.place}
+	conn := d.conn
+	if !dp.registered {
+		var err error
+		if conn, err = d.s.connect(ctx, dp.name, dp.encoding); err != nil {
+			return dp.refused(err)
 		}
-		if pl.registered {
-			err = look(conn)
-		} else {
-			err = s.visit(ctx, pl.name, pl.encoding, look)
+		defer func() {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			_ = conn.Close(end)
+		}()
+	}
+	err := dp.look(ctx, conn, d.user, d.reassignTo != "")
+	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
+		dp.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand", valid(dp.name), dp.encoding)
+		return nil
+	}
+	if err != nil || then == nil || len(dp.blockers) > 0 {
+		return err
+	}
+	err = then(ctx, conn, dp)
+	if b, ok := errors.AsType[*blocked](err); ok {
+		dp.blockers, dp.cause = b.reasons, b.cause
+		return nil
+	}
+	return err
+}
+
+// refused turns what the server says instead of a connection into a blocker, if it will not pass.
+func (dp *databasePlan) refused(err error) error {
+	code := sqlstate.Code(err)
+	if code == sqlstate.UndefinedDatabase {
+		return nil // dropped meanwhile, with all that was in it
+	}
+	if code == "" || slices.Contains([]string{"08", "53", "57", "58"}, code[:2]) {
+		return err
+	}
+	dp.block("something in database %q depends on it, to which Rolecall's administering role may not connect (SQLSTATE %s: GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)",
+		valid(dp.name), code, valid(ident(dp.name)))
+	dp.cause = err
+	return nil
+}
+
+// connect opens a connection to another database, and waits for one as long as acquire does when the server has none.
+func (s *Server) connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
+	for end := time.Now().Add(acquireTimeout); ; {
+		conn, err := s.Connect(ctx, database, encoding)
+		if !sqlstate.Is(err, sqlstate.TooManyConnections) || time.Now().After(end) {
+			return conn, err
 		}
-		if sqlstate.Is(err, sqlstate.UndefinedDatabase) {
-			continue // dropped meanwhile, with all that was in it
-		}
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.InvalidAuthorization, sqlstate.InvalidPassword, sqlstate.NotInPrerequisiteState) {
-			p.block("something in database %q depends on it, to which Rolecall's administering role may not connect (GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)", valid(pl.name), valid(ident(pl.name)))
-			continue
-		}
-		if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
-			p.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand", valid(pl.name), pl.encoding)
-			continue
-		}
-		if err != nil {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
 			return nil, err
 		}
 	}
-	return p, nil
-}
-
-func (p *plan) block(format string, args ...any) {
-	p.blockers = append(p.blockers, fmt.Sprintf(format, args...))
-}
-
-// visit runs f on a connection to another database.
-func (s *Server) visit(ctx context.Context, database, encoding string, f func(conn *pgx.Conn) error) error {
-	conn, err := s.Connect(ctx, database, encoding)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	return f(conn)
 }
 
 // look reads what depends on the role in the connection's database.
-func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePlan, reassign bool) error {
+func (dp *databasePlan) look(ctx context.Context, conn *pgx.Conn, u *User, reassign bool) error {
+	dp.visited = true
 	// A database in another encoding may not take the bytes of the name, and then nothing there can be revoked.
 	if _, err := conn.Exec(ctx, `SELECT $1::text`, u.Name); err != nil {
 		return err
@@ -147,7 +261,7 @@ func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePl
 		return err
 	}
 	if dp.owned.Count > 0 && !reassign {
-		p.block("it owns %s in database %q: %s", objects(dp.owned.Count), valid(dp.name), some(dp.owned.First, dp.owned.Count))
+		dp.block("it owns %s in database %q: %s", objects(dp.owned.Count), valid(dp.name), some(dp.owned.First, dp.owned.Count))
 	}
 	if reassign {
 		if dp.definers, err = describe(ctx, conn, selectDefiners, u, dp); err != nil {
@@ -159,9 +273,9 @@ func (p *plan) look(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePl
 		return err
 	}
 	if named.Count > 0 {
-		p.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name), some(named.First, named.Count))
+		dp.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name), some(named.First, named.Count))
 	}
-	if err := p.lookGrants(ctx, conn, u, dp); err != nil {
+	if err := dp.lookGrants(ctx, conn, u); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, selectDefaults, u.oid, dp.registered)
@@ -179,14 +293,20 @@ func describe(ctx context.Context, conn *pgx.Conn, sql string, u *User, dp *data
 	if err != nil {
 		return l, err
 	}
-	l.First, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (name string, err error) {
-		err = row.Scan(&l.Count, &name)
-		return valid(name), err
+	var name *string
+	_, err = pgx.ForEachRow(rows, []any{&l.Count, &name}, func() error {
+		if name != nil { // else it was dropped a moment ago
+			l.First = append(l.First, valid(*name))
+		}
+		return nil
 	})
+	if len(l.First) == 0 {
+		l.Count = 0
+	}
 	return l, err
 }
 
-func (p *plan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User, dp *databasePlan) error {
+func (dp *databasePlan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User) error {
 	// pg_parameter_acl came with PostgreSQL 15, and a query cannot name a table that is not there.
 	var parameters bool
 	if err := conn.QueryRow(ctx, `SELECT to_regclass('pg_parameter_acl') IS NOT NULL`).Scan(&parameters); err != nil {
@@ -209,7 +329,7 @@ func (p *plan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User, dp *data
 		return nil
 	})
 	if len(given) > 0 {
-		p.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given, len(given)))
+		dp.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given, len(given)))
 	}
 	return err
 }
