@@ -1,9 +1,15 @@
 package pgrole_test
 
 import (
+	"os"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 )
 
@@ -82,6 +88,134 @@ func TestRoleOfAnotherAdministrator(t *testing.T) {
 	if state(t, c, "foreign_role") != before {
 		t.Error("it was changed")
 	}
+}
+
+// TestDocumentedAdministrator does on every major what docs/clusters.md says, as a superuser and as the role that a cloud
+// gives in its place, and holds the documents to their promises.
+func TestDocumentedAdministrator(t *testing.T) {
+	t.Parallel()
+	sql := documentedSQL(t, "## The administering role")
+	if len(sql) != 4 {
+		t.Fatalf("the documents have %d pieces of SQL, want two for each kind of administrator", len(sql))
+	}
+	pgtest.EachMajor(t, pgtest.Majors, func(t *testing.T, major int) {
+		t.Run("superuser", func(t *testing.T) {
+			t.Parallel()
+			c := pgtest.NewMajor(t, major, nil)
+			c.Exec(t, `REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC`)
+			documentedAdministrator(t, c, c.Connect(t, c.User, c.Password, "postgres"), sql[0], sql[1])
+		})
+		t.Run("cloud", func(t *testing.T) {
+			t.Parallel()
+			c := pgtest.NewMajor(t, major, nil)
+			c.Exec(t, `CREATE ROLE rds_superuser; GRANT pg_signal_backend, pg_monitor TO rds_superuser WITH ADMIN OPTION;
+					CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'; GRANT rds_superuser TO master WITH ADMIN OPTION`)
+			documentedAdministrator(t, c, c.Connect(t, "master", "master", "postgres"), sql[2], sql[3])
+		})
+	})
+}
+
+// documentedAdministrator makes the administering role over dba, and grants it what was there before where that is needed.
+func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, create, grant string) {
+	exec(t, dba, `CREATE ROLE shop_write`, `CREATE ROLE other`, `CREATE ROLE alice LOGIN NOINHERIT CONNECTION LIMIT 7 VALID UNTIL '2100-01-01' PASSWORD 'old password'`,
+		`GRANT other TO alice WITH ADMIN OPTION`, `ALTER ROLE alice SET work_mem = '1MB'`, `COMMENT ON ROLE alice IS 'of sales'`, strings.ReplaceAll(create, "…", "administrator"))
+	const role = "rolecall_admin"
+	s := serverAs(t, c, role, "administrator")
+	conn := c.Connect(t, role, "administrator", "postgres")
+	purpose := pgrole.Purpose{Grantable: []string{"shop_write"}}
+	p := probeFor(t, conn, purpose)
+	if p.Superuser || !p.ManageUsers || !p.CreateDB || !p.SignalBackend || p.ReadVerifiers || p.ForeignRoles != (c.Major < 16) || p.SystemIdentifier == "" {
+		t.Errorf("got %+v", p)
+	}
+	if c.Major >= 16 {
+		if len(p.Problems) != 2 {
+			t.Errorf("the problems are %q", p.Problems)
+		}
+		before := state(t, c, "alice")
+		_, err := s.SetPassword(t.Context(), "alice", password, nil, stamp())
+		refused(t, err, fault.Forbidden, `GRANT "alice" TO`)
+		refused(t, s.Delete(t.Context(), "alice", "", nil, stamp()), fault.Forbidden, `GRANT "alice" TO`)
+		if u, err := s.User(t.Context(), "alice"); err != nil || u.System() || state(t, c, "alice") != before {
+			t.Errorf("got %+v, %v", u, err)
+		}
+		exec(t, dba, grant)
+	}
+	problems(t, probeFor(t, conn, purpose))
+
+	// Older users are taken over by what is changed of them, and nothing else is.
+	rest := func() string {
+		return pgtest.Value[string](t, c, `SELECT (to_jsonb(r) - 'rolpassword')::text || ' ' || (SELECT to_jsonb(d)::text FROM pg_db_role_setting d WHERE setrole = r.oid) FROM pg_authid r WHERE rolname = 'alice'`)
+	}
+	before, members := rest(), memberships(t, c)
+	if _, err := s.SetPassword(t.Context(), "alice", password, nil, stamp()); err != nil {
+		t.Fatal(err)
+	}
+	mayLogin(t, c, "alice", password)
+	if after := rest(); after != before {
+		t.Errorf("alice was\n%s, is\n%s", before, after)
+	}
+	if !strings.HasPrefix(comment(t, c, "alice"), "of sales\n") {
+		t.Errorf("the comment is %s", comment(t, c, "alice"))
+	}
+	// Nor is what PostgreSQL 16 gave of itself, whatever becomes of a user.
+	mustCreate(t, s, "made")
+	made := slices.DeleteFunc(memberships(t, c), func(m string) bool { return slices.Contains(members, m) })
+	if (c.Major >= 16) != slices.Equal(made, []string{"made to rolecall_admin by " + c.User + " t false false"}) || c.Major < 16 && len(made) > 0 {
+		t.Errorf("making a user made the memberships %q", made)
+	}
+	members = memberships(t, c)
+	for _, name := range []string{"alice", "made"} {
+		if _, _, err := s.SetRoles(t.Context(), name, []string{"shop_write"}, purpose.Grantable, nil, stamp()); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+			t.Error(err)
+		}
+		session := c.Connect(t, name, password2, "postgres")
+		if _, ended, err := s.SetLimits(t.Context(), name, pgrole.Limits{EndSessions: true}, nil, stamp()); err != nil || ended != 1 || session.Ping(t.Context()) == nil {
+			t.Errorf("%d sessions of %s ended, %v", ended, name, err)
+		}
+		if _, _, err := s.SetRoles(t.Context(), name, nil, purpose.Grantable, nil, stamp()); err != nil {
+			t.Error(err)
+		}
+		if c.Major >= 16 && pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') OR pg_has_role($1, $2, 'SET')`, role, name) {
+			t.Errorf("it has the rights of %s", name)
+		}
+	}
+	if now := memberships(t, c); !slices.Equal(now, members) {
+		t.Errorf("the memberships were\n%q, are\n%q", members, now)
+	}
+
+	// Databases, and the deletion of who has something in them.
+	if _, err := s.CreateDatabase(t.Context(), "of_made", "made", stamp()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "made", "alice", nil, stamp()); err != nil {
+		t.Error(err)
+	}
+	if err := s.DropDatabase(t.Context(), "of_made"); err != nil {
+		t.Error(err)
+	}
+	mustDelete(t, s, "alice")
+	if _, err := s.Userlist(t.Context()); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// documentedSQL returns the pieces of SQL in a section of the documents on clusters.
+func documentedSQL(t *testing.T, heading string) (pieces []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/clusters.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n"+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, code := range strings.Split(section, "```sql\n")[1:] {
+		code, _, _ = strings.Cut(code, "```")
+		pieces = append(pieces, code)
+	}
+	return pieces
 }
 
 // A new owner who could not have made the objects does not get them, and what other databases gave is said.

@@ -463,16 +463,3 @@ func TestDefaultsOfTheAdministeringRole(t *testing.T) {
 	_, err := s.Create(t.Context(), "defaults_of_role", password, stamp())
 	unavailable(t, err)
 }
-
-func TestScramIterations(t *testing.T) {
-	c := pgtest.Shared(t)
-	if c.Major < 16 {
-		return // the setting came with PostgreSQL 16
-	}
-	s, role := administrator(t, c)
-	c.Exec(t, `ALTER ROLE `+role+` SET scram_iterations = 5000`)
-	mustCreate(t, s, "scram_iterations")
-	if got := pgtest.Value[string](t, c, `SELECT left(rolpassword, 19) FROM pg_authid WHERE rolname = 'scram_iterations'`); got != "SCRAM-SHA-256$5000:" {
-		t.Error(got)
-	}
-}

@@ -59,10 +59,11 @@ const selectDetails = `
 	       ` + readsVerifiers + `
 	FROM pg_roles r WHERE r.oid = $1`
 
-const selectPasswordKind = `
-	SELECT CASE WHEN rolpassword IS NULL THEN 'none' WHEN rolpassword LIKE 'SCRAM-SHA-256$%' THEN 'scram-sha-256'
-	            WHEN rolpassword ~ '^md5[0-9a-f]{32}$' THEN 'md5' ELSE 'unknown' END
-	FROM pg_authid WHERE oid = $1`
+// passwordKind is the kind of the password of a row a of pg_authid.
+const passwordKind = `CASE WHEN a.rolpassword IS NULL THEN 'none' WHEN a.rolpassword ~ '^SCRAM-SHA-256\$\d+:' THEN 'scram-sha-256'
+	WHEN a.rolpassword ~ '^md5[0-9a-f]{32}$' THEN 'md5' ELSE 'unknown' END`
+
+const selectPasswordKind = `SELECT ` + passwordKind + ` FROM pg_authid a WHERE a.oid = $1`
 
 func (s *Server) details(ctx context.Context, q querier, u *User) (*Details, error) {
 	d := &Details{User: u, State: u.Provenance.State, PasswordKind: PasswordUnknown, Comment: valid(u.human)}

@@ -63,6 +63,8 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 			return pgx.ConnectConfig(ctx, other)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
+		Lookups:     pgrole.NewLookups(),
+		Deletions:   pgrole.NewDeletions(),
 	}
 }
 
@@ -82,20 +84,55 @@ func administrator(t testing.TB, c *pgtest.Cluster) (s *pgrole.Server, role stri
 	return serverAs(t, c, role, "administrator"), role
 }
 
+// rdsAdministrator is what a cloud gives instead of a superuser: a role that has its rights through a group.
+func rdsAdministrator(t testing.TB, c *pgtest.Cluster) *pgrole.Server {
+	t.Helper()
+	s, role := administrator(t, c)
+	c.Exec(t, `CREATE ROLE `+role+`_group; GRANT pg_signal_backend, pg_monitor TO `+role+`_group WITH ADMIN OPTION; GRANT `+role+`_group TO `+role)
+	return s
+}
+
 // asBoth runs a test under a superuser and under the least that an administering role may be.
 func asBoth(t *testing.T, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
+	as(t, []string{"superuser", "administrator"}, pgtest.Shared, f)
+}
+
+// asEach is asBoth, and runs it under an administrator as clouds have it.
+func asEach(t *testing.T, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
+	as(t, []string{"superuser", "administrator", "rds"}, pgtest.Shared, f)
+}
+
+// asEachAlone is asEach with a cluster for each.
+func asEachAlone(t *testing.T, settings map[string]string, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
+	as(t, []string{"superuser", "administrator", "rds"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, settings) }, f)
+}
+
+func as(t *testing.T, administrators []string, cluster func(testing.TB) *pgtest.Cluster,
+	f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
 	t.Parallel()
-	c := pgtest.Shared(t)
-	prefix := strings.ToLower(t.Name()) + "_"
-	t.Run("superuser", func(t *testing.T) {
-		t.Parallel()
-		f(t, c, superuser(t, c), prefix+"s")
-	})
-	t.Run("administrator", func(t *testing.T) {
-		t.Parallel()
-		s, _ := administrator(t, c)
-		f(t, c, s, prefix+"a")
-	})
+	for _, kind := range administrators {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			c := cluster(t)
+			var s *pgrole.Server
+			switch kind {
+			case "superuser":
+				s = superuser(t, c)
+			case "administrator":
+				s, _ = administrator(t, c)
+			case "rds":
+				s = rdsAdministrator(t, c)
+			}
+			f(t, c, s, strings.ToLower(strings.Split(t.Name(), "/")[0])+"_"+kind[:1])
+		})
+	}
+}
+
+// through is the same Server behind a proxy.
+func through(t testing.TB, s *pgrole.Server, address string) *pgrole.Server {
+	t.Helper()
+	config := s.Pool.Config().ConnConfig
+	return serverAt(t, address, config.User, config.Password)
 }
 
 func stamp() pgrole.Stamp {

@@ -2,12 +2,14 @@ package pgrole_test
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"path/filepath"
 	"regexp"
+	"runtime/pprof"
 	"strings"
 	"testing"
 
@@ -16,79 +18,149 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// No clear password gets to the server's log, its statistics, or an error, however the statement ends.
+// loud is a server that tells its log all it can be made to tell. What pgaudit writes it has from the same statements.
+var loud = map[string]string{
+	"log_min_messages": "debug1", "log_min_error_statement": "debug5", "log_error_verbosity": "verbose",
+	"log_parameter_max_length": "-1", "log_parameter_max_length_on_error": "-1", "log_replication_commands": "on",
+	"log_lock_waits": "on", "deadlock_timeout": "10ms", "log_connections": "on", "log_disconnections": "on",
+	"debug_print_parse": "on", "debug_print_rewritten": "on", "debug_print_plan": "on", "debug_pretty_print": "off",
+	"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0", "auto_explain.log_nested_statements": "on",
+	"auto_explain.log_verbose": "on", "pg_stat_statements.track": "all", "track_activity_query_size": "100kB",
+}
+
+// No clear password gets to the server's log, its statistics, an error or a profile, however the statement ends.
 func TestNoClearPassword(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, map[string]string{"log_min_messages": "debug1", "log_error_verbosity": "verbose", "track_activity_query_size": "100kB"})
-	s := superuser(t, c)
-	adm, _ := administrator(t, c)
+	as(t, []string{"superuser", "administrator"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, loud) }, noClearPassword)
+}
+
+func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
 	c.Exec(t, `CREATE EXTENSION IF NOT EXISTS pg_stat_statements; CREATE ROLE leak_super LOGIN SUPERUSER; CREATE ROLE leak_nologin`)
-	conn := c.Connect(t, c.User, c.Password, "postgres")
+	blocker := c.Connect(t, c.User, c.Password, "postgres")
 	var passwords []string
 	secret := func() string {
-		p := rand.Text()
-		if len(passwords)%3 == 0 {
-			p = `'"\` + p + `é`
-		}
-		passwords = append(passwords, p)
-		return p
+		core := rand.Text()
+		passwords = append(passwords, core)
+		return []string{core, `'"\` + core + "\u00e9", "e\u0301\u2168" + core, "md5" + core}[len(passwords)%4]
 	}
-	var errs strings.Builder
+	var told strings.Builder
+	tell := func(err error) {
+		for ; err != nil; err = errors.Unwrap(err) {
+			fmt.Fprintf(&told, "%v|%+v|%#v\n", err, err, err)
+			if of, ok := errors.AsType[*fault.Error](err); ok {
+				fmt.Fprintln(&told, of.Message)
+			}
+		}
+	}
 	call := func(err error, kind fault.Kind) {
 		t.Helper()
-		if kind != fault.Internal {
-			refused(t, err, kind)
-			fmt.Fprintln(&errs, err, fault.Of(err).Message)
-		} else if err != nil {
+		tell(err)
+		refused(t, err, kind)
+	}
+	done := func(err error) {
+		t.Helper()
+		if err != nil {
 			t.Error(err)
 		}
 	}
-	for i := range 3 {
-		name := fmt.Sprintf("leak_%d", i)
-		create := func(s *pgrole.Server, name string) error {
-			_, err := s.Create(t.Context(), name, secret(), stamp())
-			return err
-		}
-		set := func(s *pgrole.Server, name string, m pgrole.Match) error {
-			_, err := s.SetPassword(t.Context(), name, secret(), m, stamp())
-			return err
-		}
-		call(create(s, name), fault.Internal)
-		call(set(s, name, nil), fault.Internal)
-		call(create(adm, name), fault.Exists)
-		call(create(adm, "leak_nologin"), fault.Exists)
-		call(create(adm, "pg_leak"), fault.Invalid)
-		call(set(adm, name, pgrole.Match{"x"}), fault.Stale)
-		call(set(adm, "leak_super", nil), fault.Forbidden)
-		call(set(adm, "absent", nil), fault.NotFound)
-		_, err := s.Create(t.Context(), "leak_long", secret()+strings.Repeat("x", 63), stamp())
-		call(err, fault.Invalid)
-		// Failures of the statement itself, which the server logs with its text.
-		exec(t, conn, `BEGIN`, `CREATE ROLE leak_racing`, `ALTER ROLE `+name+` CONNECTION LIMIT 1`)
-		done := make(chan error, 1)
-		go func() { done <- create(s, "leak_racing") }()
-		waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE ROLE%')`)
-		exec(t, conn, `COMMIT`)
-		call(<-done, fault.Exists)
-		c.Exec(t, `DROP ROLE leak_racing`)
+	create := func(s *pgrole.Server, name string) error {
+		_, err := s.Create(t.Context(), name, secret(), stamp())
+		return err
 	}
-	if len(passwords) != 30 {
-		t.Fatalf("%d passwords", len(passwords))
+	set := func(s *pgrole.Server, name string, m pgrole.Match) error {
+		_, err := s.SetPassword(t.Context(), name, secret(), m, stamp())
+		return err
+	}
+	// blocked runs f while another transaction has run sql, ends that when f waits for it, and returns f's error.
+	const waiting = `FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ '^(CREATE|ALTER) ROLE'`
+	blocked := func(sql string, f func() error, meanwhile func()) error {
+		t.Helper()
+		exec(t, blocker, `BEGIN`, sql)
+		ended := make(chan error, 1)
+		go func() { ended <- f() }()
+		waitFor(t, c, `SELECT EXISTS (SELECT `+waiting+`)`)
+		meanwhile()
+		exec(t, blocker, `COMMIT`)
+		return <-ended
+	}
+
+	done(create(s, "leak"))
+	done(set(s, "leak", nil))
+	own := secret()
+	_, err := s.SetPassword(t.Context(), "leak", own, nil, stamp())
+	done(err)
+	done(pgrole.SetOwnPassword(t.Context(), c.Connect(t, "leak", own, "postgres"), secret()))
+	call(create(s, "leak"), fault.Exists)
+	call(create(s, "leak_nologin"), fault.Exists)
+	call(create(s, "pg_leak"), fault.Invalid)
+	call(set(s, "leak", pgrole.Match{"x"}), fault.Stale)
+	call(set(s, "leak_super", nil), fault.Forbidden)
+	call(set(s, "leak_absent", nil), fault.NotFound)
+	for _, password := range []string{secret() + strings.Repeat("x", 63), secret() + "\x00", secret() + "\n", secret() + "\xff"} {
+		_, err := s.Create(t.Context(), "leak_refused", password, stamp())
+		call(err, fault.Invalid)
+		_, err = s.SetPassword(t.Context(), "leak", password, nil, stamp())
+		call(err, fault.Invalid)
+	}
+
+	// Failures of the statement itself, which the server logs with its text: of a duplicate,
+	call(blocked(`CREATE ROLE leak_racing`, func() error { return create(s, "leak_racing") }, func() {}), fault.Exists)
+	// a backend that is ended, after which there is another try, and a look at all that runs,
+	const touch = `ALTER ROLE leak CONNECTION LIMIT 9`
+	var profiles strings.Builder
+	done(blocked(touch, func() error { return set(s, "leak", nil) }, func() {
+		for name, detail := range map[string]int{"goroutine": 2, "heap": 1, "allocs": 1} {
+			if err := pprof.Lookup(name).WriteTo(&profiles, detail); err != nil {
+				t.Error(err)
+			}
+		}
+		first := pgtest.Value[int](t, c, `SELECT pid `+waiting)
+		c.Exec(t, `SELECT pg_terminate_backend($1)`, first)
+		waitFor(t, c, `SELECT EXISTS (SELECT `+waiting+` AND pid <> $1)`, first)
+	}))
+	// a request that is cancelled, a lock that is not to be had, and a statement that takes too long.
+	call(blocked(touch, func() error { return set(s, "leak", nil) }, func() { c.Exec(t, `SELECT pg_cancel_backend(pid) `+waiting) }), fault.Unavailable)
+	for name, value := range map[string]string{"lock_timeout": "100ms", "statement_timeout": "100ms"} {
+		config := s.Pool.Config()
+		config.ConnConfig.RuntimeParams[name] = value
+		hasty := *s
+		hasty.Pool = pool(t, config)
+		exec(t, blocker, `BEGIN`, touch)
+		call(set(&hasty, "leak", nil), fault.Unavailable)
+		exec(t, blocker, `COMMIT`)
+	}
+
+	log := c.ReadLog(t)
+	for _, marker := range []string{
+		`CREATE ROLE "leak" LOGIN PASSWORD 'SCRAM-SHA-256$`, `ALTER ROLE CURRENT_USER PASSWORD 'SCRAM-SHA-256$`, "duplicate key value", "still waiting for",
+		"due to administrator command", "due to user request", "due to lock timeout", "due to statement timeout", "Query Text: ", "{QUERY",
+	} {
+		if !strings.Contains(log, marker) {
+			t.Errorf("the log lacks %q", marker)
+		}
 	}
 	places := map[string]string{
-		"log":                c.ReadLog(t),
-		"errors":             errs.String(),
+		"log":                log,
+		"errors":             told.String(),
+		"profiles":           profiles.String(),
 		"pg_stat_statements": pgtest.Value[string](t, c, `SELECT string_agg(query, E'\n') FROM pg_stat_statements`),
 		"pg_stat_activity":   pgtest.Value[string](t, c, `SELECT string_agg(query, E'\n') FROM pg_stat_activity`),
+		"roles":              pgtest.Value[string](t, c, `SELECT string_agg(concat(rolname, rolpassword, shobj_description(oid, 'pg_authid')), E'\n') FROM pg_authid`),
 	}
-	if !strings.Contains(places["log"], `CREATE ROLE "leak_0"`) || !strings.Contains(places["errors"], "leak_0") {
-		t.Fatal("the log or the errors are not whole")
+	for place, marker := range map[string]string{"errors": "leak_racing", "profiles": "noClearPassword", "pg_stat_statements": `CREATE ROLE "leak"`, "roles": "SCRAM-SHA-256$"} {
+		if !strings.Contains(places[place], marker) {
+			t.Errorf("the %s lack %q", place, marker)
+		}
 	}
 	for place, text := range places {
-		for _, p := range passwords {
-			if core := regexp.MustCompile(`[A-Z2-7]{26}`).FindString(p); core == "" || strings.Contains(text, core) {
-				t.Errorf("the %s hold the password %s", place, p)
+		for i, password := range passwords {
+			if found := pgtest.Leak(text, password); found != "" {
+				t.Errorf("the %s hold the password %d: %s", place, i, found)
 			}
+		}
+	}
+	for _, place := range []string{"errors", "profiles"} {
+		if strings.Contains(places[place], "SCRAM-SHA-256$") {
+			t.Errorf("the %s hold a verifier", place)
 		}
 	}
 }

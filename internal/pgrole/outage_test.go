@@ -1,13 +1,9 @@
 package pgrole_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
-	"io"
-	"net"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,16 +29,31 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	mustCreate(t, s, "row_locked", "row_locked2")
+	mustCreate(t, s, "row_locked", "row_locked2", "row_locked3", "row_locked4", "row_locked5")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
-	exec(t, conn, `BEGIN`, `ALTER ROLE row_locked CONNECTION LIMIT 5; ALTER ROLE row_locked2 CONNECTION LIMIT 5`)
-	before, before2 := state(t, c, "row_locked"), state(t, c, "row_locked2")
-	start := time.Now()
-	for i, err := range together(2, func(i int) error {
-		if i == 0 {
-			return s.Delete(t.Context(), "row_locked2", "", nil, stamp())
+	exec(t, conn, `BEGIN`, `ALTER ROLE row_locked CONNECTION LIMIT 5; ALTER ROLE row_locked2 CONNECTION LIMIT 5; ALTER ROLE row_locked3 CONNECTION LIMIT 5`,
+		`ALTER ROLE row_locked4 CONNECTION LIMIT 5; ALTER ROLE row_locked5 CONNECTION LIMIT 5`)
+	states := func() (all []string) {
+		for _, name := range []string{"row_locked", "row_locked2", "row_locked3", "row_locked4", "row_locked5"} {
+			all = append(all, state(t, c, name))
 		}
-		_, err := s.SetPassword(t.Context(), "row_locked", password2, nil, stamp())
+		return all
+	}
+	before := states()
+	start := time.Now()
+	for i, err := range together(5, func(i int) (err error) {
+		switch i {
+		case 0:
+			err = s.Delete(t.Context(), "row_locked2", "", nil, stamp())
+		case 1:
+			_, err = s.SetPassword(t.Context(), "row_locked", password2, nil, stamp())
+		case 2:
+			_, _, err = s.SetLimits(t.Context(), "row_locked3", pgrole.Limits{ConnectionLimit: new(7)}, nil, stamp())
+		case 3:
+			_, err = s.Disable(t.Context(), "row_locked4", nil, stamp())
+		case 4:
+			_, err = s.DeleteOrDisable(t.Context(), "row_locked5", "", nil, stamp())
+		}
 		return err
 	}) {
 		unavailable(t, err)
@@ -51,7 +62,7 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 		}
 	}
 	exec(t, conn, `ROLLBACK`)
-	if state(t, c, "row_locked") != before || state(t, c, "row_locked2") != before2 {
+	if !slices.Equal(states(), before) {
 		t.Error("something was changed")
 	}
 	if _, err := s.SetPassword(t.Context(), "row_locked", password2, nil, stamp()); err != nil {
@@ -60,24 +71,9 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	mustDelete(t, s, "row_locked2")
 }
 
-func TestOutage(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, nil)
-	s := superuser(t, c)
-	mustCreate(t, s, "kept")
-	groups(t, s, "kept_group")
-	warm := func() {
-		t.Helper()
-		for _, err := range together(8, func(int) error {
-			_, err := s.Pool.Exec(t.Context(), `SELECT pg_sleep(0.05)`)
-			return err
-		}) {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	calls := map[string]func() error{
+// calls are all that a Server can be asked for, of the user kept and the group kept_group.
+func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
+	return map[string]func() error{
 		"Users":       func() error { _, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false); return err },
 		"User":        func() error { _, err := s.User(t.Context(), "kept"); return err },
 		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, stamp()); return err },
@@ -104,6 +100,26 @@ func TestOutage(t *testing.T) {
 		},
 		"Drop database": func() error { return s.DropDatabase(t.Context(), "new") },
 	}
+}
+
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "kept")
+	groups(t, s, "kept_group")
+	warm := func() {
+		t.Helper()
+		for _, err := range together(8, func(int) error {
+			_, err := s.Pool.Exec(t.Context(), `SELECT pg_sleep(0.05)`)
+			return err
+		}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	calls := calls(t, s)
 	c.Stop(t)
 	for name, call := range calls {
 		start := time.Now()
@@ -168,6 +184,7 @@ func TestTerminatedInTheMiddle(t *testing.T) {
 	c := pgtest.New(t, nil)
 	s := superuser(t, c)
 	mustCreate(t, s, "terminated", "terminated2")
+	c.Connect(t, "terminated2", password, "postgres")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `ALTER ROLE terminated CONNECTION LIMIT 5; ALTER ROLE terminated2 CONNECTION LIMIT 5`)
 	results := make(chan []error)
@@ -191,6 +208,48 @@ func TestTerminatedInTheMiddle(t *testing.T) {
 	}
 	mayLogin(t, c, "terminated", password2)
 	mustDelete(t, s, "terminated2")
+}
+
+// A server that takes no writes any more is no primary: nothing of it is shown, and a request waits for a while for the
+// one that follows it.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "kept")
+	groups(t, s, "kept_group")
+	before := pgtest.Value[string](t, c, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`)
+	fence := func(setting string) {
+		c.Exec(t, `ALTER SYSTEM SET default_transaction_read_only = `+setting)
+		c.Exec(t, `SELECT pg_reload_conf()`)
+		waitFor(t, c, `SELECT setting = '`+setting+`' FROM pg_settings WHERE name = 'default_transaction_read_only'`)
+	}
+	fence("on")
+	var all []func() error
+	var names []string
+	for name, call := range calls(t, s) {
+		all, names = append(all, call), append(names, name)
+	}
+	for i, err := range together(len(all), func(i int) error { return all[i]() }) {
+		t.Run(names[i], func(t *testing.T) {
+			unavailable(t, err)
+			refused(t, err, fault.Unavailable, "no primary at the moment")
+		})
+	}
+	if pgtest.Value[string](t, c, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`) != before {
+		t.Error("something was changed")
+	}
+	waited := make(chan error)
+	go func() {
+		_, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp())
+		waited <- err
+	}()
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_advisory_xact_lock%' AND pid <> pg_backend_pid())`)
+	fence("off")
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	mayLogin(t, c, "kept", password2)
 }
 
 // A COMMIT that waits for a standby that is gone is done, but cannot be seen: the answer must not say otherwise.
@@ -238,79 +297,16 @@ func (p *cutter) cuts() (cut, before bool) {
 }
 
 func (p *cutter) listen(t testing.TB, c *pgtest.Cluster) (address string) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go p.pass(client, server)
-		}
-	}()
-	return l.Addr().String()
-}
-
-func (p *cutter) pass(client, server net.Conn) {
-	defer client.Close()
-	defer server.Close()
-	var silent sync.Mutex // held while the server's answer is kept back
-	go func() {
-		defer client.Close()
-		buf := make([]byte, 4096)
-		for {
-			n, err := server.Read(buf)
-			if err != nil {
-				return
-			}
-			silent.Lock()
-			_, err = client.Write(buf[:n])
-			silent.Unlock()
-			if err != nil {
-				return
+	return listen(t, c, func(sql string, _ int) verdict {
+		if strings.EqualFold(sql, "commit") {
+			if cut, before := p.cuts(); cut && before {
+				return cutBefore
+			} else if cut {
+				return cutAfter
 			}
 		}
-	}()
-	header := 4 // the first message has no type
-	for {
-		head := make([]byte, header)
-		if _, err := io.ReadFull(client, head); err != nil {
-			return
-		}
-		body := make([]byte, binary.BigEndian.Uint32(head[header-4:])-4)
-		if _, err := io.ReadFull(client, body); err != nil {
-			return
-		}
-		if header == 5 && head[0] == 'Q' && bytes.EqualFold(body, []byte("commit\x00")) {
-			if cut, before := p.cuts(); cut {
-				if !before {
-					silent.Lock()
-					server.Write(append(head, body...))
-					server.Write([]byte{'X', 0, 0, 0, 4}) // the server closes when it has done it
-				}
-				client.Close()
-				if !before {
-					time.Sleep(50 * time.Millisecond)
-					silent.Unlock()
-				}
-				return
-			}
-		}
-		if _, err := server.Write(append(head, body...)); err != nil {
-			return
-		}
-		header = 5
-	}
+		return pass
+	})
 }
 
 func TestConnectionLostAtCommit(t *testing.T) {

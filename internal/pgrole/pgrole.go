@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
@@ -39,6 +40,10 @@ type Server struct {
 	ControlDatabase, ControlRole string
 	// MemberOf are roles that every new user is made a member of.
 	MemberOf []string
+	// Lookups is shared by all who read users of this cluster under the same rules.
+	Lookups *Lookups
+	// Deletions is shared by all who delete users of this cluster.
+	Deletions Deletions
 }
 
 // User is a role as the catalog shows it.
@@ -119,7 +124,11 @@ type Page struct {
 // whether more follow.
 func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectUsers, s.protection(), s.ControlRole, system, page.Limit+1, page.Offset)
+		sql := selectUsers
+		if system {
+			sql = selectAllUsers
+		}
+		rows, err := conn.Query(ctx, sql, s.protection(page.Limit+1, page.Offset)...)
 		if err != nil {
 			return err
 		}
@@ -137,10 +146,7 @@ func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*Us
 
 // User returns one database user, protected or not.
 func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
-	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		u, err = s.role(ctx, conn, name)
-		return err
-	})
+	u, err = s.lookup(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -155,13 +161,13 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 	if !storable(name) {
 		return nil, nil
 	}
-	rows, err := q.Query(ctx, selectRole, s.protection(), s.ControlRole, name)
+	rows, err := q.Query(ctx, selectRoles, s.protection([]string{name})...)
 	if err != nil {
 		return nil, err
 	}
 	users, err := pgx.CollectRows(rows, scanUser)
-	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter) {
-		return nil, notFound(name) // the encoding of the registered database cannot write it
+	if sqlstate.Is(err, unwritable...) {
+		return nil, notFound(name)
 	}
 	if err != nil || len(users) == 0 {
 		return nil, err
@@ -176,18 +182,17 @@ type querier interface {
 
 func scanUser(row pgx.CollectableRow) (*User, error) {
 	var u User
-	var comment string
-	var protectedBy *string
+	var comment, protectedBy pgtype.Text
 	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes); err != nil {
 		return nil, err
 	}
 	switch {
-	case protectedBy != nil:
-		u.protectedBy, u.harmful = *protectedBy, true
+	case protectedBy.Valid:
+		u.protectedBy, u.harmful = protectedBy.String, true
 	case strings.HasPrefix(u.Name, "pg_"):
 		u.protectedBy = u.Name // nobody to change, or to give objects to, but pg_monitor and the like may have members
 	}
-	u.human, u.Provenance = parseComment(comment)
+	u.human, u.Provenance = parseComment(comment.String)
 	return &u, nil
 }
 
@@ -211,7 +216,7 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 		if existing != nil {
 			return exists(name)
 		}
-		verifier, err := NewVerifier(password, tx.iterations)
+		verifier, err := tx.verifier(ctx, password)
 		if err != nil {
 			return err
 		}
@@ -247,7 +252,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match M
 		if err := checkNotDeleting(old); err != nil {
 			return err
 		}
-		verifier, err := NewVerifier(password, tx.iterations)
+		verifier, err := tx.verifier(ctx, password)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,9 @@ package pgrole
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +35,13 @@ type Capabilities struct {
 	Problems []string
 }
 
+// Purpose is what the administering role is to do in a server besides making users.
+type Purpose struct {
+	MemberOf, Grantable          []string // roles to make users members of
+	SystemRoles                  []string // globs of names that it is to leave alone
+	ControlDatabase, ControlRole string   // Rolecall's own, when they lie there: nobody's business
+}
+
 func (c *Capabilities) problem(format string, args ...any) {
 	c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
 }
@@ -45,11 +54,28 @@ const selectCapabilities = `
 	       pg_has_role('pg_signal_backend', 'USAGE'), ` + readsVerifiers + `,
 	       current_setting('password_encryption'), current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
 	       (SELECT count(*) FROM pg_roles o
-	        WHERE o.rolcanlogin AND NOT (o.rolsuper OR o.rolreplication OR o.rolbypassrls OR o.rolcreaterole) AND NOT pg_has_role(o.oid, 'MEMBER WITH ADMIN OPTION'))
+	        WHERE o.rolcanlogin AND NOT (o.rolsuper OR o.rolreplication OR o.rolbypassrls OR o.rolcreaterole) AND NOT pg_has_role(o.oid, 'MEMBER WITH ADMIN OPTION')
+	          AND o.rolname <> $1 AND NOT o.rolname::text LIKE ANY ($2))
 	FROM pg_roles r WHERE r.rolname = current_user`
 
+// selectClosed lists the databases in which the administering role cannot look for what a user has there. $1 is those
+// that are nobody's business.
+const selectClosed = `
+	SELECT datname::text FROM pg_database
+	WHERE datallowconn AND NOT datistemplate AND NOT has_database_privilege(oid, 'CONNECT') AND datname <> ALL ($1)
+	ORDER BY datname`
+
+// selectGranted says of the roles $1 whether there is one, whether the administering role can grant it, for which up to
+// PostgreSQL 15 CREATEROLE suffices ($2) unless it is a superuser, and whether it reads verifiers.
+const selectGranted = `
+	SELECT n.name, r.oid IS NULL,
+	       r.oid IS NOT NULL AND NOT pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AND NOT ($2 AND NOT r.rolsuper),
+	       r.oid IS NOT NULL AND has_table_privilege(r.oid, 'pg_authid', 'SELECT')
+	FROM (SELECT DISTINCT unnest($1::text[])) n(name) LEFT JOIN pg_roles r ON r.rolname = n.name
+	ORDER BY n.name`
+
 // Probe finds out what the role of a connection can do, by trying it in a transaction that is rolled back.
-func Probe(ctx context.Context, conn *pgx.Conn) (*Capabilities, error) {
+func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities, error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -62,7 +88,11 @@ func Probe(ctx context.Context, conn *pgx.Conn) (*Capabilities, error) {
 	c := &Capabilities{}
 	var identifiable, standby, readOnly bool
 	var foreign int
-	err = tx.QueryRow(ctx, selectCapabilities).Scan(&c.Role, &c.Version, &c.VersionName, &identifiable, &standby, &readOnly,
+	system := make([]string, len(purpose.SystemRoles))
+	for i, glob := range purpose.SystemRoles {
+		system[i] = likePattern(glob)
+	}
+	err = tx.QueryRow(ctx, selectCapabilities, purpose.ControlRole, system).Scan(&c.Role, &c.Version, &c.VersionName, &identifiable, &standby, &readOnly,
 		&c.Superuser, &c.CreateRole, &c.CreateDB, &c.SignalBackend, &c.ReadVerifiers, &c.PasswordEncryption, &c.MaxConnections, &c.SuperuserReserved, &foreign)
 	if err != nil {
 		return nil, err
@@ -100,10 +130,59 @@ func Probe(ctx context.Context, conn *pgx.Conn) (*Capabilities, error) {
 	if !c.CreateDB {
 		c.problem("The role may not make databases: ALTER ROLE %s CREATEDB;", ident(c.Role))
 	}
+	if c.PasswordEncryption == "md5" {
+		c.problem("Passwords that are set with SQL are stored as md5 hashes, which PostgreSQL gives up; those that are set here are not: ALTER SYSTEM SET password_encryption = 'scram-sha-256';")
+	}
 	if c.CreateRole && !c.ForeignRoles && foreign > 0 {
 		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
 	}
-	return c, nil
+	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose))
+}
+
+// lookForClosed names at most ten databases, as a plan of a deletion does.
+func (c *Capabilities) lookForClosed(ctx context.Context, tx pgx.Tx, purpose Purpose) error {
+	rows, err := tx.Query(ctx, selectClosed, append([]string{purpose.ControlDatabase}, reservedDatabases...))
+	if err != nil {
+		return err
+	}
+	closed, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(closed) == 0 {
+		return err
+	}
+	first := closed[:min(10, len(closed))]
+	which := "some databases"
+	if len(closed) > len(first) {
+		which = fmt.Sprintf("%d databases, of which these are the first", len(closed))
+	}
+	c.problem("The role may not connect to %s, and a user that has anything there cannot be deleted: GRANT CONNECT ON DATABASE %s TO %s;", which, idents(first), ident(c.Role))
+	return nil
+}
+
+// lookAtGranted looks at the roles that users are made members of.
+func (c *Capabilities) lookAtGranted(ctx context.Context, tx pgx.Tx, purpose Purpose) error {
+	rows, err := tx.Query(ctx, selectGranted, slices.Concat(purpose.MemberOf, purpose.Grantable), c.CreateRole && c.Version < 160000)
+	if err != nil {
+		return err
+	}
+	var ungrantable []string
+	var name string
+	var absent, closed, reads bool
+	_, err = pgx.ForEachRow(rows, []any{&name, &absent, &closed, &reads}, func() error {
+		if absent {
+			c.problem("Users are to be made members of %q, and there is no such role: CREATE ROLE %s;", name, ident(name))
+		}
+		if closed {
+			ungrantable = append(ungrantable, name)
+		}
+		if reads {
+			c.problem("Members of %q may read pg_authid, where the verifiers of all passwords are, as all may that read all data.", name)
+		}
+		return nil
+	})
+	if len(ungrantable) > 0 {
+		c.problem("The role may not make users members of some roles: GRANT %s TO %s WITH ADMIN OPTION;", idents(ungrantable), ident(c.Role))
+	}
+	return err
 }
 
 func others(n int) string {

@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -60,10 +61,93 @@ func parseComment(comment string) (human string, p Provenance) {
 		human, last = comment[:i], comment[i+1:]
 	}
 	data, ours := strings.CutPrefix(last, marker)
-	if !ours || len(data) > maxRecord || json.Unmarshal([]byte(data), &p) != nil || !p.valid() {
+	if !ours || len(data) > maxRecord {
+		return comment, Provenance{}
+	}
+	if !p.scan(data) {
+		p = Provenance{}
+		if json.Unmarshal([]byte(data), &p) != nil {
+			return comment, Provenance{}
+		}
+	}
+	if !p.valid() {
 		return comment, Provenance{}
 	}
 	return human, p
+}
+
+// scan reads a record as comment writes it, ten times faster than encoding/json: a list has a hundred. It reports whether it
+// could; what has been edited since may hold anything that JSON allows.
+func (p *Provenance) scan(data string) bool {
+	rest, ok := strings.CutPrefix(data, "{")
+	for ok {
+		var key, value string
+		if key, rest, ok = cutString(rest); !ok {
+			return false
+		}
+		if rest, ok = strings.CutPrefix(rest, ":"); !ok {
+			return false
+		}
+		if key == "revision" {
+			end := strings.IndexAny(rest, ",}")
+			if end < 1 || rest[0] < '1' || rest[0] > '9' {
+				return false
+			}
+			var err error
+			if p.Revision, err = strconv.Atoi(rest[:end]); err != nil {
+				return false
+			}
+			rest = rest[end:]
+		} else if value, rest, ok = cutString(rest); !ok {
+			return false
+		}
+		switch key {
+		case "revision":
+		case "created":
+			ok = scanTime(&p.Created, value)
+		case "createdBy":
+			p.CreatedBy = value
+		case "modified":
+			ok = scanTime(&p.Modified, value)
+		case "modifiedBy":
+			p.ModifiedBy = value
+		case "attempt":
+			p.Attempt = value
+		case "state":
+			p.State = value
+		case "was":
+			p.Was = value
+		default:
+			ok = false
+		}
+		if !ok || rest == "}" {
+			return ok
+		}
+		rest, ok = strings.CutPrefix(rest, ",")
+	}
+	return false
+}
+
+// cutString cuts a JSON string off that has no escapes and nothing beyond ASCII.
+func cutString(s string) (value, rest string, ok bool) {
+	if s == "" || s[0] != '"' {
+		return "", s, false
+	}
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			return s[1:i], s[i+1:], true
+		case c < ' ' || c > '~' || c == '\\':
+			return "", s, false
+		}
+	}
+	return "", s, false
+}
+
+func scanTime(t *time.Time, value string) bool {
+	var err error
+	*t, err = time.Parse(time.RFC3339Nano, value)
+	return err == nil
 }
 
 // maxRecord is the longest line that is ours, in bytes. A guid has up to 200 characters, and there are two.

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/xdg-go/stringprep"
+	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -25,8 +26,34 @@ import (
 //
 // No password of PostgreSQL holds NUL. Here NUL is a control character like the others.
 func saslprep(password string) string {
-	if isASCII(password) || !utf8.ValidString(password) {
-		return password
+	if prepared, ok := prepare(password); ok {
+		return prepared
+	}
+	return password
+}
+
+// Portable reports whether every client makes the same of password, and so logs in with it. Printable ASCII is. Beyond
+// it, some do as PostgreSQL does, and others
+//
+//   - take the password as it is (many), or no more than normalise it (Npgsql, to NFKC);
+//   - map and normalise also what the RFC refuses (node-postgres, pull request 3669);
+//   - do not take what the RFC refuses (pgjdbc before 42.7.4, with ongres/scram 2);
+//   - go by OpaqueString of RFC 8265 instead, and take what that refuses as it is (pgx).
+//
+// They agree where RFC 4013 takes the password and neither that nor RFC 8265 changes it.
+func Portable(password string) bool {
+	prepared, ok := prepare(password)
+	opaque, err := precis.OpaqueString.String(password)
+	return ok && prepared == password && (err != nil || opaque == password)
+}
+
+// prepare is saslprep without the way out: ok is false for what the RFC refuses, ASCII excepted.
+func prepare(password string) (prepared string, ok bool) {
+	if isASCII(password) {
+		return password, true
+	}
+	if !utf8.ValidString(password) {
+		return "", false
 	}
 
 	var mapped []rune
@@ -38,9 +65,9 @@ func saslprep(password string) string {
 		}
 	}
 	if len(mapped) == 0 || slices.ContainsFunc(mapped, saslProhibited) || !sameDirection(mapped) {
-		return password
+		return "", false
 	}
-	return nfkc(mapped)
+	return nfkc(mapped), true
 }
 
 func isASCII(s string) bool {

@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/xdg-go/stringprep"
+	"golang.org/x/text/secure/precis"
 	"golang.org/x/text/unicode/norm"
 
 	"rolecall/internal/pgtest"
@@ -82,6 +85,75 @@ func TestSaslprep(t *testing.T) {
 		if got := saslprep(tt.password); got != tt.want {
 			t.Errorf("%s: saslprep(%+q) = %+q, want %+q", tt.name, tt.password, got, tt.want)
 		}
+	}
+}
+
+// drivers are what clients are known to make of a password, "" where they do not take it.
+var drivers = map[string]func(password string) string{
+	"libpq":  saslprep,
+	"as is":  func(password string) string { return password },
+	"Npgsql": norm.NFKC.String,
+	"NFC":    norm.NFC.String,
+	"node-postgres": func(password string) string {
+		return norm.NFKC.String(strings.Map(func(r rune) rune {
+			if stringprep.TableC1_2.Contains(r) {
+				return ' '
+			}
+			if _, ok := stringprep.TableB1.Map(r); ok || r == 0x1806 {
+				return -1
+			}
+			return r
+		}, password))
+	},
+	"pgjdbc 42.7.3": func(password string) string {
+		prepared, _ := prepare(password)
+		return prepared
+	},
+	"pgx": func(password string) string {
+		if strings.ContainsFunc(password, stringprep.TableA1.Contains) {
+			return password
+		}
+		return opaqueString(password)
+	},
+	"RFC 8265": opaqueString,
+}
+
+func opaqueString(password string) string {
+	if prepared, err := precis.OpaqueString.String(password); err == nil {
+		return prepared
+	}
+	return password
+}
+
+// A password is portable exactly if all drivers make the same of it.
+func TestPortable(t *testing.T) {
+	all := randomPasswords(1000)
+	for _, p := range passwords {
+		all = append(all, p.password)
+	}
+	for r := rune(0x20); r <= 0x2ffff; r++ {
+		if 0x3400 <= r && r < 0xf900 || r > 0xffff {
+			r += 100 // there, all that are near each other are alike
+		}
+		if r != 0x7f && utf8.ValidRune(r) { // no password holds ASCII control characters
+			all = append(all, "pass"+string(r)+"word")
+		}
+	}
+	portable := 0
+	for _, password := range all {
+		made := map[string]bool{}
+		for _, prepare := range drivers {
+			made[prepare(password)] = true
+		}
+		if got, want := Portable(password), len(made) == 1; got != want {
+			t.Errorf("Portable(%+q) = %t; the drivers make %+q of it", password, got, slices.Collect(maps.Keys(made)))
+		}
+		if Portable(password) {
+			portable++
+		}
+	}
+	if portable < 5000 || portable > len(all)-5000 {
+		t.Errorf("%d of %d are portable", portable, len(all))
 	}
 }
 

@@ -14,6 +14,15 @@ func ident(name string) string {
 	return `"` + strings.ReplaceAll(strings.ReplaceAll(name, "\x00", ""), `"`, `""`) + `"`
 }
 
+// idents quotes a list of names.
+func idents(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = ident(name)
+	}
+	return strings.Join(quoted, ", ")
+}
+
 // literal quotes a string, as an E” constant where it holds a backslash, so that the result does not depend on
 // standard_conforming_strings.
 func literal(s string) string {
@@ -161,52 +170,99 @@ func likePattern(glob string) string {
 	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`, `?`, `_`).Replace(glob)
 }
 
-// dangerous is true for a role p that nobody may become by way of a password. $1 is the LIKE patterns of system roles,
-// $2 the control role.
-const dangerous = `(p.rolsuper OR p.rolreplication OR p.rolbypassrls OR p.rolcreaterole
-    OR p.rolname IN (current_user, session_user, $2)
-    OR p.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files',
-                     'rds_superuser', 'cloudsqlsuperuser', 'alloydbsuperuser', 'azure_pg_admin', 'neon_superuser'))`
+// dangerous is true for a role that nobody may become by way of a password. $3 is the names of those that
+// are known by name. A sub-select is evaluated once, current_user for each row.
+func dangerous(role string) string {
+	return `(` + role + `.rolsuper OR ` + role + `.rolreplication OR ` + role + `.rolbypassrls OR ` + role + `.rolcreaterole
+    OR ` + role + `.rolname = ANY ($3::name[]) OR ` + role + `.rolname IN ((SELECT current_user), (SELECT session_user)))`
+}
 
-// protectedBy is the role that makes r protected: itself, or one that it is a member of by any path, inherited or not,
-// because SET ROLE needs no inheritance. Most roles are members of none, which is looked up first, by index: an EXISTS
-// would be planned as a scan of all memberships. PostgreSQL's own roles are protected as well; scanUser adds them.
-const protectedBy = `CASE
-    WHEN r.rolname::text LIKE ANY ($1::text[]) OR (SELECT ` + dangerous + ` FROM (SELECT r.*) p) THEN r.rolname::text
-    WHEN (SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1) THEN (
+// alwaysDangerous reach the server's files and programs, or are what a cloud has for a superuser.
+var alwaysDangerous = []string{"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files",
+	"rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin", "neon_superuser"}
+
+// A role r is protected when it is dangerous, or its name is a system role's ($1 LIKE patterns, $2 names), or it is a
+// member of a dangerous one by any path, inherited or not, because SET ROLE needs no inheritance. Most roles are members
+// of none, which is looked up first, by index: an EXISTS would be planned as a scan of all memberships. PostgreSQL's own
+// roles are protected as well; scanUser adds them.
+var (
+	protectedItself = `(` + dangerous("r") + ` OR r.rolname = ANY ($2::name[]) OR r.rolname::text LIKE ANY ($1::text[]))`
+	dangerousAbove  = `(
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
         UNION
         SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid
       )
-      SELECT p.rolname::text FROM up JOIN pg_roles p ON p.oid = up.oid WHERE ` + dangerous + ` ORDER BY p.rolname LIMIT 1)
-  END`
+      SELECT p.rolname FROM up JOIN pg_roles p ON p.oid = up.oid WHERE ` + dangerous("p") + ` ORDER BY p.rolname LIMIT 1)`
+	protectedBy = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
+	// IS NOT TRUE, and not IS NULL: the planner takes that for rare, and sorts all roles to find a page of them.
+	unprotected = "NOT (r.rolname >= 'pg_' AND r.rolname < 'pg`')" + ` AND NOT ` + protectedItself + `
+    AND (` + isMember + ` IS NOT TRUE OR (` + dangerousAbove + ` IS NOT NULL) IS NOT TRUE)`
+)
 
-const selectRoles = `SELECT r.oid, r.rolname::text, r.rolcanlogin, coalesce(d.description, ''), ` + protectedBy + `,
+const isMember = `(SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1)`
+
+// comment is of role r, looked up for each role: left to itself the planner compares each role with all comments.
+const comment = `(SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
+
+// attributes make the revision of a role that has no record of ours in its comment.
+const attributes = `CASE WHEN d.description LIKE '%rolecall:v1 {%' THEN '' ELSE
     concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
-              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)
-  FROM pg_roles r
-  LEFT JOIN LATERAL (
-    SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1) d ON true`
+              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil) END`
 
-const selectRole = selectRoles + `
-  WHERE r.rolname = $3`
+// selectRoles reads the roles of the names $4.
+var selectRoles = `
+  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, ` + protectedBy + `, ` + attributes + `
+  FROM pg_roles r LEFT JOIN LATERAL ` + comment + ` d ON true
+  WHERE r.rolname = ANY ($4::name[])`
 
-// selectUsers orders by the catalog's own column: by the text of the same name it would sort all roles before the first
-// is returned, instead of walking the index. For the same reason the comment is looked up for each role (LATERAL, LIMIT):
-// left to itself the planner compares each role with all comments.
-const selectUsers = selectRoles + `
-  WHERE (r.rolcanlogin OR d.description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')
-    AND ($3 OR NOT starts_with(r.rolname::text, 'pg_') AND (` + protectedBy + `) IS NULL)
-  ORDER BY r.rolname LIMIT $4 OFFSET $5`
+// selectUsers and selectAllUsers, which has protected ones too, read a page ($4 long, from $5 on) by walking the index of
+// names: ordered by the text of a name, all roles would be sorted first.
+var (
+	selectUsers    = usersPage(`NULL::name`, ` AND `+unprotected)
+	selectAllUsers = usersPage(protectedBy, ``)
+)
+
+func usersPage(protectedBy, filter string) string {
+	return `
+  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, r.protected_by, ` + attributes + `
+  FROM (
+    SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
+    WHERE (r.rolcanlogin OR ` + comment + ` ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')` + filter + `
+    ORDER BY r.rolname LIMIT $4 OFFSET $5) r
+  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+  ORDER BY r.rolname`
+}
 
 // selectUserlist leaves out whose password has expired: a pooler with open connections would let it in.
-const selectUserlist = `
+var selectUserlist = `
   SELECT r.rolname::text, a.rolpassword
   FROM pg_roles r JOIN pg_authid a ON a.oid = r.oid
   WHERE r.rolcanlogin AND a.rolpassword IS NOT NULL AND (r.rolvaliduntil > now()) IS NOT FALSE
-    AND NOT starts_with(r.rolname::text, 'pg_') AND (` + protectedBy + `) IS NULL
+    AND ` + unprotected + `
   ORDER BY r.rolname`
+
+// selectPlaces lists the databases in which something depends on a role ($1), the shared objects as if they were in this
+// one, and says whether it is more than privileges: what the role owns, unless that goes to another ($2), and what names
+// it. A superuser needs no regard for connection limits.
+const selectPlaces = `
+  SELECT coalesce(db.datname, own.datname)::text, pg_encoding_to_char(coalesce(db.encoding, own.encoding))::text,
+         coalesce(db.oid, own.oid) = own.oid,
+         bool_or(d.deptype <> 'a' AND d.classid <> 'pg_default_acl'::regclass AND NOT ($2 AND d.deptype = 'o' AND d.classid <> 'pg_user_mapping'::regclass)),
+         coalesce(db.datallowconn, true),
+         CASE WHEN coalesce(db.datconnlimit, -1) = 0 AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN -1
+              ELSE coalesce(db.datconnlimit, -1) END
+  FROM pg_shdepend d
+  LEFT JOIN pg_database db ON db.oid = d.dbid
+  JOIN pg_database own ON own.datname = current_database()
+  WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
+  GROUP BY 1, 2, 3, 5, 6 ORDER BY 1`
+
+// selectVisitors is how many databases to visit at the same time: $1 at most, and a quarter of the connections that are
+// free, for others want some, too.
+const selectVisitors = `
+  SELECT greatest(1, least($1, (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0) - (SELECT sum(numbackends)::int FROM pg_stat_database)) / 4))`
 
 // ofRole restricts pg_shdepend to one role ($1) in the current database, and for the registered one ($2) to shared
 // objects as well.

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -110,15 +112,37 @@ const evictStrangers = `
 	  AND l.classid::bigint = (($1::bigint >> 32) & 4294967295) AND l.objid::bigint = ($1::bigint & 4294967295)
 	  AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)`
 
-// retry runs f again after failures that pass, and once after a lost connection that had not reached COMMIT.
+// retry runs f again after failures that pass, once after a lost connection that had not reached COMMIT, and for a while
+// as long as only replicas are found: then a failover may be under way.
 func (s *Server) retry(ctx context.Context, f func() error) error {
+	for end := time.Now().Add(failoverPatience); ; {
+		err := s.retryLost(ctx, f)
+		if !sqlstate.Replica(err) || time.Now().After(end) {
+			return err
+		}
+		s.Pool.Reset() // what was a primary when these connections were made is none now
+		select {
+		case <-time.After(failoverPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// A request waits for a new primary for so long, well within its deadline, and looks for one so often.
+const (
+	failoverPatience = 5 * time.Second
+	failoverPause    = 200 * time.Millisecond
+)
+
+func (s *Server) retryLost(ctx context.Context, f func() error) error {
 	lost := false
 	return again(ctx, f, func(err error) bool {
 		if sqlstate.Retry(err) {
 			return true
 		}
 		_, inCommit := errors.AsType[*commitLost](err)
-		if lost || inCommit || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
+		if lost || inCommit || !sqlstate.Lost(err) || sqlstate.Replica(err) || errors.Is(err, context.DeadlineExceeded) ||
 			sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
 			return false
 		}
@@ -143,6 +167,9 @@ func again(ctx context.Context, f func() error, passes func(error) bool) error {
 	}
 }
 
+const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
+	(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`
+
 // runTransaction runs f in one transaction of conn and commits it.
 func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx context.Context, tx *transaction) error) error {
 	// A server, database or role may have another default, and a snapshot from before the lock was taken would not show
@@ -157,17 +184,18 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx
 		_ = tx.Rollback(end) // after a commit it does nothing, and a broken connection is not given back to the pool
 	}()
 	t := &transaction{Tx: tx}
+	sql, args := selectSettings, []any(nil)
 	if lock != nil {
-		// A statement of its own: the next one must see what was committed while this one waited.
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, *lock); err != nil {
-			return err
-		}
+		// What is read for the change comes in later statements: they see what was committed while this one waited.
+		sql, args = `WITH l AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+selectSettings+` FROM l`, []any{*lock}
 	}
 	var iterations *string
-	err = tx.QueryRow(ctx, `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
-		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`).Scan(&t.now, &iterations, &t.version, &t.superuser)
+	err = tx.QueryRow(ctx, sql, args...).Scan(&t.now, &iterations, &t.version, &t.superuser)
 	if err != nil {
 		return err
+	}
+	if !sqlstate.TakesWrites(conn.PgConn()) {
+		return sqlstate.ErrReplica // what f would read to decide by may be old
 	}
 	t.now = t.now.UTC()
 	t.iterations = defaultIterations
@@ -186,8 +214,8 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx
 	return err
 }
 
-// acquireTimeout is how long a request waits for a connection to its cluster.
-const acquireTimeout = 4 * time.Second
+// acquireTimeout is how long a request waits for a connection to its cluster. Of several hosts one or two may hang.
+const acquireTimeout = 6 * time.Second
 
 func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
@@ -202,7 +230,11 @@ func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Con
 			if conn, err = s.acquire(ctx); err != nil {
 				return err
 			}
-			if _, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock); err != nil {
+			_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock)
+			if err == nil && !sqlstate.TakesWrites(conn.Conn().PgConn()) {
+				err = errors.Join(sqlstate.ErrReplica, conn.Conn().Close(ctx)) // the lock ends with the session
+			}
+			if err != nil {
 				conn.Release()
 			}
 			return err
@@ -211,7 +243,7 @@ func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Con
 	return conn, err
 }
 
-// read runs f on a connection, again when the connection turned out to be dead.
+// read runs f on a connection, again when the connection turned out to be dead, or to be that of a former primary.
 func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	err := s.retry(ctx, func() error {
 		conn, err := s.acquire(ctx)
@@ -219,7 +251,11 @@ func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx
 			return err
 		}
 		defer conn.Release()
-		return f(ctx, conn.Conn())
+		err = f(ctx, conn.Conn())
+		if !sqlstate.TakesWrites(conn.Conn().PgConn()) {
+			return sqlstate.ErrReplica // what was read, or was not found, may be old
+		}
+		return err
 	})
 	return s.fault(err, "")
 }
@@ -259,6 +295,10 @@ func (s *Server) fault(err error, name string) error {
 	if sqlstate.Retry(err) {
 		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.", name).After(time.Second).Because(err)
 	}
+	if sqlstate.Replica(err) {
+		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. A failover may be under way.").
+			After(2 * time.Second).Because(err)
+	}
 	if sqlstate.Away(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
 	}
@@ -270,11 +310,20 @@ func Busy(err error) bool {
 	return sqlstate.Is(err, sqlstate.LockNotAvailable, sqlstate.QueryCanceled)
 }
 
-// protection is the patterns of names that are protected.
-func (s *Server) protection() []string {
-	patterns := make([]string, len(s.SystemRoles))
-	for i, glob := range s.SystemRoles {
-		patterns[i] = likePattern(glob)
+// protection is the parameters of a query that tells protected roles: patterns and names of system roles, and the names
+// of roles that make their members protected, too. The query's own parameters follow.
+func (s *Server) protection(own ...any) []any {
+	patterns, names, dangerous := []string{}, []string{}, alwaysDangerous
+	for _, glob := range s.SystemRoles {
+		switch {
+		case strings.ContainsAny(glob, "*?"):
+			patterns = append(patterns, likePattern(glob))
+		case storable(glob):
+			names = append(names, glob)
+		}
 	}
-	return patterns
+	if s.ControlRole != "" {
+		dangerous = append(slices.Clip(dangerous), s.ControlRole)
+	}
+	return append([]any{patterns, names, dangerous}, own...)
 }

@@ -6,11 +6,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/sqlstate"
 )
 
 // Credential is a user and its verifier, which lets PgBouncer take its password and pass it on.
-type Credential struct{ Name, Verifier string }
+type Credential struct {
+	Name     string
+	Verifier hidden.Text
+}
 
 // String and GoString leave the verifier out.
 func (c Credential) String() string   { return c.Name }
@@ -23,18 +27,23 @@ const readsVerifiers = `(has_column_privilege('pg_authid', 'oid', 'SELECT') AND 
 // bytes. Nothing is quoted.
 func (s *Server) Userlist(ctx context.Context) (list []Credential, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectUserlist, s.protection(), s.ControlRole)
+		rows, err := conn.Query(ctx, selectUserlist, s.protection()...)
 		if err != nil {
 			return err
 		}
 		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Credential])
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			err = fault.New(fault.Forbidden, "Rolecall's administering role may not read the users' verifiers: only a superuser may.").Because(err)
-		}
-		return err
+		return verifiersHidden(err)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return list, nil
+}
+
+// verifiersHidden says in words that pg_authid may not be read.
+func verifiersHidden(err error) error {
+	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not read the users' verifiers: only a superuser may.").Because(err)
+	}
+	return err
 }

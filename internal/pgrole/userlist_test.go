@@ -28,8 +28,8 @@ func TestUserlist(t *testing.T) {
 	var got []string
 	for _, credential := range list {
 		got = append(got, credential.Name)
-		if want := pgtest.Value[string](t, c, `SELECT rolpassword FROM pg_authid WHERE rolname = $1`, credential.Name); credential.Verifier != want {
-			t.Errorf("the verifier of %s is %s", credential.Name, credential.Verifier)
+		if want := pgtest.Value[string](t, c, `SELECT rolpassword FROM pg_authid WHERE rolname = $1`, credential.Name); string(credential.Verifier) != want {
+			t.Errorf("the verifier of %s is another", credential.Name)
 		}
 	}
 	if want := []string{"B", "a", "b", "ever", "later", `quo"te`, "é"}; err != nil || !slices.Equal(got, want) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"math"
 	"regexp"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ func TestNewVerifierRefuses(t *testing.T) {
 		{"", 4096},
 		{"secret", 0},
 		{"secret", -1},
-		{"secret", math.MaxInt32 + 1},
+		{"secret", 10_000_001},
 	} {
 		got, err := NewVerifier(tt.password, tt.iterations)
 		if got != "" || err == nil || strings.Contains(err.Error(), "secret") {
@@ -142,6 +141,55 @@ func TestLoginWithVerifier(t *testing.T) {
 			if err := c.Login(role, p.password+"x"); err == nil {
 				t.Errorf("%s: pgx gets in with %+q", p.name, p.password+"x")
 			}
+		}
+	}
+}
+
+// libpq logs in with any password. pgx does with those that are portable, and with some that are not.
+func TestLoginOfPortable(t *testing.T) {
+	c := pgtest.Shared(t)
+	for i, tt := range []struct {
+		name, password string
+		portable, pgx  bool
+	}{
+		{"printable ASCII", " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", true, true},
+		{"composed", "pass-\u00e9", true, true},
+		{"decomposed", "pass-e\u0301", false, true},
+		{"ideographs", "\u79d8\u5bc6\u306e\u8a00\u8449", true, true},
+		{"refused by RFC 8265 out of context", "\u30d1\u30b9\u30fb\u30ef\u30fc\u30c9", true, true},
+		{"Hebrew", "\u05e1\u05d9\u05e1\u05de\u05d4", true, true},
+		{"Hebrew and Latin", "\u05e1\u05d9\u05e1\u05de\u05d4-pass", false, true},
+		{"feminine ordinal", "pass-\u00aa", false, false},
+		{"roman numeral", "pass-\u2168", false, false},
+		{"full width", "pass-\uff21", false, false},
+		{"one quarter", "pass-\u00bc", false, false},
+		{"diaeresis", "pass-\u00a8", false, false},
+		{"ellipsis", "pass-\u2026", false, false},
+		{"micro sign", "pass-\u00b5", false, false},
+		{"soft hyphen", "pass-\u00ad", false, false},
+		{"no-break space", "pass-\u00a0", false, true},
+		{"ideographic space", "pass-\u3000", false, true},
+		{"space of no width", "pass-\u200b", false, false},
+		{"a heart that is an emoji", "pass-\u2764\ufe0f", false, false},
+		{"newer emoji", "pass-\U0001f600", false, true},
+		{"deprecated", "pass-\u0340", false, false},
+		{"ASCII control character", "pass-\x7f", true, true}, // CheckPassword refuses it, RFC 4013 would
+	} {
+		role := fmt.Sprintf("login_of_portable_%d", i)
+		v, err := NewVerifier(tt.password, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Exec(t, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'`, role, v))
+		t.Cleanup(func() { c.Exec(t, "DROP ROLE "+role) })
+		if got := Portable(tt.password); got != tt.portable {
+			t.Errorf("%s: Portable(%+q) = %t", tt.name, tt.password, got)
+		}
+		if _, err := c.Psql(role, tt.password, "SELECT 1"); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if err := c.Login(role, tt.password); (err == nil) != tt.pgx {
+			t.Errorf("%s: pgx with %+q: %v", tt.name, tt.password, err)
 		}
 	}
 }

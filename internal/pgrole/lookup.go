@@ -1,0 +1,56 @@
+package pgrole
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/gather"
+	"rolecall/internal/sqlstate"
+)
+
+// Lookups gathers reads of single users that come at the same time: eight roles in one query cost PostgreSQL a fifth of
+// eight queries.
+type Lookups = gather.Group[string, *User]
+
+// NewLookups returns one for all who read users of a cluster under the same rules of protection.
+func NewLookups() *Lookups {
+	return &Lookups{Parallel: 2, Longest: 64, Timeout: 12 * time.Second, Alone: func(err error) bool { return sqlstate.Is(err, unwritable...) }}
+}
+
+// unwritable are the codes for a name that the encoding of a database has not all the characters of. No role there has it.
+var unwritable = []string{sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter}
+
+// lookup reads a role, nil when there is none of that name, in the company of others.
+func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
+	if !storable(name) {
+		return nil, nil
+	}
+	u, err := s.Lookups.Ask(ctx, name, s.roles)
+	if sqlstate.Is(err, unwritable...) {
+		return nil, nil
+	}
+	return u, s.fault(err, "")
+}
+
+// roles reads the roles of the names, nil where there is none.
+func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
+	found := make(map[string]*User, len(names))
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectRoles, s.protection(names)...)
+		if err != nil {
+			return err
+		}
+		users, err := pgx.CollectRows(rows, scanUser)
+		for _, u := range users {
+			found[u.Name] = u
+		}
+		return err
+	})
+	users := make([]*User, len(names))
+	for i, name := range names {
+		users[i] = found[name]
+	}
+	return users, err
+}

@@ -1,0 +1,61 @@
+package pgrole
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+var record = Provenance{
+	Created:    time.Date(2026, 11, 21, 20, 0, 0, 123_456_000, time.UTC),
+	CreatedBy:  "7c4b1d1e-0000-4000-8000-00000000000a",
+	Modified:   time.Date(2026, 11, 21, 20, 0, 1, 0, time.UTC),
+	ModifiedBy: "cf",
+	Revision:   12,
+	Attempt:    "0198f3a2-0000-7000-8000-000000000001",
+	State:      StateDeleting,
+	Was:        StateDisabled,
+}
+
+// FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.
+func FuzzScan(f *testing.F) {
+	for _, p := range []Provenance{record, {Revision: 1, Attempt: "a"}, record.changed(time.Now().UTC(), Stamp{"guid", "attempt"})} {
+		data, err := json.Marshal(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if got := (Provenance{}); !got.scan(string(data)) {
+			f.Errorf("not read: %s", data)
+		}
+		f.Add(string(data))
+	}
+	for _, s := range []string{"", "{", "{}", `{"revision":01}`, `{"revision":1,}`, `{"revision":1}}`, `{"revision":1,"revision":2}`, `{"Revision":1}`, `{"state":"\u0041"}`, `{"created":"2026-11-21T20:00:00+01:00"}`, `{"attempt":null}`, `{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, data string) {
+		var quick, slow Provenance
+		if !quick.scan(data) {
+			return
+		}
+		if err := json.Unmarshal([]byte(data), &slow); err != nil {
+			t.Fatalf("%q was read, though %v", data, err)
+		}
+		if !quick.Created.Equal(slow.Created) || !quick.Modified.Equal(slow.Modified) {
+			t.Errorf("%q: %+v, not %+v", data, quick, slow)
+		}
+		quick.Created, quick.Modified, slow.Created, slow.Modified = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		if quick != slow {
+			t.Errorf("%q: %+v, not %+v", data, quick, slow)
+		}
+	})
+}
+
+func BenchmarkParseComment(b *testing.B) {
+	comment := record.comment("Ann's reports")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, p := parseComment(comment); !p.Managed() {
+			b.Fatal("not read")
+		}
+	}
+}
