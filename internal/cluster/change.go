@@ -27,7 +27,12 @@ type Settings struct {
 	DisplayName, Location            *string
 	Manage, View                     *[]string // label selectors
 	SystemRoles, MemberOf, Grantable *[]string
+	SynchronousCommit                *string // of SynchronousCommits, or "": the server's
 }
+
+// SynchronousCommits are the settings of synchronous_commit that Rolecall's sessions may have. "off" is none of them: what
+// was answered as done could be lost in a crash.
+var SynchronousCommits = []string{"local", "remote_write", "on", "remote_apply"}
 
 // The limits of Settings.
 const (
@@ -85,6 +90,9 @@ func (s *Settings) Check() error {
 			}
 		}
 	}
+	if v := s.SynchronousCommit; v != nil && *v != "" && !slices.Contains(SynchronousCommits, *v) {
+		return fault.New(fault.Invalid, "The field synchronousCommit is null or one of %s.", strings.Join(SynchronousCommits, ", "))
+	}
 	return nil
 }
 
@@ -123,44 +131,66 @@ func (m Revisions) check(now int64) error {
 	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", now)
 }
 
-// ErrNotCompared says that a cluster of the same system identifier was registered while another one was looked at.
-var ErrNotCompared = errors.New("another cluster was registered meanwhile")
+// ErrNotCompared says that a cluster of the same system identifier was registered, or moved, while another one was looked
+// at.
+var ErrNotCompared = errors.New("another cluster was registered or moved meanwhile")
 
 // Found is what an inspection of a cluster has found.
 type Found struct {
 	Facts
 	Capabilities json.RawMessage
-	Compared     []uuid.UUID // clusters that this one is known not to be
+	Compared     []Compared // clusters that this one is known not to be
 }
+
+// Compared is a cluster that another one was compared with, where it was then.
+type Compared struct {
+	ID  uuid.UUID
+	URL string
+}
+
+// claimPlace is ErrNotCompared when there is a cluster of the same system identifier that the one at hand was not compared
+// with, where it is now. Of two that register or move a cluster at once one waits here for the end of the other's tx, so
+// that not both find the place free.
+func claimPlace(ctx context.Context, tx pgx.Tx, found *Found, except uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(lockPlaces)); err != nil {
+		return err
+	}
+	ids, urls := []uuid.UUID{}, []string{}
+	for _, c := range found.Compared {
+		ids, urls = append(ids, c.ID), append(urls, c.URL)
+	}
+	var unknown bool
+	err := tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM clusters c WHERE c.system_identifier = $1 AND c.id <> $2
+		  AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS compared (id, url) WHERE compared.id = c.id AND compared.url = c.url))`,
+		found.SystemIdentifier, except, ids, urls).Scan(&unknown)
+	if err == nil && unknown {
+		err = ErrNotCompared
+	}
+	return err
+}
+
+// lockPlaces is the key of the advisory lock that is held while a cluster gets its place. The bytes of "places".
+const lockPlaces = 0x706c61636573
 
 // Add registers a cluster that was inspected.
 func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Found, by audit.Entry) (*Cluster, error) {
 	id := uuid.New()
-	sealed, err := r.seal(sealPlace(id), secret{Password: to.Password, Key: to.Key})
+	sealed, err := r.seal(sealPlace(id), secret{Password: string(to.Password), Key: string(to.Key)})
 	if err != nil {
 		return nil, err
 	}
 	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
-		// Two that register one cluster at once must not both find it new.
-		if _, err := tx.Exec(ctx, `LOCK TABLE clusters IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		if err := claimPlace(ctx, tx, &found, id); err != nil {
 			return err
-		}
-		var unknown bool
-		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM clusters WHERE system_identifier = $1 AND id <> ALL ($2))`,
-			found.SystemIdentifier, append([]uuid.UUID{}, found.Compared...)).Scan(&unknown)
-		if err != nil {
-			return err
-		}
-		if unknown {
-			return ErrNotCompared
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO clusters (id, display_name, location, url, tls, credential, system_identifier, capabilities,
-			  system_roles, member_of, grantable, manage, view, created_by)
+			  system_roles, member_of, grantable, manage, view, created_by, synchronous_commit)
 			VALUES ($1, $2, coalesce($3, 'local'), $4, $5, $6, $7, $8, coalesce($9, $14::text[]), coalesce($10::text[], '{}'), coalesce($11::text[], '{}'),
-			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15)`,
+			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15, nullif($16, ''))`,
 			id, s.DisplayName, s.Location, to.URL, to.TLS, sealed, found.SystemIdentifier, found.Capabilities,
-			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID)
+			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID, s.SynchronousCommit)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -178,9 +208,14 @@ func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Fou
 }
 
 // Change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
-// are nil when it stays.
+// are nil when it stays. The identity becomes that which was found: the caller has made sure of it.
 func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Settings, to *Connection, found *Found, by audit.Entry) (*Cluster, error) {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		if to != nil {
+			if err := claimPlace(ctx, tx, found, c.ID); err != nil {
+				return err
+			}
+		}
 		now, err := r.locked(ctx, tx, c.ID)
 		if err != nil {
 			return err
@@ -188,12 +223,13 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 		if err := match.check(now.Revision); err != nil {
 			return err
 		}
+		moved := to != nil && *to != now.Connection
 		by.Action, by.Cluster, by.Target, by.Detail = audit.UpdateCluster, c.ID, now.DisplayName, s.detail()
 		if to != nil {
 			if now.Connection != c.Connection {
 				return fault.New(fault.Stale, "The connection of the cluster was changed meanwhile. Read it again before you change it.")
 			}
-			given := secret{Password: to.Password, Key: to.Key}
+			given := secret{Password: string(to.Password), Key: string(to.Key)}
 			if to.Password == now.Connection.Password {
 				given.Attempt = now.rotatedBy
 			}
@@ -207,16 +243,22 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 				return err
 			}
 			by.Detail["url"], by.Detail["password"] = to.URL, to.Password != now.Connection.Password
+			if found.SystemIdentifier != now.SystemIdentifier {
+				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`, c.ID, found.SystemIdentifier)
+				if err != nil {
+					return err
+				}
+				by.Detail["systemIdentifier"], by.Detail["systemIdentifierBefore"], moved = found.SystemIdentifier, now.SystemIdentifier, true
+			}
 		}
-		moved := to != nil && *to != now.Connection
 		tag, err := tx.Exec(ctx, `
 			UPDATE clusters SET display_name = coalesce($2, display_name), location = coalesce($3, location), system_roles = coalesce($4, system_roles),
 			  member_of = coalesce($5, member_of), grantable = coalesce($6, grantable), manage = coalesce($7, manage), view = coalesce($8, view),
-			  revision = revision + 1, updated_at = clock_timestamp()
-			WHERE id = $1 AND ($9 OR (display_name, location, system_roles, member_of, grantable, manage, view) IS DISTINCT FROM
+			  synchronous_commit = nullif(coalesce($10, synchronous_commit), ''), revision = revision + 1, updated_at = clock_timestamp()
+			WHERE id = $1 AND ($9 OR (display_name, location, system_roles, member_of, grantable, manage, view, synchronous_commit) IS DISTINCT FROM
 			  (coalesce($2, display_name), coalesce($3, location), coalesce($4, system_roles), coalesce($5, member_of),
-			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view)))`,
-			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved)
+			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view), nullif(coalesce($10, synchronous_commit), '')))`,
+			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved, s.SynchronousCommit)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -258,7 +300,7 @@ func taken(err error, displayName *string) error {
 // detail is the settings as the audit log keeps them.
 func (s *Settings) detail() map[string]any {
 	detail := map[string]any{}
-	for name, text := range map[string]*string{"displayName": s.DisplayName, "location": s.Location} {
+	for name, text := range map[string]*string{"displayName": s.DisplayName, "location": s.Location, "synchronousCommit": s.SynchronousCommit} {
 		if text != nil {
 			detail[name] = *text
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -18,7 +19,9 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/label"
+	"rolecall/internal/sqlstate"
 )
 
 // Cluster is one managed PostgreSQL cluster, as it was when the registry last looked.
@@ -27,7 +30,8 @@ type Cluster struct {
 	DisplayName      string
 	Location         string
 	Connection       Connection
-	SystemIdentifier string
+	SystemIdentifier string          // of the only cluster that anything is done in; "": not known
+	IdentifiedAt     time.Time       // when an admin said that another cluster has taken this one's place; zero: never
 	Capabilities     json.RawMessage // what the administering role can do, as the last probe found it
 	SystemRoles      []string        // globs of role names that are protected
 	MemberOf         []string        // roles that a new user is made a member of
@@ -39,6 +43,7 @@ type Cluster struct {
 	Revision         int64 // moves with every change of what an admin sets
 
 	rotatedBy string // id of the attempt by which Rolecall gave itself the password; "": an admin gave it
+	unusable  error  // why its row cannot be read, and so nothing can be done in it
 	version   string // of the row
 	link      *link
 }
@@ -46,16 +51,23 @@ type Cluster struct {
 // link is how a cluster is reached. It outlives changes that do not concern it: a new access rule costs no connection.
 type link struct {
 	config *pgxpool.Config
+	log    *slog.Logger
+	asking sync.Mutex // held while Health asks
 
-	mu      sync.Mutex
-	pool    *pgxpool.Pool
-	health  Health
-	pending string // the next password, while the cluster may or may not know it
+	mu        sync.Mutex
+	pool      *pgxpool.Pool
+	health    Health
+	pending   string              // the next password, while the cluster may or may not know it
+	identity  string              // the system identifier of the cluster that it must lead to; "": any
+	intruder  string              // that of another one, which it was last seen to lead to
+	primary   netip.AddrPort      // where it was last
+	addresses map[string][]string // of hosts, by name
 }
 
 // Health is what the last contact with a cluster showed.
 type Health struct {
 	Reachable bool
+	Stopped   bool   // nothing is done in the cluster until an admin has seen to it
 	Version   string // as the server says it: "15.18 (Debian 15.18-0+deb12u1)"
 	Error     string
 	Checked   time.Time
@@ -63,22 +75,26 @@ type Health struct {
 
 // Pool returns the cluster's pool, which is opened at first use and holds no connection while nobody asks.
 func (c *Cluster) Pool(ctx context.Context) (*pgxpool.Pool, error) {
+	if c.unusable != nil {
+		return nil, c.unusable
+	}
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
 	if c.link.pool != nil {
 		return c.link.pool, nil
 	}
-	config := c.link.config.Copy()
-	config.BeforeConnect = c.link.choosePassword
 	var err error
-	c.link.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	c.link.pool, err = c.link.newPool(ctx)
 	return c.link.pool, err
 }
 
 // Connect opens a connection to another database of the cluster, whose encoding it keeps. The caller closes it.
 func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
+	if c.unusable != nil {
+		return nil, c.unusable
+	}
 	config := c.link.config.ConnConfig.Copy()
-	if err := c.link.choosePassword(ctx, config); err != nil {
+	if err := c.link.prepare(ctx, config); err != nil {
 		return nil, err
 	}
 	return connect(ctx, config, database, encoding)
@@ -103,6 +119,9 @@ func (l *link) choosePassword(ctx context.Context, config *pgx.ConnConfig) error
 	return conn.Close(ctx)
 }
 
+// Unusable is why nothing can be done in the cluster before an admin has mended its registration; nil: it can be.
+func (c *Cluster) Unusable() error { return c.unusable }
+
 // Host is the first host of the connection, for people.
 func (c *Cluster) Host() string { return c.link.config.ConnConfig.Host }
 
@@ -122,8 +141,20 @@ func (c *Cluster) Stat() *pgxpool.Stat {
 // healthFor is how long a look at a cluster counts.
 const healthFor = 10 * time.Second
 
-// Health says whether the cluster answers, by asking it if nobody did within the last 10 seconds.
+// Health says whether the cluster answers, by asking it if nobody did within the last 10 seconds. Only one asks: while
+// the answer is awaited, all others make do with the last one.
 func (c *Cluster) Health(ctx context.Context) Health {
+	h := c.LastHealth()
+	if c.unusable != nil || time.Since(h.Checked) < healthFor {
+		return h
+	}
+	if !c.link.asking.TryLock() {
+		if !h.Checked.IsZero() {
+			return h
+		}
+		c.link.asking.Lock()
+	}
+	defer c.link.asking.Unlock()
 	if h := c.LastHealth(); time.Since(h.Checked) < healthFor {
 		return h
 	}
@@ -161,12 +192,22 @@ func Healths(ctx context.Context, clusters []*Cluster) []Health {
 func (c *Cluster) Saw(version string, err error) Health {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
-	h := Health{Reachable: err == nil, Version: version, Checked: time.Now()}
+	h := Health{Reachable: err == nil, Stopped: errors.Is(err, ErrOther), Version: version, Checked: time.Now()}
 	if err != nil {
-		h.Error, h.Version = fault.Of(err).Message, c.link.health.Version
+		h.Error, h.Version = fault.Of(c.Explain(err)).Message, c.link.health.Version
 	}
 	c.link.health = h
 	return h
+}
+
+// Explain adds to why there was no contact what an admin can do about a password that counts no more. Only Rolecall may
+// have known the one that does.
+func (c *Cluster) Explain(err error) error {
+	if !sqlstate.Is(err, sqlstate.InvalidPassword) {
+		return err
+	}
+	return fault.New(fault.Of(err).Kind, "%s It was changed since, or the control database was restored from a backup from before its last rotation. "+
+		"Give the role a new password in the cluster, and say it here: rolecall clusters update CLUSTER --password.", fault.Of(err).Message).Because(err)
 }
 
 // LastHealth is what the last look showed, however long ago that was.
@@ -198,10 +239,20 @@ type Registry struct {
 	sorted []*Cluster
 }
 
-// Open reads the registry.
+// Open reads the registry. A cluster that cannot be read is an error here, and not when it turns up later: whoever starts
+// with the wrong master key is to know at once.
 func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, error) {
 	r := &Registry{db: db, log: log}
-	return r, r.Reload(ctx)
+	if err := r.Reload(ctx); err != nil {
+		return nil, err
+	}
+	var unusable []error
+	for _, c := range r.All() {
+		if c.unusable != nil {
+			unusable = append(unusable, c.unusable)
+		}
+	}
+	return r, errors.Join(unusable...)
 }
 
 // Get returns a cluster, or NotFound in words that say no more than they must.
@@ -269,11 +320,11 @@ func (r *Registry) open(place string, sealed []byte) (s secret, err error) {
 
 const selectClusters = `
 	SELECT id, display_name, location, url, tls, credential, pending, system_identifier, capabilities, system_roles, member_of, grantable,
-	       manage, view, created_by, created_at, updated_at, revision, xmin::text
+	       manage, view, created_by, created_at, updated_at, revision, synchronous_commit, identified_at, xmin::text
 	FROM clusters `
 
 // Reload reads the clusters from the control database. A cluster that did not change stays the same object, and one whose
-// connection did not keeps its pool.
+// connection did not keeps its pool. One that cannot be read is out of service, and keeps none of the others.
 func (r *Registry) Reload(ctx context.Context) error {
 	r.reload.Lock()
 	defer r.reload.Unlock()
@@ -293,13 +344,19 @@ func (r *Registry) Reload(ctx context.Context) error {
 		case old == nil:
 		case old.version == c.version:
 			clusters[i] = old
-		case old.Connection == c.Connection:
+		case old.Connection == c.Connection && old.unusable == nil && c.unusable == nil:
 			old.link.mu.Lock()
-			old.link.pending = c.link.pending
+			old.link.pending, old.link.identity = c.link.pending, c.link.identity
+			if old.SystemIdentifier != c.SystemIdentifier && old.link.pool != nil {
+				old.link.pool.Reset()
+			}
 			old.link.mu.Unlock()
 			c.link = old.link
 		}
 		byID[c.ID] = clusters[i]
+		if now := clusters[i]; now.unusable != nil && r.byID[now.ID] != now {
+			r.log.Error("a cluster is out of service", "cluster", now.ID, "error", now.unusable)
+		}
 	}
 	for id, old := range r.byID {
 		if now := byID[id]; now == nil || now.link != old.link {
@@ -313,35 +370,62 @@ func (r *Registry) Reload(ctx context.Context) error {
 // grace is how long a cluster that was changed or removed keeps its pool: requests that found it go on with it.
 const grace = 2 * time.Minute
 
+// scan reads a row. What keeps the cluster from being worked with is noted in it, and no error.
 func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
-	c := &Cluster{link: &link{}}
+	c := &Cluster{link: &link{config: &pgxpool.Config{ConnConfig: &pgx.ConnConfig{}}, addresses: map[string][]string{}}}
 	var sealed, pending []byte
 	var manage, view []string
+	var synchronousCommit *string
+	var identifiedAt *time.Time
 	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &pending, &c.SystemIdentifier,
-		&c.Capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision, &c.version)
+		&c.Capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision,
+		&synchronousCommit, &identifiedAt, &c.version)
 	if err != nil {
 		return nil, err
+	}
+	if synchronousCommit != nil {
+		c.Connection.SynchronousCommit = *synchronousCommit
+	}
+	if identifiedAt != nil {
+		c.IdentifiedAt = *identifiedAt
+	}
+	c.link.log, c.link.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
+	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
+		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until an admin has mended that.", c.DisplayName)
+		c.unusable = why.After(time.Minute).Because(err)
+		c.link.health = Health{Stopped: true, Error: why.Message + " " + err.Error(), Checked: time.Now()}
+	}
+	return c, nil
+}
+
+// openRow opens and parses what a row has sealed or in words.
+func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []string) error {
+	var err error
+	if c.Manage, err = selectors(manage); err != nil {
+		return err
+	}
+	if c.View, err = selectors(view); err != nil {
+		return err
 	}
 	s, err := r.open(sealPlace(c.ID), sealed)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.Connection.Password, c.Connection.Key, c.rotatedBy = s.Password, s.Key, s.Attempt
+	c.Connection.Password, c.Connection.Key, c.rotatedBy = hidden.Text(s.Password), hidden.Text(s.Key), s.Attempt
 	if pending != nil {
 		s, err := r.open(pendingPlace(c.ID), pending)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c.link.pending = s.Password
 	}
-	if c.link.config, err = c.Connection.config(); err != nil {
-		return nil, err
+	config, err := c.Connection.config()
+	if err != nil {
+		return err
 	}
-	if c.Manage, err = selectors(manage); err != nil {
-		return nil, err
-	}
-	c.View, err = selectors(view)
-	return c, err
+	c.link.config = config
+	config.ConnConfig.ValidateConnect, config.ConnConfig.LookupFunc = c.link.validate, c.link.lookUp
+	return nil
 }
 
 func selectors(texts []string) ([]label.Selector, error) {
@@ -377,7 +461,7 @@ func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 		return err
 	}
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
-		s := secret{Password: c.Connection.Password, Key: c.Connection.Key}
+		s := secret{Password: string(c.Connection.Password), Key: string(c.Connection.Key)}
 		switch old, err := r.locked(ctx, tx, c.ID); {
 		case fault.Is(err, fault.NotFound):
 		case err != nil:
@@ -385,9 +469,10 @@ func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 		default:
 			now := c.Connection
 			if old.rotatedBy != "" {
-				s.Password, s.Attempt = old.Connection.Password, old.rotatedBy
-				now.Password = s.Password
+				s.Password, s.Attempt = string(old.Connection.Password), old.rotatedBy
+				now.Password = old.Connection.Password
 			}
+			now.SynchronousCommit = old.Connection.SynchronousCommit
 			if old.Connection == now && old.SystemIdentifier == c.SystemIdentifier {
 				return nil
 			}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
+	"rolecall/internal/primary"
 )
 
 // Connection is how a cluster is reached. Everything is said here: nothing is read from the environment or from files.
@@ -25,7 +28,9 @@ type Connection struct {
 	URL string
 	TLS TLS
 	// Password and Key, the private key of TLS.Cert in PEM, are secrets of the administering role.
-	Password, Key string
+	Password, Key hidden.Text
+	// SynchronousCommit is the setting synchronous_commit of Rolecall's sessions; "": the server's. It is one of Settings.
+	SynchronousCommit string
 }
 
 // TLS says how the connection is protected. Mode is one of libpq's verify-full (the default), verify-ca, require, and,
@@ -81,7 +86,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		}
 	}
 	u.RawQuery = q.Encode()
-	u.User = url.UserPassword(u.User.Username(), c.Password)
+	u.User = url.UserPassword(u.User.Username(), string(c.Password))
 	if u.Port() == "" && !strings.Contains(u.Host, ",") {
 		u.Host += ":5432" // in a list of hosts pgx takes this for those without a port
 	}
@@ -93,10 +98,12 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	pool.MaxConnIdleTime = 2 * time.Minute
 	pool.MaxConnLifetime = time.Hour
 	config := pool.ConnConfig
-	if config.ConnectTimeout == 0 || config.ConnectTimeout > connectTimeout {
-		config.ConnectTimeout = connectTimeout
-		config.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	// It counts for each host: one that hangs must leave time for the others.
+	if share := max(connectTimeout/time.Duration(1+len(config.Fallbacks)), time.Second); config.ConnectTimeout == 0 || config.ConnectTimeout > share {
+		config.ConnectTimeout = share
 	}
+	config.DialFunc = (&net.Dialer{Timeout: config.ConnectTimeout, KeepAlive: 30 * time.Second, Control: notLinkLocal}).DialContext
+	config.ValidateConnect = primary.TakesWrites
 	if config.TLSConfig, err = c.tls(config.Host); err != nil {
 		return nil, err
 	}
@@ -116,8 +123,20 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		"statement_timeout":                   statementTimeout,
 		"idle_in_transaction_session_timeout": "20s",
 	}
+	if c.SynchronousCommit != "" {
+		config.RuntimeParams["synchronous_commit"] = c.SynchronousCommit
+	}
 	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
 	return pool, nil
+}
+
+// notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
+// secrets to whoever is on the machine, and nobody has a PostgreSQL.
+func notLinkLocal(_, address string, _ syscall.RawConn) error {
+	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Unmap().IsLinkLocalUnicast() {
+		return errors.New("this is a link-local address, and not connected to")
+	}
+	return nil
 }
 
 var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")

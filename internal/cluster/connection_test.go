@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
 )
 
@@ -216,7 +217,7 @@ func TestTLS(t *testing.T) {
 	pg.Start(t)
 
 	connect := func(host string, tls TLS) (encrypted bool, err error) {
-		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port), Password: pg.Password, TLS: tls}
+		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port), Password: hidden.Text(pg.Password), TLS: tls}
 		config, err := c.config()
 		if err != nil {
 			return false, err
@@ -263,27 +264,31 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// The server must prove that it knows the verifier of the password: one that asks for the password itself gets nothing.
+// The server must prove that it knows the verifier of the password: one that asks for the password itself, or for an md5
+// hash of it, gets nothing. Where pg_hba.conf says md5, it asks a role that has a verifier for SCRAM.
 func TestRequireAuth(t *testing.T) {
-	pg := pgtest.New(t, nil)
+	pg := pgtest.New(t, map[string]string{"password_encryption": "md5"})
+	pg.Exec(t, `CREATE ROLE hashed LOGIN SUPERUSER PASSWORD 'a-hash-of-this'`)
 	hba := filepath.Join(pg.DataDir, "pg_hba.conf")
-	for _, method := range []string{"password", "trust", "scram-sha-256"} {
+	for _, method := range []string{"password", "trust", "scram-sha-256", "md5"} {
 		if err := os.WriteFile(hba, []byte("host all all all "+method+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		pg.Stop(t)
 		pg.Start(t)
-		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: pg.Password, TLS: TLS{Mode: "disable"}}
-		config, err := c.config()
-		if err != nil {
-			t.Fatal(err)
+		open := func(role, password string) error {
+			c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port), Password: hidden.Text(password), TLS: TLS{Mode: "disable"}}
+			conn, _, err := c.Open(t.Context())
+			if err == nil {
+				conn.Close(t.Context())
+			}
+			return err
 		}
-		conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
-		if (err == nil) != (method == "scram-sha-256") {
+		if err := open(pg.User, pg.Password); (err == nil) != (method == "scram-sha-256" || method == "md5") {
 			t.Errorf("with %s: %v", method, err)
 		}
-		if err == nil {
-			conn.Close(t.Context())
+		if err := open("hashed", "a-hash-of-this"); err == nil || strings.Contains(err.Error(), "a-hash") || method == "md5" && !strings.Contains(err.Error(), "md5 authentication") {
+			t.Errorf("with %s and an md5 hash: %v", method, err)
 		}
 	}
 }

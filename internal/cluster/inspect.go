@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/sqlstate"
 )
 
@@ -37,8 +38,8 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil && sqlstate.Code(err) == "" && !timedOut(err) {
-		// Perhaps there is a server, but not one that target_session_attrs wants: look what it is.
+	if errors.Is(err, sqlstate.ErrReplica) {
+		// There is a server, but none that takes writes: look what it is.
 		lax := config.ConnConfig.Copy()
 		lax.ValidateConnect = nil
 		if other, otherErr := pgx.ConnectConfig(ctx, lax); otherErr == nil {
@@ -61,8 +62,8 @@ func (c *Cluster) Working(ctx context.Context) Connection {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	to, config := c.Connection, c.link.config.ConnConfig.Copy()
-	_ = c.link.choosePassword(ctx, config) // an error is one of saying goodbye
-	to.Password = config.Password
+	_ = c.link.prepare(ctx, config) // an error is one of saying goodbye
+	to.Password = hidden.Text(config.Password)
 	return to
 }
 
@@ -76,9 +77,10 @@ func closeConn(conn *pgx.Conn) {
 func inspect(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	var replica, readOnly bool
 	var pid uint32
+	// The statement gets no name, under which a pooler's server session might know one already.
 	err = conn.QueryRow(ctx, `
 		SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, pg_backend_pid(), current_setting('server_version'),
-		       system_identifier::text FROM pg_control_system()`).
+		       system_identifier::text FROM pg_control_system()`, pgx.QueryExecModeExec).
 		Scan(&replica, &readOnly, &pid, &facts.Version, &facts.SystemIdentifier)
 	role := conn.Config().User
 	switch {
@@ -88,8 +90,7 @@ func inspect(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	case err != nil:
 		return facts, whyNot(err, conn.Config())
 	case pid != conn.PgConn().PID():
-		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. Rolecall takes locks that last as long as a session, "+
-			"and so needs a direct connection to the primary.")
+		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. %s", needsDirect)
 	case replica:
 		return facts, fault.New(fault.Invalid, "%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the one that "+
 			"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host)
@@ -100,9 +101,20 @@ func inspect(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	return facts, nil
 }
 
+const needsDirect = "Rolecall takes locks that last as long as a session, and so needs a direct connection to the primary."
+
 // whyNot says in words why a cluster cannot be worked with. No error of a connection holds its password.
 func whyNot(err error, config *pgx.ConnConfig) error {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
+		return f
+	}
+	if sqlstate.Replica(err) {
+		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.", address(config)).Because(err)
+	}
 	switch sqlstate.Code(err) {
+	case sqlstate.ProtocolViolation:
+		// PostgreSQL itself has nothing against what we say; PgBouncer has, and answers everything with this code.
+		return fault.New(fault.Invalid, "A pooler, such as PgBouncer, answers at %s and says: %s. %s", address(config), serverMessage(err), needsDirect).Because(err)
 	case sqlstate.InvalidPassword:
 		return fault.New(fault.Invalid, "The cluster does not take the password of the role %q.", config.User).Because(err)
 	case sqlstate.InvalidAuthorization:
@@ -149,10 +161,10 @@ func address(config *pgx.ConnConfig) string {
 	return all
 }
 
-// Same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared:
-// those of the same system identifier. A copy of a cluster has that identifier, too, so what decides is whether a lock
-// taken on one connection is seen on the other.
-func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []uuid.UUID, err error) {
+// Same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared,
+// and where they were: those of the same system identifier. A copy of a cluster has that identifier, too, so what decides
+// is whether a lock taken on one connection is seen on the other.
+func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []Compared, err error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails since Go 1.24
 	key := binary.BigEndian.Uint64(random[:])
@@ -164,7 +176,7 @@ func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier st
 		if c.SystemIdentifier != systemIdentifier || c.ID == except {
 			continue
 		}
-		compared = append(compared, c.ID)
+		compared = append(compared, Compared{c.ID, c.Connection.URL})
 		seen, err := c.sees(ctx, key)
 		if err != nil {
 			return nil, nil, fault.New(fault.Invalid, "This is the cluster %q or a copy of it, and which one cannot be told, because %[1]q does not answer. "+

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,6 +10,7 @@ import (
 
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 )
 
 // lockRotation is the class of the advisory locks that keep two rotations of one credential apart. The bytes of "rota".
@@ -56,9 +56,21 @@ func (r *Registry) Exclusive(ctx context.Context, id uuid.UUID) (release func(),
 // What was cut off is gone through again from the first step that is not in doubt, with the same password: one who was
 // only slow, and not dead, does no harm then.
 type Rotation struct {
-	Current, Next Connection
-	Attempt       string // id of the recorded attempt
-	id            uuid.UUID
+	Current, Next    Connection
+	Attempt          string // id of the recorded attempt
+	id               uuid.UUID
+	systemIdentifier string
+}
+
+// Open connects to the registered cluster, and to no other, with one of the two. The caller closes the connection. The
+// fault is Invalid when the cluster did not let Rolecall in.
+func (p *Rotation) Open(ctx context.Context, with *Connection) (*pgx.Conn, error) {
+	conn, facts, err := with.Open(ctx)
+	if err == nil && p.systemIdentifier != "" && facts.SystemIdentifier != p.systemIdentifier {
+		closeConn(conn)
+		return nil, otherCluster(p.systemIdentifier, facts.SystemIdentifier)
+	}
+	return conn, err
 }
 
 // Rotation returns the rotation that is pending, nil when there is none; and the id of the attempt that made the current
@@ -69,6 +81,9 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 		if err != nil {
 			return err
 		}
+		if c.unusable != nil {
+			return c.unusable
+		}
 		madeBy = c.rotatedBy
 		var sealed []byte
 		if err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1`, id).Scan(&sealed); err != nil || sealed == nil {
@@ -78,8 +93,8 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 		if err != nil {
 			return err
 		}
-		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id}
-		pending.Next.Password = s.Password
+		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, systemIdentifier: c.SystemIdentifier}
+		pending.Next.Password = hidden.Text(s.Password)
 		return nil
 	})
 	return pending, madeBy, err
@@ -101,43 +116,66 @@ func (r *Registry) Propose(ctx context.Context, id uuid.UUID, attempt string) (*
 	return pending, err
 }
 
-// Adopt makes the next password the current one.
+// Adopt makes the next password, with which the cluster has just let Rolecall in, the current one. When it is not pending
+// any more, because another request has changed the credential meanwhile (which takes that the session of the lock was
+// lost), nobody can tell whose password came last: then it is pending again, beside what is current, and the fault is InUse.
 func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
-	sealed, err := r.seal(sealPlace(p.id), secret{Password: p.Next.Password, Key: p.Next.Key, Attempt: p.Attempt})
-	if err != nil {
-		return err
-	}
-	return r.end(ctx, p, `
-		UPDATE clusters SET credential = $2, pending = NULL, revision = revision + 1, updated_at = clock_timestamp()
-		WHERE id = $1`, sealed)
-}
-
-// Drop forgets the next password, which the cluster has refused.
-func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
-	return r.end(ctx, p, `UPDATE clusters SET pending = NULL WHERE id = $1`)
-}
-
-// end runs the statement that ends a rotation, unless that is no longer pending. What is pending is compared opened: its
-// seal may have been made anew meanwhile.
-func (r *Registry) end(ctx context.Context, p *Rotation, sql string, args ...any) error {
+	kept := false
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
-		var sealed []byte
-		err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1 FOR UPDATE`, p.id).Scan(&sealed)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		if err != nil || sealed == nil {
+		now, err := r.locked(ctx, tx, p.id)
+		if err != nil || now.Connection.Password == p.Next.Password {
 			return err
 		}
-		s, err := r.open(pendingPlace(p.id), sealed)
-		if err != nil || s.Password != p.Next.Password || s.Attempt != p.Attempt {
+		ours, err := r.isPending(ctx, tx, p)
+		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, sql, append([]any{p.id}, args...)...)
+		place, sql := sealPlace(p.id), `UPDATE clusters SET credential = $2, pending = NULL, revision = revision + 1, updated_at = clock_timestamp() WHERE id = $1`
+		if kept = !ours; kept {
+			place, sql = pendingPlace(p.id), `UPDATE clusters SET pending = $2 WHERE id = $1`
+		}
+		sealed, err := r.seal(place, secret{Password: string(p.Next.Password), Key: string(now.Connection.Key), Attempt: p.Attempt})
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, sql, p.id, sealed)
+		return err
+	})
+	if err == nil {
+		err = r.Reload(ctx)
+	}
+	if err == nil && kept {
+		err = fault.New(fault.InUse, "The credential of the cluster was changed by another request meanwhile. Both passwords are kept; rotate it again to be left with one.")
+	}
+	return err
+}
+
+// Drop forgets the next password, which the cluster has refused, unless another one is pending by now.
+func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
+	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+		if _, err := r.locked(ctx, tx, p.id); err != nil {
+			return err
+		}
+		ours, err := r.isPending(ctx, tx, p)
+		if err != nil || !ours {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE clusters SET pending = NULL WHERE id = $1`, p.id)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	return r.Reload(ctx)
+}
+
+// isPending reports whether a rotation is the one that is pending. It compares what was sealed: the seal itself may have
+// been made anew meanwhile.
+func (r *Registry) isPending(ctx context.Context, tx pgx.Tx, p *Rotation) (bool, error) {
+	var sealed []byte
+	if err := tx.QueryRow(ctx, `SELECT pending FROM clusters WHERE id = $1`, p.id).Scan(&sealed); err != nil || sealed == nil {
+		return false, err
+	}
+	s, err := r.open(pendingPlace(p.id), sealed)
+	return err == nil && s.Password == string(p.Next.Password) && s.Attempt == p.Attempt, err
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -18,6 +19,9 @@ import (
 type Keyring struct {
 	keys []masterKey
 }
+
+// Format implements fmt.Formatter: no key is printed by mistake.
+func (*Keyring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[secret]") }
 
 type masterKey struct {
 	id  [keyIDSize]byte
@@ -96,7 +100,7 @@ func (k *Keyring) Open(place string, sealed []byte) ([]byte, error) {
 		}
 		return secret, nil
 	}
-	return nil, fmt.Errorf("%s is sealed with the master key %s, which is not at hand (at hand: %s)", place, hex.EncodeToString(head[1:]), k.ids())
+	return nil, fmt.Errorf("%s is sealed with the master key %s, which is not at hand (at hand: %s): it belongs into the master key file", place, hex.EncodeToString(head[1:]), k.ids())
 }
 
 func (k *Keyring) ids() string {

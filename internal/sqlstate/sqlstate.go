@@ -1,4 +1,5 @@
-// Package sqlstate reads PostgreSQL's error codes. It matches codes, never texts, which vary with version and locale.
+// Package sqlstate reads PostgreSQL's error codes, and whether a server takes writes. It matches codes, never texts, which
+// vary with version and locale.
 // The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 package sqlstate
 
@@ -16,6 +17,7 @@ import (
 
 // The codes that the product decides by.
 const (
+	ProtocolViolation        = "08P01"
 	InsufficientPrivilege    = "42501"
 	InvalidGrant             = "0LP01"
 	DuplicateObject          = "42710"
@@ -26,6 +28,8 @@ const (
 	UndefinedSchema          = "3F000"
 	UndefinedFunction        = "42883"
 	UndefinedDatabase        = "3D000"
+	SyntaxError              = "42601"
+	InvalidParameterValue    = "22023"
 	ReservedName             = "42939"
 	InvalidName              = "42602"
 	NameTooLong              = "42622"
@@ -58,6 +62,20 @@ func Code(err error) string {
 func Is(err error, codes ...string) bool {
 	code := Code(err)
 	return code != "" && slices.Contains(codes, code)
+}
+
+// ErrReplica says that a server was reached that takes no writes.
+var ErrReplica = errors.New("the server is a replica, or is set to read only")
+
+// TakesWrites reports whether the server of a connection took writes when it last answered: it says so unasked, with each
+// answer before which that has changed. https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
+func TakesWrites(conn *pgconn.PgConn) bool {
+	return conn.ParameterStatus("in_hot_standby") != "on" && conn.ParameterStatus("default_transaction_read_only") != "on"
+}
+
+// Replica reports that what was asked for has met only servers that take no writes, or one that does no longer.
+func Replica(err error) bool {
+	return errors.Is(err, ErrReplica) || Is(err, ReadOnly)
 }
 
 // Retry reports that a transaction was rolled back for a reason that passes: a deadlock, a serialization failure, or

@@ -1,0 +1,132 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+)
+
+// put registers a cluster of a system identifier without a look at it.
+func put(t testing.TB, s *servicetest.Service, hosts, query, role, password, identifier string) *cluster.Cluster {
+	t.Helper()
+	c := &cluster.Cluster{
+		ID:               uuid.New(),
+		DisplayName:      t.Name() + uuid.NewString(),
+		Connection:       cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query, TLS: cluster.TLS{Mode: "disable"}, Password: hidden.Text(password)},
+		SystemIdentifier: identifier,
+	}
+	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	return get(t, s.Clusters, c.ID.String())
+}
+
+// replica asks a cluster over its pool whether it is one.
+func replica(t testing.TB, c *cluster.Cluster) (is bool, err error) {
+	t.Helper()
+	pool, err := c.Pool(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = pool.QueryRow(t.Context(), `SELECT pg_is_in_recovery()`).Scan(&is)
+	return is, err
+}
+
+// A host that hangs costs the first connection its share of the time, and the next ones nothing.
+func TestHostThatHangs(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.New(t, nil)
+	hanging, good := pgtest.NewProxy(t, pg), pgtest.NewProxy(t, pg)
+	hanging.Hang()
+	c := put(t, s, fmt.Sprintf("localhost:%d,127.0.0.1:%d", hanging.Port, good.Port), "", pg.User, pg.Password, "")
+	if _, err := replica(t, c); err != nil {
+		t.Fatal(err)
+	}
+	taken := hanging.Taken()
+	conn, err := c.Connect(t.Context(), "template1", "UTF8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if taken == 0 || hanging.Taken() != taken {
+		t.Errorf("the host that hangs was tried %d times, and %d times more by another connection", taken, hanging.Taken()-taken)
+	}
+	// The good one hangs in its turn, under a pool full of its connections, and the other one is back.
+	hanging.Point(pg)
+	good.Hang()
+	eventually(t, "no connection was used a moment ago", func() bool {
+		return pgtest.Value[bool](t, pg, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'rolecall' AND state_change > clock_timestamp() - interval '1.1 s')`)
+	})
+	start := time.Now()
+	if _, err := replica(t, c); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 6*time.Second {
+		t.Errorf("the other host was found after %s", took)
+	}
+}
+
+// Whatever the URL asks for, nothing is read from or written to a replica.
+func TestReplicaIsNotUsed(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.New(t, nil)
+	standby := pg.Standby(t, nil)
+	for _, attrs := range []string{"any", "standby", "prefer-standby", "read-only", "primary"} {
+		hosts := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", standby.Port, pg.Port)
+		if is, err := replica(t, put(t, s, hosts, "?target_session_attrs="+attrs, pg.User, pg.Password, "")); err != nil || is {
+			t.Errorf("%s: a replica %t, %v", attrs, is, err)
+		}
+	}
+	alone := put(t, s, fmt.Sprintf("127.0.0.1:%d", standby.Port), "?target_session_attrs=any", pg.User, pg.Password, "")
+	if h := alone.Health(t.Context()); h.Reachable || h.Stopped || h.Error != fmt.Sprintf("The cluster has no primary at the moment: of 127.0.0.1:%d none takes writes.", standby.Port) {
+		t.Errorf("a replica alone: %+v", h)
+	}
+}
+
+// Each connection asks which cluster it leads to, where the role may.
+func TestIdentity(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, `CREATE ROLE blind LOGIN PASSWORD 'blind'; CREATE ROLE sees LOGIN PASSWORD 'sees'`)
+	for _, database := range []string{"postgres", "template1"} {
+		conn := pg.Connect(t, pg.User, pg.Password, database)
+		if _, err := conn.Exec(t.Context(), `REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC; GRANT EXECUTE ON FUNCTION pg_control_system() TO sees`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hosts := fmt.Sprintf("127.0.0.1:%d", pg.Port)
+	identifier := pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`)
+	for _, test := range []struct {
+		role, identifier string
+		refused          bool
+	}{{"sees", identifier, false}, {"sees", "1", true}, {"sees", "", false}, {"blind", "1", false}} {
+		c := put(t, s, hosts, "", test.role, test.role, test.identifier)
+		_, err := replica(t, c)
+		if fault.Is(err, fault.Unavailable) != test.refused || !test.refused && err != nil {
+			t.Errorf("%+v: %v", test, err)
+		}
+		conn, err := c.Connect(t.Context(), "template1", "UTF8")
+		if fault.Is(err, fault.Unavailable) != test.refused || !test.refused && err != nil {
+			t.Errorf("another database, %+v: %v", test, err)
+		}
+		if err == nil {
+			conn.Close(context.Background())
+		}
+		if h := c.Health(t.Context()); h.Stopped != test.refused || h.Reachable == test.refused {
+			t.Errorf("%+v: %+v", test, h)
+		}
+	}
+}

@@ -1,0 +1,106 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/primary"
+	"rolecall/internal/sqlstate"
+)
+
+// ErrOther says that the server at the other end belongs to another cluster than the registered one.
+var ErrOther = errors.New("another cluster answers")
+
+// otherCluster is what everybody is told who wants something of a cluster whose place another one has taken.
+func otherCluster(registered, found string) error {
+	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is registered. "+
+		"Nothing is done in it until an admin has mended the connection, or has confirmed the new one: rolecall clusters update CLUSTER --system-identifier %[1]s",
+		found, registered).After(time.Minute).Because(ErrOther)
+}
+
+// validate lets a new connection through that leads to the primary of the registered cluster.
+func (l *link) validate(ctx context.Context, conn *pgconn.PgConn) error {
+	if err := primary.TakesWrites(ctx, conn); err != nil {
+		return err
+	}
+	found, err := systemIdentifier(ctx, conn)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.identity != "" && found != "" && found != l.identity {
+		if l.intruder != found {
+			l.intruder = found
+			l.log.Error("another cluster answers in the place of a registered one: nothing is done in it", "registered", l.identity, "found", found)
+		}
+		return otherCluster(l.identity, found)
+	}
+	l.intruder = ""
+	l.primary, _ = netip.ParseAddrPort(conn.Conn().RemoteAddr().String())
+	return nil
+}
+
+// systemIdentifier asks a server which cluster it belongs to. It is empty where the role may not know: probes say that.
+func systemIdentifier(ctx context.Context, conn *pgconn.PgConn) (string, error) {
+	results, err := conn.Exec(ctx, `SELECT system_identifier FROM pg_catalog.pg_control_system()`).ReadAll()
+	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(results[0].Rows[0][0]), nil
+}
+
+// lookUp resolves the name of a host and remembers what came of it: of the primary only the address is known.
+func (l *link) lookUp(ctx context.Context, name string) ([]string, error) {
+	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.addresses[name] = addresses
+	return addresses, err
+}
+
+// beginAtPrimary has config begin at the host that was the primary when it was last reached: one that is down for days
+// must not cost every connection its time.
+func (l *link) beginAtPrimary(config *pgx.ConnConfig) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	isPrimary := func(name string, port uint16) bool {
+		return port == l.primary.Port() && slices.Contains(l.addresses[name], l.primary.Addr().Unmap().String())
+	}
+	if isPrimary(config.Host, config.Port) {
+		return
+	}
+	for _, f := range config.Fallbacks {
+		if isPrimary(f.Host, f.Port) {
+			config.Host, f.Host = f.Host, config.Host
+			config.Port, f.Port = f.Port, config.Port
+			config.TLSConfig, f.TLSConfig = f.TLSConfig, config.TLSConfig
+			return
+		}
+	}
+}
+
+// prepare makes config that of the next connection.
+func (l *link) prepare(ctx context.Context, config *pgx.ConnConfig) error {
+	l.beginAtPrimary(config)
+	return l.choosePassword(ctx, config)
+}
+
+// newPool opens a pool at the primary.
+func (l *link) newPool(ctx context.Context) (*pgxpool.Pool, error) {
+	config := l.config.Copy()
+	config.BeforeConnect = l.prepare
+	return primary.NewPool(ctx, config)
+}

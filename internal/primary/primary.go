@@ -1,0 +1,53 @@
+// Package primary keeps a pool at the primary of a PostgreSQL cluster, wherever a failover takes that. Which cluster it is
+// and who connects is the caller's business.
+package primary
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/sqlstate"
+)
+
+// A connection that was idle for pingAfter is asked whether it is alive; what does not hang answers within pingTimeout.
+const (
+	pingAfter   = time.Second
+	pingTimeout = time.Second
+	idle        = "rolecall idle" // how long a connection was, in its own data: the pool tells only one of the two hooks
+)
+
+// NewPool opens a pool that hands out only what is a primary's, and has answered within the last second. When one
+// connection does not answer the others are no better, and go as well: after a failover a request waits for one at most.
+func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, err error) {
+	config = config.Copy()
+	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		p.Conn.PgConn().CustomData()[idle] = p.IdleDuration
+		return false
+	}
+	config.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		ping, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		since, _ := conn.PgConn().CustomData()[idle].(time.Duration)
+		if (since < pingAfter || conn.Ping(ping) == nil) && sqlstate.TakesWrites(conn.PgConn()) {
+			return true, nil
+		}
+		if ctx.Err() == nil {
+			pool.Reset()
+		}
+		return false, nil
+	}
+	pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), config)
+	return pool, err
+}
+
+// TakesWrites has pgx go on to the next host when this one is no primary, whatever the URL says of it.
+func TakesWrites(_ context.Context, conn *pgconn.PgConn) error {
+	if !sqlstate.TakesWrites(conn) {
+		return sqlstate.ErrReplica
+	}
+	return nil
+}
