@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,8 @@ import (
 
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/gather"
+	"rolecall/internal/sqlstate"
 )
 
 // The actions that are recorded.
@@ -43,6 +46,7 @@ const (
 	MakeSigningKey  = "key.create"
 	RetireKey       = "key.retire"
 	RotateKeys      = "keys.rotate" // all secrets are sealed with the first master key
+	Restore         = "control.restore"
 )
 
 // Outcome is what came of an attempt.
@@ -83,15 +87,39 @@ type Attempt struct {
 type Log struct {
 	DB *control.DB
 
+	once      sync.Once
+	rows      *gather.Group[[]any, struct{}] // made at first use
 	verifying sync.Mutex
 	mu        sync.Mutex
 	head      Point         // as Run has last seen it
 	moved     chan struct{} // closed and made anew when head moves, for Wait; nil until somebody waits
 }
 
+// insert takes a second row of the same phase for the first: an outcome that the settler was quicker with.
 const insert = `
 	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address, detail, settle_after)
-	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)`
+	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)
+	ON CONFLICT (attempt, phase) DO NOTHING`
+
+// write commits a row, together with those of other requests that come while one is being committed.
+func (l *Log) write(ctx context.Context, row []any) error {
+	l.once.Do(func() {
+		l.rows = &gather.Group[[]any, struct{}]{
+			Parallel: 2,
+			Longest:  64,
+			Timeout:  10 * time.Second,
+			Alone:    func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
+		}
+	})
+	_, err := l.rows.Ask(ctx, row, func(ctx context.Context, rows [][]any) ([]struct{}, error) {
+		batch := &pgx.Batch{} // one transaction, as there is no other in it
+		for _, row := range rows {
+			batch.Queue(insert, row...)
+		}
+		return make([]struct{}, len(rows)), l.DB.Pool.SendBatch(ctx, batch).Close()
+	})
+	return err
+}
 
 func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter *time.Duration) []any {
 	var cluster *uuid.UUID
@@ -122,7 +150,7 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	if err != nil {
 		return nil, err
 	}
-	if _, err := l.DB.Pool.Exec(ctx, insert, arguments(id, "attempt", "", e, &limit)...); err != nil {
+	if err := l.write(ctx, arguments(id, "attempt", "", e, &limit)); err != nil {
 		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
 	}
 	return &Attempt{ID: id, Entry: e}, nil
@@ -132,8 +160,7 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 func (l *Log) End(ctx context.Context, a *Attempt, outcome Outcome, detail map[string]any) error {
 	e := a.Entry
 	e.Detail = detail
-	_, err := l.DB.Pool.Exec(ctx, insert+` ON CONFLICT (attempt, phase) DO NOTHING`, arguments(a.ID, "outcome", outcome, e, nil)...)
-	return control.Fault(err)
+	return control.Fault(l.write(ctx, arguments(a.ID, "outcome", outcome, e, nil)))
 }
 
 // Refused records what was never attempted, because the principal may not do it.
@@ -246,6 +273,27 @@ func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
 		  SELECT FROM audit WHERE cluster_id = $1 AND target = $2 AND phase = 'attempt'
 		    AND id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt'))`, a.Cluster, a.Target, a.ID).Scan(&later)
 	return later, control.Fault(err)
+}
+
+// Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than
+// the rows that the retention has left is not missing.
+func (l *Log) Missing(ctx context.Context, attempts []uuid.UUID) ([]uuid.UUID, error) {
+	// Replicas' clocks, which ids are made of, differ a little from the one of the control database.
+	const skew = time.Minute
+	var missing []uuid.UUID
+	var from *time.Time
+	err := l.DB.Pool.QueryRow(ctx, `
+		SELECT ARRAY(SELECT a.id FROM unnest($1::uuid[]) a(id) WHERE NOT EXISTS (SELECT FROM audit WHERE attempt = a.id)),
+		       (SELECT coalesce((SELECT time FROM audit_seals ORDER BY seq LIMIT 1), c.time) FROM audit_checkpoint c)`, attempts).Scan(&missing, &from)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	if from != nil {
+		missing = slices.DeleteFunc(missing, func(id uuid.UUID) bool {
+			return time.Unix(id.Time().UnixTime()).Before(from.Add(skew))
+		})
+	}
+	return missing, nil
 }
 
 // FailedSignIn counts a failed sign-in of an account's guid, or of "unknown".
