@@ -14,6 +14,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/sqlstate"
 )
 
@@ -46,8 +47,8 @@ type Account struct {
 	Epoch    uuid.UUID // what tokens are bound to
 
 	IdentityCreatedAt time.Time
-	Program           bool   // an OAuth client, whose id is the guid
-	PasswordHash      string // argon2id in PHC form; "" when it cannot sign in with a password or secret
+	Program           bool        // an OAuth client, whose id is the guid
+	PasswordHash      hidden.Text // argon2id in PHC form; "" when it cannot sign in with a password or secret
 	Active            bool
 	GrantTypes        []string // of a program: the OAuth grants that it may use
 	UserScopes        []string // of a program: the scopes that a user's token may carry through it

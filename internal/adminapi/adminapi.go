@@ -4,6 +4,7 @@ package adminapi
 
 import (
 	"net/http"
+	"sync/atomic"
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
@@ -24,7 +25,8 @@ type API struct {
 	// PerPrincipal limits the requests of one account, PerAddress those of one address that did not sign in.
 	PerPrincipal, PerAddress *web.Limiter
 
-	router *web.Router
+	followers atomic.Int32 // requests that wait for rows of the audit log
+	router    *web.Router
 }
 
 // Init builds the routes. It is called once, before the first request.
@@ -43,6 +45,7 @@ func (a *API) Init() *API {
 		a.route(http.MethodPatch, "/clusters/{clusterId}/users/{username}", a.updateUser),
 		a.route(http.MethodPut, "/clusters/{clusterId}/users/{username}/roles", a.setRoles),
 		a.route(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion),
+		a.route(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
 		a.route(http.MethodGet, "/clusters/{clusterId}/pgbouncer/userlist", a.userlist),
 		a.route(http.MethodGet, "/tokens", a.listTokens),
 		a.route(http.MethodPost, "/tokens", a.createToken),

@@ -35,15 +35,18 @@ func newFixture(t testing.TB) *fixture {
 // fixtureOn is a server whose limits are so many requests a second.
 func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	t.Helper()
-	api := (&adminapi.API{
+	edge := &web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))}
+	return &fixture{s, apitest.Load(t, "rolecall.yaml").Serve(t, edge)}
+}
+
+func newAPI(s *servicetest.Service, limit float64) *adminapi.API {
+	return (&adminapi.API{
 		Users:        s.Users,
 		Identity:     s.Identity,
 		PublicURL:    servicetest.PublicURL,
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	edge := &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))}
-	return &fixture{s, apitest.Load(t, "rolecall.yaml").Serve(t, edge)}
 }
 
 // answer is a response, its body read.
@@ -108,8 +111,8 @@ type clusterResource struct {
 	Access                           struct{ Manage, View []string }
 	SystemRoles, MemberOf, Grantable []string
 	Connection                       *struct {
-		URL string
-		TLS struct{ Mode string }
+		URL, SystemIdentifier string
+		TLS                   struct{ Mode string }
 	}
 	MayManage            bool
 	CreatedAt, UpdatedAt string

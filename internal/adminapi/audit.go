@@ -99,8 +99,12 @@ func managedBy(c *cluster.Cluster, labels map[string]string) bool {
 
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
 
-// maxWait is how long a request may wait for rows: less than a stopping server waits for its requests.
-const maxWait = 20
+// maxWait is how long a request may wait for rows: less than a stopping server waits for its requests. Each row wakes all
+// that wait, so they are maxFollowers at most.
+const (
+	maxWait      = 20
+	maxFollowers = 64
+)
 
 func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	if wantsLines(r) {
@@ -155,6 +159,12 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 // waitForRows returns a page, and waits for its first row.
 func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
 	log := a.Users.Audit
+	if wait > 0 {
+		defer a.followers.Add(-1)
+		if a.followers.Add(1) > maxFollowers {
+			return nil, false, fault.New(fault.TooMany, "%d requests wait for rows of the audit log already. Ask without wait.", maxFollowers).After(maxWait * time.Second)
+		}
+	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
@@ -208,7 +218,8 @@ func (q query) time(name string) (t time.Time, err error) {
 	if !q.Has(name) {
 		return t, nil
 	}
-	if t, err = time.Parse(time.RFC3339, q.Get(name)); err != nil || t.IsZero() {
+	t, ok := parseTime(q.Get(name))
+	if !ok || t.IsZero() {
 		return t, fault.New(fault.Invalid, "The query parameter %s must be a time like 2026-01-31T12:00:00Z.", name)
 	}
 	return t, nil

@@ -11,6 +11,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/label"
 	"rolecall/internal/web"
 )
@@ -28,6 +29,7 @@ type clusterResource struct {
 	SystemRoles  []string     `json:"systemRoles"`
 	MemberOf     []string     `json:"memberOf"`
 	Grantable    []string     `json:"grantable"`
+	Synchronous  *string      `json:"synchronousCommit"`
 	Connection   *connection  `json:"connection,omitempty"`
 	MayManage    bool         `json:"mayManage"`
 	CreatedAt    time.Time    `json:"createdAt"`
@@ -53,8 +55,9 @@ type accessRules struct {
 }
 
 type connection struct {
-	URL string        `json:"url"`
-	TLS tlsOfResource `json:"tls"`
+	URL              string        `json:"url"`
+	TLS              tlsOfResource `json:"tls"`
+	SystemIdentifier string        `json:"systemIdentifier"`
 }
 
 type tlsOfResource struct {
@@ -64,7 +67,7 @@ type tlsOfResource struct {
 }
 
 // present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins.
-func present(p *account.Principal, c *cluster.Cluster, h cluster.Health) clusterResource {
+func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health) clusterResource {
 	can := dbuser.Capabilities(c)
 	version, _, _ := strings.Cut(h.Version, " ")
 	if version == "" {
@@ -93,20 +96,30 @@ func present(p *account.Principal, c *cluster.Cluster, h cluster.Health) cluster
 		SystemRoles: append([]string{}, c.SystemRoles...),
 		MemberOf:    append([]string{}, c.MemberOf...),
 		Grantable:   append([]string{}, c.Grantable...),
+		Synchronous: given(c.Connection.SynchronousCommit),
 		MayManage:   dbuser.MayManage(p, c),
 		CreatedAt:   c.CreatedAt.UTC(),
 		UpdatedAt:   c.UpdatedAt.UTC(),
 	}
+	if problem := a.Users.Unrecorded(c).Problem(); problem != "" {
+		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
+	}
 	admin := p.Has(account.ScopeAdmin)
+	why := "The cluster does not answer."
+	switch {
+	case h.Stopped:
+		res.State, why = "STOPPED", "Nothing is done in the cluster until an admin has seen to it."
+	case !h.Reachable:
+		res.State = "UNKNOWN"
+	}
 	if !h.Reachable {
-		why := "The cluster does not answer."
 		if admin {
 			why = h.Error
 		}
-		res.State, res.LastError = "UNKNOWN", &why
+		res.LastError = &why
 	}
 	if admin {
-		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS)}
+		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS), SystemIdentifier: c.SystemIdentifier}
 		if res.Connection.TLS.Mode == "" {
 			res.Connection.TLS.Mode = "verify-full"
 		}
@@ -124,7 +137,7 @@ func texts(selectors []label.Selector) []string {
 
 func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int, c *cluster.Cluster) {
 	w.Header().Set("ETag", `"`+strconv.FormatInt(c.Revision, 10)+`"`)
-	web.JSON(w, status, "application/json", present(p, c, c.Health(r.Context())))
+	web.JSON(w, status, "application/json", a.present(p, c, c.Health(r.Context())))
 }
 
 func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -149,7 +162,7 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		l.Next = cursor(clusters[page.Limit-1].DisplayName)
 	}
 	for i, h := range cluster.Healths(r.Context(), clusters) {
-		l.Items = append(l.Items, present(p, clusters[i], h))
+		l.Items = append(l.Items, a.present(p, clusters[i], h))
 	}
 	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
@@ -175,6 +188,8 @@ func settings(o *object) cluster.Settings {
 		SystemRoles: o.texts("systemRoles"),
 		MemberOf:    o.texts("memberOf"),
 		Grantable:   o.texts("grantable"),
+
+		SynchronousCommit: o.textOrNull("synchronousCommit"),
 	}
 	if access := o.object("access"); access != nil {
 		s.Manage, s.View = access.texts("manage"), access.texts("view")
@@ -183,22 +198,26 @@ func settings(o *object) cluster.Settings {
 	return s
 }
 
-func connectionChange(o *object) *dbuser.ConnectionChange {
+// connectionChange reads a connection, of a cluster that is registered or not.
+func connectionChange(o *object, registered bool) *dbuser.ConnectionChange {
 	c := o.object("connection")
 	if c == nil {
 		return nil
 	}
-	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: c.text("password")}
+	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: (*hidden.Text)(c.text("password"))}
 	if t := c.object("tls"); t != nil {
 		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert"))}
-		change.Key = t.text("key")
+		change.Key = (*hidden.Text)(t.text("key"))
 		_ = t.done()
+	}
+	if registered {
+		change.SystemIdentifier = c.text("systemIdentifier")
 	}
 	_ = c.done()
 	return change
 }
 
-func orEmpty(s *string) string {
+func orEmpty[T ~string](s *T) T {
 	if s == nil {
 		return ""
 	}
@@ -213,7 +232,7 @@ func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account
 	if err != nil {
 		return err
 	}
-	s, change := settings(o), connectionChange(o)
+	s, change := settings(o), connectionChange(o, false)
 	if err := o.done(); err != nil {
 		return err
 	}
@@ -260,7 +279,7 @@ func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	s, change := settings(o), connectionChange(o)
+	s, change := settings(o), connectionChange(o, true)
 	if err := o.done(); err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
-	"rolecall/internal/localpg"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
@@ -30,6 +30,7 @@ func TestRegister(t *testing.T) {
 	f := newFixture(t)
 	pg := pgtest.New(t, nil)
 	administering := role(t, pg, "adm_orders", "CREATEROLE CREATEDB")
+	pg.Exec(t, `CREATE ROLE app ADMIN adm_orders; CREATE ROLE app_read ADMIN adm_orders`)
 	a := f.want(t, 201, "POST", "/clusters", registration("orders", pg, administering,
 		`,"location":"de/fra","access":{"manage":["team = payments","team=payments"],"view":["role in (dba,sre)"]},"grantable":["app_read"],"memberOf":["app"],"systemRoles":["own_*"]`))
 	var c clusterResource
@@ -265,18 +266,7 @@ func TestUpdateConnection(t *testing.T) {
 	patch(`{"connection":{"url":"postgres://adm_6_copied@127.0.0.1:%d/postgres"}}`, copied.Port).refused(t, 409, `"copied"`)
 
 	// A cluster of another system identifier.
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	dir, err := os.MkdirTemp("/tmp", "rolecall-adminapi-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	other, err := localpg.Start(ctx, localpg.Options{Dir: filepath.Join(dir, "other"), BinDir: pg.BinDir, NoSync: true, DieWithParent: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Stop(context.Background())
+	other := pgtest.Other(t)
 	patch(`{"connection":{"url":"postgres://%s@127.0.0.1:%d/postgres","password":%q}}`, other.User, other.Port, other.Password).refused(t, 422, "another cluster", "system identifier")
 	if now := f.want(t, 200, "GET", path, ""); !strings.Contains(now.Body, c.Connection.URL) {
 		t.Errorf("after refusals: %s", now.Body)
@@ -301,7 +291,7 @@ func (f *fixture) credential(t testing.TB, id string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Connection.Password
+	return string(c.Connection.Password)
 }
 
 func TestRotate(t *testing.T) {
@@ -380,9 +370,7 @@ func TestRotateAtOnce(t *testing.T) {
 	}
 	t.Cleanup(other.Close)
 	second := *f.Service
-	users := *f.Users
-	users.Clusters = other
-	second.Clusters, second.Users = other, &users
+	second.Clusters, second.Users = other, &dbuser.Service{Clusters: other, Audit: f.Audit, Log: f.Users.Log}
 	replicas := []*fixture{f, fixtureOn(t, &second, 10_000)}
 	path := "/clusters/" + c.ID + "/rotate-credential"
 

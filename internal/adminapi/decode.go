@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
@@ -49,6 +51,14 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d.", name, low, high)
 	}
 	return n, nil
+}
+
+var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
+
+// parseTime reads a time as in RFC 3339. time.Parse takes more: an hour of one digit, a comma for the point.
+func parseTime(s string) (t time.Time, ok bool) {
+	t, err := time.Parse(time.RFC3339, s)
+	return t, err == nil && rfc3339.MatchString(s)
 }
 
 // maxBody has room for the certificates of a connection.
@@ -96,6 +106,19 @@ func (o *object) text(name string) *string {
 	s, ok := v.(string)
 	if !ok {
 		o.mistake(name, "a string", v)
+	}
+	return &s
+}
+
+// textOrNull is nil when the field is not there, and empty when it is null; an empty string is a mistake.
+func (o *object) textOrNull(name string) *string {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	s, ok := v.(string)
+	if v != nil && (!ok || s == "") {
+		o.mistake(name, "null or a string that is not empty", v)
 	}
 	return &s
 }

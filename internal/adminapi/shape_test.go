@@ -23,9 +23,12 @@ func TestShape(t *testing.T) {
 		"UserConnection": userConnection{},
 		"DeletionPlan":   deletionPlan{},
 		"DatabasePlan":   databasePlan{},
-		"TokenList":      list[tokenResource]{},
-		"NewToken":       newToken{},
-		"KeyRotation":    keyRotation{},
+
+		"PasswordProblemList": list[passwordProblem]{},
+
+		"TokenList":   list[tokenResource]{},
+		"NewToken":    newToken{},
+		"KeyRotation": keyRotation{},
 	} {
 		d.Shape(t, schema, v)
 	}

@@ -187,6 +187,7 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 type deletionPlan struct {
 	Blockers  []string       `json:"blockers"`
 	Sessions  int            `json:"sessions"`
+	Unvisited int            `json:"unvisited"`
 	Databases []databasePlan `json:"databases"`
 }
 
@@ -219,7 +220,7 @@ func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if err != nil {
 		return err
 	}
-	answer := deletionPlan{Blockers: append([]string{}, plan.Blockers...), Sessions: plan.Sessions, Databases: []databasePlan{}}
+	answer := deletionPlan{Blockers: append([]string{}, plan.Blockers...), Sessions: plan.Sessions, Unvisited: plan.Unvisited, Databases: []databasePlan{}}
 	for _, in := range plan.Databases {
 		answer.Databases = append(answer.Databases, databasePlan{
 			Name:              in.Name,
@@ -230,6 +231,42 @@ func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Pr
 		})
 	}
 	web.JSON(w, http.StatusOK, "application/json", answer)
+	return nil
+}
+
+type passwordProblem struct {
+	Username     string `json:"username"`
+	System       bool   `json:"system"`
+	PasswordKind string `json:"passwordKind"`
+	Iterations   *int   `json:"iterations"`
+	Problem      string `json:"problem"`
+}
+
+func (a *API) listPasswordProblems(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	q, err := parseQuery(r, "limit", "cursor")
+	if err != nil {
+		return err
+	}
+	page, err := q.page()
+	if err != nil {
+		return err
+	}
+	problems, more, err := a.Users.PasswordProblems(r.Context(), p, r.PathValue("clusterId"), page.After, page.Limit)
+	if err != nil {
+		return err
+	}
+	l := list[passwordProblem]{Items: []passwordProblem{}}
+	for _, found := range problems {
+		item := passwordProblem{Username: found.Name, System: found.System, PasswordKind: found.Kind, Problem: found.Problem}
+		if found.Kind == pgrole.PasswordSCRAM {
+			item.Iterations = &found.Iterations
+		}
+		l.Items = append(l.Items, item)
+	}
+	if more {
+		l.Next = cursor(l.Items[len(l.Items)-1].Username)
+	}
+	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
 }
 
@@ -247,7 +284,7 @@ func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Princi
 	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool { return strings.ContainsFunc(c.Name, unicode.IsControl) })
 	var text strings.Builder
 	for _, c := range credentials {
-		for i, s := range []string{c.Name, c.Verifier} {
+		for i, s := range []string{c.Name, string(c.Verifier)} {
 			text.WriteString([]string{`"`, ` "`}[i] + strings.ReplaceAll(s, `"`, `""`) + `"`)
 		}
 		text.WriteByte('\n')
@@ -294,8 +331,8 @@ func (o *object) moment(name string) **time.Time {
 		return new(*time.Time)
 	}
 	s, _ := v.(string)
-	t, err := time.Parse(time.RFC3339, s)
-	if err != nil || strings.Contains(s, ",") { // which time.Parse takes in place of the point
+	t, ok := parseTime(s)
+	if !ok {
 		o.mistake(name, "null or a time as in RFC 3339, such as 2027-01-31T18:00:00Z", v)
 	}
 	at := &t

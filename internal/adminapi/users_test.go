@@ -115,6 +115,7 @@ func TestUserRights(t *testing.T) {
 		{"PATCH", path, `{"connectionLimit":3}`, 200, 403, 404, 403},
 		{"PUT", path + "/roles", `{"roles":[]}`, 200, 403, 404, 403},
 		{"GET", path + "/deletion-plan", "", 200, 403, 404, 403},
+		{"GET", "/clusters/" + f.ClusterID + "/password-problems", "", 200, 403, 404, 403},
 		{"GET", list, "", 403, 403, 404, 403},
 	} {
 		for name, want := range map[string]int{"manager": x.manager, "viewer": x.viewer, "stranger": x.stranger, "auditor": x.auditor, "": 401} {
@@ -219,6 +220,7 @@ func TestDeletionPlan(t *testing.T) {
 	type plan struct {
 		Blockers  []string
 		Sessions  int
+		Unvisited *int
 		Databases []struct {
 			Name                                             string
 			Objects, Definers, Privileges, DefaultPrivileges listing
@@ -229,7 +231,7 @@ func TestDeletionPlan(t *testing.T) {
 		f.want(t, 200, "GET", path+"/deletion-plan"+query, "").Into(t, &p)
 		return p
 	}
-	if p := look(""); len(p.Blockers) > 0 || p.Sessions > 0 || len(p.Databases) > 0 {
+	if p := look(""); len(p.Blockers) > 0 || p.Sessions > 0 || len(p.Databases) > 0 || p.Unvisited == nil || *p.Unvisited != 0 {
 		t.Errorf("got %+v", p)
 	}
 	f.PG.Exec(t, `GRANT CREATE, USAGE ON SCHEMA public TO pla`)
@@ -353,4 +355,47 @@ func TestUserlist(t *testing.T) {
 	if err != nil || recorded != 1 || leaked > 0 || strings.Contains(f.Log.String(), verifier) {
 		t.Errorf("%d rows, %d with a verifier, %v", recorded, leaked, err)
 	}
+}
+
+func TestPasswordProblems(t *testing.T) {
+	f := newFixture(t)
+	const md5 = "md5d41d8cd98f00b204e9800998ecf8427e"
+	f.PG.Exec(t, `CREATE ROLE prob_a LOGIN PASSWORD '`+md5+`'; CREATE ROLE prob_b LOGIN; CREATE ROLE prob_c LOGIN CREATEROLE PASSWORD '`+md5+`'`)
+	f.user(t, "prob_good")
+	type problems struct {
+		Items []struct {
+			Username, PasswordKind, Problem string
+			System                          bool
+			Iterations                      *int
+		}
+		Next *string
+	}
+	path := "/clusters/" + f.ClusterID + "/password-problems"
+	got := map[string]string{}
+	for query := "?limit=1"; query != ""; {
+		var page problems
+		a := f.want(t, 200, "GET", path+query, "")
+		a.Into(t, &page)
+		if strings.Contains(a.Body, md5[3:]) || strings.Contains(a.Body, "SCRAM-SHA-256$") {
+			t.Fatalf("a verifier is in %s", a.Body)
+		}
+		for _, item := range page.Items { // the cluster is shared, and has others
+			if strings.HasPrefix(item.Username, "prob_") {
+				got[item.Username] = fmt.Sprint(item.PasswordKind, " ", item.System, " ", item.Iterations == nil)
+			}
+		}
+		query = ""
+		if page.Next != nil {
+			query = "?limit=1&cursor=" + *page.Next
+		}
+	}
+	if want := "map[prob_a:md5 false true prob_b:none false true prob_c:md5 true true]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	f.do(t, "GET", path+"?cursor=AA", "").refused(t, 400)
+	f.do(t, "GET", path+"?limit=0", "").refused(t, 422)
+	f.do(t, "GET", path+"?kind=md5", "").refused(t, 400)
+
+	plain := f.Register(t, "prob-plain", f.PG, role(t, f.PG, "prob_admin", "CREATEROLE"), rolePassword)
+	f.do(t, "GET", "/clusters/"+plain+"/password-problems", "").refused(t, 403, "only a superuser may")
 }

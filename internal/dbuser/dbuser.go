@@ -7,7 +7,10 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -22,6 +25,17 @@ type Service struct {
 	Clusters *cluster.Registry
 	Audit    *audit.Log
 	Log      *slog.Logger
+
+	mu          sync.Mutex
+	shared      map[*cluster.Cluster]*shared
+	comparisons map[uuid.UUID]comparison // by id of the cluster
+}
+
+// shared is what the requests to a cluster share.
+type shared struct {
+	lookups   *pgrole.Lookups
+	deletions pgrole.Deletions
+	bulkhead  *bulkhead
 }
 
 // ViewableClusters returns the clusters that the principal may view, in the order of their display names.
@@ -82,6 +96,7 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 		return nil, err
 	}
 	database, role := s.Clusters.Control(c)
+	together := s.sharedOf(c)
 	var reassignable []string // nil: any
 	if !p.HasOn(c.ID, account.ScopeAdmin) {
 		reassignable = slices.Concat([]string{}, c.Grantable, c.MemberOf)
@@ -94,13 +109,38 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 		Reassignable:    reassignable,
 		ControlDatabase: database,
 		ControlRole:     role,
+		Lookups:         together.lookups,
+		Deletions:       together.deletions,
 	}, nil
 }
 
-// readTimeout ends a read; changeTimeout, deleteTimeout and databaseTimeout a change, which goes on when its client
-// hangs up: half a change is worse than one that nobody waits for.
+// sharedOf is kept as long as the cluster stays as it is: what is protected there is the same for all reads of one query.
+func (s *Service) sharedOf(c *cluster.Cluster) *shared {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if of := s.shared[c]; of != nil {
+		return of
+	}
+	current := s.Clusters.All()
+	if len(s.shared) > 2*len(current) || s.shared == nil {
+		was := s.shared
+		s.shared = make(map[*cluster.Cluster]*shared, len(current))
+		for _, now := range current {
+			if of := was[now]; of != nil {
+				s.shared[now] = of
+			}
+		}
+	}
+	of := &shared{pgrole.NewLookups(), pgrole.NewDeletions(), newBulkhead()}
+	s.shared[c] = of
+	return of
+}
+
+// readTimeout ends a read, and planTimeout one that may visit many databases; changeTimeout, deleteTimeout and
+// databaseTimeout a change, which goes on when its client hangs up: half a change is worse than one that nobody waits for.
 const (
 	readTimeout     = 12 * time.Second
+	planTimeout     = 40 * time.Second
 	changeTimeout   = 15 * time.Second
 	deleteTimeout   = 90 * time.Second
 	databaseTimeout = 90 * time.Second
@@ -112,6 +152,11 @@ func (s *Service) view(ctx context.Context, p *account.Principal, clusterID stri
 	if err != nil {
 		return nil, err
 	}
+	leave, err := s.sharedOf(c).bulkhead.reads.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	on, err := s.server(ctx, c, p)
 	if err != nil {
 		return nil, err
@@ -169,10 +214,22 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err != nil {
 		return nil, err
 	}
-	attempt, err := s.Audit.Begin(ctx, entry, do.limit+settleMargin)
+	queue := s.sharedOf(c).bulkhead.queueOf(do)
+	leave, err := queue.enter()
 	if err != nil {
 		return nil, err
 	}
+	defer leave()
+	attempt, err := s.Audit.Begin(ctx, entry, queue.patience+do.limit+settleMargin)
+	if err != nil {
+		return nil, err
+	}
+	done, err := queue.turn(ctx)
+	if err != nil {
+		s.record(ctx, attempt, audit.NotDone, map[string]any{"reason": fault.Of(err).Message})
+		return nil, err
+	}
+	defer done()
 	changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
 	defer cancel()
 	err = f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
@@ -197,6 +254,10 @@ func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, de
 			outcome = audit.Denied
 		}
 	}
+	s.record(ctx, attempt, outcome, detail)
+}
+
+func (s *Service) record(ctx context.Context, attempt *audit.Attempt, outcome audit.Outcome, detail map[string]any) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := s.Audit.End(ctx, attempt, outcome, detail); err != nil {

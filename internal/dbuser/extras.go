@@ -89,11 +89,24 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 	if !mayManage(p, c) {
 		return nil, refusal(p)
 	}
-	_, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
-		plan, err = on.Plan(ctx, name, reassignTo)
-		return err
-	})
-	return plan, err
+	queue := s.sharedOf(c).bulkhead.long
+	leave, err := queue.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	done, err := queue.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	on, err := s.server(ctx, c, p)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	return on.Plan(ctx, name, reassignTo)
 }
 
 // DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
@@ -128,4 +141,21 @@ func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID 
 		return err
 	})
 	return list, err
+}
+
+// PasswordProblems returns the users of a cluster whose passwords are to be renewed: up to limit of those after a name,
+// and whether more follow. It is for those who can renew them: what is easiest to break is no reading for others.
+func (s *Service) PasswordProblems(ctx context.Context, p *account.Principal, clusterID, after string, limit int) (problems []pgrole.PasswordProblem, more bool, err error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, false, err
+	}
+	if !mayManage(p, c) {
+		return nil, false, refusal(p)
+	}
+	_, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
+		problems, more, err = on.PasswordProblems(ctx, after, limit)
+		return err
+	})
+	return problems, more, err
 }

@@ -15,6 +15,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/pgrole"
 )
 
@@ -71,7 +72,7 @@ func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, set
 				return nil, fault.New(fault.Exists, "There is a cluster %q already.", c.DisplayName)
 			}
 		}
-		found, err := s.inspect(ctx, &to, "", uuid.Nil)
+		found, err := s.inspect(ctx, &to, &cluster.Cluster{MemberOf: orNone(settings.MemberOf), Grantable: orNone(settings.Grantable), SystemRoles: orNone(settings.SystemRoles)})
 		if err != nil {
 			return nil, err
 		}
@@ -83,12 +84,19 @@ func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, set
 			return c, err
 		}
 	}
-	return nil, fault.New(fault.Unavailable, "Other clusters are being registered at this moment.").After(time.Second)
+	return nil, errRegistering
+}
+
+func orNone(list *[]string) []string {
+	if list == nil {
+		return nil
+	}
+	return *list
 }
 
 // inspect looks at the cluster behind a connection, and refuses one that cannot be managed, that is registered as
-// another one than except, or that is not the one of that system identifier.
-func (s *Service) inspect(ctx context.Context, to *cluster.Connection, systemIdentifier string, except uuid.UUID) (*cluster.Found, error) {
+// another one than c, or that is not c, where c is registered.
+func (s *Service) inspect(ctx context.Context, to *cluster.Connection, c *cluster.Cluster) (*cluster.Found, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	conn, facts, err := to.Open(ctx)
@@ -96,18 +104,21 @@ func (s *Service) inspect(ctx context.Context, to *cluster.Connection, systemIde
 		return nil, unacceptable(err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if systemIdentifier != "" && facts.SystemIdentifier != systemIdentifier {
-		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, that of the registered one is %s. "+
-			"Register it as a cluster of its own.", facts.SystemIdentifier, systemIdentifier)
+	if c.SystemIdentifier != "" && facts.SystemIdentifier != c.SystemIdentifier {
+		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, not %s. If it has taken that one's place, confirm it: "+
+			"rolecall clusters update CLUSTER --system-identifier %[1]s. Else register it as a cluster of its own.", facts.SystemIdentifier, c.SystemIdentifier).
+			Because(cluster.ErrOther)
 	}
-	same, compared, err := s.Clusters.Same(ctx, conn, facts.SystemIdentifier, except)
+	same, compared, err := s.Clusters.Same(ctx, conn, facts.SystemIdentifier, c.ID)
 	if err != nil {
 		return nil, unacceptable(err)
 	}
 	if same != nil {
 		return nil, fault.New(fault.Exists, "This cluster is registered already, as %q.", same.DisplayName)
 	}
-	capabilities, err := pgrole.Probe(ctx, conn)
+	purpose := pgrole.Purpose{MemberOf: c.MemberOf, Grantable: c.Grantable, SystemRoles: c.SystemRoles}
+	purpose.ControlDatabase, purpose.ControlRole = s.Clusters.Control(&cluster.Cluster{SystemIdentifier: facts.SystemIdentifier})
+	capabilities, err := pgrole.Probe(ctx, conn, purpose)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "The cluster went away, or did not answer, while it was probed.").Because(err)
 	}
@@ -140,9 +151,12 @@ func Capabilities(c *cluster.Cluster) (capabilities pgrole.Capabilities) {
 
 // ConnectionChange is what changes in a connection; nil stays.
 type ConnectionChange struct {
-	URL, Password *string
-	TLS           *cluster.TLS
-	Key           *string // goes with TLS
+	URL      *string
+	Password *hidden.Text
+	TLS      *cluster.TLS
+	Key      *hidden.Text // goes with TLS
+	// SystemIdentifier is that of the cluster which has taken the place of the registered one.
+	SystemIdentifier *string
 }
 
 // apply refuses to send a password that the caller does not know to where it could be read in clear.
@@ -180,8 +194,20 @@ func requireAuth(connectionURL string) string {
 	return cmp.Or(u.Query().Get("require_auth"), scram)
 }
 
-// UpdateCluster changes the registration of a cluster. A new connection must lead to the same cluster.
+// UpdateCluster changes the registration of a cluster. A new connection must lead to the same cluster, or to the one that
+// the caller says has taken its place.
 func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
+	c, err := s.updateCluster(ctx, p, id, match, settings, change)
+	if err == nil && (settings.MemberOf != nil || settings.Grantable != nil) {
+		// Whether these roles can be granted is for a probe to say. Where there is no answer, the change is done all the same.
+		if probed, err := s.Probe(ctx, c); err == nil {
+			return probed, nil
+		}
+	}
+	return c, err
+}
+
+func (s *Service) updateCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
 	c, err := s.administer(ctx, p, id, audit.UpdateCluster)
 	if err != nil {
 		return nil, err
@@ -197,24 +223,43 @@ func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id st
 		return nil, err
 	}
 	defer release()
+	for range 3 {
+		c, err = s.connectAnew(ctx, p, id, match, settings, change)
+		if !errors.Is(err, cluster.ErrNotCompared) {
+			return c, err
+		}
+	}
+	return nil, errRegistering
+}
+
+var errRegistering = fault.New(fault.Unavailable, "Other clusters are being registered or moved at this moment.").After(time.Second)
+
+func (s *Service) connectAnew(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
 	if err := s.Clusters.Reload(ctx); err != nil {
 		return nil, err
 	}
-	if c, err = s.Cluster(p, id); err != nil {
-		return nil, err
-	}
-	pending, _, err := s.Clusters.Rotation(ctx, c.ID)
+	c, err := s.Cluster(p, id)
 	if err != nil {
 		return nil, err
 	}
-	if pending != nil && change.Password == nil {
-		return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was cut off. Rotate it again first, or give the password.")
+	if change.Password == nil { // one that is given takes the place of all that is stored, be it unreadable
+		pending, _, err := s.Clusters.Rotation(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		if pending != nil {
+			return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was cut off. Rotate it again first, or give the password.")
+		}
 	}
 	to, err := change.apply(c.Connection)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.inspect(ctx, &to, c.SystemIdentifier, c.ID)
+	expected := *c
+	if change.SystemIdentifier != nil {
+		expected.SystemIdentifier = *change.SystemIdentifier
+	}
+	found, err := s.inspect(ctx, &to, &expected)
 	if err != nil {
 		return nil, err
 	}
@@ -248,17 +293,28 @@ func (s *Service) ProbeCluster(ctx context.Context, p *account.Principal, id str
 	if !p.Has(account.ScopeAdmin) {
 		return nil, errAdminOnly
 	}
+	return s.Probe(ctx, c)
+}
+
+// Probe is ProbeCluster for Rolecall itself.
+func (s *Service) Probe(ctx context.Context, c *cluster.Cluster) (*cluster.Cluster, error) {
+	if err := c.Unusable(); err != nil {
+		return nil, err
+	}
 	to := c.Working(ctx)
-	found, err := s.inspect(ctx, &to, c.SystemIdentifier, c.ID)
+	found, err := s.inspect(ctx, &to, c)
 	if err != nil {
 		c.Saw("", err)
-		return nil, err
+		return nil, c.Explain(err)
 	}
 	c.Saw(found.Version, nil)
 	if err := s.Clusters.Probed(ctx, c.ID, found.Capabilities); err != nil {
 		return nil, err
 	}
-	return s.Cluster(p, id)
+	if _, err := s.compare(ctx, c); err != nil {
+		return nil, err
+	}
+	return s.Clusters.Get(c.ID.String())
 }
 
 // rotateTimeout ends a rotation, which goes on when its client hangs up.
@@ -268,6 +324,9 @@ const rotateTimeout = 40 * time.Second
 func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id string) (*cluster.Cluster, error) {
 	c, err := s.administer(ctx, p, id, audit.RotateCluster)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.Unusable(); err != nil {
 		return nil, err
 	}
 	if _, role := s.Clusters.Control(c); role == c.Role() {
@@ -315,9 +374,9 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, attempt string) erro
 // finish takes a rotation to its end from wherever it stands: the cluster may have the next password already. A failure
 // that is not Unavailable means that the cluster has refused it; then the current password is the only one again.
 func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
-	conn, _, err := r.Current.Open(ctx)
+	conn, err := r.Open(ctx, &r.Current)
 	if fault.Is(err, fault.Invalid) {
-		next, _, nextErr := r.Next.Open(ctx)
+		next, nextErr := r.Open(ctx, &r.Next)
 		if fault.Is(nextErr, fault.Invalid) {
 			return fault.New(fault.Invalid, "Rolecall gets in neither with the password that it has nor with the one that was to follow it. %s", fault.Of(err).Message).Because(err)
 		}
@@ -327,10 +386,10 @@ func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := pgrole.SetOwnPassword(ctx, conn, r.Next.Password); err != nil {
+	if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password)); err != nil {
 		return s.refused(ctx, r, err)
 	}
-	test, _, err := r.Next.Open(ctx)
+	test, err := r.Open(ctx, &r.Next)
 	if err != nil {
 		return s.refused(ctx, r, err)
 	}
@@ -343,7 +402,7 @@ func (s *Service) refused(ctx context.Context, r *cluster.Rotation, why error) e
 	if fault.Is(why, fault.Unavailable) {
 		return why
 	}
-	conn, _, err := r.Current.Open(ctx)
+	conn, err := r.Open(ctx, &r.Current)
 	if err != nil {
 		return fault.New(fault.Unavailable, "The rotation could not be finished, and is tried again.").Because(errors.Join(why, err))
 	}
@@ -374,6 +433,8 @@ func (s *Service) judgeRotation(ctx context.Context, a *audit.Attempt) (audit.Ou
 		return "", "", err
 	case madeBy == a.ID.String():
 		return audit.Done, "its password is the current one", nil
+	case pending != nil && pending.Attempt == a.ID.String() && time.Since(a.Time) > stale:
+		return s.lookAtRotation(ctx, pending)
 	case pending != nil && pending.Attempt == a.ID.String():
 		err := s.finish(ctx, pending)
 		if left, _, leftErr := s.Clusters.Rotation(ctx, a.Cluster); leftErr != nil || left != nil {
@@ -392,6 +453,32 @@ func (s *Service) judgeRotation(ctx context.Context, a *audit.Attempt) (audit.Ou
 		return audit.Unknown, "later attempts have been made on it", nil
 	}
 	return audit.NotDone, "no password of it is known", nil
+}
+
+// stale is the age from which on nothing is done about a rotation that was cut off, but to look what came of it. Whoever
+// was only slow has ended, and the control database may have been restored from a backup: what it wants then, nobody wants
+// any more.
+const stale = 5 * time.Minute
+
+// lookAtRotation finds out which of the two passwords the cluster takes, and forgets the other.
+func (s *Service) lookAtRotation(ctx context.Context, r *cluster.Rotation) (audit.Outcome, string, error) {
+	conn, err := r.Open(ctx, &r.Next)
+	if err == nil {
+		_ = conn.Close(ctx)
+		return audit.Done, "the cluster takes its password", s.Clusters.Adopt(ctx, r)
+	}
+	if !fault.Is(err, fault.Invalid) {
+		return "", "", err
+	}
+	conn, err = r.Open(ctx, &r.Current)
+	if err == nil {
+		_ = conn.Close(ctx)
+		return audit.NotDone, "the cluster takes the password from before", s.Clusters.Drop(ctx, r)
+	}
+	if !fault.Is(err, fault.Invalid) {
+		return "", "", err
+	}
+	return audit.Unknown, "the cluster takes neither its password nor the one from before", nil
 }
 
 // Access is what an account may do in a cluster, and why.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -14,6 +15,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -69,7 +71,7 @@ func TestRotationCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close(context.Background())
-			if err := pgrole.SetOwnPassword(ctx, conn, r.Next.Password); err != nil {
+			if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password)); err != nil {
 				t.Fatal(err)
 			}
 		}, "done"},
@@ -140,17 +142,17 @@ func TestRotateAfterCutOff(t *testing.T) {
 	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending == nil || pending.Next.Password != r.Next.Password {
 		t.Errorf("what is pending was lost: %v", err)
 	}
-	s.PG.Exec(t, `ALTER ROLE rotate_again PASSWORD '`+r.Next.Password+`'`)
+	s.PG.Exec(t, `ALTER ROLE rotate_again PASSWORD '`+string(r.Next.Password)+`'`)
 	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
 		t.Fatal(err)
 	}
 	works(t, restarted(t, s), id)
-	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password == r.Next.Password || s.PG.Login("rotate_again", c.Connection.Password) != nil {
+	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password == r.Next.Password || s.PG.Login("rotate_again", string(c.Connection.Password)) != nil {
 		t.Errorf("it was not rotated; %v", err)
 	}
 }
 
-// What was dropped is not adopted by one who comes late.
+// What was dropped is not adopted by one who comes late, but it is not forgotten either: the cluster may know it.
 func TestRotationDropped(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_dropped LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
@@ -159,15 +161,66 @@ func TestRotationDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, do := range []func(context.Context, *cluster.Rotation) error{s.Clusters.Drop, s.Clusters.Adopt} {
-		if err := do(t.Context(), r); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Clusters.Drop(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Clusters.Adopt(t.Context(), r); !fault.Is(err, fault.InUse) {
+		t.Errorf("adopted after it was dropped: %v", err)
 	}
 	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password != rolePassword {
 		t.Errorf("a password that was dropped was adopted; %v", err)
 	}
 	works(t, s.Users, id)
+	s.PG.Exec(t, `ALTER ROLE rotate_dropped PASSWORD '`+string(r.Next.Password)+`'`)
+	works(t, restarted(t, s), id)
+}
+
+// The session that holds the lock of a rotation is lost, and at that moment an admin gives the credential anew, as which
+// the cluster then has the one or the other. Rolecall gets in with either.
+func TestRotationLosesItsLock(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, `CREATE ROLE rotate_lost LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "lost", pg, "rotate_lost", rolePassword)
+	release, err := s.Clusters.Exclusive(t.Context(), uuid.MustParse(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ofTheAdmin = "of-the-admin-0"
+	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+ofTheAdmin+`'`)
+	patch := func() error {
+		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(hidden.Text(ofTheAdmin))})
+		return err
+	}
+	if err := patch(); !fault.Is(err, fault.InUse) {
+		t.Errorf("during the rotation: %v", err)
+	}
+	s.PG.Exec(t, `SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1919906913
+		AND database = (SELECT oid FROM pg_database WHERE datname = $1)`, s.DB.Identity.Database)
+	if err := patch(); err != nil {
+		t.Fatal(err)
+	}
+	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+string(r.Next.Password)+`'`)
+	if err := s.Clusters.Adopt(t.Context(), r); !fault.Is(err, fault.InUse) || !strings.Contains(err.Error(), "Both passwords are kept") {
+		t.Errorf("adopted: %v", err)
+	}
+	for _, password := range []string{string(r.Next.Password), ofTheAdmin} {
+		pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+password+`'`)
+		works(t, s.Users, id)
+		works(t, restarted(t, s), id)
+	}
+	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
+		t.Fatal(err)
+	}
+	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil {
+		t.Errorf("after another rotation %+v is pending; %v", pending, err)
+	}
+	works(t, restarted(t, s), id)
 }
 
 // A rotation under way is not disturbed when its password gets another seal.

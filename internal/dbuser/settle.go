@@ -69,6 +69,10 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 	if err != nil {
 		return "", "", err
 	}
+	unrecorded, err := s.unrecorded(ctx, c)
+	if err != nil {
+		return "", "", err
+	}
 	switch {
 	case found.attempt == a.ID.String() && a.Action == audit.ChangeLimits && a.Detail["endSessions"] == true:
 		return audit.Unknown, "the limits are set; whether its sessions were ended is not known", nil
@@ -76,10 +80,14 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 		return audit.Done, "the attempt is recorded with it", nil
 	case later:
 		return audit.Unknown, "later attempts have been made on it", nil
+	case a.Time.Before(c.IdentifiedAt):
+		return audit.Unknown, "another cluster has taken the place of the one that it was made in", nil
 	case !found.exists && (a.Action == audit.DeleteUser || a.Action == audit.DeleteDatabase):
 		return audit.Done, "it is gone", nil
 	case !found.exists && a.Action != audit.CreateUser && a.Action != audit.CreateDatabase:
 		return audit.Unknown, "it is not there any more", nil
+	case unrecorded.Latest.After(a.Time):
+		return audit.Unknown, "the cluster has later changes that the audit log does not have", nil
 	case found.exists && a.Action == audit.DeleteDatabase && found.created.After(a.Time):
 		return audit.Unknown, "it was made again", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:

@@ -1,0 +1,54 @@
+package account
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/audit"
+)
+
+// Ended is what EndAllTokens has ended.
+type Ended struct {
+	Accounts, RefreshTokens, PersonalTokens int64
+	Since                                   time.Time // of the newest row of the audit log before; zero: there was none
+}
+
+// EndAllTokens ends what every account is signed in with, and its personal access tokens unless they are to be kept. It is
+// for a control database that was restored from a backup: what was revoked since would be good again.
+func (s *Store) EndAllTokens(ctx context.Context, keepPersonal bool, by audit.Entry) (e Ended, err error) {
+	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '10min'`); err != nil {
+			return err
+		}
+		var newest *time.Time
+		if err := tx.QueryRow(ctx, `SELECT max(time) FROM audit`).Scan(&newest); err != nil {
+			return err
+		}
+		if newest != nil {
+			e.Since = *newest
+		}
+		for _, do := range []struct {
+			sql   string
+			count *int64
+		}{
+			{`UPDATE accounts SET epoch = gen_random_uuid()`, &e.Accounts},
+			{`DELETE FROM refresh_tokens`, &e.RefreshTokens},
+			{`DELETE FROM personal_tokens`, &e.PersonalTokens},
+		} {
+			if keepPersonal && do.count == &e.PersonalTokens {
+				continue
+			}
+			tag, err := tx.Exec(ctx, do.sql)
+			if err != nil {
+				return err
+			}
+			*do.count = tag.RowsAffected()
+		}
+		by.Action = audit.Restore
+		by.Detail = map[string]any{"accounts": e.Accounts, "refreshTokens": e.RefreshTokens, "personalTokens": e.PersonalTokens}
+		return audit.Record(ctx, tx, by)
+	})
+	return e, err
+}

@@ -1,0 +1,298 @@
+package adminapi_test
+
+import (
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rolecall/internal/account"
+	"rolecall/internal/adminapi"
+	"rolecall/internal/cfapi"
+	"rolecall/internal/dbaas"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+	"rolecall/internal/uaa"
+	"rolecall/internal/web"
+)
+
+// everything is all that one PostgreSQL knows of roles, and who owns what.
+const everything = `
+	SELECT string_agg(line, E'\n' ORDER BY line) FROM (
+		SELECT format('role %s %s', a, shobj_description(a.oid, 'pg_authid')) FROM pg_authid a
+		UNION ALL SELECT format('member %s', m) FROM pg_auth_members m
+		UNION ALL SELECT format('setting %s', s) FROM pg_db_role_setting s
+		UNION ALL SELECT format('database %s %s %s', datname, datdba::regrole, datacl) FROM pg_database
+		UNION ALL SELECT format('depends %s', d) FROM pg_shdepend d
+	) AS of (line)`
+
+// An account that may manage one cluster walks every route of every dialect, with all that it could hope to become or to
+// take: superusers, roles that lead to one, Rolecall's own roles and database, another cluster, other accounts. A route that
+// has no attempt here fails the test.
+func TestManagerStaysInPlace(t *testing.T) {
+	pg, others := pgtest.New(t, nil), pgtest.New(t, nil)
+	own := role(t, pg, "rolecall_itself", "SUPERUSER") // so it is never PostgreSQL that refuses
+	s := servicetest.NewAs(t, pg, own, rolePassword)
+	f := fixtureOn(t, s, 10_000)
+	root := s.Admin(t, "root")
+	foreign := s.Register(t, "unseen-cluster", others, others.User, others.Password)
+	manager := s.Account(t, "manager", account.DefaultScopes, map[string]string{"team": "a"})
+	s.Access(t, s.ClusterID, []string{"team=a"}, nil)
+	s.Access(t, foreign, []string{"team=b"}, nil)
+	pg.Exec(t, `
+		CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'x'; CREATE ROLE in_boss LOGIN NOINHERIT IN ROLE boss; CREATE ROLE bosses NOLOGIN IN ROLE boss;
+		CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE replicator LOGIN REPLICATION; CREATE ROLE bypass LOGIN BYPASSRLS;
+		CREATE ROLE executes LOGIN IN ROLE pg_execute_server_program; CREATE ROLE in_itself LOGIN IN ROLE rolecall_itself; CREATE ROLE admin LOGIN;
+		CREATE ROLE vault NOLOGIN; CREATE ROLE readers NOLOGIN; CREATE ROLE victim LOGIN;
+		CREATE TABLE secrets (); ALTER TABLE secrets OWNER TO victim; COMMENT ON ROLE victim IS 'somebody''s'`)
+	pg.Exec(t, `CREATE DATABASE of_boss OWNER boss`)
+	others.Exec(t, `CREATE ROLE victim LOGIN; CREATE ROLE boss LOGIN SUPERUSER`)
+	// An admin's mistake must not open the way either.
+	f.want(t, 200, "PATCH", "/clusters/"+s.ClusterID, `{"grantable":["readers","bosses","boss","rolecall_itself","pg_execute_server_program"]}`)
+	protected := []string{pg.User, own, "boss", "in_boss", "creator", "replicator", "bypass", "executes", "in_itself", "admin"}
+
+	type attempt struct {
+		path, body string
+		statuses   []int
+	}
+	attempts := map[string][]attempt{}
+	try := func(route, path, body string, statuses ...int) {
+		attempts[route] = append(attempts[route], attempt{path, body, statuses})
+	}
+	const db, own1 = dbaas.Prefix, adminapi.Prefix
+	for _, id := range []string{s.ClusterID, foreign} {
+		view, change, admin := 200, 403, 403
+		if id == foreign {
+			view, change, admin = 404, 404, 404
+		}
+		at, atOwn := db+"/clusters/"+id, own1+"/clusters/"+id
+		try("GET "+db+"/clusters/{clusterId}", at, "", view)
+		try("GET "+db+"/clusters/{clusterId}/versions", at+"/versions", "", view)
+		try("GET "+db+"/clusters/{clusterId}/postgresversions", at+"/postgresversions", "", view)
+		try("GET "+db+"/clusters/{clusterId}/users", at+"/users", "", view)
+		try("GET "+db+"/clusters/{clusterId}/users", at+"/users?system=true", "", view)
+		try("GET "+db+"/clusters/{clusterId}/databases", at+"/databases", "", view)
+		try("GET "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/of_boss", "", view)
+		try("GET "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+s.DB.Identity.Database, "", 404)
+		for _, name := range slices.Concat(protected, []string{"pg_monitor", "pg_execute_server_program", "public", "none", "session_user"}) {
+			taken := 422
+			if id == foreign {
+				taken = 404
+			}
+			try("POST "+db+"/clusters/{clusterId}/users", at+"/users", fmt.Sprintf(`{"properties":{"username":%q,"password":"a-good-password"}}`, name), taken)
+			try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases", fmt.Sprintf(`{"properties":{"name":"mine","owner":%q}}`, name), change, taken)
+			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo="+name, "", change, taken)
+			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/users/victim/deletion-plan?reassignTo="+name, "", change, taken)
+		}
+		for _, name := range protected {
+			at, atOwn := at+"/users/"+name, atOwn+"/users/"+name
+			try("GET "+db+"/clusters/{clusterId}/users/{username...}", at, "", view)
+			try("PATCH "+db+"/clusters/{clusterId}/users/{username...}", at, `{"properties":{"password":"a-good-password"}}`, change)
+			try("PATCH "+db+"/clusters/{clusterId}/users/{username...}", at, `{"properties":{}}`, change)
+			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at, "", change)
+			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"?reassignTo=victim", "", change)
+			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"?onBlocked=disable", "", change)
+			try("GET "+own1+"/clusters/{clusterId}/users/{username}", atOwn, "", view)
+			try("PATCH "+own1+"/clusters/{clusterId}/users/{username}", atOwn, `{"validUntil":"2020-01-01T00:00:00Z"}`, change)
+			try("PATCH "+own1+"/clusters/{clusterId}/users/{username}", atOwn, `{"connectionLimit":0,"endSessions":true}`, change)
+			try("PATCH "+own1+"/clusters/{clusterId}/users/{username}", atOwn, `{"endSessions":true}`, change)
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":["readers"]}`, change)
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":[]}`, change)
+			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/deletion-plan", "", change)
+		}
+		for _, name := range []string{"bosses", "boss", "rolecall_itself", "pg_execute_server_program"} {
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles", fmt.Sprintf(`{"roles":[%q]}`, name), change)
+		}
+		for _, name := range []string{"vault", "in_boss", "victim", "pg_monitor", "absent"} {
+			status := 422
+			if id == foreign {
+				status = 404
+			}
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles", fmt.Sprintf(`{"roles":["readers",%q]}`, name), status)
+		}
+		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo=vault", "", change)
+		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim", "", change, 422)
+		for _, name := range []string{"of_boss", "postgres", "template0", "template1", s.DB.Identity.Database} {
+			try("DELETE "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+name, "", change, 404, 422)
+		}
+		try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases", `{"properties":{"name":"`+s.DB.Identity.Database+`","owner":"victim"}}`, 404, 422)
+
+		try("GET "+own1+"/clusters/{clusterId}", atOwn, "", view)
+		for _, body := range []string{
+			`{"access":{"manage":["team=a"]}}`, `{"systemRoles":[]}`, `{"grantable":["boss"]}`, `{"memberOf":["boss"]}`, `{"displayName":"mine"}`, `{"connection":{"password":"x"}}`,
+			fmt.Sprintf(`{"connection":{"url":"postgres://evil@127.0.0.1:%d/postgres"}}`, others.Port), `{}`,
+		} {
+			try("PATCH "+own1+"/clusters/{clusterId}", atOwn, body, admin)
+		}
+		try("DELETE "+own1+"/clusters/{clusterId}", atOwn, "", admin)
+		try("POST "+own1+"/clusters/{clusterId}/probe", atOwn+"/probe", "", admin)
+		try("POST "+own1+"/clusters/{clusterId}/rotate-credential", atOwn+"/rotate-credential", "", admin)
+		try("GET "+own1+"/clusters/{clusterId}/access", atOwn+"/access?account=root", "", admin)
+		try("GET "+own1+"/clusters/{clusterId}/password-problems", atOwn+"/password-problems", "", view)
+		try("GET "+own1+"/clusters/{clusterId}/pgbouncer/userlist", atOwn+"/pgbouncer/userlist", "", admin)
+		try("GET "+own1+"/audit", own1+"/audit?cluster="+id, "", 200)
+	}
+	for _, route := range []string{"/clusters", "/versions", "/clusters/postgresversions", "/infos/version", "/infos/versions"} {
+		try("GET "+db+route, db+route, "", 200)
+	}
+	try("GET "+own1+"/clusters", own1+"/clusters", "", 200)
+	try("POST "+own1+"/clusters", own1+"/clusters", registration("mine", others, "evil", `,"access":{"manage":["team=a"]}`), 403)
+	try("GET "+own1+"/whoami", own1+"/whoami", "", 200)
+	try("GET "+own1+"/tokens", own1+"/tokens", "", 200)
+	try("POST "+own1+"/tokens", own1+"/tokens", `{"name":"x","scopes":["cloud_controller.admin"]}`, 422)
+	try("POST "+own1+"/tokens", own1+"/tokens", fmt.Sprintf(`{"name":"x","clusters":[%q]}`, foreign), 404, 422)
+	try("DELETE "+own1+"/tokens/{tokenId}", own1+"/tokens/"+f.token(t, "root", `{"name":"of root"}`).ID, "", 404)
+	try("POST "+own1+"/keys/rotate", own1+"/keys/rotate", "", 403)
+	try("GET "+own1+"/audit", own1+"/audit?limit=1000", "", 200)
+	try("GET "+own1+"/audit", own1+"/audit?account="+root+"&limit=1000", "", 200)
+	try("GET "+own1+"/audit/verify", own1+"/audit/verify", "", 403)
+	try("GET "+own1+"/audit/failed-sign-ins", own1+"/audit/failed-sign-ins", "", 403)
+
+	cf := cfapi.Prefix
+	for guid, self := range map[string]bool{root: false, manager: true} {
+		status, found := 404, 404
+		if self {
+			status, found = 403, 200
+		}
+		try("GET "+cf+"/users/{guid}", cf+"/users/"+guid, "", found)
+		try("PATCH "+cf+"/users/{guid}", cf+"/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`, status)
+		try("DELETE "+cf+"/users/{guid}", cf+"/users/"+guid, "", status)
+	}
+	try("GET "+cf+"/users", cf+"/users", "", 200)
+	try("POST "+cf+"/users", cf+"/users", `{"guid":"mine","metadata":{"labels":{"team":"b"}}}`, 403)
+	try("GET "+cf+"/jobs/{guid}", cf+"/jobs/x", "", 404, 200)
+	try("GET "+cf+"/organizations", cf+"/organizations", "", 200)
+	try("GET "+cf+"/spaces", cf+"/spaces", "", 200)
+	try("GET "+cf+"/organizations/{guid}/users", cf+"/organizations/x/users", "", 404)
+	try("GET "+cf+"/spaces/{guid}/users", cf+"/spaces/x/users", "", 404)
+
+	const users, groups, clients = uaa.Prefix + "/Users", uaa.Prefix + "/Groups", uaa.Prefix + "/oauth/clients"
+	platform := f.platform(t)
+	platform["rolecall.yaml"] = f.Client
+	var scopes struct{ Resources []struct{ ID string } }
+	rootToken, err := s.Identity.MintFor(t.Context(), "root", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	platform["uaa.yaml"].Send(t, "GET", groups+"?"+url.Values{"filter": {`displayName eq "cloud_controller.admin"`}}.Encode(), "", "Authorization: Bearer "+rootToken).Into(t, &scopes)
+	group := scopes.Resources[0].ID
+	try("GET "+users, users, "", 403)
+	try("POST "+users, users, `{"userName":"mine","password":"mine"}`, 403)
+	for _, guid := range []string{root, manager} {
+		self := 403
+		if guid == manager {
+			self = 200
+		}
+		try("GET "+users+"/{id}", users+"/"+guid, "", 403, self)
+		try("PUT "+users+"/{id}", users+"/"+guid, `{"userName":"another","active":true}`, 403)
+		try("PATCH "+users+"/{id}", users+"/"+guid, `{"userName":"root2"}`, 403)
+		try("DELETE "+users+"/{id}", users+"/"+guid, "", 403)
+		try("PUT "+users+"/{id}/password", users+"/"+guid+"/password", `{"password":"mine"}`, 403)
+		try("POST "+groups+"/{id}/members", groups+"/"+group+"/members", fmt.Sprintf(`{"value":%q}`, guid), 403)
+		try("DELETE "+groups+"/{id}/members/{memberId}", groups+"/"+group+"/members/"+guid, "", 403)
+	}
+	try("GET "+groups, groups, "", 403)
+	try("GET "+groups+"/{id}", groups+"/"+group, "", 403)
+	try("GET "+groups+"/{id}/members", groups+"/"+group+"/members", "", 403)
+	try("GET "+clients, clients, "", 403)
+	try("POST "+clients, clients, `{"client_id":"mine","client_secret":"x","authorized_grant_types":["client_credentials"],"authorities":["cloud_controller.admin"]}`, 403)
+	try("GET "+clients+"/{id}", clients+"/cf", "", 403)
+	try("PUT "+clients+"/{id}", clients+"/cf", `{"authorities":["cloud_controller.admin"]}`, 403)
+	try("DELETE "+clients+"/{id}", clients+"/cf", "", 403)
+	try("PUT "+clients+"/{id}/secret", clients+"/cf/secret", `{"secret":"x"}`, 403)
+
+	token, err := s.Identity.MintFor(t.Context(), "manager", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer := "Authorization: Bearer " + token
+	state := func() string {
+		var accounts string
+		if err := s.DB.Pool.QueryRow(t.Context(), `
+			SELECT (SELECT string_agg(a::text, E'\n' ORDER BY guid) FROM accounts a) || (SELECT string_agg(c::text, E'\n' ORDER BY id) FROM clusters c)
+				|| (SELECT string_agg(k.kid, E'\n' ORDER BY kid) FROM signing_keys k)`).Scan(&accounts); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join([]string{pgtest.Value[string](t, pg, everything), pgtest.Value[string](t, others, everything), accounts}, "\n---\n")
+	}
+	f.Send(t, "GET", own1+"/whoami", "", bearer) // the first use is recorded with the account
+	before := state()
+	routes := map[string][]web.Route{
+		"dbaas.yaml": (&dbaas.API{}).Init().Routes(), "platform.yaml": (&cfapi.API{}).Init().Routes(), "uaa.yaml": (&uaa.API{}).Init().Routes(), "rolecall.yaml": (&adminapi.API{}).Init().Routes(),
+	}
+	made := 0
+	for document, all := range routes {
+		for _, r := range all {
+			route := r.Method + " " + r.Pattern
+			if len(attempts[route]) == 0 && !r.Public {
+				t.Errorf("nothing is tried on %s", route)
+			}
+			for _, x := range attempts[route] {
+				a := platform[document].Send(t, r.Method, x.path, x.body, bearer, "If-Match: *")
+				if !slices.Contains(x.statuses, a.Status) {
+					t.Errorf("%s %s %s: got %d %s, want %v", r.Method, x.path, x.body, a.Status, a.Body, x.statuses)
+				}
+				text := strings.ReplaceAll(a.Body, x.path, "")
+				for _, secret := range []string{"unseen-cluster", strconv.Itoa(others.Port), rolePassword, pg.Password, others.Password, "SCRAM-SHA-256$", "$argon2id$", "PRIVATE KEY", s.MasterKey} {
+					if strings.Contains(text, secret) {
+						t.Errorf("%s %s: the answer holds %q: %s", r.Method, x.path, secret, a.Body)
+					}
+				}
+				made++
+			}
+			delete(attempts, route)
+		}
+	}
+	if len(attempts) > 0 || made < 400 {
+		t.Errorf("%d attempts were made, and some on routes that there are not: %q", made, slices.Collect(maps.Keys(attempts)))
+	}
+	if after := state(); after != before {
+		t.Errorf("something was changed:\n%s", difference(before, after))
+	}
+
+	// It was no blanket refusal: what it may do it does.
+	at := db + "/clusters/" + s.ClusterID + "/users"
+	for _, x := range []struct {
+		document, method, path, body string
+		status                       int
+	}{
+		{"dbaas.yaml", "POST", at, `{"properties":{"username":"mine","password":"a-good-password"}}`, 200},
+		{"rolecall.yaml", "PUT", own1 + "/clusters/" + s.ClusterID + "/users/mine/roles", `{"roles":["readers"]}`, 200},
+		{"dbaas.yaml", "POST", db + "/clusters/" + s.ClusterID + "/databases", `{"properties":{"name":"mine","owner":"mine"}}`, 200},
+		{"dbaas.yaml", "DELETE", at + "/victim?" + url.Values{"reassignTo": {"mine"}}.Encode(), "", 204},
+	} {
+		if a := platform[x.document].Send(t, x.method, x.path, x.body, bearer); a.Status != x.status {
+			t.Errorf("%s %s: got %d %s", x.method, x.path, a.Status, a.Body)
+		}
+	}
+	// An account may write its own profile, in which groups are only shown.
+	platform["uaa.yaml"].Send(t, "PUT", users+"/"+manager, `{"userName":"manager","groups":[{"display":"cloud_controller.admin"}]}`, bearer)
+	if a, err := s.Accounts.ByGUID(t.Context(), manager); err != nil || !slices.Equal(a.Scopes, account.DefaultScopes) {
+		t.Errorf("its scopes are %v, %v", a, err)
+	}
+	if got := pgtest.Value[string](t, pg, `SELECT concat(rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, ' ',
+		(SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members WHERE member = r.oid)) FROM pg_roles r WHERE rolname = 'mine'`); got != "fffff readers" {
+		t.Errorf("its user is %s", got)
+	}
+}
+
+// difference is the lines that one text has and the other has not.
+func difference(before, after string) string {
+	var lines []string
+	was, is := strings.Split(before, "\n"), strings.Split(after, "\n")
+	for _, line := range was {
+		if !slices.Contains(is, line) {
+			lines = append(lines, "- "+line)
+		}
+	}
+	for _, line := range is {
+		if !slices.Contains(was, line) {
+			lines = append(lines, "+ "+line)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
