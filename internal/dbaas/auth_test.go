@@ -157,7 +157,7 @@ func (f *fixture) signingKey(t testing.TB) *rsa.PrivateKey {
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	id := f.Register(t, "guarded", f.PG, f.PG.User, f.PG.Password)
+	id := f.register(t, "guarded", f.PG)
 	f.Access(t, id, []string{"team=payments,role in (dba,sre)"}, []string{"team=payments", "auditor"})
 	f.create(t, "guarded-user")
 	read, write := "cloud_controller.read", "cloud_controller.write"

@@ -47,13 +47,16 @@ type clusterList struct {
 }
 
 // present says how the cluster is. Clients wait for AVAILABLE before they go on; UNKNOWN is what they are told of a
-// cluster that does not answer.
+// cluster that does not answer, and FAILED of one that an admin must see to.
 func present(c *cluster.Cluster, h cluster.Health) clusterResource {
 	state := "AVAILABLE"
-	if !h.Reachable {
+	switch {
+	case h.Stopped:
+		state = "FAILED"
+	case !h.Reachable:
 		state = "UNKNOWN"
 	}
-	m := clusterMetadata{State: state, CreatedDate: date(c.CreatedAt), LastModifiedDate: date(c.UpdatedAt)}
+	m := clusterMetadata{State: state, CreatedDate: date(&c.CreatedAt), LastModifiedDate: date(&c.UpdatedAt)}
 	if c.CreatedBy != "" {
 		m.CreatedBy, m.CreatedByUserID = userURN+url.PathEscape(c.CreatedBy), accountUUID(c.CreatedBy)
 	}

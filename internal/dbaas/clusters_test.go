@@ -36,7 +36,7 @@ func TestClusters(t *testing.T) {
 	f := newFixture(t)
 	ids := map[string]string{}
 	for _, name := range []string{"Zeta B", "Zeta a", "zeta é", "Zeta%"} {
-		ids[name] = f.Register(t, name, f.PG, f.PG.User, f.PG.Password)
+		ids[name] = f.register(t, name, f.PG)
 	}
 	get := func(query string) (l clusterList, names []string) {
 		t.Helper()

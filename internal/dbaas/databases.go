@@ -4,7 +4,6 @@ import (
 	"net/http"
 
 	"rolecall/internal/account"
-	"rolecall/internal/cluster"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
@@ -32,12 +31,13 @@ type databaseList struct {
 	Links  links              `json:"_links"`
 }
 
-func (a *API) database(c *cluster.Cluster, d *pgrole.Database) databaseResource {
+func (col *collection) database(d *pgrole.Database) databaseResource {
+	id, href := col.place(d.Name)
 	return databaseResource{
 		Type:       "database",
-		ID:         resourceID(c.ID, "databases/"+d.Name),
-		Href:       a.href("clusters", c.ID.String(), "databases", d.Name),
-		Metadata:   roleMetadata(c, d.Provenance, d.System(), "databases", d.Name),
+		ID:         id,
+		Href:       href,
+		Metadata:   col.metadata(&d.Provenance, d.System(), d.Name),
 		Properties: databaseProperties{d.Name, d.Owner},
 	}
 }
@@ -55,18 +55,18 @@ func (a *API) listDatabases(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	href := a.href("clusters", c.ID.String(), "databases")
+	all := a.collection(c, "databases")
 	list := databaseList{
 		Type:   "collection",
 		ID:     resourceID(c.ID, "databases"),
-		Href:   href,
+		Href:   all.href,
 		Items:  make([]databaseResource, len(databases)),
 		Offset: page.Offset,
 		Limit:  page.Limit,
-		Links:  pageLinks(href, page, more, q),
+		Links:  pageLinks(all.href, page, more, q),
 	}
 	for i, d := range databases {
-		list.Items[i] = a.database(c, d)
+		list.Items[i] = all.database(d)
 	}
 	web.JSON(w, http.StatusOK, "application/json", list)
 	return nil
@@ -89,7 +89,7 @@ func (a *API) createDatabase(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	web.JSON(w, http.StatusOK, "application/json", a.database(c, d))
+	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "databases").database(d))
 	return nil
 }
 
@@ -98,7 +98,7 @@ func (a *API) getDatabase(w http.ResponseWriter, r *http.Request, p *account.Pri
 	if err != nil {
 		return err
 	}
-	web.JSON(w, http.StatusOK, "application/json", a.database(c, d))
+	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "databases").database(d))
 	return nil
 }
 

@@ -82,6 +82,10 @@ func TestDatabases(t *testing.T) {
 	for name, code := range map[string]string{"postgres": "paas-auth-2", "template1": "paas-notfound-1", "not-there": "paas-notfound-1", strings.Repeat("x", 64): "paas-notfound-1"} {
 		f.refuses(t, code, "DELETE", databases+"/"+name, "")
 	}
+	if _, least := f.administrator(t); least {
+		f.refuses(t, "paas-auth-2", "DELETE", databases+"/by%20sql", "")
+		f.PG.Exec(t, `ALTER DATABASE "by sql" OWNER TO "db-owner"`)
+	}
 	f.want(t, 204, "DELETE", databases+"/by%20sql", "")
 	f.refuses(t, "paas-notfound-1", "DELETE", databases+"/by%20sql", "")
 	f.want(t, 204, "DELETE", databases+"/we/ird%20n%C3%A9", "")

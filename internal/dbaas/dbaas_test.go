@@ -30,19 +30,22 @@ func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(
 // fixtureOn is a server whose limits are so many requests a second.
 func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	t.Helper()
-	api := (&dbaas.API{
+	client := apitest.Load(t, "dbaas.yaml").Serve(t, &web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	guid, err := s.Identity.GUID(t.Context(), "root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &fixture{s, client, guid}
+}
+
+func newAPI(s *servicetest.Service, limit float64) *dbaas.API {
+	return (&dbaas.API{
 		Users:        s.Users,
 		Identity:     s.Identity,
 		PublicURL:    servicetest.PublicURL,
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	client := apitest.Load(t, "dbaas.yaml").Serve(t, &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
-	guid, err := s.Identity.GUID(t.Context(), "root")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &fixture{s, client, guid}
 }
 
 // ownService is for tests that break the service: nothing of it is shared.
@@ -51,6 +54,20 @@ func ownService(t testing.TB) *servicetest.Service {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.Admin(t, "root")
 	return s
+}
+
+// register registers a cluster under its administrator and returns its id.
+func (f *fixture) register(t testing.TB, displayName string, pg *pgtest.Cluster) string {
+	t.Helper()
+	role, password := servicetest.Administrator(t, pg)
+	return f.Register(t, displayName, pg, role, password)
+}
+
+// administrator is the administering role of the cluster; least says that it may no more than it must.
+func (f *fixture) administrator(t testing.TB) (role string, least bool) {
+	t.Helper()
+	role, _ = servicetest.Administrator(t, f.PG)
+	return role, role != f.PG.User
 }
 
 // answer is a response, its body read.

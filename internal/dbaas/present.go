@@ -1,7 +1,6 @@
 package dbaas
 
 import (
-	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -26,38 +25,66 @@ type metadata struct {
 // userURN names an account. What no account made is `_unmanaged_`, what nobody may change `_system_`.
 const userURN = "rolecall:iam:cloud::users/"
 
-func roleMetadata(c *cluster.Cluster, p pgrole.Provenance, system bool, kind, name string) metadata {
+// collection is the users or the databases of a cluster: what its resources have in common, made once for a whole page.
+type collection struct {
+	id        uuid.UUID // of the cluster
+	kind      string
+	href, urn string
+	// last is the account that was presented last. Often a page is the work of one.
+	last struct{ guid, urn, id string }
+}
+
+func (a *API) collection(c *cluster.Cluster, kind string) *collection {
+	return &collection{
+		id:   c.ID,
+		kind: kind,
+		href: a.href("clusters", c.ID.String(), kind),
+		urn:  "rolecall:postgresql:" + strings.ReplaceAll(c.Location, "/", "-") + ":0:clusters/" + c.ID.String() + "/" + kind,
+	}
+}
+
+// place is the id and URL of a resource.
+func (col *collection) place(name string) (id, href string) {
+	return resourceID(col.id, col.kind+"/"+name), col.href + "/" + url.PathEscape(name)
+}
+
+func (col *collection) metadata(p *pgrole.Provenance, system bool, name string) metadata {
 	m := metadata{
 		CreatedBy:   userURN + "_unmanaged_",
-		ResourceURN: resourceURN(c, kind, name),
+		ResourceURN: col.urn + "/" + url.PathEscape(name),
 	}
 	if system {
 		m.CreatedBy = userURN + "_system_"
 	}
 	if p.CreatedBy != "" {
-		m.CreatedBy, m.CreatedByUserID = userURN+url.PathEscape(p.CreatedBy), accountUUID(p.CreatedBy)
-		m.CreatedDate = date(p.Created)
+		m.CreatedBy, m.CreatedByUserID = col.account(p.CreatedBy)
+		m.CreatedDate = date(&p.Created)
 	}
 	if p.ModifiedBy != "" {
-		m.LastModifiedBy, m.LastModifiedByUserID = userURN+url.PathEscape(p.ModifiedBy), accountUUID(p.ModifiedBy)
-		m.LastModifiedDate = date(p.Modified)
+		m.LastModifiedBy, m.LastModifiedByUserID = col.account(p.ModifiedBy)
+		m.LastModifiedDate = date(&p.Modified)
 	}
 	return m
 }
 
-// date leaves out a time that is not known: clients fail on an empty one. A time from the control database has the
-// server's own zone.
-func date(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
+func (col *collection) account(guid string) (urn, id string) {
+	if col.last.guid != guid {
+		col.last.guid, col.last.urn, col.last.id = guid, userURN+url.PathEscape(guid), accountUUID(guid)
 	}
-	t = t.UTC()
-	return &t
+	return col.last.urn, col.last.id
 }
 
-func resourceURN(c *cluster.Cluster, kind, name string) string {
-	return fmt.Sprintf("rolecall:postgresql:%s:0:clusters/%s/%s/%s",
-		strings.ReplaceAll(c.Location, "/", "-"), c.ID, kind, url.PathEscape(name))
+// date leaves out a time that is not known: clients fail on an empty one. A time from the control database has the
+// server's own zone.
+func date(t *time.Time) *time.Time {
+	switch {
+	case t.IsZero():
+		return nil
+	case t.Location() == time.UTC:
+		return t
+	}
+	utc := t.UTC()
+	return &utc
 }
 
 // accounts is the namespace of ids for accounts whose guid is not a UUID, such as those of programs.

@@ -34,19 +34,27 @@ type userList struct {
 	Links  links          `json:"_links"`
 }
 
-func (a *API) user(c *cluster.Cluster, u *pgrole.User) userResource {
+func (col *collection) user(u *pgrole.User) userResource {
+	id, href := col.place(u.Name)
 	return userResource{
 		Type:       "user",
-		ID:         resourceID(c.ID, "users/"+u.Name),
-		Href:       a.href("clusters", c.ID.String(), "users", u.Name),
-		Metadata:   roleMetadata(c, u.Provenance, u.System(), "users", u.Name),
+		ID:         id,
+		Href:       href,
+		Metadata:   col.metadata(&u.Provenance, u.System(), u.Name),
 		Properties: userProperties{u.Name, u.System()},
 	}
 }
 
 func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.User) {
 	w.Header().Set("ETag", strconv.Quote(u.Revision()))
-	web.JSON(w, http.StatusOK, "application/json", a.user(c, u))
+	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "users").user(u))
+}
+
+// warnOfPassword says together with a success what would otherwise show at the first login through some driver.
+func warnOfPassword(w http.ResponseWriter, password string) {
+	if !pgrole.Portable(password) {
+		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: with some of them the user cannot log in. Printable ASCII is safe.")
+	}
 }
 
 func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -66,18 +74,18 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	href := a.href("clusters", c.ID.String(), "users")
+	all := a.collection(c, "users")
 	list := userList{
 		Type:   "collection",
 		ID:     resourceID(c.ID, "users"),
-		Href:   href,
+		Href:   all.href,
 		Items:  make([]userResource, len(users)),
 		Offset: page.Offset,
 		Limit:  page.Limit,
-		Links:  pageLinks(href, page, more, q, "system"),
+		Links:  pageLinks(all.href, page, more, q, "system"),
 	}
 	for i, u := range users {
-		list.Items[i] = a.user(c, u)
+		list.Items[i] = all.user(u)
 	}
 	web.JSON(w, http.StatusOK, "application/json", list)
 	return nil
@@ -100,6 +108,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
+	warnOfPassword(w, password)
 	a.writeUser(w, c, u)
 	return nil
 }
@@ -138,6 +147,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
+	warnOfPassword(w, password) // the empty one, of a call that changes nothing, is portable
 	a.writeUser(w, c, u)
 	return nil
 }

@@ -1,6 +1,7 @@
 package dbaas_test
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
@@ -181,6 +182,44 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
+// A password that some drivers prepare otherwise is set, and its setting answered with a warning, without any part of it.
+func TestPortabilityWarning(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for i, tt := range []struct {
+		password string
+		warned   bool
+	}{
+		{"printable ~ ASCII", false}, {"composed-\u00e9-word", false}, {"decomposed-e\u0301", true}, {"ordinal-\u00aa-word", true},
+		{"numeral-\u2168-word", true}, {"hyphen-\u00ad-word", true}, {"space-\u00a0-word", true}, {"wide-\uff21-word", true}, {"emoji-\U0001f600-word", true},
+	} {
+		name := fmt.Sprintf("warn-%d", i)
+		made := f.want(t, 200, "POST", f.users(), userBody(name, tt.password))
+		set := f.want(t, 200, "PATCH", f.users(name), passwordBody(tt.password))
+		if _, err := f.PG.Psql(name, tt.password, "SELECT 1"); err != nil {
+			t.Errorf("%+q: %v", tt.password, err)
+		}
+		for _, a := range []answer{made, set} {
+			warning := a.Header.Get("Rolecall-Warning")
+			if (warning != "") != tt.warned {
+				t.Errorf("%+q: the warning is %q", tt.password, warning)
+			}
+			if strings.ContainsFunc(warning, func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("%+q: the warning is %q, which is not ASCII", tt.password, warning)
+			}
+		}
+		for _, a := range []answer{
+			f.want(t, 200, "GET", f.users(name), ""),
+			f.want(t, 200, "PATCH", f.users(name), `{"properties":{}}`),
+			f.do(t, "POST", f.users(), userBody(name, tt.password)), // there is one
+		} {
+			if warning := a.Header.Get("Rolecall-Warning"); warning != "" {
+				t.Errorf("%+q: a %d that sets no password warns: %s", tt.password, a.Status, warning)
+			}
+		}
+	}
+}
+
 // PATCH without a password is the user as it is: nothing is recorded and its tag stays.
 func TestNoChange(t *testing.T) {
 	f := newFixture(t)
@@ -211,6 +250,12 @@ func TestIfMatch(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.PG.Exec(t, `CREATE ROLE "match-sql" LOGIN`)
+	if role, least := f.administrator(t); least && f.PG.Major >= 16 {
+		if message := f.refuses(t, "paas-auth-2", "PATCH", f.users("match-sql"), passwordBody(password), "If-Match: *"); !strings.Contains(message, "ADMIN OPTION") {
+			t.Errorf("%q does not say what is missing", message)
+		}
+		f.PG.Exec(t, `GRANT "match-sql" TO `+role+` WITH ADMIN OPTION`)
+	}
 	old := f.create(t, "match").Header.Get("ETag")
 	for _, name := range []string{"match", "match-sql"} {
 		change := func(ifMatch ...string) answer {
@@ -331,6 +376,12 @@ func TestDeleteEndsSessions(t *testing.T) {
 	f.create(t, "session")
 	conn := f.PG.Connect(t, "session", password, "postgres")
 	f.PG.Exec(t, `GRANT SELECT ON pg_authid TO session`)
+	if _, least := f.administrator(t); least {
+		if message := f.refuses(t, "paas-inuse-1", "DELETE", f.users("session"), ""); !strings.Contains(message, "TABLE pg_authid") {
+			t.Errorf("%q does not name what the superuser granted", message)
+		}
+		f.PG.Exec(t, `REVOKE SELECT ON pg_authid FROM session`)
+	}
 	f.want(t, 204, "DELETE", f.users("session"), "")
 	if err := conn.Ping(t.Context()); err == nil {
 		t.Error("a session outlived its user")

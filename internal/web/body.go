@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,6 +18,9 @@ import (
 // maxDepth is how deep a body may nest. The deepest that any of our documents describes is four.
 const maxDepth = 32
 
+// maxValues is how many values a body may hold, keys not counted. A list of ones takes thirty times its length in memory.
+const maxValues = 10_000
+
 // Body reads the request's body as JSON: at most limit bytes of UTF-8, one value, no key twice in an object. A body
 // without a Content-Type is taken as JSON. The result is nil, bool, string, json.Number, []any or *Object.
 //
@@ -26,14 +30,30 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
 	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	data, err := read(r.Context(), http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
+		if _, ok := errors.AsType[*fault.Error](err); ok {
+			return nil, err
+		}
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes.", limit)
 		}
 		return nil, fault.New(fault.Malformed, "The body could not be read.").Because(err)
 	}
 	return ParseJSON(data)
+}
+
+// read reads a body that is small at once, and the rest of a large one when there is room for it.
+func read(ctx context.Context, body io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(body, small))
+	if err != nil || len(data) < small {
+		return data, err
+	}
+	if err := InfoOf(ctx).enlarge(ctx); err != nil {
+		return nil, err
+	}
+	rest, err := io.ReadAll(body)
+	return append(data, rest...), err
 }
 
 // ObjectBody is Body for a request whose body must be an object.
@@ -79,7 +99,8 @@ func ParseJSON(data []byte) (any, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
-	v, err := value(d, 0)
+	left := maxValues
+	v, err := value(d, 0, &left)
 	if err == nil {
 		if _, err = d.Token(); err == io.EOF {
 			err = checkSurrogates(data)
@@ -99,9 +120,13 @@ func ParseJSON(data []byte) (any, error) {
 	return nil, fault.New(fault.Malformed, "The body is not valid JSON, at byte %d of %d.", d.InputOffset(), len(data))
 }
 
-func value(d *json.Decoder, depth int) (any, error) {
+// value reads one value, and counts it off from left.
+func value(d *json.Decoder, depth int, left *int) (any, error) {
 	if depth > maxDepth {
 		return nil, fault.New(fault.Malformed, "The body nests deeper than %d levels.", maxDepth)
+	}
+	if *left--; *left < 0 {
+		return nil, fault.New(fault.Malformed, "The body holds more than %d values.", maxValues)
 	}
 	t, err := d.Token()
 	if err != nil {
@@ -120,7 +145,7 @@ func value(d *json.Decoder, depth int) (any, error) {
 				// Not named: what a caller took for a key may be anything, a password too, and the message is logged.
 				return nil, fault.New(fault.Malformed, "The body holds a key twice in one object, at byte %d.", d.InputOffset())
 			}
-			v, err := value(d, depth+1)
+			v, err := value(d, depth+1, left)
 			if err != nil {
 				return nil, err
 			}
@@ -132,7 +157,7 @@ func value(d *json.Decoder, depth int) (any, error) {
 	case json.Delim('['):
 		a := []any{}
 		for d.More() {
-			v, err := value(d, depth+1)
+			v, err := value(d, depth+1, left)
 			if err != nil {
 				return nil, err
 			}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"math"
 	"strconv"
 	"sync"
@@ -17,13 +18,8 @@ type Limiter struct {
 	PerSecond float64
 
 	mu      sync.Mutex
-	buckets map[string]*bucket
+	buckets map[string]*rate.Limiter
 	swept   time.Time
-}
-
-type bucket struct {
-	limiter *rate.Limiter
-	used    time.Time
 }
 
 // Take takes one token of the key's bucket, or says when there will be one.
@@ -54,29 +50,115 @@ func (l *Limiter) Standing(key string) (limit, remaining int, full time.Time, ok
 	return b.Burst(), int(left), now.Add(time.Duration(missing / l.PerSecond * float64(time.Second))), true
 }
 
-// bucket finds the key's bucket. A bucket that has not been used for a minute is full again and is forgotten, so that
-// addresses which come once do not stay in memory.
+// maxBuckets bounds the memory of a Limiter, at about 200 bytes each.
+const maxBuckets = 100_000
+
+// crowd is the key of all who come when there are too many to tell apart.
+const crowd = "\x00crowd"
+
+// bucket finds the key's bucket. One that is full is forgotten, so that addresses which come once do not stay in memory.
 func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.buckets == nil {
-		l.buckets = map[string]*bucket{}
+		l.buckets = map[string]*rate.Limiter{}
 	}
-	if now.Sub(l.swept) > time.Minute {
+	if since := now.Sub(l.swept); since > time.Minute || len(l.buckets) >= maxBuckets && since > time.Second {
 		for k, b := range l.buckets {
-			if now.Sub(b.used) > time.Minute {
+			if b.TokensAt(now) >= float64(b.Burst()) {
 				delete(l.buckets, k)
 			}
 		}
 		l.swept = now
 	}
 	b := l.buckets[key]
+	if b == nil && len(l.buckets) >= maxBuckets {
+		key = crowd
+		b = l.buckets[key]
+	}
 	if b == nil {
-		b = &bucket{limiter: rate.NewLimiter(rate.Limit(l.PerSecond), max(1, int(2*l.PerSecond)))}
+		b = rate.NewLimiter(rate.Limit(l.PerSecond), max(1, int(2*l.PerSecond)))
 		l.buckets[key] = b
 	}
-	b.used = now
-	return b.limiter
+	return b
+}
+
+// Room bounds how many requests may be under way at once: in all, of one address, and with a large body. What is slow,
+// hangs, or is slow on purpose then takes a share of the memory that is known, and leaves room for others. A bound of zero
+// is none.
+type Room struct {
+	All, Each, Large int
+	// Network is what counts as one address; nil: each for itself.
+	Network func(address string) string
+
+	mu  sync.Mutex
+	all int
+	of  map[string]int
+
+	once     sync.Once
+	forLarge chan struct{}
+}
+
+func (r *Room) network(info *Info) string {
+	if r.Network == nil {
+		return info.Address
+	}
+	return r.Network(info.Address)
+}
+
+// enter makes room for a request, until it leaves.
+func (r *Room) enter(info *Info) error {
+	from := r.network(info)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.Each > 0 && r.of[from] >= r.Each:
+		return fault.New(fault.TooMany, "This address has %d requests under way. Wait until some have ended.", r.Each).After(time.Second)
+	case r.All > 0 && r.all >= r.All:
+		return fault.New(fault.Unavailable, "The server has as many requests under way as it takes.").After(time.Second)
+	}
+	if r.of == nil {
+		r.of = map[string]int{}
+	}
+	r.all++
+	r.of[from]++
+	return nil
+}
+
+func (r *Room) leave(info *Info) {
+	if info.large {
+		<-r.forLarge
+	}
+	from := r.network(info)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all--
+	if r.of[from]--; r.of[from] == 0 {
+		delete(r.of, from)
+	}
+}
+
+// small is how long a body may be that counts as any other.
+const small = 64 << 10
+
+// largePatience is how long a large body waits for others to be done with.
+const largePatience = 5 * time.Second
+
+// enlarge makes room for a large body, until the request leaves.
+func (i *Info) enlarge(ctx context.Context) error {
+	if i.room == nil || i.room.Large == 0 || i.large {
+		return nil
+	}
+	i.room.once.Do(func() { i.room.forLarge = make(chan struct{}, i.room.Large) })
+	ctx, cancel := context.WithTimeout(ctx, largePatience)
+	defer cancel()
+	select {
+	case i.room.forLarge <- struct{}{}:
+		i.large = true
+		return nil
+	case <-ctx.Done():
+		return fault.New(fault.Unavailable, "The server has as many large bodies at hand as it takes.").After(time.Second).Because(ctx.Err())
+	}
 }
 
 // seconds rounds up to whole seconds, at least one.

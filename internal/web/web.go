@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -33,6 +35,10 @@ type Info struct {
 	Account string
 	// Err is the failure that was answered, with its causes.
 	Err error
+
+	refused error // why the request is not answered otherwise
+	room    *Room // nil: there is no bound
+	large   bool  // it has one of the room's places for large bodies
 }
 
 type infoKey struct{}
@@ -51,6 +57,8 @@ type Edge struct {
 	Log     *slog.Logger
 	// TrustedProxies are the networks whose X-Forwarded-For counts.
 	TrustedProxies []netip.Prefix
+	// Room bounds how many requests are under way; nil: nothing does.
+	Room *Room
 	// Observe, when set, is told of each answered request.
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
@@ -67,6 +75,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Request-Id", info.ID)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	// What answers is data. A browser that is led here must neither run, nor frame, nor embed it, whatever it holds.
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
@@ -78,6 +90,12 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.Observe(info, r.Method, rec.status, took)
 		}
 	}()
+	if e.Room != nil {
+		info.room = e.Room
+		if info.refused = e.Room.enter(info); info.refused == nil {
+			defer e.Room.leave(info)
+		}
+	}
 	e.Handler.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), infoKey{}, info)))
 }
 
@@ -191,21 +209,62 @@ func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 	return false
 }
 
+// Appender encodes itself, for what is answered so often, or is so long, that reflection costs.
+type Appender interface {
+	AppendJSON(b []byte) []byte
+}
+
 // JSON writes v. A value that cannot be encoded is a bug and panics.
 func JSON(w http.ResponseWriter, status int, contentType string, v any) {
+	var body []byte
+	if a, ok := v.(Appender); ok {
+		buffer := buffers.Get().(*[]byte)
+		defer func() { *buffer = body[:0]; buffers.Put(buffer) }()
+		body = append(a.AppendJSON(*buffer), '\n')
+	} else {
+		body = encode(v)
+	}
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	if len(body) > atOnce {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readPatience)) // a recorder has none
+	}
+	_, _ = w.Write(body) // an error is a client that hung up
+}
+
+// An answer of up to atOnce bytes is left to the buffers of the system. For more, which stays in memory until it is read,
+// a client has as long as readPatience.
+const (
+	atOnce       = 64 << 10
+	readPatience = 30 * time.Second
+)
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func encode(v any) []byte {
 	var body bytes.Buffer
 	e := json.NewEncoder(&body)
 	e.SetEscapeHTML(false) // links stay readable; nothing is served as HTML
 	if err := e.Encode(v); err != nil {
 		panic(err)
 	}
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // an error is a client that hung up
+	return body.Bytes()
+}
+
+// AppendString appends s as a JSON string.
+func AppendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return append(b, bytes.TrimSuffix(encode(s), []byte("\n"))...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // NewServer returns an http.Server with the limits of a public listener: 10 s for headers, 30 s for a body, 32 KiB of
-// headers. Writes may take 3 minutes, because a delete may.
+// headers, 100 requests at once on a connection that speaks HTTP/2. An answer may take 3 minutes, because a delete may.
 func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -215,20 +274,32 @@ func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Se
 		WriteTimeout:      3 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          100,
+			MaxReceiveBufferPerStream:     128 << 10, // no body is longer
+			MaxReceiveBufferPerConnection: 1 << 20,
+			SendPingTimeout:               time.Minute,
+			WriteByteTimeout:              30 * time.Second,
+		},
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }
 
 // HandlerFunc answers a request or says why not. It never writes an error itself.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
-// Handle runs h and lets fail write what it returns, in a dialect's envelope. A panic becomes an internal failure.
+// Handle runs h and lets fail write what it returns, in a dialect's envelope. A panic becomes an internal failure. Of a
+// request for which there is no room h hears nothing.
 func Handle(w http.ResponseWriter, r *http.Request, h HandlerFunc, fail func(w http.ResponseWriter, f *fault.Error)) {
-	err := guarded(h, w, r)
+	info := InfoOf(r.Context())
+	err := info.refused
+	if err == nil {
+		err = guarded(h, w, r)
+	}
 	if err == nil {
 		return
 	}
-	InfoOf(r.Context()).Err = err
+	info.Err = err
 	fail(w, fault.Of(err))
 }
 

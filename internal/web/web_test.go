@@ -235,9 +235,32 @@ func TestLimiterAtOnce(t *testing.T) {
 	}
 }
 
+// A flood from more addresses than can be told apart is limited as one, and forgotten when it is over.
+func TestLimiterIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &Limiter{PerSecond: 1}
+		passed := 0
+		for i := range maxBuckets + 1000 {
+			if l.Take(fmt.Sprint(i)) == nil {
+				passed++
+			}
+		}
+		if len(l.buckets) != maxBuckets+1 || passed != maxBuckets+2 {
+			t.Errorf("%d buckets, %d passed; want %d, and 2 of the crowd", len(l.buckets), passed, maxBuckets+1)
+		}
+		if err := l.Take("0"); err != nil {
+			t.Errorf("who came before the crowd: %v", err)
+		}
+		time.Sleep(3 * time.Second)
+		if err := l.Take("late"); err != nil || len(l.buckets) != 1 {
+			t.Errorf("%v; %d buckets are kept when the flood is over", err, len(l.buckets))
+		}
+	})
+}
+
 func TestNewServer(t *testing.T) {
 	s := NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler), nil)
-	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 {
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 || s.HTTP2.MaxConcurrentStreams == 0 {
 		t.Errorf("a limit is missing: %+v", s)
 	}
 }

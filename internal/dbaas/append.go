@@ -1,0 +1,75 @@
+package dbaas
+
+import (
+	"strconv"
+	"time"
+
+	"rolecall/internal/web"
+)
+
+// The two answers that are asked for most, a user and a page of users, encode themselves: encoding/json takes longer for
+// a page than PostgreSQL to find it. A test holds each to what encoding/json makes of the same struct.
+
+// AppendJSON implements web.Appender.
+func (u userResource) AppendJSON(b []byte) []byte {
+	b = appendField(b, `{"type":`, u.Type)
+	b = appendField(b, `,"id":`, u.ID)
+	b = appendField(b, `,"href":`, u.Href)
+	b = append(b, `,"metadata":`...)
+	b = u.Metadata.appendJSON(b)
+	b = appendField(b, `,"properties":{"username":`, u.Properties.Username)
+	b = append(b, `,"system":`...)
+	return append(strconv.AppendBool(b, u.Properties.System), "}}"...)
+}
+
+// AppendJSON implements web.Appender.
+func (l userList) AppendJSON(b []byte) []byte {
+	b = appendField(b, `{"type":`, l.Type)
+	b = appendField(b, `,"id":`, l.ID)
+	b = appendField(b, `,"href":`, l.Href)
+	b = append(b, `,"items":[`...)
+	for i, u := range l.Items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = u.AppendJSON(b)
+	}
+	b = strconv.AppendInt(append(b, `],"offset":`...), int64(l.Offset), 10)
+	b = strconv.AppendInt(append(b, `,"limit":`...), int64(l.Limit), 10)
+	b = append(b, `,"_links":{`...)
+	if l.Links.Prev != "" {
+		b = append(appendField(b, `"prev":`, l.Links.Prev), ',')
+	}
+	b = appendField(b, `"self":`, l.Links.Self)
+	if l.Links.Next != "" {
+		b = appendField(b, `,"next":`, l.Links.Next)
+	}
+	return append(b, "}}"...)
+}
+
+func (m *metadata) appendJSON(b []byte) []byte {
+	b = appendField(b, `{"createdBy":`, m.CreatedBy)
+	if m.CreatedByUserID != "" {
+		b = appendField(b, `,"createdByUserId":`, m.CreatedByUserID)
+	}
+	b = appendDate(b, `,"createdDate":"`, m.CreatedDate)
+	if m.LastModifiedBy != "" {
+		b = appendField(b, `,"lastModifiedBy":`, m.LastModifiedBy)
+	}
+	if m.LastModifiedByUserID != "" {
+		b = appendField(b, `,"lastModifiedByUserId":`, m.LastModifiedByUserID)
+	}
+	b = appendDate(b, `,"lastModifiedDate":"`, m.LastModifiedDate)
+	return append(appendField(b, `,"resourceURN":`, m.ResourceURN), '}')
+}
+
+func appendField(b []byte, key, value string) []byte {
+	return web.AppendString(append(b, key...), value)
+}
+
+func appendDate(b []byte, key string, t *time.Time) []byte {
+	if t == nil {
+		return b
+	}
+	return append(t.AppendFormat(append(b, key...), time.RFC3339Nano), '"')
+}

@@ -1,0 +1,354 @@
+package dbaas_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
+	"rolecall/internal/pgtest"
+)
+
+// ends are the oldest and the newest major that Rolecall works with.
+func ends(t *testing.T, f func(t *testing.T, major int)) {
+	pgtest.EachMajor(t, []int{pgtest.Majors[0], pgtest.Majors[len(pgtest.Majors)-1]}, f)
+}
+
+// behind is a server of the dialect on a service of its own, whose cluster is pg, registered with the addresses of some
+// proxies.
+func behind(t testing.TB, pg *pgtest.Cluster, proxies ...*pgtest.Proxy) *fixture {
+	t.Helper()
+	s := ownService(t)
+	var hosts []string
+	for _, p := range proxies {
+		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", p.Port))
+	}
+	pg.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator'; GRANT pg_signal_backend TO failover_admin`)
+	c := &cluster.Cluster{
+		ID:          uuid.New(),
+		DisplayName: "failing",
+		Location:    "de/fra",
+		Connection: cluster.Connection{
+			URL:      "postgres://failover_admin@" + strings.Join(hosts, ",") + "/postgres",
+			TLS:      cluster.TLS{Mode: "disable"},
+			Password: "administrator",
+		},
+		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
+	}
+	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	s.ClusterID = c.ID.String()
+	return fixtureOn(t, s, 10_000)
+}
+
+// admin is who may do all, for what this dialect cannot say.
+var admin = &account.Principal{GUID: "admin", Username: "admin", Scopes: account.AdminScopes}
+
+// together sends eight requests for the user at once, so that the pool is full.
+func (f *fixture) together(t testing.TB, name string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() { f.do(t, "GET", f.users(name), "") })
+	}
+	wg.Wait()
+}
+
+// unavailable fails the test unless the answer tells in words to come again, and nothing of SQLSTATEs.
+func (a answer) unavailable(t testing.TB, part string) {
+	t.Helper()
+	message := a.refused(t, "paas-unavailable-1")
+	if seconds, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || seconds < 1 {
+		t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
+	}
+	if !strings.Contains(message, part) || strings.Contains(message, "25006") || strings.Contains(message, "read-only") {
+		t.Errorf("the message is %q, want %q in it", message, part)
+	}
+}
+
+// recovers sends changes until one is done, which takes a few seconds at most, and looks for it at the new primary.
+func (f *fixture) recovers(t testing.TB, name, password string, primary *pgtest.Cluster) {
+	t.Helper()
+	start := time.Now()
+	for {
+		a := f.do(t, "PATCH", f.users(name), passwordBody(password))
+		if a.Status == http.StatusOK {
+			break
+		}
+		a.unavailable(t, "")
+		if time.Since(start) > 10*time.Second {
+			t.Fatalf("no primary after %s: %s", time.Since(start), a.Body)
+		}
+	}
+	t.Logf("the primary was found after %s", time.Since(start).Round(time.Millisecond))
+	if err := primary.Login(name, password); err != nil {
+		t.Errorf("at the new primary: %v", err)
+	}
+	if a := f.do(t, "GET", f.users(name), ""); a.Status != http.StatusOK {
+		t.Errorf("read again: %d %s", a.Status, a.Body)
+	}
+}
+
+// waitUntil waits until sql selects true.
+func waitUntil(t testing.TB, pg *pgtest.Cluster, sql string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !pgtest.Value[bool](t, pg, sql); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never true: %s", sql)
+		}
+	}
+}
+
+func TestFailover(t *testing.T) {
+	ends(t, func(t *testing.T, major int) {
+		one := pgtest.NewMajor(t, major, nil)
+		first, second := pgtest.NewProxy(t, one), pgtest.NewProxy(t, one)
+		f := behind(t, one, first, second)
+		two := one.Standby(t, nil)
+		second.Point(two)
+		f.create(t, "moving")
+		two.WaitForReplay(t, one)
+
+		// A switch-over: the old primary comes back as a standby, under the first address.
+		f.together(t, "moving")
+		one.Stop(t)
+		two.Promote(t)
+		one.Follow(t, two)
+		f.recovers(t, "moving", "after-a-switch-over", two)
+		f.create(t, "made-at-two")
+		if a := f.do(t, "GET", f.users("made-at-two"), ""); a.Status != http.StatusOK {
+			t.Errorf("a read of what was just made: %d %s", a.Status, a.Body)
+		}
+
+		// A crash, found out about by a pool full of dead connections; the promotion comes while a request waits.
+		one.WaitForReplay(t, two)
+		f.together(t, "moving")
+		two.Kill(t)
+		waiting := make(chan answer)
+		go func() { waiting <- f.do(t, "PATCH", f.users("moving"), passwordBody("during-a-failover")) }()
+		one.Promote(t)
+		if a := <-waiting; a.Status != http.StatusOK || one.Login("moving", "during-a-failover") != nil {
+			t.Errorf("the request that waited for the failover: %d %s", a.Status, a.Body)
+		}
+		f.recovers(t, "moving", "after-a-crash", one)
+
+		// The primary takes no more writes, though its sessions live: first there is no other, then there is.
+		three := one.Standby(t, nil)
+		second.Point(three)
+		f.together(t, "moving")
+		one.Exec(t, `ALTER SYSTEM SET default_transaction_read_only = on`)
+		one.Exec(t, `SELECT pg_reload_conf()`)
+		var wg sync.WaitGroup
+		for method, body := range map[string]string{"GET": "", "PATCH": passwordBody("on-a-fenced-one"), "DELETE": ""} {
+			wg.Go(func() {
+				f.do(t, method, f.users("moving"), body).unavailable(t, "The cluster has no primary at the moment")
+			})
+		}
+		wg.Wait()
+		go func() { waiting <- f.do(t, "PATCH", f.users("moving"), passwordBody("after-fencing")) }()
+		three.Promote(t)
+		if a := <-waiting; a.Status != http.StatusOK || three.Login("moving", "after-fencing") != nil {
+			t.Errorf("the request that waited for the promotion: %d %s", a.Status, a.Body)
+		}
+		f.create(t, "made-at-three")
+
+		// The primary hangs: it takes connections, and does not say a word.
+		four := three.Standby(t, nil)
+		first.Point(four)
+		f.together(t, "moving")
+		four.WaitForReplay(t, three)
+		// What was used a moment ago is not asked whether it lives.
+		waitUntil(t, three, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'failover_admin' AND state_change > clock_timestamp() - interval '1.1 s')`)
+		second.Hang()
+		four.Promote(t)
+		f.recovers(t, "moving", "after-a-hang", four)
+	})
+}
+
+// A cluster in whose place another one answers is left alone until an admin says that this is meant.
+func TestAnotherClusterInItsPlace(t *testing.T) {
+	t.Parallel()
+	one, other := pgtest.New(t, nil), pgtest.Other(t)
+	p := pgtest.NewProxy(t, one)
+	f := behind(t, one, p)
+	f.create(t, "placed")
+	other.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator'; CREATE ROLE placed LOGIN ADMIN failover_admin`)
+	const identifier = `SELECT system_identifier::text FROM pg_control_system()`
+	was, is := pgtest.Value[string](t, one, identifier), pgtest.Value[string](t, other, identifier)
+	move := func(to *pgtest.Cluster) {
+		t.Helper()
+		p.Point(to)
+		for _, pg := range []*pgtest.Cluster{one, other} {
+			pg.Exec(t, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'failover_admin'`)
+		}
+	}
+	state := func(want string) {
+		t.Helper()
+		var c clusterResource
+		f.want(t, 200, "GET", "/clusters/"+f.ClusterID, "").Into(t, &c)
+		if c.Metadata.State != want {
+			t.Errorf("the state is %s, want %s", c.Metadata.State, want)
+		}
+	}
+	before := pgtest.Value[string](t, other, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`)
+	move(other)
+	for _, request := range [][3]string{
+		{"GET", f.users(), ""}, {"GET", f.users("placed"), ""}, {"POST", f.users(), userBody("new", password)},
+		{"PATCH", f.users("placed"), passwordBody(password)}, {"DELETE", f.users("placed"), ""}, {"GET", "/clusters/" + f.ClusterID + "/databases", ""},
+	} {
+		f.do(t, request[0], request[1], request[2]).unavailable(t, "its system identifier is "+is+", and "+was+" is registered")
+	}
+	if pgtest.Value[string](t, other, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`) != before {
+		t.Error("something was done in the other cluster")
+	}
+	if n := strings.Count(f.Log.String(), "nothing is done in it\" cluster="+f.ClusterID); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+
+	// The right one is back, and nobody has to say anything.
+	move(one)
+	f.want(t, 200, "PATCH", f.users("placed"), passwordBody("back-again"))
+
+	move(other)
+	if _, err := f.Users.ProbeCluster(t.Context(), admin, f.ClusterID); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a probe: %v", err)
+	}
+	state("FAILED")
+	_, err := f.DB.Pool.Exec(t.Context(), `
+		INSERT INTO audit (attempt, phase, action, account_guid, account_name, cluster_id, target, settle_after)
+		VALUES ($1, 'attempt', $2, 'g', 'g', $3, 'cut-off', now())`, uuid.Must(uuid.NewV7()), audit.CreateUser, f.ClusterID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	confirm := func(identifier string) error {
+		_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &identifier})
+		return err
+	}
+	if err := confirm(was); !fault.Is(err, fault.Invalid) {
+		t.Errorf("confirmed as the old one: %v", err)
+	}
+	if _, err := f.Users.RotateCredential(t.Context(), admin, f.ClusterID); !fault.Is(err, fault.Unavailable) || other.Login("failover_admin", "administrator") != nil {
+		t.Errorf("a rotation: %v", err)
+	}
+	if err := confirm(is); !fault.Is(err, fault.InUse) { // nobody knows which password the registered cluster has by now
+		t.Errorf("with a rotation that was cut off: %v", err)
+	}
+	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(hidden.Text("administrator"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state("AVAILABLE")
+	f.want(t, 200, "PATCH", f.users("placed"), passwordBody("in-the-new-one"))
+	if err := other.Login("placed", "in-the-new-one"); err != nil {
+		t.Error(err)
+	}
+	// What was cut off in the old one cannot be found out about in the new one.
+	if err := f.Users.SettleOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rows := f.AuditRows(t, "cut-off"); len(rows) != 2 || rows[1].Outcome != "unknown" || !strings.Contains(rows[1].Detail, "another cluster has taken the place") {
+		t.Errorf("settled as %+v", rows)
+	}
+
+	move(one)
+	f.do(t, "PATCH", f.users("placed"), passwordBody("in-the-old-one")).unavailable(t, "its system identifier is "+was)
+}
+
+// A COMMIT whose answer never came is looked for in the cluster, and done again where it is not found.
+func TestConnectionLostAtCommit(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, nil)
+	p := pgtest.NewProxy(t, pg)
+	f := behind(t, pg, p)
+	for i, verdict := range []pgtest.Verdict{pgtest.CutBefore, pgtest.CutAfter} {
+		name := fmt.Sprintf("cut-%d", i)
+		for _, request := range [][2]string{{"POST", userBody(name, password)}, {"PATCH", passwordBody("another-password")}} {
+			var once sync.Once
+			p.Watch(func(sql string) (do pgtest.Verdict) {
+				if strings.EqualFold(sql, "commit") {
+					once.Do(func() { do = verdict })
+				}
+				return do
+			})
+			path := f.users(name)
+			if request[0] == "POST" {
+				path = f.users()
+			}
+			f.want(t, 200, request[0], path, request[1])
+		}
+		if err := pg.Login(name, "another-password"); err != nil {
+			t.Error(err)
+		}
+		var recorded []string
+		for _, row := range f.AuditRows(t, name) {
+			recorded = append(recorded, row.Phase+row.Outcome)
+		}
+		if !slices.Equal(recorded, []string{"attempt", "outcomedone", "attempt", "outcomedone"}) {
+			t.Errorf("recorded %q", recorded)
+		}
+		if n := strings.Count(pgtest.Value[string](t, pg, `SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1`, name), `"revision":2`); n != 1 {
+			t.Errorf("%s was changed another number of times than twice", name)
+		}
+	}
+}
+
+// A COMMIT that waits for a synchronous standby which is gone may hang for ever: what came of it is not known when the
+// request ends, and found out later. With synchronous_commit = local nobody waits.
+func TestSynchronousStandbyGone(t *testing.T) {
+	ends(t, func(t *testing.T, major int) {
+		pg := pgtest.NewMajor(t, major, nil)
+		f := behind(t, pg, pgtest.NewProxy(t, pg))
+		standby := pg.Standby(t, nil)
+		pg.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = '`+pgtest.StandbyName+`'`)
+		pg.Exec(t, `SELECT pg_reload_conf()`)
+		waitUntil(t, pg, `SELECT sync_state = 'sync' FROM pg_stat_replication`)
+		f.create(t, "synchronous")
+		standby.Kill(t)
+
+		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t, `Read "synchronous" to see whether it was done`)
+		rows := f.AuditRows(t, "synchronous")
+		if last := rows[len(rows)-1]; last.Phase != "attempt" {
+			t.Errorf("recorded before anybody can know: %+v", rows)
+		}
+		// It is due in a while; the log itself lets nobody change a row.
+		_, err := f.DB.Pool.Exec(t.Context(), `
+			ALTER TABLE audit DISABLE TRIGGER audit_append_only;
+			UPDATE audit SET settle_after = now() WHERE phase = 'attempt';
+			ALTER TABLE audit ENABLE TRIGGER audit_append_only`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Users.SettleOnce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		rows = f.AuditRows(t, "synchronous")
+		if last := rows[len(rows)-1]; last.Outcome != "done" || !strings.Contains(last.Detail, "settled") {
+			t.Errorf("settled as %+v", last)
+		}
+		if err := pg.Login("synchronous", "nobody-knows"); err != nil {
+			t.Error(err)
+		}
+
+		if _, err := f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{SynchronousCommit: new("local")}, nil); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		f.want(t, 200, "PATCH", f.users("synchronous"), passwordBody("done-at-once"))
+		if took := time.Since(start); took > 8*time.Second {
+			t.Errorf("with synchronous_commit = local it took %s", took)
+		}
+	})
+}

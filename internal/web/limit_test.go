@@ -1,0 +1,206 @@
+package web
+
+import (
+	"bufio"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rolecall/internal/fault"
+)
+
+// A request for which there is no room is refused at once, in its dialect, and makes room for nobody when it ends.
+func TestRoom(t *testing.T) {
+	hold, holding := make(chan struct{}), make(chan struct{}, 10)
+	e := &Edge{
+		Log:  slog.New(slog.DiscardHandler),
+		Room: &Room{All: 3, Each: 2, Network: func(address string) string { return address[:strings.LastIndexByte(address, '.')] }},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Handle(w, r, func(http.ResponseWriter, *http.Request) error {
+				holding <- struct{}{}
+				<-hold
+				return nil
+			}, fail)
+		}),
+	}
+	send := func(address string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = address + ":1"
+		e.ServeHTTP(w, r)
+		return w
+	}
+	var load sync.WaitGroup
+	for _, address := range []string{"192.0.2.1", "192.0.2.2", "198.51.100.1"} {
+		load.Go(func() {
+			if w := send(address); w.Code != http.StatusOK {
+				t.Errorf("from %s: %d", address, w.Code)
+			}
+		})
+		<-holding
+	}
+	for range 3 {
+		for address, kind := range map[string]fault.Kind{"192.0.2.3": fault.TooMany, "203.0.113.1": fault.Unavailable} {
+			if w := send(address); w.Code != 500+int(kind) || w.Header().Get("Retry-After") != "1" {
+				t.Errorf("from %s: %d %s, want kind %d", address, w.Code, w.Header(), kind)
+			}
+		}
+	}
+	close(hold)
+	load.Wait()
+	if send("192.0.2.3").Code != http.StatusOK || e.Room.all != 0 || len(e.Room.of) != 0 {
+		t.Errorf("%d requests are under way, %v", e.Room.all, e.Room.of)
+	}
+}
+
+// Only so many large bodies are in memory; small ones do not wait for them.
+func TestLargeBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		e := &Edge{Log: slog.New(slog.DiscardHandler), Room: &Room{Large: 2}}
+		e.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
+				body, err := Body(w, r, 1<<20)
+				if s, ok := body.(string); ok && len(s) > small {
+					<-hold
+				}
+				return err
+			}, fail)
+		})
+		send := func(length int) int {
+			w := httptest.NewRecorder()
+			e.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader(`"`+strings.Repeat("x", length)+`"`)))
+			return w.Code
+		}
+		var load sync.WaitGroup
+		for range 2 {
+			load.Go(func() {
+				if code := send(100_000); code != http.StatusOK {
+					t.Errorf("a large body: %d", code)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		if code := send(1000); code != http.StatusOK || time.Since(began) != 0 {
+			t.Errorf("a small body: %d after %s", code, time.Since(began))
+		}
+		if code := send(100_000); code != 500+int(fault.Unavailable) || time.Since(began) != largePatience {
+			t.Errorf("one large body too many: %d after %s", code, time.Since(began))
+		}
+		close(hold)
+		load.Wait()
+		if code := send(100_000); code != http.StatusOK || len(e.Room.forLarge) != 0 {
+			t.Errorf("a large body afterwards: %d; %d places are taken", code, len(e.Room.forLarge))
+		}
+	})
+}
+
+// A client may not read a long answer as slowly as it likes.
+func TestSlowReaders(t *testing.T) {
+	for length, limited := range map[int]bool{100: false, 100_000: true} {
+		w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+		JSON(w, 200, "application/json", strings.Repeat("x", length))
+		if until := time.Until(w.deadline); w.deadline.IsZero() == limited || limited && until > readPatience {
+			t.Errorf("%d bytes may be read until %s", length, w.deadline)
+		}
+	}
+}
+
+type deadlined struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(at time.Time) error {
+	d.deadline = at
+	return nil
+}
+
+// At the bound new connections are taken, and those go that have been without a request for longest.
+func TestConnections(t *testing.T) {
+	const bound = 20
+	hold, holding := make(chan struct{}), make(chan struct{}, 1)
+	s := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hold" {
+			holding <- struct{}{}
+			<-hold
+		}
+	}), slog.New(slog.DiscardHandler), nil)
+	connections := &Connections{Max: bound}
+	s.ConnState = connections.Track
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	ask := func(conn net.Conn, path string) (string, error) {
+		if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return "", err
+		}
+		return bufio.NewReader(conn).ReadString('\n')
+	}
+	busy := dial()
+	answer := make(chan string, 1)
+	go func() { line, _ := ask(busy, "/hold"); answer <- line }()
+	<-holding
+	var all []net.Conn
+	for i := range 5 * bound {
+		conn := dial()
+		all = append(all, conn)
+		if i%2 == 0 { // the others send nothing at all
+			if line, err := ask(conn, "/"); !strings.Contains(line, "200") {
+				t.Fatalf("connection %d: %q, %v", i, line, err)
+			}
+		}
+	}
+	for i, conn := range all[:3*bound] {
+		if n, err := conn.Read(make([]byte, 100)); n == 0 && err != io.EOF && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("connection %d is still there: %v", i, err)
+		}
+	}
+	connections.mu.Lock()
+	if n := len(connections.open); n > bound {
+		t.Errorf("%d connections are open, want at most %d", n, bound)
+	}
+	connections.mu.Unlock()
+	close(hold)
+	if line := <-answer; !strings.Contains(line, "200") {
+		t.Errorf("the request that was under way: %q", line)
+	}
+	busy.Close()
+	for _, conn := range all {
+		conn.Close()
+	}
+	// Those that were never told of an end would be counted for ever.
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		connections.mu.Lock()
+		open, waiting := len(connections.open), connections.waiting.Len()
+		connections.mu.Unlock()
+		if open == 0 && waiting == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d connections are known, %d waiting, after the end", open, waiting)
+		}
+	}
+}
