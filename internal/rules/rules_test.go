@@ -10,36 +10,43 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// mayImport says which packages of the project each one may import, arrows pointing down. Tests are free, and so is
-// cmd/rolecall, which wires everything.
+// mayImport says which packages of the project each one may import, arrows pointing down. Tests are free, and so are
+// cmd/rolecall, which wires everything, and bench, which runs it.
 var mayImport = map[string][]string{
 	"api":                  {},
-	"internal/adminapi":    {"account", "audit", "cluster", "dbuser", "fault", "identity", "label", "pgrole", "web"},
+	"internal/adminapi":    {"account", "audit", "cluster", "dbuser", "fault", "hidden", "identity", "label", "pgrole", "web"},
 	"internal/cfapi":       {"account", "audit", "fault", "identity", "label", "web"},
 	"internal/dbaas":       {"account", "cluster", "dbuser", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":         {"account", "audit", "fault", "identity", "web"},
 	"internal/web":         {"fault"},
-	"internal/dbuser":      {"account", "audit", "cluster", "fault", "label", "pgrole"},
-	"internal/pgrole":      {"fault", "sqlstate"},
-	"internal/cluster":     {"audit", "control", "fault", "label", "sqlstate"},
-	"internal/identity":    {"account", "audit", "control", "fault", "sqlstate"},
-	"internal/account":     {"audit", "control", "fault", "label", "sqlstate"},
-	"internal/audit":       {"control", "fault"},
-	"internal/client":      {},
-	"internal/control":     {"fault", "sqlstate"},
+	"internal/dbuser":      {"account", "audit", "cluster", "fault", "hidden", "label", "pgrole"},
+	"internal/gather":      {},
+	"internal/pgrole":      {"fault", "gather", "hidden", "sqlstate"},
+	"internal/cluster":     {"audit", "control", "fault", "hidden", "label", "primary", "sqlstate"},
+	"internal/identity":    {"account", "audit", "control", "fault", "hidden", "sqlstate"},
+	"internal/account":     {"audit", "control", "fault", "hidden", "label", "sqlstate"},
+	"internal/audit":       {"control", "fault", "gather", "sqlstate"},
+	"internal/client":      {"hidden"},
+	"internal/control":     {"fault", "primary", "sqlstate"},
+	"internal/hidden":      {},
 	"internal/label":       {"fault"},
 	"internal/localpg":     {},
 	"internal/fault":       {},
+	"internal/primary":     {"sqlstate"},
 	"internal/sqlstate":    {},
 	"internal/apitest":     nil,
+	"internal/compat":      nil,
 	"internal/pgtest":      nil,
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
 	"cmd/rolecall":         nil,
+	"bench":                nil,
+	"scripts/sbom":         {},
 }
 
 // forTests are the packages that only _test files import.
@@ -144,4 +151,44 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestPitfalls holds docs/pitfalls.md to naming tests that there are, at least one for each pitfall.
+func TestPitfalls(t *testing.T) {
+	named := regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+	row := regexp.MustCompile(`(?m)^\| (\d+) \|.*$`)
+	n := 0
+	for _, m := range row.FindAllStringSubmatch(read(t, "../../docs/pitfalls.md"), -1) {
+		if n++; m[1] != strconv.Itoa(n) {
+			t.Fatalf("pitfall %s comes after pitfall %d", m[1], n-1)
+		}
+		tests := named.FindAllStringSubmatch(m[0], -1)
+		if len(tests) == 0 {
+			t.Errorf("pitfall %d names no test", n)
+		}
+		for _, test := range tests {
+			if !hasTest(t, test[1], test[2]) {
+				t.Errorf("pitfall %d names %s: %s, which there is not", n, test[1], test[2])
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("there are no pitfalls")
+	}
+}
+
+// hasTest looks for a test in the package of that name.
+func hasTest(t *testing.T, pkg, name string) bool {
+	t.Helper()
+	var files []string
+	for _, place := range []string{"../", "../../", "../../cmd/"} {
+		found, err := filepath.Glob(place + pkg + "/*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	return slices.ContainsFunc(files, func(path string) bool {
+		return strings.Contains(read(t, path), "\nfunc "+name+"(")
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 )
@@ -71,9 +73,31 @@ type forever struct{ testing.TB }
 
 func (forever) Cleanup(func()) {}
 
-// New starts a service on a cluster, as its superuser. Its control database lies in the cluster, too.
+// New starts a service on a cluster, under its Administrator. Its control database lies in the cluster, too.
 func New(t testing.TB, pg *pgtest.Cluster) *Service {
-	return NewAs(t, pg, pg.User, pg.Password)
+	role, password := Administrator(t, pg)
+	return NewAs(t, pg, role, password)
+}
+
+var administrators sync.Mutex
+
+// Administrator returns the administering role of a cluster: its superuser or, where ROLECALL_TEST_ADMINISTRATOR is
+// "least", the role that docs/clusters.md says to make, which is made at first use.
+func Administrator(t testing.TB, pg *pgtest.Cluster) (role, password string) {
+	t.Helper()
+	switch kind := os.Getenv("ROLECALL_TEST_ADMINISTRATOR"); kind {
+	case "", "superuser":
+		return pg.User, pg.Password
+	case "least":
+	default:
+		t.Fatalf("ROLECALL_TEST_ADMINISTRATOR is %q; it may be superuser or least", kind)
+	}
+	administrators.Lock()
+	defer administrators.Unlock()
+	if !pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rolecall_admin')`) {
+		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator'; GRANT pg_signal_backend TO rolecall_admin`)
+	}
+	return "rolecall_admin", "administrator"
 }
 
 // NewAs is New with another administering role.
@@ -111,7 +135,7 @@ func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster,
 		Connection: cluster.Connection{
 			URL:      fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port),
 			TLS:      cluster.TLS{Mode: "disable"},
-			Password: password,
+			Password: hidden.Text(password),
 		},
 		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
 		CreatedBy:        "test",
