@@ -1,0 +1,352 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// bench is a run of the harness.
+type bench struct {
+	options
+	site              *site
+	users             string // the path of the cluster's users
+	user, admin, peer endpoint
+	roles, accounts   int // how many there are
+	made              int // how often something was measured that makes something
+	report            *report
+	out               io.Writer // where it says how far it is
+}
+
+// The three that are measured, in the order in which a round goes through them.
+const (
+	sideRolecall = "rolecall"
+	sidePgbench  = "pgbench"
+	sidePeer     = "peer"
+)
+
+var sides = []string{sideRolecall, sidePgbench, sidePeer}
+
+// measures reports whether the operation can be measured on a side.
+func (op *operation) measures(side string, peer *peer) bool {
+	switch side {
+	case sidePgbench:
+		return op.script != ""
+	case sidePeer:
+		return op.peer != nil && peer != nil
+	}
+	return op.rolecall != nil
+}
+
+// compare measures operations, in rounds that go through all sides one after the other, so that what changes on the
+// machine while it goes on changes for all of them.
+func (b *bench) compare(ctx context.Context, of string) error {
+	for i := range operations {
+		op := &operations[i]
+		if op.of != of || !b.wants(op.name) {
+			continue
+		}
+		connections := b.connections
+		if op.connections != nil {
+			connections = op.connections
+		}
+		for _, n := range connections {
+			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.share, Times: op.times, P50: op.p50, Sides: map[string][]sample{}}
+			for round := range b.rounds {
+				for _, side := range sides {
+					if !op.measures(side, b.site.peer) {
+						continue
+					}
+					fmt.Fprintf(b.out, "\r\x1b[K%s, %d connections, round %d of %d: %s", op.title, n, round+1, b.rounds, side)
+					s, err := b.measure(ctx, op, n, side, b.seconds)
+					if err != nil {
+						return fmt.Errorf("%s, %d connections, %s: %w", op.title, n, side, err)
+					}
+					row.Sides[side] = append(row.Sides[side], *s)
+				}
+			}
+			b.report.Rows = append(b.report.Rows, row)
+			fmt.Fprintf(b.out, "\r\x1b[K%s\n", row)
+		}
+	}
+	return nil
+}
+
+// sample is what one measurement showed.
+type sample struct {
+	PerSecond float64        `json:"perSecond"`
+	P50       float64        `json:"p50,omitempty"` // ms
+	P99       float64        `json:"p99,omitempty"` // ms
+	Requests  int            `json:"requests"`
+	Failed    map[string]int `json:"failed,omitempty"` // by status; any makes the row void
+	Seconds   float64        `json:"seconds"`
+	CPU       usage          `json:"cpu"` // seconds
+}
+
+// measure lets one side work at an operation: first for a while that does not count, then for d.
+func (b *bench) measure(ctx context.Context, op *operation, connections int, side string, d time.Duration) (s *sample, err error) {
+	r := &run{bench: b, connections: connections, sent: make([]int, connections)}
+	if op.writes {
+		b.made++
+		r.base = 100_000_000 * b.made
+	}
+	if op.stock {
+		if r.perConn, err = b.stockFor(ctx, side, connections); err != nil {
+			return nil, err
+		}
+	}
+	if side == sidePeer {
+		prefix, n := baseRole, b.roles
+		if op.stock {
+			prefix, n = stockRole, r.perConn*connections
+		}
+		if r.oids, err = b.site.oids(ctx, prefix, n); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.site.settle(ctx, op.writes); err != nil {
+		return nil, err
+	}
+	// A line a request comes to gigabytes in a whole run.
+	if err := os.Truncate(b.site.rolecall.log, 0); err != nil {
+		return nil, err
+	}
+	switch side {
+	case sidePgbench:
+		s, err = b.pgbench(ctx, op, r, d)
+	case sidePeer:
+		s, err = b.drive(ctx, b.peer.address, op.peer(r), connections, d)
+	default:
+		stop := b.profileInto(ctx, fmt.Sprintf("%s-%d", op.name, connections), d)
+		s, err = b.drive(ctx, b.user.address, op.rolecall(r), connections, d)
+		err = errors.Join(err, stop())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if op.of == "roles" && op.writes {
+		err = b.site.dropRoles(ctx, madeRole, stockRole)
+	}
+	return s, err
+}
+
+func (b *bench) warmUp(d time.Duration) time.Duration { return max(d/5, 200*time.Millisecond) }
+
+// drive sends requests over connections that are the same while it warms up and while it measures.
+func (b *bench) drive(ctx context.Context, address string, request request, connections int, d time.Duration) (*sample, error) {
+	l := &load{request: request}
+	defer l.close()
+	if err := l.connect(address, connections); err != nil {
+		return nil, err
+	}
+	if _, err := l.run(ctx, b.warmUp(d)); err != nil {
+		return nil, err
+	}
+	runtime.GC()
+	before, err := b.usage()
+	if err != nil {
+		return nil, err
+	}
+	a, err := l.run(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	after, err := b.usage()
+	if err != nil {
+		return nil, err
+	}
+	if len(a.times) == 0 {
+		return nil, errors.New("it was over before it was measured; take shorter -seconds")
+	}
+	return &sample{
+		PerSecond: float64(len(a.times)) / a.Took.Seconds(),
+		P50:       a.quantile(.5),
+		P99:       a.quantile(.99),
+		Requests:  len(a.times),
+		Failed:    a.failed(),
+		Seconds:   a.Took.Seconds(),
+		CPU:       after.minus(before),
+	}, nil
+}
+
+var began = time.Now()
+
+// usage is the CPU time that all have had until now.
+func (b *bench) usage() (u usage, err error) {
+	busy, stolen, err := machineCPU()
+	if err != nil {
+		return u, err
+	}
+	u.Within, u.Stolen = time.Since(began).Seconds(), stolen
+	if s := b.site.rolecall; s != nil {
+		stat, err := readStat(s.cmd.Process.Pid)
+		if err != nil {
+			return u, err
+		}
+		u.Rolecall = stat.own
+	}
+	if p := b.site.peer; p != nil {
+		if u.Peer, err = family(p.cmd.Process.Pid); err != nil {
+			return u, err
+		}
+	}
+	if u.Postgres, err = family(b.site.pgPID); err != nil {
+		return u, err
+	}
+	self, err := readStat(os.Getpid())
+	u.Load = self.own
+	u.Others = busy - u.Rolecall - u.Peer - u.Postgres - u.Load
+	return u, err
+}
+
+//go:embed *.sql
+var scripts embed.FS
+
+var (
+	tpsLine    = regexp.MustCompile(`(?m)^tps = ([0-9.]+) \((without initial|excluding)`)
+	doneLine   = regexp.MustCompile(`(?m)^number of transactions actually processed: (\d+)`)
+	failedLine = regexp.MustCompile(`(?m)^number of failed transactions: ([1-9]\d*)`)
+)
+
+// pgbench asks PostgreSQL directly, over as many connections.
+func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Duration) (*sample, error) {
+	warm, err := b.pgbenchRun(ctx, op, r, b.warmUp(d), 0)
+	if err != nil {
+		return nil, err
+	}
+	r.base += r.connections * 1_000_000
+	done := warm.Requests / r.connections
+	runtime.GC()
+	before, err := b.usage()
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.pgbenchRun(ctx, op, r, d, done)
+	if err != nil {
+		return nil, err
+	}
+	after, err := b.usage()
+	own := s.CPU.Load
+	s.CPU = after.minus(before)
+	s.CPU.Load += own
+	s.CPU.Others -= own
+	return s, err
+}
+
+// pgbenchRun runs pgbench for d or, where it uses up a stock of which so many are done, until that is gone.
+func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Duration, done int) (*sample, error) {
+	text, err := scripts.ReadFile(op.script + ".sql")
+	if err != nil {
+		return nil, err
+	}
+	script := filepath.Join(b.site.dir, op.script+".sql")
+	if err := os.WriteFile(script, text, 0o600); err != nil {
+		return nil, err
+	}
+	as, count := b.site.adminRole, b.roles
+	if op.of == "accounts" {
+		as, count = b.site.controlRole, b.accounts
+	}
+	args := []string{"--no-vacuum", "--host=" + b.site.pg.Host, "--port=" + strconv.Itoa(b.site.pg.Port), "--username=" + as.role,
+		"--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections), "--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
+	defined := map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections), "base": strconv.Itoa(r.base), "i": "0", "verifier": b.verifier}
+	if op.stock {
+		// The warm-up takes a tenth of the stock.
+		n := r.perConn / 10
+		if done > 0 {
+			n = r.perConn - done
+		}
+		defined["base"], defined["per"], defined["i"] = "0", strconv.Itoa(r.perConn), strconv.Itoa(done)
+		args = append(args, "--transactions="+strconv.Itoa(n))
+	} else {
+		args = append(args, "--time="+strconv.Itoa(int(max(1, d.Seconds()))))
+	}
+	for name, value := range defined {
+		args = append(args, "--define="+name+"="+value)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(b.site.pg.BinDir, "pgbench"), append(args, as.database)...)
+	cmd.Env = append(environment(), "PGPASSWORD="+as.password)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // Pdeathsig goes by the thread that forked
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	tps, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
+	if err != nil || tps == nil || n == nil {
+		return nil, fmt.Errorf("pgbench: %w\n%s", err, out)
+	}
+	s := &sample{}
+	s.PerSecond, _ = strconv.ParseFloat(string(tps[1]), 64) // digits, as the expressions have it
+	s.Requests, _ = strconv.Atoi(string(n[1]))
+	s.Seconds = float64(s.Requests) / s.PerSecond
+	s.CPU.Load = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	if failed := failedLine.FindSubmatch(out); failed != nil {
+		n, _ := strconv.Atoi(string(failed[1]))
+		s.Failed = map[string]int{"failed": n}
+	}
+	return s, nil
+}
+
+// profileInto has Rolecall profile itself while it is measured, if that is asked for. The returned function waits for it.
+func (b *bench) profileInto(ctx context.Context, name string, d time.Duration) func() error {
+	if b.profiles == "" {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- func() error {
+			seconds := int(max(1, d.Seconds()))
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.operations, seconds), nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			file, err := os.Create(filepath.Join(b.profiles, name+".pprof"))
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(file, resp.Body)
+			return errors.Join(err, file.Close())
+		}()
+	}()
+	return func() error { return <-done }
+}
+
+// grow makes roles and accounts until there are so many.
+func (b *bench) grow(ctx context.Context, roles, accounts int) error {
+	fmt.Fprintf(b.out, "\r\x1b[K%d roles and %d accounts", max(roles, b.roles), max(accounts, b.accounts))
+	if roles > b.roles {
+		if err := b.site.roles(ctx, baseRole, b.roles+1, roles); err != nil {
+			return err
+		}
+		b.roles = roles
+	}
+	if accounts > b.accounts {
+		if err := b.site.accounts(ctx, b.accounts+1, accounts); err != nil {
+			return err
+		}
+		b.accounts = accounts
+	}
+	return b.site.vacuum(ctx)
+}
+
+// wants reports whether something is to be measured.
+func (o *options) wants(name string) bool { return o.only == nil || slices.Contains(o.only, name) }

@@ -1,0 +1,1 @@
+SELECT oid, rolname, rolcanlogin FROM pg_roles WHERE rolcanlogin ORDER BY rolname LIMIT 100;

@@ -1,0 +1,508 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// report is all that a run showed, as it is written in JSON.
+type report struct {
+	Began    time.Time   `json:"began"`
+	Took     float64     `json:"took"` // seconds
+	Machine  machine     `json:"machine"`
+	Settings settings    `json:"settings"`
+	Rows     []*row      `json:"rows"`
+	Flat     []flatness  `json:"flat"`
+	Isolated []isolation `json:"isolated"`
+	Small    small       `json:"small"`
+	Fleet    fleet       `json:"fleet"`
+}
+
+type machine struct {
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	Memory     int64  `json:"memory"` // bytes
+	Kernel     string `json:"kernel"`
+	Filesystem string `json:"filesystem"` // of PostgreSQL's data
+	PostgreSQL string `json:"postgresql"`
+	Rolecall   string `json:"rolecall"`
+	Go         string `json:"go"`
+	Peer       string `json:"peer"`
+}
+
+type settings struct {
+	Seconds   float64           `json:"seconds"`
+	Rounds    int               `json:"rounds"`
+	RateLimit string            `json:"rateLimit"`
+	Postgres  map[string]string `json:"postgres"` // settings
+	Tuning    map[string]string `json:"tuning"`   // environment variables
+}
+
+// row is an operation at a number of connections, measured in rounds on each side.
+type row struct {
+	Operation   string              `json:"operation"`
+	Title       string              `json:"title"`
+	Connections int                 `json:"connections"`
+	Share       float64             `json:"share,omitempty"` // of pgbench, to be reached
+	Times       float64             `json:"times,omitempty"` // the peer, to be reached
+	P50         float64             `json:"p50,omitempty"`   // ms, to be kept
+	Sides       map[string][]sample `json:"sides"`
+}
+
+type flatness struct {
+	Title  string   `json:"title"`
+	Size   int      `json:"size"`
+	Rounds []sample `json:"rounds"`
+}
+
+type isolation struct {
+	Title    string   `json:"title"`
+	Beside   string   `json:"beside"`
+	Limit    float64  `json:"limit,omitempty"` // how many times longer the p99 may be; 0: nothing was promised
+	Alone    []sample `json:"alone"`
+	Together []sample `json:"together"`
+}
+
+type small struct {
+	Memory     memory  `json:"memory"`
+	PeerMemory memory  `json:"peerMemory"`
+	Program    int64   `json:"program"` // bytes
+	Ready      float64 `json:"ready"`   // ms
+}
+
+type fleet struct {
+	Clusters    int     `json:"clusters"`
+	Ready       float64 `json:"ready"` // ms
+	Memory      memory  `json:"memory"`
+	Seconds     float64 `json:"seconds"` // idle
+	CPU         usage   `json:"cpu"`     // meanwhile
+	Connections int     `json:"connections"`
+}
+
+// describe notes what it is all measured on.
+func (b *bench) describe(ctx context.Context) error {
+	m := &b.report.Machine
+	m.CPU, m.Cores, m.Go = cpuModel(), runtime.NumCPU(), runtime.Version()
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return err
+	}
+	m.Memory = int64(info.Totalram) * int64(info.Unit)
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return err
+	}
+	m.Kernel = strings.TrimSpace(string(kernel))
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(b.site.dir, &fs); err != nil {
+		return err
+	}
+	m.Filesystem = filesystem(int64(fs.Type))
+	m.PostgreSQL = b.site.pg.Version
+	out, err := b.site.command(ctx, "", "version")
+	if err != nil {
+		return err
+	}
+	m.Rolecall = strings.TrimSpace(string(out))
+	if b.site.peer != nil {
+		m.Peer = b.site.peer.version
+	}
+	b.report.Settings = settings{Seconds: b.seconds.Seconds(), Rounds: b.rounds, RateLimit: b.rate, Postgres: map[string]string{}, Tuning: map[string]string{}}
+	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_connections"} {
+		if b.report.Settings.Postgres[name], err = query[string](ctx, b.site, b.site.superuser, `SELECT current_setting($1)`, name); err != nil {
+			return err
+		}
+	}
+	for _, name := range tuning {
+		if value, set := os.LookupEnv(name); set {
+			b.report.Settings.Tuning[name] = value
+		}
+	}
+	return nil
+}
+
+func cpuModel() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// filesystem names what statfs calls by a number.
+func filesystem(magic int64) string {
+	names := map[int64]string{0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x2FC12FC1: "zfs", 0x794C7630: "overlay", 0x01021994: inMemory}
+	return cmp.Or(names[magic], fmt.Sprintf("filesystem %#x", magic))
+}
+
+const inMemory = "tmpfs"
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// of is the median over rounds of what f takes from a sample.
+func of(rounds []sample, f func(s sample) float64) float64 {
+	values := make([]float64, len(rounds))
+	for i, s := range rounds {
+		values[i] = f(s)
+	}
+	return median(values)
+}
+
+func perSecond(s sample) float64 { return s.PerSecond }
+func p50(s sample) float64       { return s.P50 }
+func p99(s sample) float64       { return s.P99 }
+
+// void says which failures make the rounds count for nothing, "" when there were none.
+func void(rounds []sample) string {
+	failed := map[string]int{}
+	for _, s := range rounds {
+		for status, n := range s.Failed {
+			failed[status] += n
+		}
+	}
+	var parts []string
+	for _, status := range slices.Sorted(maps.Keys(failed)) {
+		parts = append(parts, fmt.Sprintf("%d × %s", failed[status], status))
+	}
+	if parts == nil {
+		return ""
+	}
+	return "void: " + strings.Join(parts, ", ")
+}
+
+// against is the median of the ratios to another side, each of one round: what slowed down a whole round is in both.
+// It is 0 when there is nothing to compare with.
+func (r *row) against(side string) float64 {
+	ours, theirs := r.Sides[sideRolecall], r.Sides[side]
+	if len(theirs) == 0 || len(theirs) != len(ours) || void(ours) != "" || void(theirs) != "" {
+		return 0
+	}
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = ours[i].PerSecond / theirs[i].PerSecond
+	}
+	return median(ratios)
+}
+
+// rate is how much a side did, for people.
+func (r *row) rate(side string) string {
+	rounds := r.Sides[side]
+	if len(rounds) == 0 {
+		return "–"
+	}
+	return cmp.Or(void(rounds), count(of(rounds, perSecond)))
+}
+
+// goal is a figure beside what it is to be, bold where it is not; "–" for none.
+func goal(have string, met bool, promise string) string {
+	switch {
+	case promise == "":
+		return have
+	case met:
+		return have + " (" + promise + ")"
+	}
+	return "**" + have + "** (" + promise + ")"
+}
+
+func (r *row) ofLimit() string {
+	share := r.against(sidePgbench)
+	if share == 0 {
+		return "–"
+	}
+	promise := ""
+	if r.Share > 0 {
+		promise = fmt.Sprintf("≥ %.0f %%", 100*r.Share)
+	}
+	return goal(fmt.Sprintf("%.0f %%", 100*share), share >= r.Share, promise)
+}
+
+func (r *row) ofPeer() string {
+	times := r.against(sidePeer)
+	if times == 0 {
+		return "–"
+	}
+	promise := ""
+	if r.Times > 0 {
+		promise = fmt.Sprintf("≥ %.0f ×", r.Times)
+	}
+	return goal(fmt.Sprintf("%.1f ×", times), times >= r.Times, promise)
+}
+
+func (r *row) middle() string {
+	if len(r.Sides[sideRolecall]) == 0 {
+		return "–"
+	}
+	t := of(r.Sides[sideRolecall], p50)
+	promise := ""
+	if r.P50 > 0 {
+		promise = fmt.Sprintf("≤ %g", r.P50)
+	}
+	return goal(fmt.Sprintf("%.2f", t), t <= r.P50, promise)
+}
+
+func (r *row) longest() string {
+	if len(r.Sides[sideRolecall]) == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%.2f", of(r.Sides[sideRolecall], p99))
+}
+
+func (r *row) cells() []string {
+	return []string{r.Title, strconv.Itoa(r.Connections), r.rate(sideRolecall), r.middle(), r.longest(),
+		r.rate(sidePgbench), r.ofLimit(), r.rate(sidePeer), r.ofPeer()}
+}
+
+// String is the row as it is shown while the run goes on.
+func (r *row) String() string { return strings.Join(r.cells(), " | ") }
+
+// cost is the CPU time of a request in µs, by what took it.
+func (r *row) cost() []string {
+	cells := []string{r.Title, strconv.Itoa(r.Connections)}
+	add := func(side string, take ...func(u usage) float64) {
+		for _, f := range take {
+			cell := "–"
+			if rounds := r.Sides[side]; len(rounds) > 0 {
+				cell = count(of(rounds, func(s sample) float64 { return 1e6 * f(s.CPU) / float64(s.Requests) }))
+			}
+			cells = append(cells, cell)
+		}
+	}
+	postgres := func(u usage) float64 { return u.Postgres }
+	load := func(u usage) float64 { return u.Load }
+	add(sideRolecall, func(u usage) float64 { return u.Rolecall }, postgres, load)
+	add(sidePgbench, postgres, load)
+	add(sidePeer, func(u usage) float64 { return u.Peer }, postgres)
+	return cells
+}
+
+// count writes a number of three digits or more without decimals, and with commas.
+func count(v float64) string {
+	if v < 100 {
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	s := strconv.FormatFloat(v, 'f', 0, 64)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
+
+// table is one in Markdown; numbers stand to the right.
+func table(head []string, rows [][]string) string {
+	var b strings.Builder
+	b.WriteString("| " + strings.Join(head, " | ") + " |\n|---|" + strings.Repeat("--:|", len(head)-1) + "\n")
+	for _, r := range rows {
+		b.WriteString("| " + strings.Join(r, " | ") + " |\n")
+	}
+	return b.String()
+}
+
+// markdown is the report for people.
+func (r *report) markdown() string {
+	var b strings.Builder
+	m, s := r.Machine, r.Settings
+	fmt.Fprintf(&b, "%s: %d cores of %s, %.0f GiB, Linux %s, data on %s. PostgreSQL %s (", r.Began.Format("2006-01-02"), m.Cores, m.CPU,
+		float64(m.Memory)/(1<<30), m.Kernel, m.Filesystem, m.PostgreSQL)
+	for i, name := range slices.Sorted(maps.Keys(s.Postgres)) {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s %s", name, s.Postgres[name])
+	}
+	fmt.Fprintf(&b, "), %s with `--rate-limit %s`, %s", m.Rolecall, s.RateLimit, m.Go)
+	if m.Peer != "" {
+		fmt.Fprintf(&b, ", postgres-meta %s", m.Peer)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Tuning)) {
+		fmt.Fprintf(&b, ", %s=%s", name, s.Tuning[name])
+	}
+	fmt.Fprintf(&b, ". Medians of %d rounds of %g s. Bold: less than was promised, in parentheses.\n", s.Rounds, s.Seconds)
+	for _, w := range r.warnings() {
+		fmt.Fprintf(&b, "\n**Warning:** %s\n", w)
+	}
+	if len(r.Rows) > 0 {
+		var rows, costs [][]string
+		for _, row := range r.Rows {
+			rows, costs = append(rows, row.cells()), append(costs, row.cost())
+		}
+		b.WriteString("\n" + table([]string{"", "connections", "Rolecall, a second", "p50, ms", "p99, ms", "pgbench, a second", "of pgbench", "peer, a second", "of the peer"}, rows))
+		b.WriteString("\nCPU time of a request, in µs:\n\n" + table([]string{"", "connections", "Rolecall", "its PostgreSQL", "its load", "pgbench's PostgreSQL",
+			"pgbench", "peer", "its PostgreSQL"}, costs))
+	}
+	r.writeFlat(&b)
+	r.writeIsolated(&b)
+	r.writeSmall(&b)
+	return b.String()
+}
+
+func (r *report) writeFlat(b *strings.Builder) {
+	if len(r.Flat) == 0 {
+		return
+	}
+	var sizes []int
+	var titles []string
+	cells := map[string]map[int]flatness{}
+	for _, f := range r.Flat {
+		if !slices.Contains(sizes, f.Size) {
+			sizes = append(sizes, f.Size)
+		}
+		if cells[f.Title] == nil {
+			titles = append(titles, f.Title)
+			cells[f.Title] = map[int]flatness{}
+		}
+		cells[f.Title][f.Size] = f
+	}
+	head := []string{"Flat: p50 in ms (requests a second), 8 connections"}
+	for _, size := range sizes {
+		head = append(head, "of "+count(float64(size)))
+	}
+	var rows [][]string
+	for _, title := range titles {
+		row := []string{title}
+		for _, size := range sizes {
+			rounds := cells[title][size].Rounds
+			row = append(row, cmp.Or(void(rounds), fmt.Sprintf("%.2f (%s)", of(rounds, p50), count(of(rounds, perSecond)))))
+		}
+		cost := func(s sample) float64 { return (s.CPU.Rolecall + s.CPU.Postgres) / float64(s.Requests) }
+		more := of(cells[title][sizes[len(sizes)-1]].Rounds, cost)/of(cells[title][sizes[0]].Rounds, cost) - 1
+		rows = append(rows, append(row, goal(fmt.Sprintf("%+.0f %%", 100*more), more <= .2, "≤ 20 %")))
+	}
+	b.WriteString("\n" + table(append(head, "CPU time of the last against the first"), rows))
+}
+
+func (r *report) writeIsolated(b *strings.Builder) {
+	if len(r.Isolated) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, i := range r.Isolated {
+		row := []string{i.Title + " beside " + i.Beside}
+		for _, rounds := range [][]sample{i.Alone, i.Together} {
+			row = append(row, cmp.Or(void(rounds), fmt.Sprintf("%.2f / %.2f", of(rounds, p50), of(rounds, p99))))
+		}
+		ratios := make([]float64, len(i.Alone))
+		for n := range i.Alone {
+			ratios[n] = i.Together[n].P99 / i.Alone[n].P99
+		}
+		promise := ""
+		if i.Limit > 0 {
+			promise = fmt.Sprintf("< %g ×", i.Limit)
+		}
+		times := median(ratios)
+		rows = append(rows, append(row, goal(fmt.Sprintf("%.1f ×", times), times < i.Limit, promise)))
+	}
+	b.WriteString("\n" + table([]string{"Isolated: p50 / p99 in ms", "alone", "beside", "p99"}, rows))
+}
+
+func (r *report) writeSmall(b *strings.Builder) {
+	var rows [][]string
+	add := func(title, have string, met bool, promise string) {
+		rows = append(rows, []string{title, goal(have, met, promise)})
+	}
+	if s := r.Small; s.Program > 0 {
+		add("memory after the load above, of that its own", mib(s.Memory.Resident)+", "+mib(s.Memory.Own), s.Memory.Resident <= 64<<20, "≤ 64 MiB")
+		add("most memory during the load", mib(s.Memory.Highest), true, "")
+		if s.PeerMemory.Resident > 0 {
+			add("memory of the peer after the load, the most", mib(s.PeerMemory.Resident)+", "+mib(s.PeerMemory.Highest), true, "")
+		}
+		add("from the start of `rolecall serve` until it is ready", fmt.Sprintf("%.0f ms", s.Ready), s.Ready <= 300, "≤ 300 ms")
+		add("size of the program", fmt.Sprintf("%.1f MB", float64(s.Program)/1e6), s.Program <= 30e6, "≤ 30 MB")
+	}
+	if f := r.Fleet; f.Clusters > 0 {
+		n := count(float64(f.Clusters)) + " clusters: "
+		add(n+"from the start until it is ready", fmt.Sprintf("%.0f ms", f.Ready), true, "")
+		add(n+"memory, of that its own", mib(f.Memory.Resident)+", "+mib(f.Memory.Own), true, "")
+		add(fmt.Sprintf("%sCPU of one core while idle for %.0f s", n, f.Seconds), fmt.Sprintf("%.2f %%", 100*f.CPU.Rolecall/f.Seconds), true, "")
+		add(n+"connections to them while idle", strconv.Itoa(f.Connections), true, "")
+	}
+	if rows != nil {
+		b.WriteString("\n" + table([]string{"Small", ""}, rows))
+	}
+}
+
+// tooMuch is the share of the machine that something else may take without a word.
+const tooMuch = .05
+
+// warnings are what makes the figures doubtful.
+func (r *report) warnings() (all []string) {
+	if r.Machine.Filesystem == inMemory {
+		all = append(all, "PostgreSQL's data were in memory, so a commit cost nothing; name a folder on a disk with -dir.")
+	}
+	disturbed, stolen, measured, most := 0, 0, 0, 0.0
+	look := func(rounds []sample) {
+		for _, s := range rounds {
+			capacity := s.CPU.Within * float64(r.Machine.Cores)
+			measured++
+			if share := s.CPU.Others / capacity; share > tooMuch {
+				disturbed++
+				most = max(most, share)
+			}
+			if s.CPU.Stolen/capacity > tooMuch {
+				stolen++
+			}
+		}
+	}
+	for _, row := range r.Rows {
+		for _, rounds := range row.Sides {
+			look(rounds)
+		}
+	}
+	for _, f := range r.Flat {
+		look(f.Rounds)
+	}
+	if disturbed > 0 {
+		all = append(all, fmt.Sprintf("something else used the CPU in %d of %d measurements, up to %.0f %% of it.", disturbed, measured, 100*most))
+	}
+	if stolen > 0 {
+		all = append(all, fmt.Sprintf("the host took CPU from this machine in %d of %d measurements.", stolen, measured))
+	}
+	return all
+}
+
+// The lines of a document between which the tables stand.
+const (
+	beginMark = "<!-- measured: begin -->\n"
+	endMark   = "<!-- measured: end -->\n"
+)
+
+// writeBetween puts the tables into a document.
+func writeBetween(path, text string) error {
+	document, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, begins := bytes.Cut(document, []byte(beginMark))
+	_, after, ends := bytes.Cut(rest, []byte(endMark))
+	if !begins || !ends {
+		return fmt.Errorf("%s has not the lines %q and %q", filepath.Base(path), beginMark, endMark)
+	}
+	return os.WriteFile(path, slices.Concat(before, []byte(beginMark+"\n"+text+"\n"+endMark), after), 0o644)
+}

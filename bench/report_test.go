@@ -1,0 +1,116 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func rounds(perSecond ...float64) (all []sample) {
+	for _, v := range perSecond {
+		all = append(all, sample{PerSecond: v, P50: 1, P99: 2, Requests: int(v), Seconds: 1, CPU: usage{Within: 1, Rolecall: .5, Postgres: .25, Others: .01}})
+	}
+	return all
+}
+
+// TestRow: ratios are of rounds, and what failed once counts for nothing.
+func TestRow(t *testing.T) {
+	t.Parallel()
+	r := &row{Title: "get", Connections: 8, Share: .25, Times: 60, Sides: map[string][]sample{
+		sideRolecall: rounds(1000, 4000, 3000), sidePgbench: rounds(10_000, 10_000, 10_000), sidePeer: rounds(10, 50, 100),
+	}}
+	if got, want := strings.Join(r.cells(), "|"), "get|8|3,000|1.00|2.00|10,000|30 % (≥ 25 %)|50.0|80.0 × (≥ 60 ×)"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got, want := strings.Join(r.cost(), "|"), "get|8|167|83.3|0.0|25.0|0.0|0.0|5,000"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	r.Share = .5
+	if got, want := r.ofLimit(), "**30 %** (≥ 50 %)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	r.Sides[sidePeer][1].Failed = map[string]int{"500": 2, "404": 1}
+	if got, want := strings.Join(r.cells()[7:], "|"), "void: 1 × 404, 2 × 500|–"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	r.Sides[sideRolecall][0].Failed = map[string]int{"429": 7}
+	if got, want := strings.Join(r.cells()[2:7], "|"), "void: 7 × 429|1.00|2.00|10,000|–"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	r := &report{Machine: machine{Cores: 2, Filesystem: "ext4"}, Rows: []*row{{Sides: map[string][]sample{sideRolecall: rounds(1, 2, 3)}}}}
+	if got := r.warnings(); got != nil {
+		t.Errorf("got %q of an idle machine", got)
+	}
+	r.Rows[0].Sides[sideRolecall][1].CPU.Others = 1
+	r.Rows[0].Sides[sideRolecall][2].CPU.Stolen = .2
+	r.Machine.Filesystem = inMemory
+	if got := strings.Join(r.warnings(), " "); !strings.Contains(got, "in 1 of 3 measurements, up to 50 %") || !strings.Contains(got, "the host took") || !strings.Contains(got, "in memory") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestWriteBetween replaces the tables, twice, and nothing else.
+func TestWriteBetween(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "performance.md")
+	if err := os.WriteFile(path, []byte("# Before\n"+beginMark+"old\n"+endMark+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"one", "two"} {
+		if err := writeBetween(path, text); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if want := "# Before\n" + beginMark + "\n" + text + "\n" + endMark + "after\n"; err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	if err := os.WriteFile(path, []byte("# No marks\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeBetween(path, "x"); err == nil {
+		t.Error("a document without the two lines was written")
+	}
+	page, err := os.ReadFile("../docs/performance.md")
+	if err != nil || !strings.Contains(string(page), beginMark) || !strings.Contains(string(page), endMark) {
+		t.Errorf("docs/performance.md cannot be written: %v", err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	o, err := parseOptions([]string{"-seconds=0.5", "-only=get,flat", "-connections=1,2"}, os.Stderr)
+	if err != nil || o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	for _, args := range [][]string{{"-seconds=x"}, {"-rounds=0"}, {"-connections=0"}, {"-only=nothing"}, {"-only=get", "-write=x"}, {"more"}} {
+		if _, err := parseOptions(args, os.Stderr); err == nil {
+			t.Errorf("%q are taken", args)
+		}
+	}
+}
+
+// TestUsage: the time of this process is counted, and of its children when they have ended.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	before, err := family(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after := before; after < before+.05; {
+		if after, err = family(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m, err := readMemory(os.Getpid()); err != nil || m.Resident <= 0 || m.Highest < m.Resident || m.Own <= 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if busy, _, err := machineCPU(); err != nil || busy < before {
+		t.Errorf("the machine was busy for %g s, this process for %g s: %v", busy, before, err)
+	}
+}
