@@ -1,23 +1,37 @@
 # Works on a fresh Debian or Ubuntu with Go: what else is needed is installed by apt, as root or through sudo.
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo dev)
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: run
 run: build ## Start a local server with a PostgreSQL of its own; flags: make run ARGS='--listen 127.0.0.1:9000'
 	@scripts/install-postgres
 	@exec bin/rolecall dev $(ARGS)
 
-# The version is given, and not left to Go's own look at git, which fails in a tree that another user owns.
+# The version is given, and not left to Go's own look at git, which fails in a tree that another user owns. Without cgo the
+# machine's C compiler and library are no part of the program.
 .PHONY: build
 build: ## Build bin/rolecall
 	@echo 'building bin/rolecall $(VERSION)'
-	@go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/rolecall ./cmd/rolecall
+	@CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/rolecall ./cmd/rolecall
+
+# Built elsewhere and from nothing that was compiled before.
+.PHONY: reproducible
+reproducible: build ## Build a second time in another folder, and compare the bytes
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && mkdir "$$dir/tree" && \
+	git ls-files -z --cached --others --exclude-standard | tar -c --null -T - --ignore-failed-read 2>/dev/null | tar -x -C "$$dir/tree" && \
+	GOCACHE="$$dir/cache" $(MAKE) --no-print-directory -C "$$dir/tree" build VERSION='$(VERSION)' && \
+	cmp bin/rolecall "$$dir/tree/bin/rolecall" && sha256sum bin/rolecall
+
+.PHONY: sbom
+sbom: build ## Write bin/rolecall.cdx.json, what bin/rolecall is made of
+	@go run ./scripts/sbom -version '$(VERSION)' bin/rolecall > bin/rolecall.cdx.json
+	@echo 'wrote bin/rolecall.cdx.json'
 
 # The tests of e2e run the built program, of whose sources Go's test cache knows nothing. Where no package is named,
 # go test keeps no cache, and shows what the tests print: what they have measured.
@@ -25,20 +39,35 @@ build: ## Build bin/rolecall
 test: lint ## Check and test everything, with the race detector
 	@scripts/install-postgres
 	@scripts/install-gcc
-	go test -race ./...
+	@scripts/install-pgbouncer
+	@scripts/install-majors
+	ROLECALL_TEST_MAJOR=18 go test -race ./...
+	scripts/test-matrix
 	cd e2e && go test -race
 
+.PHONY: soak
+soak: ## Keep a server under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
+	@scripts/install-postgres
+	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^TestSoak$$'
+
 .PHONY: lint
-lint: ## Check formatting, and run vet and staticcheck
+lint: ## Check formatting and the modules, and run vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:" $$unformatted >&2; exit 1; fi
+	go mod verify
 	go vet ./...
 	go tool staticcheck ./...
 	staticcheck=$$(go tool -n staticcheck) && cd e2e && go vet && "$$staticcheck"
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: build ## Measure the program beside PostgreSQL and a peer; flags: make bench ARGS='-only get,list -rounds 1 -seconds 1'
 	@scripts/install-postgres
-	go test -run '^$$' -bench . ./...
+	@peer=$$(scripts/install-bench-peer) && go build -buildvcs=false -o bin/bench ./bench && exec bin/bench -peer "$$peer" $(ARGS)
+
+# Several counts are what benchstat compares: make gobench ARGS='-count 10' >new.txt
+.PHONY: gobench
+gobench: ## Run the benchmarks of single functions; flags: make gobench ARGS='-count 10'
+	@scripts/install-postgres
+	@go test -run '^$$' -bench . -benchmem $(ARGS) ./...
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -42,6 +42,7 @@ func testMain(m *testing.M) (code int) {
 		rolecall = filepath.Join(dir, "rolecall")
 		build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", rolecall, "./cmd/rolecall")
 		build.Dir = ".."
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		err = build.Run()
 	}
@@ -74,13 +75,13 @@ type server struct {
 }
 
 // start starts a server on a folder, and returns when it is ready.
-func start(dir string) (*server, error) {
+func start(dir string, flags ...string) (*server, error) {
 	output, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{dir: dir, ended: make(chan struct{}), output: output}
-	s.process = exec.Command(rolecall, "dev", "--listen=127.0.0.1:0", "--data-dir="+dir, "--rate-limit=0")
+	s.process = exec.Command(rolecall, append([]string{"dev", "--listen=127.0.0.1:0", "--data-dir=" + dir, "--rate-limit=0"}, flags...)...)
 	s.process.Stdout, s.process.Stderr = output, output
 	if err := s.process.Start(); err != nil {
 		return nil, err

@@ -35,18 +35,22 @@ type ownCluster struct {
 	LastError    *string `json:"lastError"`
 	Capabilities struct {
 		Role           string   `json:"role"`
+		ForeignRoles   bool     `json:"foreignRoles"`
+		ReadVerifiers  bool     `json:"readVerifiers"`
 		MaxConnections int      `json:"maxConnections"`
 		Problems       []string `json:"problems"`
 	} `json:"capabilities"`
 	Access     accessRules `json:"access"`
 	Connection struct {
-		URL string            `json:"url"`
-		TLS map[string]string `json:"tls"`
+		URL              string            `json:"url"`
+		TLS              map[string]string `json:"tls"`
+		SystemIdentifier string            `json:"systemIdentifier"`
 	} `json:"connection"`
 	MayManage   bool       `json:"mayManage"`
 	SystemRoles []string   `json:"systemRoles"`
 	MemberOf    []string   `json:"memberOf"`
 	Grantable   []string   `json:"grantable"`
+	Synchronous *string    `json:"synchronousCommit"`
 	CreatedAt   *time.Time `json:"createdAt"`
 	UpdatedAt   *time.Time `json:"updatedAt"`
 }
@@ -77,8 +81,8 @@ func clustersListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(cmd, o, clusters, "NAME,LOCATION,VERSION,REACHABLE,MANAGE,VIEW,ID", func(cl *ownCluster) []string {
-				return []string{cl.DisplayName, cl.Location, cl.Version, yesNo(cl.Reachable),
+			return printList(cmd, o, clusters, "NAME,LOCATION,VERSION,STATE,MANAGE,VIEW,ID", func(cl *ownCluster) []string {
+				return []string{cl.DisplayName, cl.Location, cl.Version, cl.State,
 					rules(cl.Access.Manage), rules(cl.Access.View), cl.ID}
 			})
 		},
@@ -91,24 +95,39 @@ func clustersListCommand() *cobra.Command {
 func rules(selectors []string) string { return strings.Join(selectors, " or ") }
 
 func (cl *ownCluster) fields() [][]string {
-	var lastError string
+	var lastError, synchronous string
 	if cl.LastError != nil {
 		lastError = *cl.LastError
+	}
+	if cl.Synchronous != nil {
+		synchronous = *cl.Synchronous
 	}
 	problems := strings.Join(cl.Capabilities.Problems, " ")
 	if cl.Connection.URL != "" && cl.Capabilities.Role == "" {
 		problems = "not looked for yet: rolecall clusters probe " + cl.DisplayName
+	}
+	var cannot []string
+	if can := cl.Capabilities; can.Role != "" {
+		if !can.ForeignRoles {
+			cannot = append(cannot, "change users of others that were not granted to it")
+		}
+		if !can.ReadVerifiers {
+			cannot = append(cannot, "read verifiers")
+		}
 	}
 	return [][]string{
 		{"name", cl.DisplayName},
 		{"id", cl.ID},
 		{"location", cl.Location},
 		{"version", cl.Version},
-		{"reachable", yesNo(cl.Reachable)},
+		{"state", cl.State},
 		{"last error", lastError},
 		{"connection", cl.Connection.URL}, // for admins
 		{"TLS", cl.Connection.TLS["mode"]},
+		{"identifier", cl.Connection.SystemIdentifier},
+		{"commits", synchronous},
 		{"role", cl.Capabilities.Role},
+		{"it cannot", strings.Join(cannot, ", ")},
 		{"problems", problems},
 		{"may manage", rules(cl.Access.Manage)},
 		{"may view", rules(cl.Access.View)},
@@ -149,6 +168,7 @@ func clustersShowCommand() *cobra.Command {
 // clusterSettings are the flags of register and update.
 type clusterSettings struct {
 	location, url, tlsMode           string
+	synchronousCommit                string
 	tlsCA, tlsCert, tlsKey           string // files
 	manage, view                     []string
 	memberOf, grantable, systemRoles []string
@@ -160,6 +180,7 @@ func (s *clusterSettings) bind(f *pflag.FlagSet) {
 	f.StringVar(&s.tlsCA, "tls-ca", "", "`file` with the certificate authorities to trust, in PEM")
 	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with the client certificate, in PEM")
 	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with the key of the client certificate, in PEM")
+	f.StringVar(&s.synchronousCommit, "synchronous-commit", "", "`setting` of Rolecall's sessions: local does not wait for a standby; also remote_write, on, remote_apply; '' is the server's own")
 	f.StringVar(&s.location, "location", "", "`place` of the cluster, such as de/fra")
 	f.StringArrayVar(&s.manage, "manage", nil, "`selector` of the accounts that may manage the users of the cluster; repeatable, any suffices")
 	f.StringArrayVar(&s.view, "view", nil, "`selector` of the accounts that may view them; repeatable, any suffices")
@@ -201,6 +222,12 @@ func (s *clusterSettings) body(f *pflag.FlagSet) (body, connection map[string]an
 	}
 	if f.Changed("location") {
 		body["location"] = s.location
+	}
+	if f.Changed("synchronous-commit") {
+		body["synchronousCommit"] = nil
+		if s.synchronousCommit != "" {
+			body["synchronousCommit"] = s.synchronousCommit
+		}
 	}
 	access := map[string]any{}
 	for _, list := range []struct {
@@ -271,17 +298,22 @@ func clustersUpdateCommand() *cobra.Command {
 	var o output
 	var s clusterSettings
 	var password passwordFlags
-	var name string
+	var name, systemIdentifier string
 	var askPassword bool
 	cmd := &cobra.Command{
 		Use:   "update CLUSTER",
 		Short: "Change a cluster's registration",
 		Long: `Update changes what is given and leaves the rest. A list that is given takes the place of
 the old one; --view '' empties it. --password asks for the password of the administering
-role; --password-stdin reads it.`,
+role; --password-stdin reads it.
+
+A cluster in whose place another one answers is stopped. "rolecall clusters show" says the
+other's system identifier; to give it as --system-identifier confirms that this is meant.`,
 		Example: `  rolecall clusters update payments --manage team=payments --manage role=dba
   rolecall clusters update payments --view ''
-  rolecall clusters update payments --url postgres://rolecall_admin@db2:5432/postgres`,
+  rolecall clusters update payments --url postgres://rolecall_admin@db2:5432/postgres
+  rolecall clusters update payments --synchronous-commit local
+  rolecall clusters update payments --system-identifier 7593042318274650123`,
 		Args:              arguments("CLUSTER"),
 		ValidArgsFunction: firstArgument(completeClusters),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -291,6 +323,9 @@ role; --password-stdin reads it.`,
 			}
 			if cmd.Flags().Changed("name") {
 				body["displayName"] = name
+			}
+			if cmd.Flags().Changed("system-identifier") {
+				connection["systemIdentifier"] = systemIdentifier
 			}
 			if len(body) == 0 && len(connection) == 0 && !askPassword && !password.stdin {
 				return usage("say what to change; see %s --help", cmd.CommandPath())
@@ -321,6 +356,7 @@ role; --password-stdin reads it.`,
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "new `name` of the cluster")
+	cmd.Flags().StringVar(&systemIdentifier, "system-identifier", "", "`number` of the cluster that has taken the place of the registered one")
 	s.bind(cmd.Flags())
 	cmd.Flags().BoolVar(&askPassword, "password", false, "ask for the password of the administering role")
 	password.bind(cmd, false)

@@ -222,6 +222,20 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "users", "set", "app", "--valid-until", "never", "--connection-limit", "none")
 		admin.has(t, []string{"expires never", "connection limit none"}, "users", "show", "app")
 
+		// A password that some drivers prepare otherwise, and one that is a hash still.
+		if code, out, errOut := admin.run(t, "a password \u2168 of note\n", "users", "passwd", "app", "--password-stdin"); code != 0 || out != "" ||
+			!strings.Contains(errOut, "has a new password.\nWarning: The password has characters") {
+			t.Errorf("passwd: exit code %d, printed %q and %q", code, out, errOut)
+		}
+		secrets = append(secrets, "a password \u2168", "a password IX")
+		psql(t, variables(t, dir), "CREATE ROLE legacy LOGIN PASSWORD 'md5d41d8cd98f00b204e9800998ecf8427e'")
+		admin.has(t, []string{"NAME SYSTEM PASSWORD PROBLEM", "legacy no md5 .*Set a new password."}, "users", "check-passwords")
+		admin.ok(t, "another password\n", "users", "passwd", "legacy", "--password-stdin")
+		if out := admin.ok(t, "", "users", "check-passwords", "-o", "json"); out != "[]\n" {
+			t.Errorf("check-passwords printed %s", out)
+		}
+		admin.ok(t, "", "users", "delete", "legacy", "--yes")
+
 		// The made-up password is in the JSON of the answer, too.
 		var made struct {
 			Password   string
@@ -238,8 +252,14 @@ func TestCommandLine(t *testing.T) {
 
 		// What it owns stands in the way of a delete.
 		psql(t, variables(t, dir), "CREATE ROLE readers; CREATE TABLE kept (i int); ALTER TABLE kept OWNER TO app")
-		admin.has(t, []string{"would be refused yes", "because .*public.kept.*", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan")
-		admin.fails(t, exitFailed, "public.kept", "", "users", "delete", "app", "--yes")
+		for _, format := range []string{"table", "json"} {
+			code, out, errOut := admin.run(t, "", "users", "delete", "app", "--plan", "-o", format)
+			if code != exitFailed || !isSentence(errOut) || !strings.Contains(errOut, `"app" would not be deleted`) || !strings.Contains(out, "public.kept") {
+				t.Errorf("the plan ended with %d, printed %q and %q", code, out, errOut)
+			}
+		}
+		admin.has(t, []string{"would be refused no", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan", "--reassign-to", "readers")
+		admin.fails(t, exitFailed, "--reassign-to ROLE", "", "users", "delete", "app", "--yes")
 		admin.ok(t, "", "users", "delete", "app", "--yes", "--on-blocked", "disable")
 		admin.has(t, []string{"state disabled"}, "users", "show", "app")
 		admin.ok(t, "", "users", "delete", "app", "--yes", "--reassign-to", "readers")
@@ -259,12 +279,17 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, exitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
 		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage", "role=dba",
 			"--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role)...)
-		admin.has(t, []string{`payments de/fra .* yes team=payments or role=dba team=search ` + uuidPattern, `local local .*`}, "clusters", "list")
+		admin.has(t, []string{`payments de/fra .* AVAILABLE team=payments or role=dba team=search ` + uuidPattern, `local local .*`}, "clusters", "list")
 		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
 		admin.has(t, []string{"name money", "may manage team=payments or role=dba", "may view -"}, "clusters", "show", "money")
 		admin.fails(t, exitNotFound, `"payments"`, "", "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "money", "--name", "payments", "--view", "team=search")
+		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "local")
+		admin.has(t, []string{"state AVAILABLE", `identifier \d+`, "commits local"}, "clusters", "show", "payments")
+		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "")
+		admin.has(t, []string{"commits -"}, "clusters", "show", "payments")
+		admin.fails(t, exitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
 		admin.ok(t, "", "clusters", "probe", "payments")
 
 		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,11 +12,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"rolecall/internal/control"
+	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 )
 
@@ -30,6 +35,7 @@ type Config struct {
 	DatabaseURLFile string
 	MasterKeyFile   string
 	TLSCert, TLSKey string
+	TLSClientCA     string
 	TrustedProxies  []string
 	RateLimit       float64
 	AuditRetention  string
@@ -158,17 +164,17 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-func (c *Config) databaseURL() (string, error) {
+func (c *Config) databaseURL() (hidden.Text, error) {
 	if c.DatabaseURL != "" {
 		if u, err := url.Parse(c.DatabaseURL); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 			return "", usage("--database-url is not a URL like postgres://user@host:5432/database") // and is not quoted: it may hold a password
 		} else if _, has := u.User.Password(); has || u.Query().Has("password") {
 			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
 		}
-		return c.DatabaseURL, nil
+		return hidden.Text(c.DatabaseURL), nil
 	}
 	text, err := secret("--database-url-file", c.DatabaseURLFile, databaseURLVariable)
-	return strings.TrimSpace(text), err
+	return hidden.Text(strings.TrimSpace(text)), err
 }
 
 func (c *Config) keyring() (*control.Keyring, error) {
@@ -230,7 +236,34 @@ func (c *Config) logger(out interface{ Write([]byte) (int, error) }) (*slog.Logg
 	case "text":
 		return slog.New(slog.NewTextHandler(out, options)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, options)), nil
+		return slog.New(slog.NewJSONHandler(escaped{out}, options)), nil
 	}
 	return nil, usage("--log-format is %q; it takes text or json", c.LogFormat)
+}
+
+// escaped escapes in JSON what JSON does not have to escape, and the text format does: characters that a terminal would
+// obey, or hide. A line of the log may quote a caller.
+type escaped struct {
+	out interface{ Write([]byte) (int, error) }
+}
+
+func (p escaped) Write(line []byte) (int, error) {
+	plain := func(r rune) bool { return r == '\n' || unicode.IsPrint(r) }
+	if bytes.ContainsFunc(line, func(r rune) bool { return !plain(r) }) {
+		var safe []byte
+		for _, r := range string(line) {
+			switch {
+			case plain(r):
+				safe = utf8.AppendRune(safe, r)
+			case r > 0xffff:
+				high, low := utf16.EncodeRune(r)
+				safe = fmt.Appendf(safe, `\u%04x\u%04x`, high, low)
+			default:
+				safe = fmt.Appendf(safe, `\u%04x`, r)
+			}
+		}
+		_, err := p.out.Write(safe)
+		return len(line), err
+	}
+	return p.out.Write(line)
 }

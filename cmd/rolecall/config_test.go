@@ -38,6 +38,7 @@ var settings = []struct {
 	{"master-key-file", "serve bootstrap", [2]string{"one", "two"}},
 	{"tls-cert", "serve", [2]string{"one", "two"}},
 	{"tls-key", "serve", [2]string{"one", "two"}},
+	{"tls-client-ca", "serve", [2]string{"one", "two"}},
 	{"trusted-proxies", "serve", [2]string{"[10.0.0.0/8,192.0.2.1]", "[192.0.2.2]"}},
 	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"oidc-issuer", "dev serve", [2]string{"[https://one]", "[https://two]"}},
@@ -103,6 +104,8 @@ func TestUsageErrors(t *testing.T) {
 	data := filepath.Join(dir, "data")
 	serve := "serve --public-url http://localhost --listen 127.0.0.1:0 --metrics-listen= "
 	whole := serve + "--database-url postgres://rolecall@127.0.0.1:1/rolecall --master-key-file " + key + " "
+	certPEM, keyPEM := certificate(t, 1)
+	tls := whole + "--tls-cert " + file("cert.pem", certPEM) + " --tls-key " + file("key.pem", keyPEM) + " "
 	dev := "dev --listen 127.0.0.1:0 --data-dir " + data + " "
 	for _, test := range []struct{ args, says string }{
 		{"nonsense", `no command "nonsense"`},
@@ -156,6 +159,10 @@ func TestUsageErrors(t *testing.T) {
 		{whole + "--tls-key " + key, "--tls-cert"},
 		{whole + "--tls-cert " + key + " --tls-key " + key, "--tls-cert"},
 		{whole + "--tls-cert " + dir + "/none --tls-key " + key, dir + "/none"},
+		{whole + "--tls-client-ca " + key, "--tls-cert"},
+		{tls + "--tls-client-ca " + dir + "/none", "--tls-client-ca"},
+		{tls + "--tls-client-ca " + key, "--tls-client-ca"},
+		{tls, "--public-url"},
 		{whole + "--trusted-proxies nonsense", "--trusted-proxies"},
 		{whole + "--trusted-proxies 10.0.0.0/99", "--trusted-proxies"},
 		{whole + "--rate-limit -1", "--rate-limit"},

@@ -27,7 +27,9 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/localpg"
 	"rolecall/internal/pgrole"
@@ -142,24 +144,35 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 			return err
 		}
 	}
-	s.DatabaseURL = localURL(pg, controlRole, state.ControlPassword, controlRole)
-	s.Prepare = func(ctx context.Context, db *control.DB, id *identity.Service, clusters *cluster.Registry) error {
+	s.DatabaseURL = hidden.Text(localURL(pg, controlRole, state.ControlPassword, controlRole))
+	s.Prepare = func(ctx context.Context, db *control.DB, id *identity.Service, users *dbuser.Service) error {
 		guid, err := folder.ensureAdmin(ctx, id, state, s.Log)
 		if err != nil {
 			return err
 		}
-		return clusters.Put(ctx, &cluster.Cluster{
+		err = users.Clusters.Put(ctx, &cluster.Cluster{
 			ID:          state.ClusterID,
 			DisplayName: "local",
 			Location:    "local",
 			Connection: cluster.Connection{
 				URL:      localURL(pg, administering, "", "postgres"),
 				TLS:      cluster.TLS{Mode: "disable"},
-				Password: state.AdministeringPassword,
+				Password: hidden.Text(state.AdministeringPassword),
 			},
 			SystemIdentifier: db.Identity.System,
 			CreatedBy:        guid,
 		}, audit.Entry{AccountGUID: guid, AccountName: adminUsername, Target: "local"})
+		if err != nil {
+			return err
+		}
+		c, err := users.Clusters.Get(state.ClusterID.String())
+		if err != nil {
+			return err
+		}
+		if _, err := users.Probe(ctx, c); err != nil {
+			s.Log.Warn("the local PostgreSQL could not be probed", "error", err)
+		}
+		return nil
 	}
 	s.Ready = func() {
 		ready = true
@@ -167,7 +180,7 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 			PID:         os.Getpid(),
 			URL:         s.PublicURL,
 			ClusterID:   state.ClusterID,
-			DatabaseURL: s.DatabaseURL,
+			DatabaseURL: string(s.DatabaseURL),
 			PGHost:      pg.Host,
 			PGPort:      pg.Port,
 			PGUser:      pg.User,

@@ -95,6 +95,10 @@ func TestDev(t *testing.T) {
 	if id := v["ROLECALL_CLUSTER_ID"]; !regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`).MatchString(id) {
 		t.Errorf("ROLECALL_CLUSTER_ID is %q, want a lower-case UUID", id)
 	}
+	// What can be done in the local cluster is known from the first moment on.
+	if r := get(t, url+"/rolecall/v1/clusters/"+v["ROLECALL_CLUSTER_ID"], "Bearer "+v["IONOS_TOKEN"]); !strings.Contains(r.body, `"superuser":true`) || !strings.Contains(r.body, `"problems":[]`) {
+		t.Errorf("the local cluster: %d %s", r.status, r.body)
+	}
 	if again := variables(t, dir); again["IONOS_TOKEN"] == v["IONOS_TOKEN"] {
 		t.Error("two calls of rolecall env print the same token")
 	}

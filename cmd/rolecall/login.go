@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,12 @@ import (
 const (
 	urlVariable   = "ROLECALL_URL"
 	tokenVariable = "ROLECALL_TOKEN"
+)
+
+// The files with the certificate that is shown to a server which wants one, and its key.
+const (
+	clientCertVariable = "ROLECALL_CLIENT_CERT"
+	clientKeyVariable  = "ROLECALL_CLIENT_KEY"
 )
 
 // login is a sign-in, as it is kept. It holds tokens.
@@ -91,7 +98,7 @@ func (l *login) write() error {
 }
 
 func (l *login) take(t *client.Tokens) {
-	l.AccessToken, l.Expires, l.RefreshToken = t.Access, t.Expires, t.Refresh
+	l.AccessToken, l.Expires, l.RefreshToken = string(t.Access), t.Expires, string(t.Refresh)
 }
 
 // deniedError is a command that cannot go on because nobody has signed in.
@@ -99,7 +106,19 @@ type deniedError struct{ error }
 
 func denied(format string, args ...any) error { return &deniedError{fmt.Errorf(format, args...)} }
 
-func newClient(baseURL string) *client.Client { return client.New(baseURL, "rolecall/"+version) }
+func newClient(baseURL string) (*client.Client, error) {
+	c := client.New(baseURL, "rolecall/"+version)
+	cert, key := os.Getenv(clientCertVariable), os.Getenv(clientKeyVariable)
+	if cert == "" && key == "" {
+		return c, nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, usage("%s and %s: %w", clientCertVariable, clientKeyVariable, err)
+	}
+	c.Show(pair)
+	return c, nil
+}
 
 // connect returns the client of a command: the server and token of the environment, or else those of the sign-in. A
 // token is only ever sent to the server that it came from.
@@ -115,7 +134,7 @@ func connect() (*client.Client, error) {
 		if server == "" {
 			return nil, usage("%s is set, but %s is not", tokenVariable, urlVariable)
 		}
-		return withToken(server, token), nil
+		return withToken(server, token)
 	}
 	l, err := readLogin()
 	if err != nil {
@@ -123,7 +142,7 @@ func connect() (*client.Client, error) {
 	}
 	// What rolecall env prints is enough, when nobody has signed in to that server.
 	if token := os.Getenv("IONOS_TOKEN"); server != "" && l.URL != server && token != "" && os.Getenv("IONOS_API_URL") == server {
-		return withToken(server, token), nil
+		return withToken(server, token)
 	}
 	switch {
 	case l.URL == "" && server == "":
@@ -131,15 +150,21 @@ func connect() (*client.Client, error) {
 	case l.URL == "" || server != "" && server != l.URL:
 		return nil, denied("you are not signed in to %s; do so with: rolecall login %s", server, server)
 	}
-	c := newClient(l.URL)
+	c, err := newClient(l.URL)
+	if err != nil {
+		return nil, err
+	}
 	c.Token = func(ctx context.Context, refused string) (string, error) { return l.token(ctx, c, refused) }
 	return c, nil
 }
 
-func withToken(server, token string) *client.Client {
-	c := newClient(server)
+func withToken(server, token string) (*client.Client, error) {
+	c, err := newClient(server)
+	if err != nil {
+		return nil, err
+	}
 	c.Token = func(context.Context, string) (string, error) { return token, nil }
-	return c
+	return c, nil
 }
 
 // token returns the access token, a new one when it has expired or was refused.
@@ -204,7 +229,11 @@ program's environment, no login is needed.`,
 			if err != nil {
 				return err
 			}
-			t, err := newClient(server).SignIn(cmd.Context(), username, secret)
+			c, err := newClient(server)
+			if err != nil {
+				return err
+			}
+			t, err := c.SignIn(cmd.Context(), username, secret)
 			if client.Status(err) == http.StatusUnauthorized {
 				return denied("the user name or the password is wrong")
 			}

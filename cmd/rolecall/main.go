@@ -104,7 +104,7 @@ server need a "rolecall login" first.`,
 		title    string
 		commands []*cobra.Command
 	}{
-		{"Run a server:", []*cobra.Command{devCommand(), serveCommand(), bootstrapCommand(), envCommand()}},
+		{"Run a server:", []*cobra.Command{devCommand(), serveCommand(), bootstrapCommand(), restoredCommand(), envCommand()}},
 		{"Use one:", []*cobra.Command{loginCommand(), logoutCommand(), whoamiCommand(), clustersCommand(), usersCommand(),
 			accountsCommand(), tokensCommand(), keysCommand(), auditCommand()}},
 	} {

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"rolecall/internal/cluster"
 	"rolecall/internal/control"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/web"
 )
 
@@ -23,7 +23,7 @@ type metrics struct {
 	took     *prometheus.HistogramVec
 }
 
-func newMetrics(db *control.DB, clusters *cluster.Registry) *metrics {
+func newMetrics(db *control.DB, users *dbuser.Service) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -34,7 +34,7 @@ func newMetrics(db *control.DB, clusters *cluster.Registry) *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route", "method"}),
 	}
-	m.registry.MustRegister(m.requests, m.took, &poolCollector{db, clusters},
+	m.registry.MustRegister(m.requests, m.took, &poolCollector{db, users},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -66,20 +66,21 @@ func (m *metrics) handler() http.Handler {
 
 // poolCollector reads the state of clusters and pools when it is asked for.
 type poolCollector struct {
-	db       *control.DB
-	clusters *cluster.Registry
+	db    *control.DB
+	users *dbuser.Service
 }
 
 var (
-	clusterUp      = prometheus.NewDesc("rolecall_cluster_up", "Whether the cluster answered when it was last asked; no sample before it was.", []string{"cluster"}, nil)
-	clusterConns   = prometheus.NewDesc("rolecall_cluster_connections", "Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
-	clusterWaits   = prometheus.NewDesc("rolecall_cluster_connection_waits_total", "Requests that had to wait for a connection to the cluster.", []string{"cluster"}, nil)
-	controlConns   = prometheus.NewDesc("rolecall_control_connections", "Connections to the control database, by state.", []string{"state"}, nil)
-	registeredDesc = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
+	clusterUp         = prometheus.NewDesc("rolecall_cluster_up", "Whether the cluster answered when it was last asked; no sample before it was.", []string{"cluster"}, nil)
+	clusterConns      = prometheus.NewDesc("rolecall_cluster_connections", "Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
+	clusterWaits      = prometheus.NewDesc("rolecall_cluster_connection_waits_total", "Requests that had to wait for a connection to the cluster.", []string{"cluster"}, nil)
+	controlConns      = prometheus.NewDesc("rolecall_control_connections", "Connections to the control database, by state.", []string{"state"}, nil)
+	clusterUnrecorded = prometheus.NewDesc("rolecall_cluster_unrecorded_users", "Users whose last change the audit log does not have; no sample before they were looked for.", []string{"cluster"}, nil)
+	registeredDesc    = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
 )
 
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, controlConns, registeredDesc} {
+	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, clusterUnrecorded, controlConns, registeredDesc} {
 		ch <- d
 	}
 }
@@ -93,7 +94,7 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(d, float64(stat.IdleConns()), append(labels, "idle")...)
 	}
 	connections(controlConns, c.db.Pool.Stat())
-	all := c.clusters.All()
+	all := c.users.Clusters.All()
 	gauge(registeredDesc, float64(len(all)))
 	for _, cl := range all {
 		id := cl.ID.String()
@@ -103,6 +104,9 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 				up = 1
 			}
 			gauge(clusterUp, up, id)
+		}
+		if found := c.users.Unrecorded(cl); found != nil {
+			gauge(clusterUnrecorded, float64(found.Count), id)
 		}
 		if stat := cl.Stat(); stat != nil {
 			connections(clusterConns, stat, id)

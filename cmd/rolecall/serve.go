@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,7 @@ It is stateless: what it knows is in the control database and in the clusters.`,
 	c.bindDatabase(f)
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`file` with the certificate chain in PEM; read again when it changes")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the certificate's private key in PEM")
+	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "`file` with the authorities, in PEM, one of which must have signed the certificate that every client has to show; read again when it changes")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", nil, "`networks` of proxies whose X-Forwarded-For counts")
 	c.bindServing(f, "127.0.0.1:9180", "json")
 	fromEnvironment(cmd)
@@ -72,6 +75,9 @@ func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
 	if s.TLS, err = c.tls(s.Log); err != nil {
 		return err
 	}
+	if s.TLS != nil && strings.HasPrefix(s.PublicURL, "http:") {
+		return usage("--public-url is %s, but with --tls-cert this server speaks https only", s.PublicURL)
+	}
 	if s.Listener, err = listen("listen", c.Listen); err != nil {
 		return err
 	}
@@ -86,32 +92,35 @@ func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
 }
 
 func (c *Config) tls(log *slog.Logger) (*tls.Config, error) {
-	if c.TLSCert == "" && c.TLSKey == "" {
+	if c.TLSCert == "" && c.TLSKey == "" && c.TLSClientCA == "" {
 		return nil, nil
 	}
 	if c.TLSCert == "" || c.TLSKey == "" {
-		return nil, usage("--tls-cert and --tls-key are needed together")
+		return nil, usage("--tls-cert and --tls-key are needed together, and with --tls-client-ca")
 	}
-	r := &certificateFiles{certFile: c.TLSCert, keyFile: c.TLSKey, log: log}
-	if _, err := r.get(nil); err != nil {
-		return nil, usage("--tls-cert and --tls-key: %w", err)
+	r := &tlsFiles{cert: c.TLSCert, key: c.TLSKey, clientCA: c.TLSClientCA, log: log}
+	current, err := r.get(nil)
+	if err != nil {
+		return nil, &usageError{err}
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.get}, nil
+	config := current.Clone()
+	config.GetConfigForClient = r.get
+	return config, nil
 }
 
-// certificateFiles serves a certificate from files and reads them again when they change, looking at most once a second.
-// While what they hold is not a certificate and its key, the last one that was goes on being served.
-type certificateFiles struct {
-	certFile, keyFile string
-	log               *slog.Logger
+// tlsFiles makes the configuration of TLS out of files and reads them again when they change, looking at most once a
+// second. While what they hold is not what it should be, the last that was goes on being used.
+type tlsFiles struct {
+	cert, key, clientCA string // clientCA "": clients show no certificate
+	log                 *slog.Logger
 
 	mu      sync.Mutex
-	current *tls.Certificate
+	current *tls.Config
 	looked  time.Time
-	changed [2]time.Time
+	changed [3]time.Time
 }
 
-func (r *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (r *tlsFiles) get(*tls.ClientHelloInfo) (*tls.Config, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != nil && time.Since(r.looked) < time.Second {
@@ -128,23 +137,43 @@ func (r *certificateFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return r.current, nil
 }
 
-func (r *certificateFiles) load() error {
-	var changed [2]time.Time
-	for i, file := range []string{r.certFile, r.keyFile} {
-		info, err := os.Stat(file)
+func (r *tlsFiles) load() error {
+	var changed [3]time.Time
+	for i, file := range [][2]string{{"tls-cert", r.cert}, {"tls-key", r.key}, {"tls-client-ca", r.clientCA}} {
+		if file[1] == "" {
+			continue
+		}
+		info, err := os.Stat(file[1])
 		if err != nil {
-			return err
+			return fmt.Errorf("--%s: %w", file[0], err)
 		}
 		changed[i] = info.ModTime()
 	}
 	if r.current != nil && changed == r.changed {
 		return nil
 	}
-	cert, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+	pair, err := tls.LoadX509KeyPair(r.cert, r.key)
 	if err != nil {
-		return fmt.Errorf("%s and %s: %w", r.certFile, r.keyFile, err)
+		return fmt.Errorf("--tls-cert %s and --tls-key %s: %w", r.cert, r.key, err)
 	}
-	r.current, r.changed = &cert, changed
+	config := &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		Certificates: []tls.Certificate{pair},
+		NextProtos:   []string{"h2", "http/1.1"}, // what net/http offers, in the configuration that it was given
+	}
+	if r.clientCA != "" {
+		authorities, err := os.ReadFile(r.clientCA)
+		if err != nil {
+			return fmt.Errorf("--tls-client-ca: %w", err)
+		}
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		if !config.ClientCAs.AppendCertsFromPEM(authorities) {
+			return fmt.Errorf("--tls-client-ca %s holds no certificate in PEM", r.clientCA)
+		}
+		// A session that is resumed was verified by the authorities of its beginning, which may have changed.
+		config.SessionTicketsDisabled = true
+	}
+	r.current, r.changed = config, changed
 	return nil
 }
 
@@ -193,7 +222,7 @@ func (c *Config) bootstrap(cmd *cobra.Command, username string, fromStdin bool) 
 	if err != nil {
 		return err
 	}
-	db, err := control.Open(ctx, url, keys)
+	db, err := control.Open(ctx, string(url), keys)
 	if err != nil {
 		return err
 	}

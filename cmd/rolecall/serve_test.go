@@ -219,7 +219,7 @@ func TestMetrics(t *testing.T) {
 	p, url := beginServe(t, append(flags, "--metrics-listen", metricsAddress)...)
 	for _, path := range []string{"/databases/postgresql/clusters", "/opensesame", "/docs", "/databases/postgresql/clusters/opensesame/users/opensesame"} {
 		get(t, url+path, "")
-		request(t, http.DefaultClient, "OPENSESAME", url+path, basicAuth("opensesame", "opensesame"), "")
+		request(t, http.DefaultClient, "OPENSESAME", url+path, basicAuth("opensesame", "opensesame"), `{"properties":{"password":"opensesame"}}`)
 	}
 	metrics := get(t, "http://"+metricsAddress+"/metrics", "")
 	if metrics.status != http.StatusOK {
@@ -247,8 +247,10 @@ func TestMetrics(t *testing.T) {
 	if t.Failed() {
 		t.Log(metrics.body)
 	}
-	if r := get(t, "http://"+metricsAddress+"/debug/pprof/goroutine?debug=1", ""); r.status != http.StatusOK || !strings.Contains(r.body, "goroutine profile") {
-		t.Errorf("GET /debug/pprof/goroutine: %d %.100s", r.status, r.body)
+	for path, want := range map[string]string{"goroutine?debug=1": "goroutine profile", "goroutine?debug=2": "goroutine 1 [", "heap?debug=1": "heap profile"} {
+		if r := get(t, "http://"+metricsAddress+"/debug/pprof/"+path, ""); r.status != http.StatusOK || !strings.Contains(r.body, want) || strings.Contains(r.body, "opensesame") {
+			t.Errorf("GET /debug/pprof/%s: %d %.100s", path, r.status, r.body)
+		}
 	}
 	for _, path := range []string{"/debug/pprof/cmdline", "/databases/postgresql/clusters"} {
 		if r := get(t, "http://"+metricsAddress+path, ""); r.status != http.StatusNotFound {
@@ -267,13 +269,13 @@ func TestClusterMetrics(t *testing.T) {
 	dir := newFolder(t)
 	_, url := beginDev(t, dir, "--metrics-listen", metricsAddress)
 	v := variables(t, dir)
-	get(t, url+"/databases/postgresql/clusters/"+v["ROLECALL_CLUSTER_ID"], "Bearer "+v["IONOS_TOKEN"])
+	get(t, url+"/databases/postgresql/clusters/"+v["ROLECALL_CLUSTER_ID"]+"/users", "Bearer "+v["IONOS_TOKEN"])
 	metrics := get(t, "http://"+metricsAddress+"/metrics", "").body
 	for _, want := range []string{
 		"rolecall_clusters 1",
 		`rolecall_cluster_up{cluster="` + v["ROLECALL_CLUSTER_ID"] + `"} 1`,
 		`rolecall_cluster_connections{cluster="` + v["ROLECALL_CLUSTER_ID"] + `",state="idle"} 1`,
-		`rolecall_http_requests_total{method="GET",route="/databases/postgresql/clusters/{clusterId}",status="200"} 1`,
+		`rolecall_http_requests_total{method="GET",route="/databases/postgresql/clusters/{clusterId}/users",status="200"} 1`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)
@@ -415,7 +417,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	renew(1)
-	p, url := beginServe(t, append(flags, "--tls-cert", cert, "--tls-key", key)...)
+	p, url := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", cert, "--tls-key", key)...)
 	address := strings.TrimPrefix(url, "http://")
 	shows := func(want int64) error {
 		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})

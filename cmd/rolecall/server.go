@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/uaa"
 	"rolecall/internal/web"
@@ -34,7 +36,7 @@ type server struct {
 	Listener        net.Listener
 	MetricsListener net.Listener // nil: none
 	PublicURL       string
-	DatabaseURL     string
+	DatabaseURL     hidden.Text // it has a password
 	Keys            *control.Keyring
 	TLS             *tls.Config // nil: plain HTTP
 	TrustedProxies  []netip.Prefix
@@ -43,7 +45,7 @@ type server struct {
 	OIDC            []identity.OIDCIssuer
 	Log             *slog.Logger
 	// Prepare, when set, is called once everything is open, before the first request is taken.
-	Prepare func(ctx context.Context, db *control.DB, id *identity.Service, clusters *cluster.Registry) error
+	Prepare func(ctx context.Context, db *control.DB, id *identity.Service, users *dbuser.Service) error
 	// Ready, when set, is called when requests are taken.
 	Ready func()
 }
@@ -56,6 +58,24 @@ const drainTimeout = 25 * time.Second
 
 // anonymousLimit is how many requests a second one address may send without signing in.
 const anonymousLimit = 20
+
+// How much may be under way at once, whoever asks and however slowly it goes: a request that waits for something costs
+// some 30 KiB, an idle connection 20 KiB, and a large body up to 40 MiB until it is stored.
+const (
+	maxUnderWay    = 4096
+	maxOfAddress   = 256
+	maxLargeBodies = 4
+	maxConnections = 10_000
+)
+
+// connections is how many there may be: of the files that the process may open, half are for everything else.
+func connections() int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil { // Go has raised it to what is allowed
+		return maxConnections
+	}
+	return int(min(maxConnections, max(64, files.Cur/2)))
+}
 
 // run serves until ctx ends, then lets the requests under way end.
 func (s *server) run(ctx context.Context) error {
@@ -80,17 +100,18 @@ func (s *server) run(ctx context.Context) error {
 	if err := log.CheckKeys(ctx); err != nil {
 		return err
 	}
+	users := &dbuser.Service{Clusters: clusters, Audit: log, Log: s.Log}
 	if s.Prepare != nil {
-		if err := s.Prepare(ctx, db, id, clusters); err != nil {
+		if err := s.Prepare(ctx, db, id, users); err != nil {
 			return err
 		}
 	}
-	users := &dbuser.Service{Clusters: clusters, Audit: log, Log: s.Log}
-	metrics := newMetrics(db, clusters)
+	metrics := newMetrics(db, users)
 	// The limits are of an account and of an address, whichever dialect they speak.
 	perPrincipal, perAddress := &web.Limiter{PerSecond: s.RateLimit}, &web.Limiter{PerSecond: anonymousLimit}
 	accounts := &account.Store{DB: db}
 	site := &site{
+		https: strings.HasPrefix(s.PublicURL, "https:"),
 		ready: &readiness{db: db},
 		dbaas: (&dbaas.API{
 			Users:        users,
@@ -122,8 +143,15 @@ func (s *server) run(ctx context.Context) error {
 		}).Init(),
 		documents: api.Handler(),
 	}
-	site.edge = &web.Edge{Handler: http.HandlerFunc(site.dispatch), Log: s.Log, TrustedProxies: s.TrustedProxies, Observe: metrics.observe}
+	site.edge = &web.Edge{
+		Handler:        http.HandlerFunc(site.dispatch),
+		Log:            s.Log,
+		TrustedProxies: s.TrustedProxies,
+		Room:           &web.Room{All: maxUnderWay, Each: maxOfAddress, Large: maxLargeBodies, Network: identity.Network},
+		Observe:        metrics.observe,
+	}
 	public := web.NewServer(site, s.Log, s.TLS)
+	public.ConnState = (&web.Connections{Max: connections()}).Track
 	operations := &http.Server{Handler: metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
 
 	// Background work ends after the last request: the settler and the registry serve those.
@@ -132,6 +160,7 @@ func (s *server) run(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { clusters.Run(background); return nil })
 	group.Go(func() error { users.Settle(background); return nil })
+	group.Go(func() error { users.Compare(background); return nil })
 	group.Go(func() error { users.Audit.Run(background, s.AuditRetention, s.Log); return nil })
 	group.Go(func() error { giveBack(background); return nil })
 	group.Go(func() error { id.Run(background); return nil })
@@ -181,7 +210,7 @@ func serveHTTP(srv *http.Server, l net.Listener) error {
 // openControl waits for a control database that does not answer yet: servers are often started together.
 func (s *server) openControl(ctx context.Context) (*control.DB, error) {
 	for {
-		db, err := control.Open(ctx, s.DatabaseURL, s.Keys)
+		db, err := control.Open(ctx, string(s.DatabaseURL), s.Keys)
 		if err == nil || !control.Away(err) {
 			return db, err
 		}
@@ -196,6 +225,7 @@ func (s *server) openControl(ctx context.Context) (*control.DB, error) {
 
 // site is everything that the public listener serves.
 type site struct {
+	https     bool // clients come over TLS, which a proxy may end
 	edge      *web.Edge
 	ready     *readiness
 	dbaas     http.Handler
@@ -207,6 +237,10 @@ type site struct {
 
 // ServeHTTP answers the probes, which come every few seconds and stay out of the log, and hands on the rest.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.https {
+		// Not for subdomains, and not for a list that browsers ship: the names below and above this one are others' business.
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+	}
 	switch r.URL.Path {
 	case "/healthz":
 		web.JSON(w, http.StatusOK, "application/json", map[string]string{"status": "ok"})

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,7 +21,7 @@ import (
 func usersCommand() *cobra.Command {
 	return group("users", "Database users: roles with LOGIN in a cluster",
 		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersPasswdCommand(), usersSetCommand(),
-		usersGrantCommand(), usersDeleteCommand())
+		usersGrantCommand(), usersDeleteCommand(), usersCheckPasswordsCommand())
 }
 
 // databaseUser is a user as the DBaaS API shows it.
@@ -258,6 +260,7 @@ is made up: --generate prints it on standard output, once, and nothing else ther
 				return err
 			}
 			did(cmd, "Database user %q was created in cluster %q.", args[0], cl.Name)
+			warned(cmd, c)
 			return password.print(cmd, o, user, secret)
 		},
 	}
@@ -294,11 +297,57 @@ them: rolecall users set NAME --end-sessions. A disabled user is enabled again.`
 				return err
 			}
 			did(cmd, "Database user %q of cluster %q has a new password.", args[0], cl.Name)
+			warned(cmd, c)
 			return password.print(cmd, o, user, secret)
 		},
 	}
 	on.bind(cmd)
 	password.bind(cmd, true)
+	o.bind(cmd)
+	return cmd
+}
+
+// warned prints what the server had to say along with a success.
+func warned(cmd *cobra.Command, c *client.Client) {
+	if c.Warning != "" {
+		did(cmd, "Warning: %s", c.Warning)
+	}
+}
+
+type passwordProblem struct {
+	Username     string `json:"username"`
+	System       bool   `json:"system"`
+	PasswordKind string `json:"passwordKind"`
+	Problem      string `json:"problem"`
+}
+
+func usersCheckPasswordsCommand() *cobra.Command {
+	var on clusterFlag
+	var o output
+	cmd := &cobra.Command{
+		Use:   "check-passwords",
+		Short: "List the database users whose passwords are to be renewed",
+		Long: `Check-passwords lists the users of a cluster whose password is stored as an md5 hash, or with
+fewer SCRAM iterations than PostgreSQL gives a new one, and those that have no password. Only
+a superuser may look, so Rolecall's role in the cluster has to be one.`,
+		Example: `  rolecall users check-passwords -c payments
+  rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, cl, err := on.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			problems, err := c.Items(cmd.Context(), cl.path("password-problems"), nil)
+			if err != nil {
+				return err
+			}
+			return printList(cmd, o, problems, "NAME,SYSTEM,PASSWORD,PROBLEM", func(p *passwordProblem) []string {
+				return []string{p.Username, yesNo(p.System), p.PasswordKind, p.Problem}
+			})
+		},
+	}
+	on.bind(cmd)
 	o.bind(cmd)
 	return cmd
 }
@@ -442,7 +491,11 @@ func usersDeleteCommand() *cobra.Command {
 stays as it is, and the answer names them: --reassign-to gives them to another role, and
 --on-blocked disable leaves a user that cannot sign in.
 
---plan shows what a delete would do and what stands in its way, and changes nothing.`,
+--plan shows what a delete would do and what stands in its way, and changes nothing. Its exit
+code is 1 when the delete would be refused, or not all could be looked at.
+
+A delete that ran out of time on a cluster with very many databases has got some way: the
+same command goes on.`,
 		Example: `  rolecall users delete app -c payments --plan
   rolecall users delete app -c payments
   rolecall users delete app -c payments --reassign-to owner --yes`,
@@ -465,7 +518,7 @@ stays as it is, and the answer names them: --reassign-to gives them to another r
 				if err != nil {
 					return err
 				}
-				return printPlan(cmd, o, answer)
+				return printPlan(cmd, o, args[0], answer)
 			}
 			if onBlocked != "" {
 				query.Set("onBlocked", onBlocked)
@@ -474,6 +527,9 @@ stays as it is, and the answer names them: --reassign-to gives them to another r
 				return err
 			}
 			answer, err := c.Do(cmd.Context(), http.MethodDelete, cl.usersPath(args[0]), query, nil)
+			if e, ok := errors.AsType[*client.Error](err); ok {
+				e.Message = strings.ReplaceAll(e.Message, "?reassignTo=<role>", "--reassign-to ROLE")
+			}
 			if err != nil {
 				return err
 			}
@@ -531,6 +587,7 @@ func (f *clusterFlag) completeUsers(cmd *cobra.Command, _ []string, _ string) ([
 type deletionPlan struct {
 	Blockers  []string `json:"blockers"`
 	Sessions  int      `json:"sessions"`
+	Unvisited int      `json:"unvisited"`
 	Databases []struct {
 		Name       string  `json:"name"`
 		Objects    listing `json:"objects"`
@@ -557,13 +614,21 @@ func (l listing) String() string {
 	return text
 }
 
-func printPlan(cmd *cobra.Command, o output, answer json.RawMessage) error {
-	return printOne(cmd, o, answer, func(p *deletionPlan) [][]string {
+// printPlan prints a plan, and fails then if it would be refused, or might be.
+func printPlan(cmd *cobra.Command, o output, name string, answer json.RawMessage) error {
+	p, err := decode[deletionPlan](answer)
+	if err != nil {
+		return err
+	}
+	err = printOne(cmd, o, answer, func(p *deletionPlan) [][]string {
 		fields := [][]string{{"would be refused", yesNo(len(p.Blockers) > 0)}}
 		for _, blocker := range p.Blockers {
 			fields = append(fields, []string{"because", blocker})
 		}
 		fields = append(fields, []string{"sessions to end", strconv.Itoa(p.Sessions)})
+		if p.Unvisited > 0 {
+			fields = append(fields, []string{"not complete", fmt.Sprintf("there was no time to look into %d more databases", p.Unvisited)})
+		}
 		for _, in := range p.Databases {
 			for _, part := range []struct {
 				name string
@@ -579,4 +644,13 @@ func printPlan(cmd *cobra.Command, o output, answer json.RawMessage) error {
 		}
 		return fields
 	})
+	switch {
+	case err != nil:
+		return err
+	case len(p.Blockers) > 0:
+		return fmt.Errorf("the database user %q would not be deleted", name)
+	case p.Unvisited > 0:
+		return fmt.Errorf("the plan for %q is not complete", name)
+	}
+	return nil
 }

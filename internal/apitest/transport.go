@@ -84,9 +84,10 @@ type exchange struct {
 }
 
 // outside names the components/responses for requests that belong to no operation. A server that asks for credentials
-// first, or has had enough of the caller, says so before it looks at the path.
+// first, has had enough of the caller, or sees a browser send for another site, says so before it looks at the path.
 var outside = map[int]string{
 	http.StatusUnauthorized:       "Unauthorized",
+	http.StatusForbidden:          "Forbidden",
 	http.StatusNotFound:           "NotFound",
 	http.StatusMethodNotAllowed:   "MethodNotAllowed",
 	http.StatusTooManyRequests:    "TooManyRequests",
@@ -246,17 +247,18 @@ func (d *Document) checkResponse(x exchange, ref *openapi3.ResponseRef) error {
 
 // usual are the headers that a response may always have: they belong to HTTP or to the browser, not to an API.
 var usual = map[string]bool{
-	"Cache-Control":             true,
-	"Connection":                true,
-	"Content-Length":            true,
-	"Content-Security-Policy":   true,
-	"Content-Type":              true, // compared with the documented media types
-	"Date":                      true,
-	"Pragma":                    true,
-	"Referrer-Policy":           true,
-	"Strict-Transport-Security": true,
-	"Vary":                      true,
-	"X-Content-Type-Options":    true,
+	"Cache-Control":                true,
+	"Connection":                   true,
+	"Content-Length":               true,
+	"Content-Security-Policy":      true,
+	"Content-Type":                 true, // compared with the documented media types
+	"Cross-Origin-Resource-Policy": true,
+	"Date":                         true,
+	"Pragma":                       true,
+	"Referrer-Policy":              true,
+	"Strict-Transport-Security":    true,
+	"Vary":                         true,
+	"X-Content-Type-Options":       true,
 }
 
 func documents(response *openapi3.Response, header string) bool {

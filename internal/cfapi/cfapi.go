@@ -86,6 +86,7 @@ func (a *API) change(method, pattern, action string, h handler) web.Route {
 
 // ServeHTTP serves the dialect's paths, and says of any other in this dialect that it is unknown.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Vcap-Request-Id", requestID(web.InfoOf(r.Context())))
 	web.Handle(w, r, a.serve, fail)
 }
 
@@ -94,7 +95,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	info := web.InfoOf(r.Context())
 	info.Dialect = "cf"
-	w.Header().Set("X-Vcap-Request-Id", requestID(info))
 	route, unknown := a.router.Find(w, r)
 	w.Header().Del("Allow") // belongs to a 405, which this dialect does not have
 	if unknown == nil && route.Public {

@@ -34,17 +34,20 @@ func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(
 // fixtureOn is a server whose limits are so many requests a second; 0: none.
 func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	t.Helper()
-	api := (&cfapi.API{
+	client := apitest.Load(t, "platform.yaml").Serve(t, &web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	f := &fixture{s, client, map[string]string{}}
+	f.tokens["root"] = f.token(t, "root")
+	return f
+}
+
+func newAPI(s *servicetest.Service, limit float64) *cfapi.API {
+	return (&cfapi.API{
 		Accounts:     s.Accounts,
 		Identity:     s.Identity,
 		PublicURL:    servicetest.PublicURL,
 		PerPrincipal: &web.Limiter{PerSecond: limit},
 		PerAddress:   &web.Limiter{PerSecond: limit},
 	}).Init()
-	client := apitest.Load(t, "platform.yaml").Serve(t, &web.Edge{Handler: api, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
-	f := &fixture{s, client, map[string]string{}}
-	f.tokens["root"] = f.token(t, "root")
-	return f
 }
 
 func (f *fixture) token(t testing.TB, username string) string {

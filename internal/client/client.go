@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type Client struct {
 	Token func(ctx context.Context, refused string) (string, error)
 	// UserAgent is the name and version of the program.
 	UserAgent string
+	// Warning is what the server had to say along with the last success, "" if nothing.
+	Warning string
 
 	http *http.Client
 }
@@ -38,6 +41,11 @@ func New(baseURL, userAgent string) *Client {
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// Show makes the client show the server a certificate, where that asks for one.
+func (c *Client) Show(certificate tls.Certificate) {
+	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
 }
 
 // ParseURL reads a base URL, which holds no credentials.
@@ -154,6 +162,7 @@ func (c *Client) send(ctx context.Context, r request, token string) (*http.Respo
 		return nil, c.unreachable(ctx, err)
 	}
 	if resp.StatusCode < 300 {
+		c.Warning = resp.Header.Get("Rolecall-Warning")
 		return resp, nil
 	}
 	defer resp.Body.Close()

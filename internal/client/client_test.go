@@ -83,6 +83,22 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestWarning(t *testing.T) {
+	warning := "The password has characters."
+	c := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		if warning != "" {
+			w.Header().Set("Rolecall-Warning", warning)
+		}
+		_, _ = io.WriteString(w, "{}")
+	}, "secret-token")
+	for _, want := range []string{warning, ""} {
+		warning = want
+		if _, err := c.Do(t.Context(), http.MethodPost, "/x", nil, nil); err != nil || c.Warning != want {
+			t.Errorf("the warning is %q, %v, want %q", c.Warning, err, want)
+		}
+	}
+}
+
 func TestNoAnswer(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()

@@ -7,14 +7,16 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"rolecall/internal/hidden"
 )
 
 // Tokens is what a sign-in gives.
 type Tokens struct {
-	Access  string
+	Access  hidden.Text
 	Expires time.Time
 	// Refresh gets the next access token.
-	Refresh string
+	Refresh hidden.Text
 }
 
 // publicClient is the OAuth client that needs no secret.
@@ -57,5 +59,5 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	if err := json.Unmarshal(answer, &t); err != nil || t.Access == "" {
 		return nil, fmt.Errorf("%s does not give tokens as Rolecall does; is the URL right?", c.URL)
 	}
-	return &Tokens{t.Access, asked.Add(time.Duration(t.Seconds) * time.Second), t.Refresh}, nil
+	return &Tokens{hidden.Text(t.Access), asked.Add(time.Duration(t.Seconds) * time.Second), hidden.Text(t.Refresh)}, nil
 }

@@ -2,6 +2,9 @@ package identity
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -12,6 +15,12 @@ func (s *Service) SetClock(now func() time.Time) { s.now = now }
 
 // Maintain is one round of Run.
 func (s *Service) Maintain(ctx context.Context) error { return s.maintain(ctx) }
+
+// VerifyToken verifies a token of this service, whether or not it was verified before.
+func (s *Service) VerifyToken(ctx context.Context, token string) error {
+	_, err := s.ownBearer(ctx, token)
+	return err
+}
 
 // Sign signs any claims with the key that signs now.
 func (s *Service) Sign(ctx context.Context, c jwt.Claims) (string, error) {
@@ -24,6 +33,18 @@ func (s *Service) Sign(ctx context.Context, c jwt.Claims) (string, error) {
 	return t.SignedString(key.private)
 }
 
+// CountDerivations counts the times that argon2id is computed until the test ends.
+func CountDerivations(t testing.TB) *atomic.Int64 {
+	var n atomic.Int64
+	was := derive
+	derive = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
+		n.Add(1)
+		return was(password, salt, time, memory, threads, keyLen)
+	}
+	t.Cleanup(func() { derive = was })
+	return &n
+}
+
 const (
 	KeyLead         = keyLead
 	KeyAge          = keyAge
@@ -31,3 +52,33 @@ const (
 	RefreshLifetime = refreshLifetime
 	FreshFor        = freshFor
 )
+
+// HoldDerivations has argon2id wait until it is released. The one that has begun it is told of.
+func HoldDerivations(t testing.TB) (begun <-chan struct{}, release func()) {
+	was, held, begins := derive, make(chan struct{}), make(chan struct{}, 1000)
+	derive = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
+		begins <- struct{}{}
+		<-held
+		return was(password, salt, time, memory, threads, keyLen)
+	}
+	release = sync.OnceFunc(func() { close(held) })
+	t.Cleanup(func() { release(); derive = was })
+	return begins, release
+}
+
+// HashLine is how many sign-ins wait for argon2id in one of its lines.
+const HashLine = hashLine
+
+// Remembered is how many failures are remembered.
+func (s *Service) Remembered() int {
+	s.guard.mu.Lock()
+	defer s.guard.mu.Unlock()
+	return len(s.guard.entries)
+}
+
+// Known is how many credentials are remembered.
+func (s *Service) Known() int {
+	s.known.mu.Lock()
+	defer s.known.mu.Unlock()
+	return len(s.known.entries)
+}

@@ -14,6 +14,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 )
 
 // PublicClient is the client that needs no secret: the command line and the libraries that people use.
@@ -60,11 +61,11 @@ func (c *Client) may(grant string) error {
 
 // Tokens is what a grant gives.
 type Tokens struct {
-	Access   string
+	Access   hidden.Text
 	ID       string // of the access token
 	Lifetime time.Duration
 	Scopes   []string
-	Refresh  string // "": none
+	Refresh  hidden.Text // "": none
 }
 
 // GrantWithPassword signs a person in through a client. No scopes asked for: all that there are.
@@ -89,8 +90,9 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 		return t, err
 	}
 	now := s.now()
-	t.Refresh = newRefreshToken()
-	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(t.Refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now, now.Add(refreshLifetime))
+	refresh := newRefreshToken()
+	t.Refresh = hidden.Text(refresh)
+	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now, now.Add(refreshLifetime))
 	return t, control.Fault(err)
 }
 
@@ -205,7 +207,7 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	if err != nil {
 		return nil, err
 	}
-	t.Refresh = token
+	t.Refresh = hidden.Text(token)
 	return t, nil
 }
 

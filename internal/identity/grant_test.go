@@ -42,7 +42,7 @@ func signedIn(t testing.TB, s *servicetest.Service) *signed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.first = tokens.Refresh
+	x.first = string(tokens.Refresh)
 	return x
 }
 
@@ -52,8 +52,8 @@ func (x *signed) refresh(t testing.TB, token string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signIn(t, x.Service, "Bearer "+tokens.Access)
-	return tokens.Refresh
+	signIn(t, x.Service, "Bearer "+string(tokens.Access))
+	return string(tokens.Refresh)
 }
 
 func (x *signed) gone(t testing.TB, token string) {
@@ -143,5 +143,5 @@ func TestRefreshFollowsTheAccount(t *testing.T) {
 	// Replicas share the families.
 	next := *x
 	next.Service = replica(t, s, x.clock)
-	next.refresh(t, tokens.Refresh)
+	next.refresh(t, string(tokens.Refresh))
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"strings"
 	"sync"
@@ -46,13 +47,34 @@ const provenFor = 24 * time.Hour
 // forgetAfter is how long a failure is remembered.
 const forgetAfter = 15 * time.Minute
 
+// maxGuarded bounds the memory of failures, and of successes, at about 250 bytes each. Argon2id bounds how soon one replica
+// gets there; then any one of them is forgotten for each that comes.
+const maxGuarded = 100_000
+
+func makePlace[V any](m map[string]V) {
+	for key := range m {
+		if len(m) < maxGuarded {
+			return
+		}
+		delete(m, key)
+	}
+}
+
 func guardKeys(username, address string) map[guardRule]string {
-	username, address = strings.ToLower(username), Network(address)
+	name := sha256.Sum256([]byte(strings.ToLower(username))) // of any length, as it was sent
+	username, address = string(name[:]), Network(address)
 	return map[guardRule]string{
-		guardPair:    guardPair.prefix + username + "\x00" + address,
+		guardPair:    guardPair.prefix + username + address,
 		guardAddress: guardAddress.prefix + address,
 		guardAccount: guardAccount.prefix + username,
 	}
+}
+
+// knows reports whether the account has signed in from the address of late.
+func (g *guard) knows(username, address string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.now().Sub(g.proven[guardKeys(username, address)[guardPair]]) < provenFor
 }
 
 func (g *guard) wait(username, address string) error {
@@ -99,6 +121,7 @@ func (g *guard) failed(username, address string) {
 		f := g.entries[key]
 		if f == nil || now.Sub(f.last) > forgetAfter {
 			f = &failures{}
+			makePlace(g.entries)
 			g.entries[key] = f
 		}
 		f.count++
@@ -117,6 +140,7 @@ func (g *guard) succeeded(username, address string) {
 	if g.proven == nil {
 		g.proven = map[string]time.Time{}
 	}
+	makePlace(g.proven)
 	g.proven[pair] = g.now()
 }
 

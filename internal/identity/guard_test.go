@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,5 +64,30 @@ func TestGuard(t *testing.T) {
 	now = now.Add(forgetAfter + time.Minute)
 	if g.failed("x", "x"); len(g.entries) != 3 {
 		t.Errorf("%d entries are kept", len(g.entries))
+	}
+}
+
+// However many names and addresses there are, and however long, what is remembered is bounded.
+func TestGuardIsBounded(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	g := guard{now: func() time.Time { return now }}
+	long := strings.Repeat("x", 10_000)
+	for n := range maxGuarded/2 + 100 {
+		name := fmt.Sprint(n)
+		if n%1000 == 0 {
+			name += long
+		}
+		address := fmt.Sprintf("10.%d.%d.%d", n>>16, n>>8&255, n&255)
+		g.failed(name, address)
+		g.succeeded(name, address)
+		g.succeeded(name, "::1")
+	}
+	for key := range g.entries {
+		if len(key) > 100 {
+			t.Fatalf("a key of %d bytes", len(key))
+		}
+	}
+	if len(g.entries) > maxGuarded || len(g.proven) != maxGuarded {
+		t.Errorf("%d failures and %d successes are remembered", len(g.entries), len(g.proven))
 	}
 }

@@ -39,7 +39,7 @@ type Service struct {
 	issuer   string
 	external map[string]*externalIssuer // by issuer URL
 	now      func() time.Time
-	hasher   hasher
+	hasher   *hasher
 	keys     keySet
 	guard    guard
 	known    knownCredentials
@@ -144,6 +144,15 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	if err := s.guard.wait(who, address); err != nil {
 		return nil, err
 	}
+	line := s.hasher.strangers
+	if s.guard.knows(who, address) {
+		line = s.hasher.known
+	}
+	leave, err := join(line)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	a, err := find()
 	if fault.Is(err, fault.NotFound) {
 		a, err = &account.Account{GUID: "unknown"}, nil
@@ -158,7 +167,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 			return err
 		}
 		for _, secret := range secrets {
-			ok, err := matches(a.PasswordHash, secret)
+			ok, err := matches(string(a.PasswordHash), secret)
 			if err != nil {
 				return err
 			}
@@ -232,6 +241,7 @@ type knownCredentials struct {
 	secret  [32]byte
 	mu      sync.RWMutex
 	entries map[credentialKey]*knownCredential
+	swept   time.Time
 }
 
 type credentialKey [sha256.Size]byte
@@ -251,7 +261,7 @@ type knownCredential struct {
 
 // passwordBinding holds the name and origin, because Basic is taken of an account by these.
 func passwordBinding(a *account.Account) string {
-	return a.PasswordHash + "\x00" + strings.ToLower(a.Username) + "\x00" + a.Origin
+	return string(a.PasswordHash) + "\x00" + strings.ToLower(a.Username) + "\x00" + a.Origin
 }
 
 func epochBinding(a *account.Account) string { return a.Epoch.String() }
@@ -296,14 +306,20 @@ func (k *knownCredentials) put(key credentialKey, c *knownCredential, now time.T
 	if k.entries == nil {
 		k.entries = map[credentialKey]*knownCredential{}
 	}
-	if len(k.entries) >= maxKnown {
+	keep := freshWhileAway
+	full := len(k.entries) >= maxKnown
+	if full {
+		keep = freshFor
+	}
+	if since := now.Sub(k.swept); since > freshWhileAway || full && since > time.Second {
 		for old, e := range k.entries {
-			if now.Sub(e.checked) > freshFor {
+			if now.Sub(e.checked) > keep {
 				delete(k.entries, old)
 			}
 		}
+		k.swept = now
 	}
-	if len(k.entries) < maxKnown {
+	if _, known := k.entries[key]; known || len(k.entries) < maxKnown {
 		k.entries[key] = c
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 
@@ -25,38 +26,74 @@ const (
 	argonSalt   = 16
 )
 
+// derive is a variable for the test that counts how often a sign-in costs it.
+var derive = argon2.IDKey
+
 // MaxPassword is the longest account password in bytes.
 const MaxPassword = 255
 
-// hasher computes argon2id, two at a time, so that sign-ins can take neither all memory nor all cores.
-type hasher chan struct{}
+// hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all
+// of the processor. For their turn they wait in two lines, each of a bounded length: those who have signed in from where
+// they are before, and all others. So a flood of guesses keeps nobody out who is known.
+type hasher struct {
+	turns            chan struct{}
+	known, strangers chan struct{}
+}
 
-func newHasher() hasher { return make(hasher, 2) }
+func newHasher() *hasher {
+	return &hasher{
+		turns:     make(chan struct{}, min(2, max(1, runtime.GOMAXPROCS(0)-1))),
+		known:     make(chan struct{}, hashLine),
+		strangers: make(chan struct{}, hashLine),
+	}
+}
 
-// hashPatience is how long a password waits for its turn before its sender is asked to come back.
-const hashPatience = 5 * time.Second
+// hashPatience is how long a password waits for its turn before its sender is asked to come back, and hashLine how many
+// wait in a line: one core has done with them in about that time.
+const (
+	hashPatience = 5 * time.Second
+	hashLine     = 128
+)
 
-func (h hasher) turn(ctx context.Context, f func() error) error {
+var errCrowded = fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second)
+
+// join takes a place in the line, or is refused at once.
+func join(line chan struct{}) (leave func(), err error) {
+	select {
+	case line <- struct{}{}:
+		return func() { <-line }, nil
+	default:
+		return nil, errCrowded
+	}
+}
+
+// turn runs f, for somebody who has joined a line.
+func (h *hasher) turn(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, hashPatience)
 	defer cancel()
 	select {
-	case h <- struct{}{}:
-		defer func() { <-h }()
+	case h.turns <- struct{}{}:
+		defer func() { <-h.turns }()
 		return f()
 	case <-ctx.Done():
-		return fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second).Because(ctx.Err())
+		return errCrowded.Because(ctx.Err())
 	}
 }
 
 // hash returns the PHC form of a new argon2id hash, with a random salt.
-func (h hasher) hash(ctx context.Context, password string) (phc string, err error) {
+func (h *hasher) hash(ctx context.Context, password string) (phc string, err error) {
 	if password == "" || len(password) > MaxPassword {
 		return "", fault.New(fault.Invalid, "An account's password has 1 to %d bytes.", MaxPassword)
 	}
+	leave, err := join(h.known)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
 	err = h.turn(ctx, func() error {
 		salt := make([]byte, argonSalt)
 		_, _ = rand.Read(salt) // never fails since Go 1.24
-		key := argon2.IDKey([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)
+		key := derive([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)
 		phc = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
 			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
 		return nil
@@ -86,6 +123,6 @@ func matches(phc, password string) (bool, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return false, errors.New("a stored password hash cannot be decoded")
 	}
-	got := argon2.IDKey([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(want)))
+	got := derive([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(want)))
 	return subtle.ConstantTimeCompare(got, want) == 1 && phc != nobody, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 )
 
 // Audience is the `aud` that a token for this product must have. The name is the one that resource servers of the
@@ -47,11 +48,11 @@ func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Du
 		return "", err
 	}
 	token, _, err := s.mint(ctx, a, PublicClient, "password", a.Scopes, lifetime)
-	return token, err
+	return string(token), err
 }
 
 // mint returns a token of the account, and the token's id.
-func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string, lifetime time.Duration) (token, id string, err error) {
+func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string, lifetime time.Duration) (token hidden.Text, id string, err error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {
 		return "", "", err
@@ -79,8 +80,8 @@ func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantT
 	}
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, c)
 	t.Header["kid"] = key.kid
-	token, err = t.SignedString(key.private)
-	return token, id, err
+	signed, err := t.SignedString(key.private)
+	return hidden.Text(signed), id, err
 }
 
 // audience is who a token is meant for: what stands before the last dot of each scope, as the UAA has it, and this

@@ -47,9 +47,9 @@ func (a *API) token(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	web.JSON(w, http.StatusOK, "application/json", tokenResponse{
-		AccessToken:  t.Access,
+		AccessToken:  string(t.Access),
 		TokenType:    "bearer",
-		RefreshToken: t.Refresh,
+		RefreshToken: string(t.Refresh),
 		ExpiresIn:    int(t.Lifetime.Seconds()),
 		Scope:        strings.Join(t.Scopes, " "),
 		ID:           t.ID,

@@ -39,19 +39,22 @@ func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(
 
 func fixtureOn(t testing.TB, s *servicetest.Service, perSecond float64) *fixture {
 	t.Helper()
-	api := (&uaa.API{
+	client := apitest.Load(t, "uaa.yaml").Serve(t, &web.Edge{
+		Handler:        newAPI(s, perSecond),
+		Log:            slog.New(slog.NewTextHandler(s.Log, nil)),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	return &fixture{s, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
+}
+
+func newAPI(s *servicetest.Service, perSecond float64) *uaa.API {
+	return (&uaa.API{
 		Accounts:     s.Accounts,
 		Identity:     s.Identity,
 		PublicURL:    servicetest.PublicURL,
 		PerPrincipal: &web.Limiter{PerSecond: perSecond},
 		PerAddress:   &web.Limiter{PerSecond: perSecond},
 	}).Init()
-	client := apitest.Load(t, "uaa.yaml").Serve(t, &web.Edge{
-		Handler:        api,
-		Log:            slog.New(slog.NewTextHandler(s.Log, nil)),
-		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-	})
-	return &fixture{s, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
 }
 
 // answer is a response, its body read.

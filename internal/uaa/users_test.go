@@ -271,26 +271,6 @@ func TestDeleteKeepsThePlatformUser(t *testing.T) {
 	}
 }
 
-func FuzzCreateUser(fz *testing.F) {
-	for _, seed := range []string{
-		`{"userName":"fuzz","emails":[{"value":"a","primary":null}],"name":{"givenName":"\u0085"}}`, `{"userName":"\u00a0","origin":""}`, `{"userName":"x","emails":[]}`,
-		`{"userName":"\u2028x","active":null,"verified":true}`, `{"userName":"x","emails":[{"primary":true}]}`, `{"userName":"x","password":""}`, `[{}]`, `null`, "\xff",
-		`{"userName":"😀","origin":"😀","emails":[{"value":"\t"}]}`,
-	} {
-		fz.Add(seed)
-	}
-	fz.Fuzz(func(t *testing.T, body string) {
-		f := newFixture(t)
-		a := f.as(t, f.root(t), "POST", "/Users", body)
-		if a.Status >= 500 {
-			t.Errorf("got %d %s", a.Status, a.Body)
-		}
-		if a.Status == 201 {
-			f.as(t, f.root(t), "DELETE", "/Users/"+a.user(t).ID, "").want(t, 200, "")
-		}
-	})
-}
-
 // Of several that want the same, one has it.
 func TestChangesThatMeet(t *testing.T) {
 	f := newFixture(t)

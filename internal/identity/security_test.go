@@ -1,0 +1,233 @@
+package identity_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+)
+
+// Whoever guesses learns nothing from how long the answer takes: each costs one argon2id for each secret, which is all but
+// a thousandth of the time. Counting it is exact where a clock on a busy machine is not.
+func TestTheSameWorkForEverybody(t *testing.T) {
+	s := servicetest.Shared(t)
+	known, inactive := unique("known"), unique("inactive")
+	s.Admin(t, known)
+	guid := s.Admin(t, inactive)
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	bare, err := s.Accounts.CreateIdentity(t.Context(), admin, account.Identity{Username: unique("bare"), Origin: "uaa", Active: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	derivations := identity.CountDerivations(t)
+	password := func(username, password string) func(address string) error {
+		return func(address string) error {
+			_, err := s.Identity.VerifyPassword(t.Context(), username, password, address)
+			return err
+		}
+	}
+	client := func(id string, secrets ...string) func(address string) error {
+		return func(address string) error {
+			_, err := s.Identity.Client(t.Context(), id, address, secrets...)
+			return err
+		}
+	}
+	messages := map[string]bool{}
+	for name, x := range map[string]struct {
+		try   func(address string) error
+		costs int64
+	}{
+		"a wrong password":                       {password(known, "wrong"), 1},
+		"an unknown user":                        {password(unique("nobody"), "wrong"), 1},
+		"a user without a password":              {password(bare.Username, "wrong"), 1},
+		"a user without a password, and none":    {password(bare.Username, ""), 1},
+		"no user name":                           {password("", ""), 1},
+		"a user that cannot be":                  {password("a\x00b", "wrong"), 1},
+		"the right password of an inactive user": {password(inactive, inactive+"-password"), 1},
+		"a wrong password of an inactive user":   {password(inactive, "wrong"), 1},
+		"a long password":                        {password(known, strings.Repeat("x", 10_000)), 1},
+		"an unknown client":                      {client(unique("nobody"), "wrong"), 1},
+		"an unknown client in two readings":      {client(unique("nobody"), "a+b", "a b"), 2},
+		"a user as a client":                     {client(guid, inactive+"-password"), 1},
+	} {
+		before := derivations.Load()
+		err := x.try("10.1.1.1")
+		if cost := derivations.Load() - before; cost != x.costs {
+			t.Errorf("%s: argon2id was computed %d times, want %d", name, cost, x.costs)
+		}
+		if !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("%s: %v", name, err)
+		}
+		messages[fault.Of(err).Message] = true
+	}
+	if len(messages) != 1 {
+		t.Errorf("the answers differ: %v", messages)
+	}
+}
+
+// What a token says of its own key is not followed, and the name of the key is only ever compared.
+func TestKeyOfTheTokensChoice(t *testing.T) {
+	s := servicetest.Shared(t)
+	username := unique("chosen")
+	guid := s.Admin(t, username)
+	a, err := s.Accounts.ByGUID(t.Context(), guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := s.Identity.PublicKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	kid := keys[0].ID
+	var asked atomic.Int64
+	jwk := map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid, "n": base64.RawURLEncoding.EncodeToString(theirs.N.Bytes()),
+		"e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(theirs.E)).Bytes())}
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+	t.Cleanup(server.Close)
+	sign := func(header map[string]any) string {
+		token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"iss": issuer, "sub": guid, "user_id": guid, "client_id": "cf", "aud": []string{"cloud_controller"}, "jti": "1",
+			"exp": time.Now().Add(time.Hour).Unix(), "scope": []string{"cloud_controller.admin"}, "rolecall_epoch": a.Epoch.String()})
+		token.Header["kid"] = kid
+		for name, value := range header {
+			token.Header[name] = value
+		}
+		signed, err := token.SignedString(theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return "Bearer " + signed
+	}
+	for name, header := range map[string]map[string]any{
+		"jku":                 {"jku": server.URL + "/keys"},
+		"x5u":                 {"x5u": server.URL + "/certificate"},
+		"jwk":                 {"jwk": jwk},
+		"x5c":                 {"x5c": []string{base64.StdEncoding.EncodeToString(theirs.N.Bytes())}},
+		"kid as SQL":          {"kid": "' OR true --"},
+		"kid as more SQL":     {"kid": kid + "'; DELETE FROM signing_keys; --"},
+		"kid as a pattern":    {"kid": "%"},
+		"kid as a path":       {"kid": "../../../../dev/null"},
+		"kid as a URL":        {"kid": server.URL + "/kid"},
+		"kid as a number":     {"kid": 0},
+		"kid as null":         {"kid": nil},
+		"kid as a list":       {"kid": []string{kid}},
+		"kid with a NUL":      {"kid": kid + "\x00"},
+		"kid of great length": {"kid": strings.Repeat("k", 1<<20)},
+		"another type":        {"typ": "at+jwt", "cty": "JWT"},
+		"alg in another case": {"alg": "rs256"},
+		"alg as a list":       {"alg": []string{"RS256"}},
+	} {
+		if p, err := s.Identity.SignIn(t.Context(), sign(header), ""); !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("%s: signed in as %+v, %v", name, p, err)
+		}
+	}
+	if n := asked.Load(); n > 0 {
+		t.Errorf("%d requests were sent to where the token said", n)
+	}
+	signIn(t, s.Identity, bearer(t, s.Identity, username)) // the keys are there, and good
+}
+
+// A deployment with the same issuer, accounts and names of keys, such as one made of a copy for a test that was given keys of
+// its own: its tokens are worth nothing here.
+func TestTokenOfAnotherDeployment(t *testing.T) {
+	s, other := servicetest.Shared(t), servicetest.New(t, pgtest.Shared(t))
+	username := unique("both")
+	guid := s.Admin(t, username)
+	other.Admin(t, username)
+	a, err := s.Accounts.ByGUID(t.Context(), guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.DB.Pool.Exec(t.Context(), `UPDATE accounts SET guid = $1, epoch = $2 WHERE username = $3`, guid, a.Epoch, username); err != nil {
+		t.Fatal(err)
+	}
+	theirs := bearer(t, other.Identity, username)
+	signIn(t, other.Identity, theirs)
+	refused(t, s.Identity, theirs)
+	// Its key under the name of ours.
+	keys, err := s.Identity.PublicKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := jwt.NewParser().ParseUnverified(strings.TrimPrefix(theirs, "Bearer "), jwt.MapClaims{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token.Header["kid"] = keys[0].ID
+	renamed, err := token.SignedString(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, s.Identity, "Bearer "+renamed)
+	// A personal access token is known by its hash, in the one control database that has it.
+	_, secret := personal(t, other.Identity, guid, identity.NewPersonalToken{})
+	signIn(t, other.Identity, secret)
+	refused(t, s.Identity, secret)
+}
+
+// Each kind of token is good for what it is for, and for nothing else.
+func TestTokensAreNotMixedUp(t *testing.T) {
+	s := servicetest.Shared(t)
+	username := unique("mixed")
+	guid := s.Admin(t, username)
+	client, err := s.Identity.Client(t.Context(), identity.PublicClient, "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := s.Identity.GrantWithPassword(t.Context(), client, username, username+"-password", nil, "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	access, refresh := string(tokens.Access), string(tokens.Refresh)
+	_, secret := personal(t, s.Identity, guid, identity.NewPersonalToken{})
+	secret = strings.TrimPrefix(secret, "Bearer ")
+	for name, credential := range map[string]string{
+		"a refresh token as a bearer token":           "Bearer " + refresh,
+		"the id of a token":                           "Bearer " + tokens.ID,
+		"an access token as a password":               basic(username, access),
+		"a personal token as a password":              basic(username, secret),
+		"a refresh token as a password":               basic(username, refresh),
+		"a password as a bearer token":                "Bearer " + username + "-password",
+		"a personal token in capitals":                "Bearer " + strings.ToUpper(secret),
+		"a personal token with something after it":    "Bearer " + secret + "0",
+		"the first part of a personal token":          "Bearer " + secret[:len(secret)-40],
+		"two tokens":                                  "Bearer " + access + " " + access,
+		"two tokens as a list":                        "Bearer " + access + ",Bearer " + access,
+		"an access token whose end has been replaced": "Bearer " + access[:len(access)-4] + "AAAA",
+	} {
+		if p, err := s.Identity.SignIn(t.Context(), credential, ""); !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("%s: signed in as %+v, %v", name, p, err)
+		}
+	}
+	for name, token := range map[string]string{"an access token": access, "a personal token": secret, "an id": tokens.ID, "nothing": ""} {
+		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil); !fault.Is(err, fault.Stale) {
+			t.Errorf("%s as a refresh token: %v", name, err)
+		}
+	}
+	if _, err := s.Identity.GrantWithRefresh(t.Context(), client, refresh, nil); err != nil {
+		t.Error(err)
+	}
+}
