@@ -39,6 +39,7 @@ type Config struct {
 	TrustedProxies  []string
 	RateLimit       float64
 	AuditRetention  string
+	DrainDelay      time.Duration
 	OIDCIssuers     []string
 	LogFormat       string
 	LogLevel        string
@@ -128,7 +129,7 @@ func (c *Config) publicURL() (string, error) {
 	if err == nil && u.User != nil {
 		return "", usage("--public-url holds a user name or password; everybody is sent this URL")
 	}
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return "", usage("--public-url %q is not a URL like https://rolecall.example.org", c.PublicURL)
 	}
 	return strings.TrimRight(u.String(), "/"), nil
@@ -166,9 +167,15 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 
 func (c *Config) databaseURL() (hidden.Text, error) {
 	if c.DatabaseURL != "" {
-		if u, err := url.Parse(c.DatabaseURL); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		u, err := url.Parse(c.DatabaseURL)
+		var query url.Values
+		if err == nil {
+			query, err = url.ParseQuery(u.RawQuery) // the driver reads on where this gives up, and finds a password there
+		}
+		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Fragment != "" {
 			return "", usage("--database-url is not a URL like postgres://user@host:5432/database") // and is not quoted: it may hold a password
-		} else if _, has := u.User.Password(); has || u.Query().Has("password") {
+		}
+		if _, has := u.User.Password(); has || query.Has("password") || query.Has("sslpassword") {
 			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
 		}
 		return hidden.Text(c.DatabaseURL), nil

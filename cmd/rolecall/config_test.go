@@ -40,6 +40,7 @@ var settings = []struct {
 	{"tls-key", "serve", [2]string{"one", "two"}},
 	{"tls-client-ca", "serve", [2]string{"one", "two"}},
 	{"trusted-proxies", "serve", [2]string{"[10.0.0.0/8,192.0.2.1]", "[192.0.2.2]"}},
+	{"drain-delay", "serve", [2]string{"1s", "2m0s"}},
 	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"oidc-issuer", "dev serve", [2]string{"[https://one]", "[https://two]"}},
 	{"rate-limit", "dev serve", [2]string{"1", "2.5"}},
@@ -167,6 +168,8 @@ func TestUsageErrors(t *testing.T) {
 		{whole + "--trusted-proxies 10.0.0.0/99", "--trusted-proxies"},
 		{whole + "--rate-limit -1", "--rate-limit"},
 		{whole + "--audit-retention d", "--audit-retention"},
+		{whole + "--drain-delay -1s", "--drain-delay"},
+		{whole + "--drain-delay 2h", "--drain-delay"},
 		{whole + "--log-format xml", "--log-format"},
 		{whole + "--log-level loud", "--log-level"},
 

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
+	os.Setenv("ROLECALL_DRAIN_DELAY", "0s") // no balancer has to learn that a server stops
 	pgtest.Main(m)
 }
 

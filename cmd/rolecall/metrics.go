@@ -53,9 +53,12 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	m.took.WithLabelValues(route, method).Observe(took.Seconds())
 }
 
-// handler serves the metrics and Go's profiles, on a listener of their own.
-func (m *metrics) handler() http.Handler {
+// handler serves the metrics and Go's profiles, on a listener of their own, and the probes once more: whoever probes may have
+// no certificate to show on the other one.
+func (m *metrics) handler(ready *readiness) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", healthz)
+	mux.Handle("/readyz", ready)
 	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

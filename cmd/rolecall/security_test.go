@@ -8,10 +8,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -24,6 +26,7 @@ import (
 	"time"
 	"unicode"
 
+	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
 )
 
@@ -401,5 +404,27 @@ func TestLogInjection(t *testing.T) {
 				t.Errorf("%d requests were logged:\n%s", requests, p.errOut)
 			}
 		})
+	}
+}
+
+// What the servers are made of, and what is written where, has passwords and keys, and is not printed by mistake.
+func TestServerIsNotPrinted(t *testing.T) {
+	line := control.NewMasterKey()
+	keys, err := control.ParseKeyring(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := base64.StdEncoding.DecodeString(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{PublicURL: "https://rolecall.example.org", DatabaseURL: "postgres://rolecall:opensesame@db/rolecall", Keys: keys}
+	var log buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("server", "database", s.DatabaseURL, "keys", s.Keys)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("server", "server", s)
+	for _, text := range []string{fmt.Sprintf("%v %+v", s, s), fmt.Sprintf("%#v", *s), log.String()} {
+		if !strings.Contains(text, "[secret]") || strings.Contains(text, "opensesame") || strings.Contains(text, strings.Trim(fmt.Sprint(key[:8]), "[]")) || strings.Contains(text, line) {
+			t.Error(text)
+		}
 	}
 }

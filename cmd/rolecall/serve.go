@@ -38,6 +38,7 @@ It is stateless: what it knows is in the control database and in the clusters.`,
 	f.StringVar(&c.TLSKey, "tls-key", "", "`file` with the certificate's private key in PEM")
 	f.StringVar(&c.TLSClientCA, "tls-client-ca", "", "`file` with the authorities, in PEM, one of which must have signed the certificate that every client has to show; read again when it changes")
 	f.StringSliceVar(&c.TrustedProxies, "trusted-proxies", nil, "`networks` of proxies whose X-Forwarded-For counts")
+	f.DurationVar(&c.DrainDelay, "drain-delay", 5*time.Second, "`time` for which requests are still taken after SIGTERM, until balancers have seen that /readyz says 503")
 	c.bindServing(f, "127.0.0.1:9180", "json")
 	fromEnvironment(cmd)
 	return cmd
@@ -50,6 +51,9 @@ func (c *Config) serve(ctx context.Context, errOut io.Writer) (err error) {
 	}
 	if s.AuditRetention, err = c.auditRetention(); err != nil {
 		return err
+	}
+	if s.DrainDelay = c.DrainDelay; s.DrainDelay < 0 || s.DrainDelay > time.Hour {
+		return usage("--drain-delay is %s; it takes a time from 0s to 1h", c.DrainDelay)
 	}
 	if c.PublicURL == "" {
 		return usage("--public-url is needed: the base URL under which clients reach this server")

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -252,6 +253,11 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("GET /debug/pprof/%s: %d %.100s", path, r.status, r.body)
 		}
 	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if r := get(t, "http://"+metricsAddress+path, ""); r.status != http.StatusOK {
+			t.Errorf("GET %s on the listener of the metrics: %d", path, r.status)
+		}
+	}
 	for _, path := range []string{"/debug/pprof/cmdline", "/databases/postgresql/clusters"} {
 		if r := get(t, "http://"+metricsAddress+path, ""); r.status != http.StatusNotFound {
 			t.Errorf("GET %s on the listener of the metrics: %d, want 404", path, r.status)
@@ -317,7 +323,9 @@ func TestServeWaitsAndRecovers(t *testing.T) {
 	}
 	ready(http.StatusOK)
 	pg.Stop(t)
-	ready(http.StatusServiceUnavailable)
+	if r := get(t, "http://"+address+"/readyz", ""); r.status != http.StatusOK {
+		t.Errorf("/readyz just after the control database went away: %d, want 200: a balancer would end the reads that go on", r.status)
+	}
 	if r := get(t, "http://"+address+"/healthz", ""); r.status != http.StatusOK {
 		t.Errorf("/healthz without the control database: %d, want 200: a restart would not help", r.status)
 	}
@@ -330,6 +338,49 @@ func TestServeWaitsAndRecovers(t *testing.T) {
 	if code := p.end(t); code != 0 {
 		t.Errorf("exit code %d: %s", code, p.errOut)
 	}
+}
+
+// The rule is the same for a minute, which is what serve has, and for half a second.
+func TestReadiness(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, "CREATE DATABASE control")
+	keys, err := control.ParseKeyring(control.NewMasterKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := control.Open(t.Context(), pg.URL("control"), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	patient, impatient := newReadiness(db, time.Hour), newReadiness(db, 500*time.Millisecond)
+	status := func(rd *readiness) int {
+		w := httptest.NewRecorder()
+		rd.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+		return w.Code
+	}
+	becomes := func(rd *readiness, want int) {
+		t.Helper()
+		eventually(t, func() error {
+			if got := status(rd); got != want {
+				return fmt.Errorf("/readyz: %d, want %d", got, want)
+			}
+			return nil
+		})
+	}
+	for range 2 {
+		becomes(impatient, http.StatusOK)
+		pg.Stop(t)
+		becomes(impatient, http.StatusServiceUnavailable)
+		if got := status(patient); got != http.StatusOK {
+			t.Errorf("/readyz within the time in which reads go on: %d, want 200", got)
+		}
+		pg.Start(t)
+	}
+	becomes(impatient, http.StatusOK)
+	impatient.stopping.Store(true)
+	becomes(impatient, http.StatusServiceUnavailable)
 }
 
 func TestServeStopsWhileItWaits(t *testing.T) {
@@ -348,15 +399,30 @@ func TestServeDrains(t *testing.T) {
 	t.Parallel()
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	bootstrap(t, flags, "password")
-	p, url := beginServe(t, flags...)
+	p, url := beginServe(t, append(flags, "--drain-delay=5s")...)
 	// The cluster does not exist, which is what a whole request is told.
 	users := url + "/databases/postgresql/clusters/00000000-0000-4000-8000-000000000000/users"
 	r := inFlight(t, users, basicAuth("admin", "password"), `{"properties":{"username":"u","password":"correct horse"}}`, func() {
 		p.stop()
 		p.awaits(t, p.errOut, "stopping")
-		if _, err := send(&http.Client{Transport: &http.Transport{}}, http.MethodGet, url+"/readyz", "", nil); err == nil {
-			t.Error("a stopping server takes new connections")
+		// Until its balancers know, it takes requests, and asks for the next one to come over another connection.
+		for path, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK, "/openapi/dbaas.yaml": http.StatusOK} {
+			resp, err := http.Get(url + path)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want || !resp.Close {
+				t.Errorf("GET %s of a stopping server: %d, closed %t; want %d and closed", path, resp.StatusCode, resp.Close, want)
+			}
 		}
+		eventually(t, func() error {
+			if _, err := send(&http.Client{Transport: &http.Transport{}}, http.MethodGet, url+"/readyz", "", nil); err == nil {
+				return errors.New("a stopping server takes new connections")
+			}
+			return nil
+		})
 	})
 	if r.status != http.StatusNotFound || !strings.Contains(r.body, "paas-notfound-1") {
 		t.Errorf("a request in flight: %d %s, want 404 and the reason", r.status, r.body)

@@ -42,6 +42,7 @@ type server struct {
 	TrustedProxies  []netip.Prefix
 	RateLimit       float64
 	AuditRetention  time.Duration // 0: for ever
+	DrainDelay      time.Duration // how long requests are still taken when it stops
 	OIDC            []identity.OIDCIssuer
 	Log             *slog.Logger
 	// Prepare, when set, is called once everything is open, before the first request is taken.
@@ -53,8 +54,13 @@ type server struct {
 // Token issuer and the base of the identity endpoints.
 func issuer(publicURL string) string { return publicURL + "/uaa/oauth/token" }
 
-// The times of a graceful stop: requests under way may end, then they are cut off. Kubernetes kills after 30 s.
-const drainTimeout = 25 * time.Second
+// drainTimeout is how long requests under way may take to end, once no more are taken; then they are cut off. With the
+// default of DrainDelay and what comes after, it stays below the 30 s after which Kubernetes kills.
+const drainTimeout = 20 * time.Second
+
+// controlTimeout ends a request to a dialect whose every answer is in the control database, should that hang. A body may
+// take 30 s of it.
+const controlTimeout = 45 * time.Second
 
 // anonymousLimit is how many requests a second one address may send without signing in.
 const anonymousLimit = 20
@@ -96,6 +102,9 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer clusters.Close()
+	if db.Ahead > 0 {
+		s.Log.Warn("a newer release has changed the schema of the control database; this one goes on beside it", "migrations", db.Ahead)
+	}
 	log := &audit.Log{DB: db}
 	if err := log.CheckKeys(ctx); err != nil {
 		return err
@@ -112,7 +121,7 @@ func (s *server) run(ctx context.Context) error {
 	accounts := &account.Store{DB: db}
 	site := &site{
 		https: strings.HasPrefix(s.PublicURL, "https:"),
-		ready: &readiness{db: db},
+		ready: newReadiness(db, identity.FreshWhileAway),
 		dbaas: (&dbaas.API{
 			Users:        users,
 			Identity:     id,
@@ -120,13 +129,13 @@ func (s *server) run(ctx context.Context) error {
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
 		}).Init(),
-		cf: (&cfapi.API{
+		cf: within(controlTimeout, (&cfapi.API{
 			Accounts:     accounts,
 			Identity:     id,
 			PublicURL:    s.PublicURL,
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
-		}).Init(),
+		}).Init()),
 		admin: (&adminapi.API{
 			Users:        users,
 			Identity:     id,
@@ -134,13 +143,13 @@ func (s *server) run(ctx context.Context) error {
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
 		}).Init(),
-		uaa: (&uaa.API{
+		uaa: within(controlTimeout, (&uaa.API{
 			Accounts:     accounts,
 			Identity:     id,
 			PublicURL:    s.PublicURL,
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
-		}).Init(),
+		}).Init()),
 		documents: api.Handler(),
 	}
 	site.edge = &web.Edge{
@@ -152,7 +161,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	public := web.NewServer(site, s.Log, s.TLS)
 	public.ConnState = (&web.Connections{Max: connections()}).Track
-	operations := &http.Server{Handler: metrics.handler(), ReadHeaderTimeout: 10 * time.Second}
+	operations := &http.Server{Handler: metrics.handler(site.ready), ReadHeaderTimeout: 10 * time.Second}
 
 	// Background work ends after the last request: the settler and the registry serve those.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
@@ -162,6 +171,7 @@ func (s *server) run(ctx context.Context) error {
 	group.Go(func() error { users.Settle(background); return nil })
 	group.Go(func() error { users.Compare(background); return nil })
 	group.Go(func() error { users.Audit.Run(background, s.AuditRetention, s.Log); return nil })
+	collectLess()
 	group.Go(func() error { giveBack(background); return nil })
 	group.Go(func() error { id.Run(background); return nil })
 	group.Go(func() error { return serveHTTP(public, s.Listener) })
@@ -182,6 +192,10 @@ func (s *server) run(ctx context.Context) error {
 	}
 	s.Log.Info("stopping")
 	site.ready.stopping.Store(true)
+	select { // balancers look at /readyz now and then, and send requests until they have seen it
+	case <-time.After(s.DrainDelay):
+	case <-failed:
+	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
 	err = public.Shutdown(drain)
@@ -241,9 +255,12 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Not for subdomains, and not for a list that browsers ship: the names below and above this one are others' business.
 		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 	}
+	if s.ready.stopping.Load() {
+		w.Header().Set("Connection", "close") // whoever keeps connections opens the next one to another replica
+	}
 	switch r.URL.Path {
 	case "/healthz":
-		web.JSON(w, http.StatusOK, "application/json", map[string]string{"status": "ok"})
+		healthz(w, r)
 	case "/readyz":
 		s.ready.ServeHTTP(w, r)
 	default:
@@ -269,23 +286,51 @@ func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// within ends the context of a request after that long.
+func within(limit time.Duration, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
 func below(path, prefix string) bool {
 	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
-// readiness says whether requests should come here: not while stopping, and not without the control database.
+func healthz(w http.ResponseWriter, _ *http.Request) {
+	web.JSON(w, http.StatusOK, "application/json", map[string]string{"status": "ok"})
+}
+
+// readiness says whether requests should come here: not while stopping, and not once the control database has been away
+// for so long that nothing works any more. Until then reads go on, and a balancer that took every replica out would end
+// them, because the control database is away from all replicas at once.
 type readiness struct {
 	db       *control.DB
+	patience time.Duration
+	answered atomic.Pointer[time.Time] // when the control database last did
 	stopping atomic.Bool
 }
 
+func newReadiness(db *control.DB, patience time.Duration) *readiness {
+	rd, now := &readiness{db: db, patience: patience}, time.Now()
+	rd.answered.Store(&now)
+	return rd
+}
+
+// readyTimeout is below the second for which Kubernetes waits.
+const readyTimeout = 500 * time.Millisecond
+
 func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
 	problem := ""
-	if rd.stopping.Load() {
+	if now := time.Now(); rd.stopping.Load() {
 		problem = "stopping"
-	} else if err := rd.db.Pool.Ping(ctx); err != nil {
+	} else if err := rd.db.Pool.Ping(ctx); err == nil {
+		rd.answered.Store(&now)
+	} else if now.Sub(*rd.answered.Load()) >= rd.patience {
 		problem = "the control database does not answer"
 	}
 	if problem != "" {

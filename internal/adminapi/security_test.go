@@ -3,6 +3,7 @@ package adminapi_test
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -277,6 +278,28 @@ func TestManagerStaysInPlace(t *testing.T) {
 	if got := pgtest.Value[string](t, pg, `SELECT concat(rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, ' ',
 		(SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members WHERE member = r.oid)) FROM pg_roles r WHERE rolname = 'mine'`); got != "fffff readers" {
 		t.Errorf("its user is %s", got)
+	}
+}
+
+// A browser that remembers a password sends it along with what another site makes it send.
+func TestOtherSites(t *testing.T) {
+	f := fixtureOn(t, servicetest.Shared(t), 10_000)
+	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"} {
+		for _, x := range [][3]string{
+			{"POST", "/tokens", `{"name":"other site"}`}, {"POST", "/keys/rotate", ""}, {"DELETE", "/clusters/" + f.ClusterID, ""}, {"PATCH", "/clusters/" + f.ClusterID, `{"displayName":"x"}`},
+			{"PUT", "/clusters/" + f.ClusterID + "/users/x/roles", `{"roles":[]}`},
+		} {
+			f.do(t, x[0], x[1], x[2], header).refused(t, 403, "another site")
+		}
+		f.want(t, 200, "GET", "/whoami", "", header) // whose answer the site cannot read: there is no CORS
+	}
+	// The dialects in which nobody signs in by hand take no password at all.
+	req := &http.Request{Header: http.Header{}}
+	req.SetBasicAuth("root", "root-password")
+	for document, path := range map[string]string{"platform.yaml": "/v3/users", "uaa.yaml": "/uaa/Users"} {
+		if a := f.platform(t)[document].Send(t, "POST", path, `{}`, "Authorization: "+req.Header.Get("Authorization")); a.Status != 401 {
+			t.Errorf("%s: got %d %s", path, a.Status, a.Body)
+		}
 	}
 }
 

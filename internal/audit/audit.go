@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/control"
+	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/gather"
 	"rolecall/internal/sqlstate"
@@ -150,6 +151,7 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	if err != nil {
 		return nil, err
 	}
+	limit = failpoint.Soon(limit)
 	if err := l.write(ctx, arguments(id, "attempt", "", e, &limit)); err != nil {
 		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
 	}

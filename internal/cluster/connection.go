@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/hidden"
 	"rolecall/internal/primary"
@@ -118,7 +119,8 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		"search_path":                         "pg_catalog",
 		"timezone":                            "UTC",
 		"standard_conforming_strings":         "on",
-		"jit":                                 "off", // compiling our short queries takes a hundred times longer than running them
+		"jit":                                 "off",                // compiling our short queries takes a hundred times longer than running them
+		"plan_cache_mode":                     "force_generic_plan", // planning takes ten times longer, and no parameter changes a plan
 		"lock_timeout":                        lockTimeout,
 		"statement_timeout":                   statementTimeout,
 		"idle_in_transaction_session_timeout": "20s",
@@ -127,6 +129,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		config.RuntimeParams["synchronous_commit"] = c.SynchronousCommit
 	}
 	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	failpoint.On(config)
 	return pool, nil
 }
 

@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
+	"rolecall/internal/primary"
 	"rolecall/internal/sqlstate"
 )
 
@@ -23,6 +24,8 @@ type DB struct {
 	Keys *Keyring
 	// Identity says where the control database lies, so that it can be kept out of reach when that is a managed cluster.
 	Identity Identity
+	// Ahead is how many migrations a newer release has made that this one does not know, and can do with.
+	Ahead int
 }
 
 // Identity is the place of the control database.
@@ -36,6 +39,7 @@ type Identity struct {
 const (
 	lockTimeout      = "3s"
 	statementTimeout = "5s"
+	connectTimeout   = 5 * time.Second
 )
 
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
@@ -53,15 +57,20 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	params["lock_timeout"] = lockTimeout
 	params["statement_timeout"] = statementTimeout
 	params["idle_in_transaction_session_timeout"] = "10s"
+	// The session of a replica that has vanished ends, and with it the locks that it held.
+	params["tcp_keepalives_idle"] = "15"
+	params["tcp_keepalives_interval"] = "5"
+	params["tcp_keepalives_count"] = "3"
 	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = 5 * time.Second
+		// It counts for each host: one that hangs must leave time for the others.
+		config.ConnConfig.ConnectTimeout = max(connectTimeout/time.Duration(1+len(config.ConnConfig.Fallbacks)), time.Second)
 	}
-	if config.ConnConfig.ValidateConnect == nil {
-		config.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	}
+	config.ConnConfig.DialFunc = primary.Dialer(config.ConnConfig.ConnectTimeout)
+	config.ConnConfig.ValidateConnect = primary.TakesWrites
+	failpoint.On(config.ConnConfig)
 	config.MaxConns = max(config.MaxConns, 8)
 	config.MaxConnIdleTime = 5 * time.Minute
-	pool, err := pgxpool.NewWithConfig(ctx, config)
+	pool, err := primary.NewPool(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +99,16 @@ func (db *DB) Close() { db.Pool.Close() }
 
 // Tx runs f in one transaction. What f returns decides: nil commits. Failures of PostgreSQL come back as faults.
 func (db *DB) Tx(ctx context.Context, f func(tx pgx.Tx) error) error {
-	return Fault(pgx.BeginFunc(ctx, db.Pool, f))
+	committing := false
+	err := pgx.BeginFunc(ctx, db.Pool, func(tx pgx.Tx) error {
+		err := f(tx)
+		committing = err == nil
+		return err
+	})
+	if committing && sqlstate.Lost(err) {
+		return fault.New(fault.Unavailable, "The control database was lost at the end of the change. Read to see whether it was done.").After(5 * time.Second).Because(err)
+	}
+	return Fault(err)
 }
 
 // Fault turns a failure to reach the control database into Unavailable. Faults pass through; the rest stays internal.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -73,7 +74,66 @@ func TestOpenAtOnce(t *testing.T) {
 	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (999, 'of the next release')`); err != nil {
 		t.Fatal(err)
 	}
-	mustOpen(t, pg.URL("at_once"))
+	if db = mustOpen(t, pg.URL("at_once")); db.Ahead != 999-len(versions) {
+		t.Errorf("the schema is ahead by %d", db.Ahead)
+	}
+	// Unless that one has said that it cannot.
+	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (1000, '1000_all_else.breaking.sql')`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, pg.URL("at_once")); err == nil || !strings.Contains(err.Error(), "(1000_all_else.breaking.sql); start that release") || control.Away(err) {
+		t.Errorf("a schema that this release would harm: %v", err)
+	}
+}
+
+// A migration waits for a table that is in use, and meanwhile lets those pass that come after it.
+func TestMigrationLetsOthersPass(t *testing.T) {
+	pg := pgtest.Shared(t)
+	pg.Exec(t, `CREATE DATABASE busy_tables`)
+	conn := pg.Connect(t, pg.User, pg.Password, "busy_tables")
+	// Whatever a migration does, it ends by recording itself.
+	for _, sql := range []string{
+		`CREATE SCHEMA rolecall`,
+		`CREATE TABLE rolecall.migrations (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
+		`BEGIN`,
+		`LOCK TABLE rolecall.migrations IN SHARE MODE`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := open(t, pg.URL("busy_tables"))
+		done <- err
+	}()
+	waiting := func(want bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			got := pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'busy_tables' AND wait_event_type = 'Lock')`)
+			if got == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("a migration waits: %t", got)
+			}
+		}
+	}
+	for range 2 {
+		waiting(true)
+		waiting(false)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("it has not waited: %v", err)
+	default:
+	}
+	if _, err := conn.Exec(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // Every role of the cluster may be in the hands of somebody else, so the control database is shut to them.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"io/fs"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -11,7 +13,10 @@ import (
 )
 
 // migrations are applied in the order of their names, 0001_….sql being version 1, each in a transaction of its own, and
-// never changed once released. Each leaves the previous release working, which may still run beside this one.
+// never changed once released. Each leaves the previous release working, which may still run beside this one, and holds
+// up its requests for no longer than lockTimeout: one table is locked at a time, and not while data are rewritten.
+//
+// One that cannot do so is named 0009_….breaking.sql: releases that do not know it refuse to start.
 //
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -25,48 +30,79 @@ func (db *DB) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if version, err := schemaVersion(ctx, db.Pool); err != nil || version >= len(files) {
+	version, err := schemaVersion(ctx, db.Pool)
+	if err == nil && version < len(files) {
+		version, err = db.apply(ctx, files)
+	}
+	if err != nil || version <= len(files) {
 		return err
 	}
+	db.Ahead = version - len(files)
+	var breaking string
+	err = db.Pool.QueryRow(ctx, `SELECT coalesce(min(name), '') FROM migrations WHERE version > $1 AND name LIKE '%.breaking.sql'`, len(files)).Scan(&breaking)
+	if err == nil && breaking != "" {
+		err = fmt.Errorf("a newer release has changed the schema so that this one would do harm (%s); start that release, or a newer one", breaking)
+	}
+	return err
+}
+
+// tableLockTimeout is how long a migration waits for a table, because all who come after it wait as well. It is less than
+// their own lockTimeout, and then they go first.
+const tableLockTimeout = "1s"
+
+// apply applies the migrations that are missing, and returns the version that the schema has then.
+func (db *DB) apply(ctx context.Context, files []fs.DirEntry) (version int, err error) {
 	pooled, err := db.Pool.Acquire(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// The lock waits for other replicas, and a migration for its data, so neither has a time limit but ctx. Settings and
 	// lock end with the session, which therefore does not go back to the pool.
 	conn := pooled.Hijack()
 	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, `SET lock_timeout = 0; SET statement_timeout = 0`); err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := conn.Exec(ctx, schema); err != nil {
-		return err
+		return 0, err
 	}
-	version, err := schemaVersion(ctx, conn)
-	if err != nil {
-		return err
+	if version, err = schemaVersion(ctx, conn); err != nil {
+		return 0, err
 	}
-	for i := version; i < len(files); i++ {
-		name := files[i].Name()
+	if _, err := conn.Exec(ctx, `SET lock_timeout = '`+tableLockTimeout+`'`); err != nil {
+		return 0, err
+	}
+	for ; version < len(files); version++ {
+		name := files[version].Name()
 		sql, err := migrations.ReadFile("migrations/" + name)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, string(sql)); err != nil {
+		for {
+			err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(ctx, string(sql)); err != nil {
+					return err
+				}
+				_, err := tx.Exec(ctx, `INSERT INTO migrations (version, name) VALUES ($1, $2)`, version+1, name)
 				return err
+			})
+			if !sqlstate.Is(err, sqlstate.LockNotAvailable, sqlstate.DeadlockDetected) {
+				break
 			}
-			_, err := tx.Exec(ctx, `INSERT INTO migrations (version, name) VALUES ($1, $2)`, i+1, name)
-			return err
-		})
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return 0, err
+			}
+		}
 		if err != nil {
-			return fmt.Errorf("migration %s: %w", name, err)
+			return 0, fmt.Errorf("migration %s: %w", name, err)
 		}
 	}
-	return nil
+	return version, nil
 }
 
 // schemaVersion is the last migration that was applied, 0 before the first. A newer release may have gone further.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -44,6 +45,8 @@ type Service struct {
 	guard    guard
 	known    knownCredentials
 	uses     uses
+
+	awayUntil atomic.Int64 // in Unix milliseconds: until then the control database is taken to be away
 }
 
 // New returns a service. It makes the first signing key when there is none.
@@ -77,6 +80,8 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 	if authorization == "" {
 		return nil, fault.New(fault.Unauthenticated, "Sign in: send user name and password (Basic) or a token (Bearer) in the Authorization header.")
 	}
+	ctx, cancel := context.WithTimeout(ctx, signInTimeout)
+	defer cancel()
 	scheme, credential, _ := strings.Cut(authorization, " ")
 	credential = strings.TrimSpace(credential)
 	key := s.known.key(scheme, credential)
@@ -207,11 +212,15 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 		s.known.drop(key)
 		return nil, errWrong
 	}
-	if age < freshFor {
+	away := now.Before(time.UnixMilli(s.awayUntil.Load())) && age < FreshWhileAway
+	if age < freshFor || away {
 		return s.principal(c), nil
 	}
-	a, err := s.lookAgain(ctx, c)
-	if fault.Is(err, fault.Unavailable) && age < freshWhileAway {
+	look, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	a, err := s.lookAgain(look, c)
+	if fault.Is(err, fault.Unavailable) && age < FreshWhileAway && ctx.Err() == nil {
+		s.awayUntil.Store(s.now().Add(awayFor).UnixMilli())
 		return s.principal(c), nil
 	}
 	if err != nil && !fault.Is(err, fault.NotFound) {
@@ -231,8 +240,15 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 }
 
 const (
-	freshFor       = 5 * time.Second
-	freshWhileAway = time.Minute
+	freshFor = 5 * time.Second
+	// FreshWhileAway is how long a credential that was verified goes on being taken while the control database is away.
+	FreshWhileAway = time.Minute
+	// A look that takes longer than lookTimeout counts as the control database being away, and for awayFor no other
+	// request waits for one.
+	lookTimeout = 2 * time.Second
+	awayFor     = time.Second
+	// signInTimeout ends a sign-in while the control database hangs.
+	signInTimeout = 15 * time.Second
 )
 
 // knownCredentials remembers verified credentials under a keyed hash, so that neither argon2id nor a signature is
@@ -293,7 +309,7 @@ func (k *knownCredentials) get(key credentialKey, now time.Time) (*knownCredenti
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	c, ok := k.entries[key]
-	return c, ok && now.Sub(c.checked) < freshWhileAway
+	return c, ok && now.Sub(c.checked) < FreshWhileAway
 }
 
 // maxKnown bounds the memory of remembered credentials, a few hundred bytes each.
@@ -306,12 +322,12 @@ func (k *knownCredentials) put(key credentialKey, c *knownCredential, now time.T
 	if k.entries == nil {
 		k.entries = map[credentialKey]*knownCredential{}
 	}
-	keep := freshWhileAway
+	keep := FreshWhileAway
 	full := len(k.entries) >= maxKnown
 	if full {
 		keep = freshFor
 	}
-	if since := now.Sub(k.swept); since > freshWhileAway || full && since > time.Second {
+	if since := now.Sub(k.swept); since > FreshWhileAway || full && since > time.Second {
 		for old, e := range k.entries {
 			if now.Sub(e.checked) > keep {
 				delete(k.entries, old)

@@ -33,10 +33,9 @@ func FuzzValue(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, text := range []string{"k=" + value, "k in (x," + value + ")"} {
-			if s, err := label.Parse(text); err != nil || !s.Matches(map[string]string{"k": value}) {
-				t.Errorf("%q selects no %q: %v", text, value, err)
-			}
+		text := "k in (" + value + ",x)"
+		if s, err := label.Parse(text); err != nil || !s.Matches(map[string]string{"k": value}) {
+			t.Errorf("%q selects no %q: %v", text, value, err)
 		}
 	})
 }

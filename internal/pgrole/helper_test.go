@@ -47,6 +47,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 		"timezone":                            "UTC",
 		"standard_conforming_strings":         "on",
 		"jit":                                 "off",
+		"plan_cache_mode":                     "force_generic_plan",
 		"lock_timeout":                        "4s",
 		"statement_timeout":                   "8s",
 		"idle_in_transaction_session_timeout": "20s",

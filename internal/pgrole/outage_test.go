@@ -333,6 +333,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 			t.Errorf("it is at %+v, %v, want %+v", u, err, u2)
 		}
 		// A deletion that is cut says so, and the same call goes on.
+		c.Connect(t, name, password2, "postgres")
 		for cut := range 3 {
 			p.arm(before, cut, 1)
 			err := s.Delete(t.Context(), name, "", nil, stamp())
@@ -341,7 +342,10 @@ func TestConnectionLostAtCommit(t *testing.T) {
 			}
 			unavailable(t, err)
 		}
-		if exists(t, c, name) {
+		mustCreate(t, s, name+"_alone")
+		p.arm(before, 0, 1)
+		mustDelete(t, s, name+"_alone")
+		if exists(t, c, name) || exists(t, c, name+"_alone") {
 			t.Errorf("%s is still there", name)
 		}
 	}

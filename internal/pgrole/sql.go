@@ -183,8 +183,8 @@ var alwaysDangerous = []string{"pg_execute_server_program", "pg_read_server_file
 
 // A role r is protected when it is dangerous, or its name is a system role's ($1 LIKE patterns, $2 names), or it is a
 // member of a dangerous one by any path, inherited or not, because SET ROLE needs no inheritance. Most roles are members
-// of none, which is looked up first, by index: an EXISTS would be planned as a scan of all memberships. PostgreSQL's own
-// roles are protected as well; scanUser adds them.
+// of none, which is looked up first, by index: an EXISTS would be planned as a scan of all memberships, and a join with
+// those above, without LIMIT, as one of all roles. PostgreSQL's own roles are protected as well; scanUser adds them.
 var (
 	protectedItself = `(` + dangerous("r") + ` OR r.rolname = ANY ($2::name[]) OR r.rolname::text LIKE ANY ($1::text[]))`
 	dangerousAbove  = `(
@@ -193,7 +193,8 @@ var (
         UNION
         SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid
       )
-      SELECT p.rolname FROM up JOIN pg_roles p ON p.oid = up.oid WHERE ` + dangerous("p") + ` ORDER BY p.rolname LIMIT 1)`
+      SELECT p.rolname FROM up, LATERAL (
+        SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND ` + dangerous("p") + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
 	protectedBy = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
 	// IS NOT TRUE, and not IS NULL: the planner takes that for rare, and sorts all roles to find a page of them.
 	unprotected = "NOT (r.rolname >= 'pg_' AND r.rolname < 'pg`')" + ` AND NOT ` + protectedItself + `

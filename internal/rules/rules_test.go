@@ -27,12 +27,13 @@ var mayImport = map[string][]string{
 	"internal/dbuser":      {"account", "audit", "cluster", "fault", "hidden", "label", "pgrole"},
 	"internal/gather":      {},
 	"internal/pgrole":      {"fault", "gather", "hidden", "sqlstate"},
-	"internal/cluster":     {"audit", "control", "fault", "hidden", "label", "primary", "sqlstate"},
+	"internal/cluster":     {"audit", "control", "failpoint", "fault", "hidden", "label", "primary", "sqlstate"},
 	"internal/identity":    {"account", "audit", "control", "fault", "hidden", "sqlstate"},
 	"internal/account":     {"audit", "control", "fault", "hidden", "label", "sqlstate"},
-	"internal/audit":       {"control", "fault", "gather", "sqlstate"},
+	"internal/audit":       {"control", "failpoint", "fault", "gather", "sqlstate"},
 	"internal/client":      {"hidden"},
-	"internal/control":     {"fault", "primary", "sqlstate"},
+	"internal/control":     {"failpoint", "fault", "primary", "sqlstate"},
+	"internal/failpoint":   {},
 	"internal/hidden":      {},
 	"internal/label":       {"fault"},
 	"internal/localpg":     {},
@@ -153,26 +154,51 @@ func read(t *testing.T, path string) string {
 	return string(data)
 }
 
-// TestPitfalls holds docs/pitfalls.md to naming tests that there are, at least one for each pitfall.
-func TestPitfalls(t *testing.T) {
-	named := regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	row := regexp.MustCompile(`(?m)^\| (\d+) \|.*$`)
-	n := 0
-	for _, m := range row.FindAllStringSubmatch(read(t, "../../docs/pitfalls.md"), -1) {
-		if n++; m[1] != strconv.Itoa(n) {
-			t.Fatalf("pitfall %s comes after pitfall %d", m[1], n-1)
-		}
-		tests := named.FindAllStringSubmatch(m[0], -1)
-		if len(tests) == 0 {
-			t.Errorf("pitfall %d names no test", n)
-		}
-		for _, test := range tests {
-			if !hasTest(t, test[1], test[2]) {
-				t.Errorf("pitfall %d names %s: %s, which there is not", n, test[1], test[2])
+// named is a test as documents name it: `package: TestName`.
+var named = regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+
+// TestDocumentsNameTests holds the documents to naming tests that there are, and each row of a table whose last column is
+// "Tests" to naming one.
+func TestDocumentsNameTests(t *testing.T) {
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for _, document := range documents {
+		proves := false // the table that we are in
+		for n, line := range strings.Split(read(t, document), "\n") {
+			tests := named.FindAllStringSubmatch(line, -1)
+			for _, test := range tests {
+				if !hasTest(t, test[1], test[2]) {
+					t.Errorf("%s:%d names %s: %s, which there is not", document, n+1, test[1], test[2])
+				}
+			}
+			head := regexp.MustCompile(`(?i)^\|.*\| *tests? *\|$`).MatchString(line)
+			switch {
+			case head || !strings.HasPrefix(line, "|"):
+				proves = head
+			case proves && !strings.HasPrefix(line, "|---"):
+				if rows++; len(tests) == 0 {
+					t.Errorf("%s:%d names no test", document, n+1)
+				}
 			}
 		}
 	}
-	if n == 0 {
+	if rows < 80 {
+		t.Errorf("the documents have %d rows with tests", rows)
+	}
+}
+
+// TestPitfalls holds docs/pitfalls.md to numbers without gaps: others refer to them.
+func TestPitfalls(t *testing.T) {
+	numbers := regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(read(t, "../../docs/pitfalls.md"), -1)
+	for i, m := range numbers {
+		if m[1] != strconv.Itoa(i+1) {
+			t.Fatalf("pitfall %s comes after pitfall %d", m[1], i)
+		}
+	}
+	if len(numbers) == 0 {
 		t.Error("there are no pitfalls")
 	}
 }

@@ -1,6 +1,7 @@
 package uaa
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"testing"
@@ -58,9 +59,47 @@ func FuzzParseFilter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, filter string) {
 		got, err := parseFilter(filter, userFields)
-		if err != nil && !fault.Is(err, fault.Malformed) {
-			t.Errorf("%q: %v", filter, err)
+		if err != nil {
+			if !fault.Is(err, fault.Malformed) {
+				t.Errorf("%q: %v", filter, err)
+			}
+			return
 		}
 		selects(got, map[string]string{"username": "bob"})
+		if text := written(t, got); text != "" {
+			if again, err := parseFilter(text, userFields); err != nil || !reflect.DeepEqual(again, got) {
+				t.Errorf("%q is %+v, written %q, which is %+v: %v", filter, got, text, again, err)
+			}
+		}
 	})
+}
+
+// written writes a filter down. Parentheses stand around everything that is not one comparison.
+func written(t *testing.T, f account.Filter) string {
+	join := func(parts []account.Filter, word string) string {
+		all := make([]string, len(parts))
+		for i, part := range parts {
+			all[i] = written(t, part)
+		}
+		return "(" + strings.Join(all, " "+word+" ") + ")"
+	}
+	switch {
+	case f.Any != nil:
+		return join(f.Any, "or")
+	case f.All != nil:
+		return join(f.All, "and")
+	case f.Field == "":
+		return ""
+	}
+	value, err := json.Marshal(f.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for attribute, selects := range userFields {
+		if selects == f.Field {
+			return attribute + " eq " + string(value)
+		}
+	}
+	t.Fatalf("nothing selects by %s", f.Field)
+	return ""
 }

@@ -204,3 +204,36 @@ func TestConnections(t *testing.T) {
 		}
 	}
 }
+
+// A body that nobody reads holds up neither the answer nor the connection, and one that was sent whole costs it nothing.
+func TestUnreadBodies(t *testing.T) {
+	s := httptest.NewServer(&Edge{Log: slog.New(slog.DiscardHandler), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		JSON(w, 401, "application/json", "no")
+	})})
+	t.Cleanup(s.Close)
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	for _, x := range []struct {
+		body string
+		ends bool
+	}{{strings.Repeat("x", 1000), false}, {"x", true}} {
+		if _, err := io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"+x.body); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil || resp.StatusCode != 401 || resp.Close != x.ends {
+			t.Fatalf("a body of %d bytes of 1000: %+v, %v", len(x.body), resp, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+	}
+	if _, err := reader.ReadByte(); err != io.EOF {
+		t.Errorf("the connection goes on: %v", err)
+	}
+}

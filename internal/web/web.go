@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -82,9 +83,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
-		if rec.status == 0 {
-			rec.status = http.StatusOK
-		}
+		rec.begin(http.StatusOK)
 		e.line(r, info, rec, took)
 		if e.Observe != nil {
 			e.Observe(info, r.Method, rec.status, took)
@@ -96,7 +95,12 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			defer e.Room.leave(info)
 		}
 	}
-	e.Handler.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), infoKey{}, info)))
+	r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		rec.sent = &sentBody{ReadCloser: r.Body}
+		r.Body = rec.sent
+	}
+	e.Handler.ServeHTTP(rec, r)
 }
 
 // line logs the request. The query string is left out: it belongs to the caller, who may have put anything there.
@@ -133,19 +137,43 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	sent   *sentBody // nil: there is none, or it holds nobody up
+}
+
+// begin notes what the first byte of the answer says. A body that nobody wanted to read must not hold the answer up, nor
+// the connection after it: net/http reads on, to use the connection again, for as long as a body may take.
+func (r *recorder) begin(status int) {
+	if r.status != 0 {
+		return
+	}
+	r.status = status
+	if r.sent != nil && !r.sent.ended {
+		_ = http.NewResponseController(r.ResponseWriter).SetReadDeadline(time.Now().Add(bodyGrace)) // a recorder has none
+	}
+}
+
+// bodyGrace is for the rest of a body that is on its way.
+const bodyGrace = 100 * time.Millisecond
+
+// sentBody is the body of a request, and whether it was read to its end.
+type sentBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
 }
 
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 {
-		r.status = status
-	}
+	r.begin(status)
 	r.ResponseWriter.WriteHeader(status)
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
