@@ -69,6 +69,11 @@ gobench: ## Run the benchmarks of single functions; flags: make gobench ARGS='-c
 	@scripts/install-postgres
 	@go test -run '^$$' -bench . -benchmem $(ARGS) ./...
 
+.PHONY: fuzz
+fuzz: ## Look for bad input, two minutes a target; flags: make fuzz FUZZTIME=20s ARGS='--write dbaas/FuzzRequest'
+	@scripts/install-postgres
+	@scripts/fuzz $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin

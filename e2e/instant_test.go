@@ -282,7 +282,7 @@ type request struct {
 	headers            []string // Name: value
 }
 
-var client = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}} // which sends nothing twice
+var onceOnly = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}} // which sends nothing twice
 
 func (w *world) send(r request) (status int, body string, err error) {
 	req, err := http.NewRequest(r.method, w.url+r.path, strings.NewReader(r.body))
@@ -295,7 +295,7 @@ func (w *world) send(r request) (status int, body string, err error) {
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Set(name, value)
 	}
-	resp, err := client.Do(req)
+	resp, err := onceOnly.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -412,10 +412,11 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 	case !broken && !acknowledged:
 		t.Errorf("%s: %d %s, %v; want %d", name, status, body, err, x.answer)
 	case broken && (word == "kill" || word == "send"):
-		if err == nil {
-			t.Errorf("%s: a dead process has answered %d %s", name, status, body)
+		select {
+		case <-w.ended:
+		case <-time.After(patience):
+			t.Fatalf("%s: the program lives: %d %s, %v\n%s", name, status, body, err, w.log)
 		}
-		<-w.ended
 	case broken && !acknowledged && status != 503:
 		t.Errorf("%s: %d %s, %v; want %d or 503", name, status, body, err, x.answer)
 	}

@@ -9,19 +9,19 @@ import (
 )
 
 // The passwords before and after a change.
-const oldPassword, newPassword = "the old password", "the new password"
+const passwordBefore, passwordAfter = "the old password", "the new password"
 
 // writes are all writes of both APIs, of the identities and of Rolecall's own API.
 var writes = []*write{
 	{
 		name: "create user", action: "user.create", answer: 200, again: 422,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			return createUser(w, name, newPassword), func(t *testing.T) bool {
+			return createUser(w, name, passwordAfter), func(t *testing.T) bool {
 				if !w.hasRole(t, name) {
 					return false
 				}
-				w.logsIn(t, name, newPassword)
-				if !w.is(t, "postgres", `pg_has_role($1, 'everybody', 'MEMBER') AND shobj_description($1::regrole, 'pg_authid') LIKE '%"attempt":%'`, quoted(name)) {
+				w.logsIn(t, name, passwordAfter)
+				if !w.is(t, "postgres", `SELECT pg_has_role(oid, 'everybody', 'MEMBER') AND shobj_description(oid, 'pg_authid') LIKE '%"attempt":%' FROM pg_roles WHERE rolname = $1`, name) {
 					t.Errorf("%s is half made", name)
 				}
 				return true
@@ -31,10 +31,10 @@ var writes = []*write{
 	{
 		name: "set password", action: "user.password", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
-			r := request{"PATCH", w.user(name), `{"properties":{"password":"` + newPassword + `"}}`, nil}
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
+			r := request{"PATCH", w.user(name), `{"properties":{"password":"` + passwordAfter + `"}}`, nil}
 			return r, func(t *testing.T) bool {
-				was, is := w.pg.Login(name, oldPassword) == nil, w.pg.Login(name, newPassword) == nil
+				was, is := w.pg.Login(name, passwordBefore) == nil, w.pg.Login(name, passwordAfter) == nil
 				if was == is {
 					t.Errorf("%s logs in with its old password: %v; with its new one: %v", name, was, is)
 				}
@@ -45,10 +45,10 @@ var writes = []*write{
 	{
 		name: "limits", action: "user.limits", answer: 200, again: 200, unknowable: true, // whether sessions were ended
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			r := request{"PATCH", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name), `{"connectionLimit":7,"validUntil":"2099-01-01T00:00:00Z","endSessions":true}`, nil}
 			return r, func(t *testing.T) bool {
-				w.logsIn(t, name, oldPassword)
+				w.logsIn(t, name, passwordBefore)
 				set := w.query(t, "postgres", `SELECT (rolconnlimit = 7)::text || (rolvaliduntil IS NOT NULL)::text FROM pg_roles WHERE rolname = $1`, name)[0]
 				if set != "truetrue" && set != "falsefalse" {
 					t.Errorf("%s is half limited", name)
@@ -60,24 +60,24 @@ var writes = []*write{
 	{
 		name: "set roles", action: "user.roles", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			r := request{"PUT", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name) + "/roles", `{"roles":["readers"]}`, nil}
 			return r, func(t *testing.T) bool {
-				return w.is(t, "postgres", `pg_has_role($1, 'readers', 'MEMBER')`, quoted(name))
+				return w.is(t, "postgres", `pg_has_role($1, 'readers', 'MEMBER')`, name)
 			}
 		},
 	},
 	{
 		name: "delete user", action: "user.delete", answer: 204, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			return request{"DELETE", w.user(name), "", nil}, func(t *testing.T) bool { return w.goneOrWhole(t, name) }
 		},
 	},
 	{
 		name: "delete user with rights", action: "user.delete", answer: 204, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			w.query(t, "postgres", `GRANT CREATE ON SCHEMA public TO `+quoted(name))
 			w.query(t, "elsewhere", `GRANT CONNECT ON DATABASE elsewhere TO `+quoted(name))
 			return request{"DELETE", w.user(name), "", nil}, func(t *testing.T) bool { return w.goneOrWhole(t, name) }
@@ -86,7 +86,7 @@ var writes = []*write{
 	{
 		name: "delete user and reassign", action: "user.delete", answer: 204, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			owns(t, w, name)
 			return request{"DELETE", w.user(name) + "?reassignTo=heir", "", nil}, func(t *testing.T) bool {
 				if rows := w.query(t, "elsewhere", `SELECT x::text FROM `+quoted(name)); !slices.Equal(rows, []string{"1"}) {
@@ -99,7 +99,7 @@ var writes = []*write{
 	{
 		name: "disable user", action: "user.delete", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			owns(t, w, name)
 			return request{"DELETE", w.user(name) + "?onBlocked=disable", "", nil}, func(t *testing.T) bool {
 				if !w.is(t, "postgres", `SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = $1`, name) {
@@ -113,7 +113,7 @@ var writes = []*write{
 	{
 		name: "create database", action: "database.create", answer: 200, again: 422,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			return createDatabase(w, name), func(t *testing.T) bool {
 				is := w.query(t, "postgres", `SELECT pg_get_userbyid(datdba) || ' ' || (coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%"attempt":%')::text FROM pg_database WHERE datname = $1`, name)
 				if len(is) > 0 && is[0] != name+" true" {
@@ -126,7 +126,7 @@ var writes = []*write{
 	{
 		name: "delete database", action: "database.delete", answer: 200, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.want(t, nil, 200, createUser(w, name, oldPassword))
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			w.want(t, nil, 200, createDatabase(w, name))
 			r := request{"DELETE", "/databases/postgresql/clusters/" + w.cluster + "/databases/" + url.PathEscape(name), "", nil}
 			return r, func(t *testing.T) bool {
@@ -190,7 +190,7 @@ var writes = []*write{
 	{
 		name: "create identity", action: "account.create", answer: 201, again: 409,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			r := request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": newPassword}), nil}
+			r := request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": passwordAfter}), nil}
 			return r, func(t *testing.T) bool { return w.hasAccount(t, `username = $1`, name) }
 		},
 	},
@@ -199,7 +199,9 @@ var writes = []*write{
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
 			r := request{"PUT", "/uaa/Users/" + guid, object(map[string]any{"userName": name, "name": map[string]any{"givenName": "new", "familyName": "name"}}), []string{"If-Match: *"}}
-			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND given_name = 'new' AND family_name = 'name'`, guid) }
+			return r, func(t *testing.T) bool {
+				return w.hasAccount(t, `guid = $1 AND given_name = 'new' AND family_name = 'name'`, guid)
+			}
 		},
 	},
 	{
@@ -207,7 +209,7 @@ var writes = []*write{
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
 			was := w.query(t, "control", `SELECT password_hash FROM rolecall.accounts WHERE guid = $1`, guid)[0]
-			r := request{"PUT", "/uaa/Users/" + guid + "/password", object(map[string]any{"password": newPassword}), nil}
+			r := request{"PUT", "/uaa/Users/" + guid + "/password", object(map[string]any{"password": passwordAfter}), nil}
 			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND password_hash <> $2`, guid, was) }
 		},
 	},
@@ -216,7 +218,9 @@ var writes = []*write{
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
 			r := request{"POST", "/uaa/Groups/" + w.group(t) + "/members", object(map[string]any{"value": guid, "origin": "uaa", "type": "USER"}), nil}
-			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND 'cloud_controller.admin' = ANY (scopes)`, guid) }
+			return r, func(t *testing.T) bool {
+				return w.hasAccount(t, `guid = $1 AND 'cloud_controller.admin' = ANY (scopes)`, guid)
+			}
 		},
 	},
 	{
@@ -275,7 +279,7 @@ var writes = []*write{
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 201, createClient(name))
 			was := w.query(t, "control", `SELECT password_hash FROM rolecall.accounts WHERE guid = $1`, id(name))[0]
-			r := request{"PUT", "/uaa/oauth/clients/" + id(name) + "/secret", object(map[string]any{"secret": newPassword}), nil}
+			r := request{"PUT", "/uaa/oauth/clients/" + id(name) + "/secret", object(map[string]any{"secret": passwordAfter}), nil}
 			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND password_hash <> $2`, id(name), was) }
 		},
 	},
@@ -290,7 +294,7 @@ var writes = []*write{
 		name: "sign in", action: "account.create", answer: 200, again: 200, // the first time makes the platform user
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
-			r := tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {name}, "password": {oldPassword}})
+			r := tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {name}, "password": {passwordBefore}})
 			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND platform_created_at IS NOT NULL`, guid) }
 		},
 	},
@@ -301,8 +305,8 @@ var writes = []*write{
 			var granted struct {
 				Refresh string `json:"refresh_token"`
 			}
-			w.want(t, &granted, 200, tokenRequest(id(name), oldPassword, url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}))
-			r := tokenRequest(id(name), oldPassword, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {granted.Refresh}})
+			w.want(t, &granted, 200, tokenRequest(id(name), passwordBefore, url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}))
+			r := tokenRequest(id(name), passwordBefore, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {granted.Refresh}})
 			return r, func(t *testing.T) bool {
 				is := w.query(t, "control", `SELECT count(replaced_at) || ' of ' || count(*) FROM rolecall.refresh_tokens WHERE client_id = $1`, id(name))[0]
 				if is == "0 of 1" {
@@ -400,7 +404,7 @@ func (w *world) goneOrWhole(t *testing.T, name string) bool {
 		return true
 	}
 	deleting := w.is(t, "postgres", `SELECT shobj_description(oid, 'pg_authid') LIKE '%"state":"deleting"%' FROM pg_roles WHERE rolname = $1`, name)
-	if logsIn := w.pg.Login(name, oldPassword) == nil; logsIn == deleting {
+	if logsIn := w.pg.Login(name, passwordBefore) == nil; logsIn == deleting {
 		t.Errorf("%s logs in: %v; is being deleted: %v", name, logsIn, deleting)
 	}
 	return false
@@ -432,7 +436,7 @@ func (w *world) hasAccount(t *testing.T, where string, args ...any) bool {
 func createIdentity(t *testing.T, w *world, name string) (guid string) {
 	t.Helper()
 	var made struct{ ID string }
-	w.want(t, &made, 201, request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": oldPassword}), nil})
+	w.want(t, &made, 201, request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": passwordBefore}), nil})
 	return made.ID
 }
 
@@ -448,7 +452,7 @@ func id(name string) string { return strings.ReplaceAll(strings.ReplaceAll(name,
 
 func createClient(name string) request {
 	return request{"POST", "/uaa/oauth/clients", object(map[string]any{
-		"client_id": id(name), "client_secret": oldPassword, "authorized_grant_types": []string{"password", "refresh_token", "client_credentials"},
+		"client_id": id(name), "client_secret": passwordBefore, "authorized_grant_types": []string{"password", "refresh_token", "client_credentials"},
 		"scope": []string{"cloud_controller.read"}, "authorities": []string{"cloud_controller.read"},
 	}), nil}
 }

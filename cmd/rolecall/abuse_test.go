@@ -398,7 +398,7 @@ func (a *abused) idleConnections(t *testing.T) {
 	if each > 256<<10 { // the race detector takes most of it
 		t.Errorf("an idle connection takes %d bytes", each)
 	}
-	if open := a.holds(t, "process_open_fds") - files; open < idle {
+	if open := a.holds(t, "process_open_fds") - files; open < idle-50 { // some others have ended meanwhile
 		t.Errorf("%d files are open, want %d connections", open, idle)
 	}
 }

@@ -58,10 +58,6 @@ func issuer(publicURL string) string { return publicURL + "/uaa/oauth/token" }
 // default of DrainDelay and what comes after, it stays below the 30 s after which Kubernetes kills.
 const drainTimeout = 20 * time.Second
 
-// controlTimeout ends a request to a dialect whose every answer is in the control database, should that hang. A body may
-// take 30 s of it.
-const controlTimeout = 45 * time.Second
-
 // anonymousLimit is how many requests a second one address may send without signing in.
 const anonymousLimit = 20
 
@@ -129,13 +125,13 @@ func (s *server) run(ctx context.Context) error {
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
 		}).Init(),
-		cf: within(controlTimeout, (&cfapi.API{
+		cf: (&cfapi.API{
 			Accounts:     accounts,
 			Identity:     id,
 			PublicURL:    s.PublicURL,
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
-		}).Init()),
+		}).Init(),
 		admin: (&adminapi.API{
 			Users:        users,
 			Identity:     id,
@@ -143,13 +139,13 @@ func (s *server) run(ctx context.Context) error {
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
 		}).Init(),
-		uaa: within(controlTimeout, (&uaa.API{
+		uaa: (&uaa.API{
 			Accounts:     accounts,
 			Identity:     id,
 			PublicURL:    s.PublicURL,
 			PerPrincipal: perPrincipal,
 			PerAddress:   perAddress,
-		}).Init()),
+		}).Init(),
 		documents: api.Handler(),
 	}
 	site.edge = &web.Edge{
@@ -284,15 +280,6 @@ func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
 		// Its root is the root of the host, so what nobody knows is unknown to it.
 		s.cf.ServeHTTP(w, r)
 	}
-}
-
-// within ends the context of a request after that long.
-func within(limit time.Duration, h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), limit)
-		defer cancel()
-		h.ServeHTTP(w, r.WithContext(ctx))
-	})
 }
 
 func below(path, prefix string) bool {

@@ -152,6 +152,8 @@ func endPersonalTokens(ctx context.Context, tx pgx.Tx, id int64) error {
 // Store is the accounts in the control database.
 type Store struct {
 	DB *control.DB
+
+	lists lists
 }
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,

@@ -249,14 +249,17 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		}
 		username, origin := u.Username, u.Origin
 		detail["facet"] = platformFacet
-		u, err = onePlatform(ctx, tx, update, u.id, username, origin, u.PresentationName, u.Labels, u.Annotations, renamed)
+		batch := &pgx.Batch{}
+		batch.Queue(update, u.id, username, origin, u.PresentationName, u.Labels, u.Annotations, renamed).Query(func(rows pgx.Rows) (err error) {
+			u, err = pgx.CollectExactlyOneRow(rows, scanPlatform)
+			return err
+		})
+		audit.Queue(batch, p.Entry(audit.UpdateAccount, u.GUID, detail))
+		err = tx.SendBatch(ctx, batch).Close()
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
 			return nameTaken(username, origin)
 		}
-		if err != nil {
-			return err
-		}
-		return audit.Record(ctx, tx, p.Entry(audit.UpdateAccount, u.GUID, detail))
+		return err
 	})
 	if fault.Is(err, fault.Forbidden) {
 		err = errors.Join(err, (&audit.Log{DB: s.DB}).Refused(ctx, p.Entry(audit.UpdateAccount, guid, nil)))

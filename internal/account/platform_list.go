@@ -2,8 +2,10 @@ package account
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,36 +55,102 @@ func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter
 	if !seesAll(p) {
 		c.add(`guid = `, c.arg(p.GUID))
 	}
-	filtered := len(c.clauses) > 1
-	matching := ` FROM accounts WHERE ` + strings.Join(c.clauses, ` AND `)
-	counted := len(c.args)
-	order := orders[f.OrderBy][f.Descending]
-	// The rows before the page are skipped in an index, and none of them is fetched.
-	page := `SELECT id` + matching
-	if filtered {
-		// PostgreSQL cannot know how many users have a label. Left to itself it walks the index of the order in the hope of
-		// soon having met as many as the page needs, which for a rare label is all of it. So what matches is found first.
-		page = `WITH matching AS MATERIALIZED (SELECT id, guid, platform_created_at, platform_updated_at` + matching + `) SELECT id FROM matching`
+	where, order := strings.Join(c.clauses, ` AND `), orders[f.OrderBy][f.Descending]
+	key := fmt.Sprintf("%s %s %q", where, order, c.args)
+	if m := s.lists.get(key); m != nil {
+		users, err := m.page(ctx, s.DB.Pool, order, f.Offset, f.Limit)
+		if err != nil || len(users) > 0 {
+			return users, int64(len(m.ids)), control.Fault(err)
+		}
 	}
-	page += ` ORDER BY ` + order + ` OFFSET ` + c.arg(f.Offset) + ` LIMIT ` + c.arg(f.Limit)
-
+	var m matches
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, s.DB.Pool, options, func(tx pgx.Tx) error {
-		if err := tx.QueryRow(ctx, `SELECT count(*)`+matching, planned(c.args[:counted])...).Scan(&total); err != nil {
-			return err
-		}
-		if total <= f.Offset {
-			return nil
-		}
-		rows, err := tx.Query(ctx, `SELECT `+platformColumns+` FROM accounts WHERE id IN (`+page+`) ORDER BY `+order, planned(c.args)...)
+		err := tx.QueryRow(ctx, `SELECT ARRAY(SELECT id FROM accounts WHERE `+where+` ORDER BY `+order+`), `+changes, planned(c.args)...).Scan(&m.ids, &m.changes)
 		if err != nil {
 			return err
 		}
-		users, err = pgx.CollectRows(rows, scanPlatform)
+		users, err = m.page(ctx, tx, order, f.Offset, f.Limit)
 		return err
 	})
-	return users, total, control.Fault(err)
+	if err == nil && seesAll(p) {
+		s.lists.put(key, &m)
+	}
+	return users, int64(len(m.ids)), control.Fault(err)
 }
+
+// changes is a number that is another one after every change of what a list may show. A trigger counts.
+const changes = `(SELECT coalesce(sum(n), 0)::bigint FROM account_changes)`
+
+// matches are the users that a filter lets through, in an order, as they were at a certain number of changes. To find
+// them takes time for each of them; to read a page of those that were found takes the same however many there are.
+type matches struct {
+	ids     []int64
+	changes int64
+}
+
+// page reads the rows of a page. It is empty when there has been a change since.
+func (m *matches) page(ctx context.Context, q querier, order string, offset, limit int64) ([]*PlatformUser, error) {
+	offset = min(offset, int64(len(m.ids)))
+	limit = min(limit, int64(len(m.ids))-offset)
+	if limit == 0 {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, `SELECT `+platformColumns+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
+		m.ids[offset:offset+limit], m.changes)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanPlatform)
+}
+
+// lists keeps what was found, for requests of other pages and for those that repeat. Whoever uses it checks that there
+// was no change since. The zero value is ready.
+type lists struct {
+	mu    sync.Mutex
+	byKey map[string]*matches
+	size  int
+}
+
+// maxLists is how many bytes are kept: ten lists of half of 100,000 users.
+const maxLists = 4 << 20
+
+func (l *lists) get(key string) *matches {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.byKey[key]
+}
+
+// put keeps a list. When there is no room others go, whichever come first.
+func (l *lists) put(key string, m *matches) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byKey == nil {
+		l.byKey = map[string]*matches{}
+	}
+	l.remove(key)
+	size := listSize(key, m)
+	if size > maxLists {
+		return
+	}
+	for other := range l.byKey {
+		if l.size+size <= maxLists {
+			break
+		}
+		l.remove(other)
+	}
+	l.byKey[key] = m
+	l.size += size
+}
+
+func (l *lists) remove(key string) {
+	if m := l.byKey[key]; m != nil {
+		l.size -= listSize(key, m)
+		delete(l.byKey, key)
+	}
+}
+
+func listSize(key string, m *matches) int { return len(key) + 8*len(m.ids) + 100 }
 
 // planned has the statement planned for these arguments, each time: whether an index helps depends on the label.
 func planned(args []any) []any { return append([]any{pgx.QueryExecModeCacheDescribe}, args...) }

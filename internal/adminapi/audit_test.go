@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -16,6 +18,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 
 	"rolecall/internal/account"
+	"rolecall/internal/adminapi"
 	"rolecall/internal/pgtest"
 )
 
@@ -227,6 +230,42 @@ func TestAuditFollow(t *testing.T) {
 	if len(l.Items) == 0 || l.Items[0].Seq != after+1 || time.Since(start) > 5*time.Second {
 		t.Errorf("got %+v after %s", l, time.Since(start))
 	}
+}
+
+// So many requests wait for rows; one more is told to ask again.
+func TestFollowersAreBounded(t *testing.T) {
+	api := newAPI(newFixture(t).Service, 10_000)
+	ask := func(ctx context.Context, query string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, adminapi.Prefix+"/audit"+query, nil)
+		r.SetBasicAuth("root", "root-password")
+		api.ServeHTTP(w, r)
+		return w
+	}
+	works := func(query string) {
+		t.Helper()
+		if w := ask(t.Context(), query); w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", query, w.Code, w.Body)
+		}
+	}
+	works("")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const sent, places = 80, 64
+	answers := make(chan *httptest.ResponseRecorder, sent)
+	for range sent {
+		go func() { answers <- ask(ctx, "?after=1000000&wait=20") }()
+	}
+	for range sent - places {
+		if w := <-answers; w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "20" {
+			t.Errorf("one that does not wait: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+		}
+	}
+	works("?after=1000000")
+	cancel()
+	for range places {
+		<-answers
+	}
+	works("?after=1000000&wait=1")
 }
 
 func TestAuditExportAndVerify(t *testing.T) {

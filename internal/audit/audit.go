@@ -177,6 +177,11 @@ func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
 	return err
 }
 
+// Queue adds the row to a batch that makes the change, as Record does to a transaction.
+func Queue(batch *pgx.Batch, e Entry) {
+	batch.Queue(insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Done, e, nil)...)
+}
+
 // settleMark is the watermark below which every attempt has its outcome.
 const settleMark = "audit settled"
 

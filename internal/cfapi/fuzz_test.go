@@ -28,7 +28,7 @@ func FuzzRequest(f *testing.F) {
 		"GET /v3/users/fuzz", "HEAD /v3/users/fuzz", "GET /v3/users/fuzz%2C%252F%20%C3%A9", "DELETE /v3/users/fuzz", "DELETE /v3/users/fuzz\nIf-Match: \"0\"", "PUT /v3/users/fuzz\n\n{}",
 		"PATCH /v3/users/fuzz\nIf-Match: *, \"1\"\n\n{}", "PATCH /v3/users/fuzz\nIf-Match: W/\"1-7\"\n\n{}", "PATCH /v3/users/fuzz\nContent-Type: text/plain\n\n{}", "GET /v3/users/%00%FF", "GET /v3/users/..",
 		"GET //v3//users", "GET /v2/info", "GET /v3/", "GET /\nX-Vcap-Request-Id: a\\b \"c", "GET /v3/users\nAuthorization: bearer ", "GET /v3/users\nAuthorization: Basic cm9vdDpyb290", "OPTIONS *",
-		"GET /v3/jobs/account.delete-fuzz", "GET /v3/users\nAuthorization: bearer eyJhbGciOiJub25lIn0.e30.", "POST /v3/users\nX-Forwarded-For: 10.0.0.1, 192.0.2.1\n\n1",
+		"GET /v3/jobs/account.delete-fuzz", "GET /v3/users?=1&=2", "GET /v3/users\nAuthorization: bearer eyJhbGciOiJub25lIn0.e30.", "POST /v3/users\nX-Forwarded-For: 10.0.0.1, 192.0.2.1\n\n1",
 	}
 	for _, body := range []string{
 		`{"guid":"fuzz-new","metadata":{"labels":{"env":"prod","a.b/c":""},"annotations":{"x":"é\n"}}}`, `{"username":"Fuzz","origin":"ldap"}`, `{"username":"fuzz","origin":"uaa"}`,

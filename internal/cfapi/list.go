@@ -179,6 +179,7 @@ func (q query) checkNames(ps *problems) {
 		switch {
 		case !slices.Contains(listParameters, plain):
 			unknown = append(unknown, "'"+name+"'")
+			continue
 		case bracketed && (plain == "created_ats" || plain == "updated_ats"):
 			if operator = strings.TrimSuffix(operator, "]"); !slices.Contains(operators, operator) {
 				ps.add("%s Invalid relational operator: '%s'", title(plain), operator)

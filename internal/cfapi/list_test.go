@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
 	"rolecall/internal/account"
@@ -266,4 +267,121 @@ func TestSelectorsInSQL(t *testing.T) {
 			rt.Fatalf("%s: got %v (%d), want %v", selector, got, total, want)
 		}
 	})
+}
+
+// A list that was kept is never shown after a change, whoever made that and however: another one of Rolecall, which has
+// kept nothing, lists the same.
+func TestListsAfterChanges(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	admin := &account.Principal{Scopes: []string{account.ScopeAdmin}}
+	var queries []account.PlatformFilter
+	for _, selector := range []string{"set=kept", "set=kept,env=prod", "set=kept,env!=prod"} {
+		for _, order := range []account.PlatformOrder{"", account.OrderByCreated, account.OrderByUpdated} {
+			parsed, err := label.Parse(selector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			queries = append(queries, account.PlatformFilter{Selector: parsed, OrderBy: order, Descending: order == account.OrderByUpdated, Offset: 1, Limit: 3})
+		}
+	}
+	queries = append(queries, account.PlatformFilter{Usernames: []string{"kept-name"}, Limit: 3}, account.PlatformFilter{GUIDs: []string{"kept-0", "kept-5"}, Limit: 3})
+	shown := func(s *account.Store) string {
+		var lines strings.Builder
+		for _, q := range queries {
+			users, total, err := s.ListPlatform(ctx, admin, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(&lines, total)
+			for _, u := range users {
+				fmt.Fprintf(&lines, " %+v", *u)
+			}
+			fmt.Fprintln(&lines)
+		}
+		return lines.String()
+	}
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := f.DB.Pool.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		f.made(t, fmt.Sprintf("kept-%d", i), map[string]string{"set": "kept"})
+	}
+	last := shown(f.Accounts)
+	for _, change := range []struct {
+		what string
+		do   func()
+	}{
+		{"a label", func() {
+			f.want(t, 200, "PATCH", "/v3/users/kept-2", `{"metadata":{"labels":{"env":"prod"}}}`)
+		}},
+		{"no label", func() { f.want(t, 200, "PATCH", "/v3/users/kept-1", `{"metadata":{"labels":{"set":null}}}`) }},
+		{"a name", func() {
+			f.want(t, 200, "PATCH", "/v3/users/kept-3", `{"username":"kept-name","origin":"ldap"}`)
+		}},
+		{"one more", func() { f.made(t, "kept-5", map[string]string{"set": "kept", "env": "prod"}) }},
+		{"one less", func() { f.want(t, 202, "DELETE", "/v3/users/kept-4", "") }},
+		{"an annotation, which no list filters by", func() {
+			f.want(t, 200, "PATCH", "/v3/users/kept-2", `{"metadata":{"annotations":{"a":"b"}}}`)
+		}},
+		{"a row in SQL", func() { exec(`UPDATE accounts SET labels = labels || '{"env": "prod"}' WHERE guid = 'kept-0'`) }},
+		{"a time in SQL", func() {
+			exec(`UPDATE accounts SET platform_created_at = '2020-01-01', platform_updated_at = '2020-01-01' WHERE guid = 'kept-5'`)
+		}},
+		{"a guid in SQL", func() { exec(`UPDATE accounts SET guid = 'kept-7' WHERE guid = 'kept-0'`) }},
+		{"a row less in SQL", func() { exec(`DELETE FROM accounts WHERE guid = 'kept-5'`) }},
+	} {
+		change.do()
+		now := shown(f.Accounts)
+		if now == last {
+			t.Errorf("%s: nothing has changed:\n%s", change.what, now)
+		}
+		if want := shown(&account.Store{DB: f.DB}); now != want {
+			t.Errorf("%s: got\n%swant\n%s", change.what, now, want)
+		}
+		last = now
+	}
+}
+
+// A change counts from when it is committed, and changes do not wait for each other.
+func TestListsBesideChanges(t *testing.T) {
+	f := newFixture(t)
+	ctx := t.Context()
+	list := func() string { return f.list(t, selecting("set=beside")).guids() }
+	f.made(t, "beside-1", map[string]string{"set": "beside"})
+	f.made(t, "beside-2", map[string]string{})
+	f.made(t, "beside-3", map[string]string{})
+	begin := func(sql string) pgx.Tx {
+		t.Helper()
+		tx, err := f.DB.Pool.Begin(ctx)
+		if err == nil {
+			_, err = tx.Exec(ctx, sql)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	label := func(guid string) pgx.Tx {
+		return begin(`UPDATE accounts SET labels = '{"set": "beside"}' WHERE guid = '` + guid + `'`)
+	}
+	second, third, gone := label("beside-2"), label("beside-3"), begin(`DELETE FROM accounts WHERE guid = 'beside-1'`)
+	for _, step := range []struct {
+		end  func(context.Context) error
+		want string
+	}{{nil, "beside-1"}, {third.Commit, "beside-1 beside-3"}, {gone.Rollback, "beside-1 beside-3"}, {second.Commit, "beside-1 beside-2 beside-3"}} {
+		if step.end != nil {
+			if err := step.end(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if got := list(); got != step.want {
+				t.Errorf("got %s, want %s", got, step.want)
+			}
+		}
+	}
 }

@@ -161,15 +161,34 @@ func (c *Cluster) Health(ctx context.Context) Health {
 	// What is found out counts for everybody, so it must not depend on whether this caller hangs up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	var version string
-	pool, err := c.Pool(ctx)
-	if err == nil {
-		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version)
-	}
+	version, err := c.askVersion(ctx)
 	if err != nil {
 		err = whyNot(err, c.link.config.ConnConfig)
 	}
 	return c.Saw(version, err)
+}
+
+// askVersion asks over a connection that the pool has, and else over one that it closes: whoever looks at a list of a
+// thousand clusters leaves no thousand connections behind.
+func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
+	if stat := c.Stat(); stat != nil && stat.TotalConns() > 0 {
+		pool, err := c.Pool(ctx)
+		if err != nil {
+			return "", err
+		}
+		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version)
+		return version, err
+	}
+	config := c.link.config.ConnConfig.Copy()
+	if err := c.link.prepare(ctx, config); err != nil {
+		return "", err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return "", err
+	}
+	defer closeConn(conn)
+	return conn.PgConn().ParameterStatus("server_version"), nil
 }
 
 // Healths looks at clusters side by side, so that one which does not answer does not hold up a list for long.
@@ -532,13 +551,31 @@ func (r *Registry) listen(ctx context.Context) error {
 		if err := r.Reload(ctx); err != nil {
 			return err
 		}
-		wait, cancel := context.WithTimeout(ctx, 30*time.Second)
-		_, err := conn.WaitForNotification(wait)
-		cancel()
-		if err != nil && (wait.Err() == nil || ctx.Err() != nil || conn.IsClosed()) {
+		if err := awaitChange(ctx, conn); err != nil {
 			return err
 		}
 	}
+}
+
+// awaitChange returns when a notification comes, or after 30 seconds. Now and then it asks whether the connection is
+// alive: over a dead one no notification comes, and nobody says so.
+func awaitChange(ctx context.Context, conn *pgx.Conn) error {
+	for range 6 {
+		wait, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := conn.WaitForNotification(wait)
+		silent := wait.Err() != nil && ctx.Err() == nil && !conn.IsClosed()
+		cancel()
+		if err == nil || !silent {
+			return err
+		}
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err = conn.Ping(ask)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close ends all connections.

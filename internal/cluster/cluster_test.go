@@ -2,9 +2,11 @@ package cluster_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -179,6 +181,10 @@ func TestHealth(t *testing.T) {
 	if !h.Reachable || h.Error != "" || !strings.HasPrefix(h.Version, own.Version) {
 		t.Errorf("for a client that hung up: %+v", h)
 	}
+	sessions := func() int {
+		return pgtest.Value[int](t, own, `SELECT count(*)::int FROM pg_stat_activity WHERE application_name = 'rolecall'`)
+	}
+	eventually(t, "the look leaves no connection behind", func() bool { return sessions() == 0 })
 	own.Stop(t)
 	if again := c.Health(t.Context()); again != h || c.LastHealth() != h {
 		t.Errorf("a look a moment later: %+v, want %+v", again, h)
@@ -186,5 +192,37 @@ func TestHealth(t *testing.T) {
 	stopped := get(t, s.Clusters, s.Register(t, "stopped", pgtest.Shared(t), "nobody", "x"))
 	if h := stopped.Health(t.Context()); h.Reachable || h.Error == "" || strings.Contains(h.Error, "password=") {
 		t.Errorf("a role that cannot log in: %+v", h)
+	}
+	// Where there is a connection already, the look takes that.
+	used := get(t, s.Clusters, s.Register(t, "used", pgtest.Shared(t), s.PG.User, s.PG.Password))
+	pool, err := used.Pool(t.Context())
+	if err != nil || pool.Ping(t.Context()) != nil {
+		t.Fatal("the cluster does not answer")
+	}
+	before := pool.Stat().AcquireCount()
+	if h := used.Health(t.Context()); !h.Reachable || !strings.HasPrefix(h.Version, s.PG.Version) || pool.Stat().AcquireCount() == before {
+		t.Errorf("over a pool that was acquired from %d times, now %d: %+v", before, pool.Stat().AcquireCount(), h)
+	}
+}
+
+// Of many who ask at once whether a cluster that hangs is up, one looks.
+func TestHealthAsksOnce(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.Shared(t)
+	p := pgtest.NewProxy(t, pg)
+	p.Hang()
+	c := put(t, s, fmt.Sprintf("127.0.0.1:%d", p.Port), "?connect_timeout=1", pg.User, pg.Password, "")
+	var asking sync.WaitGroup
+	for range 100 {
+		asking.Go(func() {
+			if h := c.Health(t.Context()); h.Reachable || h.Checked.IsZero() {
+				t.Errorf("got %+v", h)
+			}
+		})
+	}
+	asking.Wait()
+	if n := p.Taken(); n != 1 {
+		t.Errorf("the cluster was asked %d times", n)
 	}
 }

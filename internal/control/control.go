@@ -35,13 +35,6 @@ type Identity struct {
 	Role     string
 }
 
-// The limits of every statement on the control database. A request holds a connection for a few of them.
-const (
-	lockTimeout      = "3s"
-	statementTimeout = "5s"
-	connectTimeout   = 5 * time.Second
-)
-
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
 // takes writes is used. Several replicas may open one database at once.
 func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
@@ -67,6 +60,7 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	}
 	config.ConnConfig.DialFunc = primary.Dialer(config.ConnConfig.ConnectTimeout)
 	config.ConnConfig.ValidateConnect = primary.TakesWrites
+	config.ConnConfig.Tracer = limits{}
 	failpoint.On(config.ConnConfig)
 	config.MaxConns = max(config.MaxConns, 8)
 	config.MaxConnIdleTime = 5 * time.Minute

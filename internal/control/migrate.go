@@ -60,6 +60,7 @@ func (db *DB) apply(ctx context.Context, files []fs.DirEntry) (version int, err 
 	// lock end with the session, which therefore does not go back to the pool.
 	conn := pooled.Hijack()
 	defer conn.Close(context.WithoutCancel(ctx))
+	ctx = unlimited(ctx)
 	if _, err := conn.Exec(ctx, `SET lock_timeout = 0; SET statement_timeout = 0`); err != nil {
 		return 0, err
 	}

@@ -43,7 +43,7 @@ func FuzzRequest(f *testing.F) {
 		"DELETE" + ann + "?reassignTo=postgres", "DELETE" + ann + "?onBlocked=x&reassignTo=", "DELETE" + ann + "\nIf-Match: \"0\"", "PATCH" + ann + "\nIf-Match: W/\"1\", \"2\n\n{}",
 		"PATCH" + ann + "\nContent-Type: text/plain\n\n{}", "GET /databases/postgresql/clusters/{clusterId}/users/..", "GET /databases/postgresql/clusters/{clusterId}/users/postgres",
 		"GET //databases/postgresql/clusters//users/%2F", "DELETE /databases/postgresql/clusters/{clusterId}/users/", "GET /databases/postgresql/clusters/{clusterId}/users/a%00%FF",
-		"OPTIONS * ", "GET http://rolecall.test/databases/postgresql/clusters", "GET /databases/postgresql/clusters?limit=1&offset=x&filter.name=m",
+		"OPTIONS *", "GET http://rolecall.test/databases/postgresql/clusters", "GET /databases/postgresql/clusters?limit=1&offset=x&filter.name=m",
 		"GET /databases/postgresql/clusters\nAuthorization: Basic Og==", "GET /databases/postgresql/clusters\nAuthorization: bearer rolecall_pat_", "GET /\nOrigin: https://evil.example\nSec-Fetch-Site: cross-site",
 		"POST /databases/postgresql/clusters\nX-Forwarded-For: 10.0.0.1, 192.0.2.7\nX-Request-Id: a\\nb\nX-Forwarded-For: \n\n{}",
 		"DELETE /databases/postgresql/clusters/{clusterId}/databases/postgres", "DELETE /databases/postgresql/clusters/{clusterId}/databases/template1",

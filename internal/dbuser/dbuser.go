@@ -229,10 +229,12 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		s.record(ctx, attempt, audit.NotDone, map[string]any{"reason": fault.Of(err).Message})
 		return nil, err
 	}
-	defer done()
-	changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
-	defer cancel()
-	err = f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
+	err = func() error {
+		defer done() // the next change need not wait for the record of this one
+		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
+		defer cancel()
+		return f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
+	}()
 	s.end(ctx, attempt, err, do.outcome)
 	return c, err
 }

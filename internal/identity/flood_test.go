@@ -56,11 +56,14 @@ func TestFloodOfGuesses(t *testing.T) {
 		_, err := id.VerifyPassword(t.Context(), username, username+"-password", "10.0.0.1")
 		known <- err
 	}()
-	cancel()
 	release()
 	if err := <-known; err != nil {
 		t.Errorf("who is known signs in: %v", err)
 	}
+	if n := others.Load(); n > identity.HashLine/2 {
+		t.Errorf("who is known waited for %d guesses", n)
+	}
+	cancel()
 	flood.Wait()
 	failures := id.Remembered()
 	if n := int(others.Load()); n > identity.HashLine || failures > 3*n {

@@ -80,8 +80,6 @@ func (s *Service) SignIn(ctx context.Context, authorization, address string) (*a
 	if authorization == "" {
 		return nil, fault.New(fault.Unauthenticated, "Sign in: send user name and password (Basic) or a token (Bearer) in the Authorization header.")
 	}
-	ctx, cancel := context.WithTimeout(ctx, signInTimeout)
-	defer cancel()
 	scheme, credential, _ := strings.Cut(authorization, " ")
 	credential = strings.TrimSpace(credential)
 	key := s.known.key(scheme, credential)
@@ -153,7 +151,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	if s.guard.knows(who, address) {
 		line = s.hasher.known
 	}
-	leave, err := join(line)
+	leave, err := line.join()
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +164,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 		return nil, err
 	}
 	proven := false
-	err = s.hasher.turn(ctx, func() error {
+	err = line.turn(ctx, func() error {
 		// Hundreds may have waited for their turn, and must not be as many guesses.
 		if err := s.guard.wait(who, address); err != nil {
 			return err
@@ -247,8 +245,6 @@ const (
 	// request waits for one.
 	lookTimeout = 2 * time.Second
 	awayFor     = time.Second
-	// signInTimeout ends a sign-in while the control database hangs.
-	signInTimeout = 15 * time.Second
 )
 
 // knownCredentials remembers verified credentials under a keyed hash, so that neither argon2id nor a signature is

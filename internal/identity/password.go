@@ -33,18 +33,22 @@ var derive = argon2.IDKey
 const MaxPassword = 255
 
 // hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all
-// of the processor. For their turn they wait in two lines, each of a bounded length: those who have signed in from where
-// they are before, and all others. So a flood of guesses keeps nobody out who is known.
-type hasher struct {
-	turns            chan struct{}
-	known, strangers chan struct{}
+// of the processor. For their turn they wait in two lines: those who have signed in from where they are before, and all
+// others. Of these no more than can work wait where both lines meet, so a flood of guesses keeps nobody out who is known.
+type hasher struct{ known, strangers *line }
+
+// line is where sign-ins wait: a bounded number, for a place at each of the gates.
+type line struct {
+	places chan struct{}
+	gates  []chan struct{}
 }
 
 func newHasher() *hasher {
+	atOnce := min(2, max(1, runtime.GOMAXPROCS(0)-1))
+	last := make(chan struct{}, atOnce)
 	return &hasher{
-		turns:     make(chan struct{}, min(2, max(1, runtime.GOMAXPROCS(0)-1))),
-		known:     make(chan struct{}, hashLine),
-		strangers: make(chan struct{}, hashLine),
+		known:     &line{make(chan struct{}, hashLine), []chan struct{}{last}},
+		strangers: &line{make(chan struct{}, hashLine), []chan struct{}{make(chan struct{}, atOnce), last}},
 	}
 }
 
@@ -58,26 +62,28 @@ const (
 var errCrowded = fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second)
 
 // join takes a place in the line, or is refused at once.
-func join(line chan struct{}) (leave func(), err error) {
+func (l *line) join() (leave func(), err error) {
 	select {
-	case line <- struct{}{}:
-		return func() { <-line }, nil
+	case l.places <- struct{}{}:
+		return func() { <-l.places }, nil
 	default:
 		return nil, errCrowded
 	}
 }
 
-// turn runs f, for somebody who has joined a line.
-func (h *hasher) turn(ctx context.Context, f func() error) error {
+// turn runs f when it is the turn of somebody who has joined the line.
+func (l *line) turn(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, hashPatience)
 	defer cancel()
-	select {
-	case h.turns <- struct{}{}:
-		defer func() { <-h.turns }()
-		return f()
-	case <-ctx.Done():
-		return errCrowded.Because(ctx.Err())
+	for _, gate := range l.gates {
+		select {
+		case gate <- struct{}{}:
+			defer func() { <-gate }()
+		case <-ctx.Done():
+			return errCrowded.Because(ctx.Err())
+		}
 	}
+	return f()
 }
 
 // hash returns the PHC form of a new argon2id hash, with a random salt.
@@ -85,12 +91,12 @@ func (h *hasher) hash(ctx context.Context, password string) (phc string, err err
 	if password == "" || len(password) > MaxPassword {
 		return "", fault.New(fault.Invalid, "An account's password has 1 to %d bytes.", MaxPassword)
 	}
-	leave, err := join(h.known)
+	leave, err := h.known.join()
 	if err != nil {
 		return "", err
 	}
 	defer leave()
-	err = h.turn(ctx, func() error {
+	err = h.known.turn(ctx, func() error {
 		salt := make([]byte, argonSalt)
 		_, _ = rand.Read(salt) // never fails since Go 1.24
 		key := derive([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)

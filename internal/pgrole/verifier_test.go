@@ -3,10 +3,12 @@ package pgrole
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"rolecall/internal/pgtest"
@@ -51,6 +53,33 @@ func TestNewVerifierRefuses(t *testing.T) {
 		got, err := NewVerifier(tt.password, tt.iterations)
 		if got != "" || err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("NewVerifier(%q, %d) = %q, %v, want an error without the password", tt.password, tt.iterations, got, err)
+		}
+	}
+}
+
+// Who waits for a turn to make a verifier gives up with the change, and costly ones are not in the way of others.
+func TestVerifiersTakeTurns(t *testing.T) {
+	usual, costly := &transaction{iterations: 4096}, &transaction{iterations: manyIterations + 1}
+	for _, tt := range []struct {
+		turns         chan struct{}
+		waits, passes *transaction
+	}{{hashing, usual, costly}, {longHashing, costly, usual}} {
+		for range cap(tt.turns) {
+			tt.turns <- struct{}{}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := tt.waits.verifier(ctx, "secret"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d iterations: %v, want to wait", tt.waits.iterations, err)
+		}
+		cancel()
+		if _, err := tt.passes.verifier(t.Context(), "secret"); err != nil {
+			t.Errorf("%d iterations: %v", tt.passes.iterations, err)
+		}
+		for range cap(tt.turns) {
+			<-tt.turns
+		}
+		if _, err := tt.waits.verifier(t.Context(), "secret"); err != nil {
+			t.Errorf("%d iterations afterwards: %v", tt.waits.iterations, err)
 		}
 	}
 }

@@ -1,0 +1,69 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// The limits of every statement, which the server ends, and of getting a connection. A request holds one for a few
+// statements.
+const (
+	lockTimeout      = "3s"
+	statementTimeout = "5s"
+	connectTimeout   = 5 * time.Second
+	// hangTimeout ends a statement whose server does not: it hangs, or waits in a COMMIT for a standby that is gone.
+	hangTimeout = 8 * time.Second
+)
+
+// limits are the limits that the server does not keep by itself. pgx has no settings for them, but uses the context that a
+// tracer returns.
+type limits struct{}
+
+type (
+	cancelKey    struct{}
+	unlimitedKey struct{}
+)
+
+// unlimited is for statements that take as long as they take.
+func unlimited(ctx context.Context) context.Context {
+	return context.WithValue(ctx, unlimitedKey{}, true)
+}
+
+func begin(ctx context.Context, limit time.Duration) context.Context {
+	if ctx.Value(unlimitedKey{}) != nil {
+		return ctx
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	return context.WithValue(ctx, cancelKey{}, cancel)
+}
+
+func end(ctx context.Context) {
+	if cancel, ok := ctx.Value(cancelKey{}).(context.CancelFunc); ok {
+		cancel()
+	}
+}
+
+func (limits) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+	return begin(ctx, connectTimeout)
+}
+
+func (limits) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireEndData) {
+	end(ctx)
+}
+
+func (limits) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return begin(ctx, hangTimeout)
+}
+
+func (limits) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { end(ctx) }
+
+func (limits) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return begin(ctx, hangTimeout)
+}
+
+func (limits) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (limits) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { end(ctx) }
