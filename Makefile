@@ -46,9 +46,9 @@ test: lint ## Check and test everything, with the race detector
 	cd e2e && go test -race
 
 .PHONY: soak
-soak: ## Keep a server under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
+soak: ## Keep servers under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
 	@scripts/install-postgres
-	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^TestSoak$$'
+	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^(TestSoak|TestReplicas)$$'
 
 .PHONY: lint
 lint: ## Check formatting and the modules, and run vet and staticcheck

@@ -180,7 +180,7 @@ func (s *site) serve(ctx context.Context) (*replica, error) {
 	}
 	r.address, r.operations = local(port), local(port+1)
 	cmd := exec.Command(s.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address, "--metrics-listen="+r.operations,
-		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate)
+		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate, "--drain-delay=0s")
 	cmd.Env = environment()
 	start := time.Now()
 	if r.process, err = startProcess(cmd, filepath.Join(s.dir, "rolecall.log")); err != nil {

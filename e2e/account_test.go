@@ -40,7 +40,7 @@ func replica(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(rolecall, "serve", "--listen="+address, "--metrics-listen=", "--public-url="+shared.env["ROLECALL_URL"], "--rate-limit=0")
+	cmd := exec.Command(rolecall, "serve", "--listen="+address, "--metrics-listen=", "--public-url="+shared.env["ROLECALL_URL"], "--rate-limit=0", "--drain-delay=0s")
 	cmd.Env = append(os.Environ(), "ROLECALL_DATABASE_URL="+running.DatabaseURL, "ROLECALL_MASTER_KEY="+strings.TrimSpace(string(read("master.key"))))
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {

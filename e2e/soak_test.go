@@ -74,7 +74,11 @@ func TestSoak(t *testing.T) {
 		t.Error(problem)
 	}
 
-	if grown := end.memory - warm.memory; grown > warm.memory/5+8<<10 {
+	allowed := warm.memory/5 + 8<<10
+	if lasts < time.Minute {
+		allowed = 64 << 10 // what sign-ins have left is given back every 5 seconds
+	}
+	if grown := end.memory - warm.memory; grown > allowed {
 		t.Errorf("the memory has grown by %d kB", grown)
 	}
 	if end.goroutines > warm.goroutines+20 || end.files > warm.files+20 || end.connections > warm.connections+10 {

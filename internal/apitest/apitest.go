@@ -2,6 +2,7 @@
 //
 //   - Parity: compare Operations with the routes.
 //   - Exchange and Agreement: send the requests of a test through Transport.
+//   - Bad input: have Fuzz make requests.
 //   - Shape: compare the wire structs with the schemas.
 //
 // It must not know a dialect: what it checks stands in the documents, or holds for all of them.

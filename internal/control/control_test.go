@@ -136,6 +136,28 @@ func TestMigrationLetsOthersPass(t *testing.T) {
 	}
 }
 
+// A COMMIT that waits for a standby which is gone waits for ever, but the request does not.
+func TestCommitHangs(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, `CREATE DATABASE hangs`)
+	db := mustOpen(t, pg.URL("hangs"))
+	pg.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = 'gone'`)
+	pg.Exec(t, `SELECT pg_reload_conf()`)
+	for end := time.Now().Add(30 * time.Second); pgtest.Value[string](t, pg, `SELECT current_setting('synchronous_standby_names')`) != "gone"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the setting has no effect")
+		}
+	}
+	err := db.Tx(t.Context(), func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ('hangs', now())`)
+		return err
+	})
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "Read to see whether it was done") || fault.Of(err).RetryAfter == 0 {
+		t.Errorf("a COMMIT that waits for a standby: %v", err)
+	}
+}
+
 // Every role of the cluster may be in the hands of somebody else, so the control database is shut to them.
 func TestRightsAreClosed(t *testing.T) {
 	pg := pgtest.Shared(t)

@@ -34,7 +34,6 @@ type Service struct {
 // shared is what the requests to a cluster share.
 type shared struct {
 	lookups   *pgrole.Lookups
-	deletions pgrole.Deletions
 	bulkhead  *bulkhead
 }
 
@@ -110,7 +109,6 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 		ControlDatabase: database,
 		ControlRole:     role,
 		Lookups:         together.lookups,
-		Deletions:       together.deletions,
 	}, nil
 }
 
@@ -131,7 +129,7 @@ func (s *Service) sharedOf(c *cluster.Cluster) *shared {
 			}
 		}
 	}
-	of := &shared{pgrole.NewLookups(), pgrole.NewDeletions(), newBulkhead()}
+	of := &shared{pgrole.NewLookups(), newBulkhead()}
 	s.shared[c] = of
 	return of
 }

@@ -92,6 +92,8 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, s
 		return audit.Unknown, "it was made again", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
 		return audit.NotDone, "its deletion has begun; the same call finishes it", nil
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String() && a.Detail["onBlocked"] == "disable":
+		return audit.Done, "it was blocked; the user is disabled, as was asked for", nil
 	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String():
 		return audit.NotDone, "it was blocked; the user is disabled", nil
 	case found.exists && found.attempt == "":
@@ -115,11 +117,8 @@ func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt)
 		}
 		return evidence{true, u.Provenance.Attempt, u.Provenance.State, u.Provenance.Created}, nil
 	case audit.CreateDatabase, audit.DeleteDatabase:
-		d, err := on.Database(ctx, a.Target)
-		if fault.Is(err, fault.NotFound) {
-			return evidence{}, nil
-		}
-		if err != nil {
+		d, err := on.InspectDatabase(ctx, a.Target, a.ID.String())
+		if err != nil || d == nil {
 			return evidence{}, err
 		}
 		return evidence{true, d.Provenance.Attempt, "", d.Provenance.Created}, nil

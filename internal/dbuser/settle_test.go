@@ -104,6 +104,17 @@ func TestSettle(t *testing.T) {
 	attempt(audit.DeleteUser, "unknown", "it carries no record", by("", "")) // perhaps dropped, and made again with SQL
 	attempt(audit.DeleteUser, "not_done", "its deletion has begun; the same call finishes it", by("self", "deleting"))
 	attempt(audit.DeleteUser, "not_done", trace, by("self", "")) // called off
+	attempt(audit.DeleteUser, "not_done", "it was blocked; the user is disabled", by("self", "disabled"))
+	attempt(audit.DeleteUser, "done", "it was blocked; the user is disabled, as was asked for", func(target, id string) {
+		role(target, id, "disabled")
+		_, err := s.DB.Pool.Exec(t.Context(), `
+			ALTER TABLE audit DISABLE TRIGGER audit_append_only;
+			UPDATE audit SET detail = '{"onBlocked":"disable"}' WHERE attempt = '`+id+`';
+			ALTER TABLE audit ENABLE TRIGGER audit_append_only`)
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
 	attempt(audit.DeleteUser, "unknown", "later attempts have been made on it", later)
 	attempt(audit.CreateDatabase, "done", "the attempt is recorded with it", databaseBy("self"))
 	attempt(audit.CreateDatabase, "unknown", "it carries no record", databaseBy(""))

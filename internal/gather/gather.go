@@ -4,6 +4,8 @@ package gather
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -79,12 +81,22 @@ func (g *Group[Q, A]) lead(ctx context.Context, answer func(context.Context, []Q
 	go g.lead(context.WithoutCancel(ctx), answer)
 }
 
+// guarded makes an error of a panic, which would leave all who wait, now and later, without an answer.
+func guarded[Q, A any](ctx context.Context, questions []Q, answer func(context.Context, []Q) ([]A, error)) (answers []A, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return answer(ctx, questions)
+}
+
 func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A], answer func(context.Context, []Q) ([]A, error)) {
 	questions := make([]Q, len(calls))
 	for i, c := range calls {
 		questions[i] = c.question
 	}
-	answers, err := answer(ctx, questions)
+	answers, err := guarded(ctx, questions, answer)
 	if err != nil && len(calls) > 1 && g.Alone(err) {
 		for i := range calls {
 			g.settle(ctx, calls[i:i+1], answer)

@@ -140,3 +140,14 @@ func TestGivenUp(t *testing.T) {
 	close(release)
 	wg.Wait()
 }
+
+// A panic is an error of those who were asked for together, and of nobody after them.
+func TestPanic(t *testing.T) {
+	g := group()
+	if _, err := g.Ask(t.Context(), 1, func(context.Context, []int) ([]int, error) { panic("lost") }); err == nil {
+		t.Error("a panic was no error")
+	}
+	if a, err := g.Ask(t.Context(), 2, func(_ context.Context, questions []int) ([]int, error) { return questions, nil }); a != 2 || err != nil {
+		t.Errorf("after a panic: %d, %v", a, err)
+	}
+}

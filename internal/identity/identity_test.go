@@ -157,6 +157,44 @@ func TestEndsOnEveryReplica(t *testing.T) {
 	}
 }
 
+// While the control database is away, credentials that were verified within the last minute are taken, and no others.
+func TestControlDatabaseIsAway(t *testing.T) {
+	pg := pgtest.New(t, nil)
+	s := servicetest.New(t, pg)
+	var c clock
+	id := replica(t, s, &c)
+	username := unique("away")
+	s.Admin(t, username)
+	known := []string{bearer(t, id, username), basic(username, username+"-password")}
+	unseen := bearer(t, id, username)
+	for _, credential := range known {
+		signIn(t, id, credential)
+	}
+	unavailable := func(credential string) {
+		t.Helper()
+		if p, err := id.SignIn(t.Context(), credential, "10.0.0.1"); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+			t.Errorf("signed in as %+v, %v; want to be told when to come again", p, err)
+		}
+	}
+	pg.Stop(t)
+	for range 2 { // the look that failed counts for the next second
+		c.advance(identity.FreshWhileAway/2 - time.Second)
+		for _, credential := range known {
+			signIn(t, id, credential)
+		}
+		unavailable(unseen)
+	}
+	c.advance(3 * time.Second)
+	for _, credential := range known {
+		unavailable(credential)
+	}
+	pg.Start(t)
+	c.advance(time.Second)
+	for _, credential := range append(known, unseen) {
+		signIn(t, id, credential)
+	}
+}
+
 // A scope that is taken away ends within five seconds. One that is given reaches a password, and not a token that was
 // made before.
 func TestScopesFollowTheAccount(t *testing.T) {

@@ -9,9 +9,13 @@ import (
 
 // as runs f as another role: what a role granted, only that role (or one that may become it) revokes. The
 // administering role becomes it by SET ROLE, having made itself a member within the transaction where it was none.
+// Nobody can be made a member of pg_database_owner, which the schema public belongs to: the owner of the database is one.
 func (tx *transaction) as(ctx context.Context, role string, f func() error) error {
 	var own bool
-	if err := tx.QueryRow(ctx, `SELECT current_user = $1`, role).Scan(&own); err != nil {
+	err := tx.QueryRow(ctx, `
+		SELECT name, name = current_user FROM pg_database d, LATERAL (SELECT CASE $1 WHEN 'pg_database_owner' THEN pg_get_userbyid(datdba) ELSE $1 END) role (name)
+		WHERE datname = current_database()`, role).Scan(&role, &own)
+	if err != nil {
 		return err
 	}
 	if own {

@@ -1,6 +1,7 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -21,13 +22,13 @@ type Database struct {
 // System reports whether the database is protected: a template, the registered one, or the control database.
 func (d *Database) System() bool { return d.protected }
 
-// selectDatabases leaves out templates, which nobody uses, and the control database, which is nobody's business ($1). A
-// comment that is longer than any of ours is left where it is: its writer is the owner, who may make it a gigabyte.
+// selectDatabases leaves out templates, which nobody uses, the control database, which is nobody's business ($1), and what
+// is not finished. A comment that is longer than any of ours is left where it is: its writer is the owner, who may make it a gigabyte.
 const selectDatabases = `
 	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description ELSE '' END, d.datname IN (current_database(), 'postgres')
 	FROM pg_database d
 	LEFT JOIN pg_shdescription c ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass
-	WHERE NOT d.datistemplate AND d.datname <> $1`
+	WHERE NOT d.datistemplate AND d.datname <> $1 AND NOT starts_with(d.datname::text, '` + unfinishedPrefix + `')`
 
 // Databases lists the databases in the order of their names' bytes, and says whether more follow.
 func (s *Server) Databases(ctx context.Context, page Page) (databases []*Database, more bool, err error) {
@@ -87,8 +88,12 @@ func databaseNotFound(name string) error {
 // reservedDatabases are names that PostgreSQL or Rolecall has taken, or that are sure to confuse.
 var reservedDatabases = []string{"postgres", "template0", "template1", "rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"}
 
-// CreateDatabase makes a database that belongs to an unprotected role. CREATE DATABASE cannot be part of a transaction,
-// so the comment that says who made it follows it: cut off in between, the database is there without it.
+// unfinishedPrefix begins the name of a database that is being made, which ends with the id of the attempt.
+const unfinishedPrefix = "rolecall_unfinished_"
+
+// CreateDatabase makes a database that belongs to an unprotected role. CREATE DATABASE cannot be part of a transaction:
+// so it makes one of another name, which gets its own together with its owner, and the comment that says who made it.
+// What is left of a call that was cut off is dropped by InspectDatabase.
 func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp Stamp) (*Database, error) {
 	if err := CheckDatabaseName(name); err != nil {
 		return nil, err
@@ -108,14 +113,18 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 		if role.System() {
 			return fault.New(fault.Forbidden, "The role %q is a system role: it cannot be given a database here.", owner)
 		}
+		if _, err := s.database(ctx, conn, name); !fault.Is(err, fault.NotFound) {
+			return cmp.Or(err, error(databaseExists(name)))
+		}
 		// Made by the administering role and handed over in one transaction: a plain CREATEDB role may give a database only
 		// to a role that it is a member of, and that membership must not outlive the call.
-		if _, err := conn.Exec(ctx, createDatabase(name)); err != nil {
+		unfinished := unfinishedPrefix + stamp.Attempt
+		if _, err := conn.Exec(ctx, createDatabase(unfinished)); err != nil {
 			return err
 		}
 		err = runTransaction(ctx, conn, nil, func(ctx context.Context, tx *transaction) error {
 			p := Provenance{Created: tx.now, CreatedBy: stamp.Account}.changed(tx.now, stamp)
-			if _, err := tx.Exec(ctx, commentOnDatabase(name, p.comment(""))); err != nil {
+			if _, err := tx.Exec(ctx, renameDatabase(unfinished, name)+`; `+commentOnDatabase(name, p.comment(""))); err != nil {
 				return err
 			}
 			err := tx.asMember(ctx, []string{owner}, func() error {
@@ -129,36 +138,49 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 			return err
 		})
 		if _, lost := errors.AsType[*commitLost](err); lost {
-			// The lost session holds the lock until the server is done with it.
-			readErr := s.inTransaction(ctx, databaseLock(name), func(ctx context.Context, tx *transaction) error {
-				made, err := s.database(ctx, tx, name)
-				if err == nil && made.Provenance.Attempt != stamp.Attempt {
-					err = databaseNotFound(name)
-				}
-				return err
-			})
-			if readErr == nil {
+			made, inspectErr := s.InspectDatabase(ctx, name, stamp.Attempt)
+			if inspectErr == nil && made != nil && made.Provenance.Attempt == stamp.Attempt {
 				return nil
 			}
-			return err
+			return errors.Join(err, inspectErr)
 		}
 		if err != nil {
 			// It was made a moment ago by this call and holds nothing.
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			_, dropErr := conn.Exec(end, dropDatabase(name))
+			_, dropErr := conn.Exec(end, dropDatabase(unfinished))
 			return errors.Join(err, dropErr)
 		}
 		return nil
 	})
 	switch {
 	case sqlstate.Is(err, sqlstate.DuplicateDatabase, sqlstate.UniqueViolation):
-		err = fault.New(fault.Exists, "There is a database %q in this cluster already.", name)
+		err = databaseExists(name)
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
 		err = fault.New(fault.Unavailable, "The template database is in use, so no database can be made now.").After(2 * time.Second).Because(err)
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
 		err = fault.New(fault.Forbidden, "Rolecall's administering role may not make a database for %q: it needs CREATEDB, and to be able to grant itself %s.", owner, ident(owner)).Because(err)
 	}
+	return d, s.fault(err, name)
+}
+
+func databaseExists(name string) *fault.Error {
+	return fault.New(fault.Exists, "There is a database %q in this cluster already.", name)
+}
+
+// InspectDatabase reads a database after waiting for changes of it that are under way, nil when there is none. What an
+// attempt to make it has left unfinished is dropped: nobody has ever seen that.
+func (s *Server) InspectDatabase(ctx context.Context, name, attempt string) (d *Database, err error) {
+	err = s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, dropDatabaseIfExists(unfinishedPrefix+attempt)); err != nil {
+			return err
+		}
+		d, err = s.database(ctx, conn, name)
+		if fault.Is(err, fault.NotFound) {
+			return nil
+		}
+		return err
+	})
 	return d, s.fault(err, name)
 }
 
@@ -200,7 +222,7 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 }
 
 // checkOwner refuses to drop what belongs to a system role, which could not have been given it here. What belongs to the
-// administering role itself may be left of a CREATE DATABASE that was cut off.
+// administering role itself may have been taken over to be dropped, by a call that was cut off.
 func (s *Server) checkOwner(ctx context.Context, conn *pgx.Conn, d *Database) error {
 	owner, err := s.role(ctx, conn, d.Owner)
 	if err != nil || owner == nil || !owner.System() {

@@ -98,7 +98,7 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	s.ControlDatabase = "db_ref_control"
 	mustCreate(t, s, "db_ref_owner")
 	c.Exec(t, `CREATE ROLE db_ref_replicator LOGIN REPLICATION; CREATE ROLE db_ref_member LOGIN IN ROLE db_ref_replicator`)
-	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
+	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control", "rolecall_unfinished_", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
 		_, err := s.CreateDatabase(t.Context(), name, "db_ref_owner", stamp())
 		refused(t, err, fault.Invalid)
 	}
@@ -124,6 +124,36 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	c.Exec(t, `ALTER ROLE `+role+` NOCREATEDB`)
 	_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_owner", stamp())
 	refused(t, err, fault.Forbidden, "CREATEDB")
+}
+
+// What a CREATE DATABASE that was cut off has left is nobody's to see, and dropped when its attempt is judged.
+func TestUnfinishedDatabase(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, owner string) {
+		mustCreate(t, s, owner)
+		by := stamp()
+		unfinished := "rolecall_unfinished_" + by.Attempt
+		if _, err := s.Pool.Exec(t.Context(), `CREATE DATABASE "`+unfinished+`"`); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Database(t.Context(), unfinished)
+		refused(t, err, fault.NotFound)
+		refused(t, s.DropDatabase(t.Context(), unfinished), fault.NotFound)
+		if d, err := s.InspectDatabase(t.Context(), owner, by.Attempt); err != nil || d != nil {
+			t.Errorf("got %+v, %v", d, err)
+		}
+		if pgtest.Value[bool](t, c, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, unfinished) {
+			t.Error("it is still there")
+		}
+		if _, err := s.CreateDatabase(t.Context(), owner, owner, by); err != nil {
+			t.Fatal(err)
+		}
+		if d, err := s.InspectDatabase(t.Context(), owner, by.Attempt); err != nil || d == nil || d.Provenance.Attempt != by.Attempt {
+			t.Errorf("got %+v, %v", d, err)
+		}
+		if err := s.DropDatabase(t.Context(), owner); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestConcurrentCreateDatabase(t *testing.T) {

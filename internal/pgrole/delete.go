@@ -45,12 +45,6 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 			return err
 		}
 	}
-	select {
-	case s.Deletions <- struct{}{}:
-		defer func() { <-s.Deletions }()
-	case <-ctx.Done():
-		return fault.New(fault.Unavailable, "Other deletions in this cluster have taken all the time. Nothing was changed.").After(5 * time.Second).Because(ctx.Err())
-	}
 	if d.reassignTo == "" {
 		if dropped, err := s.dropAlone(ctx, name, match); dropped || err != nil {
 			return err
@@ -72,13 +66,6 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 	d.s, d.conn = s, conn.Conn()
 	return s.fault(d.run(ctx, name, match), name)
 }
-
-// Deletions lets a few at a time work in a cluster: each holds a connection of the pool for as long as it takes, and
-// leaves some to others.
-type Deletions chan struct{}
-
-// NewDeletions returns one for all who delete users of a cluster.
-func NewDeletions() Deletions { return make(Deletions, 4) }
 
 // deletion is one Delete under way.
 type deletion struct {

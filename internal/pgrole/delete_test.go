@@ -698,3 +698,27 @@ func TestDropAlone(t *testing.T) {
 		mayLogin(t, c, name+"_kept", password)
 	})
 }
+
+// From PostgreSQL 15 on the schema public belongs to pg_database_owner, which nobody can be made a member of: what it has
+// given is taken back as the owner of the database, or blocks the deletion where Rolecall cannot become that.
+func TestRightsOnSchemaPublic(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
+		owner, user := prefix+"_owner", prefix+"_user"
+		mustCreate(t, s, owner, user)
+		if _, err := s.CreateDatabase(t.Context(), owner, owner, stamp()); err != nil {
+			t.Fatal(err)
+		}
+		conn := database(t, c, prefix+"_of_super")
+		exec(t, c.Connect(t, c.User, c.Password, owner), `ALTER SCHEMA public OWNER TO pg_database_owner`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
+		mustDelete(t, s, user)
+
+		mustCreate(t, s, user)
+		exec(t, conn, `ALTER SCHEMA public OWNER TO pg_database_owner`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
+		if err := s.Delete(t.Context(), user, "", nil, stamp()); !strings.HasSuffix(prefix, "_s") {
+			refused(t, err, fault.InUse, "pg_database_owner")
+			mayLogin(t, c, user, password)
+		} else if err != nil {
+			t.Error(err)
+		}
+	})
+}

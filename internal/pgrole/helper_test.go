@@ -65,7 +65,6 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
 		Lookups:     pgrole.NewLookups(),
-		Deletions:   pgrole.NewDeletions(),
 	}
 }
 

@@ -36,13 +36,14 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 
 // roles reads the roles of the names, nil where there is none.
 func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
-	found := make(map[string]*User, len(names))
+	var found map[string]*User
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, selectRoles, s.protection(names)...)
 		if err != nil {
 			return err
 		}
 		users, err := pgx.CollectRows(rows, scanUser)
+		found = make(map[string]*User, len(names)) // what an earlier try has read may be gone
 		for _, u := range users {
 			found[u.Name] = u
 		}

@@ -92,7 +92,7 @@ func CheckDatabaseName(name string) error {
 	if err := checkIdentifier("database", name); err != nil {
 		return err
 	}
-	if slices.Contains(reservedDatabases, name) {
+	if slices.Contains(reservedDatabases, name) || strings.HasPrefix(name, unfinishedPrefix) {
 		return fault.New(fault.Invalid, "The name %q is reserved; choose another.", name)
 	}
 	return nil

@@ -42,8 +42,6 @@ type Server struct {
 	MemberOf []string
 	// Lookups is shared by all who read users of this cluster under the same rules.
 	Lookups *Lookups
-	// Deletions is shared by all who delete users of this cluster.
-	Deletions Deletions
 }
 
 // User is a role as the catalog shows it.

@@ -14,8 +14,9 @@ import (
 const sessionsTimeout = 5 * time.Second
 
 // endSessions ends the sessions that the role has, waits until they are gone and returns how many there were. all also
-// ends those that come meanwhile, which is for a role that may not log in any more. A superuser and a member of
-// pg_signal_backend may end them; any other administering role becomes a member of the role for it.
+// ends those that come meanwhile, and waits for those that are being let in, which is for a role that may not log in any
+// more. A superuser and a member of pg_signal_backend may end them; any other administering role becomes a member of the
+// role for it.
 func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended int, err error) {
 	terminate := func(q querier, only []int32) ([]int32, error) {
 		// What is selected is computed for rows that the conditions have let through, and for no others.
@@ -27,11 +28,19 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 			return pid, row.Scan(&pid, nil)
 		})
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, sessionsTimeout)
 	defer cancel()
 	seen := map[int32]bool{}
-	var only []int32 // nil: any
+	var only []int32    // nil: any
+	var logins []string // that may have found the role before its change; nil: any
 	for {
+		// Before the sessions are looked at: what is let in between the two is a session by then.
+		if all && (logins == nil || len(logins) > 0) {
+			if logins, err = loginsUnderWay(ctx, conn, logins); err != nil {
+				return len(seen), err
+			}
+		}
 		pids, err := terminate(conn, only)
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
 			err = retryOn(ctx, conn, func(tx *transaction) error {
@@ -41,7 +50,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 				})
 			})
 		}
-		if err != nil || len(pids) == 0 {
+		if err != nil || len(pids)+len(logins) == 0 {
 			return len(seen), err
 		}
 		for _, pid := range pids {
@@ -53,9 +62,26 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
+			if len(pids) == 0 && caller.Err() == nil {
+				return len(seen), nil // a login this slow has yet to send its password: anybody could hold up deletions with one
+			}
 			return len(seen), ctx.Err()
 		}
 	}
+}
+
+// loginsUnderWay returns the transactions, of those given if any are, in which clients are being let in. Whom as is not
+// known yet: pg_stat_activity has no row for them, or since PostgreSQL 18 one that names neither user nor database.
+func loginsUnderWay(ctx context.Context, q querier, of []string) ([]string, error) {
+	rows, err := q.Query(ctx, `
+		SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
+		  AND l.virtualtransaction = l.virtualxid -- else it waits for another's
+		  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`, of)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // endSessionsOf is endSessions after a change that is done, which its errors say.

@@ -155,6 +155,10 @@ func closeDatabase(name string) string {
 
 func alterSuperuser(name string) string { return `ALTER ROLE ` + ident(name) + ` SUPERUSER` }
 
+func renameDatabase(name, to string) string {
+	return `ALTER DATABASE ` + ident(name) + ` RENAME TO ` + ident(to)
+}
+
 func alterDatabaseOwner(name, owner string) string {
 	return `ALTER DATABASE ` + ident(name) + ` OWNER TO ` + ident(owner)
 }
@@ -164,6 +168,8 @@ func commentOnDatabase(name, comment string) string {
 }
 
 func dropDatabase(name string) string { return `DROP DATABASE ` + ident(name) }
+
+func dropDatabaseIfExists(name string) string { return `DROP DATABASE IF EXISTS ` + ident(name) }
 
 // likePattern makes a LIKE pattern of a glob.
 func likePattern(glob string) string {
@@ -207,9 +213,8 @@ const isMember = `(SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIM
 const comment = `(SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
 // attributes make the revision of a role that has no record of ours in its comment.
-const attributes = `CASE WHEN d.description LIKE '%rolecall:v1 {%' THEN '' ELSE
-    concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
-              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil) END`
+const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
+              r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)`
 
 // selectRoles reads the roles of the names $4.
 var selectRoles = `
