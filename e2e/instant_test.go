@@ -211,13 +211,14 @@ func (w *world) environment() []string {
 		"ROLECALL_MASTER_KEY=" + strings.Join(w.keys, "\n")}
 }
 
-// start starts the program and waits until it serves.
+// start starts the program and waits until it serves, and its settler has done its first pass.
 func (w *world) start(t *testing.T) {
 	t.Helper()
 	program, err := breakable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	before := w.query(t, "control", `SELECT clock_timestamp()::text`)[0]
 	w.process = exec.Command(program, "serve", "--public-url=http://rolecall.test", "--listen=127.0.0.1:0", "--metrics-listen=", "--rate-limit=0")
 	w.process.Env = w.environment()
 	stderr, err := w.process.StderrPipe()
@@ -249,6 +250,12 @@ func (w *world) start(t *testing.T) {
 		t.Fatalf("rolecall serve ended before it was ready:\n%s", w.logged())
 	case <-time.After(patience):
 		t.Fatalf("rolecall serve is not ready:\n%s", w.logged())
+	}
+	for !w.is(t, "control", `EXISTS (SELECT FROM rolecall.watermarks WHERE name = 'audit settled' AND time > $1::text::timestamptz)`, before) {
+		time.Sleep(2 * time.Millisecond)
+		if time.Since(w.began) > patience {
+			t.Fatalf("the settler does not settle:\n%s", w.logged())
+		}
 	}
 }
 
@@ -403,7 +410,7 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 	t.Helper()
 	name := fmt.Sprintf("%s %s %d", x.name, word, at)
 	// Attempts that are to be broken count as cut off at once. The settler of their own process must not see them: it works
-	// at the start and then every five seconds.
+	// at the start, and then every five seconds.
 	if w.process == nil || !w.runs() || time.Since(w.began) > 2*time.Second || word == "wait" {
 		w.restart(t)
 	}
@@ -477,7 +484,7 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 		want = x.again
 	}
 	status, body, err = w.send(r)
-	for end := time.Now().Add(10 * time.Second); word == "wait" && status == 503 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); word == "wait" && (status == 503 || status == x.lost) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		status, body, err = w.send(r)
 	}
 	if err != nil || status != want {

@@ -290,6 +290,7 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "")
 		admin.has(t, []string{"commits -"}, "clusters", "show", "payments")
 		admin.fails(t, exitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
+		admin.fails(t, exitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments", "--system-identifier", "")
 		admin.ok(t, "", "clusters", "probe", "payments")
 
 		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")

@@ -392,6 +392,11 @@ func TestPasswordProblems(t *testing.T) {
 	if want := "map[prob_a:md5 false true prob_b:none false true prob_c:md5 true true]"; fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
+	f.Access(t, f.ClusterID, []string{"team=prob"}, nil)
+	f.Account(t, "prob_manager", account.DefaultScopes, map[string]string{"team": "prob"})
+	if a := f.as(t, "prob_manager", "GET", path+"?limit=1000", ""); a.Status != 200 || !strings.Contains(a.Body, `"prob_a"`) || strings.Contains(a.Body, `"prob_c"`) || strings.Contains(a.Body, `"system":true`) {
+		t.Errorf("who cannot renew system users' passwords is answered %d %s", a.Status, a.Body)
+	}
 	f.do(t, "GET", path+"?cursor=AA", "").refused(t, 400)
 	f.do(t, "GET", path+"?limit=0", "").refused(t, 422)
 	f.do(t, "GET", path+"?kind=md5", "").refused(t, 400)

@@ -59,7 +59,8 @@ type link struct {
 	health    Health
 	pending   string              // the next password, while the cluster may or may not know it
 	identity  string              // the system identifier of the cluster that it must lead to; "": any
-	intruder  string              // that of another one, which it was last seen to lead to
+	refused   string              // why it was not known to lead there when it was last tried; "": it was
+	major     int                 // the PostgreSQL that it led to last, such as 17; 0: not known
 	primary   netip.AddrPort      // where it was last
 	addresses map[string][]string // of hosts, by name
 }
@@ -97,7 +98,10 @@ func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.
 	if err := c.link.prepare(ctx, config); err != nil {
 		return nil, err
 	}
-	return connect(ctx, config, database, encoding)
+	c.link.mu.Lock()
+	major := c.link.major
+	c.link.mu.Unlock()
+	return connect(ctx, config, major, database, encoding)
 }
 
 // choosePassword puts the password into config that the cluster takes, while there are two: the credential is being
@@ -214,6 +218,9 @@ func (c *Cluster) Saw(version string, err error) Health {
 	h := Health{Reachable: err == nil, Stopped: errors.Is(err, ErrOther), Version: version, Checked: time.Now()}
 	if err != nil {
 		h.Error, h.Version = fault.Of(c.Explain(err)).Message, c.link.health.Version
+		if other, ok := errors.AsType[*intruder](err); ok {
+			h.Error = other.Error()
+		}
 	}
 	c.link.health = h
 	return h

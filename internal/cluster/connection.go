@@ -5,12 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -103,7 +101,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	if share := max(connectTimeout/time.Duration(1+len(config.Fallbacks)), time.Second); config.ConnectTimeout == 0 || config.ConnectTimeout > share {
 		config.ConnectTimeout = share
 	}
-	config.DialFunc = (&net.Dialer{Timeout: config.ConnectTimeout, KeepAlive: 30 * time.Second, Control: notLinkLocal}).DialContext
+	config.DialFunc = primary.Dialer(config.ConnectTimeout, notLinkLocal)
 	config.ValidateConnect = primary.TakesWrites
 	if config.TLSConfig, err = c.tls(config.Host); err != nil {
 		return nil, err
@@ -124,6 +122,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		"lock_timeout":                        lockTimeout,
 		"statement_timeout":                   statementTimeout,
 		"idle_in_transaction_session_timeout": "20s",
+		"idle_session_timeout":                "0", // one that holds a lock sits idle while databases are visited
 	}
 	if c.SynchronousCommit != "" {
 		config.RuntimeParams["synchronous_commit"] = c.SynchronousCommit
@@ -135,7 +134,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 
 // notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
 // secrets to whoever is on the machine, and nobody has a PostgreSQL.
-func notLinkLocal(_, address string, _ syscall.RawConn) error {
+func notLinkLocal(address string) error {
 	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Unmap().IsLinkLocalUnicast() {
 		return errors.New("this is a link-local address, and not connected to")
 	}
@@ -214,14 +213,16 @@ func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 
 // connect opens a connection of its own to another database of the cluster. Names in it are read and written in the
 // database's own encoding, as bytes: role names are shared by all databases but stored once, so in a LATIN1 database a
-// converted name would be another one.
-func connect(ctx context.Context, config *pgx.ConnConfig, database, encoding string) (*pgx.Conn, error) {
+// converted name would be another one. The major is that of the cluster's PostgreSQL, 0 when it is not known.
+func connect(ctx context.Context, config *pgx.ConnConfig, major int, database, encoding string) (*pgx.Conn, error) {
 	own := config.Copy()
 	own.Database = database
 	own.RuntimeParams["client_encoding"] = encoding
 	// Its owner may have set these for whoever connects to it; what is asked for here comes before that.
 	own.RuntimeParams["default_transaction_read_only"] = "off"
 	own.RuntimeParams["role"] = "none"
-	own.RuntimeParams["idle_session_timeout"] = "0"
+	if major >= 17 { // an older one refuses what it does not know; and a SET, later, might itself come too late
+		own.RuntimeParams["transaction_timeout"] = "0"
+	}
 	return pgx.ConnectConfig(ctx, own)
 }

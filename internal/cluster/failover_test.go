@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,7 +96,7 @@ func TestReplicaIsNotUsed(t *testing.T) {
 	}
 }
 
-// Each connection asks which cluster it leads to, where the role may.
+// Each connection asks which cluster it leads to, and is refused where the role may not know.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
@@ -112,11 +113,15 @@ func TestIdentity(t *testing.T) {
 	for _, test := range []struct {
 		role, identifier string
 		refused          bool
-	}{{"sees", identifier, false}, {"sees", "1", true}, {"sees", "", false}, {"blind", "1", false}} {
+	}{{"sees", identifier, false}, {"sees", "1", true}, {"sees", "", false}, {"blind", identifier, true}, {"blind", "1", true}, {"blind", "", false}} {
 		c := put(t, s, hosts, "", test.role, test.role, test.identifier)
 		_, err := replica(t, c)
 		if fault.Is(err, fault.Unavailable) != test.refused || !test.refused && err != nil {
 			t.Errorf("%+v: %v", test, err)
+		}
+		if message := fault.Of(err).Message; test.refused && strings.Contains(message, "GRANT EXECUTE ON FUNCTION pg_control_system() TO \"blind\"") != (test.role == "blind") ||
+			test.refused && strings.Contains(message, identifier) {
+			t.Errorf("%+v: told %s", test, message)
 		}
 		conn, err := c.Connect(t.Context(), "template1", "UTF8")
 		if fault.Is(err, fault.Unavailable) != test.refused || !test.refused && err != nil {
@@ -129,4 +134,36 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%+v: %+v", test, h)
 		}
 	}
+}
+
+// The owner of a database sets what its sessions have; visits have their own, on every PostgreSQL.
+func TestSettingsOfDatabase(t *testing.T) {
+	t.Parallel()
+	pgtest.EachMajor(t, []int{16, 17}, func(t *testing.T, major int) {
+		pg := pgtest.NewMajor(t, major, nil)
+		s := servicetest.New(t, pgtest.Shared(t))
+		pg.Exec(t, `CREATE DATABASE timeouts`)
+		names := []string{"statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"}
+		if major >= 17 {
+			names = append(names, "transaction_timeout")
+		}
+		for _, name := range names {
+			pg.Exec(t, `ALTER DATABASE timeouts SET `+name+` = '1ms'`)
+		}
+		c := put(t, s, fmt.Sprintf("127.0.0.1:%d", pg.Port), "", pg.User, pg.Password, "")
+		if _, err := replica(t, c); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := c.Connect(t.Context(), "timeouts", "UTF8")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		for _, name := range names {
+			var got string
+			if err := conn.QueryRow(t.Context(), `SELECT current_setting($1)`, name).Scan(&got); err != nil || got == "1ms" {
+				t.Errorf("%s is %s, %v", name, got, err)
+			}
+		}
+	})
 }

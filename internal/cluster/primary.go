@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,14 +18,31 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// ErrOther says that the server at the other end belongs to another cluster than the registered one.
+// ErrOther says that the server at the other end belongs to another cluster than the registered one, or may do so.
 var ErrOther = errors.New("another cluster answers")
+
+// intruder is an ErrOther in words for admins: Health and the log have them.
+type intruder struct{ registered, found string }
+
+func (i *intruder) Error() string {
+	return fmt.Sprintf("Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is registered. "+
+		"Nothing is done in it until an admin has mended the connection, or has confirmed the new one: rolecall clusters update CLUSTER --system-identifier %[1]s",
+		i.found, i.registered)
+}
+
+func (*intruder) Unwrap() error { return ErrOther }
 
 // otherCluster is what everybody is told who wants something of a cluster whose place another one has taken.
 func otherCluster(registered, found string) error {
-	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is registered. "+
-		"Nothing is done in it until an admin has mended the connection, or has confirmed the new one: rolecall clusters update CLUSTER --system-identifier %[1]s",
-		found, registered).After(time.Minute).Because(ErrOther)
+	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one; an admin has to look at it.").
+		After(time.Minute).Because(&intruder{registered, found})
+}
+
+// unidentified refuses a server of which the role may not know whether it belongs to the registered cluster.
+func unidentified(role string) error {
+	return fault.New(fault.Unavailable, "Whether this is the registered PostgreSQL cluster cannot be told, because the role %q may not ask for its system identifier. "+
+		"As a superuser, run in each database: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role, pgx.Identifier{role}.Sanitize()).
+		After(time.Minute).Because(ErrOther)
 }
 
 // validate lets a new connection through that leads to the primary of the registered cluster.
@@ -38,19 +56,24 @@ func (l *link) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.identity != "" && found != "" && found != l.identity {
-		if l.intruder != found {
-			l.intruder = found
-			l.log.Error("another cluster answers in the place of a registered one: nothing is done in it", "registered", l.identity, "found", found)
+	if l.identity != "" && found != l.identity {
+		refusal := otherCluster(l.identity, found)
+		if found == "" {
+			refusal = unidentified(l.config.ConnConfig.User)
 		}
-		return otherCluster(l.identity, found)
+		if why := refusal.Error(); l.refused != why {
+			l.refused = why
+			l.log.Error("another cluster answers, or may do so, in the place of a registered one: nothing is done in it", "registered", l.identity, "found", found, "error", refusal)
+		}
+		return refusal
 	}
-	l.intruder = ""
+	l.refused = ""
 	l.primary, _ = netip.ParseAddrPort(conn.Conn().RemoteAddr().String())
+	_, _ = fmt.Sscanf(conn.ParameterStatus("server_version"), "%d", &l.major)
 	return nil
 }
 
-// systemIdentifier asks a server which cluster it belongs to. It is empty where the role may not know: probes say that.
+// systemIdentifier asks a server which cluster it belongs to. It is empty where the role may not know.
 func systemIdentifier(ctx context.Context, conn *pgconn.PgConn) (string, error) {
 	results, err := conn.Exec(ctx, `SELECT system_identifier FROM pg_catalog.pg_control_system()`).ReadAll()
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {

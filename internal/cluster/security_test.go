@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +35,34 @@ func TestLinkLocal(t *testing.T) {
 	config.ConnConfig.LookupFunc = func(context.Context, string) ([]string, error) { return []string{"169.254.169.254"}, nil }
 	if _, err := pgx.ConnectConfig(t.Context(), config.ConnConfig); err == nil || !strings.Contains(err.Error(), "link-local") {
 		t.Errorf("a name: %v", err)
+	}
+}
+
+// A server that has vanished without a word is noticed: a delete must not wait for it until its deadline.
+func TestVanishedServerIsNoticed(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	config, err := (&Connection{URL: "postgres://role@" + listener.Addr().String() + "/app", Password: "x"}).config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := config.ConnConfig.DialFunc(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, in milliseconds: tcp(7)
+	var got int
+	var getErr error
+	if err := raw.Control(func(fd uintptr) { got, getErr = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout) }); err != nil || getErr != nil || got != 10_000 {
+		t.Errorf("it is given up after %d ms, %v, %v", got, err, getErr)
 	}
 }
 

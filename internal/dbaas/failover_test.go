@@ -209,7 +209,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 		{"GET", f.users(), ""}, {"GET", f.users("placed"), ""}, {"POST", f.users(), userBody("new", password)},
 		{"PATCH", f.users("placed"), passwordBody(password)}, {"DELETE", f.users("placed"), ""}, {"GET", "/clusters/" + f.ClusterID + "/databases", ""},
 	} {
-		f.do(t, request[0], request[1], request[2]).unavailable(t, "its system identifier is "+is+", and "+was+" is registered")
+		f.do(t, request[0], request[1], request[2]).unavailable(t, "Another PostgreSQL cluster answers in the place of this one; an admin has to look at it.")
 	}
 	if pgtest.Value[string](t, other, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`) != before {
 		t.Error("something was done in the other cluster")
@@ -264,7 +264,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	}
 
 	move(one)
-	f.do(t, "PATCH", f.users("placed"), passwordBody("in-the-old-one")).unavailable(t, "its system identifier is "+was)
+	f.do(t, "PATCH", f.users("placed"), passwordBody("in-the-old-one")).unavailable(t, "Another PostgreSQL cluster answers in the place of this one")
 }
 
 // A COMMIT whose answer never came is looked for in the cluster, and done again where it is not found.

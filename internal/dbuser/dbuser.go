@@ -33,8 +33,8 @@ type Service struct {
 
 // shared is what the requests to a cluster share.
 type shared struct {
-	lookups   *pgrole.Lookups
-	bulkhead  *bulkhead
+	lookups  *pgrole.Lookups
+	bulkhead *bulkhead
 }
 
 // ViewableClusters returns the clusters that the principal may view, in the order of their display names.

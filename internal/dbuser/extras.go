@@ -144,7 +144,8 @@ func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID 
 }
 
 // PasswordProblems returns the users of a cluster whose passwords are to be renewed: up to limit of those after a name,
-// and whether more follow. It is for those who can renew them: what is easiest to break is no reading for others.
+// and whether more follow. It is for those who can renew them: what is easiest to break is no reading for others. So
+// protected ones, whose passwords are set in SQL, are for admins only.
 func (s *Service) PasswordProblems(ctx context.Context, p *account.Principal, clusterID, after string, limit int) (problems []pgrole.PasswordProblem, more bool, err error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
@@ -154,7 +155,7 @@ func (s *Service) PasswordProblems(ctx context.Context, p *account.Principal, cl
 		return nil, false, refusal(p)
 	}
 	_, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
-		problems, more, err = on.PasswordProblems(ctx, after, limit)
+		problems, more, err = on.PasswordProblems(ctx, p.HasOn(c.ID, account.ScopeAdmin), after, limit)
 		return err
 	})
 	return problems, more, err

@@ -215,6 +215,9 @@ func (s *Service) updateCluster(ctx context.Context, p *account.Principal, id st
 	if err := settings.Check(); err != nil {
 		return nil, err
 	}
+	if change != nil && change.SystemIdentifier != nil && *change.SystemIdentifier == "" {
+		return nil, fault.New(fault.Invalid, "The field connection.systemIdentifier is empty; it takes the system identifier of the cluster that has taken the place of the registered one.")
+	}
 	if change == nil {
 		return s.Clusters.Change(ctx, c, match, settings, nil, nil, p.Entry(audit.UpdateCluster, "", nil))
 	}

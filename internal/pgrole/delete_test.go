@@ -2,12 +2,15 @@ package pgrole_test
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
@@ -697,6 +700,61 @@ func TestDropAlone(t *testing.T) {
 		refused(t, <-done, fault.InUse, name+"_t")
 		mayLogin(t, c, name+"_kept", password)
 	})
+}
+
+// A client that is let in as the role while it is dropped, and has no row in pg_stat_activity yet, is not left in.
+func TestDeleteEndsLogins(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"post_auth_delay": "1"})
+	s := superuser(t, c)
+	mustCreate(t, s, "alone", "granted")
+	c.Exec(t, `CREATE SCHEMA logins; GRANT USAGE ON SCHEMA logins TO granted`)
+	for _, name := range []string{"alone", "granted"} {
+		config := s.Pool.Config().ConnConfig
+		config.User, config.Password = name, password
+		session := make(chan *pgx.Conn)
+		go func() {
+			conn, err := pgx.ConnectConfig(t.Context(), config)
+			if err != nil {
+				conn = nil // ended as soon as it could be
+			}
+			session <- conn
+		}()
+		waitForLogin(t, c, "object") // it has found the role when it locks the database
+		mustDelete(t, s, name)
+		if conn := <-session; conn != nil && conn.Ping(t.Context()) == nil {
+			t.Errorf("%s is gone, and its session lives on", name)
+		}
+	}
+}
+
+// waitForLogin waits until a client that is being let in has a lock of the type.
+func waitForLogin(t testing.TB, c *pgtest.Cluster, locktype string) {
+	t.Helper()
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		WHERE l.locktype = $1 AND a.usesysid IS NULL AND a.datid IS NULL)`, locktype)
+}
+
+// A client that never sends its password holds a deletion up, but not for ever.
+func TestDeleteDespiteHungLogin(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	mustCreate(t, s, "alone")
+	client, err := net.Dial("tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	hello, err := (&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": "alone"}}).Encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write(hello); err != nil {
+		t.Fatal(err)
+	}
+	waitForLogin(t, c, "virtualxid")
+	mustDelete(t, s, "alone")
 }
 
 // From PostgreSQL 15 on the schema public belongs to pg_database_owner, which nobody can be made a member of: what it has

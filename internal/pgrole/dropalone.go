@@ -7,7 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/sqlstate"
 )
 
 // dropAlone drops a user on which nothing depends and which has no sessions, in a single transaction: most that are
@@ -38,12 +37,12 @@ func (s *Server) dropAlone(ctx context.Context, name string, match Match) (dropp
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return u.gone(ctx, conn) })
 	}
 	switch {
-	case errors.Is(err, errNotAlone), sqlstate.Is(err, sqlstate.DependentObjects, sqlstate.InsufficientPrivilege):
+	case errors.Is(err, errNotAlone), refusal(err):
 		return false, nil // the phases can do more, and say why not where they cannot
 	case err != nil:
 		return false, s.fault(err, name)
 	}
-	// A session that was let in just before may have shown up only now.
+	// One that was being let in may have found the role.
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := endSessions(ctx, conn, u, true)
 		return err

@@ -59,7 +59,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 	if !limits.EndSessions {
 		return d, 0, nil
 	}
-	ended, err = s.endSessionsOf(ctx, d.User, false)
+	ended, err = s.endSessionsOf(ctx, d.User)
 	return d, ended, err
 }
 

@@ -25,17 +25,18 @@ var selectPasswordProblems = `
 	LATERAL (SELECT ` + passwordKind + `, coalesce(substring(a.rolpassword from '^SCRAM-SHA-256\$(\d{1,18}):')::bigint, 0),
 	                coalesce(current_setting('scram_iterations', true)::int, $4::int)) k(kind, iterations, wanted)
 	WHERE r.rolcanlogin AND (k.kind <> 'scram-sha-256' OR k.iterations < k.wanted) AND r.rolname > $5::name
+	  AND ($7::bool OR (` + unprotected + `))
 	ORDER BY r.rolname LIMIT $6`
 
-// PasswordProblems returns users with such passwords, protected ones too, in the order of their names' bytes: up to limit
-// of those after a name, "" for the first. Users that Rolecall has disabled are no problem. It needs an administering
-// role that may read pg_authid.
-func (s *Server) PasswordProblems(ctx context.Context, after string, limit int) (problems []PasswordProblem, more bool, err error) {
+// PasswordProblems returns users with such passwords, with system protected ones too, in the order of their names' bytes:
+// up to limit of those after a name, "" for the first. Users that Rolecall has disabled are no problem. It needs an
+// administering role that may read pg_authid.
+func (s *Server) PasswordProblems(ctx context.Context, system bool, after string, limit int) (problems []PasswordProblem, more bool, err error) {
 	if after != "" && !storable(after) {
 		return nil, false, fault.New(fault.Malformed, "No page of users with password problems begins there.")
 	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectPasswordProblems, s.protection(defaultIterations, after, limit+1)...)
+		rows, err := conn.Query(ctx, selectPasswordProblems, s.protection(defaultIterations, after, limit+1, system)...)
 		if err != nil {
 			return err
 		}

@@ -19,9 +19,7 @@ func TestPasswordProblems(t *testing.T) {
 	s := superuser(t, c)
 	s.SystemRoles = append(s.SystemRoles, "sys*")
 	mustCreate(t, s, "good", "disabled", "renamed", `quo"te é`)
-	if _, err := s.Disable(t.Context(), "disabled", nil, stamp()); err != nil {
-		t.Fatal(err)
-	}
+	disable(t, c, s, "disabled")
 	weak, err := pgrole.NewVerifier(password, 1000)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +32,7 @@ func TestPasswordProblems(t *testing.T) {
 	list := func(s *pgrole.Server, limit int) (all []pgrole.PasswordProblem) {
 		t.Helper()
 		for after := ""; ; {
-			page, more, err := s.PasswordProblems(t.Context(), after, limit)
+			page, more, err := s.PasswordProblems(t.Context(), true, after, limit)
 			if err != nil || len(page) > limit || more && len(page) < limit {
 				t.Fatalf("%d problems, more: %t, %v", len(page), more, err)
 			}
@@ -62,6 +60,10 @@ func TestPasswordProblems(t *testing.T) {
 	}
 
 	// A new password is no problem any more.
+	manageable, more, err := s.PasswordProblems(t.Context(), false, "", 5)
+	if err != nil || len(manageable) != 5 || more || slices.ContainsFunc(manageable, func(p pgrole.PasswordProblem) bool { return p.System }) {
+		t.Errorf("without the protected ones: %+v, more: %t, %v", manageable, more, err)
+	}
 	for _, name := range []string{"old", "without", "weak", "moved_away", "expired"} {
 		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
 			t.Fatal(err)
@@ -76,14 +78,14 @@ func TestPasswordProblems(t *testing.T) {
 	}
 
 	adm, role := administrator(t, c)
-	_, _, err = adm.PasswordProblems(t.Context(), "", 100)
+	_, _, err = adm.PasswordProblems(t.Context(), true, "", 100)
 	refused(t, err, fault.Forbidden, "superuser")
 	c.Exec(t, `GRANT SELECT ON pg_authid TO `+role) // the right is what counts
 	if got := list(adm, 100); len(got) != 3 {
 		t.Errorf("got %+v", got)
 	}
 	for _, after := range []string{"\x00", strings.Repeat("x", 64), "\xff"} {
-		_, _, err := s.PasswordProblems(t.Context(), after, 100)
+		_, _, err := s.PasswordProblems(t.Context(), true, after, 100)
 		refused(t, err, fault.Malformed)
 	}
 }
@@ -106,7 +108,7 @@ func TestScramIterations(t *testing.T) {
 	}
 	c.Exec(t, `ALTER ROLE `+role+` SET scram_iterations = 15000; ALTER ROLE `+c.User+` SET scram_iterations = 15000`)
 	adm, s := serverAs(t, c, role, "administrator"), superuser(t, c)
-	problems, _, err := s.PasswordProblems(t.Context(), "", 100)
+	problems, _, err := s.PasswordProblems(t.Context(), true, "", 100)
 	if err != nil || !slices.ContainsFunc(problems, func(p pgrole.PasswordProblem) bool {
 		return p.Name == "usual" && p.Iterations == 4096 && strings.Contains(p.Problem, "15000")
 	}) {

@@ -76,7 +76,6 @@ func loginsUnderWay(ctx context.Context, q querier, of []string) ([]string, erro
 	rows, err := q.Query(ctx, `
 		SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 		WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
-		  AND l.virtualtransaction = l.virtualxid -- else it waits for another's
 		  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`, of)
 	if err != nil {
 		return nil, err
@@ -85,11 +84,11 @@ func loginsUnderWay(ctx context.Context, q querier, of []string) ([]string, erro
 }
 
 // endSessionsOf is endSessions after a change that is done, which its errors say.
-func (s *Server) endSessionsOf(ctx context.Context, u *User, all bool) (ended int, err error) {
+func (s *Server) endSessionsOf(ctx context.Context, u *User) (ended int, err error) {
 	conn, err := s.acquire(ctx)
 	if err == nil {
 		defer conn.Release()
-		ended, err = endSessions(ctx, conn.Conn(), u, all)
+		ended, err = endSessions(ctx, conn.Conn(), u, false)
 	}
 	switch {
 	case err == nil:

@@ -120,7 +120,6 @@ func (s *Server) retry(ctx context.Context, f func() error) error {
 		if !sqlstate.Replica(err) || time.Now().After(end) {
 			return err
 		}
-		s.Pool.Reset() // what was a primary when these connections were made is none now
 		select {
 		case <-time.After(failoverPause):
 		case <-ctx.Done():

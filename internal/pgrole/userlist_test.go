@@ -21,9 +21,7 @@ func TestUserlist(t *testing.T) {
 		CREATE ROLE super LOGIN SUPERUSER PASSWORD 'x'; CREATE ROLE in_super LOGIN PASSWORD 'x' IN ROLE super; CREATE ROLE sys1 LOGIN PASSWORD 'x'; CREATE ROLE control LOGIN PASSWORD 'x';
 		CREATE ROLE nopassword LOGIN; CREATE ROLE nologin PASSWORD 'x'; CREATE ROLE expired LOGIN PASSWORD 'x' VALID UNTIL '2020-01-01';
 		CREATE ROLE ever LOGIN PASSWORD 'x' VALID UNTIL 'infinity'`)
-	if _, err := s.Disable(t.Context(), "disabled", nil, stamp()); err != nil {
-		t.Fatal(err)
-	}
+	disable(t, c, s, "disabled")
 	list, err := s.Userlist(t.Context())
 	var got []string
 	for _, credential := range list {

@@ -217,38 +217,6 @@ func TestVisitsOfAFullCluster(t *testing.T) {
 	}
 }
 
-// However many deletions wait for something in the cluster, its other users are served.
-func TestDeletionsLeaveConnections(t *testing.T) {
-	t.Parallel()
-	c := pgtest.Shared(t)
-	s := superuser(t, c)
-	conn := c.Connect(t, c.User, c.Password, "postgres")
-	exec(t, conn, `CREATE TABLE leave ()`)
-	var users []string
-	for i := range 10 {
-		users = append(users, fmt.Sprintf("leave_%d", i))
-	}
-	mustCreate(t, s, users...)
-	exec(t, conn, `BEGIN`, `GRANT SELECT ON leave TO `+strings.Join(users, ", "))
-	done := make(chan []error)
-	go func() {
-		done <- together(len(users), func(i int) error { return s.Delete(t.Context(), users[i], "", nil, stamp()) })
-	}()
-	waitFor(t, c, `SELECT count(*) = 4 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE "leave\_%'`)
-	mustCreate(t, s, "leave_other")
-	mayLogin(t, c, "leave_other", password)
-	if n := s.Pool.Stat().AcquiredConns(); n > 4 {
-		t.Errorf("deletions hold %d connections", n)
-	}
-	exec(t, conn, `COMMIT`)
-	for i, err := range <-done {
-		if err != nil { // the machine is slow, and it has waited too long
-			unavailable(t, err)
-			mustDelete(t, s, users[i])
-		}
-	}
-}
-
 // Databases that cannot be looked into are named, each with what helps.
 func TestClosedDatabases(t *testing.T) {
 	asEachAlone(t, nil, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,10 +86,24 @@ func (c *Cluster) Promote(t testing.TB) {
 	}
 }
 
-// Kill ends the server at once, as a crash does. Start starts it again.
+// Kill ends the server at once, as a crash does: nobody is told, and nothing is written. Start starts it again, and it
+// recovers. https://www.postgresql.org/docs/current/server-shutdown.html
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
-	c.stop()
+	c.disconnect()
+	file, err := os.ReadFile(filepath.Join(c.DataDir, "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(file), "\n")
+	pid, err := strconv.Atoi(first)
+	if err == nil {
+		err = syscall.Kill(pid, syscall.SIGQUIT)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
 }
 
 // follow has the server of a data folder stream from primary when it starts.

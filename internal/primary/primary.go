@@ -59,13 +59,18 @@ func TakesWrites(_ context.Context, conn *pgconn.PgConn) error {
 const silence = 10 * time.Second
 
 // Dialer returns what opens connections that fail when their server has vanished without a word, as with its power or its
-// network. Left to itself, Linux goes on for a quarter of an hour.
-func Dialer(timeout time.Duration) pgconn.DialFunc {
+// network. Left to itself, Linux goes on for a quarter of an hour. Each of refuse may say why an address is not dialled.
+func Dialer(timeout time.Duration, refuse ...func(address string) error) pgconn.DialFunc {
 	const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, in milliseconds: tcp(7)
 	return (&net.Dialer{
 		Timeout:         timeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence / 2, Interval: silence / 4, Count: 2},
-		Control: func(_, _ string, raw syscall.RawConn) error {
+		Control: func(_, address string, raw syscall.RawConn) error {
+			for _, refuses := range refuse {
+				if err := refuses(address); err != nil {
+					return err
+				}
+			}
 			// Not for a unix socket, which refuses it and needs it not.
 			return raw.Control(func(fd uintptr) {
 				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(silence.Milliseconds()))
