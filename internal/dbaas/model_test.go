@@ -6,7 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +33,7 @@ func TestModel(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	p := pgtest.NewProxy(t, pg)
 	m := &model{fixture: behind(t, pg, p), pg: pg, way: p, counts: map[string]int{}}
+	pg.Exec(t, `CREATE SCHEMA granted AUTHORIZATION failover_admin`)
 	end := time.Now().Add(lasts)
 	for failed := false; time.Now().Before(end) && !t.Failed(); {
 		rapid.Check(t, func(rt *rapid.T) {
@@ -52,6 +53,7 @@ func TestModel(t *testing.T) {
 				"password by SQL":   m.passwordBySQL,
 				"rename by SQL":     m.renameBySQL,
 				"drop by SQL":       m.dropBySQL,
+				"grant by SQL":      m.grantBySQL,
 				"own":               m.own,
 				"disown":            m.disown,
 			})
@@ -82,6 +84,7 @@ type modelled struct {
 	password string
 	disabled bool
 	owns     bool // a table
+	granted  bool // USAGE of a schema
 	recorded bool // Rolecall has made or changed it
 }
 
@@ -94,7 +97,10 @@ func (m *model) begin(t *testing.T, rt *rapid.T) {
 	}
 	rt.Cleanup(func() {
 		for _, name := range m.names {
-			m.pg.Exec(t, `DROP TABLE IF EXISTS "`+name+`"; DROP ROLE IF EXISTS "`+name+`"`)
+			m.pg.Exec(t, `DROP TABLE IF EXISTS "`+name+`"`)
+			if pgtest.Value[bool](t, m.pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, name) {
+				m.pg.Exec(t, `DROP OWNED BY "`+name+`"; DROP ROLE "`+name+`"`)
+			}
 		}
 	})
 }
@@ -120,29 +126,32 @@ func anyPassword(rt *rapid.T) string {
 	return rapid.SampledFrom([]string{"first-password", "second-password", "thïrd-password"}).Draw(rt, "password")
 }
 
-// change sends a request that changes the user, while something may break. It returns its status, and after a 503 whether
-// the user is now as after says; if it is neither that nor what it was, the test fails.
-func (m *model) change(rt *rapid.T, method, path, body, name string, want int, after *modelled) (done bool) {
-	before := m.users[name]
-	fault, at := rapid.IntRange(0, 99).Draw(rt, "fault"), rapid.Int64Range(1, 12).Draw(rt, "statement")
-	kind := ""
-	var seen atomic.Int64
+// change sends a request that changes a user to what after says, or is refused, while something may break. After a 503 the
+// user is that, or what it was, and the audit log knows which.
+func (m *model) change(rt *rapid.T, method, path, body, name string, want int, after *modelled) {
+	before, record, recorded := m.users[name], m.record(name), len(m.outcomes(name))
+	fault := rapid.SampledFrom([]string{"", "", "", "answers lost", "statements lost", "sessions ended", "servers killed"}).Draw(rt, "fault")
+	at := rapid.IntRange(1, 12).Draw(rt, "statement")
+	if method == "DELETE" {
+		at *= rapid.IntRange(1, 3).Draw(rt, "times") // it may have many statements
+	}
+	var mu sync.Mutex // held while something is being broken, which may take longer than the request
+	seen, kind := 0, ""
 	m.way.Watch(func(string) pgtest.Verdict {
-		if fault >= 50 || seen.Add(1) != at {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen++; seen != at {
 			return pgtest.Pass
 		}
-		switch {
-		case fault < 20:
-			kind = "answers lost"
+		kind = fault
+		switch fault {
+		case "answers lost":
 			return pgtest.CutAfter
-		case fault < 35:
-			kind = "statements lost"
+		case "statements lost":
 			return pgtest.CutBefore
-		case fault < 48:
-			kind = "sessions ended"
+		case "sessions ended":
 			m.pg.Exec(m.t, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'failover_admin'`)
-		default:
-			kind = "servers killed"
+		case "servers killed":
 			m.pg.Kill(m.t)
 			m.pg.Start(m.t)
 		}
@@ -150,6 +159,9 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 	})
 	a := m.do(m.t, method, path, body)
 	m.way.Watch(func(string) pgtest.Verdict { return pgtest.Pass })
+	mu.Lock()
+	seen = at // what comes now is not broken any more
+	mu.Unlock()
 	m.counts["changes"]++
 	if kind != "" {
 		m.counts[kind]++
@@ -157,15 +169,16 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 	if a.Status != want && (a.Status != 503 || kind == "") {
 		rt.Fatalf("%s %s: %d %s, want %d (%s at %d)", method, path, a.Status, a.Body, want, kind, at)
 	}
-	done = a.Status == want && want < 300
+	done, resumed := a.Status == want && want < 300, false
 	if a.Status == 503 {
-		m.counts["503"]++
+		m.counts["answered with 503"]++
 		m.settle(rt)
 		if method == "DELETE" && m.isBeingDeleted(name) {
+			resumed = true
 			m.counts["deletions resumed"]++
 			m.want(m.t, want, method, path, body)
 		}
-		done = want < 300 && m.is(name, after)
+		done = want < 300 && m.is(name, after) && (after == nil || m.record(name) != record)
 	}
 	now := before
 	if done {
@@ -177,24 +190,30 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 	if m.users[name] = now; now == nil {
 		delete(m.users, name)
 	}
-	var outcomes []string
+	outcome := "not_done"
+	if done {
+		outcome = "done"
+	}
+	outcomes := m.outcomes(name)[recorded:]
+	switch {
+	case resumed && slices.Equal(outcomes, []string{"not_done", "done"}):
+	case slices.Equal(outcomes, []string{outcome}):
+	case a.Status == 503 && slices.Equal(outcomes, []string{"done"}) && method == "DELETE" && before == nil: // it is gone, as was asked for
+	case a.Status == 503 && slices.Equal(outcomes, []string{"unknown"}) && (before == nil && method == "PATCH" || before != nil && !before.recorded):
+		m.counts["unknown"]++ // a role that is not there, or without a record, tells nothing
+	default:
+		rt.Fatalf("%s %s: answered with %d %s (%s at %d): done is %v, and recorded are the outcomes %q", method, path, a.Status, a.Body, kind, at, done, outcomes)
+	}
+}
+
+// outcomes are those recorded of the attempts on a user, the latest one last.
+func (m *model) outcomes(name string) (outcomes []string) {
 	for _, row := range m.AuditRows(m.t, name) {
 		if row.Phase == "outcome" {
 			outcomes = append(outcomes, row.Outcome)
 		}
 	}
-	outcome := "not_done"
-	if done {
-		outcome = "done"
-	}
-	switch {
-	case len(outcomes) > 0 && outcomes[len(outcomes)-1] == outcome:
-	case a.Status == 503 && len(outcomes) > 0 && outcomes[len(outcomes)-1] == "unknown" && (before != nil && !before.recorded):
-		m.counts["unknown"]++ // a role without a record tells nothing
-	default:
-		rt.Fatalf("%s %s: answered with %d %s (%s at %d): done is %v, and recorded are the outcomes %q", method, path, a.Status, a.Body, kind, at, done, outcomes)
-	}
-	return done
+	return outcomes
 }
 
 // is reports whether the user is in the cluster as the model has it, nil for not at all.
@@ -210,6 +229,11 @@ func (m *model) is(name string, u *modelled) bool {
 		return disabled && !login
 	}
 	return login && m.pg.Login(name, u.password) == nil
+}
+
+// record is the comment of the user, "" when there is none.
+func (m *model) record(name string) string {
+	return pgtest.Value[string](m.t, m.pg, `SELECT coalesce((SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1), '')`, name)
 }
 
 func (m *model) isBeingDeleted(name string) bool {
@@ -274,7 +298,7 @@ func (m *model) delete(rt *rapid.T, orDisable bool) {
 	case u == nil:
 		want = 404
 	case u.owns && orDisable:
-		want, after = 200, &modelled{disabled: true, owns: true, recorded: true}
+		want, after = 200, &modelled{disabled: true, owns: true, recorded: true, granted: u.granted}
 	case u.owns:
 		want = 422
 	}
@@ -337,9 +361,16 @@ func (m *model) renameBySQL(rt *rapid.T) {
 }
 
 func (m *model) dropBySQL(rt *rapid.T) {
-	if name, u := m.any(rt); u != nil && !u.owns {
+	if name, u := m.any(rt); u != nil && !u.owns && !u.granted {
 		m.exec(`DROP ROLE %q`, name)
 		delete(m.users, name)
+	}
+}
+
+func (m *model) grantBySQL(rt *rapid.T) {
+	if name, u := m.any(rt); u != nil {
+		m.exec(`GRANT USAGE ON SCHEMA granted TO %q`, name)
+		u.granted = true
 	}
 }
 

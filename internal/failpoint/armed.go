@@ -4,6 +4,7 @@ package failpoint
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -132,11 +133,21 @@ type conn struct {
 	word string
 }
 
-// Write sends messages. A statement is executed by one that begins with Q (the text) or B (bind); before B there may be a
-// round trip that prepares it.
-// https://www.postgresql.org/docs/current/protocol-message-formats.html
+// executes reports whether a statement is among the messages that is to be executed, and not only prepared: a text, or a
+// bind. https://www.postgresql.org/docs/current/protocol-message-formats.html
+func executes(messages []byte) bool {
+	for len(messages) >= 5 {
+		if messages[0] == 'Q' || messages[0] == 'B' {
+			return true
+		}
+		messages = messages[min(len(messages), 1+int(binary.BigEndian.Uint32(messages[1:]))):]
+	}
+	return false
+}
+
+// Write sends messages, and breaks what is to be broken at those that execute the statement.
 func (c *conn) Write(messages []byte) (int, error) {
-	if messages[0] != 'Q' && messages[0] != 'B' {
+	if c.word == "" || !executes(messages) {
 		return c.Conn.Write(messages)
 	}
 	word := c.word

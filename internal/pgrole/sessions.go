@@ -28,9 +28,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 			return pid, row.Scan(&pid, nil)
 		})
 	}
-	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, sessionsTimeout)
-	defer cancel()
+	end := time.After(sessionsTimeout)
 	seen := map[int32]bool{}
 	var only []int32    // nil: any
 	var logins []string // that may have found the role before its change; nil: any
@@ -61,10 +59,12 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			if len(pids) == 0 && caller.Err() == nil {
+		case <-end:
+			if len(pids) == 0 {
 				return len(seen), nil // a login this slow has yet to send its password: anybody could hold up deletions with one
 			}
+			return len(seen), context.DeadlineExceeded
+		case <-ctx.Done():
 			return len(seen), ctx.Err()
 		}
 	}
