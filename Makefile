@@ -49,12 +49,14 @@ test: lint ## Check and test everything, with the race detector
 soak: ## Keep servers under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
 	@scripts/install-postgres
 	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^(TestSoak|TestReplicas)$$'
+	cd e2e && SOAK_SECONDS=1 go test -race -count=1 -timeout 0 -run 'Instant$$'
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} go test -race -v -count=1 -timeout 0 -run '^TestModel$$' ./internal/dbaas
 
 .PHONY: lint
 lint: ## Check formatting and the modules, and run vet and staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted by gofmt:" $$unformatted >&2; exit 1; fi
 	go mod verify
-	go vet ./...
+	go vet ./... && go vet -tags failpoint ./internal/failpoint
 	go tool staticcheck ./...
 	staticcheck=$$(go tool -n staticcheck) && cd e2e && go vet && "$$staticcheck"
 

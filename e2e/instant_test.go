@@ -27,41 +27,45 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// everyInstant leaves nothing out: make soak.
-var everyInstant = os.Getenv("EVERY_INSTANT") != ""
+// everyInstant has the tests leave nothing out, which takes minutes: make soak.
+var everyInstant = os.Getenv("SOAK_SECONDS") != ""
 
-// TestKilledAtEveryInstant kills the program after each statement that a write has PostgreSQL execute, for all writes, and
-// starts it again. What was done is wholly done, or not at all, and the audit log knows which; the same request again ends
-// well. A write that was answered is done, though the program is killed with its answer.
-func TestKilledAtEveryInstant(t *testing.T) {
+// TestKilledAtAnyInstant kills the program after a statement that a write has PostgreSQL execute, for all writes and every
+// third statement, and starts it again. What was done is wholly done, or not at all, and the audit log knows which; the
+// same request again ends well. A write that was answered is done, though the program is killed with its answer.
+func TestKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
-		w.breakEach(t, x, "kill")
-		if everyInstant {
-			w.breakEach(t, x, "send")
+		if !everyInstant {
+			w.breakEach(t, x, "kill", 3)
+			return
 		}
+		w.breakEach(t, x, "kill", 1)
+		w.breakEach(t, x, "send", 1)
 	})
 }
 
-// TestConnectionLostAtEveryInstant takes the connection to PostgreSQL away from the program: when a statement is done and
-// before its answer comes, and, when nothing is left out, before PostgreSQL gets it.
-func TestConnectionLostAtEveryInstant(t *testing.T) {
+// TestConnectionLostAtAnyInstant takes the connection to PostgreSQL away from the program, between each COMMIT and its
+// answer. When nothing is left out it does so at every statement, before and after PostgreSQL got it.
+func TestConnectionLostAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
-		w.breakEach(t, x, "cut")
-		if everyInstant {
-			w.breakEach(t, x, "lose")
+		if !everyInstant {
+			w.breakEach(t, x, "commit", 1)
+			return
 		}
+		w.breakEach(t, x, "cut", 1)
+		w.breakEach(t, x, "lose", 1)
 	})
 }
 
-// TestPostgreSQLKilledAtAnyInstant ends PostgreSQL, with the clusters and the control database, after a statement of each
+// TestPostgreSQLKilledAtAnyInstant ends PostgreSQL, with the cluster and the control database, after one statement of each
 // write, and starts it again; after each statement when nothing is left out.
 func TestPostgreSQLKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
 		if everyInstant {
-			w.breakEach(t, x, "wait")
+			w.breakEach(t, x, "wait", 1)
 			return
 		}
 		// The instants of all writes are a good mixture.
@@ -394,14 +398,11 @@ type write struct {
 	arrange func(t *testing.T, w *world, name string) (request, func(t *testing.T) bool)
 }
 
-// breakEach breaks a write at each of its statements; of a very long one, unless nothing is left out, further on at every
-// third. The last time there is no such statement any more.
-func (w *world) breakEach(t *testing.T, x *write, word string) {
+// breakEach breaks a write at its statements, of which it may be every so many that is counted, until there is no such
+// statement any more.
+func (w *world) breakEach(t *testing.T, x *write, word string, every int) {
 	t.Helper()
-	for at := 1; w.breakAt(t, x, word, at); at++ {
-		if at > 24 && !everyInstant {
-			at += 2
-		}
+	for at := 1 + slices.Index(writes, x)%every; w.breakAt(t, x, word, at); at += every {
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// modelTime is how long TestModel goes on unless MODEL_SECONDS says more: make soak.
+// modelTime is how long TestModel goes on unless SOAK_SECONDS says more: make soak.
 const modelTime = 8 * time.Second
 
 // TestModel does what comes into its head, over the API and with SQL, breaks connections and the server meanwhile, and
@@ -23,10 +23,10 @@ const modelTime = 8 * time.Second
 func TestModel(t *testing.T) {
 	t.Parallel()
 	lasts := modelTime
-	if text := os.Getenv("MODEL_SECONDS"); text != "" {
+	if text := os.Getenv("SOAK_SECONDS"); text != "" {
 		seconds, err := strconv.Atoi(text)
 		if err != nil || seconds < 1 {
-			t.Fatalf("MODEL_SECONDS is %q; it is a number of seconds", text)
+			t.Fatalf("SOAK_SECONDS is %q; it is a number of seconds", text)
 		}
 		lasts = time.Duration(seconds) * time.Second
 	}

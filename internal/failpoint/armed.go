@@ -26,6 +26,7 @@ import (
 //	send   the process kills itself when the statement is sent
 //	lose   the connection is lost before PostgreSQL gets the statement
 //	cut    the connection is lost when the statement is done, before its answer comes
+//	commit like cut, and no other statements are counted than COMMITs, and batches, which commit
 //	wait   the process waits, when the statement is done, until the file is removed
 var path = os.Getenv("ROLECALL_FAILPOINT")
 
@@ -58,9 +59,9 @@ var counting struct {
 	done  int       // statements since then
 }
 
-// next counts a statement and returns what is to happen at it, "" for nothing. What goes on in the background is not
-// counted; the context of a request is known by its server.
-func next(ctx context.Context) (word string) {
+// next counts a statement, "" for a batch, and returns what is to happen at it, "" for nothing. What goes on in the
+// background is not counted; the context of a request is known by its server.
+func next(ctx context.Context, sql string) (word string) {
 	if ctx.Value(http.ServerContextKey) == nil {
 		return ""
 	}
@@ -81,6 +82,9 @@ func next(ctx context.Context) (word string) {
 	if counting.since != info.ModTime() {
 		counting.since, counting.done = info.ModTime(), 0
 	}
+	if word == "commit" && sql != "" && sql != "commit" {
+		return ""
+	}
 	if counting.done++; counting.done != at || os.Rename(path, path+reached) != nil {
 		return ""
 	}
@@ -96,8 +100,8 @@ type tracer struct{}
 
 type wordKey struct{}
 
-func start(ctx context.Context, on *pgx.Conn) context.Context {
-	word := next(ctx)
+func start(ctx context.Context, on *pgx.Conn, sql string) context.Context {
+	word := next(ctx, sql)
 	if c, ok := on.PgConn().Conn().(*conn); ok {
 		c.word = word
 	}
@@ -116,13 +120,13 @@ func end(ctx context.Context) {
 	}
 }
 
-func (tracer) TraceQueryStart(ctx context.Context, on *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return start(ctx, on)
+func (tracer) TraceQueryStart(ctx context.Context, on *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	return start(ctx, on, data.SQL)
 }
 func (tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { end(ctx) }
 
 func (tracer) TraceBatchStart(ctx context.Context, on *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return start(ctx, on)
+	return start(ctx, on, "")
 }
 func (tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData)     {}
 func (tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { end(ctx) }
@@ -159,7 +163,7 @@ func (c *conn) Write(messages []byte) (int, error) {
 	switch word {
 	case "send":
 		kill()
-	case "cut":
+	case "cut", "commit":
 		_ = c.Conn.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c.Conn) // PostgreSQL ends the session when it has done what was asked for
 		c.Conn.Close()

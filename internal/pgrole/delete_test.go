@@ -585,7 +585,10 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		members := memberships(t, c)
 		config := s.Pool.Config().ConnConfig
 		replicas := []*pgrole.Server{s, serverAs(t, c, config.User, config.Password)}
+		turns := []chan struct{}{make(chan struct{}, 2), make(chan struct{}, 2)} // as package dbuser gives them
 		for i, err := range together(len(users), func(i int) error {
+			turns[i%2] <- struct{}{}
+			defer func() { <-turns[i%2] }()
 			return replicas[i%2].Delete(t.Context(), users[i], "", nil, stamp())
 		}) {
 			if err != nil {
