@@ -33,7 +33,7 @@ import (
 // replicas are replaced by a next release, which changes every table, and one goes back; one is killed. What was
 // acknowledged is there in the end, and no request fails that need not.
 func TestReplicas(t *testing.T) {
-	t.Parallel()
+	// Not beside others: what it promises are times.
 	f := newFleet(t)
 	l := f.load(t)
 	calm := f.calm(t)
@@ -53,7 +53,7 @@ func TestReplicas(t *testing.T) {
 // TestControlDatabaseVanishes is the failover of TestReplicas when the primary does not die but says nothing any more, and
 // takes connections all the same.
 func TestControlDatabaseVanishes(t *testing.T) {
-	t.Parallel()
+	// Not beside others: what it promises are times.
 	f := newFleet(t)
 	l := f.load(t)
 	l.run(t, time.Second)
