@@ -26,7 +26,7 @@ import (
 //	send   the process kills itself when the statement is sent
 //	lose   the connection is lost before PostgreSQL gets the statement
 //	cut    the connection is lost when the statement is done, before its answer comes
-//	commit like cut, and no other statements are counted than COMMITs, and batches, which commit
+//	commit like cut, but only COMMITs are counted, and batches, which commit
 //	wait   the process waits, when the statement is done, until the file is removed
 var path = os.Getenv("ROLECALL_FAILPOINT")
 
