@@ -11,13 +11,13 @@ import (
 // once, and the next cluster does not notice. Within a cluster it keeps changes from starving reads: of the 8 connections
 // that a replica has to it, two are always left.
 type bulkhead struct {
-	reads       *queue
+	reads       places // how many of them work at a time is for the connections to say
 	quick, long *queue // changes by how long they may take: of roles; of databases, and deleting users
 }
 
 func newBulkhead() *bulkhead {
 	return &bulkhead{
-		reads: newQueue(128, 128, 0), // how many work at a time is for the connections to say
+		reads: make(places, 128),
 		quick: newQueue(4, 64, 5*time.Second),
 		long:  newQueue(2, 32, 30*time.Second),
 	}
@@ -30,24 +30,28 @@ func (b *bulkhead) queueOf(do change) *queue {
 	return b.quick
 }
 
-// queue lets a few work at a time, and more wait for their turn for as long as its patience.
-type queue struct {
-	places, turns chan struct{}
-	patience      time.Duration
-}
+// places are for those who work or wait.
+type places chan struct{}
 
-func newQueue(turns, places int, patience time.Duration) *queue {
-	return &queue{make(chan struct{}, places), make(chan struct{}, turns), patience}
-}
-
-// enter takes a place, to work or to wait, or is refused at once.
-func (q *queue) enter() (leave func(), err error) {
+// enter takes a place, or is refused at once.
+func (p places) enter() (leave func(), err error) {
 	select {
-	case q.places <- struct{}{}:
-		return func() { <-q.places }, nil
+	case p <- struct{}{}:
+		return func() { <-p }, nil
 	default:
-		return nil, fault.New(fault.Unavailable, "The cluster is busy: %d operations of this kind are under way or waiting.", cap(q.places)).After(time.Second)
+		return nil, fault.New(fault.Unavailable, "The cluster is busy: %d operations of this kind are under way or waiting.", cap(p)).After(time.Second)
 	}
+}
+
+// queue lets a few of those who have a place work at a time, and the others wait for their turn for as long as its patience.
+type queue struct {
+	places
+	turns    chan struct{}
+	patience time.Duration
+}
+
+func newQueue(turns, all int, patience time.Duration) *queue {
+	return &queue{make(places, all), make(chan struct{}, turns), patience}
 }
 
 // turn waits for the turn of whoever has entered.
