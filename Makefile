@@ -34,16 +34,17 @@ sbom: build ## Write bin/rolecall.cdx.json, what bin/rolecall is made of
 	@echo 'wrote bin/rolecall.cdx.json'
 
 # The tests of e2e run the built program, of whose sources Go's test cache knows nothing. Where no package is named,
-# go test keeps no cache, and shows what the tests print: what they have measured.
+# go test keeps no cache, and shows what the tests print: what they have measured. Tests wait for half of their time, so
+# there are more at a time than processors.
 .PHONY: test
 test: lint ## Check and test everything, with the race detector
 	@scripts/install-postgres
 	@scripts/install-gcc
 	@scripts/install-pgbouncer
 	@scripts/install-majors
-	ROLECALL_TEST_MAJOR=18 go test -race ./...
+	ROLECALL_TEST_MAJOR=18 go test -race -parallel 4 ./...
 	scripts/test-matrix
-	cd e2e && go test -race
+	cd e2e && go test -race -parallel 5
 
 .PHONY: soak
 soak: ## Keep servers under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60

@@ -16,7 +16,7 @@ import (
 // What was granted by somebody whom the administering role may not become stays, and the user with it.
 func TestGrantsByTheSuperuserStay(t *testing.T) {
 	t.Parallel()
-	c := pgtest.Shared(t)
+	c := pgtest.New(t, nil) // the superuser's default privileges would reach the tables of other tests
 	s, role := administrator(t, c)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	for name, setup := range map[string]string{

@@ -216,12 +216,7 @@ func TestReadOnly(t *testing.T) {
 	mustCreate(t, s, "kept")
 	groups(t, s, "kept_group")
 	before := pgtest.Value[string](t, c, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`)
-	fence := func(setting string) {
-		c.Exec(t, `ALTER SYSTEM SET default_transaction_read_only = `+setting)
-		c.Exec(t, `SELECT pg_reload_conf()`)
-		waitFor(t, c, `SELECT setting = '`+setting+`' FROM pg_settings WHERE name = 'default_transaction_read_only'`)
-	}
-	fence("on")
+	c.Set(t, "default_transaction_read_only", "on")
 	var all []func() error
 	var names []string
 	for name, call := range calls(t, s) {
@@ -248,7 +243,7 @@ func TestReadOnly(t *testing.T) {
 			t.Fatal("it does not try again")
 		}
 	}
-	fence("off")
+	c.Set(t, "default_transaction_read_only", "off")
 	if err := <-waited; err != nil {
 		t.Error(err)
 	}

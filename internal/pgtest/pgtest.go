@@ -227,9 +227,9 @@ func (c *Cluster) Login(user, password string) error {
 func (c *Cluster) Psql(user, password, sql string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	psql := filepath.Join(c.BinDir, "psql")
-	if _, err := os.Stat(psql); err != nil {
-		psql = "psql"
+	psql, err := findPsql(c.BinDir)
+	if err != nil {
+		return "", err
 	}
 	cmd := exec.CommandContext(ctx, psql, "--no-psqlrc", "--no-password", "--no-align", "--tuples-only", "--quiet",
 		"--set=ON_ERROR_STOP=1", "--command="+sql)
@@ -244,6 +244,29 @@ func (c *Cluster) Psql(user, password, sql string) (string, error) {
 		return stdout.String(), fmt.Errorf("psql as %s: %w: %s", user, err, strings.TrimSpace(stderr.String()))
 	}
 	return strings.TrimSuffix(stdout.String(), "\n"), nil
+}
+
+// findPsql prefers the server's own psql. Not all have one.
+func findPsql(bin string) (string, error) {
+	if psql := filepath.Join(bin, "psql"); isFile(psql) {
+		return psql, nil
+	}
+	return anyPsql()
+}
+
+// anyPsql prefers that of the PostgreSQL that Rolecall would find: Debian's in the PATH is a script, which takes longer to
+// choose one than that takes to run.
+var anyPsql = sync.OnceValues(func() (string, error) {
+	bin, _, _ := localpg.FindBinaries("", 0)
+	if psql := filepath.Join(bin, "psql"); isFile(psql) {
+		return psql, nil
+	}
+	return exec.LookPath("psql")
+})
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // Exec runs sql as the superuser in database postgres, in one session for all calls. Several statements may be given
@@ -297,6 +320,28 @@ func (c *Cluster) disconnect() {
 	if c.admin != nil {
 		c.admin.Close(context.Background())
 		c.admin = nil
+	}
+}
+
+// Set changes a setting of the whole cluster, and returns when each session obeys it: those that come, and those that are
+// there, which the server tells before it lets the next one in.
+func (c *Cluster) Set(t testing.TB, name, value string) {
+	t.Helper()
+	loaded := func() (at time.Time) {
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		defer conn.Close(context.Background())
+		if err := conn.QueryRow(context.Background(), `SELECT pg_conf_load_time()`).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	before := loaded()
+	c.Exec(t, fmt.Sprintf(`ALTER SYSTEM SET %s = '%s'`, name, value))
+	c.Exec(t, `SELECT pg_reload_conf()`)
+	for end := time.Now().Add(patience); !loaded().After(before); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s = %s has no effect", name, value)
+		}
 	}
 }
 
