@@ -88,7 +88,7 @@ func openSite(ctx context.Context, parent, program, rate, peerFolder string) (s 
 	if err := s.exec(ctx, s.superuser, `CREATE DATABASE %I OWNER %I`, s.controlRole.database, s.controlRole.role); err != nil {
 		return s, err
 	}
-	if err := s.exec(ctx, s.superuser, `ALTER ROLE %I CREATEROLE CREATEDB`, s.adminRole.role); err != nil {
+	if err := s.exec(ctx, s.superuser, `ALTER ROLE %1$I CREATEROLE CREATEDB; GRANT pg_signal_backend TO %1$I`, s.adminRole.role); err != nil {
 		return s, err
 	}
 	if err := s.openRolecall(ctx); err != nil {

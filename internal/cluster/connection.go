@@ -53,7 +53,7 @@ const (
 )
 
 // maxConns is how many sessions one Rolecall holds in one cluster at most, not counting those to other databases.
-const maxConns = 8
+const maxConns = 9
 
 // config makes the one configuration from which every connection to the cluster is opened.
 func (c *Connection) config() (*pgxpool.Config, error) {

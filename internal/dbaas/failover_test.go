@@ -3,7 +3,6 @@ package dbaas_test
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,12 +27,9 @@ func ends(t *testing.T, f func(t *testing.T, major int)) {
 }
 
 // behind is a server of the dialect on a service of its own, whose cluster is pg, registered with the addresses of some
-// proxies. Its administering role is its own, so scripts/test-matrix need not run it for each kind of them.
+// proxies.
 func behind(t testing.TB, pg *pgtest.Cluster, proxies ...*pgtest.Proxy) *fixture {
 	t.Helper()
-	if os.Getenv("ROLECALL_TEST_ADMINISTRATOR") == "least" {
-		t.Skip("it is run where ROLECALL_TEST_ADMINISTRATOR is superuser")
-	}
 	s := ownService(t)
 	var hosts []string
 	for _, p := range proxies {

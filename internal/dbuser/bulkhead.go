@@ -2,6 +2,7 @@ package dbuser
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"rolecall/internal/fault"
@@ -62,6 +63,9 @@ func (q *queue) turn(ctx context.Context) (done func(), err error) {
 	case q.turns <- struct{}{}:
 		return func() { <-q.turns }, nil
 	case <-ctx.Done():
-		return nil, fault.New(fault.Unavailable, "The cluster is busy: other changes have taken all the time. Nothing was changed.").After(2 * time.Second).Because(ctx.Err())
+		return nil, fault.New(fault.Unavailable, "The cluster is busy: other changes have taken all the time. Nothing was changed.").After(2 * time.Second).Because(errNoTurn)
 	}
 }
+
+// errNoTurn is a cause: nothing was begun.
+var errNoTurn = errors.New("no turn in time")

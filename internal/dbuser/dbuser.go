@@ -5,6 +5,7 @@ package dbuser
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -33,7 +34,7 @@ type Service struct {
 
 // shared is what the requests to a cluster share.
 type shared struct {
-	lookups  *pgrole.Lookups
+	together *pgrole.Together
 	bulkhead *bulkhead
 }
 
@@ -95,7 +96,6 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 		return nil, err
 	}
 	database, role := s.Clusters.Control(c)
-	together := s.sharedOf(c)
 	var reassignable []string // nil: any
 	if !p.HasOn(c.ID, account.ScopeAdmin) {
 		reassignable = slices.Concat([]string{}, c.Grantable, c.MemberOf)
@@ -108,7 +108,7 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 		Reassignable:    reassignable,
 		ControlDatabase: database,
 		ControlRole:     role,
-		Lookups:         together.lookups,
+		Together:        s.sharedOf(c).together,
 	}, nil
 }
 
@@ -129,7 +129,7 @@ func (s *Service) sharedOf(c *cluster.Cluster) *shared {
 			}
 		}
 	}
-	of := &shared{pgrole.NewLookups(), newBulkhead()}
+	of := &shared{pgrole.NewTogether(), newBulkhead()}
 	s.shared[c] = of
 	return of
 }
@@ -171,6 +171,7 @@ type change struct {
 	outcome        map[string]any // what the change adds to the record of a good end; may be nil
 	limit          time.Duration
 	admin          bool // for admins only
+	asksForTurn    bool // by itself, if it needs one
 	// check refuses what cannot be done in any cluster, and so is no attempt.
 	check func(c *cluster.Cluster) error
 }
@@ -222,17 +223,20 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err != nil {
 		return nil, err
 	}
-	done, err := queue.turn(ctx)
-	if err != nil {
-		s.record(ctx, attempt, audit.NotDone, map[string]any{"reason": fault.Of(err).Message})
-		return nil, err
-	}
-	err = func() error {
-		defer done() // the next change need not wait for the record of this one
+	work := func() error {
 		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
 		defer cancel()
 		return f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
-	}()
+	}
+	if do.asksForTurn {
+		on.Turn = queue.turn
+		err = work()
+	} else if done, noTurn := queue.turn(ctx); noTurn != nil {
+		err = noTurn
+	} else {
+		err = work()
+		done() // the next change need not wait for the record of this one
+	}
 	s.end(ctx, attempt, err, do.outcome)
 	return c, err
 }
@@ -246,7 +250,7 @@ func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, de
 	outcome := audit.Done
 	if err != nil {
 		f := fault.Of(err)
-		if f.Kind == fault.Unavailable || f.Kind == fault.Internal {
+		if (f.Kind == fault.Unavailable || f.Kind == fault.Internal) && !errors.Is(err, errNoTurn) {
 			return
 		}
 		outcome, detail = audit.NotDone, map[string]any{"reason": f.Message}
@@ -337,11 +341,12 @@ func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterI
 
 func deleteUser(name, reassignTo string) change {
 	do := change{
-		action: audit.DeleteUser,
-		target: name,
-		detail: map[string]any{},
-		limit:  deleteTimeout,
-		check:  func(*cluster.Cluster) error { return pgrole.CheckStorable(name) },
+		action:      audit.DeleteUser,
+		target:      name,
+		detail:      map[string]any{},
+		limit:       deleteTimeout,
+		asksForTurn: true,
+		check:       func(*cluster.Cluster) error { return pgrole.CheckStorable(name) },
 	}
 	if reassignTo != "" {
 		do.detail["reassignTo"] = reassignTo

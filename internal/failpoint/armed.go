@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -82,7 +83,7 @@ func next(ctx context.Context, sql string) (word string) {
 	if counting.since != info.ModTime() {
 		counting.since, counting.done = info.ModTime(), 0
 	}
-	if word == "commit" && sql != "" && sql != "commit" {
+	if word == "commit" && sql != "" && !strings.HasSuffix(strings.ToUpper(sql), "COMMIT") {
 		return ""
 	}
 	if counting.done++; counting.done != at || os.Rename(path, path+reached) != nil {

@@ -122,7 +122,7 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 		if _, err := conn.Exec(ctx, createDatabase(unfinished)); err != nil {
 			return err
 		}
-		err = runTransaction(ctx, conn, nil, func(ctx context.Context, tx *transaction) error {
+		err = runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
 			p := Provenance{Created: tx.now, CreatedBy: stamp.Account}.changed(tx.now, stamp)
 			if _, err := tx.Exec(ctx, renameDatabase(unfinished, name)+`; `+commentOnDatabase(name, p.comment(""))); err != nil {
 				return err
@@ -244,7 +244,7 @@ func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn, d *Database) (res
 		return nil, err
 	}
 	give := func(ctx context.Context, to string) error {
-		return runTransaction(ctx, conn, nil, func(ctx context.Context, tx *transaction) error {
+		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
 			return tx.asMember(ctx, []string{d.Owner}, func() error {
 				_, err := tx.Exec(ctx, alterDatabaseOwner(d.Name, to))
 				return err

@@ -50,6 +50,13 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 			return err
 		}
 	}
+	if s.Turn != nil {
+		end, err := s.Turn(ctx)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
 	// Held through all phases, so that a change of the same user waits for the end.
 	conn, err := s.lockSession(ctx, roleLock(name))
 	if err != nil {
@@ -251,7 +258,7 @@ func (d *deletion) retry(ctx context.Context, f func(tx *transaction) error) err
 
 func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error) error {
 	return again(ctx, func() error {
-		return runTransaction(ctx, conn, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
+		return runTransaction(ctx, conn, nil, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
 	}, sqlstate.Retry)
 }
 
@@ -295,7 +302,7 @@ func refusal(err error) bool {
 
 // endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
 func (d *deletion) endSessions(ctx context.Context) error {
-	_, err := endSessions(ctx, d.conn, d.user, true)
+	_, err := endSessions(ctx, d.conn, []*User{d.user}, true)
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
 		return block(err, "it has sessions that Rolecall's administering role may not end (GRANT pg_signal_backend TO it)")
 	}

@@ -3,63 +3,163 @@ package pgrole
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
 )
 
-// dropAlone drops a user on which nothing depends and which has no sessions, in a single transaction: most that are
-// deleted are such. It reports false, and has changed nothing, where the four phases of a deletion are needed.
-func (s *Server) dropAlone(ctx context.Context, name string, match Match) (dropped bool, err error) {
-	var u *User
-	err = s.inTransaction(ctx, roleLock(name), func(ctx context.Context, tx *transaction) error {
-		if u, err = s.changeable(ctx, tx, name, match); err != nil {
-			return err
-		}
-		var alone bool
-		if err := tx.QueryRow(ctx, selectAlone, u.oid, u.Name).Scan(&alone); err != nil {
-			return err
-		}
-		if !alone || u.Provenance.State == StateDeleting {
-			return errNotAlone
-		}
-		if _, err := tx.Exec(ctx, dropRole(name)); err != nil {
-			return err
-		}
-		return u.gone(ctx, tx)
-	})
-	if _, lost := errors.AsType[*commitLost](err); lost {
-		now, inspectErr := s.Inspect(ctx, name)
-		if inspectErr != nil || now != nil && now.oid == u.oid {
-			return false, inspectErr // it is there: the phases may do it
-		}
-		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return u.gone(ctx, conn) })
-	}
-	switch {
-	case errors.Is(err, errNotAlone), refusal(err):
-		return false, nil // the phases can do more, and say why not where they cannot
-	case err != nil:
-		return false, s.fault(err, name)
-	}
-	// One that was being let in may have found the role.
-	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := endSessions(ctx, conn, u, true)
-		return err
-	})
-	if err != nil {
-		return false, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
-	}
-	return true, nil
+// drop is a user to be dropped, if nothing depends on it.
+type drop struct {
+	name  string
+	match Match
 }
 
-var errNotAlone = errors.New("something depends on the role")
+// dropped is what came of it. Neither gone nor an error: the four phases of a deletion are needed, and nothing has changed.
+type dropped struct {
+	user *User // that is gone
+	err  error
+}
 
-// selectAlone also asks whether a session that comes at the last moment can be ended: that of a dropped role only by those
-// who may end any.
+// dropAlone drops a user on which nothing depends and which has no sessions, in one transaction, together with others that
+// are to be dropped at the same time: most that are deleted are such. It reports false, and has changed nothing, where the
+// four phases are needed.
+func (s *Server) dropAlone(ctx context.Context, name string, match Match) (bool, error) {
+	if !storable(name) {
+		return false, notFound(name)
+	}
+	d, err := s.Together.drops.Ask(ctx, drop{name, match}, s.dropTogether)
+	if err = errors.Join(err, d.err); err != nil {
+		return false, s.fault(err, name)
+	}
+	return d.user != nil, nil
+}
+
+func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, error) {
+	names, locks := make([]string, len(drops)), make([]int64, len(drops))
+	for i, d := range drops {
+		names[i], locks[i] = d.name, roleLock(d.name)
+	}
+	var results []dropped
+	err := s.retry(ctx, func() error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		var ours, alone []string
+		var users []*User
+		read := func(b *pgx.Batch) {
+			// One that somebody else works on is not waited for: it would hold up the others.
+			b.Queue(tryLocks, names, locks).Query(collect(&ours, pgx.RowTo[string]))
+			b.Queue(selectRoles, s.protection(names)...).Query(collect(&users, scanUser))
+			b.Queue(selectAlone, names).Query(collect(&alone, pgx.RowTo[string]))
+		}
+		return runTransaction(ctx, conn.Conn(), nil, read, func(ctx context.Context, tx *transaction) error {
+			results = make([]dropped, len(drops))
+			var all []*User
+			for i, d := range drops {
+				if !slices.Contains(ours, d.name) || slices.Contains(names[:i], d.name) {
+					continue
+				}
+				var u *User
+				if at := slices.IndexFunc(users, func(u *User) bool { return u.Name == d.name }); at >= 0 {
+					u = users[at]
+				}
+				if results[i].err = changeable(u, d.name, d.match); results[i].err != nil {
+					continue
+				}
+				if slices.Contains(alone, d.name) && u.Provenance.State != StateDeleting {
+					results[i].user = u
+					all = append(all, u)
+				}
+			}
+			if len(all) == 0 {
+				return errNobody
+			}
+			return tx.commit(ctx, dropRoles(all))
+		})
+	})
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		for i, r := range results {
+			if r.user != nil {
+				results[i] = s.wasDropped(ctx, r.user)
+			}
+		}
+		err = nil
+	}
+	switch {
+	case errors.Is(err, errNobody):
+		return results, nil
+	case refusal(err), sqlstate.Is(err, sqlstate.LockNotAvailable):
+		return make([]dropped, len(drops)), nil // the phases can do more, and say why not where they cannot
+	case err != nil:
+		return nil, err
+	}
+	s.endLateSessions(ctx, results)
+	return results, nil
+}
+
+// wasDropped looks what a COMMIT has done that was not answered.
+func (s *Server) wasDropped(ctx context.Context, u *User) dropped {
+	now, err := s.Inspect(ctx, u.Name)
+	if err == nil && now != nil && now.oid == u.oid {
+		return dropped{} // it is there: the phases may do it
+	}
+	if err == nil {
+		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return u.gone(ctx, conn) })
+	}
+	if err != nil {
+		return dropped{err: err}
+	}
+	return dropped{user: u}
+}
+
+// endLateSessions ends the sessions of those that were being let in when their role was dropped.
+func (s *Server) endLateSessions(ctx context.Context, results []dropped) {
+	var gone []*User
+	for _, r := range results {
+		if r.user != nil {
+			gone = append(gone, r.user)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := endSessions(ctx, conn, gone, true)
+		return err
+	})
+	for i, r := range results {
+		if err != nil && r.user != nil {
+			results[i].err = fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", r.user.Name).Because(err)
+		}
+	}
+}
+
+var errNobody = errors.New("something depends on each of the roles")
+
+// collect is for a query in a batch.
+func collect[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
+	return func(rows pgx.Rows) (err error) {
+		*into, err = pgx.CollectRows(rows, scan)
+		return err
+	}
+}
+
+// tryLocks returns those of the names ($1) whose lock ($2) is free, and takes it.
+const tryLocks = `SELECT name FROM unnest($1::text[], $2::bigint[]) AS role (name, lock) WHERE pg_try_advisory_xact_lock(lock)`
+
+// selectAlone finds those of the names ($1) that nothing depends on. It also asks whether a session that comes at the last
+// moment can be ended: that of a dropped role only by those who may end any. Its parts are LIMITed so that each is looked
+// up by index for the few roles, and its lists are read once; the view pg_prepared_xacts would read all roles.
 const selectAlone = `
-  SELECT NOT EXISTS (SELECT FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1)
-     AND NOT EXISTS (SELECT FROM pg_auth_members WHERE grantor = $1)
-     AND NOT EXISTS (SELECT FROM pg_prepared_xacts WHERE owner = $2::name)
-     AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE usesysid = $1)
-     AND (pg_has_role('pg_signal_backend', 'USAGE') OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))`
+  SELECT r.rolname::text FROM pg_roles r
+  WHERE r.rolname = ANY ($1::name[])
+    AND (SELECT true FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid LIMIT 1) IS NULL
+    AND (SELECT true FROM pg_auth_members WHERE grantor = r.oid LIMIT 1) IS NULL
+    AND r.oid <> ALL (ARRAY(SELECT ownerid FROM pg_prepared_xact()))
+    AND r.oid <> ALL (ARRAY(SELECT usesysid FROM pg_stat_activity WHERE usesysid IS NOT NULL))
+    AND (SELECT pg_has_role('pg_signal_backend', 'USAGE') OR rolsuper FROM pg_roles WHERE rolname = current_user)`

@@ -64,7 +64,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 			return pgx.ConnectConfig(ctx, other)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
-		Lookups:     pgrole.NewLookups(),
+		Together:    pgrole.NewTogether(),
 	}
 }
 

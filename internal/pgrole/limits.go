@@ -34,9 +34,8 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 	if err := CheckLimits(limits); err != nil {
 		return nil, 0, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
-		u, err := s.changeable(ctx, tx, name, match)
-		if err != nil {
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := changeable(u, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(u); err != nil {

@@ -10,13 +10,21 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// Lookups gathers reads of single users that come at the same time: eight roles in one query cost PostgreSQL a fifth of
-// eight queries.
-type Lookups = gather.Group[string, *User]
+// Together gathers what comes at the same time: eight roles in one query cost PostgreSQL a fifth of eight queries, and so it
+// is with transactions that drop them.
+type Together struct {
+	lookups gather.Group[string, *User]
+	drops   gather.Group[drop, dropped]
+}
 
-// NewLookups returns one for all who read users of a cluster under the same rules of protection.
-func NewLookups() *Lookups {
-	return &Lookups{Parallel: 2, Longest: 64, Timeout: 12 * time.Second, Alone: func(err error) bool { return sqlstate.Is(err, unwritable...) }}
+// NewTogether returns one for all who work on a cluster under the same rules of protection.
+func NewTogether() *Together {
+	t := &Together{}
+	t.lookups.Parallel, t.lookups.Longest, t.lookups.Timeout = 2, 64, 12*time.Second
+	t.lookups.Alone = func(err error) bool { return sqlstate.Is(err, unwritable...) }
+	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, 15*time.Second
+	t.drops.Alone = func(error) bool { return false }
+	return t
 }
 
 // unwritable are the codes for a name that the encoding of a database has not all the characters of. No role there has it.
@@ -27,7 +35,7 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 	if !storable(name) {
 		return nil, nil
 	}
-	u, err := s.Lookups.Ask(ctx, name, s.roles)
+	u, err := s.Together.lookups.Ask(ctx, name, s.roles)
 	if sqlstate.Is(err, unwritable...) {
 		return nil, nil
 	}

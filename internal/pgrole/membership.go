@@ -30,9 +30,8 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []s
 	if err := CheckGrantable(roles, grantable); err != nil {
 		return nil, nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
-		u, err := s.changeable(ctx, tx, name, match)
-		if err != nil {
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := changeable(u, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(u); err != nil {

@@ -296,7 +296,7 @@ func (p *cutter) cuts() (cut, before bool) {
 
 func (p *cutter) listen(t testing.TB, c *pgtest.Cluster) (address string) {
 	return listen(t, c, func(sql string, _ int) verdict {
-		if strings.EqualFold(sql, "commit") {
+		if strings.HasSuffix(sql, "COMMIT") {
 			if cut, before := p.cuts(); cut && before {
 				return cutBefore
 			} else if cut {

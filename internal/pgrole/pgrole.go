@@ -6,6 +6,7 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -40,8 +42,11 @@ type Server struct {
 	ControlDatabase, ControlRole string
 	// MemberOf are roles that every new user is made a member of.
 	MemberOf []string
-	// Lookups is shared by all who read users of this cluster under the same rules.
-	Lookups *Lookups
+	// Together is shared by all who work on this cluster under the same rules.
+	Together *Together
+	// Turn, unless it is nil, is what Delete waits for before it begins what may take long: anything but dropping a user on
+	// which nothing depends.
+	Turn func(ctx context.Context) (end func(), err error)
 }
 
 // User is a role as the catalog shows it.
@@ -156,17 +161,25 @@ func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
 
 // role reads any role, nil when there is none of that name.
 func (s *Server) role(ctx context.Context, q querier, name string) (*User, error) {
-	if !storable(name) {
-		return nil, nil
-	}
-	rows, err := q.Query(ctx, selectRoles, s.protection([]string{name})...)
+	rows, err := q.Query(ctx, selectRoles, s.protection(storableOf(name))...)
 	if err != nil {
 		return nil, err
 	}
-	users, err := pgx.CollectRows(rows, scanUser)
+	u, err := onlyUser(rows)
 	if sqlstate.Is(err, unwritable...) {
 		return nil, notFound(name)
 	}
+	return u, err
+}
+
+// storableOf is the names that a role may have.
+func storableOf(names ...string) []string {
+	return slices.DeleteFunc(names, func(name string) bool { return !storable(name) })
+}
+
+// onlyUser reads one role, nil when there is none.
+func onlyUser(rows pgx.Rows) (*User, error) {
+	users, err := pgx.CollectRows(rows, scanUser)
 	if err != nil || len(users) == 0 {
 		return nil, err
 	}
@@ -174,6 +187,7 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 }
 
 type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
@@ -203,14 +217,7 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
-		existing, err := s.role(ctx, tx, name)
-		if fault.Is(err, fault.NotFound) {
-			return fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
-		}
-		if err != nil {
-			return err
-		}
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, existing *User) error {
 		if existing != nil {
 			return exists(name)
 		}
@@ -230,6 +237,9 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 		u, err = s.readBack(ctx, tx, name)
 		return err
 	})
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
+	}
 	return u, err
 }
 
@@ -242,9 +252,8 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match M
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction) error {
-		old, err := s.changeable(ctx, tx, name, match)
-		if err != nil {
+	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, old *User) error {
+		if err := changeable(old, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(old); err != nil {
@@ -265,19 +274,21 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match M
 	return u, err
 }
 
-// changeable reads a user under its lock and refuses one that is absent, protected, or not at the revision asked for.
+// changeable refuses a role that is absent, no user, protected, or not at the revision asked for.
+func changeable(u *User, name string, match Match) error {
+	if u == nil || !u.isUser() {
+		return notFound(name)
+	}
+	return cmp.Or(checkChangeable(u), match.check(u))
+}
+
+// changeable reads a user and refuses one that no call may change.
 func (s *Server) changeable(ctx context.Context, q querier, name string, match Match) (*User, error) {
 	u, err := s.role(ctx, q, name)
 	if err != nil {
 		return nil, err
 	}
-	if u == nil || !u.isUser() {
-		return nil, notFound(name)
-	}
-	if err := checkChangeable(u); err != nil {
-		return nil, err
-	}
-	return u, match.check(u)
+	return u, changeable(u, name, match)
 }
 
 // Changeable returns a user that a change would be taken of, at the revision asked for.
@@ -300,9 +311,9 @@ func (s *Server) readBack(ctx context.Context, tx *transaction, name string) (*U
 // Inspect reads any role after waiting for changes of it that are under way, nil when there is none. It is how an
 // attempt whose end is not known is judged.
 func (s *Server) Inspect(ctx context.Context, name string) (u *User, err error) {
-	err = s.inTransaction(ctx, roleLock(name), func(ctx context.Context, tx *transaction) error {
-		u, err = s.role(ctx, tx, name)
-		return err
+	err = s.withRole(ctx, name, func(_ context.Context, _ *transaction, found *User) error {
+		u = found
+		return nil
 	})
 	return u, s.fault(err, name)
 }

@@ -13,37 +13,36 @@ import (
 // sessionsTimeout is how long ended sessions may take to be gone.
 const sessionsTimeout = 5 * time.Second
 
-// endSessions ends the sessions that the role has, waits until they are gone and returns how many there were. all also
-// ends those that come meanwhile, and waits for those that are being let in, which is for a role that may not log in any
+// endSessions ends the sessions that the roles have, waits until they are gone and returns how many there were. all also
+// ends those that come meanwhile, and waits for those that are being let in, which is for roles that may not log in any
 // more. A superuser and a member of pg_signal_backend may end them; any other administering role becomes a member of the
-// role for it.
-func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended int, err error) {
-	terminate := func(q querier, only []int32) ([]int32, error) {
-		// What is selected is computed for rows that the conditions have let through, and for no others.
-		rows, err := q.Query(ctx, `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = $1 AND ($2::int[] IS NULL OR pid = ANY ($2))`, u.oid, only)
-		if err != nil {
-			return nil, err
-		}
-		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (pid int32, err error) {
-			return pid, row.Scan(&pid, nil)
-		})
+// roles for it.
+func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (ended int, err error) {
+	names, oids := make([]string, len(of)), make([]uint32, len(of))
+	for i, u := range of {
+		names[i], oids[i] = u.Name, u.oid
 	}
 	end := time.After(sessionsTimeout)
 	seen := map[int32]bool{}
 	var only []int32    // nil: any
 	var logins []string // that may have found the role before its change; nil: any
 	for {
+		var pids []int32
+		look := &pgx.Batch{}
 		// Before the sessions are looked at: what is let in between the two is a session by then.
 		if all && (logins == nil || len(logins) > 0) {
-			if logins, err = loginsUnderWay(ctx, conn, logins); err != nil {
-				return len(seen), err
-			}
+			look.Queue(selectLogins, logins).Query(collect(&logins, pgx.RowTo[string]))
 		}
-		pids, err := terminate(conn, only)
+		look.Queue(terminateSessions, oids, only).Query(collect(&pids, terminated))
+		err := conn.SendBatch(ctx, look).Close()
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
 			err = retryOn(ctx, conn, func(tx *transaction) error {
-				return tx.asMember(ctx, []string{u.Name}, func() (err error) {
-					pids, err = terminate(tx, only)
+				return tx.asMember(ctx, names, func() error {
+					rows, err := tx.Query(ctx, terminateSessions, oids, only)
+					if err != nil {
+						return err
+					}
+					pids, err = pgx.CollectRows(rows, terminated)
 					return err
 				})
 			})
@@ -70,25 +69,27 @@ func endSessions(ctx context.Context, conn *pgx.Conn, u *User, all bool) (ended 
 	}
 }
 
-// loginsUnderWay returns the transactions, of those given if any are, in which clients are being let in. Whom as is not
-// known yet: pg_stat_activity has no row for them, or since PostgreSQL 18 one that names neither user nor database.
-func loginsUnderWay(ctx context.Context, q querier, of []string) ([]string, error) {
-	rows, err := q.Query(ctx, `
-		SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-		WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
-		  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`, of)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
+// terminateSessions ends the sessions of roles ($1), only those of some processes ($2) unless that is null. What is
+// selected is computed for rows that the conditions have let through, and for no others.
+const terminateSessions = `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY ($1::oid[]) AND ($2::int[] IS NULL OR pid = ANY ($2))`
+
+func terminated(row pgx.CollectableRow) (pid int32, err error) {
+	return pid, row.Scan(&pid, nil)
 }
+
+// selectLogins finds the transactions, of those given ($1) unless that is null, in which clients are being let in. Whom as
+// is not known yet: pg_stat_activity has no row for them, or since PostgreSQL 18 one that names neither user nor database.
+const selectLogins = `
+	SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+	WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
+	  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`
 
 // endSessionsOf is endSessions after a change that is done, which its errors say.
 func (s *Server) endSessionsOf(ctx context.Context, u *User) (ended int, err error) {
 	conn, err := s.acquire(ctx)
 	if err == nil {
 		defer conn.Release()
-		ended, err = endSessions(ctx, conn.Conn(), u, false)
+		ended, err = endSessions(ctx, conn.Conn(), []*User{u}, false)
 	}
 	switch {
 	case err == nil:

@@ -82,6 +82,18 @@ func alterOwnPassword(verifier string) string {
 
 func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
 
+// dropRoles drops the roles, or divides by zero when a name means another role by now. One that is locked by others would
+// hold up all who wait for these, so it is not waited for. An oid of no role is written as
+// itself, any other as the role's quoted name. https://www.postgresql.org/docs/current/datatype-oid.html
+func dropRoles(users []*User) string {
+	names, gone := make([]string, len(users)), make([]string, len(users))
+	for i, u := range users {
+		oid := strconv.FormatUint(uint64(u.oid), 10)
+		names[i], gone[i] = u.Name, oid+`::regrole::text = '`+oid+`'`
+	}
+	return `SET LOCAL lock_timeout = '50ms'; DROP ROLE ` + idents(names) + `; SELECT 1 / (` + strings.Join(gone, ` AND `) + `)::int;`
+}
+
 func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
 
 func grantMembership(role string) string { return `GRANT ` + ident(role) + ` TO CURRENT_USER` }

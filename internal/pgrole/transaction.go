@@ -20,11 +20,12 @@ import (
 
 // transaction is one under an advisory lock, with what PostgreSQL said when the lock was taken.
 type transaction struct {
-	pgx.Tx
+	querier    // its connection
 	now        time.Time
 	iterations int  // of SCRAM verifiers, as the server is set
 	version    int  // server_version_num
 	superuser  bool // the administering role is one
+	committed  bool
 }
 
 // roleLock and databaseLock are the keys of advisory locks. Every replica, of every release, must compute the same.
@@ -43,12 +44,12 @@ const defaultIterations = 4096
 // "tuple concurrently updated" by something that does not take our locks.
 const attempts = 5
 
-// change runs f in a transaction under the role's lock and commits. When the connection is lost during COMMIT the role
+// change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the connection is lost during COMMIT the role
 // tells, by the attempt in its comment, whether it was done: the lock is taken first, because a COMMIT that waits for a
 // standby is not visible while it still holds it.
-func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction) error) error {
+func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction, u *User) error) error {
 	for i := 1; ; i++ {
-		err := s.inTransaction(ctx, roleLock(name), f)
+		err := s.withRole(ctx, name, f)
 		if _, lost := errors.AsType[*commitLost](err); !lost || i == attempts {
 			return s.fault(err, name)
 		}
@@ -70,18 +71,31 @@ func (e *commitLost) Error() string {
 }
 func (e *commitLost) Unwrap() error { return e.cause }
 
-// inTransaction runs f in a transaction under an advisory lock, again when it was rolled back for a passing reason.
-func (s *Server) inTransaction(ctx context.Context, lock int64, f func(ctx context.Context, tx *transaction) error) error {
-	return s.evicting(ctx, lock, func() error {
+// withRole runs f in a transaction under the role's lock, with the role, nil when there is none, and again when it was
+// rolled back for a passing reason.
+func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction, u *User) error) error {
+	lock := roleLock(name)
+	err := s.evicting(ctx, lock, func() error {
 		return s.retry(ctx, func() error {
 			conn, err := s.acquire(ctx)
 			if err != nil {
 				return err
 			}
 			defer conn.Release()
-			return runTransaction(ctx, conn.Conn(), &lock, f)
+			var u *User
+			read := func(b *pgx.Batch) {
+				b.Queue(selectRoles, s.protection(storableOf(name))...).Query(func(rows pgx.Rows) (err error) {
+					u, err = onlyUser(rows)
+					return err
+				})
+			}
+			return runTransaction(ctx, conn.Conn(), &lock, read, func(ctx context.Context, tx *transaction) error { return f(ctx, tx, u) })
 		})
 	})
+	if sqlstate.Is(err, unwritable...) {
+		return notFound(name)
+	}
+	return err
 }
 
 // evicting runs f, and once more after a lock timeout if strangers held the advisory lock. The keys are no secret, and
@@ -169,27 +183,35 @@ func again(ctx context.Context, f func() error, passes func(error) bool) error {
 const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
 	(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`
 
-// runTransaction runs f in one transaction of conn and commits it.
-func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx context.Context, tx *transaction) error) error {
-	// A server, database or role may have another default, and a snapshot from before the lock was taken would not show
-	// what it waited for.
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
-	if err != nil {
-		return err
-	}
+// runTransaction runs f in one transaction of conn and commits it, unless f has. The transaction has a lock, if lock is not
+// nil, and what read asks for before f begins: all in one round trip, for each costs as much as the work of most statements.
+func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(*pgx.Batch), f func(ctx context.Context, tx *transaction) error) error {
+	t := &transaction{querier: conn}
 	defer func() {
+		if conn.PgConn().TxStatus() == 'I' || conn.IsClosed() {
+			return
+		}
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = tx.Rollback(end) // after a commit it does nothing, and a broken connection is not given back to the pool
+		if _, err := conn.Exec(end, `ROLLBACK`); err != nil {
+			_ = conn.Close(end) // the transaction ends with the session
+		}
 	}()
-	t := &transaction{Tx: tx}
+	begin := &pgx.Batch{}
+	// A server, database or role may have another default, and a snapshot from before the lock was taken would not show
+	// what it waited for.
+	begin.Queue(`BEGIN ISOLATION LEVEL READ COMMITTED`)
 	sql, args := selectSettings, []any(nil)
 	if lock != nil {
 		// What is read for the change comes in later statements: they see what was committed while this one waited.
 		sql, args = `WITH l AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+selectSettings+` FROM l`, []any{*lock}
 	}
 	var iterations *string
-	err = tx.QueryRow(ctx, sql, args...).Scan(&t.now, &iterations, &t.version, &t.superuser)
+	begin.Queue(sql, args...).QueryRow(func(row pgx.Row) error { return row.Scan(&t.now, &iterations, &t.version, &t.superuser) })
+	if read != nil {
+		read(begin)
+	}
+	err := conn.SendBatch(ctx, begin).Close()
 	if err != nil {
 		return err
 	}
@@ -203,14 +225,25 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, f func(ctx
 			return fmt.Errorf("scram_iterations is %q", *iterations)
 		}
 	}
-	if err := f(ctx, t); err != nil {
+	if err := f(ctx, t); err != nil || t.committed {
 		return err
 	}
-	err = tx.Commit(ctx)
-	if sqlstate.Lost(err) {
+	return t.commit(ctx, "")
+}
+
+// commit does what is last and commits, in one round trip. Nothing is committed unless all is done.
+func (tx *transaction) commit(ctx context.Context, last string) error {
+	tag, err := tx.Exec(ctx, last+`COMMIT`)
+	switch {
+	case sqlstate.Lost(err):
 		return &commitLost{err}
+	case err != nil:
+		return err
+	case tag.String() != "COMMIT": // of a transaction that has failed
+		return pgx.ErrTxCommitRollback
 	}
-	return err
+	tx.committed = true
+	return nil
 }
 
 // acquireTimeout is how long a request waits for a connection to its cluster. Of several hosts one or two may hang.
