@@ -9,11 +9,11 @@ import (
 )
 
 // bulkhead bounds what one cluster may take of a replica, be it slow, hung or in demand: work beyond that is refused at
-// once, and the next cluster does not notice. Within a cluster it keeps changes from starving reads: of the 8 connections
-// that a replica has to it, two are always left.
+// once, and the next cluster does not notice. Within a cluster it keeps changes from starving reads: of the 9 connections
+// that a replica has to it, changes take six, and one more drops the users that need nothing but to be dropped.
 type bulkhead struct {
 	reads       places // how many of them work at a time is for the connections to say
-	quick, long *queue // changes by how long they may take: of roles; of databases, and deleting users
+	quick, long *queue // changes by how long they may take: of roles; of databases, and deleting users on which something depends
 }
 
 func newBulkhead() *bulkhead {

@@ -59,7 +59,7 @@ func TestTogether(t *testing.T) {
 }
 
 // until waits for what the group will be.
-func until(g *Group[int, int], is func() bool) {
+func until[Q, A any](g *Group[Q, A], is func() bool) {
 	for ok := false; !ok; runtime.Gosched() {
 		g.mu.Lock()
 		ok = is()

@@ -705,6 +705,61 @@ func TestDropAlone(t *testing.T) {
 	})
 }
 
+// Users that are deleted at the same time are dropped in few transactions, and one among them that is in the way of the
+// others, or that may not be deleted, is answered as if it were alone.
+func TestDropTogether(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		const n = 60
+		names := make([]string, n)
+		for i := range names {
+			names[i] = fmt.Sprint(name, i)
+		}
+		mustCreate(t, s, names...)
+		mustCreate(t, s, name+"_owner", name+"_locked", name+"_stale")
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, conn, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_owner`, `BEGIN`, `ALTER ROLE `+name+`_locked CONNECTION LIMIT 5`)
+		others := []func() error{
+			func() error { return s.Delete(t.Context(), name+"_owner", "", nil, stamp()) },
+			func() error { return s.Delete(t.Context(), name+"_locked", "", nil, stamp()) },
+			func() error { return s.Delete(t.Context(), name+"_stale", "", pgrole.Match{"0-other"}, stamp()) },
+			func() error { return s.Delete(t.Context(), name+"_absent", "", nil, stamp()) },
+		}
+		errs := together(n+len(others), func(i int) error {
+			if i < len(others) {
+				return others[i]()
+			}
+			return s.Delete(t.Context(), names[i-len(others)], "", nil, stamp())
+		})
+		exec(t, conn, `ROLLBACK`)
+		refused(t, errs[0], fault.InUse, name+"_t")
+		refused(t, errs[1], fault.Unavailable)
+		refused(t, errs[2], fault.Stale)
+		refused(t, errs[3], fault.NotFound)
+		for i, err := range errs[len(others):] {
+			if err != nil || exists(t, c, names[i]) {
+				t.Errorf("%s: %v", names[i], err)
+			}
+		}
+		for _, left := range []string{"_owner", "_locked", "_stale"} {
+			mayLogin(t, c, name+left, password)
+		}
+
+		// The same one, twice at once: one call finds it.
+		mustCreate(t, s, name)
+		gone := 0
+		for _, err := range together(8, func(int) error { return s.Delete(t.Context(), name, "", nil, stamp()) }) {
+			if err == nil {
+				gone++
+			} else {
+				refused(t, err, fault.NotFound)
+			}
+		}
+		if gone != 1 {
+			t.Errorf("%d calls have deleted it", gone)
+		}
+	})
+}
+
 // A client that is let in as the role while it is dropped, and has no row in pg_stat_activity yet, is not left in.
 func TestDeleteEndsLogins(t *testing.T) {
 	t.Parallel()

@@ -123,23 +123,32 @@ type Page struct {
 	Limit, Offset int
 }
 
+// list is a page of users, protected ones only if system is set.
+type list struct {
+	page   Page
+	system bool
+}
+
 // Users lists the database users in the order of their names' bytes, protected ones only if system is set, and says
 // whether more follow.
 func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
-	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		sql := selectUsers
-		if system {
-			sql = selectAllUsers
-		}
-		rows, err := conn.Query(ctx, sql, s.protection(page.Limit+1, page.Offset)...)
-		if err != nil {
+	users, err = s.Together.lists.Ask(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
+		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			sql := selectUsers
+			if system {
+				sql = selectAllUsers
+			}
+			rows, err := conn.Query(ctx, sql, s.protection(page.Limit+1, page.Offset)...)
+			if err != nil {
+				return err
+			}
+			users, err = pgx.CollectRows(rows, scanUser)
 			return err
-		}
-		users, err = pgx.CollectRows(rows, scanUser)
-		return err
+		})
+		return users, err
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, false, s.fault(err, "")
 	}
 	if more = len(users) > page.Limit; more {
 		users = users[:page.Limit]

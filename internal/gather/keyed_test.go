@@ -1,0 +1,53 @@
+package gather
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Who asks what is being answered waits for the next answer, together with all who ask it meanwhile; another question
+// waits for nobody, and nothing is kept.
+func TestKeyed(t *testing.T) {
+	k := &Keyed[string, int]{Parallel: 1, Timeout: time.Minute}
+	failed := errors.New("failed")
+	begun, release := make(chan struct{}), make(chan struct{})
+	calls := 0
+	slow := func(context.Context) (int, error) {
+		if calls++; calls == 1 {
+			close(begun)
+			<-release
+			return 1, nil
+		}
+		return 0, failed
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if a, err := k.Ask(t.Context(), "slow", slow); a != 1 || err != nil {
+			t.Errorf("the first: %d, %v", a, err)
+		}
+	})
+	<-begun
+	const later = 10
+	for range later {
+		wg.Go(func() {
+			if _, err := k.Ask(t.Context(), "slow", slow); !errors.Is(err, failed) {
+				t.Errorf("a later one: %v", err)
+			}
+		})
+	}
+	k.mu.Lock()
+	g := k.groups["slow"]
+	k.mu.Unlock()
+	until(&g.Group, func() bool { return len(g.waiting) == later })
+	if a, err := k.Ask(t.Context(), "other", func(context.Context) (int, error) { return 2, nil }); a != 2 || err != nil {
+		t.Errorf("another question: %d, %v", a, err)
+	}
+	close(release)
+	wg.Wait()
+	if calls != 2 || len(k.groups) != 0 {
+		t.Errorf("answered %d times, %d questions are kept", calls, len(k.groups))
+	}
+}
