@@ -76,26 +76,14 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
-	info := web.InfoOf(r.Context())
-	info.Dialect = "rolecall"
-	p, err := a.Identity.SignIn(r.Context(), r.Header.Get("Authorization"), info.Address)
+	web.InfoOf(r.Context()).Dialect = "rolecall"
+	r, err := a.Identity.Enter(r, a.PerAddress, a.PerPrincipal)
 	if err != nil {
-		if limited := a.PerAddress.Take(identity.Network(info.Address)); limited != nil {
-			return limited
-		}
-		return err
-	}
-	p.RequestID, p.Address = info.ID, info.Address
-	info.Account = p.GUID
-	if err := a.PerPrincipal.Take(p.GUID); err != nil {
-		return err
-	}
-	if err := web.SameOrigin(r); err != nil {
 		return err
 	}
 	route, err := a.router.Find(w, r)
 	if err != nil {
 		return err
 	}
-	return route.Handle(w, r.WithContext(account.WithPrincipal(r.Context(), p)))
+	return route.Handle(w, r)
 }

@@ -1,5 +1,5 @@
 // Package identity proves who somebody is: passwords and tokens become a Principal. What a principal may do is decided
-// elsewhere, and how a credential travels over HTTP is the dialects' business.
+// elsewhere, and where dialects differ in how a credential travels over HTTP, that is their business.
 package identity
 
 import (
