@@ -133,13 +133,16 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 }
 
 // notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
-// secrets to whoever is on the machine, and nobody has a PostgreSQL.
+// secrets to whoever is on the machine, and nobody has a PostgreSQL. One cloud has its services at another address, too.
 func notLinkLocal(address string) error {
-	if to, err := netip.ParseAddrPort(address); err == nil && to.Addr().Unmap().IsLinkLocalUnicast() {
-		return errors.New("this is a link-local address, and not connected to")
+	if to, err := netip.ParseAddrPort(address); err == nil && (to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr() == metadataOfAWS) {
+		return errors.New("this is a link-local address, or that of a cloud's metadata service, and not connected to")
 	}
 	return nil
 }
+
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
+var metadataOfAWS = netip.MustParseAddr("fd00:ec2::254")
 
 var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
 

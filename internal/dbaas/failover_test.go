@@ -276,7 +276,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		name := fmt.Sprintf("cut-%d", i)
 		for _, request := range [][2]string{{"POST", userBody(name, password)}, {"PATCH", passwordBody("another-password")}} {
 			var once sync.Once
-			p.Watch(func(sql string) (do pgtest.Verdict) {
+			p.Watch(func(sql string, _ int) (do pgtest.Verdict) {
 				if strings.EqualFold(sql, "commit") {
 					once.Do(func() { do = verdict })
 				}

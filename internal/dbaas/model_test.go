@@ -137,7 +137,7 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 	}
 	var mu sync.Mutex // held while something is being broken, which may take longer than the request
 	seen, kind := 0, ""
-	m.way.Watch(func(string) pgtest.Verdict {
+	m.way.Watch(func(string, int) pgtest.Verdict {
 		mu.Lock()
 		defer mu.Unlock()
 		if seen++; seen != at {
@@ -158,7 +158,7 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 		return pgtest.Pass
 	})
 	a := m.do(m.t, method, path, body)
-	m.way.Watch(func(string) pgtest.Verdict { return pgtest.Pass })
+	m.way.Watch(func(string, int) pgtest.Verdict { return pgtest.Pass })
 	mu.Lock()
 	seen = at // what comes now is not broken any more
 	mu.Unlock()

@@ -66,15 +66,15 @@ func TestDeleteCutAnywhere(t *testing.T) {
 		var mu sync.Mutex // guards what follows
 		var left int
 		var statement string
-		how := map[string]verdict{"s": cutAfter, "a": cutBefore, "r": pass}[prefix[len(prefix)-1:]]
-		s := through(t, direct, listen(t, c, func(sql string, port int) verdict {
+		how := map[string]pgtest.Verdict{"s": pgtest.CutAfter, "a": pgtest.CutBefore, "r": pgtest.Pass}[prefix[len(prefix)-1:]]
+		s := through(t, direct, listen(t, c, func(sql string, port int) pgtest.Verdict {
 			mu.Lock()
 			defer mu.Unlock()
 			if left--; left != 0 {
-				return pass
+				return pgtest.Pass
 			}
 			statement = sql
-			if how == pass {
+			if how == pgtest.Pass {
 				c.Exec(t, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE client_port = $1`, port)
 			}
 			return how
@@ -194,13 +194,13 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	var mu sync.Mutex // guards what follows
 	var reached, done bool
 	var mode string
-	s := through(t, direct, listen(t, c, func(sql string, _ int) verdict {
+	s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
 		mu.Lock()
 		defer mu.Unlock()
 		alone := strings.HasPrefix(sql, "WITH l AS") // the transaction before, in which it was found that there are dependencies
 		reached = reached || strings.Contains(sql, point) && !alone
 		if !reached || done {
-			return pass
+			return pgtest.Pass
 		}
 		prepares := m.name == "prepared transaction"
 		if !prepares {
@@ -220,7 +220,7 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 			_, _ = meddler.Exec(t.Context(), `ROLLBACK`)
 		}
 		done = err == nil
-		return pass
+		return pgtest.Pass
 	}))
 	to := ""
 	if m.reassign {

@@ -295,15 +295,15 @@ func (p *cutter) cuts() (cut, before bool) {
 }
 
 func (p *cutter) listen(t testing.TB, c *pgtest.Cluster) (address string) {
-	return listen(t, c, func(sql string, _ int) verdict {
+	return listen(t, c, func(sql string, _ int) pgtest.Verdict {
 		if strings.HasSuffix(sql, "COMMIT") {
 			if cut, before := p.cuts(); cut && before {
-				return cutBefore
+				return pgtest.CutBefore
 			} else if cut {
-				return cutAfter
+				return pgtest.CutAfter
 			}
 		}
-		return pass
+		return pgtest.Pass
 	})
 }
 

@@ -281,14 +281,14 @@ func TestDatabaseDroppedDuringDelete(t *testing.T) {
 			exec(t, db, `CREATE SCHEMA s AUTHORIZATION `+prefix+`_owner`, `SET ROLE `+prefix+`_owner`, `GRANT USAGE ON SCHEMA s TO `+prefix)
 			var mu sync.Mutex // guards what follows
 			dropped := false
-			s := through(t, direct, listen(t, c, func(sql string, _ int) verdict {
+			s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
 				mu.Lock()
 				defer mu.Unlock()
 				if !dropped && strings.Contains(sql, point) {
 					dropped = true
 					c.Exec(t, `DROP DATABASE `+name+` WITH (FORCE)`)
 				}
-				return pass
+				return pgtest.Pass
 			}))
 			err := s.Delete(t.Context(), prefix, "", nil, stamp())
 			if err != nil {

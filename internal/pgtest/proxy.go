@@ -18,7 +18,7 @@ type Proxy struct {
 	mu    sync.Mutex
 	to    string
 	hung  bool
-	watch func(sql string) Verdict
+	watch func(sql string, port int) Verdict
 	open  []net.Conn
 	taken int
 }
@@ -40,7 +40,7 @@ func NewProxy(t testing.TB, to *Cluster) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{Port: l.Addr().(*net.TCPAddr).Port, watch: func(string) Verdict { return Pass }}
+	p := &Proxy{Port: l.Addr().(*net.TCPAddr).Port, watch: func(string, int) Verdict { return Pass }}
 	p.Point(to)
 	t.Cleanup(func() {
 		l.Close()
@@ -84,8 +84,9 @@ func (p *Proxy) Taken() int {
 	return p.taken
 }
 
-// Watch has watch decide on each statement, once for each time that it is executed, before the server gets it.
-func (p *Proxy) Watch(watch func(sql string) Verdict) {
+// Watch has watch decide on each statement, once for each time that it is executed, before the server gets it. The port is
+// the one that pg_stat_activity shows of the session as client_port.
+func (p *Proxy) Watch(watch func(sql string, port int) Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.watch = watch
@@ -97,11 +98,11 @@ func (p *Proxy) hangs() bool {
 	return p.hung
 }
 
-func (p *Proxy) verdict(sql string) Verdict {
+func (p *Proxy) verdict(sql string, server net.Conn) Verdict {
 	p.mu.Lock()
 	watch := p.watch
 	p.mu.Unlock()
-	return watch(sql)
+	return watch(sql, server.LocalAddr().(*net.TCPAddr).Port)
 }
 
 // keep holds a connection open until it is dropped, or t ends.
@@ -187,11 +188,11 @@ func (p *Proxy) forward(client, server net.Conn, silent *sync.Mutex, done <-chan
 		if header == 5 {
 			switch part := bytes.Split(body, []byte{0}); head[0] {
 			case 'Q': // the text
-				verdict = p.verdict(string(part[0]))
+				verdict = p.verdict(string(part[0]), server)
 			case 'P': // the name, the text
 				prepared[string(part[0])] = string(part[1])
 			case 'B': // the portal, the name
-				verdict = p.verdict(prepared[string(part[1])])
+				verdict = p.verdict(prepared[string(part[1])], server)
 			}
 		}
 		switch verdict {
