@@ -175,7 +175,12 @@ func (c *Config) databaseURL() (hidden.Text, error) {
 		if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Fragment != "" {
 			return "", usage("--database-url is not a URL like postgres://user@host:5432/database") // and is not quoted: it may hold a password
 		}
-		if _, has := u.User.Password(); has || query.Has("password") || query.Has("sslpassword") {
+		_, has := u.User.Password()
+		for key := range query {
+			key = strings.TrimSpace(key) // as the driver does
+			has = has || key == "password" || key == "sslpassword"
+		}
+		if has {
 			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
 		}
 		return hidden.Text(c.DatabaseURL), nil

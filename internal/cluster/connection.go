@@ -135,7 +135,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 // notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
 // secrets to whoever is on the machine, and nobody has a PostgreSQL. One cloud has its services at another address, too.
 func notLinkLocal(address string) error {
-	if to, err := netip.ParseAddrPort(address); err == nil && (to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr() == metadataOfAWS) {
+	if to, err := netip.ParseAddrPort(address); err == nil && (to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr().WithZone("") == metadataOfAWS) {
 		return errors.New("this is a link-local address, or that of a cloud's metadata service, and not connected to")
 	}
 	return nil

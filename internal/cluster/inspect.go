@@ -125,9 +125,11 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON DATABASE %s TO %s",
 			config.User, config.Database, pgx.Identifier{config.Database}.Sanitize(), pgx.Identifier{config.User}.Sanitize()).Because(err)
 	}
-	if why := err.Error(); strings.Contains(why, "authentication method requirement") { // pgx has no type for it
+	if _, why, found := strings.Cut(err.Error(), "authentication method requirement"); found { // pgx has no type for it
+		_, why, _ = strings.Cut(why, "failed: ")
+		why, _, _ = strings.Cut(why, "\n")
 		return fault.New(fault.Invalid, "The cluster does not ask the role %q for a SCRAM password: %s. If its password is stored as an md5 hash, give it a new one after SET password_encryption = 'scram-sha-256'.",
-			config.User, why[strings.LastIndex(why, ": ")+2:]).Because(err)
+			config.User, why).Because(err)
 	}
 	if timedOut(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer at %s.", address(config)).Because(err)

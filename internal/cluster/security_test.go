@@ -20,7 +20,7 @@ import (
 // The metadata services of clouds are not connected to, by whatever name they go.
 func TestLinkLocal(t *testing.T) {
 	for _, host := range []string{
-		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80", "[fe80::1%25lo]", "[fd00:ec2::254]:80", "127.0.0.1,169.254.169.254:1",
+		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80", "[fe80::1%25lo]", "[fd00:ec2::254]:80", "[fd00:ec2::254%25lo]", "127.0.0.1,169.254.169.254:1",
 	} {
 		c := Connection{URL: "postgres://role@" + host + "/app", Password: "hunter2secret"}
 		if _, _, err := c.Open(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.Of(err).Message, "link-local") || strings.Contains(err.Error(), "hunter2") {

@@ -13,7 +13,7 @@ import (
 // that a replica has to it, changes take six, and one more drops the users that need nothing but to be dropped.
 type bulkhead struct {
 	reads       places // how many of them work at a time is for the connections to say
-	quick, long *queue // changes by how long they may take: of roles; of databases, and deleting users on which something depends
+	quick, long *queue // changes by how long they may take: of roles; of databases, and deleting users, which takes a turn only in phases
 }
 
 func newBulkhead() *bulkhead {

@@ -223,20 +223,22 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err != nil {
 		return nil, err
 	}
-	work := func() error {
-		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), do.limit)
+	err = func() error {
+		limit := do.limit
+		if do.asksForTurn {
+			on.Turn = func(context.Context) (func(), error) { return queue.turn(ctx) }
+			limit += queue.patience
+		} else {
+			done, err := queue.turn(ctx)
+			if err != nil {
+				return err
+			}
+			defer done() // the next change need not wait for the record of this one
+		}
+		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
 		return f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
-	}
-	if do.asksForTurn {
-		on.Turn = queue.turn
-		err = work()
-	} else if done, noTurn := queue.turn(ctx); noTurn != nil {
-		err = noTurn
-	} else {
-		err = work()
-		done() // the next change need not wait for the record of this one
-	}
+	}()
 	s.end(ctx, attempt, err, do.outcome)
 	return c, err
 }

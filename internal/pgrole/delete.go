@@ -44,11 +44,8 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 		if err := CheckReassign(name, d.reassignTo); err != nil {
 			return err
 		}
-	}
-	if d.reassignTo == "" {
-		if dropped, err := s.dropAlone(ctx, name, match); dropped || err != nil {
-			return err
-		}
+	} else if dropped, err := s.dropAlone(ctx, name, match); dropped || err != nil {
+		return err
 	}
 	if s.Turn != nil {
 		end, err := s.Turn(ctx)

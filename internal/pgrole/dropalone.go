@@ -1,6 +1,7 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -17,9 +18,10 @@ type drop struct {
 	match Match
 }
 
-// dropped is what came of it. Neither gone nor an error: the four phases of a deletion are needed, and nothing has changed.
+// dropped is what came of it. Without a user and an error the four phases of a deletion are needed, and nothing has changed.
 type dropped struct {
-	user *User // that is gone
+	user *User // that was dropped
+	lost error // the COMMIT was not answered: it may be there
 	err  error
 }
 
@@ -31,10 +33,22 @@ func (s *Server) dropAlone(ctx context.Context, name string, match Match) (bool,
 		return false, notFound(name)
 	}
 	d, err := s.Together.drops.Ask(ctx, drop{name, match}, s.dropTogether)
-	if err = errors.Join(err, d.err); err != nil {
+	if err = cmp.Or(err, d.err); err != nil || d.user == nil {
 		return false, s.fault(err, name)
 	}
-	return d.user != nil, nil
+	if d.lost != nil {
+		if now, err := s.Inspect(ctx, name); err != nil || now != nil && now.oid == d.user.oid {
+			return false, err // it is there: the phases may do it
+		}
+		if err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) }); err != nil {
+			return false, err
+		}
+	}
+	// One that was being let in may have found the role.
+	if _, err := s.Together.ends.Ask(ctx, d.user, s.endLate); err != nil {
+		return false, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
+	}
+	return true, nil
 }
 
 func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, error) {
@@ -77,69 +91,36 @@ func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, err
 				}
 			}
 			if len(all) == 0 {
-				return errNobody
+				return errNobody // nothing to commit
 			}
 			return tx.commit(ctx, dropRoles(all))
 		})
 	})
-	if _, lost := errors.AsType[*commitLost](err); lost {
-		for i, r := range results {
-			if r.user != nil {
-				results[i] = s.wasDropped(ctx, r.user)
-			}
-		}
-		err = nil
-	}
+	_, lost := errors.AsType[*commitLost](err)
 	switch {
 	case errors.Is(err, errNobody):
 		return results, nil
-	case refusal(err), sqlstate.Is(err, sqlstate.LockNotAvailable):
-		return make([]dropped, len(drops)), nil // the phases can do more, and say why not where they cannot
-	case err != nil:
-		return nil, err
-	}
-	s.endLateSessions(ctx, results)
-	return results, nil
-}
-
-// wasDropped looks what a COMMIT has done that was not answered.
-func (s *Server) wasDropped(ctx context.Context, u *User) dropped {
-	now, err := s.Inspect(ctx, u.Name)
-	if err == nil && now != nil && now.oid == u.oid {
-		return dropped{} // it is there: the phases may do it
-	}
-	if err == nil {
-		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return u.gone(ctx, conn) })
-	}
-	if err != nil {
-		return dropped{err: err}
-	}
-	return dropped{user: u}
-}
-
-// endLateSessions ends the sessions of those that were being let in when their role was dropped.
-func (s *Server) endLateSessions(ctx context.Context, results []dropped) {
-	var gone []*User
-	for _, r := range results {
-		if r.user != nil {
-			gone = append(gone, r.user)
+	case lost:
+		for i := range results {
+			results[i].lost = err
 		}
+		return results, nil
+	case len(drops) == 1 && (refusal(err) || sqlstate.Retry(err) || sqlstate.Is(err, sqlstate.LockNotAvailable)):
+		return make([]dropped, 1), nil // the phases can do more, and say why not where they cannot
 	}
-	if len(gone) == 0 {
-		return
-	}
+	return results, err
+}
+
+var errNobody = errors.New("something depends on each of the roles")
+
+// endLate ends the sessions of roles that were being let in when they were dropped.
+func (s *Server) endLate(ctx context.Context, gone []*User) ([]struct{}, error) {
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := endSessions(ctx, conn, gone, true)
 		return err
 	})
-	for i, r := range results {
-		if err != nil && r.user != nil {
-			results[i].err = fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", r.user.Name).Because(err)
-		}
-	}
+	return make([]struct{}, len(gone)), err
 }
-
-var errNobody = errors.New("something depends on each of the roles")
 
 // collect is for a query in a batch.
 func collect[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {

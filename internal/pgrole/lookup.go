@@ -16,6 +16,7 @@ type Together struct {
 	lookups gather.Group[string, *User]
 	lists   gather.Keyed[list, []*User]
 	drops   gather.Group[drop, dropped]
+	ends    gather.Group[*User, struct{}]
 }
 
 // NewTogether returns one for all who work on a cluster under the same rules of protection.
@@ -25,7 +26,9 @@ func NewTogether() *Together {
 	t.lookups.Alone = func(err error) bool { return sqlstate.Is(err, unwritable...) }
 	t.lists.Parallel, t.lists.Timeout = 2, 12*time.Second
 	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, 15*time.Second
-	t.drops.Alone = func(error) bool { return false }
+	t.drops.Alone = func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Lost(err) && !sqlstate.Replica(err) }
+	t.ends.Parallel, t.ends.Longest, t.ends.Timeout = 2, 32, 12*time.Second
+	t.ends.Alone = func(error) bool { return false }
 	return t
 }
 

@@ -170,7 +170,7 @@ func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
 
 // role reads any role, nil when there is none of that name.
 func (s *Server) role(ctx context.Context, q querier, name string) (*User, error) {
-	rows, err := q.Query(ctx, selectRoles, s.protection(storableOf(name))...)
+	rows, err := q.Query(ctx, selectRoles, s.protection(storableNames(name))...)
 	if err != nil {
 		return nil, err
 	}
@@ -181,9 +181,12 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 	return u, err
 }
 
-// storableOf is the names that a role may have.
-func storableOf(names ...string) []string {
-	return slices.DeleteFunc(names, func(name string) bool { return !storable(name) })
+// storableNames is the name, if a role may have it.
+func storableNames(name string) []string {
+	if !storable(name) {
+		return []string{}
+	}
+	return []string{name}
 }
 
 // onlyUser reads one role, nil when there is none.

@@ -32,6 +32,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 		// Before the sessions are looked at: what is let in between the two is a session by then.
 		if all && (logins == nil || len(logins) > 0) {
 			look.Queue(selectLogins, logins).Query(collect(&logins, pgx.RowTo[string]))
+			look.Queue(`SELECT pg_stat_clear_snapshot()`) // else the sessions are those of the first look
 		}
 		look.Queue(terminateSessions, oids, only).Query(collect(&pids, terminated))
 		err := conn.SendBatch(ctx, look).Close()

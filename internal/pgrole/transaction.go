@@ -18,7 +18,7 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// transaction is one under an advisory lock, with what PostgreSQL said when the lock was taken.
+// transaction is one under way, with what PostgreSQL said when it had begun, and had its lock if it has one.
 type transaction struct {
 	querier    // its connection
 	now        time.Time
@@ -74,7 +74,7 @@ func (e *commitLost) Unwrap() error { return e.cause }
 // withRole runs f in a transaction under the role's lock, with the role, nil when there is none, and again when it was
 // rolled back for a passing reason.
 func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction, u *User) error) error {
-	lock := roleLock(name)
+	lock, begun := roleLock(name), false
 	err := s.evicting(ctx, lock, func() error {
 		return s.retry(ctx, func() error {
 			conn, err := s.acquire(ctx)
@@ -84,15 +84,18 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 			defer conn.Release()
 			var u *User
 			read := func(b *pgx.Batch) {
-				b.Queue(selectRoles, s.protection(storableOf(name))...).Query(func(rows pgx.Rows) (err error) {
+				b.Queue(selectRoles, s.protection(storableNames(name))...).Query(func(rows pgx.Rows) (err error) {
 					u, err = onlyUser(rows)
 					return err
 				})
 			}
-			return runTransaction(ctx, conn.Conn(), &lock, read, func(ctx context.Context, tx *transaction) error { return f(ctx, tx, u) })
+			return runTransaction(ctx, conn.Conn(), &lock, read, func(ctx context.Context, tx *transaction) error {
+				begun = true
+				return f(ctx, tx, u)
+			})
 		})
 	})
-	if sqlstate.Is(err, unwritable...) {
+	if !begun && sqlstate.Is(err, unwritable...) {
 		return notFound(name)
 	}
 	return err
