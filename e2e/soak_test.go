@@ -421,7 +421,7 @@ func (s *soak) compare(t *testing.T) {
 		}
 		answer := s.ask(t.Context(), "verify the audit log", "GET", "/rolecall/v1/audit/verify", s.bearer(), "", 200)
 		if err := json.Unmarshal(answer, &log); err != nil || !log.OK {
-			t.Fatalf("the audit log: %s, %v", answer, err)
+			t.Fatalf("the audit log: %s, %v, %q", answer, err, s.problems)
 		}
 		if log.Unsealed.Count == 0 {
 			fmt.Printf("soak: %d rows of the audit log hold\n", log.Checked)
