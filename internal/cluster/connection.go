@@ -70,9 +70,12 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	if u.User.Username() == "" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
 		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: postgres://role@host:5432/database.")
 	}
-	for key := range u.Query() {
+	for key, values := range u.Query() {
 		if !slices.Contains(urlKeys, key) {
 			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; taken are %s.", key, strings.Join(urlKeys, ", "))
+		}
+		if len(values) > 1 { // the driver would take the last, which may be no demand at all
+			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q twice.", key)
 		}
 	}
 	if c.Password == "" {
