@@ -44,7 +44,7 @@ test: lint ## Check and test everything, with the race detector
 	@scripts/install-majors
 	ROLECALL_TEST_MAJOR=18 go test -race -parallel 4 ./...
 	scripts/test-matrix
-	cd e2e && go test -race -parallel 5
+	cd e2e && go test -race
 
 .PHONY: soak
 soak: ## Keep servers under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
