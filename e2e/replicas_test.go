@@ -279,15 +279,7 @@ func waitUntil(t *testing.T, what string, is func() bool) {
 
 // calm is how long the load goes on undisturbed between two misfortunes: SOAK_SECONDS for all of them together.
 func (f *fleet) calm(t *testing.T) time.Duration {
-	text := os.Getenv("SOAK_SECONDS")
-	if text == "" {
-		return time.Second
-	}
-	seconds, err := strconv.Atoi(text)
-	if err != nil || seconds < 1 {
-		t.Fatalf("SOAK_SECONDS is %q; it is a number of seconds", text)
-	}
-	return time.Duration(seconds) * time.Second / 4
+	return pgtest.SoakTime(t, 4*time.Second) / 4
 }
 
 // failOver has the primary of the control database go away, and promotes its standby after a while.

@@ -11,13 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"rolecall/internal/pgtest"
 )
 
 // soakTime is how long TestSoak lasts unless SOAK_SECONDS says more: make soak.
@@ -28,14 +29,7 @@ const soakTime = 5 * time.Second
 // log and the answers must tell the same story.
 func TestSoak(t *testing.T) {
 	t.Parallel()
-	lasts := soakTime
-	if text := os.Getenv("SOAK_SECONDS"); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < 1 {
-			t.Fatalf("SOAK_SECONDS is %q; it is a number of seconds", text)
-		}
-		lasts = time.Duration(seconds) * time.Second
-	}
+	lasts := pgtest.SoakTime(t, soakTime)
 	s := newSoak(t)
 	before := s.look(t)
 

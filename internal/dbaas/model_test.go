@@ -3,9 +3,7 @@ package dbaas_test
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -22,14 +20,7 @@ const modelTime = 8 * time.Second
 // holds the cluster, the answers and the audit log to a model of a few lines.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	lasts := modelTime
-	if text := os.Getenv("SOAK_SECONDS"); text != "" {
-		seconds, err := strconv.Atoi(text)
-		if err != nil || seconds < 1 {
-			t.Fatalf("SOAK_SECONDS is %q; it is a number of seconds", text)
-		}
-		lasts = time.Duration(seconds) * time.Second
-	}
+	lasts := pgtest.SoakTime(t, modelTime)
 	pg := pgtest.New(t, nil)
 	p := pgtest.NewProxy(t, pg)
 	m := &model{fixture: behind(t, pg, p), pg: pg, way: p, counts: map[string]int{}}

@@ -226,7 +226,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	err = func() error {
 		limit := do.limit
 		if do.asksForTurn {
-			on.Turn = func(context.Context) (func(), error) { return queue.turn(ctx) }
+			on.Turn = func() (func(), error) { return queue.turn(ctx) }
 			limit += queue.patience
 		} else {
 			done, err := queue.turn(ctx)

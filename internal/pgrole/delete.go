@@ -48,7 +48,7 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 		return err
 	}
 	if s.Turn != nil {
-		end, err := s.Turn(ctx)
+		end, err := s.Turn()
 		if err != nil {
 			return err
 		}

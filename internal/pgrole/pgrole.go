@@ -46,7 +46,7 @@ type Server struct {
 	Together *Together
 	// Turn, unless it is nil, is what Delete waits for before it begins what may take long: anything but dropping a user on
 	// which nothing depends.
-	Turn func(ctx context.Context) (end func(), err error)
+	Turn func() (end func(), err error)
 }
 
 // User is a role as the catalog shows it.

@@ -82,9 +82,9 @@ func alterOwnPassword(verifier string) string {
 
 func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
 
-// dropRoles drops the roles, or divides by zero when a name means another role by now. One that is locked by others would
-// hold up all who wait for these, so it is not waited for. An oid of no role is written as
-// itself, any other as the role's quoted name. https://www.postgresql.org/docs/current/datatype-oid.html
+// dropRoles drops the roles, or divides by zero when a name means another role by now: an oid of no role is written as
+// itself, any other as the role's quoted name. One that is locked by others would hold up all who wait for these, so it is
+// not waited for for long. https://www.postgresql.org/docs/current/datatype-oid.html
 func dropRoles(users []*User) string {
 	names, gone := make([]string, len(users)), make([]string, len(users))
 	for i, u := range users {

@@ -25,7 +25,6 @@ type transaction struct {
 	iterations int  // of SCRAM verifiers, as the server is set
 	version    int  // server_version_num
 	superuser  bool // the administering role is one
-	committed  bool
 }
 
 // roleLock and databaseLock are the keys of advisory locks. Every replica, of every release, must compute the same.
@@ -44,9 +43,9 @@ const defaultIterations = 4096
 // "tuple concurrently updated" by something that does not take our locks.
 const attempts = 5
 
-// change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the connection is lost during COMMIT the role
-// tells, by the attempt in its comment, whether it was done: the lock is taken first, because a COMMIT that waits for a
-// standby is not visible while it still holds it.
+// change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the
+// connection is lost during COMMIT the role tells, by the attempt in its comment, whether it was done: the lock is taken
+// first, because a COMMIT that waits for a standby is not visible while it still holds it.
 func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction, u *User) error) error {
 	for i := 1; ; i++ {
 		err := s.withRole(ctx, name, f)
@@ -228,7 +227,7 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 			return fmt.Errorf("scram_iterations is %q", *iterations)
 		}
 	}
-	if err := f(ctx, t); err != nil || t.committed {
+	if err := f(ctx, t); err != nil || conn.PgConn().TxStatus() == 'I' {
 		return err
 	}
 	return t.commit(ctx, "")
@@ -245,7 +244,6 @@ func (tx *transaction) commit(ctx context.Context, last string) error {
 	case tag.String() != "COMMIT": // of a transaction that has failed
 		return pgx.ErrTxCommitRollback
 	}
-	tx.committed = true
 	return nil
 }
 
