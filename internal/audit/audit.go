@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +194,7 @@ var ErrAway = errors.New("the cluster does not answer")
 
 // Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
 // at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
-func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, string, error)) (settled, left int, err error) {
+func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, map[string]any, error)) (settled, left int, err error) {
 	conn, err := l.DB.Pool.Acquire(ctx)
 	if err != nil {
 		return 0, 0, control.Fault(err)
@@ -226,14 +227,14 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 				left++
 				continue
 			}
-			outcome, why, err := judge(ctx, a)
+			outcome, detail, err := judge(ctx, a)
 			if err != nil {
 				// One that is busy answers for other users; only one that cannot be reached is not asked again.
 				away[a.Cluster] = away[a.Cluster] || errors.Is(err, ErrAway)
 				left++
 				continue
 			}
-			if err := l.End(ctx, a, outcome, map[string]any{"settled": why}); err != nil {
+			if err := l.End(ctx, a, outcome, detail); err != nil {
 				return settled, left, err
 			}
 			settled++
@@ -273,12 +274,21 @@ func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time, after int64) 
 	})
 }
 
-// Later reports whether another attempt on the same target of the same cluster was recorded after this one.
+// kind is what an action is done to: the part of its name before the dot.
+func (a *Attempt) kind() string {
+	kind, _, _ := strings.Cut(a.Action, ".")
+	return kind
+}
+
+// Later reports whether another attempt on the same target of the same cluster was recorded after this one, and may have
+// changed it.
 func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
 	err = l.DB.Pool.QueryRow(ctx, `
 		SELECT EXISTS (
-		  SELECT FROM audit WHERE cluster_id = $1 AND target = $2 AND phase = 'attempt'
-		    AND id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt'))`, a.Cluster, a.Target, a.ID).Scan(&later)
+		  SELECT FROM audit a LEFT JOIN audit o ON o.attempt = a.attempt AND o.phase = 'outcome'
+		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = $4
+		    AND a.id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt')
+		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.detail ? 'previous', true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
 	return later, control.Fault(err)
 }
 

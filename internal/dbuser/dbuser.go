@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -168,7 +169,7 @@ func (s *Service) view(ctx context.Context, p *account.Principal, clusterID stri
 type change struct {
 	action, target string
 	detail         map[string]any
-	outcome        map[string]any // what the change adds to the record of a good end; may be nil
+	outcome        map[string]any // what the change adds to the record of a good end
 	limit          time.Duration
 	admin          bool // for admins only
 	asksForTurn    bool // by itself, if it needs one
@@ -187,9 +188,10 @@ func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
 	return nil
 }
 
-// manage runs a change of a cluster: the access rule, the attempt, the change, the outcome.
+// manage runs a change of a cluster: the access rule, the attempt, the change, the outcome. f returns the attempt before it
+// on the same role, which goes on record with it.
 func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID string, do change,
-	f func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error) (*cluster.Cluster, error) {
+	f func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (previous string, err error)) (*cluster.Cluster, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
@@ -223,6 +225,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err != nil {
 		return nil, err
 	}
+	outcome := map[string]any{}
 	err = func() error {
 		limit := do.limit
 		if do.asksForTurn {
@@ -237,9 +240,16 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		}
 		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
-		return f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
+		previous, err := f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
+		if previous != "" {
+			outcome[audit.Previous] = previous
+		}
+		return err
 	}()
-	s.end(ctx, attempt, err, do.outcome)
+	if err == nil {
+		maps.Copy(outcome, do.outcome)
+	}
+	s.end(ctx, attempt, err, outcome)
 	return c, err
 }
 
@@ -255,7 +265,8 @@ func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, de
 		if (f.Kind == fault.Unavailable || f.Kind == fault.Internal) && !errors.Is(err, errNoTurn) {
 			return
 		}
-		outcome, detail = audit.NotDone, map[string]any{"reason": f.Message}
+		outcome = audit.NotDone
+		detail["reason"] = f.Message
 		if f.Kind == fault.Forbidden {
 			outcome = audit.Denied
 		}
@@ -298,9 +309,9 @@ func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterI
 		check: func(c *cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckName(name, c.SystemRoles), pgrole.CheckPassword(password))
 		},
-	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
 		u, err = on.Create(ctx, name, password, stamp)
-		return err
+		return "", err
 	})
 	return c, u, err
 }
@@ -314,9 +325,11 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 		check: func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
 		},
-	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
-		u, err = on.SetPassword(ctx, name, password, match, stamp)
-		return err
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
+		if u, err = on.SetPassword(ctx, name, password, match, stamp); err != nil {
+			return "", err
+		}
+		return u.Provenance.Previous, nil
 	})
 	return c, u, err
 }
@@ -335,7 +348,7 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 
 // DeleteUser deletes a database user; what it owns goes to reassignTo, if that is not empty.
 func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match pgrole.Match) error {
-	_, err := s.manage(ctx, p, clusterID, deleteUser(name, reassignTo), func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+	_, err := s.manage(ctx, p, clusterID, deleteUser(name, reassignTo), func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
 		return on.Delete(ctx, name, reassignTo, match, stamp)
 	})
 	return err
@@ -387,9 +400,9 @@ func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clus
 		check: func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckDatabaseName(name), pgrole.CheckOwner(owner))
 		},
-	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
 		d, err = on.CreateDatabase(ctx, name, owner, stamp)
-		return err
+		return "", err
 	})
 	return c, d, err
 }
@@ -401,8 +414,8 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 		target: name,
 		limit:  databaseTimeout,
 		check:  func(*cluster.Cluster) error { return pgrole.CheckStorableDatabase(name) },
-	}, func(ctx context.Context, on *pgrole.Server, _ pgrole.Stamp) error {
-		return on.DropDatabase(ctx, name)
+	}, func(ctx context.Context, on *pgrole.Server, _ pgrole.Stamp) (string, error) {
+		return "", on.DropDatabase(ctx, name)
 	})
 	return err
 }

@@ -43,17 +43,19 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 		check: func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckLimits(limits))
 		},
-	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
 		d, ended, err = on.SetLimits(ctx, name, limits, match, stamp)
 		if limits.EndSessions {
 			outcome["ended"] = ended
 		}
-		if d != nil && err != nil {
+		if d == nil {
+			return "", err
+		}
+		if err != nil {
 			// The limits are set; what failed is to end sessions.
 			after, outcome["reason"] = err, fault.Of(err).Message
-			return nil
 		}
-		return err
+		return d.Provenance.Previous, nil
 	})
 	return c, d, ended, cmp.Or(err, after)
 }
@@ -73,9 +75,11 @@ func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID,
 			grantable = c.Grantable
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckGrantable(roles, grantable))
 		},
-	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
-		d, kept, err = on.SetRoles(ctx, name, roles, grantable, match, stamp)
-		return err
+	}, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
+		if d, kept, err = on.SetRoles(ctx, name, roles, grantable, match, stamp); err != nil {
+			return "", err
+		}
+		return d.Provenance.Previous, nil
 	})
 	return c, d, kept, err
 }
@@ -114,13 +118,13 @@ func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal,
 	do := deleteUser(name, reassignTo)
 	do.detail["onBlocked"], do.outcome = "disable", map[string]any{}
 	var after error
-	c, err = s.manage(ctx, p, clusterID, do, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) error {
-		why, err := on.DeleteOrDisable(ctx, name, reassignTo, match, stamp)
+	c, err = s.manage(ctx, p, clusterID, do, func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
+		why, previous, err := on.DeleteOrDisable(ctx, name, reassignTo, match, stamp)
 		if err == nil && why != "" {
 			do.outcome["disabled"] = why
 			disabled, after = on.User(ctx, name)
 		}
-		return err
+		return previous, err
 	})
 	return c, disabled, cmp.Or(err, after)
 }
@@ -135,10 +139,10 @@ func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID 
 		limit:   changeTimeout,
 		admin:   true,
 		check:   func(*cluster.Cluster) error { return nil },
-	}, func(ctx context.Context, on *pgrole.Server, _ pgrole.Stamp) error {
+	}, func(ctx context.Context, on *pgrole.Server, _ pgrole.Stamp) (string, error) {
 		list, err = on.Userlist(ctx)
 		outcome["users"] = len(list)
-		return err
+		return "", err
 	})
 	return list, err
 }

@@ -350,7 +350,7 @@ func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id
 	rotating, cancel := context.WithTimeout(context.WithoutCancel(ctx), rotateTimeout)
 	defer cancel()
 	err = s.rotate(rotating, c.ID, attempt.ID.String())
-	s.end(ctx, attempt, err, nil)
+	s.end(ctx, attempt, err, map[string]any{})
 	if err != nil {
 		return nil, err
 	}

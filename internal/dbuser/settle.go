@@ -39,73 +39,112 @@ func (s *Service) SettleOnce(ctx context.Context) error {
 	return err
 }
 
-// judge looks at the cluster to find out what came of an attempt. The role carries the id of the last attempt that
-// changed it; a later attempt may have put its own there.
-func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, string, error) {
-	if a.Action == audit.RotateCluster {
-		return s.judgeRotation(ctx, a)
+// judge finds out what came of an attempt, and what goes on record about it.
+func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, map[string]any, error) {
+	var outcome audit.Outcome
+	var why, previous string
+	var err error
+	switch a.Action {
+	case audit.RotateCluster:
+		outcome, why, err = s.judgeRotation(ctx, a)
+	case audit.ReadVerifiers:
+		outcome, why = audit.Unknown, "reading leaves no trace"
+	default:
+		outcome, why, previous, err = s.judgeChange(ctx, a)
 	}
-	if a.Action == audit.ReadVerifiers {
-		return audit.Unknown, "reading leaves no trace", nil
+	detail := map[string]any{"settled": why}
+	if previous != "" {
+		detail[audit.Previous] = previous
 	}
+	return outcome, detail, err
+}
+
+// judgeChange looks at the cluster. The role carries the id of the last attempt that changed it, and later ones name those
+// that they found there.
+func (s *Service) judgeChange(ctx context.Context, a *audit.Attempt) (outcome audit.Outcome, why, previous string, err error) {
 	c, err := s.Clusters.Get(a.Cluster.String())
 	if err != nil {
-		return audit.Unknown, "the cluster is no longer registered", nil
+		return audit.Unknown, "the cluster is no longer registered", "", nil
 	}
 	on, err := s.server(ctx, c, &account.Principal{})
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	found, err := s.find(ctx, on, a)
 	if fault.Is(err, fault.Unavailable) && !pgrole.Busy(err) {
-		return "", "", errors.Join(audit.ErrAway, err)
+		return "", "", "", errors.Join(audit.ErrAway, err)
 	}
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
+	}
+	trail, err := s.Audit.Follow(ctx, a, found.attempt, found.previous)
+	if err != nil {
+		return "", "", "", err
 	}
 	later, err := s.Audit.Later(ctx, a)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
 	unrecorded, err := s.unrecorded(ctx, c)
 	if err != nil {
-		return "", "", err
+		return "", "", "", err
 	}
-	switch {
-	case found.attempt == a.ID.String() && a.Action == audit.ChangeLimits && a.Detail["endSessions"] == true:
-		return audit.Unknown, "the limits are set; whether its sessions were ended is not known", nil
-	case found.attempt == a.ID.String() && a.Action != audit.DeleteUser:
-		return audit.Done, "the attempt is recorded with it", nil
-	case later:
-		return audit.Unknown, "later attempts have been made on it", nil
-	case a.Time.Before(c.IdentifiedAt):
-		return audit.Unknown, "another cluster has taken the place of the one that it was made in", nil
-	case !found.exists && (a.Action == audit.DeleteUser || a.Action == audit.DeleteDatabase):
-		return audit.Done, "it is gone", nil
-	case !found.exists && a.Action != audit.CreateUser && a.Action != audit.CreateDatabase:
-		return audit.Unknown, "it is not there any more", nil
-	case unrecorded.Latest.After(a.Time):
-		return audit.Unknown, "the cluster has later changes that the audit log does not have", nil
-	case found.exists && a.Action == audit.DeleteDatabase && found.created.After(a.Time):
-		return audit.Unknown, "it was made again", nil
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
-		return audit.NotDone, "its deletion has begun; the same call finishes it", nil
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String() && a.Detail["onBlocked"] == "disable":
-		return audit.Done, "it was blocked; the user is disabled, as was asked for", nil
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && found.attempt == a.ID.String():
-		return audit.NotDone, "it was blocked; the user is disabled", nil
-	case found.exists && found.attempt == "":
-		return audit.Unknown, "it carries no record", nil
+	if found.attempt == a.ID.String() {
+		previous = found.previous
 	}
-	return audit.NotDone, "the cluster shows no trace of it", nil
+	outcome, why = found.tell(a, trail, later, c.IdentifiedAt, unrecorded.Latest)
+	return outcome, why, previous, nil
 }
 
+// tell concludes from what was found what came of the attempt.
+func (found *evidence) tell(a *audit.Attempt, trail audit.Trail, later bool, identified, unrecorded time.Time) (audit.Outcome, string) {
+	own := found.attempt == a.ID.String()
+	deletion := a.Action == audit.DeleteUser || a.Action == audit.DeleteDatabase
+	creation := a.Action == audit.CreateUser || a.Action == audit.CreateDatabase
+	switch {
+	case trail == audit.Named && a.Action == audit.ChangeLimits && a.Detail["endSessions"] == true:
+		return audit.Unknown, "the limits are set; whether its sessions were ended is not known"
+	case trail == audit.Named && !deletion && own:
+		return audit.Done, "the attempt is recorded with it"
+	case trail == audit.Named && !deletion:
+		return audit.Done, "the change after it has found it"
+	case trail == audit.Named && !own && a.Detail["onBlocked"] != "disable":
+		return audit.NotDone, "its deletion had begun; a later change has found it there"
+	case a.Time.Before(identified):
+		return audit.Unknown, "another cluster has taken the place of the one that it was made in"
+	case trail == audit.Passed:
+		return audit.NotDone, "the changes before and after it follow on each other"
+	case trail == audit.MadeNew && creation:
+		return audit.NotDone, "it was made by a later attempt"
+	case later:
+		return audit.Unknown, "later attempts have been made on it"
+	case !found.exists && deletion:
+		return audit.Done, "it is gone"
+	case !found.exists && !creation:
+		return audit.Unknown, "it is not there any more"
+	case unrecorded.After(a.Time):
+		return audit.Unknown, "the cluster has later changes that the audit log does not have"
+	case found.exists && a.Action == audit.DeleteDatabase && found.created.After(a.Time):
+		return audit.Unknown, "it was made again"
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
+		return audit.NotDone, "its deletion has begun; the same call finishes it"
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && own && a.Detail["onBlocked"] == "disable":
+		return audit.Done, "it was blocked; the user is disabled, as was asked for"
+	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && own:
+		return audit.NotDone, "it was blocked; the user is disabled"
+	case found.exists && found.attempt == "":
+		return audit.Unknown, "it carries no record"
+	}
+	return audit.NotDone, "the cluster shows no trace of it"
+}
+
+// evidence is what the cluster shows of what an attempt was on.
 type evidence struct {
-	exists         bool
-	attempt, state string
-	created        time.Time
+	exists                   bool
+	attempt, previous, state string
+	created                  time.Time
 }
 
 func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt) (evidence, error) {
@@ -115,13 +154,17 @@ func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt)
 		if err != nil || u == nil {
 			return evidence{}, err
 		}
-		return evidence{true, u.Provenance.Attempt, u.Provenance.State, u.Provenance.Created}, nil
+		return evidenceOf(u.Provenance), nil
 	case audit.CreateDatabase, audit.DeleteDatabase:
 		d, err := on.InspectDatabase(ctx, a.Target, a.ID.String())
 		if err != nil || d == nil {
 			return evidence{}, err
 		}
-		return evidence{true, d.Provenance.Attempt, "", d.Provenance.Created}, nil
+		return evidenceOf(d.Provenance), nil
 	}
 	return evidence{}, errors.New("the settler does not know the action " + a.Action)
+}
+
+func evidenceOf(p pgrole.Provenance) evidence {
+	return evidence{true, p.Attempt, p.Previous, p.State, p.Created}
 }

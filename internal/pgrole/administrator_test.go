@@ -27,7 +27,7 @@ func TestGrantsByTheSuperuserStay(t *testing.T) {
 		// This one it may revoke, and says so.
 		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, setup)
 		members := memberships(t, c)
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, `postgres`, "may log in again")
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, `postgres`, "may log in again")
 		mayLogin(t, c, name, password)
 		if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" {
 			t.Errorf("got %+v, %v", u, err)
@@ -48,7 +48,7 @@ func TestDatabaseWithoutConnect(t *testing.T) {
 	db := database(t, c, "no_connect_db")
 	exec(t, db, `REVOKE CONNECT ON DATABASE no_connect_db FROM PUBLIC`, `CREATE TABLE t ()`, `GRANT SELECT ON t TO no_connect`)
 	before := state(t, c, "no_connect")
-	refused(t, s.Delete(t.Context(), "no_connect", "", nil, stamp()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT", "Nothing was changed")
+	refused(t, remove(t, s, "no_connect", "", nil, stamp()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT", "Nothing was changed")
 	if state(t, c, "no_connect") != before {
 		t.Error("it was changed")
 	}
@@ -63,7 +63,7 @@ func TestGrantorIsMemberOfTheAdministrator(t *testing.T) {
 	c.Exec(t, `CREATE ROLE circle_owner LOGIN PASSWORD 'circle'; GRANT `+role+` TO circle_owner`)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE SCHEMA circle AUTHORIZATION circle_owner`, `SET ROLE circle_owner`, `GRANT USAGE ON SCHEMA circle TO circle`)
-	refused(t, s.Delete(t.Context(), "circle", "", nil, stamp()), fault.InUse, "SCHEMA circle", "may log in again")
+	refused(t, remove(t, s, "circle", "", nil, stamp()), fault.InUse, "SCHEMA circle", "may log in again")
 	mayLogin(t, c, "circle", password)
 }
 
@@ -84,7 +84,7 @@ func TestRoleOfAnotherAdministrator(t *testing.T) {
 		return
 	}
 	refused(t, err, fault.Forbidden, "ADMIN OPTION")
-	refused(t, s.Delete(t.Context(), "foreign_role", "", nil, stamp()), fault.Forbidden, "ADMIN OPTION")
+	refused(t, remove(t, s, "foreign_role", "", nil, stamp()), fault.Forbidden, "ADMIN OPTION")
 	if state(t, c, "foreign_role") != before {
 		t.Error("it was changed")
 	}
@@ -134,7 +134,7 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 		before := state(t, c, "alice")
 		_, err := s.SetPassword(t.Context(), "alice", password, nil, stamp())
 		refused(t, err, fault.Forbidden, `GRANT "alice" TO`)
-		refused(t, s.Delete(t.Context(), "alice", "", nil, stamp()), fault.Forbidden, `GRANT "alice" TO`)
+		refused(t, remove(t, s, "alice", "", nil, stamp()), fault.Forbidden, `GRANT "alice" TO`)
 		if u, err := s.User(t.Context(), "alice"); err != nil || u.System() || state(t, c, "alice") != before {
 			t.Errorf("got %+v, %v", u, err)
 		}
@@ -190,7 +190,7 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 	if _, err := s.CreateDatabase(t.Context(), "of_made", "made", stamp()); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Delete(t.Context(), "made", "alice", nil, stamp()); err != nil {
+	if err := remove(t, s, "made", "alice", nil, stamp()); err != nil {
 		t.Error(err)
 	}
 	if err := s.DropDatabase(t.Context(), "of_made"); err != nil {
@@ -229,12 +229,12 @@ func TestReassignToOneWhoMayNotCreate(t *testing.T) {
 	exec(t, first, `CREATE TABLE t ()`, `ALTER TABLE t OWNER TO `+name)
 	exec(t, second, `CREATE SCHEMA s`, `CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `ALTER FUNCTION s.f OWNER TO `+name)
 	members := memberships(t, c)
-	refused(t, s.Delete(t.Context(), name, to, nil, stamp()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas", "may log in again",
+	refused(t, remove(t, s, name, to, nil, stamp()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas", "may log in again",
 		`what it owned in database "may_not_create_a" went to "may_not_create_to"`)
 	mayLogin(t, c, name, password)
 	noNewMembership(t, c, members, role)
 	exec(t, second, `GRANT CREATE ON SCHEMA s TO `+to)
-	if err := s.Delete(t.Context(), name, to, nil, stamp()); err != nil {
+	if err := remove(t, s, name, to, nil, stamp()); err != nil {
 		t.Error(err)
 	}
 }

@@ -90,7 +90,7 @@ func TestHumanCommentIsKept(t *testing.T) {
 			if _, err := s.SetPassword(t.Context(), name, password, nil, stamp()); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse)
+			refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse)
 			if got := comment(t, c, name); !strings.HasPrefix(got, human+"\nrolecall:v1 {") || strings.Count(got, "\n") != strings.Count(human, "\n")+1 {
 				t.Errorf("the comment %q became %q", human, got)
 			}
@@ -139,7 +139,7 @@ func TestNologinRoleIsNoUser(t *testing.T) {
 	refused(t, err, fault.NotFound)
 	_, err = s.Changeable(t.Context(), "nologin_group", nil)
 	refused(t, err, fault.NotFound)
-	refused(t, s.Delete(t.Context(), "nologin_group", "", nil, stamp()), fault.NotFound)
+	refused(t, remove(t, s, "nologin_group", "", nil, stamp()), fault.NotFound)
 	_, err = s.Create(t.Context(), "nologin_group", password, stamp())
 	refused(t, err, fault.Exists)
 	if state(t, c, "nologin_group") != before {
@@ -221,8 +221,8 @@ func TestLongNameFindsNoOtherRole(t *testing.T) {
 			refused(t, err, fault.NotFound)
 			_, err = s.SetPassword(t.Context(), name, password2, nil, stamp())
 			refused(t, err, fault.NotFound)
-			refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
-			refused(t, s.Delete(t.Context(), role, name, nil, stamp()), fault.Invalid)
+			refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
+			refused(t, remove(t, s, role, name, nil, stamp()), fault.Invalid)
 			if u, err := s.Inspect(t.Context(), name); u != nil || err != nil {
 				t.Errorf("Inspect(%q) = %v, %v", name, u, err)
 			}
@@ -242,7 +242,7 @@ func TestImpossibleNamesAreNotFound(t *testing.T) {
 		refused(t, err, fault.NotFound)
 		_, err = s.SetPassword(t.Context(), name, password, nil, stamp())
 		refused(t, err, fault.NotFound)
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
 		_, err = s.Database(t.Context(), name)
 		refused(t, err, fault.NotFound)
 		refused(t, s.DropDatabase(t.Context(), name), fault.NotFound)
@@ -419,7 +419,7 @@ func TestMatch(t *testing.T) {
 		refused(t, err, fault.Stale)
 		_, err = s.Changeable(t.Context(), "match", m)
 		refused(t, err, fault.Stale)
-		refused(t, s.Delete(t.Context(), "match", "", m, stamp()), fault.Stale)
+		refused(t, remove(t, s, "match", "", m, stamp()), fault.Stale)
 	}
 	if state(t, c, "match") != before {
 		t.Error("a stale change changed something")
@@ -431,7 +431,7 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%q: %v", m, err)
 		}
 	}
-	if err := s.Delete(t.Context(), "match", "", pgrole.Match{"x", u.Revision()}, stamp()); err != nil {
+	if err := remove(t, s, "match", "", pgrole.Match{"x", u.Revision()}, stamp()); err != nil {
 		t.Error(err)
 	}
 }

@@ -70,7 +70,7 @@ func TestCreateAndDropDatabase(t *testing.T) {
 			refused(t, err, fault.Exists)
 			session := c.Connect(t, owner, password, name)
 			exec(t, session, `CREATE SCHEMA mine`, `CREATE TABLE mine.t ()`)
-			refused(t, s.Delete(t.Context(), owner, "", nil, stamp()), fault.InUse, "database")
+			refused(t, remove(t, s, owner, "", nil, stamp()), fault.InUse, "database")
 			if i == 0 { // PostgreSQL waits five seconds for sessions to end by themselves
 				refused(t, s.DropDatabase(t.Context(), name), fault.InUse)
 				if err := session.Ping(t.Context()); err != nil {

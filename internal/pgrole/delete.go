@@ -26,38 +26,42 @@ import (
 //  4. DROP ROLE, whose own check is the last guard.
 //
 // What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
-func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) error {
+//
+// previous is the attempt that changed the user last before this one; one that was called off has it, too.
+func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (previous string, err error) {
 	return s.delete(ctx, name, match, &deletion{reassignTo: reassignTo, stamp: stamp})
 }
 
 // DeleteOrDisable is Delete, but what blocks the deletion, early or late, leaves the user disabled: NOLOGIN, without a
 // password and without sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller;
 // empty, the user is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
-func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (why string, err error) {
+func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (why, previous string, err error) {
 	d := &deletion{reassignTo: reassignTo, orDisable: true, stamp: stamp}
-	err = s.delete(ctx, name, match, d)
-	return d.disabled, err
+	previous, err = s.delete(ctx, name, match, d)
+	return d.disabled, previous, err
 }
 
-func (s *Server) delete(ctx context.Context, name string, match Match, d *deletion) error {
+func (s *Server) delete(ctx context.Context, name string, match Match, d *deletion) (previous string, err error) {
 	if d.reassignTo != "" {
 		if err := CheckReassign(name, d.reassignTo); err != nil {
-			return err
+			return "", err
 		}
-	} else if dropped, err := s.dropAlone(ctx, name, match); dropped || err != nil {
-		return err
+	} else if was, err := s.dropAlone(ctx, name, match); err != nil {
+		return "", err
+	} else if was != nil {
+		return was.Provenance.Attempt, nil
 	}
 	if s.Turn != nil {
 		end, err := s.Turn()
 		if err != nil {
-			return err
+			return "", err
 		}
 		defer end()
 	}
 	// Held through all phases, so that a change of the same user waits for the end.
 	conn, err := s.lockSession(ctx, roleLock(name))
 	if err != nil {
-		return s.fault(err, name)
+		return "", s.fault(err, name)
 	}
 	defer conn.Release()
 	defer func() {
@@ -68,7 +72,11 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 		}
 	}()
 	d.s, d.conn = s, conn.Conn()
-	return s.fault(d.run(ctx, name, match), name)
+	err = d.run(ctx, name, match)
+	if d.user != nil && d.user.Provenance.Attempt == d.stamp.Attempt {
+		previous = d.user.Provenance.Previous
+	}
+	return previous, s.fault(err, name)
 }
 
 // deletion is one Delete under way.

@@ -84,7 +84,7 @@ func TestDelete(t *testing.T) {
 		if exists(t, c, name) {
 			t.Error("it is still there")
 		}
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
 		mustCreate(t, s, name)
 		mustDelete(t, s, name)
 	})
@@ -278,7 +278,7 @@ func TestDeleteRefusals(t *testing.T) {
 				exec(t, main, `CREATE TABLE `+tt.name+`_granted (); GRANT SELECT ON `+tt.name+`_granted TO `+tt.name)
 				session := c.Connect(t, tt.name, password, "postgres")
 				before, rightsBefore := state(t, c, tt.name), rights(t, main, "nobody")
-				err := s.Delete(t.Context(), tt.name, "", nil, stamp())
+				err := remove(t, s, tt.name, "", nil, stamp())
 				refused(t, err, fault.InUse, tt.parts...)
 				if tt.name != "owns" && tt.name != "owns_database" && strings.Contains(fault.Of(err).Message, "reassignTo") {
 					t.Errorf("the message hints at reassignTo, which would not help: %v", err)
@@ -303,16 +303,16 @@ func TestReassignable(t *testing.T) {
 	mustCreate(t, s, "reassignable", "reassignable_user")
 	c.Exec(t, `CREATE ROLE reassignable_vault; CREATE ROLE reassignable_group; CREATE TABLE reassignable_t (); ALTER TABLE reassignable_t OWNER TO reassignable`)
 	s.Reassignable = []string{"reassignable_group"}
-	refused(t, s.Delete(t.Context(), "reassignable", "reassignable_vault", nil, stamp()), fault.Forbidden, "only an admin")
+	refused(t, remove(t, s, "reassignable", "reassignable_vault", nil, stamp()), fault.Forbidden, "only an admin")
 	if _, err := s.Plan(t.Context(), "reassignable", "reassignable_vault"); !fault.Is(err, fault.Forbidden) {
 		t.Errorf("the plan: %v", err)
 	}
-	if err := s.Delete(t.Context(), "reassignable", "reassignable_group", nil, stamp()); err != nil {
+	if err := remove(t, s, "reassignable", "reassignable_group", nil, stamp()); err != nil {
 		t.Fatal(err)
 	}
 	mustCreate(t, s, "reassignable")
 	c.Exec(t, `ALTER TABLE reassignable_t OWNER TO reassignable`)
-	if err := s.Delete(t.Context(), "reassignable", "reassignable_user", nil, stamp()); err != nil {
+	if err := remove(t, s, "reassignable", "reassignable_user", nil, stamp()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -332,10 +332,10 @@ func TestReassign(t *testing.T) {
 			role := s.Pool.Config().ConnConfig.User
 			user, to := "from_"+admin, "to_"+admin
 			mustCreate(t, s, user, to, "third_"+admin)
-			refused(t, s.Delete(t.Context(), user, user, nil, stamp()), fault.Invalid)
-			refused(t, s.Delete(t.Context(), user, "absent", nil, stamp()), fault.Invalid)
-			refused(t, s.Delete(t.Context(), user, "postgres", nil, stamp()), fault.Forbidden)
-			refused(t, s.Delete(t.Context(), user, role, nil, stamp()), fault.Forbidden)
+			refused(t, remove(t, s, user, user, nil, stamp()), fault.Invalid)
+			refused(t, remove(t, s, user, "absent", nil, stamp()), fault.Invalid)
+			refused(t, remove(t, s, user, "postgres", nil, stamp()), fault.Forbidden)
+			refused(t, remove(t, s, user, role, nil, stamp()), fault.Forbidden)
 			first := database(t, c, "reassign_"+admin, "OWNER "+user)
 			second := database(t, c, "reassign2_"+admin, "OWNER third_"+admin)
 			main := c.Connect(t, c.User, c.Password, "postgres")
@@ -348,7 +348,7 @@ func TestReassign(t *testing.T) {
 			}
 			exec(t, main, `CREATE TABLE t_`+admin+` ()`, `ALTER TABLE t_`+admin+` OWNER TO `+user)
 			members := memberships(t, c)
-			if err := s.Delete(t.Context(), user, to, nil, stamp()); err != nil {
+			if err := remove(t, s, user, to, nil, stamp()); err != nil {
 				t.Fatal(err)
 			}
 			if exists(t, c, user) {
@@ -407,7 +407,7 @@ func TestDeleteCutOff(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		// Something that DROP ROLE waits for, longer than it may.
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
-		err := s.Delete(t.Context(), name, "", nil, stamp())
+		err := remove(t, s, name, "", nil, stamp())
 		unavailable(t, err)
 		refused(t, err, fault.Unavailable, "begun", "Delete it again")
 		mayNotLogin(t, c, name, password)
@@ -437,7 +437,7 @@ func TestDeleteCutOffAndBlocked(t *testing.T) {
 	c.Exec(t, `ALTER ROLE `+name+` NOLOGIN; COMMENT ON ROLE `+name+` IS 'shop
 rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}'`)
 	c.Exec(t, `CREATE TABLE cut_off_blocked_t (); ALTER TABLE cut_off_blocked_t OWNER TO `+name)
-	refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, "cut_off_blocked_t", "may log in again")
+	refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "cut_off_blocked_t", "may log in again")
 	mayLogin(t, c, name, password)
 	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" || !strings.HasPrefix(comment(t, c, name), "shop\n") {
 		t.Errorf("got %+v, %v", u, err)
@@ -457,7 +457,7 @@ func TestDisabledUser(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `ALTER TABLE disabled_user_t OWNER TO `+name)
 	done := make(chan error)
-	go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+	go func() { done <- remove(t, s, name, "", nil, stamp()) }()
 	waitForDrop(t, c, name)
 	exec(t, conn, `COMMIT`)
 	refused(t, <-done, fault.InUse, "disabled_user_t", "It is disabled, as before")
@@ -482,12 +482,20 @@ func waitForDrop(t testing.TB, c *pgtest.Cluster, name string) {
 func TestObjectAppearsDuringDelete(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")
+		made, err := s.User(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
 		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		members := memberships(t, c)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
-		done := make(chan error)
-		go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+		done, previous := make(chan error), ""
+		go func() {
+			var err error
+			previous, err = s.Delete(t.Context(), name, "", nil, stamp())
+			done <- err
+		}()
 		waitForDrop(t, c, name)
 		exec(t, conn, `COMMIT`)
 		refused(t, <-done, fault.InUse, `"postgres": table public.`+name+`_t`, "may log in again", "SCHEMA "+name+"_granted")
@@ -495,8 +503,13 @@ func TestObjectAppearsDuringDelete(t *testing.T) {
 		if n := pgtest.Value[int](t, c, `SELECT one FROM `+name+`_t`); n != 1 {
 			t.Error("the data are gone")
 		}
-		if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Revision != 3 {
+		// It has changed the user twice, and before it there was its creation.
+		u, err := s.User(t.Context(), name)
+		if err != nil || u.Provenance.State != "" || u.Provenance.Revision != 3 {
 			t.Errorf("got %+v, %v", u, err)
+		}
+		if before := made.Provenance.Attempt; previous != before || u.Provenance.Previous != before || u.Provenance.Attempt == before {
+			t.Errorf("it found %q, and the user says %+v; it was made by %q", previous, u.Provenance, before)
 		}
 		noNewMembership(t, c, members, name)
 	})
@@ -512,7 +525,7 @@ func TestGrantAppearsDuringDelete(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE TABLE grant_appears_t ()`, `BEGIN`, `GRANT SELECT ON grant_appears_t TO `+name)
 	done := make(chan error)
-	go func() { done <- s.Delete(t.Context(), name, "", nil, stamp()) }()
+	go func() { done <- remove(t, s, name, "", nil, stamp()) }()
 	waitForDrop(t, c, name)
 	exec(t, conn, `COMMIT`)
 	if err := <-done; err != nil || exists(t, c, name) {
@@ -543,7 +556,7 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		var err error
 		for range 20 {
-			if err = s.Delete(t.Context(), name, "", nil, stamp()); err == nil {
+			if err = remove(t, s, name, "", nil, stamp()); err == nil {
 				break
 			}
 			if !fault.Is(err, fault.InUse) && !fault.Is(err, fault.Unavailable) {
@@ -589,7 +602,7 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		for i, err := range together(len(users), func(i int) error {
 			turns[i%2] <- struct{}{}
 			defer func() { <-turns[i%2] }()
-			return replicas[i%2].Delete(t.Context(), users[i], "", nil, stamp())
+			return remove(t, replicas[i%2], users[i], "", nil, stamp())
 		}) {
 			if err != nil {
 				t.Errorf("%d: %v", i, err)
@@ -612,7 +625,7 @@ func TestDeleteTheSameAtOnce(t *testing.T) {
 	s := superuser(t, pgtest.Shared(t))
 	mustCreate(t, s, "same_at_once")
 	deleted := 0
-	for _, err := range together(6, func(int) error { return s.Delete(t.Context(), "same_at_once", "", nil, stamp()) }) {
+	for _, err := range together(6, func(int) error { return remove(t, s, "same_at_once", "", nil, stamp()) }) {
 		if err == nil {
 			deleted++
 		} else {
@@ -639,8 +652,8 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 		if got, want := privileges(), []string{`"\303\251"=r/owner`, `"\351"=r/owner`, `owner=arwdDxt/owner`}; len(got) != 3 || !slices.Equal(got[:2], want[:2]) {
 			t.Fatalf("the privileges are %q", got)
 		}
-		refused(t, s.Delete(t.Context(), "é", "", nil, stamp()), fault.InUse, "table s.o")
-		if err := s.Delete(t.Context(), "é", "ë", nil, stamp()); err != nil {
+		refused(t, remove(t, s, "é", "", nil, stamp()), fault.InUse, "table s.o")
+		if err := remove(t, s, "é", "ë", nil, stamp()); err != nil {
 			t.Fatal(err)
 		}
 		if got := privileges(); len(got) != 2 || got[0] != `"\351"=r/owner` {
@@ -660,7 +673,7 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 		exec(t, eucJP, `GRANT SELECT ON t TO smile`)
 		c.Exec(t, `ALTER ROLE smile RENAME TO "🙂"`)
 		was := state(t, c, "🙂")
-		refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
+		refused(t, remove(t, s, "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
 		if state(t, c, "🙂") != was || !pgtest.Value[bool](t, c, `SELECT oid = $1 FROM pg_roles WHERE rolname = '🙂'`, oid) {
 			t.Error("it was changed")
 		}
@@ -676,7 +689,7 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+owner, `SET ROLE `+owner, `GRANT USAGE ON SCHEMA `+name+` TO `+grantor+` WITH GRANT OPTION`,
 			`SET ROLE `+grantor, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, `GRANT `+owner+` TO `+grantor)
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, "SCHEMA "+name, "may log in again")
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "SCHEMA "+name, "may log in again")
 		mayLogin(t, c, name, password)
 		exec(t, conn, `REVOKE `+owner+` FROM `+grantor)
 		mustDelete(t, s, name)
@@ -687,17 +700,17 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 func TestDropAlone(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_kept")
-		refused(t, s.Delete(t.Context(), name, "", pgrole.Match{"0-other"}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", pgrole.Match{"0-other"}, stamp()), fault.Stale)
 		mustDelete(t, s, name)
 		if exists(t, c, name) {
 			t.Error("it is there")
 		}
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
 
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_kept`)
 		done := make(chan error)
-		go func() { done <- s.Delete(t.Context(), name+"_kept", "", nil, stamp()) }()
+		go func() { done <- remove(t, s, name+"_kept", "", nil, stamp()) }()
 		waitForDrop(t, c, name+"_kept")
 		exec(t, conn, `COMMIT`)
 		refused(t, <-done, fault.InUse, name+"_t")
@@ -719,16 +732,16 @@ func TestDropTogether(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_owner`, `BEGIN`, `ALTER ROLE `+name+`_locked CONNECTION LIMIT 5`)
 		others := []func() error{
-			func() error { return s.Delete(t.Context(), name+"_owner", "", nil, stamp()) },
-			func() error { return s.Delete(t.Context(), name+"_locked", "", nil, stamp()) },
-			func() error { return s.Delete(t.Context(), name+"_stale", "", pgrole.Match{"0-other"}, stamp()) },
-			func() error { return s.Delete(t.Context(), name+"_absent", "", nil, stamp()) },
+			func() error { return remove(t, s, name+"_owner", "", nil, stamp()) },
+			func() error { return remove(t, s, name+"_locked", "", nil, stamp()) },
+			func() error { return remove(t, s, name+"_stale", "", pgrole.Match{"0-other"}, stamp()) },
+			func() error { return remove(t, s, name+"_absent", "", nil, stamp()) },
 		}
 		errs := together(n+len(others), func(i int) error {
 			if i < len(others) {
 				return others[i]()
 			}
-			return s.Delete(t.Context(), names[i-len(others)], "", nil, stamp())
+			return remove(t, s, names[i-len(others)], "", nil, stamp())
 		})
 		exec(t, conn, `ROLLBACK`)
 		refused(t, errs[0], fault.InUse, name+"_t")
@@ -747,7 +760,7 @@ func TestDropTogether(t *testing.T) {
 		// The same one, twice at once: one call finds it.
 		mustCreate(t, s, name)
 		gone := 0
-		for _, err := range together(8, func(int) error { return s.Delete(t.Context(), name, "", nil, stamp()) }) {
+		for _, err := range together(8, func(int) error { return remove(t, s, name, "", nil, stamp()) }) {
 			if err == nil {
 				gone++
 			} else {
@@ -830,7 +843,7 @@ func TestRightsOnSchemaPublic(t *testing.T) {
 
 		mustCreate(t, s, user)
 		exec(t, conn, `ALTER SCHEMA public OWNER TO pg_database_owner`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
-		if err := s.Delete(t.Context(), user, "", nil, stamp()); !strings.HasSuffix(prefix, "_s") {
+		if err := remove(t, s, user, "", nil, stamp()); !strings.HasSuffix(prefix, "_s") {
 			refused(t, err, fault.InUse, "pg_database_owner")
 			mayLogin(t, c, user, password)
 		} else if err != nil {

@@ -26,29 +26,29 @@ type dropped struct {
 }
 
 // dropAlone drops a user on which nothing depends and which has no sessions, in one transaction, together with others that
-// are to be dropped at the same time: most that are deleted are such. It reports false, and has changed nothing, where the
-// four phases are needed.
-func (s *Server) dropAlone(ctx context.Context, name string, match Match) (bool, error) {
+// are to be dropped at the same time: most that are deleted are such. It returns the user as it was, or nil where the four
+// phases are needed and nothing has changed.
+func (s *Server) dropAlone(ctx context.Context, name string, match Match) (*User, error) {
 	if !storable(name) {
-		return false, notFound(name)
+		return nil, notFound(name)
 	}
 	d, err := s.Together.drops.Ask(ctx, drop{name, match}, s.dropTogether)
 	if err = cmp.Or(err, d.err); err != nil || d.user == nil {
-		return false, s.fault(err, name)
+		return nil, s.fault(err, name)
 	}
 	if d.lost != nil {
 		if now, err := s.Inspect(ctx, name); err != nil || now != nil && now.oid == d.user.oid {
-			return false, err // it is there: the phases may do it
+			return nil, err // it is there: the phases may do it
 		}
 		if err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) }); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 	// One that was being let in may have found the role.
 	if _, err := s.Together.ends.Ask(ctx, d.user, s.endLate); err != nil {
-		return false, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
+		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
 	}
-	return true, nil
+	return d.user, nil
 }
 
 func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, error) {

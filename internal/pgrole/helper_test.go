@@ -148,9 +148,16 @@ func mustCreate(t testing.TB, s *pgrole.Server, names ...string) {
 	}
 }
 
+// remove is Delete without the attempt that it found.
+func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match pgrole.Match, by pgrole.Stamp) error {
+	t.Helper()
+	_, err := s.Delete(t.Context(), name, reassignTo, match, by)
+	return err
+}
+
 func mustDelete(t testing.TB, s *pgrole.Server, name string) {
 	t.Helper()
-	if err := s.Delete(t.Context(), name, "", nil, stamp()); err != nil {
+	if err := remove(t, s, name, "", nil, stamp()); err != nil {
 		t.Fatalf("Delete(%q): %v", name, err)
 	}
 }

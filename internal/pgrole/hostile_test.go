@@ -57,7 +57,7 @@ func TestHostileOwnerOfDatabase(t *testing.T) {
 	}
 	c.Exec(t, `ALTER DATABASE hostile_db SET default_transaction_read_only = on`)
 	c.Exec(t, `ALTER DATABASE hostile_db SET role = 'hostile'`)
-	if err := s.Delete(t.Context(), "hostile_victim", "", nil, stamp()); err != nil {
+	if err := remove(t, s, "hostile_victim", "", nil, stamp()); err != nil {
 		t.Error(err)
 	}
 }

@@ -98,7 +98,7 @@ func TestRegisteredDatabaseInLatin1(t *testing.T) {
 	refused(t, err, fault.NotFound)
 	_, err = s.SetPassword(t.Context(), "🙂", password, nil, stamp())
 	refused(t, err, fault.NotFound)
-	refused(t, s.Delete(t.Context(), "🙂", "", nil, stamp()), fault.NotFound)
+	refused(t, remove(t, s, "🙂", "", nil, stamp()), fault.NotFound)
 	mustDelete(t, s, "é")
 }
 

@@ -86,7 +86,7 @@ func TestDeleteCutAnywhere(t *testing.T) {
 			mu.Lock()
 			left, statement = n, ""
 			mu.Unlock()
-			err := s.Delete(t.Context(), e.user, e.heir, nil, stamp())
+			err := remove(t, s, e.user, e.heir, nil, stamp())
 			mu.Lock()
 			cut := left <= 0
 			left = 0
@@ -98,7 +98,7 @@ func TestDeleteCutAnywhere(t *testing.T) {
 				t.Errorf("cut at statement %d, %s: gone is %v, and the answer %v", n, statement, gone, err)
 			}
 			if err != nil {
-				if err := s.Delete(t.Context(), e.user, e.heir, nil, stamp()); err != nil || exists(t, c, e.user) {
+				if err := remove(t, s, e.user, e.heir, nil, stamp()); err != nil || exists(t, c, e.user) {
 					t.Errorf("cut at statement %d, %s, and again: %v", n, statement, err)
 				}
 			}
@@ -228,7 +228,7 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	}
 	var err error
 	for range 3 {
-		if err = s.Delete(t.Context(), e.user, to, nil, stamp()); !fault.Is(err, fault.Unavailable) {
+		if err = remove(t, s, e.user, to, nil, stamp()); !fault.Is(err, fault.Unavailable) {
 			break
 		}
 	}
@@ -268,7 +268,7 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	}
 	e.intact(t, c)
 	if exists(t, c, e.user) {
-		if err := direct.Delete(t.Context(), e.user, "", nil, stamp()); err != nil {
+		if err := remove(t, direct, e.user, "", nil, stamp()); err != nil {
 			t.Errorf("at the end: %v", errors.Join(err, fmt.Errorf("after %v", err)))
 		}
 	}

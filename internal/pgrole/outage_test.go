@@ -44,13 +44,13 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	for i, err := range together(4, func(i int) (err error) {
 		switch i {
 		case 0:
-			err = s.Delete(t.Context(), "row_locked2", "", nil, stamp())
+			err = remove(t, s, "row_locked2", "", nil, stamp())
 		case 1:
 			_, err = s.SetPassword(t.Context(), "row_locked", password2, nil, stamp())
 		case 2:
 			_, _, err = s.SetLimits(t.Context(), "row_locked3", pgrole.Limits{ConnectionLimit: new(7)}, nil, stamp())
 		case 3:
-			_, err = s.DeleteOrDisable(t.Context(), "row_locked4", "", nil, stamp())
+			_, _, err = s.DeleteOrDisable(t.Context(), "row_locked4", "", nil, stamp())
 		}
 		return err
 	}) {
@@ -87,8 +87,8 @@ func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 		},
 		"Plan":              func() error { _, err := s.Plan(t.Context(), "new", "kept"); return err },
 		"Userlist":          func() error { _, err := s.Userlist(t.Context()); return err },
-		"Delete or disable": func() error { _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, stamp()); return err },
-		"Delete":            func() error { return s.Delete(t.Context(), "new", "", nil, stamp()) },
+		"Delete or disable": func() error { _, _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, stamp()); return err },
+		"Delete":            func() error { return remove(t, s, "new", "", nil, stamp()) },
 		"Inspect":           func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
 		"Databases":         func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
 		"Create database": func() error {
@@ -162,7 +162,7 @@ func TestTooManyConnections(t *testing.T) {
 	unavailable(t, err)
 	_, err = s.User(t.Context(), "kept")
 	unavailable(t, err)
-	unavailable(t, s.Delete(t.Context(), "kept", "", nil, stamp()))
+	unavailable(t, remove(t, s, "kept", "", nil, stamp()))
 	if state(t, c, "kept") != before {
 		t.Error("something was changed")
 	}
@@ -188,7 +188,7 @@ func TestTerminatedInTheMiddle(t *testing.T) {
 	go func() {
 		results <- together(2, func(i int) error {
 			if i == 0 {
-				return s.Delete(t.Context(), "terminated2", "", nil, stamp())
+				return remove(t, s, "terminated2", "", nil, stamp())
 			}
 			_, err := s.SetPassword(t.Context(), "terminated", password2, nil, stamp())
 			return err
@@ -334,7 +334,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		c.Connect(t, name, password2, "postgres")
 		for cut := range 3 {
 			p.arm(before, cut, 1)
-			err := s.Delete(t.Context(), name, "", nil, stamp())
+			err := remove(t, s, name, "", nil, stamp())
 			if done := cut == 2 || cut == 1 && !before; done && err == nil {
 				break
 			}

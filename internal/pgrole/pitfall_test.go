@@ -84,8 +84,8 @@ func TestTablespaceIsReassigned(t *testing.T) {
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		c.Exec(t, `CREATE TABLESPACE `+name+` OWNER `+name+` LOCATION '`+dir+`'`)
 		t.Cleanup(func() { c.Exec(t, `DROP TABLESPACE `+name) })
-		refused(t, s.Delete(t.Context(), name, "", nil, stamp()), fault.InUse, "tablespace "+name)
-		if err := s.Delete(t.Context(), name, to, nil, stamp()); err != nil {
+		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "tablespace "+name)
+		if err := remove(t, s, name, to, nil, stamp()); err != nil {
 			t.Fatal(err)
 		}
 		if owner := pgtest.Value[string](t, c, `SELECT pg_get_userbyid(spcowner)::text FROM pg_tablespace WHERE spcname = $1`, name); owner != to {
@@ -134,7 +134,7 @@ func TestNameIsUsedAgain(t *testing.T) {
 		before := state(t, c, name)
 		_, err = s.SetPassword(t.Context(), name, password2, pgrole.Match{first.Revision()}, stamp())
 		refused(t, err, fault.Stale)
-		refused(t, s.Delete(t.Context(), name, "", pgrole.Match{first.Revision()}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", pgrole.Match{first.Revision()}, stamp()), fault.Stale)
 		if state(t, c, name) != before {
 			t.Error("it was changed")
 		}

@@ -55,15 +55,15 @@ func TestProtected(t *testing.T) {
 		refused(t, err, fault.Forbidden)
 		_, err = adm.Changeable(t.Context(), name, pgrole.Match{"*"})
 		refused(t, err, fault.Forbidden)
-		refused(t, adm.Delete(t.Context(), name, "", nil, stamp()), fault.Forbidden)
-		refused(t, adm.Delete(t.Context(), "victim", name, nil, stamp()), fault.Forbidden)
+		refused(t, remove(t, adm, name, "", nil, stamp()), fault.Forbidden)
+		refused(t, remove(t, adm, "victim", name, nil, stamp()), fault.Forbidden)
 		if state(t, c, name) != before {
 			t.Errorf("%q was changed", name)
 		}
 	}
 	// Not even what is no user is given objects to, when who becomes it could do harm, or everybody has it.
 	for _, name := range []string{"supers", "supers2", "rds_superuser", "pg_monitor", "pg_execute_server_program"} {
-		refused(t, adm.Delete(t.Context(), "victim", name, nil, stamp()), fault.Forbidden)
+		refused(t, remove(t, adm, "victim", name, nil, stamp()), fault.Forbidden)
 	}
 	if owner := pgtest.Value[string](t, c, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'owned'`); owner != "victim" || !exists(t, c, "victim") {
 		t.Errorf("the table went to %s", owner)
@@ -96,7 +96,7 @@ func TestBecomesProtected(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `CREATE TABLE becomes_protected_t (); ALTER TABLE becomes_protected_t OWNER TO becomes_protected`, `DROP TABLE becomes_protected_t`)
 	done := make(chan error)
-	go func() { done <- s.Delete(t.Context(), "becomes_protected", "", nil, stamp()) }()
+	go func() { done <- remove(t, s, "becomes_protected", "", nil, stamp()) }()
 	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE "becomes_protected"%')`)
 	c.Exec(t, `GRANT postgres TO becomes_protected`) // too late for this DROP, which has been decided
 	exec(t, conn, `COMMIT`)

@@ -18,7 +18,9 @@ type Provenance struct {
 	ModifiedBy string    `json:"modifiedBy,omitempty"`
 	Revision   int       `json:"revision"`
 	Attempt    string    `json:"attempt"`
-	State      string    `json:"state,omitempty"`
+	// Previous is the attempt that changed the role before this one: whatever became of the record of that one, it was done.
+	Previous string `json:"previous,omitempty"`
+	State    string `json:"state,omitempty"`
 	// Was is the state to which a delete that is called off returns.
 	Was string `json:"was,omitempty"`
 }
@@ -35,6 +37,9 @@ func (p Provenance) Managed() bool { return p.Revision > 0 }
 func (p Provenance) changed(now time.Time, stamp Stamp) Provenance {
 	p.Modified = now
 	p.ModifiedBy = stamp.Account
+	if p.Attempt != stamp.Attempt { // a deletion that is called off changes it twice
+		p.Previous = p.Attempt
+	}
 	p.Attempt = stamp.Attempt
 	p.Revision++
 	return p
@@ -113,6 +118,8 @@ func (p *Provenance) scan(data string) bool {
 			p.ModifiedBy = value
 		case "attempt":
 			p.Attempt = value
+		case "previous":
+			p.Previous = value
 		case "state":
 			p.State = value
 		case "was":

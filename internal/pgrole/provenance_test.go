@@ -13,6 +13,7 @@ var record = Provenance{
 	ModifiedBy: "cf",
 	Revision:   12,
 	Attempt:    "0198f3a2-0000-7000-8000-000000000001",
+	Previous:   "0198f3a2-0000-7000-8000-000000000000",
 	State:      StateDeleting,
 	Was:        StateDisabled,
 }
