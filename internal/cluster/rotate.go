@@ -50,7 +50,7 @@ func (r *Registry) Exclusive(ctx context.Context, id uuid.UUID) (release func(),
 // has shown that it takes the next one, so being cut off between any two steps loses nothing:
 //
 //	Propose   the next password is stored, sealed, as pending
-//	          the cluster is told of it, and lets Rolecall in with it
+//	Due       the cluster is told of it, if nobody has been quicker, and lets Rolecall in with it
 //	Adopt     it takes the place of the current one
 //
 // What was cut off is gone through again from the first step that is not in doubt, with the same password: one who was
@@ -114,6 +114,23 @@ func (r *Registry) Propose(ctx context.Context, id uuid.UUID, attempt string) (*
 		err = errRotating
 	}
 	return pending, err
+}
+
+// Due is nil as long as the cluster may be given the next password: it is pending, or somebody who has finished the rotation
+// has made it the current one already. Else, when the session of the lock was lost and another request has changed the
+// credential meanwhile, the fault is InUse.
+func (r *Registry) Due(ctx context.Context, p *Rotation) error {
+	return r.db.Tx(ctx, func(tx pgx.Tx) error {
+		now, err := r.locked(ctx, tx, p.id)
+		if err != nil || now.Connection.Password == p.Next.Password {
+			return err
+		}
+		ours, err := r.isPending(ctx, tx, p)
+		if err == nil && !ours {
+			err = errRotating
+		}
+		return err
+	})
 }
 
 // Adopt makes the next password, with which the cluster has just let Rolecall in, the current one. When it is not pending

@@ -389,7 +389,8 @@ func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password)); err != nil {
+	due := func(ctx context.Context) error { return s.Clusters.Due(ctx, r) }
+	if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password), due); err != nil {
 		return s.refused(ctx, r, err)
 	}
 	test, err := r.Open(ctx, &r.Next)
@@ -402,7 +403,7 @@ func (s *Service) finish(ctx context.Context, r *cluster.Rotation) error {
 
 // refused drops the next password if the cluster has said no to it, and still takes the current one.
 func (s *Service) refused(ctx context.Context, r *cluster.Rotation, why error) error {
-	if fault.Is(why, fault.Unavailable) {
+	if fault.Is(why, fault.Unavailable) || fault.Is(why, fault.InUse) {
 		return why
 	}
 	conn, err := r.Open(ctx, &r.Current)

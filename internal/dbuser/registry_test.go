@@ -71,7 +71,7 @@ func TestRotationCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close(context.Background())
-			if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password)); err != nil {
+			if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password), func(context.Context) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}, "done"},
@@ -205,6 +205,9 @@ func TestRotationLosesItsLock(t *testing.T) {
 	if err := patch(); err != nil {
 		t.Fatal(err)
 	}
+	if err := s.Clusters.Due(t.Context(), r); !fault.Is(err, fault.InUse) {
+		t.Errorf("the rotation would go on: %v", err)
+	}
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+string(r.Next.Password)+`'`)
 	if err := s.Clusters.Adopt(t.Context(), r); !fault.Is(err, fault.InUse) || !strings.Contains(err.Error(), "Both passwords are kept") {
 		t.Errorf("adopted: %v", err)
@@ -219,6 +222,35 @@ func TestRotationLosesItsLock(t *testing.T) {
 	}
 	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil {
 		t.Errorf("after another rotation %+v is pending; %v", pending, err)
+	}
+	works(t, restarted(t, s), id)
+}
+
+// One who rotates is overtaken by another, who finishes that rotation and makes one more. What the slow one sends then does not
+// become the password of the cluster, even if it is killed before it sees that.
+func TestRotationIsOvertaken(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_overtaken LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := s.Register(t, "overtaken", s.PG, "rotate_overtaken", rolePassword)
+	slow, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := slow.Open(t.Context(), &slow.Current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := s.Clusters.Due(t.Context(), slow); err != nil {
+		t.Errorf("nobody has overtaken it yet: %v", err)
+	}
+	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
+		t.Fatal(err)
+	}
+	err = pgrole.SetOwnPassword(t.Context(), conn, string(slow.Next.Password), func(ctx context.Context) error { return s.Clusters.Due(ctx, slow) })
+	wantKind(t, err, fault.InUse)
+	if s.PG.Login("rotate_overtaken", string(slow.Next.Password)) == nil {
+		t.Error("the cluster has taken the password of the slow one")
 	}
 	works(t, restarted(t, s), id)
 }

@@ -88,7 +88,7 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 	own := secret()
 	_, err := s.SetPassword(t.Context(), "leak", own, nil, stamp())
 	done(err)
-	done(pgrole.SetOwnPassword(t.Context(), c.Connect(t, "leak", own, "postgres"), secret()))
+	done(pgrole.SetOwnPassword(t.Context(), c.Connect(t, "leak", own, "postgres"), secret(), due))
 	call(create(s, "leak"), fault.Exists)
 	call(create(s, "leak_nologin"), fault.Exists)
 	call(create(s, "pg_leak"), fault.Invalid)

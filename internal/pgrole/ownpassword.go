@@ -14,14 +14,19 @@ import (
 // SetOwnPassword gives the role that logged in on a connection another password, which it may always do. Sessions that
 // it has stay. When the connection is lost at the end, either password may count, and for a moment the old one although
 // the COMMIT is still under way: log in with the one that is taken and set the same new password again.
-func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string) error {
+//
+// due is asked before the COMMIT, when nobody else can set a password of the role any more: an error calls it off. So one
+// who was slow, and has been overtaken, does no harm.
+func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string, due func(ctx context.Context) error) error {
 	err := retryOn(ctx, conn, func(tx *transaction) error {
 		verifier, err := NewVerifier(newPassword, tx.iterations)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, alterOwnPassword(verifier))
-		return err
+		if _, err = tx.Exec(ctx, alterOwnPassword(verifier)); err != nil {
+			return err
+		}
+		return due(ctx)
 	})
 	if _, lost := errors.AsType[*commitLost](err); lost {
 		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change: the old password may count, or the new one.").

@@ -1,6 +1,7 @@
 package pgrole_test
 
 import (
+	"context"
 	"crypto/rand"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 )
+
+func due(context.Context) error { return nil }
 
 func TestSetOwnPassword(t *testing.T) {
 	t.Parallel()
@@ -27,7 +30,7 @@ func TestSetOwnPassword(t *testing.T) {
 		for range 2 {
 			secret := rand.Text()
 			secrets = append(secrets, secret)
-			if err := pgrole.SetOwnPassword(t.Context(), conn, secret); err != nil {
+			if err := pgrole.SetOwnPassword(t.Context(), conn, secret, due); err != nil {
 				t.Fatalf("%s: %v", role, err)
 			}
 			mayLogin(t, c, role, secret)
@@ -41,8 +44,12 @@ func TestSetOwnPassword(t *testing.T) {
 			t.Errorf("%s was %s, is %s", role, who, got)
 		}
 		before := state(t, c, role)
-		if err := pgrole.SetOwnPassword(t.Context(), conn, ""); err == nil || state(t, c, role) != before {
+		if err := pgrole.SetOwnPassword(t.Context(), conn, "", due); err == nil || state(t, c, role) != before {
 			t.Errorf("the empty password: %v", err)
+		}
+		notDue := fault.New(fault.InUse, "not due")
+		if err := pgrole.SetOwnPassword(t.Context(), conn, rand.Text(), func(context.Context) error { return notDue }); err != notDue || state(t, c, role) != before {
+			t.Errorf("one that was called off: %v", err)
 		}
 	}
 	log := c.ReadLog(t)
@@ -69,7 +76,7 @@ func TestSetOwnPasswordCutAtCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.arm(before, 0, 1)
-		err = pgrole.SetOwnPassword(t.Context(), conn, "new password")
+		err = pgrole.SetOwnPassword(t.Context(), conn, "new password", due)
 		unavailable(t, err)
 		refused(t, err, fault.Unavailable, "may count")
 		if before {
@@ -82,7 +89,7 @@ func TestSetOwnPasswordCutAtCommit(t *testing.T) {
 			}
 		}
 		again := c.Connect(t, "own_cut", "new password", "postgres")
-		if err := pgrole.SetOwnPassword(t.Context(), again, "new password"); err != nil {
+		if err := pgrole.SetOwnPassword(t.Context(), again, "new password", due); err != nil {
 			t.Error(err)
 		}
 		mayLogin(t, c, "own_cut", "new password")

@@ -118,7 +118,7 @@ func TestScramIterations(t *testing.T) {
 	if _, err := adm.SetPassword(t.Context(), "usual", password2, nil, stamp()); err != nil {
 		t.Fatal(err)
 	}
-	if err := pgrole.SetOwnPassword(t.Context(), c.Connect(t, role, "administrator", "postgres"), password); err != nil {
+	if err := pgrole.SetOwnPassword(t.Context(), c.Connect(t, role, "administrator", "postgres"), password, due); err != nil {
 		t.Fatal(err)
 	}
 	for name, password := range map[string]string{"usual": password2, "strong": password, role: password} {
