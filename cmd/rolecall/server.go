@@ -102,9 +102,6 @@ func (s *server) run(ctx context.Context) error {
 		s.Log.Warn("a newer release has changed the schema of the control database; this one goes on beside it", "migrations", db.Ahead)
 	}
 	log := &audit.Log{DB: db}
-	if err := log.CheckKeys(ctx); err != nil {
-		return err
-	}
 	users := &dbuser.Service{Clusters: clusters, Audit: log, Log: s.Log}
 	if s.Prepare != nil {
 		if err := s.Prepare(ctx, db, id, users); err != nil {

@@ -116,25 +116,21 @@ func TestRotateKeys(t *testing.T) {
 // starts is what opens seals when a server starts, with other master keys.
 func (f *fixture) starts(t *testing.T, keys *control.Keyring) map[string]func() error {
 	t.Helper()
-	db, err := control.Open(t.Context(), f.DatabaseURL, keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	other := &control.DB{Pool: f.DB.Pool, Keys: keys}
 	log := slog.New(slog.DiscardHandler)
 	return map[string]func() error{
+		"control": func() error { return other.CheckKeys(context.Background()) },
 		"identity": func() error {
-			_, err := identity.New(context.Background(), db, identity.Config{Issuer: servicetest.PublicURL, Log: log})
+			_, err := identity.New(context.Background(), other, identity.Config{Issuer: servicetest.PublicURL, Log: log})
 			return err
 		},
 		"clusters": func() error {
-			r, err := cluster.Open(context.Background(), db, log)
+			r, err := cluster.Open(context.Background(), other, log)
 			if err == nil {
 				r.Close()
 			}
 			return err
 		},
-		"audit": func() error { return (&audit.Log{DB: db}).CheckKeys(context.Background()) },
 	}
 }
 

@@ -127,17 +127,6 @@ func (l *Log) keys(ctx context.Context, tx pgx.Tx) ([]*chainKey, error) {
 	})
 }
 
-// CheckKeys says which key of the chain does not open with the master keys at hand.
-func (l *Log) CheckKeys(ctx context.Context) error {
-	return l.DB.Tx(ctx, func(tx pgx.Tx) error {
-		keys, err := l.keys(ctx, tx)
-		for _, k := range keys {
-			err = errors.Join(err, k.err)
-		}
-		return err
-	})
-}
-
 // sealingKey returns the newest key, and makes the first one.
 func (l *Log) sealingKey(ctx context.Context, tx pgx.Tx) (*chainKey, []*chainKey, error) {
 	keys, err := l.keys(ctx, tx)

@@ -217,6 +217,28 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
+// Whoever comes with other master keys, and so not to this database, leaves its schema alone.
+func TestOpenWithOtherKeys(t *testing.T) {
+	c := pgtest.Shared(t)
+	c.Exec(t, `CREATE DATABASE other_keys`)
+	db := mustOpen(t, c.URL("other_keys"))
+	_, err := db.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (1, $1)`, db.Keys.Seal("audit_keys/1/key", []byte("secret")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var version, now int
+	err = db.Pool.QueryRow(t.Context(), `DELETE FROM migrations WHERE version = (SELECT max(version) FROM migrations) RETURNING version - 1`).Scan(&version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, c.URL("other_keys")); err == nil || !strings.Contains(err.Error(), "audit_keys/1/key is sealed with the master key ") {
+		t.Errorf("got %v, want the key that is missing", err)
+	}
+	if err := db.Pool.QueryRow(t.Context(), `SELECT max(version) FROM migrations`).Scan(&now); err != nil || now != version {
+		t.Errorf("the schema is at version %d, and was at %d; %v", now, version, err)
+	}
+}
+
 func TestTx(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	pg.Exec(t, `CREATE DATABASE tx`)

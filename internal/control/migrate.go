@@ -31,6 +31,9 @@ func (db *DB) migrate(ctx context.Context) error {
 		return err
 	}
 	version, err := schemaVersion(ctx, db.Pool)
+	if err == nil && version > 0 {
+		err = db.CheckKeys(ctx) // whose keys are others changes nothing here
+	}
 	if err == nil && version < len(files) {
 		version, err = db.apply(ctx, files)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,24 @@ var sealedColumns = []sealedColumn{
 	{"clusters", "id", "credential"},
 	{"clusters", "id", "pending"},
 	{"audit_keys", "id", "key"},
+}
+
+// CheckKeys says which key of the audit log does not open with the master keys at hand. There is one from the first second
+// on, and none is ever removed: whoever has them all has all that this database was ever used with.
+func (db *DB) CheckKeys(ctx context.Context) error {
+	rows, err := db.Pool.Query(ctx, `SELECT 'audit_keys/' || id || '/key', key FROM audit_keys ORDER BY id`)
+	if err != nil {
+		return err
+	}
+	var place string
+	var sealed []byte
+	var wrong error
+	_, err = pgx.ForEachRow(rows, []any{&place, &sealed}, func() error {
+		_, openErr := db.Keys.Open(place, sealed)
+		wrong = errors.Join(wrong, openErr)
+		return nil
+	})
+	return errors.Join(err, wrong)
 }
 
 // Resealed is what Reseal did.
