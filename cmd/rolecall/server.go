@@ -167,27 +167,27 @@ func (s *server) run(ctx context.Context) error {
 	collectLess()
 	group.Go(func() error { giveBack(background); return nil })
 	group.Go(func() error { id.Run(background); return nil })
-	group.Go(func() error { return serveHTTP(public, s.Listener) })
+	failed := make(chan error, 2)
+	group.Go(func() error { failed <- serveHTTP(public, s.Listener); return nil })
 	if s.MetricsListener != nil {
-		group.Go(func() error { return serveHTTP(operations, s.MetricsListener) })
+		group.Go(func() error { failed <- serveHTTP(operations, s.MetricsListener); return nil })
 	}
-	failed := make(chan struct{})
-	var groupErr error
-	go func() { groupErr = group.Wait(); close(failed) }()
 	s.Log.Info("serving", "url", s.PublicURL, "address", s.Listener.Addr().String())
 	if s.Ready != nil {
 		s.Ready()
 	}
+	var failure error
 	select {
 	case <-ctx.Done():
-	case <-failed:
-		return groupErr
+	case failure = <-failed: // without a listener it is of no use to anybody
 	}
 	s.Log.Info("stopping")
 	site.ready.stopping.Store(true)
-	select { // balancers look at /readyz now and then, and send requests until they have seen it
-	case <-time.After(s.DrainDelay):
-	case <-failed:
+	if failure == nil {
+		select { // balancers look at /readyz now and then, and send requests until they have seen it
+		case <-time.After(s.DrainDelay):
+		case failure = <-failed:
+		}
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
@@ -197,8 +197,7 @@ func (s *server) run(ctx context.Context) error {
 	}
 	_ = operations.Close()
 	stopBackground()
-	<-failed
-	return errors.Join(err, groupErr)
+	return errors.Join(failure, err, group.Wait())
 }
 
 func serveHTTP(srv *http.Server, l net.Listener) error {

@@ -4,10 +4,8 @@ package audit
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -145,6 +143,9 @@ func short(s string) string {
 	return s
 }
 
+// beginTimeout is how long an attempt waits to be recorded, behind others too.
+const beginTimeout = 8 * time.Second
+
 // Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose
 // outcome is still missing after the limit is left to the settler.
 func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt, error) {
@@ -153,6 +154,8 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 		return nil, err
 	}
 	limit = failpoint.Soon(limit)
+	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
+	defer cancel()
 	if err := l.write(ctx, arguments(id, "attempt", "", e, &limit)); err != nil {
 		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
 	}
@@ -181,115 +184,6 @@ func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
 // Queue adds the row to a batch that makes the change, as Record does to a transaction.
 func Queue(batch *pgx.Batch, e Entry) {
 	batch.Queue(insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Done, e, nil)...)
-}
-
-// settleMark is the watermark below which every attempt has its outcome.
-const settleMark = "audit settled"
-
-// settlerLock keeps the settlers of other replicas out. The bytes of "settler".
-const settlerLock = 0x736574746c6572
-
-// ErrAway is what a judge returns, or wraps, when the cluster does not answer at all.
-var ErrAway = errors.New("the cluster does not answer")
-
-// Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
-// at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
-func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, map[string]any, error)) (settled, left int, err error) {
-	conn, err := l.DB.Pool.Acquire(ctx)
-	if err != nil {
-		return 0, 0, control.Fault(err)
-	}
-	defer conn.Release()
-	var ours bool
-	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, int64(settlerLock)).Scan(&ours); err != nil || !ours {
-		return 0, 0, control.Fault(err)
-	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if _, unlockErr := conn.Exec(end, `SELECT pg_advisory_unlock($1)`, int64(settlerLock)); unlockErr != nil {
-			_ = conn.Conn().Close(end) // the lock ends with the session
-		}
-	}()
-	var now time.Time
-	if err := conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return 0, 0, control.Fault(err)
-	}
-	away := map[uuid.UUID]bool{} // clusters that do not answer: asking once is enough
-	for after := int64(0); ; {
-		attempts, err := unsettled(ctx, conn.Conn(), now, after)
-		if err != nil {
-			return settled, left, control.Fault(err)
-		}
-		for _, a := range attempts {
-			after = a.row
-			if away[a.Cluster] {
-				left++
-				continue
-			}
-			outcome, detail, err := judge(ctx, a)
-			if err != nil {
-				// One that is busy answers for other users; only one that cannot be reached is not asked again.
-				away[a.Cluster] = away[a.Cluster] || errors.Is(err, ErrAway)
-				left++
-				continue
-			}
-			if err := l.End(ctx, a, outcome, detail); err != nil {
-				return settled, left, err
-			}
-			settled++
-		}
-		if len(attempts) < settleBatch {
-			break
-		}
-	}
-	if left > 0 {
-		return settled, left, nil
-	}
-	_, err = conn.Exec(ctx, `
-		INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time = excluded.time`, settleMark, now)
-	return settled, left, control.Fault(err)
-}
-
-// settleBatch is how many attempts are read at a time.
-const settleBatch = 200
-
-// unsettled reads attempts in the order in which they were recorded, from the row behind after.
-func unsettled(ctx context.Context, conn *pgx.Conn, now time.Time, after int64) ([]*Attempt, error) {
-	rows, err := conn.Query(ctx, `
-		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
-		       a.target, a.request_id, a.address, a.time, a.detail
-		FROM audit a
-		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.id > $4
-		  AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
-		  AND NOT EXISTS (SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')
-		ORDER BY a.id LIMIT $3`, now, settleMark, settleBatch, after)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
-		var a Attempt
-		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time, &a.Detail)
-		return &a, err
-	})
-}
-
-// kind is what an action is done to: the part of its name before the dot.
-func (a *Attempt) kind() string {
-	kind, _, _ := strings.Cut(a.Action, ".")
-	return kind
-}
-
-// Later reports whether another attempt on the same target of the same cluster was recorded after this one, and may have
-// changed it.
-func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
-	err = l.DB.Pool.QueryRow(ctx, `
-		SELECT EXISTS (
-		  SELECT FROM audit a LEFT JOIN audit o ON o.attempt = a.attempt AND o.phase = 'outcome'
-		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = $4
-		    AND a.id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt')
-		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.detail ? 'previous', true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
-	return later, control.Fault(err)
 }
 
 // Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than

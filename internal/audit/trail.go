@@ -24,7 +24,7 @@ const (
 	Lost    Trail = iota // nothing: the trail ends before it comes so far back
 	Named                // the attempt has changed the user: the one after it has found it there
 	Passed               // it has not: what was there before it and after it follow on each other
-	MadeNew              // the trail begins with a creation that was recorded after the attempt
+	MadeNew              // the trail begins with a creation that was recorded after the attempt, and with no other deletion between
 )
 
 // longestTrail is how many changes are followed back.
@@ -37,12 +37,13 @@ func (l *Log) Follow(ctx context.Context, a *Attempt, last, previous string) (Tr
 	if own == last || own == previous {
 		return Named, nil
 	}
-	var named bool
+	var named, deletedSince bool
 	var newest string
 	err := l.DB.Pool.QueryRow(ctx, `
-		SELECT coalesce(bool_or(detail ->> 'previous' = $4), false), coalesce((array_agg(attempt::text ORDER BY id DESC) FILTER (WHERE outcome = 'done'))[1], '')
+		SELECT coalesce(bool_or(detail ->> 'previous' = $4), false), coalesce((array_agg(attempt::text ORDER BY id DESC) FILTER (WHERE outcome = 'done'))[1], ''),
+		  coalesce(bool_or(outcome = 'done' AND action LIKE '%.delete'), false)
 		FROM audit WHERE cluster_id = $1 AND target = $2 AND id > $3 AND phase = 'outcome' AND split_part(action, '.', 1) = $5`,
-		a.Cluster, a.Target, a.row, own, a.kind()).Scan(&named, &newest)
+		a.Cluster, a.Target, a.row, own, a.kind()).Scan(&named, &newest, &deletedSince)
 	if err != nil || named {
 		return Named, control.Fault(err)
 	}
@@ -65,8 +66,10 @@ func (l *Log) Follow(ctx context.Context, a *Attempt, last, previous string) (Tr
 			return Lost, control.Fault(err)
 		case earlier:
 			return Passed, nil
-		case action == CreateUser || action == CreateDatabase:
+		case (action == CreateUser || action == CreateDatabase) && !deletedSince:
 			return MadeNew, nil
+		case action == CreateUser || action == CreateDatabase:
+			return Lost, nil
 		}
 		last, previous = cmp.Or(before, previous), ""
 	}

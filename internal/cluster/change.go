@@ -201,7 +201,7 @@ func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Fou
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Reload(ctx); err != nil {
+	if err := r.changed(ctx); err != nil {
 		return nil, err
 	}
 	return r.Get(id.String())
@@ -276,7 +276,7 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Reload(ctx); err != nil {
+	if err := r.changed(ctx); err != nil {
 		return nil, err
 	}
 	return r.Get(c.ID.String())
@@ -343,7 +343,7 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match Revisions, by
 	if err != nil {
 		return err
 	}
-	return r.Reload(ctx)
+	return r.changed(ctx)
 }
 
 // Probed stores what a probe has found that the administering role can do.
@@ -360,5 +360,5 @@ func (r *Registry) update(ctx context.Context, sql string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	return r.Reload(ctx)
+	return r.changed(ctx)
 }

@@ -349,6 +349,15 @@ const selectClusters = `
 	       manage, view, created_by, created_at, updated_at, revision, synchronous_commit, identified_at, xmin::text
 	FROM clusters `
 
+// changed is Reload after a change of this replica's own.
+func (r *Registry) changed(ctx context.Context) error {
+	if err := r.Reload(ctx); err != nil {
+		return fault.New(fault.Unavailable, "The change was made, and then the control database did not answer any more. Read the cluster to see it.").
+			After(5 * time.Second).Because(err)
+	}
+	return nil
+}
+
 // Reload reads the clusters from the control database. A cluster that did not change stays the same object, and one whose
 // connection did not keeps its pool. One that cannot be read is out of service, and keeps none of the others.
 func (r *Registry) Reload(ctx context.Context) error {

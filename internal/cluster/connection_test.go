@@ -266,6 +266,23 @@ func TestTLS(t *testing.T) {
 
 // The server must prove that it knows the verifier of the password: one that asks for the password itself, or for an md5
 // hash of it, gets nothing. Where pg_hba.conf says md5, it asks a role that has a verifier for SCRAM.
+// What is committed is on disk, however the server, the database or the role is set.
+func TestCommitsAreDurable(t *testing.T) {
+	pg := pgtest.New(t, map[string]string{"synchronous_commit": "off"})
+	for setting, want := range map[string]string{"": "on", "local": "local"} {
+		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: hidden.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
+		conn, _, err := c.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := conn.QueryRow(t.Context(), `SHOW synchronous_commit`).Scan(&got); err != nil || got != want {
+			t.Errorf("set to %q: %s, want %s; %v", setting, got, want, err)
+		}
+		conn.Close(t.Context())
+	}
+}
+
 func TestRequireAuth(t *testing.T) {
 	pg := pgtest.New(t, map[string]string{"password_encryption": "md5"})
 	pg.Exec(t, `CREATE ROLE hashed LOGIN SUPERUSER PASSWORD 'a-hash-of-this'`)

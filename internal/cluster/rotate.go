@@ -159,7 +159,7 @@ func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
 		return err
 	})
 	if err == nil {
-		err = r.Reload(ctx)
+		err = r.changed(ctx)
 	}
 	if err == nil && kept {
 		err = fault.New(fault.InUse, "The credential of the cluster was changed by another request meanwhile. Both passwords are kept; rotate it again to be left with one.")
@@ -183,7 +183,7 @@ func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
 	if err != nil {
 		return err
 	}
-	return r.Reload(ctx)
+	return r.changed(ctx)
 }
 
 // isPending reports whether a rotation is the one that is pending. It compares what was sealed: the seal itself may have

@@ -50,6 +50,8 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	params["lock_timeout"] = lockTimeout
 	params["statement_timeout"] = statementTimeout
 	params["idle_in_transaction_session_timeout"] = "10s"
+	params["idle_session_timeout"] = "0" // one that holds a lock sits idle while a cluster is worked on
+	params["default_transaction_isolation"] = "read committed"
 	// The session of a replica that has vanished ends, and with it the locks that it held.
 	params["tcp_keepalives_idle"] = "15"
 	params["tcp_keepalives_interval"] = "5"

@@ -217,6 +217,18 @@ func TestOpenFails(t *testing.T) {
 	}
 }
 
+// What is committed is on disk, and what a session holds it holds, however the server is set.
+func TestSettingsOfTheServer(t *testing.T) {
+	c := pgtest.New(t, map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable", "idle_session_timeout": "1min"})
+	db := mustOpen(t, c.URL("postgres"))
+	for name, want := range map[string]string{"synchronous_commit": "on", "transaction_isolation": "read committed", "idle_session_timeout": "0"} {
+		var got string
+		if err := db.Pool.QueryRow(t.Context(), `SELECT current_setting($1)`, name).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %s, want %s; %v", name, got, want, err)
+		}
+	}
+}
+
 // Whoever comes with other master keys, and so not to this database, leaves its schema alone.
 func TestOpenWithOtherKeys(t *testing.T) {
 	c := pgtest.Shared(t)

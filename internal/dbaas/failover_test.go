@@ -314,13 +314,32 @@ func TestSynchronousStandbyGone(t *testing.T) {
 		pg.Set(t, "synchronous_standby_names", pgtest.StandbyName)
 		waitUntil(t, pg, `SELECT sync_state = 'sync' FROM pg_stat_replication`)
 		f.create(t, "synchronous")
+		f.create(t, "terminated")
 		standby.Kill(t)
 
-		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t, `Read "synchronous" to see whether it was done`)
-		rows := f.AuditRows(t, "synchronous")
-		if last := rows[len(rows)-1]; last.Phase != "attempt" {
-			t.Errorf("recorded before anybody can know: %+v", rows)
+		// One waits until its time is over. The session of the other is ended, and so its wait: what it has done can be seen
+		// then, but the standby does not have it.
+		var terminated sync.WaitGroup
+		terminated.Go(func() {
+			f.do(t, "PATCH", f.users("terminated"), passwordBody("nobody-knows")).unavailable(t, `Read "terminated" to see whether it was done`)
+		})
+		waitUntil(t, pg, `SELECT count(pg_terminate_backend(pid, 5000)) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
+		waitUntil(t, pg, `SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%COMMIT%'`)
+		if err := pg.Login("terminated", "nobody-knows"); err != nil {
+			t.Errorf("it cannot be seen: %v", err)
 		}
+		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t, `Read "synchronous" to see whether it was done`)
+		terminated.Wait()
+		nobodyKnows := func() {
+			t.Helper()
+			for _, user := range []string{"synchronous", "terminated"} {
+				rows := f.AuditRows(t, user)
+				if last := rows[len(rows)-1]; last.Phase != "attempt" {
+					t.Errorf("recorded before anybody can know: %+v", rows)
+				}
+			}
+		}
+		nobodyKnows()
 		// It is due in a while; the log itself lets nobody change a row.
 		_, err := f.DB.Pool.Exec(t.Context(), `
 			ALTER TABLE audit DISABLE TRIGGER audit_append_only;
@@ -332,14 +351,23 @@ func TestSynchronousStandbyGone(t *testing.T) {
 		if err := f.Users.SettleOnce(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		rows = f.AuditRows(t, "synchronous")
-		if last := rows[len(rows)-1]; last.Outcome != "done" || !strings.Contains(last.Detail, "settled") {
-			t.Errorf("settled as %+v", last)
+		nobodyKnows()
+		standby.Start(t)
+		waitUntil(t, pg, `SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'`)
+		if err := f.Users.SettleOnce(t.Context()); err != nil {
+			t.Fatal(err)
 		}
-		if err := pg.Login("synchronous", "nobody-knows"); err != nil {
-			t.Error(err)
+		for _, user := range []string{"synchronous", "terminated"} {
+			rows := f.AuditRows(t, user)
+			if last := rows[len(rows)-1]; last.Outcome != "done" || !strings.Contains(last.Detail, "settled") {
+				t.Errorf("settled as %+v", last)
+			}
+			if err := pg.Login(user, "nobody-knows"); err != nil {
+				t.Error(err)
+			}
 		}
 
+		standby.Kill(t)
 		if _, err := f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{SynchronousCommit: new("local")}, nil); err != nil {
 			t.Fatal(err)
 		}

@@ -173,6 +173,7 @@ type change struct {
 	limit          time.Duration
 	admin          bool // for admins only
 	asksForTurn    bool // by itself, if it needs one
+	oneTransaction bool // nothing of it is done unless that is committed
 	// check refuses what cannot be done in any cluster, and so is no attempt.
 	check func(c *cluster.Cluster) error
 }
@@ -221,6 +222,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		return nil, err
 	}
 	defer leave()
+	began := wallClock()
 	attempt, err := s.Audit.Begin(ctx, entry, queue.patience+do.limit+settleMargin)
 	if err != nil {
 		return nil, err
@@ -240,6 +242,9 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		}
 		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
+		if wallClock().Sub(began) > limit {
+			return errLate
+		}
 		previous, err := f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
 		if previous != "" {
 			outcome[audit.Previous] = previous
@@ -249,22 +254,37 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	if err == nil {
 		maps.Copy(outcome, do.outcome)
 	}
-	s.end(ctx, attempt, err, outcome)
+	if !leavesOpen(err) || do.oneTransaction && !pgrole.Uncertain(err) {
+		s.end(ctx, attempt, err, outcome)
+	}
 	return c, err
 }
+
+// wallClock also goes on while the machine sleeps, which the clock that ends contexts does not.
+func wallClock() time.Time { return time.Now().Round(0) }
+
+// errLate keeps a change from being begun when the settler may have judged it already.
+var errLate = fault.New(fault.Unavailable, "The server was stopped for a while, and the time for this request is over. Nothing was changed.").
+	After(time.Second).Because(errNoTurn)
 
 // settleMargin is how long after the limit of a change its attempt counts as cut off.
 const settleMargin = 20 * time.Second
 
-// end records the outcome that the error tells. One that leaves it open, and an outcome that cannot be written, are left
-// to the settler: the answer to the caller stays what it is.
+// leavesOpen reports that a failure does not tell whether what was tried was done. That is left to the settler.
+func leavesOpen(err error) bool {
+	if err == nil || errors.Is(err, errNoTurn) {
+		return false
+	}
+	f := fault.Of(err)
+	return f.Kind == fault.Unavailable || f.Kind == fault.Internal
+}
+
+// end records the outcome that the error tells. One that cannot be written is left to the settler: the answer to the caller
+// stays what it is.
 func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, detail map[string]any) {
 	outcome := audit.Done
 	if err != nil {
 		f := fault.Of(err)
-		if (f.Kind == fault.Unavailable || f.Kind == fault.Internal) && !errors.Is(err, errNoTurn) {
-			return
-		}
 		outcome = audit.NotDone
 		detail["reason"] = f.Message
 		if f.Kind == fault.Forbidden {
@@ -303,9 +323,10 @@ func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, nam
 // CreateUser makes a database user.
 func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (c *cluster.Cluster, u *pgrole.User, err error) {
 	c, err = s.manage(ctx, p, clusterID, change{
-		action: audit.CreateUser,
-		target: name,
-		limit:  changeTimeout,
+		action:         audit.CreateUser,
+		target:         name,
+		limit:          changeTimeout,
+		oneTransaction: true,
 		check: func(c *cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckName(name, c.SystemRoles), pgrole.CheckPassword(password))
 		},
@@ -319,9 +340,10 @@ func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterI
 // SetPassword gives a database user a new password.
 func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
 	c, err = s.manage(ctx, p, clusterID, change{
-		action: audit.ChangePassword,
-		target: name,
-		limit:  changeTimeout,
+		action:         audit.ChangePassword,
+		target:         name,
+		limit:          changeTimeout,
+		oneTransaction: true,
 		check: func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
 		},

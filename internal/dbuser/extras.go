@@ -35,11 +35,12 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 	}
 	var after error
 	c, err = s.manage(ctx, p, clusterID, change{
-		action:  audit.ChangeLimits,
-		target:  name,
-		detail:  detail,
-		outcome: outcome,
-		limit:   changeTimeout,
+		action:         audit.ChangeLimits,
+		target:         name,
+		detail:         detail,
+		outcome:        outcome,
+		limit:          changeTimeout,
+		oneTransaction: true,
 		check: func(*cluster.Cluster) error {
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckLimits(limits))
 		},
@@ -67,10 +68,11 @@ func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID,
 	roles = slices.Compact(slices.Sorted(slices.Values(roles)))
 	var grantable []string
 	c, err = s.manage(ctx, p, clusterID, change{
-		action: audit.ChangeRoles,
-		target: name,
-		detail: map[string]any{"roles": append([]string{}, roles...)},
-		limit:  changeTimeout,
+		action:         audit.ChangeRoles,
+		target:         name,
+		detail:         map[string]any{"roles": append([]string{}, roles...)},
+		limit:          changeTimeout,
+		oneTransaction: true,
 		check: func(c *cluster.Cluster) error {
 			grantable = c.Grantable
 			return cmp.Or(pgrole.CheckStorable(name), pgrole.CheckGrantable(roles, grantable))

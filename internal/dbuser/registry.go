@@ -245,18 +245,21 @@ func (s *Service) connectAnew(ctx context.Context, p *account.Principal, id stri
 	if err != nil {
 		return nil, err
 	}
-	if change.Password == nil { // one that is given takes the place of all that is stored, be it unreadable
-		pending, _, err := s.Clusters.Rotation(ctx, c.ID)
-		if err != nil {
-			return nil, err
-		}
-		if pending != nil {
-			return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was cut off. Rotate it again first, or give the password.")
-		}
+	pending, _, err := s.Clusters.Rotation(ctx, c.ID)
+	if err != nil && change.Password == nil { // one that is given takes the place of all that is stored, be it unreadable
+		return nil, err
+	}
+	if pending != nil && change.Password == nil {
+		return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was cut off. Rotate it again first, or give the password.")
 	}
 	to, err := change.apply(c.Connection)
 	if err != nil {
 		return nil, err
+	}
+	if pending != nil { // it is forgotten, and must not come to count after that
+		if err := awaitRotation(ctx, &to); err != nil {
+			return nil, err
+		}
 	}
 	expected := *c
 	if change.SystemIdentifier != nil {
@@ -350,7 +353,9 @@ func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id
 	rotating, cancel := context.WithTimeout(context.WithoutCancel(ctx), rotateTimeout)
 	defer cancel()
 	err = s.rotate(rotating, c.ID, attempt.ID.String())
-	s.end(ctx, attempt, err, map[string]any{})
+	if !leavesOpen(err) {
+		s.end(ctx, attempt, err, map[string]any{})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -372,6 +377,21 @@ func (s *Service) rotate(ctx context.Context, id uuid.UUID, attempt string) erro
 		return err
 	}
 	return s.finish(ctx, pending)
+}
+
+// awaitRotation waits until no session is about to set a password of the cluster's role.
+func awaitRotation(ctx context.Context, to *cluster.Connection) error {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	conn, _, err := to.Open(ctx)
+	if err != nil {
+		return unacceptable(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if err := pgrole.AwaitOwnPassword(ctx, conn, string(to.Password)); err != nil {
+		return fault.New(fault.InUse, "A rotation of the cluster's credential is still under way in the cluster. Try again when it has ended there.").Because(err)
+	}
+	return nil
 }
 
 // finish takes a rotation to its end from wherever it stands: the cluster may have the next password already. A failure
@@ -466,23 +486,29 @@ const stale = 5 * time.Minute
 
 // lookAtRotation finds out which of the two passwords the cluster takes, and forgets the other.
 func (s *Service) lookAtRotation(ctx context.Context, r *cluster.Rotation) (audit.Outcome, string, error) {
-	conn, err := r.Open(ctx, &r.Next)
-	if err == nil {
-		_ = conn.Close(ctx)
-		return audit.Done, "the cluster takes its password", s.Clusters.Adopt(ctx, r)
+	// The next one is asked again after the current one was: a change that was under way has ended then.
+	for _, with := range []*cluster.Connection{&r.Next, &r.Current, &r.Next} {
+		conn, err := r.Open(ctx, with)
+		if err == nil {
+			err = pgrole.AwaitOwnPassword(ctx, conn, string(with.Password))
+			_ = conn.Close(context.WithoutCancel(ctx))
+			if err == nil && with == &r.Next {
+				return audit.Done, "the cluster takes its password", s.Clusters.Adopt(ctx, r)
+			}
+		}
+		if err != nil && !fault.Is(err, fault.Invalid) {
+			return "", "", err
+		}
 	}
-	if !fault.Is(err, fault.Invalid) {
+	conn, err := r.Open(ctx, &r.Current)
+	if fault.Is(err, fault.Invalid) {
+		return audit.Unknown, "the cluster takes neither its password nor the one from before", nil
+	}
+	if err != nil {
 		return "", "", err
 	}
-	conn, err = r.Open(ctx, &r.Current)
-	if err == nil {
-		_ = conn.Close(ctx)
-		return audit.NotDone, "the cluster takes the password from before", s.Clusters.Drop(ctx, r)
-	}
-	if !fault.Is(err, fault.Invalid) {
-		return "", "", err
-	}
-	return audit.Unknown, "the cluster takes neither its password nor the one from before", nil
+	_ = conn.Close(ctx)
+	return audit.NotDone, "the cluster takes the password from before", s.Clusters.Drop(ctx, r)
 }
 
 // Access is what an account may do in a cluster, and why.

@@ -13,6 +13,8 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
@@ -244,4 +246,39 @@ func TestStaleRotation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The session of a rotation whose replica was killed may still be about to commit, while it waits for a standby. Until it has
+// ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
+func TestRotationUnderWay(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	s.PG.Exec(t, `CREATE ROLE rotate_under_way LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
+	id := uuid.MustParse(s.Register(t, "under way", s.PG, "rotate_under_way", rolePassword))
+	attempt := uuid.NewString()
+	if _, err := s.DB.Pool.Exec(t.Context(), `
+		INSERT INTO audit (attempt, phase, time, action, account_guid, account_name, cluster_id, target, settle_after)
+		VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, 'under way', clock_timestamp())`, attempt, audit.RotateCluster, id); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Clusters.Propose(t.Context(), id, attempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := s.PG.Connect(t, s.PG.User, s.PG.Password, "postgres")
+	exec(t, slow, `BEGIN; ALTER ROLE rotate_under_way PASSWORD '`+string(r.Next.Password)+`'`)
+	settle(t, s)
+	if got, why := outcome(t, s, attempt); got != "" {
+		t.Errorf("settled as %s, %s", got, why)
+	}
+	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(hidden.Text(rolePassword))})
+	wantKind(t, err, fault.InUse)
+	if pending, _, err := s.Clusters.Rotation(t.Context(), id); err != nil || pending == nil {
+		t.Errorf("the next password was forgotten; %v", err)
+	}
+	exec(t, slow, `COMMIT`)
+	settle(t, s)
+	if got, why := outcome(t, s, attempt); got != "done" {
+		t.Errorf("settled as %q, %s", got, why)
+	}
+	works(t, restarted(t, s), id.String())
 }

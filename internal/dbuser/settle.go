@@ -118,6 +118,8 @@ func (found *evidence) tell(a *audit.Attempt, trail audit.Trail, later bool, ide
 		return audit.NotDone, "the changes before and after it follow on each other"
 	case trail == audit.MadeNew && creation:
 		return audit.NotDone, "it was made by a later attempt"
+	case trail == audit.MadeNew && a.Action == audit.DeleteUser:
+		return audit.Done, "it was gone, and was made again"
 	case later:
 		return audit.Unknown, "later attempts have been made on it"
 	case !found.exists && deletion:

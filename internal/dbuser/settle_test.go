@@ -172,11 +172,26 @@ func TestSettleUnreachable(t *testing.T) {
 	if got, _ := outcome(t, s, reachable); got != "not_done" || outcomes() != 0 {
 		t.Errorf("the reachable cluster's attempt is %q, the other has %d outcomes", got, outcomes())
 	}
+	// What came before is not read again at each pass, however long the cluster is away.
+	overdue := func() (n int) {
+		t.Helper()
+		if err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM overdue`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := overdue(); n != many {
+		t.Errorf("%d of %d attempts are remembered", n, many)
+	}
+	before := cutOff(t, s, s.ClusterID, audit.CreateUser, "settle-before", 3600)
 	settle(t, s)
+	if got, _ := outcome(t, s, before); got != "" {
+		t.Errorf("the watermark has not moved: what lies before it was settled as %s", got)
+	}
 	down.Start(t)
 	settle(t, s)
-	if n := outcomes(); n != many {
-		t.Errorf("%d of %d attempts are settled", n, many)
+	if n := outcomes(); n != many || overdue() != 0 {
+		t.Errorf("%d of %d attempts are settled, %d are remembered", n, many, overdue())
 	}
 }
 

@@ -77,6 +77,8 @@ func TestTrail(t *testing.T) {
 		"made, and deleted":                    {[]func(string){lost(made), deleted}, audit.CreateUser, "done", after},
 		"made, deleted and made again":         {[]func(string){lost(made), deleted, made}, audit.CreateUser, "done", after},
 		"deleted, and by the same again":       {[]func(string){made, lost(deleted), notDeleted(fault.NotFound)}, audit.DeleteUser, "done", "it is gone"},
+		"deleted, and made again":              {[]func(string){made, lost(deleted), made}, audit.DeleteUser, "done", "it was gone, and was made again"},
+		"deleted twice, and made again":        {[]func(string){made, cut(audit.DeleteUser), deleted, made}, audit.DeleteUser, "unknown", "later attempts have been made on it"},
 		"not deleted, and changed since":       {[]func(string){made, cut(audit.DeleteUser), changed}, audit.DeleteUser, "not_done", between},
 		"not deleted, and then deleted":        {[]func(string){made, cut(audit.DeleteUser), deleted}, audit.DeleteUser, "not_done", between},
 		"a database of that name":              {[]func(string){made, cut(audit.ChangePassword), cut(audit.CreateDatabase)}, audit.ChangePassword, "not_done", between},

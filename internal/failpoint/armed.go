@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 )
 
 // The variable ROLECALL_FAILPOINT names a file that says where to break. While there is none, nothing is broken. It holds
@@ -35,7 +36,11 @@ const reached = ".reached"
 
 // On puts failpoints into the connections that are made with config.
 func On(config *pgx.ConnConfig) {
-	config.Tracer = tracer{}
+	if others, ok := config.Tracer.(pgx.QueryTracer); ok { // the limits of the product
+		config.Tracer = multitracer.New(others, tracer{})
+	} else {
+		config.Tracer = tracer{}
+	}
 	dial := config.DialFunc
 	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)

@@ -175,11 +175,12 @@ func (s *Server) InspectDatabase(ctx context.Context, name, attempt string) (d *
 		if _, err := conn.Exec(ctx, dropDatabaseIfExists(unfinishedPrefix+attempt)); err != nil {
 			return err
 		}
-		d, err = s.database(ctx, conn, name)
-		if fault.Is(err, fault.NotFound) {
-			return nil
-		}
-		return err
+		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
+			if d, err = s.database(ctx, tx, name); err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
+			return tx.confirm(ctx)
+		})
 	})
 	return d, s.fault(err, name)
 }

@@ -262,7 +262,15 @@ func TestCommitWaitsForAStandby(t *testing.T) {
 	_, err := s.SetPassword(ctx, "waits", password, nil, stamp())
 	unavailable(t, err)
 	refused(t, err, fault.Unavailable, "see whether it was done")
-	u, err := s.Inspect(t.Context(), "waits")
+	// It can be seen, but as long as no standby has it nothing says that it is done.
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if u, err := s.Inspect(ctx, "waits"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("got %+v, %v, want to wait for the standby", u, err)
+	}
+	mayLogin(t, c, "waits", password)
+	c.Exec(t, `SET synchronous_commit = local; ALTER ROLE `+c.User+` SET synchronous_commit = local`) // nobody waits any more
+	u, err := superuser(t, c).Inspect(t.Context(), "waits")
 	if err != nil || u.Provenance.Revision != 1 {
 		t.Errorf("got %+v, %v, want what the COMMIT did", u, err)
 	}

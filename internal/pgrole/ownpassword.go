@@ -40,3 +40,16 @@ func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string, due
 	}
 	return err
 }
+
+// AwaitOwnPassword waits until no other session is about to set a password of the role that logged in on a connection, not
+// even one whose client is gone and whose COMMIT still waits for a standby; and until what counts then is as safe as what a
+// change has answered. Which password that is, only logging in tells.
+func AwaitOwnPassword(ctx context.Context, conn *pgx.Conn, password string) error {
+	err := SetOwnPassword(ctx, conn, password, func(context.Context) error { return errAwaited })
+	if !errors.Is(err, errAwaited) && !fault.Is(err, fault.Forbidden) { // where nobody may set it nobody does
+		return err
+	}
+	return retryOn(ctx, conn, func(tx *transaction) error { return tx.confirm(ctx) })
+}
+
+var errAwaited = errors.New("nobody else sets the password")

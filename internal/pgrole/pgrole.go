@@ -321,11 +321,11 @@ func (s *Server) readBack(ctx context.Context, tx *transaction, name string) (*U
 }
 
 // Inspect reads any role after waiting for changes of it that are under way, nil when there is none. It is how an
-// attempt whose end is not known is judged.
+// attempt whose end is not known is judged. What it returns is as safe as what a change has answered.
 func (s *Server) Inspect(ctx context.Context, name string) (u *User, err error) {
-	err = s.withRole(ctx, name, func(_ context.Context, _ *transaction, found *User) error {
+	err = s.withRole(ctx, name, func(ctx context.Context, tx *transaction, found *User) error {
 		u = found
-		return nil
+		return tx.confirm(ctx)
 	})
 	return u, s.fault(err, name)
 }

@@ -140,3 +140,16 @@ func TestNameIsUsedAgain(t *testing.T) {
 		}
 	})
 }
+
+// What an extension has against a password, or whatever else, is a refusal of the cluster, and not a failure of Rolecall.
+func TestRefusedByAnExtension(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, map[string]string{"shared_preload_libraries": "passwordcheck"})
+	s := superuser(t, c)
+	mustCreate(t, s, "refused_by_one")
+	_, err := s.SetPassword(t.Context(), "refused_by_one", "refused_by_one", nil, stamp())
+	refused(t, err, fault.Invalid, "SQLSTATE 22023", "log of the cluster")
+	if pgrole.Uncertain(err) {
+		t.Errorf("%v may have been done", err)
+	}
+}

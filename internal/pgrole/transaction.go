@@ -247,6 +247,15 @@ func (tx *transaction) commit(ctx context.Context, last string) error {
 	return nil
 }
 
+// confirm has the COMMIT that follows wait for a synchronous standby, if there is one, until that has all that was read
+// here. What another transaction has committed can be seen although its own wait was broken off, by a connection that was
+// lost: then no standby may have it. The wait goes by what is written to the WAL, and a COMMIT of nothing writes nothing.
+// https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
+func (tx *transaction) confirm(ctx context.Context) error {
+	_, err := tx.Exec(ctx, `SELECT pg_logical_emit_message(true, 'rolecall', '')`)
+	return err
+}
+
 // acquireTimeout is how long a request waits for a connection to its cluster. Of several hosts one or two may hang.
 const acquireTimeout = 6 * time.Second
 
@@ -335,7 +344,20 @@ func (s *Server) fault(err error, name string) error {
 	if sqlstate.Away(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
 	}
+	if code := sqlstate.Code(err); name != "" && code != "" && code[:2] != mistakes {
+		return fault.New(fault.Invalid, "PostgreSQL refuses to do this to %q, with SQLSTATE %s; the log of the cluster says more.", name, code).Because(err)
+	}
 	return err
+}
+
+// mistakes is the class of errors in the SQL itself, which nobody but Rolecall has written. Any other is a refusal: an
+// extension has its own view of passwords and names.
+const mistakes = "42"
+
+// Uncertain reports that a change that takes one transaction may have been done although it has failed.
+func Uncertain(err error) bool {
+	_, lost := errors.AsType[*commitLost](err)
+	return lost
 }
 
 // Busy reports that an Unavailable came from a cluster that answers, but where a lock or a statement took too long.

@@ -46,12 +46,15 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 	return pool, err
 }
 
-// TakesWrites has pgx go on to the next host when this one is no primary, whatever the URL says of it.
-func TakesWrites(_ context.Context, conn *pgconn.PgConn) error {
+// TakesWrites has pgx go on to the next host when this one is no primary, whatever the URL says of it. Of a primary it makes
+// sure that a COMMIT is answered when it is on disk: a server, database or role may be set otherwise, for work that may be lost.
+func TakesWrites(ctx context.Context, conn *pgconn.PgConn) error {
 	if !sqlstate.TakesWrites(conn) {
 		return sqlstate.ErrReplica
 	}
-	return nil
+	_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'`).ReadAll()
+	return err
 }
 
 // silence is how long a server may give no sign of life that was sent something, or that is waited for. One that works or

@@ -344,11 +344,15 @@ func guarded(h HandlerFunc, w http.ResponseWriter, r *http.Request) (err error) 
 	return h(w, r)
 }
 
-// RetryAfter sets the header of that name when the failure says when to try again. It counts whole seconds, at least
-// one: clients in the field parse an integer only.
+// RetryAfter sets the header of that name when the failure says when to try again, or is one that passes. It counts whole
+// seconds, at least one: clients in the field parse an integer only.
 func RetryAfter(w http.ResponseWriter, f *fault.Error) {
-	if f.RetryAfter > 0 {
-		w.Header().Set("Retry-After", seconds(f.RetryAfter))
+	after := f.RetryAfter
+	if after == 0 && f.Kind == fault.Unavailable {
+		after = 2 * time.Second
+	}
+	if after > 0 {
+		w.Header().Set("Retry-After", seconds(after))
 	}
 }
 
