@@ -312,7 +312,7 @@ func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	problem := ""
 	if now := time.Now(); rd.stopping.Load() {
 		problem = "stopping"
-	} else if err := rd.db.Pool.Ping(ctx); err == nil {
+	} else if err := rd.db.SignIn.Ping(ctx); err == nil {
 		rd.answered.Store(&now)
 	} else if now.Sub(*rd.answered.Load()) >= rd.patience {
 		problem = "the control database does not answer"

@@ -195,6 +195,55 @@ func TestControlDatabaseIsAway(t *testing.T) {
 	}
 }
 
+// Load is no outage: with every connection taken by others, what was verified is looked at again, and what ended is refused.
+func TestControlDatabaseIsBusy(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	var c clock
+	id := replica(t, s, &c)
+	username, ended := unique("busy"), unique("ended")
+	guid := s.Account(t, username, []string{"cloud_controller.read"}, nil)
+	endedGUID := s.Admin(t, ended)
+	good, bad := []string{bearer(t, id, username), basic(username, username+"-password")}, []string{bearer(t, id, ended), basic(ended, ended+"-password")}
+	token, secret := personal(t, id, guid, identity.NewPersonalToken{})
+	_, endedSecret := personal(t, id, endedGUID, identity.NewPersonalToken{})
+	bad = append(bad, secret, endedSecret)
+	for _, credential := range append(good, bad...) {
+		signIn(t, id, credential)
+	}
+	for _, end := range []struct{ sql, of string }{
+		{`UPDATE accounts SET active = false WHERE guid = $1`, endedGUID},
+		{`UPDATE accounts SET scopes = '{scim.read}' WHERE guid = $1`, guid},
+		{`DELETE FROM personal_tokens WHERE id::text = $1`, token.ID.String()},
+	} {
+		if _, err := s.DB.Pool.Exec(t.Context(), end.sql, end.of); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range s.DB.Pool.Config().MaxConns {
+		conn, err := s.DB.Pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
+	c.advance(identity.FreshFor)
+	for _, credential := range bad {
+		refused(t, id, credential)
+	}
+	if p := signIn(t, id, good[0]); len(p.Scopes) != 0 {
+		t.Errorf("the token has %v", p.Scopes)
+	}
+	var all sync.WaitGroup
+	for range 200 { // more than may look at a time
+		all.Go(func() {
+			if p, err := id.SignIn(t.Context(), good[1], "10.0.0.1"); err != nil || fmt.Sprint(p.Scopes) != "[scim.read]" {
+				t.Errorf("signed in as %+v, %v", p, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // A scope that is taken away ends within five seconds. One that is given reaches a password, and not a token that was
 // made before.
 func TestScopesFollowTheAccount(t *testing.T) {
