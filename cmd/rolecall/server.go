@@ -58,7 +58,7 @@ func issuer(publicURL string) string { return publicURL + "/uaa/oauth/token" }
 // default of DrainDelay and what comes after, it stays below the 30 s after which Kubernetes kills.
 const drainTimeout = 20 * time.Second
 
-// anonymousLimit is how many requests a second one address may send without signing in.
+// anonymousLimit is how many requests a second one address may send without a credential that was verified lately.
 const anonymousLimit = 20
 
 // How much may be under way at once, whoever asks and however slowly it goes: a request that waits for something costs
