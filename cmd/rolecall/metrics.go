@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -92,11 +91,12 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	connections := func(d *prometheus.Desc, stat *pgxpool.Stat, labels ...string) {
-		gauge(d, float64(stat.AcquiredConns()), append(labels, "used")...)
-		gauge(d, float64(stat.IdleConns()), append(labels, "idle")...)
+	connections := func(d *prometheus.Desc, used, idle int32, labels ...string) {
+		gauge(d, float64(used), append(labels, "used")...)
+		gauge(d, float64(idle), append(labels, "idle")...)
 	}
-	connections(controlConns, c.db.Pool.Stat())
+	pool, signIn := c.db.Pool.Stat(), c.db.SignIn.Stat()
+	connections(controlConns, pool.AcquiredConns()+signIn.AcquiredConns(), pool.IdleConns()+signIn.IdleConns())
 	all := c.users.Clusters.All()
 	gauge(registeredDesc, float64(len(all)))
 	for _, cl := range all {
@@ -112,7 +112,7 @@ func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(clusterUnrecorded, float64(found.Count), id)
 		}
 		if stat := cl.Stat(); stat != nil {
-			connections(clusterConns, stat, id)
+			connections(clusterConns, stat.AcquiredConns(), stat.IdleConns(), id)
 			ch <- prometheus.MustNewConstMetric(clusterWaits, prometheus.CounterValue, float64(stat.EmptyAcquireCount()), id)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -379,6 +380,15 @@ func TestReadiness(t *testing.T) {
 		pg.Start(t)
 	}
 	becomes(impatient, http.StatusOK)
+	asked, began := db.SignIn.Stat().AcquireCount(), time.Now()
+	var flood sync.WaitGroup
+	for range 200 {
+		flood.Go(func() { status(impatient) })
+	}
+	flood.Wait()
+	if looks, most := db.SignIn.Stat().AcquireCount()-asked, 1+int64(time.Since(began)/time.Second); looks > most {
+		t.Errorf("200 requests asked the control database %d times, want at most %d", looks, most)
+	}
 	impatient.stopping.Store(true)
 	becomes(impatient, http.StatusServiceUnavailable)
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -58,7 +59,7 @@ func issuer(publicURL string) string { return publicURL + "/uaa/oauth/token" }
 // default of DrainDelay and what comes after, it stays below the 30 s after which Kubernetes kills.
 const drainTimeout = 20 * time.Second
 
-// anonymousLimit is how many requests a second one address may send without signing in.
+// anonymousLimit is how many requests a second one address may send without a credential that was verified lately.
 const anonymousLimit = 20
 
 // How much may be under way at once, whoever asks and however slowly it goes: a request that waits for something costs
@@ -292,28 +293,47 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 type readiness struct {
 	db       *control.DB
 	patience time.Duration
-	answered atomic.Pointer[time.Time] // when the control database last did
 	stopping atomic.Bool
+
+	mu       sync.Mutex // whoever has it looks, for all who wait for it
+	looked   time.Time
+	failed   bool
+	answered time.Time // when the control database last did
 }
 
 func newReadiness(db *control.DB, patience time.Duration) *readiness {
-	rd, now := &readiness{db: db, patience: patience}, time.Now()
-	rd.answered.Store(&now)
-	return rd
+	return &readiness{db: db, patience: patience, answered: time.Now()}
 }
 
-// readyTimeout is below the second for which Kubernetes waits.
-const readyTimeout = 500 * time.Millisecond
+// readyTimeout is below the second for which Kubernetes waits, and a look counts for readyFor: anybody may ask, and no limit
+// holds them up.
+const (
+	readyTimeout = 500 * time.Millisecond
+	readyFor     = time.Second
+)
 
-func (rd *readiness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
+// away reports that the control database has not answered for longer than patience.
+func (rd *readiness) away() bool {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	if time.Since(rd.looked) >= readyFor {
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout) // whoever asked first may hang up
+		defer cancel()
+		now, err := time.Now(), rd.db.SignIn.Ping(ctx)
+		rd.looked = time.Now()
+		if err == nil {
+			rd.answered = now
+		}
+		rd.failed = err != nil
+	}
+	return rd.failed && time.Since(rd.answered) >= rd.patience
+}
+
+func (rd *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	problem := ""
-	if now := time.Now(); rd.stopping.Load() {
+	if rd.stopping.Load() {
 		problem = "stopping"
-	} else if err := rd.db.Pool.Ping(ctx); err == nil {
-		rd.answered.Store(&now)
-	} else if now.Sub(*rd.answered.Load()) >= rd.patience {
+	} else if rd.away() {
 		problem = "the control database does not answer"
 	}
 	if problem != "" {

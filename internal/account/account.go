@@ -170,6 +170,31 @@ func (s *Store) ByGUID(ctx context.Context, guid string) (*Account, error) {
 	return s.one(ctx, `WHERE guid = $1`, guid)
 }
 
+// Again finds the accounts of credentials that were verified before, nil for each that is gone, over the connections that
+// are kept for that.
+func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
+	rows, err := s.DB.SignIn.Query(ctx, `SELECT `+columns+` FROM accounts WHERE guid = ANY ($1)`, guids)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	found, err := pgx.CollectRows(rows, scan)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	byGUID := make(map[string]*Account, len(found))
+	for _, a := range found {
+		byGUID[a.GUID] = a
+	}
+	accounts := make([]*Account, len(guids))
+	for i, guid := range guids {
+		if a := byGUID[guid]; a != nil {
+			own := *a // who asked may change it
+			accounts[i] = &own
+		}
+	}
+	return accounts, nil
+}
+
 var errNoAccount = fault.New(fault.NotFound, "There is no such account.")
 
 func (s *Store) one(ctx context.Context, where string, args ...string) (*Account, error) {

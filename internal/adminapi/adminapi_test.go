@@ -173,6 +173,7 @@ func TestStranger(t *testing.T) {
 			t.Errorf("WWW-Authenticate is %q", got)
 		}
 	}
+	f.want(t, 200, "GET", "/whoami", "") // strangers do not keep out who is known
 	slow := fixtureOn(t, f.Service, 0.5)
 	slow.as(t, "", "GET", "/whoami", "").refused(t, 401)
 	slow.as(t, "", "GET", "/whoami", "").refused(t, 429)

@@ -26,7 +26,7 @@ type API struct {
 	Identity *identity.Service
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
-	// PerPrincipal limits the requests of one account, PerAddress those of one address that did not sign in.
+	// PerPrincipal limits the requests of one account, PerAddress those of one address that are not known to be of one.
 	PerPrincipal, PerAddress *web.Limiter
 
 	router *web.Router
@@ -125,9 +125,12 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request, info *web.Info) (*a
 	authorization := r.Header.Get("Authorization")
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
-		if err := a.PerAddress.Take(identity.Network(info.Address)); err != nil {
-			return nil, fault.Of(err).Because(errAnonymous)
-		}
+		authorization = ""
+	}
+	if err := a.Identity.Admit(authorization, info.Address, a.PerAddress); err != nil {
+		return nil, fault.Of(err).Because(errAnonymous)
+	}
+	if authorization == "" {
 		return nil, fault.New(fault.Unauthenticated, "No bearer token.").Because(errNoToken)
 	}
 	p, err := a.Identity.SignIn(r.Context(), authorization, info.Address)

@@ -323,7 +323,11 @@ func TestLimits(t *testing.T) {
 			t.Errorf("got %d", a.Status)
 		}
 	}
-	f.send(t, "GET", "/v3/users", "", "Authorization: bearer x").refused(t, badToken)
+	const limited = "429 10014 Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in."
+	a = f.send(t, "GET", "/v3/users", "", "Authorization: bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0", 40))
+	if a.refused(t, limited); a.Header.Get("Retry-After") != "1" {
+		t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
+	}
 }
 
 // The table of permissions. Callers differ by their scopes; each looks at itself and at somebody else.

@@ -139,8 +139,8 @@ func (q query) list() (*list, error) {
 	f := &l.filter
 	f.Created = q.times("Created ats", "created_ats", &ps)
 	f.Updated = q.times("Updated ats", "updated_ats", &ps)
-	f.GUIDs, f.Usernames = q.values("guids"), q.values("usernames")
-	f.PartialUsernames, f.Origins = q.values("partial_usernames"), q.values("origins")
+	f.GUIDs, f.Usernames = q.filter("guids", maxValues, &ps), q.filter("usernames", maxValues, &ps)
+	f.PartialUsernames, f.Origins = q.filter("partial_usernames", maxPatterns, &ps), q.filter("origins", maxValues, &ps)
 	if f.Usernames != nil && f.PartialUsernames != nil {
 		ps.add("Usernames filter cannot be provided with both usernames and partial_usernames filter.")
 	}
@@ -151,6 +151,11 @@ func (q query) list() (*list, error) {
 		var err error
 		f.Selector, err = label.Parse(q.Get("label_selector"))
 		ps.check("", err)
+		values := 0
+		for _, r := range f.Selector {
+			values += len(r.Values)
+		}
+		ps.most("label_selector", values, maxValues)
 	}
 	if err := ps.fault(); err != nil {
 		return nil, err
@@ -237,6 +242,26 @@ func (q query) values(name string) []string {
 	return values
 }
 
+// A list of users may ask for so many values of a parameter. An index finds what is exact; a part of a name is looked for
+// in the name of each user.
+const (
+	maxValues   = 1000
+	maxPatterns = 50
+)
+
+// filter reads a list of at most so many values.
+func (q query) filter(name string, most int, ps *problems) []string {
+	values := q.values(name)
+	ps.most(name, len(values), most)
+	return values
+}
+
+func (ps *problems) most(name string, n, most int) {
+	if n > most {
+		ps.add("%s can have at most %d values", title(name), most)
+	}
+}
+
 // operators are those of times.
 var operators = []string{"lt", "lte", "gt", "gte"}
 
@@ -246,7 +271,7 @@ func (q query) times(title, name string, ps *problems) []account.Span {
 	var spans []account.Span
 	if q.Has(name) {
 		spans = []account.Span{}
-		for _, v := range q.values(name) {
+		for _, v := range q.filter(name, maxValues, ps) {
 			t := ps.second(title, v)
 			spans = append(spans, account.Span{From: t, Until: t.Add(time.Second)})
 		}

@@ -21,7 +21,10 @@ import (
 // DB is the control database.
 type DB struct {
 	Pool *pgxpool.Pool
-	Keys *Keyring
+	// SignIn is kept for looks at whether a credential still holds, and whether the database is there: neither lists nor a
+	// flood can use it up, so what it says of the database is not said of the load.
+	SignIn *pgxpool.Pool
+	Keys   *Keyring
 	// Identity says where the control database lies, so that it can be kept out of reach when that is a managed cluster.
 	Identity Identity
 	// Ahead is how many migrations a newer release has made that this one does not know, and can do with.
@@ -70,9 +73,15 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{Pool: pool, Keys: keys}
-	if err := db.prepare(ctx); err != nil {
+	config.MaxConns, config.MinConns, config.MinIdleConns = signInConns, 0, 0
+	signIn, err := primary.NewPool(ctx, config)
+	if err != nil {
 		pool.Close()
+		return nil, err
+	}
+	db := &DB{Pool: pool, SignIn: signIn, Keys: keys}
+	if err := db.prepare(ctx); err != nil {
+		db.Close()
 		return nil, err
 	}
 	return db, nil
@@ -90,8 +99,18 @@ func (db *DB) prepare(ctx context.Context) error {
 	return nil
 }
 
+// SignIn is used by SignInLooks at a time, and by whoever asks whether the database is there. What is left are places for
+// connections that hang until they are given up, so that nobody waits for a free one.
+const (
+	SignInLooks = 2
+	signInConns = 4
+)
+
 // Close ends all connections.
-func (db *DB) Close() { db.Pool.Close() }
+func (db *DB) Close() {
+	db.Pool.Close()
+	db.SignIn.Close()
+}
 
 // Tx runs f in one transaction. What f returns decides: nil commits. Failures of PostgreSQL come back as faults.
 func (db *DB) Tx(ctx context.Context, f func(tx pgx.Tx) error) error {

@@ -23,7 +23,7 @@ type API struct {
 	Identity *identity.Service
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
-	// PerPrincipal limits the requests of one account, PerAddress those of one address that did not sign in.
+	// PerPrincipal limits the requests of one account, PerAddress those of one address that are not known to be of one.
 	PerPrincipal, PerAddress *web.Limiter
 
 	router *web.Router

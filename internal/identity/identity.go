@@ -9,17 +9,20 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/gather"
 )
 
 // Config is what a Service is told.
@@ -45,6 +48,7 @@ type Service struct {
 	guard    guard
 	known    knownCredentials
 	uses     uses
+	looks    gather.Group[*knownCredential, *account.Account]
 
 	awayUntil atomic.Int64 // in Unix milliseconds: until then the control database is taken to be away
 }
@@ -61,6 +65,8 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 		hasher:   newHasher(),
 	}
 	s.guard.now = func() time.Time { return s.now() }
+	s.looks.Parallel, s.looks.Longest, s.looks.Timeout = control.SignInLooks, 64, lookTimeout
+	s.looks.Alone = func(error) bool { return false }
 	_, _ = rand.Read(s.known.secret[:]) // never fails since Go 1.24
 	var err error
 	if s.external, err = externalIssuers(c, func() time.Time { return s.now() }); err != nil {
@@ -210,21 +216,17 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 		s.known.drop(key)
 		return nil, errWrong
 	}
-	away := now.Before(time.UnixMilli(s.awayUntil.Load())) && age < FreshWhileAway
-	if age < freshFor || away {
+	if age < freshFor || s.away() && age < FreshWhileAway {
 		return s.principal(c), nil
 	}
-	look, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	a, err := s.lookAgain(look, c)
-	if fault.Is(err, fault.Unavailable) && age < FreshWhileAway && ctx.Err() == nil {
-		s.awayUntil.Store(s.now().Add(awayFor).UnixMilli())
+	a, err := s.looks.Ask(ctx, c, s.lookAgain)
+	if fault.Is(err, fault.Unavailable) && age < FreshWhileAway {
 		return s.principal(c), nil
 	}
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, err
+	if err != nil {
+		return nil, control.Fault(err)
 	}
-	if err != nil || !a.Active || c.binding(a) != c.bound {
+	if a == nil || !a.Active || c.binding(a) != c.bound {
 		s.known.drop(key)
 		return nil, errWrong
 	}
@@ -235,6 +237,44 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 	fresh.account = a
 	s.known.put(key, &fresh, now)
 	return s.principal(&fresh), nil
+}
+
+// away reports that the control database did not answer a moment ago.
+func (s *Service) away() bool { return s.now().Before(time.UnixMilli(s.awayUntil.Load())) }
+
+var errAway = fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").After(5 * time.Second)
+
+// lookAgain reads the accounts of credentials that were verified before, nil for each credential that is gone. Whoever
+// waits for their turn has not seen the control database away, and whoever hangs up ends no look: only the looks themselves
+// tell.
+func (s *Service) lookAgain(ctx context.Context, cs []*knownCredential) ([]*account.Account, error) {
+	if s.away() {
+		return nil, errAway
+	}
+	guids, tokens := make([]string, len(cs)), make([]uuid.UUID, 0, len(cs))
+	for i, c := range cs {
+		guids[i] = c.account.GUID
+		if c.personal != nil {
+			tokens = append(tokens, c.personal.ID)
+		}
+	}
+	left, err := s.personalTokensLeft(ctx, tokens)
+	var accounts []*account.Account
+	if err == nil {
+		accounts, err = s.accounts.Again(ctx, guids)
+	}
+	if fault.Is(err, fault.Unavailable) {
+		s.awayUntil.Store(s.now().Add(awayFor).UnixMilli())
+	}
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range cs {
+		if c.personal != nil && !slices.Contains(left, c.personal.ID) {
+			accounts[i] = nil
+		}
+	}
+	return accounts, nil
 }
 
 const (

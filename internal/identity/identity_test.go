@@ -5,6 +5,10 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +21,7 @@ import (
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
+	"rolecall/internal/web"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -193,6 +198,100 @@ func TestControlDatabaseIsAway(t *testing.T) {
 	for _, credential := range append(known, unseen) {
 		signIn(t, id, credential)
 	}
+}
+
+// What was not verified lately counts against its address before any work is done for it, what was does not.
+func TestStrangersAreCounted(t *testing.T) {
+	s := servicetest.Shared(t)
+	var c clock
+	id := replica(t, s, &c)
+	username := unique("counted")
+	s.Admin(t, username)
+	known := []string{bearer(t, id, username), basic(username, username+"-password")}
+	for _, credential := range known {
+		signIn(t, id, credential)
+	}
+	unseen := []string{bearer(t, id, username), "", "Bearer rolecall_pat_" + strings.Repeat("0", 32) + "_" + strings.Repeat("0", 40), basic(username, "x"), "Digest x"}
+	for _, authorization := range unseen {
+		one := &web.Limiter{PerSecond: 1e-6} // one request
+		for range 3 {
+			for _, credential := range known {
+				if err := id.Admit(credential, "10.0.0.1", one); err != nil {
+					t.Errorf("a credential that is known: %v", err)
+				}
+			}
+		}
+		if err := id.Admit(authorization, "2001:db8::1", one); err != nil {
+			t.Errorf("%q: %v", authorization, err)
+		}
+		enter := func(address string) error {
+			edge, got := &web.Edge{Log: slog.New(slog.DiscardHandler)}, error(nil)
+			edge.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, got = id.Enter(r, one, &web.Limiter{}) })
+			r := httptest.NewRequest("GET", "/", nil)
+			r.RemoteAddr = net.JoinHostPort(address, "1")
+			r.Header.Set("Authorization", authorization)
+			edge.ServeHTTP(httptest.NewRecorder(), r)
+			return got
+		}
+		if err := enter("2001:db8::2"); !fault.Is(err, fault.TooMany) || fault.Of(err).RetryAfter == 0 {
+			t.Errorf("%q a second time: %v", authorization, err)
+		}
+	}
+	c.advance(identity.FreshWhileAway)
+	one := &web.Limiter{PerSecond: 1e-6}
+	_ = id.Admit(known[0], "10.0.0.1", one)
+	if err := id.Admit(known[0], "10.0.0.1", one); !fault.Is(err, fault.TooMany) {
+		t.Errorf("a credential that was verified a minute ago: %v", err)
+	}
+}
+
+// Load is no outage: with every connection taken by others, what was verified is looked at again, and what ended is refused.
+func TestControlDatabaseIsBusy(t *testing.T) {
+	s := servicetest.New(t, pgtest.Shared(t))
+	var c clock
+	id := replica(t, s, &c)
+	username, ended := unique("busy"), unique("ended")
+	guid := s.Account(t, username, []string{"cloud_controller.read"}, nil)
+	endedGUID := s.Admin(t, ended)
+	good, bad := []string{bearer(t, id, username), basic(username, username+"-password")}, []string{bearer(t, id, ended), basic(ended, ended+"-password")}
+	token, secret := personal(t, id, guid, identity.NewPersonalToken{})
+	_, endedSecret := personal(t, id, endedGUID, identity.NewPersonalToken{})
+	bad = append(bad, secret, endedSecret)
+	for _, credential := range append(good, bad...) {
+		signIn(t, id, credential)
+	}
+	for _, end := range []struct{ sql, of string }{
+		{`UPDATE accounts SET active = false WHERE guid = $1`, endedGUID},
+		{`UPDATE accounts SET scopes = '{scim.read}' WHERE guid = $1`, guid},
+		{`DELETE FROM personal_tokens WHERE id::text = $1`, token.ID.String()},
+	} {
+		if _, err := s.DB.Pool.Exec(t.Context(), end.sql, end.of); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range s.DB.Pool.Config().MaxConns {
+		conn, err := s.DB.Pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+	}
+	c.advance(identity.FreshFor)
+	for _, credential := range bad {
+		refused(t, id, credential)
+	}
+	if p := signIn(t, id, good[0]); len(p.Scopes) != 0 {
+		t.Errorf("the token has %v", p.Scopes)
+	}
+	var all sync.WaitGroup
+	for range 200 { // more than may look at a time
+		all.Go(func() {
+			if p, err := id.SignIn(t.Context(), good[1], "10.0.0.1"); err != nil || fmt.Sprint(p.Scopes) != "[scim.read]" {
+				t.Errorf("signed in as %+v, %v", p, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // A scope that is taken away ends within five seconds. One that is given reaches a password, and not a token that was

@@ -2,7 +2,6 @@ package identity
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -314,12 +313,15 @@ func (s *Service) flushUses(ctx context.Context) error {
 	return control.Fault(err)
 }
 
-// lookAgain reads the account of a credential that was verified before: NotFound when the credential itself is gone.
-func (s *Service) lookAgain(ctx context.Context, c *knownCredential) (*account.Account, error) {
-	var revoked error
-	if c.personal != nil {
-		_, revoked = s.personalToken(ctx, c.personal.ID)
+// personalTokensLeft returns which of the tokens have not been revoked.
+func (s *Service) personalTokensLeft(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	if len(ids) == 0 {
+		return nil, nil
 	}
-	a, err := s.accounts.ByGUID(ctx, c.account.GUID)
-	return a, cmp.Or(revoked, err)
+	rows, err := s.db.SignIn.Query(ctx, `SELECT id FROM personal_tokens WHERE id = ANY ($1)`, ids)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	left, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	return left, control.Fault(err)
 }

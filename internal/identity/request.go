@@ -2,6 +2,7 @@ package identity
 
 import (
 	"net/http"
+	"strings"
 
 	"rolecall/internal/account"
 	"rolecall/internal/web"
@@ -11,11 +12,12 @@ import (
 // its account, and returns it with its principal. One that another site has a browser make is refused.
 func (s *Service) Enter(r *http.Request, perAddress, perPrincipal *web.Limiter) (*http.Request, error) {
 	info := web.InfoOf(r.Context())
-	p, err := s.SignIn(r.Context(), r.Header.Get("Authorization"), info.Address)
+	authorization := r.Header.Get("Authorization")
+	if err := s.Admit(authorization, info.Address, perAddress); err != nil {
+		return nil, err
+	}
+	p, err := s.SignIn(r.Context(), authorization, info.Address)
 	if err != nil {
-		if limited := perAddress.Take(Network(info.Address)); limited != nil {
-			return nil, limited
-		}
 		return nil, err
 	}
 	p.RequestID, p.Address = info.ID, info.Address
@@ -27,4 +29,14 @@ func (s *Service) Enter(r *http.Request, perAddress, perPrincipal *web.Limiter) 
 		return nil, err
 	}
 	return r.WithContext(account.WithPrincipal(r.Context(), p)), nil
+}
+
+// Admit counts a request against the limit of its address, unless it comes with a credential that was verified lately: to
+// find out what any other is worth takes work, which a stranger is not to have done without end.
+func (s *Service) Admit(authorization, address string, perAddress *web.Limiter) error {
+	scheme, credential, _ := strings.Cut(authorization, " ")
+	if _, known := s.known.get(s.known.key(scheme, strings.TrimSpace(credential)), s.now()); known {
+		return nil
+	}
+	return perAddress.Take(Network(address))
 }

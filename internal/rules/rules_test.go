@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"internal/gather":      {},
 	"internal/pgrole":      {"fault", "gather", "hidden", "sqlstate"},
 	"internal/cluster":     {"audit", "control", "failpoint", "fault", "hidden", "label", "primary", "sqlstate"},
-	"internal/identity":    {"account", "audit", "control", "fault", "hidden", "sqlstate", "web"},
+	"internal/identity":    {"account", "audit", "control", "fault", "gather", "hidden", "sqlstate", "web"},
 	"internal/account":     {"audit", "control", "fault", "hidden", "label", "sqlstate"},
 	"internal/audit":       {"control", "failpoint", "fault", "gather", "sqlstate"},
 	"internal/client":      {"hidden"},

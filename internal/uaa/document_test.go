@@ -123,6 +123,11 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	f := fixtureOn(t, newFixture(t).Service, 1)
+	for range 3 {
+		f.as(t, "rolecall_pat_x", "GET", "/Users", "")
+	}
+	f.as(t, "rolecall_pat_x", "GET", "/Users", "").want(t, 429, "too_many_requests")
+	f = fixtureOn(t, newFixture(t).Service, 1)
 	token := f.root(t)
 	for range 2 {
 		f.as(t, token, "GET", "/Groups", "").want(t, 200, "")

@@ -23,7 +23,7 @@ type API struct {
 	Identity *identity.Service
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
-	// PerPrincipal limits the requests of one account, PerAddress those of one address that did not sign in.
+	// PerPrincipal limits the requests of one account, PerAddress those of one address that are not known to be of one.
 	PerPrincipal, PerAddress *web.Limiter
 
 	router *web.Router
@@ -111,9 +111,6 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	p, err := a.signIn(r, info)
 	if err != nil {
-		if limited := a.PerAddress.Take(identity.Network(info.Address)); limited != nil {
-			return limited
-		}
 		return err
 	}
 	if err := a.PerPrincipal.Take(p.GUID); err != nil {
@@ -127,6 +124,12 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request) error {
 func (a *API) signIn(r *http.Request, info *web.Info) (*account.Principal, error) {
 	authorization := r.Header.Get("Authorization")
 	if scheme, _, _ := strings.Cut(authorization, " "); !strings.EqualFold(scheme, "bearer") {
+		authorization = ""
+	}
+	if err := a.Identity.Admit(authorization, info.Address, a.PerAddress); err != nil {
+		return nil, err
+	}
+	if authorization == "" {
 		return nil, fault.New(fault.Unauthenticated, "Send a token in the Authorization header: Bearer and what /oauth/token answers.")
 	}
 	p, err := a.Identity.SignIn(r.Context(), authorization, info.Address)
