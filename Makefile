@@ -47,7 +47,7 @@ test: lint ## Check and test everything, with the race detector
 	cd e2e && go test -race
 
 .PHONY: soak
-soak: ## Keep servers under load for an hour, and look for growth and losses; make soak SOAK_SECONDS=60
+soak: ## Keep servers under load, for an hour alone and for an hour of failures, and look for growth and losses; make soak SOAK_SECONDS=60
 	@scripts/install-postgres
 	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^(TestSoak|TestReplicas)$$'
 	cd e2e && SOAK_SECONDS=1 go test -race -count=1 -timeout 0 -run 'Instant$$'

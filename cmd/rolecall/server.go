@@ -99,6 +99,9 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer clusters.Close()
+	if db.Unverified {
+		s.Log.Warn("the URL of the control database does not have its server verified: whoever answers in its place may get the password and all that is stored; use sslmode=verify-full")
+	}
 	if db.Ahead > 0 {
 		s.Log.Warn("a newer release has changed the schema of the control database; this one goes on beside it", "migrations", db.Ahead)
 	}

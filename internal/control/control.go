@@ -29,6 +29,8 @@ type DB struct {
 	Identity Identity
 	// Ahead is how many migrations a newer release has made that this one does not know, and can do with.
 	Ahead int
+	// Unverified says that the URL lets another server take the place of the one that is meant.
+	Unverified bool
 }
 
 // Identity is the place of the control database.
@@ -41,7 +43,7 @@ type Identity struct {
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
 // takes writes is used. Several replicas may open one database at once.
 func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	config, err := pgxpool.ParseConfig(url)
+	config, err := parse(url)
 	if err != nil {
 		// pgx redacts what it takes for the password, but a malformed URL hides one anywhere.
 		return nil, errors.New("the URL of the control database cannot be read; it has the form postgres://user:password@host:5432/database?sslmode=verify-full")
@@ -79,7 +81,7 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 		pool.Close()
 		return nil, err
 	}
-	db := &DB{Pool: pool, SignIn: signIn, Keys: keys}
+	db := &DB{Pool: pool, SignIn: signIn, Keys: keys, Unverified: unverified(config.ConnConfig)}
 	if err := db.prepare(ctx); err != nil {
 		db.Close()
 		return nil, err
