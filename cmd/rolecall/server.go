@@ -67,6 +67,7 @@ const anonymousLimit = 20
 const (
 	maxUnderWay    = 4096
 	maxOfAddress   = 256
+	maxOfAccount   = 64
 	maxLargeBodies = 4
 	maxConnections = 10_000
 )
@@ -153,7 +154,7 @@ func (s *server) run(ctx context.Context) error {
 		Handler:        http.HandlerFunc(site.dispatch),
 		Log:            s.Log,
 		TrustedProxies: s.TrustedProxies,
-		Room:           &web.Room{All: maxUnderWay, Each: maxOfAddress, Large: maxLargeBodies, Network: identity.Network},
+		Room:           &web.Room{All: maxUnderWay, Each: maxOfAddress, Account: maxOfAccount, Large: maxLargeBodies, Network: identity.Network},
 		Observe:        metrics.observe,
 	}
 	public := web.NewServer(site, s.Log, s.TLS)

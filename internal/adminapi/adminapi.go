@@ -4,7 +4,6 @@ package adminapi
 
 import (
 	"net/http"
-	"sync/atomic"
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
@@ -25,7 +24,7 @@ type API struct {
 	// PerPrincipal limits the requests of one account, PerAddress those of one address that are not known to be of one.
 	PerPrincipal, PerAddress *web.Limiter
 
-	followers atomic.Int32 // requests that wait for rows of the audit log
+	followers followers
 	router    *web.Router
 }
 

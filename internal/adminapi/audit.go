@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -100,10 +101,11 @@ func managedBy(c *cluster.Cluster, labels map[string]string) bool {
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
 
 // maxWait is how long a request may wait for rows: less than a stopping server waits for its requests. Each row wakes all
-// that wait, so they are maxFollowers at most.
+// that wait, so they are maxFollowers at most, and maxFollowersOf of one account.
 const (
-	maxWait      = 20
-	maxFollowers = 64
+	maxWait        = 20
+	maxFollowers   = 64
+	maxFollowersOf = 16
 )
 
 func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -156,14 +158,44 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return nil
 }
 
+// followers are the requests that wait for rows of the audit log.
+type followers struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by account
+}
+
+func (f *followers) enter(account string) (leave func(), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all >= maxFollowers || f.of[account] >= maxFollowersOf {
+		return nil, fault.New(fault.TooMany, "%d requests wait for rows of the audit log already, %d of them of this account; there may be %d and %d. Ask without wait.",
+			f.all, f.of[account], maxFollowers, maxFollowersOf).After(maxWait * time.Second)
+	}
+	if f.of == nil {
+		f.of = map[string]int{}
+	}
+	f.all++
+	f.of[account]++
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.all--
+		if f.of[account]--; f.of[account] == 0 {
+			delete(f.of, account)
+		}
+	}, nil
+}
+
 // waitForRows returns a page, and waits for its first row.
 func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
 	log := a.Users.Audit
 	if wait > 0 {
-		defer a.followers.Add(-1)
-		if a.followers.Add(1) > maxFollowers {
-			return nil, false, fault.New(fault.TooMany, "%d requests wait for rows of the audit log already. Ask without wait.", maxFollowers).After(maxWait * time.Second)
+		leave, err := a.followers.enter(p.GUID)
+		if err != nil {
+			return nil, false, err
 		}
+		defer leave()
 	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

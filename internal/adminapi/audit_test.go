@@ -234,32 +234,44 @@ func TestAuditFollow(t *testing.T) {
 
 // So many requests wait for rows; one more is told to ask again.
 func TestFollowersAreBounded(t *testing.T) {
-	api := newAPI(newFixture(t).Service, 10_000)
-	ask := func(ctx context.Context, query string) *httptest.ResponseRecorder {
+	f := newFixture(t)
+	accounts := []string{"root", "follower1", "follower2", "follower3", "follower4"}
+	for _, name := range accounts[1:] {
+		f.Admin(t, name)
+	}
+	api := newAPI(f.Service, 10_000)
+	ask := func(ctx context.Context, account, query string) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, adminapi.Prefix+"/audit"+query, nil)
-		r.SetBasicAuth("root", "root-password")
+		r.SetBasicAuth(account, account+"-password")
 		api.ServeHTTP(w, r)
 		return w
 	}
 	works := func(query string) {
 		t.Helper()
-		if w := ask(t.Context(), query); w.Code != http.StatusOK {
+		if w := ask(t.Context(), "root", query); w.Code != http.StatusOK {
 			t.Errorf("%s: %d %s", query, w.Code, w.Body)
 		}
 	}
 	works("")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	const sent, places = 80, 64
-	answers := make(chan *httptest.ResponseRecorder, sent)
-	for range sent {
-		go func() { answers <- ask(ctx, "?after=1000000&wait=20") }()
-	}
-	for range sent - places {
-		if w := <-answers; w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "20" {
-			t.Errorf("one that does not wait: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	const each, own, places = 20, 16, 64
+	answers := make(chan *httptest.ResponseRecorder, each*len(accounts))
+	follow := func(accounts []string, refused int) {
+		t.Helper()
+		for _, account := range accounts {
+			for range each {
+				go func() { answers <- ask(ctx, account, "?after=1000000&wait=20") }()
+			}
+		}
+		for range refused {
+			if w := <-answers; w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "20" {
+				t.Errorf("one that does not wait: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+			}
 		}
 	}
+	follow(accounts[:1], each-own)
+	follow(accounts[1:], each*(len(accounts)-1)-(places-own))
 	works("?after=1000000")
 	cancel()
 	for range places {

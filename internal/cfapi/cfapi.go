@@ -138,7 +138,9 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request, info *web.Info) (*a
 		return nil, err
 	}
 	p.RequestID, p.Address = info.ID, info.Address
-	info.Account = p.GUID
+	if err := info.SignedIn(p.GUID); err != nil {
+		return nil, err
+	}
 	err = a.PerPrincipal.Take(p.GUID)
 	if limit, remaining, full, ok := a.PerPrincipal.Standing(p.GUID); ok {
 		w.Header().Set("X-RateLimit-Limit", strconv.Itoa(limit))

@@ -21,7 +21,9 @@ func (s *Service) Enter(r *http.Request, perAddress, perPrincipal *web.Limiter) 
 		return nil, err
 	}
 	p.RequestID, p.Address = info.ID, info.Address
-	info.Account = p.GUID
+	if err := info.SignedIn(p.GUID); err != nil {
+		return nil, err
+	}
 	if err := perPrincipal.Take(p.GUID); err != nil {
 		return nil, err
 	}

@@ -140,8 +140,7 @@ func (a *API) signIn(r *http.Request, info *web.Info) (*account.Principal, error
 		return nil, err
 	}
 	p.RequestID, p.Address = info.ID, info.Address
-	info.Account = p.GUID
-	return p, nil
+	return p, info.SignedIn(p.GUID)
 }
 
 // href is the absolute URL of a place below the prefix.

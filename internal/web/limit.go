@@ -83,17 +83,18 @@ func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 	return b
 }
 
-// Room bounds how many requests may be under way at once: in all, of one address, and with a large body. What is slow,
+// Room bounds how many requests may be under way at once: in all, of one address, of one account, and with a large body. What is slow,
 // hangs, or is slow on purpose then takes a share of the memory that is known, and leaves room for others. A bound of zero
 // is none.
 type Room struct {
-	All, Each, Large int
+	All, Each, Account, Large int
 	// Network is what counts as one address; nil: each for itself.
 	Network func(address string) string
 
 	mu  sync.Mutex
 	all int
-	of  map[string]int
+	of  map[string]int // by address
+	own map[string]int // by account
 
 	once     sync.Once
 	forLarge chan struct{}
@@ -136,6 +137,30 @@ func (r *Room) leave(info *Info) {
 	if r.of[from]--; r.of[from] == 0 {
 		delete(r.of, from)
 	}
+	if info.own {
+		if r.own[info.Account]--; r.own[info.Account] == 0 {
+			delete(r.own, info.Account)
+		}
+	}
+}
+
+// SignedIn makes room for a request among those of its account, until it leaves.
+func (i *Info) SignedIn(account string) error {
+	i.Account = account
+	if i.room == nil || i.room.Account == 0 {
+		return nil
+	}
+	i.room.mu.Lock()
+	defer i.room.mu.Unlock()
+	if i.room.own[account] >= i.room.Account {
+		return fault.New(fault.TooMany, "This account has %d requests under way. Wait until some have ended.", i.room.Account).After(time.Second)
+	}
+	if i.room.own == nil {
+		i.room.own = map[string]int{}
+	}
+	i.room.own[account]++
+	i.own = true
+	return nil
 }
 
 // small is how long a body may be that counts as any other.

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -235,5 +236,48 @@ func TestUnreadBodies(t *testing.T) {
 	}
 	if _, err := reader.ReadByte(); err != io.EOF {
 		t.Errorf("the connection goes on: %v", err)
+	}
+}
+
+// One account has its own share of the room, from wherever it comes.
+func TestRoomOfAccount(t *testing.T) {
+	hold, holding := make(chan struct{}), make(chan struct{}, 10)
+	e := &Edge{
+		Log:  slog.New(slog.DiscardHandler),
+		Room: &Room{Account: 2},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Handle(w, r, func(_ http.ResponseWriter, r *http.Request) error {
+				if err := InfoOf(r.Context()).SignedIn(r.Header.Get("Account")); err != nil {
+					return err
+				}
+				holding <- struct{}{}
+				<-hold
+				return nil
+			}, fail)
+		}),
+	}
+	send := func(account, address string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = address + ":1"
+		r.Header.Set("Account", account)
+		e.ServeHTTP(w, r)
+		return w
+	}
+	var load sync.WaitGroup
+	for i, account := range []string{"a", "a", "b"} {
+		load.Go(func() {
+			if w := send(account, fmt.Sprintf("192.0.2.%d", i)); w.Code != http.StatusOK {
+				t.Errorf("%s: %d", account, w.Code)
+			}
+		})
+		<-holding
+	}
+	if w := send("a", "198.51.100.1"); w.Code != 500+int(fault.TooMany) || w.Header().Get("Retry-After") != "1" {
+		t.Errorf("got %d %s", w.Code, w.Header())
+	}
+	close(hold)
+	load.Wait()
+	if send("a", "198.51.100.1").Code != http.StatusOK || len(e.Room.own) != 0 {
+		t.Errorf("under way are %v", e.Room.own)
 	}
 }

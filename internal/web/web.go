@@ -40,6 +40,7 @@ type Info struct {
 	refused error // why the request is not answered otherwise
 	room    *Room // nil: there is no bound
 	large   bool  // it has one of the room's places for large bodies
+	own     bool  // it has one of the places of its account
 }
 
 type infoKey struct{}
