@@ -246,15 +246,20 @@ func (f Secret) hash(ctx context.Context) (*string, error) {
 // given. A program may be the identity of a platform user whose guid is known already, and then has what its labels give,
 // so that needs an admin.
 func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, secret Secret) (made *Identity, err error) {
-	if n.Program {
-		n.Scopes = inOrder(n.Scopes)
-		n.UserScopes = inOrder(n.UserScopes)
-	} else {
+	if !n.Program {
 		n.GUID, n.Scopes = uuid.NewString(), DefaultScopes
 	}
+	// What nobody could make is no attempt, and not recorded: it may be as long as a body.
+	if err := n.check(); err != nil {
+		if p.Token != uuid.Nil {
+			return nil, errTokenIdentity
+		}
+		return nil, cmp.Or(p.mayChange(nil), err)
+	}
+	n.Scopes, n.UserScopes = inOrder(n.Scopes), inOrder(n.UserScopes)
 	detail := map[string]any{"facet": "identity", "program": n.Program, "username": n.Username, "origin": n.Origin, "scopes": n.Scopes}
 	err = s.record(ctx, p, audit.CreateAccount, n.GUID, detail, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
-		if err := cmp.Or(p.mayChange(nil), n.check(), p.mayChange(n.allScopes())); err != nil {
+		if err := p.mayChange(n.allScopes()); err != nil {
 			return err
 		}
 		hash, err := secret.hash(ctx)
@@ -336,10 +341,10 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 		if err := f(i); err != nil {
 			return err
 		}
-		i.Scopes, i.UserScopes = inOrder(i.Scopes), inOrder(i.UserScopes)
 		if err := i.check(); err != nil {
 			return err
 		}
+		i.Scopes, i.UserScopes = inOrder(i.Scopes), inOrder(i.UserScopes)
 		err = p.mayChange(append(before.allScopes(), i.allScopes()...))
 		if err == nil && i.Active && !before.Active {
 			err = p.mayBecome(ctx, tx, &before)
@@ -633,10 +638,13 @@ func (s *Store) inTx(ctx context.Context, p *Principal, action, target string, d
 
 // inOrder returns the scopes in the order in which they are shown, each once. Those that do not exist come last.
 func inOrder(scopes []string) []string {
-	ordered := []string{}
+	ordered, left := []string{}, make(map[string]bool, len(scopes)) // a request may hold thousands
+	for _, scope := range scopes {
+		left[scope] = true
+	}
 	for _, scope := range append(slices.Clone(Scopes), scopes...) {
-		if slices.Contains(scopes, scope) && !slices.Contains(ordered, scope) {
-			ordered = append(ordered, scope)
+		if left[scope] {
+			ordered, left[scope] = append(ordered, scope), false
 		}
 	}
 	return ordered
