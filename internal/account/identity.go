@@ -432,8 +432,9 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 	return deleted, err
 }
 
-// SetSecret gives an identity a new password or client secret, and ends its tokens. The principal may do that to itself
-// when it has proven the old one, and only then: a stolen token must not be enough.
+// SetSecret gives an identity a new password or client secret, and ends its tokens, the personal ones only if it is
+// somebody else's. The principal may do that to itself when it has proven the old one, and only then: a stolen token must
+// not be enough.
 func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid string, proven bool, secret Secret) error {
 	return s.record(ctx, p, audit.ChangeSecret, guid, nil, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
 		own := p.GUID == guid
@@ -464,6 +465,9 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid 
 				UPDATE accounts SET password_hash = $2, password_changed_at = now(), epoch = gen_random_uuid(),
 				  identity_version = identity_version + 1, identity_updated_at = now()
 				WHERE id = $1`, i.id, hash)
+			if err == nil && !own {
+				err = endPersonalTokens(ctx, tx, i.id)
+			}
 			return err
 		})
 	})

@@ -280,7 +280,7 @@ func epochBinding(a *account.Account) string { return a.Epoch.String() }
 
 // principal is whose request it is that came with the credential.
 func (s *Service) principal(c *knownCredential) *account.Principal {
-	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels}
+	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels, Epoch: c.account.Epoch}
 	if c.whole {
 		p.Scopes = c.account.Scopes
 	} else {
