@@ -110,6 +110,14 @@ func checkClientID(id string) error {
 	return nil
 }
 
+// checkGUID says what is wrong with a guid that a new account is given.
+func checkGUID(guid string) error {
+	if audit.IsActor(guid) {
+		return fault.New(fault.Invalid, "The guid %q is reserved: the audit log has it for Rolecall itself. Choose another.", guid)
+	}
+	return nil
+}
+
 // allScopes are those of the identity itself and those that pass through it.
 func (i *Identity) allScopes() []string { return append(slices.Clone(i.Scopes), i.UserScopes...) }
 
@@ -250,7 +258,7 @@ func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, se
 		n.GUID, n.Scopes = uuid.NewString(), DefaultScopes
 	}
 	// What nobody could make is no attempt, and not recorded: it may be as long as a body.
-	if err := n.check(); err != nil {
+	if err := cmp.Or(n.check(), checkGUID(n.GUID)); err != nil {
 		if p.Token != uuid.Nil {
 			return nil, errTokenIdentity
 		}
@@ -283,6 +291,9 @@ func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, ha
 		err := tx.QueryRow(ctx, `
 			SELECT identity_created_at IS NULL AND username IS NULL FROM accounts WHERE guid = $1 FOR UPDATE`, n.GUID).Scan(&free)
 		switch {
+		case errors.Is(err, pgx.ErrNoRows) && uuid.Validate(n.GUID) == nil:
+			// It may have been somebody's, whose rows the audit log would show.
+			return nil, fault.New(fault.Invalid, "The client id %q is a UUID: those are the guids of people. Choose another.", n.GUID)
 		case errors.Is(err, pgx.ErrNoRows):
 		case err != nil:
 			return nil, err

@@ -51,6 +51,21 @@ const (
 	Restore         = "control.restore"
 )
 
+// Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.
+const (
+	ActorRolecall  = "rolecall"  // the service, of its own accord
+	ActorBootstrap = "bootstrap" // whoever has the control database
+	ActorRestored  = "restored"
+	ActorUnknown   = "unknown" // of a failed sign-in
+)
+
+// IsActor reports whether a guid is that of no account, in whatever case.
+func IsActor(guid string) bool {
+	return slices.ContainsFunc([]string{ActorRolecall, ActorBootstrap, ActorRestored, ActorUnknown}, func(actor string) bool {
+		return strings.EqualFold(guid, actor)
+	})
+}
+
 // Outcome is what came of an attempt.
 type Outcome string
 
@@ -313,7 +328,7 @@ func (l *Log) Missing(ctx context.Context, attempts []uuid.UUID) ([]uuid.UUID, e
 	return missing, nil
 }
 
-// FailedSignIn counts a failed sign-in of an account's guid, or of "unknown".
+// FailedSignIn counts a failed sign-in of an account's guid, or of ActorUnknown.
 func (l *Log) FailedSignIn(ctx context.Context, accountGUID, address string) error {
 	_, err := l.DB.Pool.Exec(ctx, `
 		INSERT INTO failed_sign_ins VALUES ($1, $2, date_trunc('minute', now()), 1)

@@ -158,7 +158,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	defer leave()
 	a, err := find()
 	if fault.Is(err, fault.NotFound) {
-		a, err = &account.Account{GUID: "unknown"}, nil
+		a, err = &account.Account{GUID: audit.ActorUnknown}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -353,7 +353,7 @@ func (s *Service) Bootstrap(ctx context.Context, username, password string) (gui
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return "", false, err
 	}
-	entry := audit.Entry{AccountGUID: "bootstrap", AccountName: "bootstrap", Target: username}
+	entry := audit.Entry{AccountGUID: audit.ActorBootstrap, AccountName: audit.ActorBootstrap, Target: username}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		if a != nil {
 			entry.Action, guid = audit.ResetAccount, a.GUID
