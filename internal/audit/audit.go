@@ -4,7 +4,9 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -148,7 +150,11 @@ func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter
 	if e.Token != uuid.Nil {
 		detail["token"] = e.Token
 	}
-	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, detail, settleAfter}
+	var stored any = detail
+	if outcome != Done {
+		stored = bounded(detail)
+	}
+	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored, settleAfter}
 }
 
 // short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
@@ -158,6 +164,53 @@ func short(s string) string {
 		return string(r[:longest]) + "…"
 	}
 	return s
+}
+
+// longDetail is the size in bytes from which on a detail is cut, and mostDetail how many elements of each list are left.
+const (
+	longDetail = 8 << 10
+	mostDetail = 100
+)
+
+// bounded is the detail of something that is not done, or not yet: rows are for good, and it may be as long as a request.
+func bounded(detail map[string]any) any {
+	raw, err := json.Marshal(detail)
+	if err != nil {
+		return detail // the statement fails, and says why
+	}
+	if len(raw) <= longDetail {
+		return json.RawMessage(raw)
+	}
+	var plain any
+	_ = json.Unmarshal(raw, &plain) // it was written above
+	return cut(plain)
+}
+
+// cut shortens the texts, lists and objects in v, and says how much of them is missing.
+func cut(v any) any {
+	switch v := v.(type) {
+	case string:
+		return short(v)
+	case []any:
+		kept := []any{}
+		for _, element := range v[:min(len(v), mostDetail)] {
+			kept = append(kept, cut(element))
+		}
+		if more := len(v) - mostDetail; more > 0 {
+			kept = append(kept, fmt.Sprintf("… and %d more", more))
+		}
+		return kept
+	case map[string]any:
+		kept := map[string]any{}
+		for _, key := range slices.Sorted(maps.Keys(v))[:min(len(v), mostDetail)] {
+			kept[short(key)] = cut(v[key])
+		}
+		if more := len(v) - mostDetail; more > 0 {
+			kept["…"] = fmt.Sprintf("and %d more", more)
+		}
+		return kept
+	}
+	return v
 }
 
 // Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose
