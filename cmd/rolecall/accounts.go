@@ -442,7 +442,8 @@ func accountsPasswdCommand() *cobra.Command {
 		Short: "Change your password, or that of another account",
 		Long: `Passwd without ACCOUNT changes your own password and asks for the present one first; with
 --password-stdin that is the first line and the new one the second. An admin gives any
-other account a new password. It ends all sign-ins of the account.`,
+other account a new password. It ends all sign-ins of the account, and if it is another
+one its personal access tokens.`,
 		Example: `  rolecall accounts passwd
   rolecall accounts passwd alice --generate`,
 		Args:              arguments("[ACCOUNT]"),

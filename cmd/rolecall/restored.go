@@ -54,7 +54,7 @@ func (c *Config) restored(cmd *cobra.Command, keepPersonal bool) error {
 		return err
 	}
 	accounts := &account.Store{DB: db}
-	ended, err := accounts.EndAllTokens(ctx, keepPersonal, audit.Entry{AccountGUID: "restored", AccountName: "restored", Target: db.Identity.Database})
+	ended, err := accounts.EndAllTokens(ctx, keepPersonal, audit.Entry{AccountGUID: audit.ActorRestored, AccountName: audit.ActorRestored, Target: db.Identity.Database})
 	if err != nil {
 		return err
 	}

@@ -62,6 +62,8 @@ type Principal struct {
 	GUID, Username, Origin string
 	Scopes                 []string
 	Labels                 map[string]string
+	// Epoch is the account's when the credential was last verified.
+	Epoch uuid.UUID
 	// Token is the personal access token that the request came with; zero: another credential.
 	Token uuid.UUID
 	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; Manages says that one
@@ -141,9 +143,9 @@ func (p *Principal) Entry(action, target string, detail map[string]any) audit.En
 	}
 }
 
-// endPersonalTokens ends the personal access tokens of an account. Each of them goes with the account's right to sign in
-// and with either of its facets, and stays when only the password changes: they are there so that a program need not
-// know it, and they are revoked one by one.
+// endPersonalTokens ends the personal access tokens of an account. They go with the account's right to sign in, with either
+// of its facets, and when somebody else sets its password, who may be taking it back from a thief. They stay when the account
+// changes its own: they are there so that a program need not know it, and they are revoked one by one.
 func endPersonalTokens(ctx context.Context, tx pgx.Tx, id int64) error {
 	_, err := tx.Exec(ctx, `DELETE FROM personal_tokens WHERE account_id = $1`, id)
 	return err

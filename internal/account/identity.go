@@ -110,6 +110,14 @@ func checkClientID(id string) error {
 	return nil
 }
 
+// checkGUID says what is wrong with a guid that a new account is given.
+func checkGUID(guid string) error {
+	if audit.IsActor(guid) {
+		return fault.New(fault.Invalid, "The guid %q is reserved: the audit log has it for Rolecall itself. Choose another.", guid)
+	}
+	return nil
+}
+
 // allScopes are those of the identity itself and those that pass through it.
 func (i *Identity) allScopes() []string { return append(slices.Clone(i.Scopes), i.UserScopes...) }
 
@@ -246,15 +254,20 @@ func (f Secret) hash(ctx context.Context) (*string, error) {
 // given. A program may be the identity of a platform user whose guid is known already, and then has what its labels give,
 // so that needs an admin.
 func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, secret Secret) (made *Identity, err error) {
-	if n.Program {
-		n.Scopes = inOrder(n.Scopes)
-		n.UserScopes = inOrder(n.UserScopes)
-	} else {
+	if !n.Program {
 		n.GUID, n.Scopes = uuid.NewString(), DefaultScopes
 	}
+	// What nobody could make is no attempt, and not recorded: it may be as long as a body.
+	if err := cmp.Or(n.check(), checkGUID(n.GUID)); err != nil {
+		if p.Token != uuid.Nil {
+			return nil, errTokenIdentity
+		}
+		return nil, cmp.Or(p.mayChange(nil), err)
+	}
+	n.Scopes, n.UserScopes = inOrder(n.Scopes), inOrder(n.UserScopes)
 	detail := map[string]any{"facet": "identity", "program": n.Program, "username": n.Username, "origin": n.Origin, "scopes": n.Scopes}
 	err = s.record(ctx, p, audit.CreateAccount, n.GUID, detail, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
-		if err := cmp.Or(p.mayChange(nil), n.check(), p.mayChange(n.allScopes())); err != nil {
+		if err := p.mayChange(n.allScopes()); err != nil {
 			return err
 		}
 		hash, err := secret.hash(ctx)
@@ -278,6 +291,9 @@ func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, ha
 		err := tx.QueryRow(ctx, `
 			SELECT identity_created_at IS NULL AND username IS NULL FROM accounts WHERE guid = $1 FOR UPDATE`, n.GUID).Scan(&free)
 		switch {
+		case errors.Is(err, pgx.ErrNoRows) && uuid.Validate(n.GUID) == nil:
+			// It may have been somebody's, whose rows the audit log would show.
+			return nil, fault.New(fault.Invalid, "The client id %q is a UUID: those are the guids of people. Choose another.", n.GUID)
 		case errors.Is(err, pgx.ErrNoRows):
 		case err != nil:
 			return nil, err
@@ -336,10 +352,10 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 		if err := f(i); err != nil {
 			return err
 		}
-		i.Scopes, i.UserScopes = inOrder(i.Scopes), inOrder(i.UserScopes)
 		if err := i.check(); err != nil {
 			return err
 		}
+		i.Scopes, i.UserScopes = inOrder(i.Scopes), inOrder(i.UserScopes)
 		err = p.mayChange(append(before.allScopes(), i.allScopes()...))
 		if err == nil && i.Active && !before.Active {
 			err = p.mayBecome(ctx, tx, &before)
@@ -427,8 +443,9 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 	return deleted, err
 }
 
-// SetSecret gives an identity a new password or client secret, and ends its tokens. The principal may do that to itself
-// when it has proven the old one, and only then: a stolen token must not be enough.
+// SetSecret gives an identity a new password or client secret, and ends its tokens, the personal ones only if it is
+// somebody else's. The principal may do that to itself when it has proven the old one, and only then: a stolen token must
+// not be enough.
 func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid string, proven bool, secret Secret) error {
 	return s.record(ctx, p, audit.ChangeSecret, guid, nil, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
 		own := p.GUID == guid
@@ -459,6 +476,9 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid 
 				UPDATE accounts SET password_hash = $2, password_changed_at = now(), epoch = gen_random_uuid(),
 				  identity_version = identity_version + 1, identity_updated_at = now()
 				WHERE id = $1`, i.id, hash)
+			if err == nil && !own {
+				err = endPersonalTokens(ctx, tx, i.id)
+			}
 			return err
 		})
 	})
@@ -633,10 +653,13 @@ func (s *Store) inTx(ctx context.Context, p *Principal, action, target string, d
 
 // inOrder returns the scopes in the order in which they are shown, each once. Those that do not exist come last.
 func inOrder(scopes []string) []string {
-	ordered := []string{}
+	ordered, left := []string{}, make(map[string]bool, len(scopes)) // a request may hold thousands
+	for _, scope := range scopes {
+		left[scope] = true
+	}
 	for _, scope := range append(slices.Clone(Scopes), scopes...) {
-		if slices.Contains(scopes, scope) && !slices.Contains(ordered, scope) {
-			ordered = append(ordered, scope)
+		if left[scope] {
+			ordered, left[scope] = append(ordered, scope), false
 		}
 	}
 	return ordered

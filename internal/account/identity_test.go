@@ -2,6 +2,7 @@ package account
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,5 +60,20 @@ func TestFilterSQL(t *testing.T) {
 	}
 	if got := (Filter{}).sql(&args); got != "true" {
 		t.Errorf("got %s", got)
+	}
+}
+
+// As many scopes as no body holds are sorted before anybody gives up waiting.
+func TestInOrder(t *testing.T) {
+	got := inOrder([]string{"b", ScopeWrite, "a", ScopeAdmin, "b", ScopeWrite})
+	if fmt.Sprint(got) != fmt.Sprint([]string{ScopeAdmin, ScopeWrite, "b", "a"}) {
+		t.Errorf("got %v", got)
+	}
+	many := make([]string, 2_000_000)
+	for n := range many {
+		many[n] = fmt.Sprint(n)
+	}
+	if got := inOrder(many); !slices.Equal(got, many) {
+		t.Errorf("got %d scopes", len(got))
 	}
 }

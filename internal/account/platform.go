@@ -151,10 +151,12 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 		}
 		return nil, s.RefusePlatform(ctx, p, audit.CreateAccount, target)
 	}
+	check := checkGUID(n.GUID)
 	if n.GUID == "" {
-		if err := CheckUsername(n.Username); err != nil {
-			return nil, err
-		}
+		check = CheckUsername(n.Username)
+	}
+	if check != nil {
+		return nil, check
 	}
 	var blank PlatformUser
 	detail, err := blank.mergeMetadata(n.Labels, n.Annotations)

@@ -4,6 +4,8 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -48,6 +50,21 @@ const (
 	RotateKeys      = "keys.rotate" // all secrets are sealed with the first master key
 	Restore         = "control.restore"
 )
+
+// Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.
+const (
+	ActorRolecall  = "rolecall"  // the service, of its own accord
+	ActorBootstrap = "bootstrap" // whoever has the control database
+	ActorRestored  = "restored"
+	ActorUnknown   = "unknown" // of a failed sign-in
+)
+
+// IsActor reports whether a guid is that of no account, in whatever case.
+func IsActor(guid string) bool {
+	return slices.ContainsFunc([]string{ActorRolecall, ActorBootstrap, ActorRestored, ActorUnknown}, func(actor string) bool {
+		return strings.EqualFold(guid, actor)
+	})
+}
 
 // Outcome is what came of an attempt.
 type Outcome string
@@ -131,7 +148,11 @@ func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter
 	if e.Token != uuid.Nil {
 		detail["token"] = e.Token
 	}
-	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, detail, settleAfter}
+	var stored any = detail
+	if outcome != Done {
+		stored = bounded(detail)
+	}
+	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored, settleAfter}
 }
 
 // short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
@@ -141,6 +162,53 @@ func short(s string) string {
 		return string(r[:longest]) + "…"
 	}
 	return s
+}
+
+// longDetail is the size in bytes from which on a detail is cut, and mostDetail how many elements of each list are left.
+const (
+	longDetail = 8 << 10
+	mostDetail = 100
+)
+
+// bounded is the detail of something that is not done, or not yet: rows are for good, and it may be as long as a request.
+func bounded(detail map[string]any) any {
+	raw, err := json.Marshal(detail)
+	if err != nil {
+		return detail // the statement fails, and says why
+	}
+	if len(raw) <= longDetail {
+		return json.RawMessage(raw)
+	}
+	var plain any
+	_ = json.Unmarshal(raw, &plain) // it was written above
+	return cut(plain)
+}
+
+// cut shortens the texts, lists and objects in v, and says how much of them is missing.
+func cut(v any) any {
+	switch v := v.(type) {
+	case string:
+		return short(v)
+	case []any:
+		kept := []any{}
+		for _, element := range v[:min(len(v), mostDetail)] {
+			kept = append(kept, cut(element))
+		}
+		if more := len(v) - mostDetail; more > 0 {
+			kept = append(kept, fmt.Sprintf("… and %d more", more))
+		}
+		return kept
+	case map[string]any:
+		kept := map[string]any{}
+		for _, key := range slices.Sorted(maps.Keys(v))[:min(len(v), mostDetail)] {
+			kept[short(key)] = cut(v[key])
+		}
+		if more := len(v) - mostDetail; more > 0 {
+			kept["…"] = fmt.Sprintf("and %d more", more)
+		}
+		return kept
+	}
+	return v
 }
 
 // beginTimeout is how long an attempt waits to be recorded, behind others too.
@@ -207,7 +275,7 @@ func (l *Log) Missing(ctx context.Context, attempts []uuid.UUID) ([]uuid.UUID, e
 	return missing, nil
 }
 
-// FailedSignIn counts a failed sign-in of an account's guid, or of "unknown".
+// FailedSignIn counts a failed sign-in of an account's guid, or of ActorUnknown.
 func (l *Log) FailedSignIn(ctx context.Context, accountGUID, address string) error {
 	_, err := l.DB.Pool.Exec(ctx, `
 		INSERT INTO failed_sign_ins VALUES ($1, $2, date_trunc('minute', now()), 1)

@@ -2,6 +2,8 @@ package audit_test
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,36 @@ outcome user.delete denied g2 x {}
 outcome account.create done  kept {}`, "CLUSTER", cluster.String())
 	if got := rows(t, l); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// What somebody only asked for takes a bounded place; what was done is there as a whole.
+func TestLongDetail(t *testing.T) {
+	l := newLog(t)
+	long := strings.Repeat("ü", 5000)
+	list := slices.Repeat([]string{"r"}, 5000)
+	object := map[string]any{}
+	for n := range 200 {
+		object[fmt.Sprint(long, n)] = map[string][]string{"deep": {long}}
+	}
+	e := audit.Entry{Action: audit.CreateUser, Detail: map[string]any{"text": long, "list": list, "object": object, "number": 1}}
+	must(t, l.Refused(t.Context(), e))
+	a, err := l.Begin(t.Context(), e, time.Minute)
+	must(t, err)
+	must(t, l.End(t.Context(), a, audit.NotDone, e.Detail))
+	var longest, texts, lists int
+	must(t, l.DB.Pool.QueryRow(t.Context(), `
+		SELECT max(length(detail::text)), max(length(detail ->> 'text')), max(jsonb_array_length(detail -> 'list'))
+		FROM audit WHERE detail ->> 'number' = '1' AND detail #>> '{list,100}' = '… and 4900 more'`).Scan(&longest, &texts, &lists))
+	if longest > 60_000 || texts != 256 || lists != 101 {
+		t.Errorf("rows have up to %d characters, texts %d, lists %d elements", longest, texts, lists)
+	}
+	must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return audit.Record(t.Context(), tx, e) }))
+	var whole bool
+	must(t, l.DB.Pool.QueryRow(t.Context(), `
+		SELECT detail ->> 'text' = $1 AND jsonb_array_length(detail -> 'list') = 5000 FROM audit WHERE outcome = 'done'`, long).Scan(&whole))
+	if !whole {
+		t.Error("what was done is cut")
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"rolecall/internal/account"
 	"rolecall/internal/apitest"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/identity"
@@ -22,7 +21,11 @@ func FuzzRequest(f *testing.F) {
 		}
 		return "Bearer " + token
 	}
-	_, readOnly, err := s.Identity.CreatePersonalToken(f.Context(), &account.Principal{GUID: s.guid, Scopes: account.AdminScopes},
+	admin, err := s.Identity.SignIn(f.Context(), mint("root"), "")
+	if err != nil {
+		f.Fatal(err)
+	}
+	_, readOnly, err := s.Identity.CreatePersonalToken(f.Context(), admin,
 		identity.NewPersonalToken{Name: "fuzz", ReadOnly: true})
 	if err != nil {
 		f.Fatal(err)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"rolecall/internal/account"
 )
 
 // SetClock makes the service live at another time.
@@ -20,6 +22,16 @@ func (s *Service) Maintain(ctx context.Context) error { return s.maintain(ctx) }
 func (s *Service) VerifyToken(ctx context.Context, token string) error {
 	_, err := s.ownBearer(ctx, token)
 	return err
+}
+
+// Principal is an account that has signed in with some of its scopes.
+func (s *Service) Principal(t testing.TB, guid string, scopes ...string) *account.Principal {
+	t.Helper()
+	a, err := s.accounts.ByGUID(t.Context(), guid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &account.Principal{GUID: guid, Scopes: scopes, Epoch: a.Epoch}
 }
 
 // Sign signs any claims with the key that signs now.

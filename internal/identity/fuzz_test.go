@@ -28,7 +28,7 @@ func FuzzSignIn(f *testing.F) {
 	s := servicetest.Shared(f)
 	username := unique("fuzz")
 	guid := s.Admin(f, username)
-	_, pat, err := s.Identity.CreatePersonalToken(f.Context(), &account.Principal{GUID: guid, Scopes: account.AdminScopes}, identity.NewPersonalToken{Name: "fuzz"})
+	_, pat, err := s.Identity.CreatePersonalToken(f.Context(), s.Identity.Principal(f, guid, account.AdminScopes...), identity.NewPersonalToken{Name: "fuzz"})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -164,7 +164,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	defer leave()
 	a, err := find()
 	if fault.Is(err, fault.NotFound) {
-		a, err = &account.Account{GUID: "unknown"}, nil
+		a, err = &account.Account{GUID: audit.ActorUnknown}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -320,7 +320,7 @@ func epochBinding(a *account.Account) string { return a.Epoch.String() }
 
 // principal is whose request it is that came with the credential.
 func (s *Service) principal(c *knownCredential) *account.Principal {
-	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels}
+	p := &account.Principal{GUID: c.account.GUID, Username: c.account.Username, Origin: c.account.Origin, Labels: c.account.Labels, Epoch: c.account.Epoch}
 	if c.whole {
 		p.Scopes = c.account.Scopes
 	} else {
@@ -393,7 +393,7 @@ func (s *Service) Bootstrap(ctx context.Context, username, password string) (gui
 	if err != nil && !fault.Is(err, fault.NotFound) {
 		return "", false, err
 	}
-	entry := audit.Entry{AccountGUID: "bootstrap", AccountName: "bootstrap", Target: username}
+	entry := audit.Entry{AccountGUID: audit.ActorBootstrap, AccountName: audit.ActorBootstrap, Target: username}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		if a != nil {
 			entry.Action, guid = audit.ResetAccount, a.GUID

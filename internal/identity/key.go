@@ -166,7 +166,7 @@ func (s *Service) readKeys(ctx context.Context) ([]*signingKey, error) {
 }
 
 // ownEntry is what the service does of its own accord.
-var ownEntry = audit.Entry{AccountGUID: "rolecall", AccountName: "rolecall"}
+var ownEntry = audit.Entry{AccountGUID: audit.ActorRolecall, AccountName: audit.ActorRolecall}
 
 // RotateKey publishes a new signing key now, which signs an hour from now. The entry says who asked for it.
 func (s *Service) RotateKey(ctx context.Context, by audit.Entry) (kid string, err error) {

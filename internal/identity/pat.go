@@ -139,8 +139,10 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 	secret = newPersonalToken(id)
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		var accountID int64
-		// Under the account's lock, so that the limit holds, and none comes after the account lost its tokens.
-		err := tx.QueryRow(ctx, `SELECT id FROM accounts WHERE guid = $1 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID).
+		// Under the account's lock, so that the limit holds, and none comes after the account lost its tokens: what it was
+		// signed in with may still be remembered.
+		err := tx.QueryRow(ctx, `
+			SELECT id FROM accounts WHERE guid = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID, p.Epoch).
 			Scan(&accountID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errWrong
@@ -244,7 +246,7 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*knownCrede
 	return &knownCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding, bound: createdBinding(a)}, nil
 }
 
-// createdBinding is for tokens that a new password does not end. What does end them deletes them.
+// createdBinding is for tokens that a new password does not end by itself. What does end them deletes them.
 func createdBinding(a *account.Account) string {
 	return a.IdentityCreatedAt.UTC().Format(time.RFC3339Nano)
 }

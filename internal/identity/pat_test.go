@@ -20,7 +20,7 @@ func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPer
 	if n.Name == "" {
 		n.Name = unique("token")
 	}
-	token, secret, err := id.CreatePersonalToken(t.Context(), &account.Principal{GUID: guid, Scopes: account.DefaultScopes}, n)
+	token, secret, err := id.CreatePersonalToken(t.Context(), id.Principal(t, guid, account.DefaultScopes...), n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +62,11 @@ func TestPersonalTokenEndsOnEveryReplica(t *testing.T) {
 			_, _, err := s.Identity.Bootstrap(t.Context(), username, "another password")
 			return err
 		}, true},
-		"new password": {func(guid, _, _ string) error {
+		"new password of somebody else's choice": {func(guid, _, _ string) error {
 			return s.Accounts.SetSecret(t.Context(), admin, false, guid, false, hash)
+		}, true},
+		"new password of one's own choice": {func(guid, _, _ string) error {
+			return s.Accounts.SetSecret(t.Context(), &account.Principal{GUID: guid}, false, guid, true, hash)
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,6 +95,40 @@ func TestPersonalTokenEndsOnEveryReplica(t *testing.T) {
 	}
 }
 
+// A credential that has ended is remembered for a moment, in which it makes no token that would outlive it.
+func TestNoPersonalTokenOfAnEndedSignIn(t *testing.T) {
+	s := servicetest.Shared(t)
+	id := replica(t, s, &clock{})
+	username := unique("pat")
+	guid := s.Account(t, username, account.DefaultScopes, nil)
+	create := func(authorization string) error {
+		t.Helper()
+		_, _, err := id.CreatePersonalToken(t.Context(), signIn(t, id, authorization), identity.NewPersonalToken{Name: unique("token")})
+		return err
+	}
+	stolen := []string{bearer(t, id, username), basic(username, username+"-password")}
+	for _, authorization := range stolen {
+		if err := create(authorization); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
+	if err := s.Accounts.SetSecret(t.Context(), admin, false, guid, false, hash); err != nil {
+		t.Fatal(err)
+	}
+	for _, authorization := range stolen {
+		if err := create(authorization); !fault.Is(err, fault.Unauthenticated) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if tokens, err := id.PersonalTokens(t.Context(), &account.Principal{GUID: guid}); err != nil || len(tokens) > 0 {
+		t.Errorf("it has %d tokens, %v", len(tokens), err)
+	}
+	if err := create(basic(username, "new")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPersonalTokenExpires(t *testing.T) {
 	s := servicetest.Shared(t)
 	c := &clock{}
@@ -102,7 +139,7 @@ func TestPersonalTokenExpires(t *testing.T) {
 	c.advance(4 * time.Second)
 	refused(t, one, authorization)
 	refused(t, two, authorization)
-	_, _, err := one.CreatePersonalToken(t.Context(), &account.Principal{GUID: guid}, identity.NewPersonalToken{Name: "late", Expires: c.now()})
+	_, _, err := one.CreatePersonalToken(t.Context(), one.Principal(t, guid), identity.NewPersonalToken{Name: "late", Expires: c.now()})
 	if !fault.Is(err, fault.Invalid) {
 		t.Errorf("got %v", err)
 	}
@@ -118,7 +155,7 @@ func TestPersonalTokenScopes(t *testing.T) {
 	issue := func(n identity.NewPersonalToken, scopes ...string) string {
 		t.Helper()
 		n.Name = unique("token")
-		_, secret, err := id.CreatePersonalToken(t.Context(), &account.Principal{GUID: guid, Scopes: scopes}, n)
+		_, secret, err := id.CreatePersonalToken(t.Context(), id.Principal(t, guid, scopes...), n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +249,7 @@ func TestForgedPersonalTokens(t *testing.T) {
 func TestPersonalTokenLimits(t *testing.T) {
 	s := servicetest.Shared(t)
 	guid := s.Account(t, unique("pat"), account.DefaultScopes, nil)
-	p := &account.Principal{GUID: guid}
+	p := s.Identity.Principal(t, guid)
 	for i := range 101 {
 		_, _, err := s.Identity.CreatePersonalToken(t.Context(), p, identity.NewPersonalToken{Name: unique("token")})
 		if fault.Is(err, fault.Invalid) != (i == 100) {

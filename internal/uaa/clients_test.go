@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"rolecall/internal/account"
 )
 
@@ -85,7 +87,8 @@ func TestCreateClientRefused(t *testing.T) {
 	for _, id := range []string{taken, u.ID, "cf"} {
 		create(id, good).want(t, 409, "invalid_client")
 	}
-	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, strings.Repeat("a", 201)} {
+	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, strings.Repeat("a", 201),
+		"rolecall", "Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(), strings.ReplaceAll(uuid.NewString(), "-", "")} {
 		create(id, good).want(t, 400, "invalid_client")
 	}
 	for _, rest := range []string{
@@ -95,6 +98,20 @@ func TestCreateClientRefused(t *testing.T) {
 		`,"client_secret":"` + strings.Repeat("x", 256) + `","authorized_grant_types":["client_credentials"]`,
 	} {
 		create(unique("bad"), rest).want(t, 400, "invalid_client")
+	}
+}
+
+// A client that was made before its id was reserved goes on, and can be changed.
+func TestClientOfAReservedID(t *testing.T) {
+	f := newFixture(t)
+	for _, id := range []string{"Restored", uuid.NewString()} {
+		made := f.program(t, nil)
+		if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE accounts SET guid = $2 WHERE guid = $1`, made, id); err != nil {
+			t.Fatal(err)
+		}
+		f.as(t, f.root(t), "PUT", "/oauth/clients/"+id, `{"authorities":["cloud_controller.write"]}`).want(t, 200, "")
+		token := f.token(t, basic(id, made+"-secret"), "grant_type", "client_credentials").token(t).AccessToken
+		f.as(t, token, "GET", "/oauth/clients/"+id, "").want(t, 200, "")
 	}
 }
 

@@ -305,3 +305,28 @@ func TestChangesThatMeet(t *testing.T) {
 	})
 	once("deleting", 200, func() answer { return f.as(t, root, "DELETE", path, "") })
 }
+
+// Who may not make users and clients is told so, and leaves in the audit log what it could have meant: not a whole body.
+func TestRefusalsAreSmall(t *testing.T) {
+	f := newFixture(t)
+	token, guid := f.holder(t, account.DefaultScopes...)
+	long := strings.Repeat("x", 60_000)
+	refused := func(path, body string, rows int) {
+		t.Helper()
+		f.as(t, token, "POST", path, body).want(t, 403, "insufficient_scope")
+		var found, longest int
+		err := f.DB.Pool.QueryRow(t.Context(), `
+			SELECT count(*), coalesce(max(length(detail::text)), 0) FROM audit WHERE account_guid = $1 AND outcome = 'denied'`, guid).Scan(&found, &longest)
+		if err != nil || found != rows || longest > 1000 {
+			t.Errorf("%s: %d rows with up to %d characters, %v", path, found, longest, err)
+		}
+	}
+	client := func(authorities ...string) string {
+		return object(map[string]any{"client_id": unique("c"), "client_secret": "x", "authorized_grant_types": []string{"client_credentials"}, "authorities": authorities})
+	}
+	refused("/Users", `{"userName":"`+long+`"}`, 0)
+	refused("/Users", `{"userName":"a","name":{"givenName":"`+long+`"}}`, 0)
+	refused("/oauth/clients", client(strings.Split(long[:9_900], "")...), 0)
+	refused("/Users", `{"userName":"a"}`, 1)
+	refused("/oauth/clients", client("scim.read", "scim.read"), 2)
+}
