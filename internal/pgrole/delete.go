@@ -347,10 +347,15 @@ func (d *deletion) clear(ctx context.Context) error {
 
 func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
 	var revoked []string
-	err := retryOn(ctx, conn, func(tx *transaction) (err error) {
-		revoked, err = d.clearIn(ctx, tx, dp)
-		return err
+	err := d.s.evicting(ctx, dp.name, databaseLock(dp.name), func() error {
+		return retryOn(ctx, conn, func(tx *transaction) (err error) {
+			revoked, err = d.clearIn(ctx, tx, dp)
+			return err
+		})
 	})
+	if s, ok := errors.AsType[*squatted](err); ok {
+		return block(err, "its privileges in database %q cannot be revoked: %s", valid(dp.name), s.by)
+	}
 	if _, ok := errors.AsType[*blocked](err); ok {
 		return err
 	}

@@ -1,36 +1,127 @@
 package pgrole_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 )
 
-// The keys of our advisory locks are no secret, so a user could take its own and never be changed again.
+// The keys of our advisory locks are no secret, so a user could take its own and never be changed again. Whichever session
+// is ended, the next in line has the lock, and one that asks again and again has it before who asks once.
 func TestSquatterOnTheLock(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		lock := advisoryLock("role", name)
+		sessions := make([]*pgx.Conn, 8)
+		for i := range sessions {
+			sessions[i] = c.Connect(t, name, password, "postgres")
+			exec(t, sessions[i], `SET lock_timeout = 0`)
+		}
+		exec(t, sessions[0], fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, lock))
+		var waiting sync.WaitGroup
+		for i, session := range sessions[1:] {
+			sql := fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, lock)
+			if i%2 == 0 {
+				sql = fmt.Sprintf(`DO $$ BEGIN WHILE NOT pg_try_advisory_lock(%d) LOOP PERFORM pg_sleep(0.001); END LOOP; PERFORM pg_sleep(600); END $$`, lock)
+			}
+			waiting.Go(func() { _, _ = session.Exec(context.Background(), sql) })
+		}
+		waitFor(t, c, `SELECT count(*) = 3 FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE usename = '`+name+`' AND locktype = 'advisory' AND NOT granted`)
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+			t.Error(err)
+		}
+		mayLogin(t, c, name, password2)
+		mustDelete(t, s, name)
+		waiting.Wait()
+	})
+}
+
+// A prepared transaction holds its locks without a session.
+func TestPreparedSquatter(t *testing.T) {
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "2"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		exec(t, c.Connect(t, name, password, "postgres"), `BEGIN`, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, advisoryLock("role", name)), `PREPARE TRANSACTION 'it''s \ a trap'`)
+		role := s.Pool.Config().ConnConfig.User
+		if role != c.User {
+			before := memberships(t, c)
+			_, err := s.SetPassword(t.Context(), name, password2, nil, stamp())
+			refused(t, err, fault.Unavailable, `"it's \\ a trap"`, `role "`+name+`"`, "ROLLBACK PREPARED", "Nothing was changed")
+			if !slices.Equal(memberships(t, c), before) {
+				t.Error("memberships were changed")
+			}
+			mayLogin(t, c, name, password)
+			grant := `GRANT ` + name + ` TO ` + role
+			if c.Major >= 16 {
+				grant += ` WITH SET TRUE`
+			}
+			c.Exec(t, grant)
+		}
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+			t.Fatal(err)
+		}
+		mayLogin(t, c, name, password2)
+		if n := pgtest.Value[int](t, c, `SELECT count(*)::int FROM pg_prepared_xacts`); n != 0 {
+			t.Errorf("%d prepared transactions are left", n)
+		}
+		for _, conn := range s.Pool.AcquireAllIdle(t.Context()) {
+			var now string
+			if err := conn.QueryRow(t.Context(), `SELECT current_user::text`).Scan(&now); err != nil || now != role {
+				t.Errorf("a connection is left as %q, %v", now, err)
+			}
+			conn.Release()
+		}
+	})
+}
+
+// A superuser's session is ended by a superuser only; to others it is named.
+func TestSuperuserOnTheLock(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		c.Exec(t, `CREATE ROLE `+name+`_dba SUPERUSER LOGIN PASSWORD 'dba'`)
+		dba := c.Connect(t, name+"_dba", "dba", "postgres")
+		exec(t, dba, fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("role", name)))
+		_, err := s.SetPassword(t.Context(), name, password2, nil, stamp())
+		if s.Pool.Config().ConnConfig.User == c.User {
+			if err != nil {
+				t.Fatal(err)
+			}
+			mayLogin(t, c, name, password2)
+			return
+		}
+		refused(t, err, fault.Unavailable, `role "`+name+`_dba"`, "pg_terminate_backend", "Nothing was changed")
+		if err := dba.Ping(t.Context()); err != nil {
+			t.Errorf("its session was ended: %v", err)
+		}
+		mayLogin(t, c, name, password)
+	})
+}
+
+// The lock of a database, under which a deletion revokes privileges there, lies in that database.
+func TestSquatterOnTheLockOfDatabase(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	mustCreate(t, s, "squatter")
-	c.Exec(t, `ALTER ROLE squatter PASSWORD 'squatter-password'`)
-	sum := sha256.Sum256([]byte("rolecall role squatter"))
-	squat := c.Connect(t, "squatter", "squatter-password", "postgres")
-	exec(t, squat, `SET lock_timeout = 0`)
-	if _, err := squat.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, int64(binary.BigEndian.Uint64(sum[:]))); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.SetPassword(t.Context(), "squatter", "another-password", nil, stamp()); err != nil {
-		t.Fatal(err)
-	}
-	if err := squat.Ping(t.Context()); err == nil {
-		t.Error("its session lives on")
-	}
-	mayLogin(t, c, "squatter", "another-password")
+	mustCreate(t, s, "squat_owner", "squat_victim")
+	conn := database(t, c, "squat_db", "OWNER squat_owner")
+	exec(t, conn, `CREATE TABLE t ()`, `GRANT SELECT ON t TO squat_victim`)
+	exec(t, c.Connect(t, "squat_owner", password, "squat_db"), fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("database", "squat_db")))
+	mustDelete(t, s, "squat_victim")
+}
+
+func advisoryLock(kind, name string) int64 {
+	sum := sha256.Sum256([]byte("rolecall " + kind + " " + name))
+	return int64(binary.BigEndian.Uint64(sum[:]))
 }
 
 // The owner of a database writes its comment, and its settings for whoever connects.

@@ -37,16 +37,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 		look.Queue(terminateSessions, oids, only).Query(collect(&pids, terminated))
 		err := conn.SendBatch(ctx, look).Close()
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			err = retryOn(ctx, conn, func(tx *transaction) error {
-				return tx.asMember(ctx, names, func() error {
-					rows, err := tx.Query(ctx, terminateSessions, oids, only)
-					if err != nil {
-						return err
-					}
-					pids, err = pgx.CollectRows(rows, terminated)
-					return err
-				})
-			})
+			pids, err = terminateAsMember(ctx, conn, names, oids, only)
 		}
 		if err != nil || len(pids)+len(logins) == 0 {
 			return len(seen), err
@@ -68,6 +59,21 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 			return len(seen), ctx.Err()
 		}
 	}
+}
+
+// terminateAsMember is terminateSessions for an administering role that has to become a member of the roles first.
+func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids []uint32, only []int32) (pids []int32, err error) {
+	err = retryOn(ctx, conn, func(tx *transaction) error {
+		return tx.asMember(ctx, names, func() error {
+			rows, err := tx.Query(ctx, terminateSessions, oids, only)
+			if err != nil {
+				return err
+			}
+			pids, err = pgx.CollectRows(rows, terminated)
+			return err
+		})
+	})
+	return pids, err
 }
 
 // terminateSessions ends the sessions of roles ($1), only those of some processes ($2) unless that is null. What is

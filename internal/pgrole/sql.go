@@ -96,6 +96,10 @@ func dropRoles(users []*User) string {
 
 func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
 
+func setSessionRole(name string) string { return `SET ROLE ` + ident(name) }
+
+func rollbackPrepared(gid string) string { return `ROLLBACK PREPARED ` + literal(gid) }
+
 func grantMembership(role string) string { return `GRANT ` + ident(role) + ` TO CURRENT_USER` }
 
 func revokeMembership(role string) string { return `REVOKE ` + ident(role) + ` FROM CURRENT_USER` }

@@ -74,7 +74,7 @@ func (e *commitLost) Unwrap() error { return e.cause }
 // rolled back for a passing reason.
 func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction, u *User) error) error {
 	lock, begun := roleLock(name), false
-	err := s.evicting(ctx, lock, func() error {
+	err := s.evicting(ctx, "", lock, func() error {
 		return s.retry(ctx, func() error {
 			conn, err := s.acquire(ctx)
 			if err != nil {
@@ -99,34 +99,6 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 	}
 	return err
 }
-
-// evicting runs f, and once more after a lock timeout if strangers held the advisory lock. The keys are no secret, and
-// whoever may connect to the registered database could take one and so keep itself from being deleted.
-func (s *Server) evicting(ctx context.Context, lock int64, f func() error) error {
-	err := f()
-	if !sqlstate.Is(err, sqlstate.LockNotAvailable) {
-		return err
-	}
-	conn, acquireErr := s.acquire(ctx)
-	if acquireErr != nil {
-		return err
-	}
-	defer conn.Release()
-	var evicted int
-	if evictErr := conn.QueryRow(ctx, evictStrangers, lock).Scan(&evicted); evictErr != nil || evicted == 0 {
-		return err
-	}
-	return f()
-}
-
-// evictStrangers ends the sessions of other roles that hold an advisory lock. A key of 64 bits is shown as two halves.
-// https://www.postgresql.org/docs/current/view-pg-locks.html
-const evictStrangers = `
-	SELECT count(pg_terminate_backend(a.pid, 1000)) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-	  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-	  AND l.classid::bigint = (($1::bigint >> 32) & 4294967295) AND l.objid::bigint = ($1::bigint & 4294967295)
-	  AND a.usesysid <> (SELECT oid FROM pg_roles WHERE rolname = current_user)`
 
 // retry runs f again after failures that pass, once after a lost connection that had not reached COMMIT, and for a while
 // as long as only replicas are found: then a failover may be under way.
@@ -267,7 +239,7 @@ func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 
 // lockSession returns a connection whose session holds an advisory lock. It is for what takes more than a transaction.
 func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Conn, err error) {
-	err = s.evicting(ctx, lock, func() error {
+	err = s.evicting(ctx, "", lock, func() error {
 		return s.retry(ctx, func() error {
 			if conn, err = s.acquire(ctx); err != nil {
 				return err
@@ -313,6 +285,9 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
+	}
+	if s, ok := errors.AsType[*squatted](err); ok {
+		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).After(5 * time.Second).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
