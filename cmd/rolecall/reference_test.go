@@ -51,7 +51,7 @@ a flag: it comes from a file, from a variable or from standard input.
 | ` + "`" + urlVariable + "`" + ` | the commands that talk to a server | URL of the server; else that of the last login |
 | ` + "`" + tokenVariable + "`" + ` | the commands that talk to a server | bearer token for that server, such as a personal access token; no login is needed then. Without one, and without a login to that server, IONOS_TOKEN counts when IONOS_API_URL is the same URL: what rolecall env prints is enough |
 | ` + "`" + clientCertVariable + "`, `" + clientKeyVariable + "`" + ` | the commands that talk to a server | files with a certificate and its key, in PEM, for a server with ` + "`--tls-client-ca`" + ` |
-| ` + "`" + clusterIDVariable + "`" + ` | the commands with ` + "`--cluster`" + ` | id of the cluster where neither the flag nor its variable says one |
+| ` + "`" + clusterIDVariable + "`" + ` | the ` + "`users`" + ` commands | id of the cluster where neither the flag nor its variable says one |
 `
 
 func reference() string {

@@ -156,9 +156,11 @@ func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter
 	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored, settleAfter}
 }
 
-// short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
+// short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits. What
+// PostgreSQL does not store is replaced.
 func short(s string) string {
 	const longest = 255
+	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\ufffd"), "\ufffd")
 	if r := []rune(s); len(r) > longest {
 		return string(r[:longest]) + "…"
 	}

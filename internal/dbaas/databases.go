@@ -2,8 +2,10 @@ package dbaas
 
 import (
 	"net/http"
+	"slices"
 
 	"rolecall/internal/account"
+	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
@@ -103,6 +105,10 @@ func (a *API) getDatabase(w http.ResponseWriter, r *http.Request, p *account.Pri
 }
 
 func (a *API) deleteDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	// A database has no tag, so no condition on one holds: least of all is data destroyed that was meant to be kept.
+	if tags := web.IfMatch(r); tags != nil && !slices.Contains(tags, "*") {
+		return fault.New(fault.Stale, "Databases have no entity tags, so If-Match: * is the only condition that can hold.")
+	}
 	if err := a.Users.DeleteDatabase(r.Context(), p, r.PathValue("clusterId"), r.PathValue("databaseName")); err != nil {
 		return err
 	}

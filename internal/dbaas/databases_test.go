@@ -86,7 +86,12 @@ func TestDatabases(t *testing.T) {
 		f.refuses(t, "paas-auth-2", "DELETE", databases+"/by%20sql", "")
 		f.PG.Exec(t, `ALTER DATABASE "by sql" OWNER TO "db-owner"`)
 	}
-	f.want(t, 204, "DELETE", databases+"/by%20sql", "")
+	if r := f.do(t, "DELETE", databases+"/by%20sql", "", `If-Match: "a-tag"`); r.Status != 412 {
+		t.Errorf("with a tag that it does not have: %d %s", r.Status, r.Body)
+	}
+	if r := f.do(t, "DELETE", databases+"/by%20sql", "", "If-Match: *"); r.Status != 204 {
+		t.Errorf("with the condition that it is there: %d %s", r.Status, r.Body)
+	}
 	f.refuses(t, "paas-notfound-1", "DELETE", databases+"/by%20sql", "")
 	f.want(t, 204, "DELETE", databases+"/we/ird%20n%C3%A9", "")
 }

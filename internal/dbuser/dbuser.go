@@ -201,12 +201,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	entry.Cluster = c.ID
 	checkErr := do.check(c)
 	if refused := do.refusal(p, c); refused != nil {
-		if checkErr != nil {
-			return nil, refused
-		}
-		if err := s.Audit.Refused(ctx, entry); err != nil {
-			s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
-		}
+		s.denied(ctx, entry)
 		return nil, refused
 	}
 	if checkErr != nil {
@@ -258,6 +253,13 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		s.end(ctx, attempt, err, outcome)
 	}
 	return c, err
+}
+
+// denied records a change that the principal may not make, whether it could be made or not.
+func (s *Service) denied(ctx context.Context, entry audit.Entry) {
+	if err := s.Audit.Refused(ctx, entry); err != nil {
+		s.Log.Warn("a denied change was not recorded", "request", entry.RequestID, "error", err)
+	}
 }
 
 // wallClock also goes on while the machine sleeps, which the clock that ends contexts does not.
@@ -356,16 +358,24 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 	return c, u, err
 }
 
-// KeepUser is a change that changes nothing: the same rights and refusals as SetPassword, and nothing to record.
+// KeepUser is a change that changes nothing: the same rights and refusals as SetPassword, and nothing but those to record.
 func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
 	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
 		u, err = on.Changeable(ctx, name, match)
 		return err
 	})
 	if err == nil && !mayManage(p, c) {
-		return nil, nil, refusal(p)
+		err = refusal(p)
 	}
-	return c, u, err
+	if fault.Is(err, fault.Forbidden) {
+		entry := p.Entry(audit.ChangePassword, name, nil)
+		entry.Cluster = c.ID
+		s.denied(ctx, entry)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, u, nil
 }
 
 // DeleteUser deletes a database user; what it owns goes to reassignTo, if that is not empty.

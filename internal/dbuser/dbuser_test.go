@@ -111,7 +111,16 @@ func TestRecorded(t *testing.T) {
 	wantKind(t, err, fault.Forbidden)
 	_, _, err = s.Users.CreateUser(ctx, admin, "unknown", "rec-short", password)
 	wantKind(t, err, fault.NotFound)
-	expect(t, append(recorded(t, s, "pg_rec"), recorded(t, s, "rec-short")...))
+	_, _, err = s.Users.CreateUser(ctx, viewer, s.ClusterID, "rec\x00\xff", password)
+	wantKind(t, err, fault.Forbidden)
+	_, _, err = s.Users.KeepUser(ctx, viewer, s.ClusterID, "rec", nil)
+	wantKind(t, err, fault.Forbidden)
+	// But who may not do it is recorded, whatever it was.
+	expect(t, append(recorded(t, s, "pg_rec"), recorded(t, s, "rec-short")...), "denied user.create g-viewer")
+	expect(t, recorded(t, s, "rec\ufffd\ufffd"), "denied user.create g-viewer")
+	if rows := recorded(t, s, "rec"); rows[len(rows)-1] != "denied user.password g-viewer" {
+		t.Errorf("recorded %q", rows)
+	}
 
 	create(t, s, "rec-heir")
 	if err := s.Users.DeleteUser(ctx, admin, s.ClusterID, "rec", "rec-heir", nil); err != nil {
