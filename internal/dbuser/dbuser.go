@@ -203,10 +203,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		if checkErr != nil {
 			return nil, refused
 		}
-		if err := s.Audit.Refused(ctx, entry); err != nil {
-			s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
-		}
-		return nil, refused
+		return nil, s.Audit.Refuse(ctx, entry, refused)
 	}
 	if checkErr != nil {
 		return nil, checkErr
