@@ -639,7 +639,7 @@ func (s *Store) record(ctx context.Context, p *Principal, action, target string,
 		if !storable(target) {
 			e.Target = ""
 		}
-		err = errors.Join(err, (&audit.Log{DB: s.DB}).Refused(ctx, e))
+		err = (&audit.Log{DB: s.DB}).Refuse(ctx, e, err)
 	}
 	return err
 }

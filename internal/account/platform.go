@@ -120,15 +120,15 @@ func (s *Store) denied(ctx context.Context, p *Principal, action, guid string) e
 	return s.RefusePlatform(ctx, p, action, guid)
 }
 
-// RefusePlatform records a change that the principal may not make, and returns the refusal. That it could not be recorded
-// is for the log; the answer stays no.
+// RefusePlatform records a change that the principal may not make, and returns the refusal.
 func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, target string) error {
 	if !storable(target) {
 		target = ""
 	}
-	err := (&audit.Log{DB: s.DB}).Refused(ctx, p.Entry(action, target, nil))
-	return fault.New(fault.Forbidden, "Only an admin may change platform users.").Because(err)
+	return (&audit.Log{DB: s.DB}).Refuse(ctx, p.Entry(action, target, nil), errPlatformAdminOnly)
 }
+
+var errPlatformAdminOnly = fault.New(fault.Forbidden, "Only an admin may change platform users.")
 
 // platformFacet says in the audit log which of the facets of an account is meant.
 const platformFacet = "platform user"
@@ -264,7 +264,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		return err
 	})
 	if fault.Is(err, fault.Forbidden) {
-		err = errors.Join(err, (&audit.Log{DB: s.DB}).Refused(ctx, p.Entry(audit.UpdateAccount, guid, nil)))
+		err = (&audit.Log{DB: s.DB}).Refuse(ctx, p.Entry(audit.UpdateAccount, guid, nil), err)
 	}
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package audit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -240,10 +241,34 @@ func (l *Log) End(ctx context.Context, a *Attempt, outcome Outcome, detail map[s
 	return control.Fault(l.write(ctx, arguments(a.ID, "outcome", outcome, e, nil)))
 }
 
-// Refused records what was never attempted, because the principal may not do it.
-func (l *Log) Refused(ctx context.Context, e Entry) error {
-	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
-	return control.Fault(err)
+// MaxRefusals is how many refusals of an account are recorded in a minute. They show what it is after; what comes on top
+// would only fill the log, which is for good.
+const MaxRefusals = 60
+
+// Refuse records what was never attempted, because the principal may not do it, and returns the answer: why, or TooMany when
+// the account has been refused too often to record it once more. That it could not be recorded is for the log; the answer
+// stays no.
+func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
+	err := l.DB.Tx(ctx, func(tx pgx.Tx) error {
+		var count int
+		var left time.Duration
+		err := tx.QueryRow(ctx, `
+			INSERT INTO refusals AS r VALUES ($1, date_trunc('minute', clock_timestamp()), 1)
+			ON CONFLICT (account) DO UPDATE SET minute = excluded.minute, count = CASE WHEN r.minute = excluded.minute THEN r.count + 1 ELSE 1 END
+			RETURNING count, minute + interval '1 minute' - clock_timestamp()`, e.AccountGUID).Scan(&count, &left)
+		if err != nil {
+			return err
+		}
+		if count > MaxRefusals {
+			return fault.New(fault.TooMany, "You were refused %d times within a minute. Ask for less than that, or for the right to it.", MaxRefusals).After(left).Because(why)
+		}
+		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
+		return err
+	})
+	if fault.Is(err, fault.TooMany) {
+		return err
+	}
+	return errors.Join(why, err)
 }
 
 // Record writes a change of the control database in the transaction that makes it.

@@ -118,6 +118,45 @@ func TestLongDetail(t *testing.T) {
 	}
 }
 
+// The first refusals of an account in a minute are recorded, on whatever replica; then it is told to wait, and nothing is
+// added. Others are not held up, and neither is the account later.
+func TestRefusalsAreBounded(t *testing.T) {
+	l := newLog(t)
+	replicas := []*audit.Log{l, {DB: l.DB}}
+	why := fault.New(fault.Forbidden, "no")
+	refuse := func(account string) error {
+		return replicas[time.Now().UnixNano()%2].Refuse(t.Context(), audit.Entry{Action: audit.DeleteUser, AccountGUID: account}, why)
+	}
+	recorded := func(account string) (n int) {
+		must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE outcome = 'denied' AND account_guid = $1`, account).Scan(&n))
+		return n
+	}
+	refused := 0
+	var err error
+	for err = refuse("a"); fault.Is(err, fault.Forbidden) && refused < 10*audit.MaxRefusals; err = refuse("a") {
+		refused++
+	}
+	if f := fault.Of(err); f.Kind != fault.TooMany || f.RetryAfter <= 0 || f.RetryAfter > time.Minute || !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	if n := recorded("a"); n != refused || n < audit.MaxRefusals {
+		t.Errorf("%d of %d refusals are recorded", n, refused)
+	}
+	if err := refuse("b"); !fault.Is(err, fault.Forbidden) || recorded("b") != 1 {
+		t.Errorf("somebody else: %v, %d rows", err, recorded("b"))
+	}
+	_, err = l.DB.Pool.Exec(t.Context(), `UPDATE refusals SET minute = minute - interval '1 minute'`)
+	must(t, err)
+	if err := refuse("a"); !fault.Is(err, fault.Forbidden) || recorded("a") != refused+1 {
+		t.Errorf("a minute later: %v, %d rows", err, recorded("a"))
+	}
+	_, err = l.DB.Pool.Exec(t.Context(), `DROP TABLE audit CASCADE`)
+	must(t, err)
+	if err := refuse("a"); !fault.Is(err, fault.Forbidden) || err.Error() == why.Error() {
+		t.Errorf("not recorded: %v", err)
+	}
+}
+
 func TestRowsAreOnlyAdded(t *testing.T) {
 	l := newLog(t)
 	_, err := l.Begin(t.Context(), audit.Entry{Action: audit.CreateUser, Target: "x"}, time.Minute)

@@ -201,8 +201,7 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	entry.Cluster = c.ID
 	checkErr := do.check(c)
 	if refused := do.refusal(p, c); refused != nil {
-		s.denied(ctx, entry)
-		return nil, refused
+		return nil, s.Audit.Refuse(ctx, entry, refused)
 	}
 	if checkErr != nil {
 		return nil, checkErr
@@ -253,13 +252,6 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		s.end(ctx, attempt, err, outcome)
 	}
 	return c, err
-}
-
-// denied records a change that the principal may not make, whether it could be made or not.
-func (s *Service) denied(ctx context.Context, entry audit.Entry) {
-	if err := s.Audit.Refused(ctx, entry); err != nil {
-		s.Log.Warn("a denied change was not recorded", "request", entry.RequestID, "error", err)
-	}
 }
 
 // wallClock also goes on while the machine sleeps, which the clock that ends contexts does not.
@@ -370,7 +362,7 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 	if fault.Is(err, fault.Forbidden) {
 		entry := p.Entry(audit.ChangePassword, name, nil)
 		entry.Cluster = c.ID
-		s.denied(ctx, entry)
+		err = s.Audit.Refuse(ctx, entry, err)
 	}
 	if err != nil {
 		return nil, nil, err

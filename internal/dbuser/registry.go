@@ -39,22 +39,14 @@ func (s *Service) administer(ctx context.Context, p *account.Principal, id, acti
 	}
 	e := p.Entry(action, c.DisplayName, nil)
 	e.Cluster = c.ID
-	return nil, s.deny(ctx, p, e)
-}
-
-// deny records a change that is for admins, and refuses it.
-func (s *Service) deny(ctx context.Context, p *account.Principal, e audit.Entry) error {
-	if err := s.Audit.Refused(ctx, e); err != nil {
-		s.Log.Warn("a denied change was not recorded", "request", p.RequestID, "error", err)
-	}
-	return errAdminOnly
+	return nil, s.Audit.Refuse(ctx, e, errAdminOnly)
 }
 
 // RegisterCluster puts a cluster under management: it can be reached, it is a primary, it is not registered already, and
 // the role can do what managing users takes.
 func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings, to cluster.Connection) (*cluster.Cluster, error) {
 	if !p.Has(account.ScopeAdmin) {
-		return nil, s.deny(ctx, p, p.Entry(audit.RegisterCluster, "", nil))
+		return nil, s.Audit.Refuse(ctx, p.Entry(audit.RegisterCluster, "", nil), errAdminOnly)
 	}
 	if settings.DisplayName == nil {
 		return nil, fault.New(fault.Invalid, "The field displayName is missing.")

@@ -130,7 +130,7 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 		detail["expiresAt"] = n.Expires
 	}
 	if p.Token != uuid.Nil {
-		return nil, "", s.refuse(ctx, p.Entry(audit.CreateToken, "", nil), errTokensByToken)
+		return nil, "", s.audit.Refuse(ctx, p.Entry(audit.CreateToken, "", nil), errTokensByToken)
 	}
 	n.Expires = n.Expires.Truncate(time.Microsecond) // as PostgreSQL keeps it
 	if err := n.check(s.now()); err != nil {
@@ -192,7 +192,7 @@ func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal,
 		return missing
 	}
 	if p.Token != uuid.Nil && p.Token != parsed {
-		return s.refuse(ctx, p.Entry(audit.RevokeToken, parsed.String(), nil), errTokensByToken)
+		return s.audit.Refuse(ctx, p.Entry(audit.RevokeToken, parsed.String(), nil), errTokensByToken)
 	}
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
 		var name string
@@ -207,14 +207,6 @@ func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal,
 		}
 		return audit.Record(ctx, tx, p.Entry(audit.RevokeToken, parsed.String(), map[string]any{"name": name}))
 	})
-}
-
-// refuse records what was refused. That it could not be recorded is for the log; the answer stays no.
-func (s *Service) refuse(ctx context.Context, e audit.Entry, why *fault.Error) error {
-	if err := s.audit.Refused(ctx, e); err != nil {
-		return why.Because(err)
-	}
-	return why
 }
 
 // personalBearer verifies a personal access token.

@@ -25,7 +25,7 @@ var errKeysAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", ac
 func (s *Service) RotateKeys(ctx context.Context, p *account.Principal, signingKey bool) (*Rotated, error) {
 	entry := p.Entry(audit.RotateKeys, "", nil)
 	if !p.Has(account.ScopeAdmin) {
-		return nil, s.refuse(ctx, entry, errKeysAdminOnly)
+		return nil, s.audit.Refuse(ctx, entry, errKeysAdminOnly)
 	}
 	done, err := s.db.Reseal(ctx, func(tx pgx.Tx, done *control.Resealed) error {
 		entry.Target, entry.Detail = done.Key, map[string]any{"resealed": done.Counts}

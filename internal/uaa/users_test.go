@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"rolecall/internal/account"
+	"rolecall/internal/audit"
 )
 
 type userList struct {
@@ -329,4 +330,12 @@ func TestRefusalsAreSmall(t *testing.T) {
 	refused("/oauth/clients", client(strings.Split(long[:9_900], "")...), 0)
 	refused("/Users", `{"userName":"a"}`, 1)
 	refused("/oauth/clients", client("scim.read", "scim.read"), 2)
+	// However often it tries, it is told to wait in the end.
+	a := f.as(t, token, "POST", "/Users", `{"userName":"a"}`)
+	for n := 0; a.Status == 403 && n < 10*audit.MaxRefusals; n++ {
+		a = f.as(t, token, "POST", "/Users", `{"userName":"a"}`)
+	}
+	if a.want(t, 429, "too_many_requests"); a.Header.Get("Retry-After") == "" {
+		t.Error("it is not told for how long")
+	}
 }

@@ -1,0 +1,15 @@
+package audit
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/control"
+)
+
+// Refused records a refusal, however many there are.
+func (l *Log) Refused(ctx context.Context, e Entry) error {
+	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
+	return control.Fault(err)
+}
