@@ -57,10 +57,13 @@ func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, er
 		return nil, err
 	}
 	if !mayView(p, c) {
-		return nil, cluster.NotFound(id)
+		return nil, fault.Of(cluster.NotFound(id)).Because(errNoView)
 	}
 	return c, nil
 }
+
+// errNoView is a cause: the cluster is there, but not for the principal.
+var errNoView = errors.New("the principal may not view the cluster")
 
 // mayView and mayManage are the access rules: an account's scopes give the platform-wide rights, and its labels, which
 // only admins set, the rights on single clusters. A personal access token may reach fewer clusters, or change nothing.
@@ -211,6 +214,26 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		return nil, err
 	}
 	queue := s.sharedOf(c).bulkhead.queueOf(do)
+	turn := func() (*pgrole.Server, func(), error) {
+		done, err := queue.turn(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		// Access rules, and what is protected, may have changed in the meantime.
+		now, err := s.Cluster(p, clusterID)
+		if err == nil {
+			err = cmp.Or(do.refusal(p, now), do.check(now))
+		}
+		if err == nil {
+			c = now
+			on, err = s.server(ctx, now, p)
+		}
+		if err != nil {
+			done()
+			return nil, nil, err
+		}
+		return on, done, nil
+	}
 	leave, err := queue.enter()
 	if err != nil {
 		return nil, err
@@ -225,10 +248,10 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 	err = func() error {
 		limit := do.limit
 		if do.asksForTurn {
-			on.Turn = func() (func(), error) { return queue.turn(ctx) }
+			on.Turn = turn
 			limit += queue.patience
 		} else {
-			done, err := queue.turn(ctx)
+			_, done, err := turn()
 			if err != nil {
 				return err
 			}
@@ -281,7 +304,7 @@ func (s *Service) end(ctx context.Context, attempt *audit.Attempt, err error, de
 		f := fault.Of(err)
 		outcome = audit.NotDone
 		detail["reason"] = f.Message
-		if f.Kind == fault.Forbidden {
+		if f.Kind == fault.Forbidden || errors.Is(err, errNoView) {
 			outcome = audit.Denied
 		}
 	}

@@ -106,6 +106,12 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 		return nil, err
 	}
 	defer done()
+	if c, err = s.Cluster(p, clusterID); err != nil { // its rules may have changed in the meantime
+		return nil, err
+	}
+	if !mayManage(p, c) {
+		return nil, refusal(p)
+	}
 	on, err := s.server(ctx, c, p)
 	if err != nil {
 		return nil, err

@@ -52,11 +52,12 @@ func (s *Server) delete(ctx context.Context, name string, match Match, d *deleti
 		return was.Provenance.Attempt, nil
 	}
 	if s.Turn != nil {
-		end, err := s.Turn()
+		on, end, err := s.Turn()
 		if err != nil {
 			return "", err
 		}
 		defer end()
+		s = on
 	}
 	// Held through all phases, so that a change of the same user waits for the end.
 	conn, err := s.lockSession(ctx, roleLock(name))

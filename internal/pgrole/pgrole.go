@@ -45,8 +45,8 @@ type Server struct {
 	// Together is shared by all who work on this cluster under the same rules.
 	Together *Together
 	// Turn, unless it is nil, is what Delete waits for before it begins what may take long: anything but dropping a user on
-	// which nothing depends.
-	Turn func() (end func(), err error)
+	// which nothing depends. It returns the Server to go on with: what is protected may have changed in the meantime.
+	Turn func() (on *Server, end func(), err error)
 }
 
 // User is a role as the catalog shows it.
