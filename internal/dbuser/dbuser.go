@@ -239,11 +239,11 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 		return nil, err
 	}
 	defer leave()
-	began := wallClock()
 	attempt, err := s.Audit.Begin(ctx, entry, queue.patience+do.limit+settleMargin)
 	if err != nil {
 		return nil, err
 	}
+	recorded, late := wallClock(), settleMargin/2
 	outcome := map[string]any{}
 	err = func() error {
 		limit := do.limit
@@ -256,10 +256,11 @@ func (s *Service) manage(ctx context.Context, p *account.Principal, clusterID st
 				return err
 			}
 			defer done() // the next change need not wait for the record of this one
+			late += queue.patience
 		}
 		changing, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 		defer cancel()
-		if wallClock().Sub(began) > limit {
+		if wallClock().Sub(recorded) > late {
 			return errLate
 		}
 		previous, err := f(changing, on, pgrole.Stamp{Account: p.GUID, Attempt: attempt.ID.String()})
