@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -318,8 +320,13 @@ func (w *world) send(r request) (status int, body string, err error) {
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
+	if after, wrong := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode == http.StatusServiceUnavailable && (wrong != nil || after < 1) {
+		err = errNoRetryAfter
+	}
 	return resp.StatusCode, string(data), err
 }
+
+var errNoRetryAfter = errors.New("503 without an integer Retry-After")
 
 // want sends a request that has to be answered with the status, and decodes the answer into v unless that is nil.
 func (w *world) want(t *testing.T, v any, status int, r request) {
@@ -429,6 +436,8 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 	broken = os.Remove(w.point) != nil // or else it was reached, and has another name
 	acknowledged := err == nil && status == x.answer
 	switch {
+	case errors.Is(err, errNoRetryAfter):
+		t.Errorf("%s: %s: %v", name, body, err)
 	case !broken && !acknowledged:
 		t.Errorf("%s: %d %s, %v; want %d", name, status, body, err, x.answer)
 	case broken && (word == "kill" || word == "send"):
