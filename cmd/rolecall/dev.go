@@ -55,7 +55,7 @@ one is made up. It is kept in the file admin-password of the data folder.`,
 	}
 	f := cmd.Flags()
 	c.bindListen(f)
-	f.BoolVar(&c.AllowRemote, "allow-remote", false, "let --listen be an address that other machines reach")
+	f.BoolVar(&c.AllowRemote, "allow-remote", false, "let --listen and --metrics-listen be addresses that other machines reach")
 	f.StringVar(&c.PublicURL, "public-url", "", "base `URL` under which clients reach this server (default: from --listen)")
 	c.bindDataDir(f)
 	f.StringVar(&c.PGBin, "pg-bin", "", "`folder` with PostgreSQL's programs (default: PATH, then /usr/lib/postgresql/*/bin, newest first)")
@@ -87,8 +87,13 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 	if s.Log, err = c.logger(errOut); err != nil {
 		return err
 	}
-	if err := c.checkLocal(); err != nil {
+	if err := c.checkLocal("listen", c.Listen); err != nil {
 		return err
+	}
+	if c.MetricsListen != "" {
+		if err := c.checkLocal("metrics-listen", c.MetricsListen); err != nil {
+			return err
+		}
 	}
 	if c.PGBin != "" {
 		if _, _, err := localpg.FindBinaries(c.PGBin, 0); err != nil {
@@ -227,16 +232,16 @@ func reachable(addr *net.TCPAddr) string {
 }
 
 // checkLocal refuses an address that other machines reach: the local server has one known account.
-func (c *Config) checkLocal() error {
-	host, _, err := net.SplitHostPort(c.Listen)
+func (c *Config) checkLocal(flag, address string) error {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return usage("--listen %q is not an address like 127.0.0.1:8080", c.Listen)
+		return usage("--%s %q is not an address like 127.0.0.1:8080", flag, address)
 	}
 	addr, err := netip.ParseAddr(host)
 	if c.AllowRemote || host == "localhost" || err == nil && addr.IsLoopback() {
 		return nil
 	}
-	return usage("--listen %s can be reached from other machines; if that is meant, say --allow-remote", c.Listen)
+	return usage("--%s %s can be reached from other machines; if that is meant, say --allow-remote", flag, address)
 }
 
 // localURL is a connection to the local server.

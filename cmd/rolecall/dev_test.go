@@ -385,6 +385,9 @@ func TestDevAddresses(t *testing.T) {
 		{[]string{"--listen", "[::]:0"}, exitUsage, []string{"--allow-remote"}},
 		{[]string{"--listen", "192.0.2.1:0"}, exitUsage, []string{"--allow-remote"}},
 		{[]string{"--listen", "rolecall.example.org:0"}, exitUsage, []string{"--allow-remote"}},
+		{[]string{"--metrics-listen", ":0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
+		{[]string{"--metrics-listen", "0.0.0.0:0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
+		{[]string{"--metrics-listen", "192.0.2.1:0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
 	} {
 		// The last flag of a name counts.
 		args := append([]string{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0"}, test.args...)

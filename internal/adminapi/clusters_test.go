@@ -469,6 +469,8 @@ func TestAccess(t *testing.T) {
 	f.Account(t, "bob", write, map[string]string{"team": "search", "role": "dba"})
 	f.Account(t, "carol", write, nil)
 	f.Account(t, "dave", []string{"cloud_controller.read"}, map[string]string{"team": "payments"})
+	f.Account(t, "erin", nil, map[string]string{"team": "payments"})
+	f.Account(t, "frank", nil, map[string]string{"role": "dba"})
 	guid := f.Account(t, "auditor", []string{"cloud_controller.global_auditor"}, nil)
 	payments := f.register(t, "payments", pgtest.New(t, nil), `,"access":{"manage":["team=payments"],"view":["role in (dba,sre)"]}`)
 	search := f.register(t, "search", pgtest.New(t, nil), `,"access":{"manage":["team=search"]}`)
@@ -496,6 +498,8 @@ func TestAccess(t *testing.T) {
 		"bob":     {"payments false", "search true"},
 		"dave":    {"payments false"},
 		"carol":   nil,
+		"erin":    nil,
+		"frank":   nil,
 	} {
 		if got := sees(who); !slices.Equal(got, want) {
 			t.Errorf("%s sees %q, want %q", who, got, want)
@@ -540,6 +544,8 @@ func TestAccess(t *testing.T) {
 		{"BOB", payments.ID, true, false, "The rule role in (dba,sre) of view matches the account's labels role=dba", "no rule of manage matches"},
 		{"carol", payments.ID, false, false, "no rule of view or manage matches", "no rule of manage matches"},
 		{"dave", payments.ID, true, false, "", "lacks the scope cloud_controller.write"},
+		{"erin", payments.ID, false, false, "Who may manage may view: the rule team=payments of manage matches the account's labels team=payments. But the account lacks the scope cloud_controller.read.", "lacks the scope cloud_controller.write"},
+		{"frank", payments.ID, false, false, "of view matches the account's labels role=dba. But the account lacks the scope cloud_controller.read.", "no rule of manage matches"},
 		{"root", payments.ID, true, true, "cloud_controller.admin gives it in every cluster", "cloud_controller.admin gives it"},
 		{guid, search.ID, true, false, "cloud_controller.global_auditor gives it", "no rule of manage matches"},
 	} {

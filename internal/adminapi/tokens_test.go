@@ -151,6 +151,7 @@ func TestReadOnlyToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.Account(t, "writer", []string{account.ScopeWrite}, map[string]string{"team": "a"})
 	f.Access(t, f.ClusterID, []string{"team=a"}, nil)
 	p := f.platform(t)
 	users := "/databases/postgresql/clusters/" + f.ClusterID + "/users"
@@ -184,6 +185,9 @@ func TestReadOnlyToken(t *testing.T) {
 			t.Errorf("got %d %s", a.Status, a.Body)
 		}
 	}
+
+	// Who may write may read, and so does a token that lost the writing.
+	p.expect(t, 200, f.token(t, "writer", `{"name":"read-only of writer","readOnly":true}`), "dbaas.yaml", "GET", users+"/tok_ro", "")
 
 	// What signs in is changed by no token at all; the rest is, and its id is on record.
 	p.expect(t, 403, root, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"x","password":"y","emails":[{"value":"z"}]}`)

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -69,6 +70,10 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	}
 	if u.User.Username() == "" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
 		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: postgres://role@host:5432/database.")
+	}
+	// Without TLS they are sent as they are, and to a service that takes lines of text a new line begins a command.
+	if strings.ContainsFunc(u.User.Username()+u.Path, unicode.IsControl) {
+		return nil, fault.New(fault.Invalid, "The connection's URL has a control character in the name of the role or of the database.")
 	}
 	for key, values := range u.Query() {
 		if !slices.Contains(urlKeys, key) {

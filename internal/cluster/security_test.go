@@ -91,6 +91,10 @@ func TestAnyServiceSeesNothing(t *testing.T) {
 				seen <- append(first[:n], rest...)
 			}
 		}()
+		commands := Connection{URL: fmt.Sprintf("postgres://x%%0d%%0aFLUSHALL%%0d%%0a@%s/app", listener.Addr()), Password: "hunter2secret", TLS: TLS{Mode: "disable"}}
+		if _, _, err := commands.Open(t.Context()); !fault.Is(err, fault.Invalid) {
+			t.Errorf("with commands in the name of the role: %v", err)
+		}
 		c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", listener.Addr()), Password: hidden.Text("hunter2secret"), TLS: TLS{Mode: "require"}}
 		_, _, err = c.Open(t.Context())
 		listener.Close()

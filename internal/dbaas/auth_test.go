@@ -168,6 +168,9 @@ func TestAccess(t *testing.T) {
 	}{
 		"ac-manager":     {[]string{read, write}, map[string]string{"team": "payments", "role": "dba"}, true, true},
 		"ac-read-only":   {[]string{read}, map[string]string{"team": "payments", "role": "dba"}, true, false},
+		"ac-write-only":  {[]string{write}, map[string]string{"team": "payments", "role": "dba"}, true, true},
+		"ac-no-scope":    {nil, map[string]string{"team": "payments", "role": "dba"}, false, false},
+		"ac-scim":        {[]string{"scim.read", "scim.write"}, map[string]string{"auditor": ""}, false, false},
 		"ac-viewer":      {[]string{read, write}, map[string]string{"team": "payments"}, true, false},
 		"ac-auditor":     {[]string{read, write}, map[string]string{"auditor": ""}, true, false},
 		"ac-stranger":    {[]string{read, write}, map[string]string{"team": "orders", "role": "dba"}, false, false},

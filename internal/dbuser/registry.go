@@ -558,11 +558,16 @@ func explain(p *account.Principal, c *cluster.Cluster) *Access {
 		Manage: right(p, c, "manage", account.ScopeAdmin),
 	}
 	access.View.Allowed, access.Manage.Allowed = mayView(p, c), mayManage(p, c)
-	if access.View.Allowed && access.View.Why == "" {
-		access.View.Why = "Who may manage may view: " + lowerFirst(right(p, c, "manage").Why)
+	v := &access.View
+	if byManage := right(p, c, "manage").Why; v.Why == "" && byManage != "" {
+		v.Why = "Who may manage may view: " + lowerFirst(byManage)
 	}
-	if !access.View.Allowed {
-		access.View.Why = "No scope gives this right, and no rule of view or manage matches the account's labels."
+	switch {
+	case v.Allowed:
+	case v.Why != "":
+		v.Why += " But the account lacks the scope " + account.ScopeRead + "."
+	default:
+		v.Why = "No scope gives this right, and no rule of view or manage matches the account's labels."
 	}
 	switch m := &access.Manage; {
 	case m.Allowed:
