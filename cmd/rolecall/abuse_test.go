@@ -29,8 +29,10 @@ type abused struct {
 func beginAbused(t *testing.T, flags ...string) *abused {
 	t.Helper()
 	database, _ := controlDatabase(t, pgtest.Shared(t))
-	if code, _, errOut := bootstrap(t, database, "password"); code != 0 {
-		t.Fatal(errOut)
+	for _, account := range abusers {
+		if code, _, errOut := bootstrap(t, database, "password", account); code != 0 {
+			t.Fatal(errOut)
+		}
 	}
 	a := &abused{metrics: freeAddress(t)}
 	args := append([]string{"serve", "--public-url", "https://rolecall.example.org", "--listen", "127.0.0.1:0",
@@ -39,6 +41,9 @@ func beginAbused(t *testing.T, flags ...string) *abused {
 	a.address = a.servesAt(t)
 	return a
 }
+
+// abusers are accounts that share what one of them alone may not have.
+var abusers = []string{"admin", "abuser1", "abuser2", "abuser3", "abuser4"}
 
 // connect opens a connection, for at most the patience of a test.
 func (a *abused) connect(t *testing.T) net.Conn {
@@ -71,8 +76,20 @@ func (a *abused) says(t *testing.T, conn net.Conn, text string) string {
 }
 
 // from is a request of admin from an address, without the empty line at its end.
-func from(address, method, path string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: %s\r\n", method, path, address, basicAuth("admin", "password"))
+func from(address, method, path string) string { return fromAccount("admin", address, method, path) }
+
+func fromAccount(account, address, method, path string) string {
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: %s\r\n", method, path, address, basicAuth(account, "password"))
+}
+
+// signIn has all the accounts be known.
+func (a *abused) signIn(t *testing.T) {
+	t.Helper()
+	for _, account := range abusers {
+		if line := a.says(t, a.connect(t), fromAccount(account, "192.0.2.1", "GET", "/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 200 OK" {
+			t.Fatalf("%s: %s", account, line)
+		}
+	}
 }
 
 // holds is one of the numbers that the server publishes of itself.
@@ -113,13 +130,39 @@ const clusters = "/databases/postgresql/clusters"
 func (a *abused) slowClients(t *testing.T) {
 	goroutines, memory := a.holds(t, "go_goroutines"), a.holds(t, "process_resident_memory_bytes")
 
-	// Of one address so many requests are under way, and the others are told to wait.
+	// Of one account, and of one address, so many requests are under way, and the others are told to wait.
+	a.signIn(t)
+	const own = 64
+	var held []net.Conn
+	for range own {
+		conn := a.connect(t)
+		if _, err := io.WriteString(conn, from("203.0.113.1", "POST", "/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	eventually(t, func() error {
+		if line := a.says(t, a.connect(t), from("203.0.113.2", "GET", "/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 429 Too Many Requests" {
+			return fmt.Errorf("the account has %d requests under way, and one more is answered with %s", own, line)
+		}
+		return nil
+	})
+	for _, conn := range held {
+		conn.Close()
+	}
+	eventually(t, func() error {
+		if line := a.says(t, a.connect(t), from("203.0.113.2", "GET", "/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 200 OK" {
+			return errors.New(line)
+		}
+		return nil
+	})
+	a.signIn(t)
 	const bodies, places = 300, 256
 	var mu sync.Mutex
 	var lines []string
-	for range bodies {
+	for i := range bodies {
 		conn := a.connect(t)
-		if _, err := io.WriteString(conn, from("198.51.100.1", "POST", "/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(conn, fromAccount(abusers[i%len(abusers)], "198.51.100.1", "POST", "/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 		go func() {
@@ -240,6 +283,9 @@ func TestHTTP2Abuse(t *testing.T) {
 	a.tls = &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}
 
 	const streams = 100
+	a.tls.NextProtos = nil
+	a.signIn(t)
+	a.tls.NextProtos = []string{"h2"}
 	c := speakHTTP2(t, a.connect(t))
 	if c.settings[3] != streams { // SETTINGS_MAX_CONCURRENT_STREAMS (RFC 9113, 6.5.2)
 		t.Errorf("the server says %v, want %d streams at once", c.settings, streams)
@@ -247,7 +293,7 @@ func TestHTTP2Abuse(t *testing.T) {
 	// Bodies that do not come.
 	const sent = 150
 	for i := range sent {
-		c.write(t, frameHeaders, endHeaders, uint32(2*i+1), headers("POST", "/rolecall/v1/tokens", "198.51.100.1"))
+		c.write(t, frameHeaders, endHeaders, uint32(2*i+1), headers("POST", "/rolecall/v1/tokens", "198.51.100.1", abusers[i%len(abusers)]))
 	}
 	refused := 0
 	for refused < sent-streams {
@@ -281,7 +327,7 @@ func TestHTTP2Abuse(t *testing.T) {
 		}
 	}()
 	for i := range 5000 {
-		err := errors.Join(c.send(frameHeaders, endStream|endHeaders, uint32(2*i+1), headers("GET", clusters, "198.51.100.2")),
+		err := errors.Join(c.send(frameHeaders, endStream|endHeaders, uint32(2*i+1), headers("GET", clusters, "198.51.100.2", "admin")),
 			c.send(frameReset, 0, uint32(2*i+1), binary.BigEndian.AppendUint32(nil, cancelled)))
 		if err == nil && i%100 == 0 {
 			err = c.out.Flush()
@@ -373,9 +419,9 @@ func (c *http2) read(t *testing.T) (kind byte, payload []byte) {
 }
 
 // headers are those of a request of admin, as literals without a table (RFC 7541, 6.2.2).
-func headers(method, path, address string) (b []byte) {
+func headers(method, path, address, account string) (b []byte) {
 	for _, h := range [][2]string{{":method", method}, {":scheme", "https"}, {":authority", "x"}, {":path", path},
-		{"x-forwarded-for", address}, {"authorization", basicAuth("admin", "password")}} {
+		{"x-forwarded-for", address}, {"authorization", basicAuth(account, "password")}} {
 		b = append(b, 0, byte(len(h[0])))
 		b = append(append(b, h[0]...), byte(len(h[1])))
 		b = append(b, h[1]...)

@@ -66,7 +66,8 @@ func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, er
 var errNoView = errors.New("the principal may not view the cluster")
 
 // mayView and mayManage are the access rules: an account's scopes give the platform-wide rights, and its labels, which
-// only admins set, the rights on single clusters, as far as the scopes let it read and write at all. A personal access token may reach fewer clusters, or change nothing.
+// only admins set, the rights on single clusters, as far as the scopes let it read and write at all. A personal access token
+// may reach fewer clusters, or change nothing.
 func mayView(p *account.Principal, c *cluster.Cluster) bool {
 	return p.HasOn(c.ID, account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) ||
 		p.Reaches(c.ID) && (p.Manages || p.Has(account.ScopeRead, account.ScopeWrite)) && (anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels))
