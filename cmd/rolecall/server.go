@@ -257,8 +257,10 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.URL.Path {
 	case "/healthz":
+		web.AsData(w.Header())
 		healthz(w, r)
 	case "/readyz":
+		web.AsData(w.Header())
 		s.ready.ServeHTTP(w, r)
 	default:
 		s.edge.ServeHTTP(w, r)

@@ -65,6 +65,16 @@ type Edge struct {
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
 
+// AsData sets the headers of an answer that is data: a browser that is led here must neither run, nor frame, nor embed it,
+// whatever it holds.
+func AsData(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Referrer-Policy", "no-referrer")
+}
+
 // ServeHTTP gives the request its id and address, and logs one line when it is answered.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
@@ -75,12 +85,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h := w.Header()
 	h.Set("X-Request-Id", info.ID)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	// What answers is data. A browser that is led here must neither run, nor frame, nor embed it, whatever it holds.
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Referrer-Policy", "no-referrer")
+	AsData(h)
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
