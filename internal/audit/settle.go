@@ -85,17 +85,13 @@ const patience = 3
 func pass(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
-			DELETE FROM overdue WHERE NOT EXISTS (SELECT FROM audit a WHERE a.attempt = overdue.attempt AND a.phase = 'attempt')
-			  OR EXISTS (SELECT FROM audit o WHERE o.attempt = overdue.attempt AND o.phase = 'outcome')`)
+			DELETE FROM overdue WHERE (SELECT true FROM audit a WHERE a.attempt = overdue.attempt AND a.phase = 'attempt' LIMIT 1) IS NULL
+			  OR (SELECT true FROM audit o WHERE o.attempt = overdue.attempt AND o.phase = 'outcome' LIMIT 1)`)
 		if err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `
-			INSERT INTO overdue SELECT attempt FROM audit a
-			WHERE a.phase = 'attempt' AND a.settle_after <= $1
-			  AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
-			  AND NOT EXISTS (SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')
-			ON CONFLICT DO NOTHING`, now, settleMark)
+			INSERT INTO overdue `+late+` ON CONFLICT DO NOTHING`, now, settleMark)
 		if err != nil {
 			return err
 		}
@@ -108,6 +104,17 @@ func pass(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err err
 	return left, err
 }
 
+// late finds the attempts behind the watermark ($2) whose time is over at $1 and that are open: without an outcome. The LIMITs
+// here have rows looked up for each of the few, whatever PostgreSQL knows of the size of the log: after a failover it knows
+// nothing, and would read all of it.
+const (
+	late = `
+		SELECT a.attempt FROM audit a
+		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
+		  AND ` + open
+	open = `(SELECT true FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome' LIMIT 1) IS NULL`
+)
+
 // settleBatch is how many attempts are read at a time.
 const settleBatch = 200
 
@@ -115,14 +122,11 @@ const settleBatch = 200
 // some clusters.
 func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skipped []uuid.UUID) ([]*Attempt, error) {
 	rows, err := conn.Query(ctx, `
+		WITH late AS MATERIALIZED (`+late+` UNION SELECT attempt FROM overdue a WHERE `+open+`)
 		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
 		       a.target, a.request_id, a.address, a.time, a.detail
-		FROM (SELECT attempt FROM audit WHERE phase = 'attempt' AND settle_after <= $1
-		        AND settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
-		      UNION SELECT attempt FROM overdue) late
-		JOIN audit a ON a.attempt = late.attempt AND a.phase = 'attempt'
+		FROM late CROSS JOIN LATERAL (SELECT * FROM audit WHERE attempt = late.attempt AND phase = 'attempt' LIMIT 1) a
 		WHERE a.id > $4 AND (a.cluster_id = ANY ($5)) IS NOT TRUE
-		  AND NOT EXISTS (SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')
 		ORDER BY a.id LIMIT $3`, now, settleMark, settleBatch, after, skipped)
 	if err != nil {
 		return nil, err
