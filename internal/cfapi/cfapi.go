@@ -127,7 +127,7 @@ func (a *API) signIn(w http.ResponseWriter, r *http.Request, info *web.Info) (*a
 	if !strings.EqualFold(scheme, "bearer") || strings.TrimSpace(token) == "" {
 		authorization = ""
 	}
-	if err := a.Identity.Admit(authorization, info.Address, a.PerAddress); err != nil {
+	if err := a.Identity.Admit(r.Context(), authorization, info.Address, a.PerAddress); err != nil {
 		return nil, fault.Of(err).Because(errAnonymous)
 	}
 	if authorization == "" {

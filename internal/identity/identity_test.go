@@ -211,17 +211,19 @@ func TestStrangersAreCounted(t *testing.T) {
 	for _, credential := range known {
 		signIn(t, id, credential)
 	}
-	unseen := []string{bearer(t, id, username), "", "Bearer rolecall_pat_" + strings.Repeat("0", 32) + "_" + strings.Repeat("0", 40), basic(username, "x"), "Digest x"}
+	known = append(known, bearer(t, id, username)) // never seen, but made here
+	forged := strings.Split(known[2], ".")
+	unseen := []string{forged[0] + "." + forged[1] + "." + strings.Repeat("A", len(forged[2])), "", "Bearer rolecall_pat_" + strings.Repeat("0", 32) + "_" + strings.Repeat("0", 40), basic(username, "x"), "Digest x"}
 	for _, authorization := range unseen {
 		one := &web.Limiter{PerSecond: 1e-6} // one request
 		for range 3 {
 			for _, credential := range known {
-				if err := id.Admit(credential, "10.0.0.1", one); err != nil {
+				if err := id.Admit(t.Context(), credential, "10.0.0.1", one); err != nil {
 					t.Errorf("a credential that is known: %v", err)
 				}
 			}
 		}
-		if err := id.Admit(authorization, "2001:db8::1", one); err != nil {
+		if err := id.Admit(t.Context(), authorization, "2001:db8::1", one); err != nil {
 			t.Errorf("%q: %v", authorization, err)
 		}
 		enter := func(address string) error {
@@ -239,8 +241,8 @@ func TestStrangersAreCounted(t *testing.T) {
 	}
 	c.advance(identity.FreshWhileAway)
 	one := &web.Limiter{PerSecond: 1e-6}
-	_ = id.Admit(known[0], "10.0.0.1", one)
-	if err := id.Admit(known[0], "10.0.0.1", one); !fault.Is(err, fault.TooMany) {
+	_ = id.Admit(t.Context(), known[1], "10.0.0.1", one)
+	if err := id.Admit(t.Context(), known[1], "10.0.0.1", one); !fault.Is(err, fault.TooMany) {
 		t.Errorf("a credential that was verified a minute ago: %v", err)
 	}
 }

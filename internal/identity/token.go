@@ -121,7 +121,8 @@ func (s *Service) bearer(ctx context.Context, token, address string) (*knownCred
 	return s.ownBearer(ctx, token)
 }
 
-func (s *Service) ownBearer(ctx context.Context, token string) (*knownCredential, error) {
+// claims are those of a token that was made here and is for access, whatever has become of its account since.
+func (s *Service) claims(ctx context.Context, token string) (*claims, error) {
 	var c claims
 	var away error
 	_, err := jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
@@ -140,6 +141,14 @@ func (s *Service) ownBearer(ctx context.Context, token string) (*knownCredential
 	// A jti that ends in -r marks a refresh token in the UAA's convention.
 	if err != nil || strings.HasSuffix(c.ID, "-r") {
 		return nil, errWrong
+	}
+	return &c, nil
+}
+
+func (s *Service) ownBearer(ctx context.Context, token string) (*knownCredential, error) {
+	c, err := s.claims(ctx, token)
+	if err != nil {
+		return nil, err
 	}
 	guid, program := c.UserID, false
 	if guid == "" {

@@ -126,7 +126,7 @@ func (a *API) signIn(r *http.Request, info *web.Info) (*account.Principal, error
 	if scheme, _, _ := strings.Cut(authorization, " "); !strings.EqualFold(scheme, "bearer") {
 		authorization = ""
 	}
-	if err := a.Identity.Admit(authorization, info.Address, a.PerAddress); err != nil {
+	if err := a.Identity.Admit(r.Context(), authorization, info.Address, a.PerAddress); err != nil {
 		return nil, err
 	}
 	if authorization == "" {
