@@ -118,7 +118,10 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		waitFor(t, c, `SELECT EXISTS (SELECT `+waiting+` AND pid <> $1)`, first)
 	}))
 	// a request that is cancelled, a lock that is not to be had, and a statement that takes too long.
-	call(blocked(touch, func() error { return set(s, "leak", nil) }, func() { c.Exec(t, `SELECT pg_cancel_backend(pid) `+waiting) }), fault.Unavailable)
+	call(blocked(touch, func() error { return set(s, "leak", nil) }, func() {
+		c.Exec(t, `SELECT pg_cancel_backend(pid) `+waiting)
+		waitFor(t, c, `SELECT NOT EXISTS (SELECT `+waiting+`)`) // else it may get the lock before it looks
+	}), fault.Unavailable)
 	for name, value := range map[string]string{"lock_timeout": "100ms", "statement_timeout": "100ms"} {
 		config := s.Pool.Config()
 		config.ConnConfig.RuntimeParams[name] = value
