@@ -85,14 +85,12 @@ const patience = 3
 func pass(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
-			DELETE FROM overdue WHERE (SELECT true FROM audit a WHERE a.attempt = overdue.attempt AND a.phase = 'attempt' LIMIT 1) IS NULL
-			  OR (SELECT true FROM audit o WHERE o.attempt = overdue.attempt AND o.phase = 'outcome' LIMIT 1)`)
+			DELETE FROM overdue a WHERE NOT `+open+`
+			  OR (SELECT true FROM audit WHERE attempt = a.attempt AND phase = 'attempt' LIMIT 1) IS NULL`)
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `
-			INSERT INTO overdue `+late+` ON CONFLICT DO NOTHING`, now, settleMark)
-		if err != nil {
+		if _, err = tx.Exec(ctx, `INSERT INTO overdue `+late+` ON CONFLICT DO NOTHING`, now, settleMark); err != nil {
 			return err
 		}
 		if _, err = tx.Exec(ctx, `
