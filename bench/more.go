@@ -15,7 +15,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // flat measures what is to cost the same however many roles and accounts there are.
@@ -177,7 +177,7 @@ func (b *bench) clusterAt(id uuid.UUID, name string, port int) *cluster.Cluster 
 		Connection: cluster.Connection{
 			URL:      fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", b.site.adminRole.role, port, b.site.adminRole.database),
 			TLS:      cluster.TLS{Mode: "disable"},
-			Password: hidden.Text(b.site.adminRole.password),
+			Password: secret.Text(b.site.adminRole.password),
 		},
 		SystemIdentifier: id.String(),
 	}

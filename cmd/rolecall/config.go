@@ -20,8 +20,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"rolecall/internal/control"
-	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
+	"rolecall/internal/secret"
 )
 
 // Config is every setting of the servers. Each command binds the flags that it has.
@@ -165,7 +165,7 @@ func (c *Config) trustedProxies() ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-func (c *Config) databaseURL() (hidden.Text, error) {
+func (c *Config) databaseURL() (secret.Text, error) {
 	if c.DatabaseURL != "" {
 		u, err := url.Parse(c.DatabaseURL)
 		var query url.Values
@@ -183,14 +183,14 @@ func (c *Config) databaseURL() (hidden.Text, error) {
 		if has {
 			return "", usage("--database-url holds a password, which every process of the machine can read; use --database-url-file or %s", databaseURLVariable)
 		}
-		return hidden.Text(c.DatabaseURL), nil
+		return secret.Text(c.DatabaseURL), nil
 	}
-	text, err := secret("--database-url-file", c.DatabaseURLFile, databaseURLVariable)
-	return hidden.Text(strings.TrimSpace(text)), err
+	text, err := secretValue("--database-url-file", c.DatabaseURLFile, databaseURLVariable)
+	return secret.Text(strings.TrimSpace(text)), err
 }
 
 func (c *Config) keyring() (*control.Keyring, error) {
-	text, err := secret("--master-key-file", c.MasterKeyFile, masterKeyVariable)
+	text, err := secretValue("--master-key-file", c.MasterKeyFile, masterKeyVariable)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +202,7 @@ func (c *Config) keyring() (*control.Keyring, error) {
 }
 
 // secret reads a secret from a file, or else from the environment.
-func secret(flag, file, variable string) (string, error) {
+func secretValue(flag, file, variable string) (string, error) {
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {

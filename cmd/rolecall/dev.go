@@ -29,10 +29,10 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/localpg"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/secret"
 )
 
 func devCommand() *cobra.Command {
@@ -149,7 +149,7 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 			return err
 		}
 	}
-	s.DatabaseURL = hidden.Text(localURL(pg, controlRole, state.ControlPassword, controlRole))
+	s.DatabaseURL = secret.Text(localURL(pg, controlRole, state.ControlPassword, controlRole))
 	s.Prepare = func(ctx context.Context, db *control.DB, id *identity.Service, users *dbuser.Service) error {
 		guid, err := folder.ensureAdmin(ctx, id, state, s.Log)
 		if err != nil {
@@ -162,7 +162,7 @@ func (c *Config) dev(ctx context.Context, out, errOut io.Writer) (err error) {
 			Connection: cluster.Connection{
 				URL:      localURL(pg, administering, "", "postgres"),
 				TLS:      cluster.TLS{Mode: "disable"},
-				Password: hidden.Text(state.AdministeringPassword),
+				Password: secret.Text(state.AdministeringPassword),
 			},
 			SystemIdentifier: db.Identity.System,
 			CreatedBy:        guid,

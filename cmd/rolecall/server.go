@@ -26,8 +26,8 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/dbuser"
-	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
+	"rolecall/internal/secret"
 	"rolecall/internal/uaa"
 	"rolecall/internal/web"
 )
@@ -37,7 +37,7 @@ type server struct {
 	Listener        net.Listener
 	MetricsListener net.Listener // nil: none
 	PublicURL       string
-	DatabaseURL     hidden.Text // it has a password
+	DatabaseURL     secret.Text // it has a password
 	Keys            *control.Keyring
 	TLS             *tls.Config // nil: plain HTTP
 	TrustedProxies  []netip.Prefix

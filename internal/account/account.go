@@ -14,7 +14,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
@@ -48,7 +48,7 @@ type Account struct {
 
 	IdentityCreatedAt time.Time
 	Program           bool        // an OAuth client, whose id is the guid
-	PasswordHash      hidden.Text // argon2id in PHC form; "" when it cannot sign in with a password or secret
+	PasswordHash      secret.Text // argon2id in PHC form; "" when it cannot sign in with a password or secret
 	Active            bool
 	GrantTypes        []string // of a program: the OAuth grants that it may use
 	UserScopes        []string // of a program: the scopes that a user's token may carry through it

@@ -11,8 +11,8 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/label"
+	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
 
@@ -204,10 +204,10 @@ func connectionChange(o *object, registered bool) *dbuser.ConnectionChange {
 	if c == nil {
 		return nil
 	}
-	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: (*hidden.Text)(c.text("password"))}
+	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: (*secret.Text)(c.text("password"))}
 	if t := c.object("tls"); t != nil {
 		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert"))}
-		change.Key = (*hidden.Text)(t.text("key"))
+		change.Key = (*secret.Text)(t.text("key"))
 		_ = t.done()
 	}
 	if registered {

@@ -16,10 +16,10 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/batch"
 	"rolecall/internal/control"
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
-	"rolecall/internal/gather"
 	"rolecall/internal/sqlstate"
 )
 
@@ -107,7 +107,7 @@ type Log struct {
 	DB *control.DB
 
 	once      sync.Once
-	rows      *gather.Group[[]any, struct{}] // made at first use
+	rows      *batch.Group[[]any, struct{}] // made at first use
 	verifying sync.Mutex
 	mu        sync.Mutex
 	head      Point         // as Run has last seen it
@@ -123,14 +123,14 @@ const insert = `
 // write commits a row, together with those of other requests that come while one is being committed.
 func (l *Log) write(ctx context.Context, row []any) error {
 	l.once.Do(func() {
-		l.rows = &gather.Group[[]any, struct{}]{
+		l.rows = &batch.Group[[]any, struct{}]{
 			Parallel: 2,
 			Longest:  64,
 			Timeout:  10 * time.Second,
-			Alone:    func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
+			SplitOn:  func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
 		}
 	})
-	_, err := l.rows.Ask(ctx, row, func(ctx context.Context, rows [][]any) ([]struct{}, error) {
+	_, err := l.rows.Do(ctx, row, func(ctx context.Context, rows [][]any) ([]struct{}, error) {
 		batch := &pgx.Batch{} // one transaction, as there is no other in it
 		for _, row := range rows {
 			batch.Queue(insert, row...)
@@ -260,7 +260,7 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 			return err
 		}
 		if count > MaxRefusals {
-			return fault.New(fault.TooMany, "You were refused %d times within a minute. Ask for less than that, or for the right to it.", MaxRefusals).After(left).Because(why)
+			return fault.New(fault.TooMany, "You were refused %d times within a minute. Do for less than that, or for the right to it.", MaxRefusals).After(left).Because(why)
 		}
 		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
 		return err

@@ -8,15 +8,15 @@ import (
 	"net/url"
 	"time"
 
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // Tokens is what a sign-in gives.
 type Tokens struct {
-	Access  hidden.Text
+	Access  secret.Text
 	Expires time.Time
 	// Refresh gets the next access token.
-	Refresh hidden.Text
+	Refresh secret.Text
 }
 
 // publicClient is the OAuth client that needs no secret.
@@ -59,5 +59,5 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	if err := json.Unmarshal(answer, &t); err != nil || t.Access == "" {
 		return nil, fmt.Errorf("%s does not give tokens as Rolecall does; is the URL right?", c.URL)
 	}
-	return &Tokens{hidden.Text(t.Access), asked.Add(time.Duration(t.Seconds) * time.Second), hidden.Text(t.Refresh)}, nil
+	return &Tokens{secret.Text(t.Access), asked.Add(time.Duration(t.Seconds) * time.Second), secret.Text(t.Refresh)}, nil
 }

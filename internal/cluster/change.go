@@ -176,7 +176,7 @@ const lockPlaces = 0x706c61636573
 // Add registers a cluster that was inspected.
 func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Found, by audit.Entry) (*Cluster, error) {
 	id := uuid.New()
-	sealed, err := r.seal(sealPlace(id), secret{Password: string(to.Password), Key: string(to.Key)})
+	sealed, err := r.seal(sealPlace(id), credential{Password: string(to.Password), Key: string(to.Key)})
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +229,7 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 			if now.Connection != c.Connection {
 				return fault.New(fault.Stale, "The connection of the cluster was changed meanwhile. Read it again before you change it.")
 			}
-			given := secret{Password: string(to.Password), Key: string(to.Key)}
+			given := credential{Password: string(to.Password), Key: string(to.Key)}
 			if to.Password == now.Connection.Password {
 				given.Attempt = now.rotatedBy
 			}

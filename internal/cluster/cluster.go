@@ -19,8 +19,8 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/label"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
@@ -314,8 +314,8 @@ func (r *Registry) Control(c *Cluster) (database, role string) {
 	return r.db.Identity.Database, r.db.Identity.Role
 }
 
-// secret is what is sealed of a connection.
-type secret struct {
+// credential is what is sealed of a connection.
+type credential struct {
 	Password string `json:"password"`
 	Key      string `json:"key,omitempty"`
 	// Attempt is the recorded attempt that made the password: Rolecall itself did, and nobody else knows it.
@@ -325,7 +325,7 @@ type secret struct {
 func sealPlace(id uuid.UUID) string    { return "clusters/" + id.String() + "/credential" }
 func pendingPlace(id uuid.UUID) string { return "clusters/" + id.String() + "/pending" }
 
-func (r *Registry) seal(place string, s secret) ([]byte, error) {
+func (r *Registry) seal(place string, s credential) ([]byte, error) {
 	opened, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -333,7 +333,7 @@ func (r *Registry) seal(place string, s secret) ([]byte, error) {
 	return r.db.Keys.Seal(place, opened), nil
 }
 
-func (r *Registry) open(place string, sealed []byte) (s secret, err error) {
+func (r *Registry) open(place string, sealed []byte) (s credential, err error) {
 	opened, err := r.db.Keys.Open(place, sealed)
 	if err != nil {
 		return s, err
@@ -446,7 +446,7 @@ func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []st
 	if err != nil {
 		return err
 	}
-	c.Connection.Password, c.Connection.Key, c.rotatedBy = hidden.Text(s.Password), hidden.Text(s.Key), s.Attempt
+	c.Connection.Password, c.Connection.Key, c.rotatedBy = secret.Text(s.Password), secret.Text(s.Key), s.Attempt
 	if pending != nil {
 		s, err := r.open(pendingPlace(c.ID), pending)
 		if err != nil {
@@ -496,7 +496,7 @@ func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 		return err
 	}
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
-		s := secret{Password: string(c.Connection.Password), Key: string(c.Connection.Key)}
+		s := credential{Password: string(c.Connection.Password), Key: string(c.Connection.Key)}
 		switch old, err := r.locked(ctx, tx, c.ID); {
 		case fault.Is(err, fault.NotFound):
 		case err != nil:

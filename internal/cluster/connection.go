@@ -18,8 +18,8 @@ import (
 
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/primary"
+	"rolecall/internal/secret"
 )
 
 // Connection is how a cluster is reached. Everything is said here: nothing is read from the environment or from files.
@@ -28,7 +28,7 @@ type Connection struct {
 	URL string
 	TLS TLS
 	// Password and Key, the private key of TLS.Cert in PEM, are secrets of the administering role.
-	Password, Key hidden.Text
+	Password, Key secret.Text
 	// SynchronousCommit is the setting synchronous_commit of Rolecall's sessions; "": the server's. It is one of Settings.
 	SynchronousCommit string
 }
@@ -110,7 +110,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		config.ConnectTimeout = share
 	}
 	config.DialFunc = primary.Dialer(config.ConnectTimeout, notLinkLocal)
-	config.ValidateConnect = primary.TakesWrites
+	config.ValidateConnect = primary.Require
 	if config.TLSConfig, err = c.tls(config.Host); err != nil {
 		return nil, err
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -221,7 +221,7 @@ func TestTLS(t *testing.T) {
 	pg.Start(t)
 
 	connect := func(host string, tls TLS) (encrypted bool, err error) {
-		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port), Password: hidden.Text(pg.Password), TLS: tls}
+		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port), Password: secret.Text(pg.Password), TLS: tls}
 		config, err := c.config()
 		if err != nil {
 			return false, err
@@ -274,7 +274,7 @@ func TestTLS(t *testing.T) {
 func TestCommitsAreDurable(t *testing.T) {
 	pg := pgtest.New(t, map[string]string{"synchronous_commit": "off"})
 	for setting, want := range map[string]string{"": "on", "local": "local"} {
-		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: hidden.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
+		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: secret.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
 		conn, _, err := c.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -298,7 +298,7 @@ func TestRequireAuth(t *testing.T) {
 		pg.Stop(t)
 		pg.Start(t)
 		open := func(role, password string) error {
-			c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port), Password: hidden.Text(password), TLS: TLS{Mode: "disable"}}
+			c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port), Password: secret.Text(password), TLS: TLS{Mode: "disable"}}
 			conn, _, err := c.Open(t.Context())
 			if err == nil {
 				conn.Close(t.Context())

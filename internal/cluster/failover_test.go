@@ -12,8 +12,8 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -23,7 +23,7 @@ func put(t testing.TB, s *servicetest.Service, hosts, query, role, password, ide
 	c := &cluster.Cluster{
 		ID:               uuid.New(),
 		DisplayName:      t.Name() + uuid.NewString(),
-		Connection:       cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query, TLS: cluster.TLS{Mode: "disable"}, Password: hidden.Text(password)},
+		Connection:       cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query, TLS: cluster.TLS{Mode: "disable"}, Password: secret.Text(password)},
 		SystemIdentifier: identifier,
 	}
 	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {

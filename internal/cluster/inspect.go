@@ -15,7 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/primary"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
@@ -38,7 +39,7 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if errors.Is(err, sqlstate.ErrReplica) {
+	if errors.Is(err, primary.ErrReplica) {
 		// There is a server, but none that takes writes: look what it is.
 		lax := config.ConnConfig.Copy()
 		lax.ValidateConnect = nil
@@ -63,7 +64,7 @@ func (c *Cluster) Working(ctx context.Context) Connection {
 	defer cancel()
 	to, config := c.Connection, c.link.config.ConnConfig.Copy()
 	_ = c.link.prepare(ctx, config) // an error is one of saying goodbye
-	to.Password = hidden.Text(config.Password)
+	to.Password = secret.Text(config.Password)
 	return to
 }
 
@@ -108,7 +109,7 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f
 	}
-	if sqlstate.Replica(err) {
+	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.", address(config)).Because(err)
 	}
 	switch sqlstate.Code(err) {

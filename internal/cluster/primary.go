@@ -47,7 +47,7 @@ func unidentified(role string) error {
 
 // validate lets a new connection through that leads to the primary of the registered cluster.
 func (l *link) validate(ctx context.Context, conn *pgconn.PgConn) error {
-	if err := primary.TakesWrites(ctx, conn); err != nil {
+	if err := primary.Require(ctx, conn); err != nil {
 		return err
 	}
 	found, err := systemIdentifier(ctx, conn)

@@ -10,7 +10,7 @@ import (
 
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // lockRotation is the class of the advisory locks that keep two rotations of one credential apart. The bytes of "rota".
@@ -94,7 +94,7 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 			return err
 		}
 		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, systemIdentifier: c.SystemIdentifier}
-		pending.Next.Password = hidden.Text(s.Password)
+		pending.Next.Password = secret.Text(s.Password)
 		return nil
 	})
 	return pending, madeBy, err
@@ -102,7 +102,7 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 
 // Propose stores a fresh password as pending, for a cluster that has none pending.
 func (r *Registry) Propose(ctx context.Context, id uuid.UUID, attempt string) (*Rotation, error) {
-	sealed, err := r.seal(pendingPlace(id), secret{Password: rand.Text(), Attempt: attempt})
+	sealed, err := r.seal(pendingPlace(id), credential{Password: rand.Text(), Attempt: attempt})
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
 		if kept = !ours; kept {
 			place, sql = pendingPlace(p.id), `UPDATE clusters SET pending = $2 WHERE id = $1`
 		}
-		sealed, err := r.seal(place, secret{Password: string(p.Next.Password), Key: string(now.Connection.Key), Attempt: p.Attempt})
+		sealed, err := r.seal(place, credential{Password: string(p.Next.Password), Key: string(now.Connection.Key), Attempt: p.Attempt})
 		if err != nil {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // The metadata services of clouds are not connected to, by whatever name they go.
@@ -95,7 +95,7 @@ func TestAnyServiceSeesNothing(t *testing.T) {
 		if _, _, err := commands.Open(t.Context()); !fault.Is(err, fault.Invalid) {
 			t.Errorf("with commands in the name of the role: %v", err)
 		}
-		c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", listener.Addr()), Password: hidden.Text("hunter2secret"), TLS: TLS{Mode: "require"}}
+		c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", listener.Addr()), Password: secret.Text("hunter2secret"), TLS: TLS{Mode: "require"}}
 		_, _, err = c.Open(t.Context())
 		listener.Close()
 		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), "the-secret") {

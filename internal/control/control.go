@@ -66,7 +66,7 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 		config.ConnConfig.ConnectTimeout = max(connectTimeout/time.Duration(1+len(config.ConnConfig.Fallbacks)), time.Second)
 	}
 	config.ConnConfig.DialFunc = primary.Dialer(config.ConnConfig.ConnectTimeout)
-	config.ConnConfig.ValidateConnect = primary.TakesWrites
+	config.ConnConfig.ValidateConnect = primary.Require
 	config.ConnConfig.Tracer = limits{}
 	failpoint.On(config.ConnConfig)
 	config.MaxConns = max(config.MaxConns, 8)

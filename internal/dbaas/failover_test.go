@@ -17,8 +17,8 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 )
 
 // ends are the oldest and the newest major that Rolecall works with.
@@ -245,7 +245,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	if err := confirm(is); !fault.Is(err, fault.InUse) { // nobody knows which password the registered cluster has by now
 		t.Errorf("with a rotation that was cut off: %v", err)
 	}
-	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(hidden.Text("administrator"))})
+	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(secret.Text("administrator"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,9 +15,9 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -77,7 +77,7 @@ func TestHungCluster(t *testing.T) {
 		Connection: cluster.Connection{
 			URL:      "postgres://" + pg.User + "@127.0.0.1:" + strconv.Itoa(p.Port) + "/postgres?connect_timeout=2",
 			TLS:      cluster.TLS{Mode: "disable"},
-			Password: hidden.Text(pg.Password),
+			Password: secret.Text(pg.Password),
 		},
 	}
 	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {

@@ -15,8 +15,8 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/secret"
 )
 
 // MayManage reports whether the principal may change the users and databases of a cluster.
@@ -144,9 +144,9 @@ func Capabilities(c *cluster.Cluster) (capabilities pgrole.Capabilities) {
 // ConnectionChange is what changes in a connection; nil stays.
 type ConnectionChange struct {
 	URL      *string
-	Password *hidden.Text
+	Password *secret.Text
 	TLS      *cluster.TLS
-	Key      *hidden.Text // goes with TLS
+	Key      *secret.Text // goes with TLS
 	// SystemIdentifier is that of the cluster which has taken the place of the registered one.
 	SystemIdentifier *string
 }

@@ -15,9 +15,9 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -194,7 +194,7 @@ func TestRotationLosesItsLock(t *testing.T) {
 	const ofTheAdmin = "of-the-admin-0"
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+ofTheAdmin+`'`)
 	patch := func() error {
-		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(hidden.Text(ofTheAdmin))})
+		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(secret.Text(ofTheAdmin))})
 		return err
 	}
 	if err := patch(); !fault.Is(err, fault.InUse) {

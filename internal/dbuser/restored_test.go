@@ -14,8 +14,8 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -270,7 +270,7 @@ func TestRotationUnderWay(t *testing.T) {
 	if got, why := outcome(t, s, attempt); got != "" {
 		t.Errorf("settled as %s, %s", got, why)
 	}
-	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(hidden.Text(rolePassword))})
+	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(secret.Text(rolePassword))})
 	wantKind(t, err, fault.InUse)
 	if pending, _, err := s.Clusters.Rotation(t.Context(), id); err != nil || pending == nil {
 		t.Errorf("the next password was forgotten; %v", err)

@@ -14,7 +14,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // PublicClient is the client that needs no secret: the command line and the libraries that people use.
@@ -61,11 +61,11 @@ func (c *Client) may(grant string) error {
 
 // Tokens is what a grant gives.
 type Tokens struct {
-	Access   hidden.Text
+	Access   secret.Text
 	ID       string // of the access token
 	Lifetime time.Duration
 	Scopes   []string
-	Refresh  hidden.Text // "": none
+	Refresh  secret.Text // "": none
 }
 
 // GrantWithPassword signs a person in through a client. No scopes asked for: all that there are.
@@ -91,7 +91,7 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	}
 	now := s.now()
 	refresh := newRefreshToken()
-	t.Refresh = hidden.Text(refresh)
+	t.Refresh = secret.Text(refresh)
 	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now, now.Add(refreshLifetime))
 	return t, control.Fault(err)
 }
@@ -207,7 +207,7 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	if err != nil {
 		return nil, err
 	}
-	t.Refresh = hidden.Text(token)
+	t.Refresh = secret.Text(token)
 	return t, nil
 }
 

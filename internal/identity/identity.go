@@ -20,9 +20,9 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
+	"rolecall/internal/batch"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
-	"rolecall/internal/gather"
 )
 
 // Config is what a Service is told.
@@ -48,7 +48,7 @@ type Service struct {
 	guard    guard
 	known    knownCredentials
 	uses     uses
-	looks    gather.Group[*knownCredential, *account.Account]
+	looks    batch.Group[*knownCredential, *account.Account]
 
 	awayUntil atomic.Int64 // in Unix milliseconds: until then the control database is taken to be away
 }
@@ -66,7 +66,7 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	}
 	s.guard.now = func() time.Time { return s.now() }
 	s.looks.Parallel, s.looks.Longest, s.looks.Timeout = control.SignInLooks, 64, lookTimeout
-	s.looks.Alone = func(error) bool { return false }
+	s.looks.SplitOn = func(error) bool { return false }
 	_, _ = rand.Read(s.known.secret[:]) // never fails since Go 1.24
 	var err error
 	if s.external, err = externalIssuers(c, func() time.Time { return s.now() }); err != nil {
@@ -219,7 +219,7 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, c *knownCreden
 	if age < freshFor || s.away() && age < FreshWhileAway {
 		return s.principal(c), nil
 	}
-	a, err := s.looks.Ask(ctx, c, s.lookAgain)
+	a, err := s.looks.Do(ctx, c, s.lookAgain)
 	if fault.Is(err, fault.Unavailable) && age < FreshWhileAway {
 		return s.principal(c), nil
 	}

@@ -12,7 +12,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 )
 
 // Audience is the `aud` that a token for this product must have. The name is the one that resource servers of the
@@ -52,7 +52,7 @@ func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Du
 }
 
 // mint returns a token of the account, and the token's id.
-func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string, lifetime time.Duration) (token hidden.Text, id string, err error) {
+func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string, lifetime time.Duration) (token secret.Text, id string, err error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {
 		return "", "", err
@@ -81,7 +81,7 @@ func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantT
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, c)
 	t.Header["kid"] = key.kid
 	signed, err := t.SignedString(key.private)
-	return hidden.Text(signed), id, err
+	return secret.Text(signed), id, err
 }
 
 // audience is who a token is meant for: what stands before the last dot of each scope, as the UAA has it, and this

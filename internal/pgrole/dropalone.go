@@ -32,7 +32,7 @@ func (s *Server) dropAlone(ctx context.Context, name string, match Match) (*User
 	if !storable(name) {
 		return nil, notFound(name)
 	}
-	d, err := s.Together.drops.Ask(ctx, drop{name, match}, s.dropTogether)
+	d, err := s.Together.drops.Do(ctx, drop{name, match}, s.dropTogether)
 	if err = cmp.Or(err, d.err); err != nil || d.user == nil {
 		return nil, s.fault(err, name)
 	}
@@ -45,7 +45,7 @@ func (s *Server) dropAlone(ctx context.Context, name string, match Match) (*User
 		}
 	}
 	// One that was being let in may have found the role.
-	if _, err := s.Together.ends.Ask(ctx, d.user, s.endLate); err != nil {
+	if _, err := s.Together.ends.Do(ctx, d.user, s.endLate); err != nil {
 		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
 	}
 	return d.user, nil

@@ -132,7 +132,7 @@ type list struct {
 // Users lists the database users in the order of their names' bytes, protected ones only if system is set, and says
 // whether more follow.
 func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
-	users, err = s.Together.lists.Ask(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
+	users, err = s.Together.lists.Do(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			sql := selectUsers
 			if system {

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/primary"
 	"rolecall/internal/sqlstate"
 )
 
@@ -105,7 +106,7 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 func (s *Server) retry(ctx context.Context, f func() error) error {
 	for end := time.Now().Add(failoverPatience); ; {
 		err := s.retryLost(ctx, f)
-		if !sqlstate.Replica(err) || time.Now().After(end) {
+		if !primary.Missing(err) || time.Now().After(end) {
 			return err
 		}
 		select {
@@ -129,7 +130,7 @@ func (s *Server) retryLost(ctx context.Context, f func() error) error {
 			return true
 		}
 		_, inCommit := errors.AsType[*commitLost](err)
-		if lost || inCommit || !sqlstate.Lost(err) || sqlstate.Replica(err) || errors.Is(err, context.DeadlineExceeded) ||
+		if lost || inCommit || !sqlstate.Lost(err) || primary.Missing(err) || errors.Is(err, context.DeadlineExceeded) ||
 			sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
 			return false
 		}
@@ -189,8 +190,8 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 	if err != nil {
 		return err
 	}
-	if !sqlstate.TakesWrites(conn.PgConn()) {
-		return sqlstate.ErrReplica // what f would read to decide by may be old
+	if !primary.TakesWrites(conn.PgConn()) {
+		return primary.ErrReplica // what f would read to decide by may be old
 	}
 	t.now = t.now.UTC()
 	t.iterations = defaultIterations
@@ -245,8 +246,8 @@ func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Con
 				return err
 			}
 			_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock)
-			if err == nil && !sqlstate.TakesWrites(conn.Conn().PgConn()) {
-				err = errors.Join(sqlstate.ErrReplica, conn.Conn().Close(ctx)) // the lock ends with the session
+			if err == nil && !primary.TakesWrites(conn.Conn().PgConn()) {
+				err = errors.Join(primary.ErrReplica, conn.Conn().Close(ctx)) // the lock ends with the session
 			}
 			if err != nil {
 				conn.Release()
@@ -266,8 +267,8 @@ func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx
 		}
 		defer conn.Release()
 		err = f(ctx, conn.Conn())
-		if !sqlstate.TakesWrites(conn.Conn().PgConn()) {
-			return sqlstate.ErrReplica // what was read, or was not found, may be old
+		if !primary.TakesWrites(conn.Conn().PgConn()) {
+			return primary.ErrReplica // what was read, or was not found, may be old
 		}
 		return err
 	})
@@ -312,7 +313,7 @@ func (s *Server) fault(err error, name string) error {
 	if sqlstate.Retry(err) {
 		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.", name).After(time.Second).Because(err)
 	}
-	if sqlstate.Replica(err) {
+	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. A failover may be under way.").
 			After(2 * time.Second).Because(err)
 	}

@@ -6,14 +6,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/hidden"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
 // Credential is a user and its verifier, which lets PgBouncer take its password and pass it on.
 type Credential struct {
 	Name     string
-	Verifier hidden.Text
+	Verifier secret.Text
 }
 
 // String and GoString leave the verifier out.

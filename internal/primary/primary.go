@@ -4,6 +4,7 @@ package primary
 
 import (
 	"context"
+	"errors"
 	"net"
 	"syscall"
 	"time"
@@ -34,7 +35,7 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 		ping, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 		since, _ := conn.PgConn().CustomData()[idle].(time.Duration)
-		if (since < pingAfter || conn.Ping(ping) == nil) && sqlstate.TakesWrites(conn.PgConn()) {
+		if (since < pingAfter || conn.Ping(ping) == nil) && TakesWrites(conn.PgConn()) {
 			return true, nil
 		}
 		if ctx.Err() == nil {
@@ -46,11 +47,25 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 	return pool, err
 }
 
-// TakesWrites has pgx go on to the next host when this one is no primary, whatever the URL says of it. Of a primary it makes
-// sure that a COMMIT is answered when it is on disk: a server, database or role may be set otherwise, for work that may be lost.
-func TakesWrites(ctx context.Context, conn *pgconn.PgConn) error {
-	if !sqlstate.TakesWrites(conn) {
-		return sqlstate.ErrReplica
+// ErrReplica says that a server was reached that takes no writes.
+var ErrReplica = errors.New("the server is a replica, or is set to read only")
+
+// TakesWrites reports whether the server of a connection took writes when it last answered. PostgreSQL reports both settings
+// with every answer after they have changed: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
+func TakesWrites(conn *pgconn.PgConn) bool {
+	return conn.ParameterStatus("in_hot_standby") != "on" && conn.ParameterStatus("default_transaction_read_only") != "on"
+}
+
+// Missing reports that only servers were reached that take no writes, or that the server has become one during the call.
+func Missing(err error) bool {
+	return errors.Is(err, ErrReplica) || sqlstate.Is(err, sqlstate.ReadOnly)
+}
+
+// Require makes pgx try the next host when this one is not a primary, whatever the URL says. On a primary it sets
+// synchronous_commit, so that a COMMIT is answered when it is on disk: a server, database or role may be set otherwise.
+func Require(ctx context.Context, conn *pgconn.PgConn) error {
+	if !TakesWrites(conn) {
+		return ErrReplica
 	}
 	_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
 		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'`).ReadAll()

@@ -18,13 +18,13 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
-	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/secret"
 )
 
 // TestSecretsAreNotPrinted prints, encodes and logs each struct that holds a secret, and what holds these, in every way that
-// there is. A struct with a field of type hidden.Text that is missing here fails the test.
+// there is. A struct with a field of type secret.Text that is missing here fails the test.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	const value = "hunter2secret"
 	key := control.NewMasterKey()
@@ -34,18 +34,18 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 	connection := cluster.Connection{URL: "postgres://role@host/db", Password: value, Key: value}
 	holders := []any{
-		hidden.Text(value),
+		secret.Text(value),
 		connection,
 		&cluster.Cluster{DisplayName: "shop", Connection: connection},
 		cluster.Rotation{Current: connection, Next: connection},
-		dbuser.ConnectionChange{Password: new(hidden.Text(value)), Key: new(hidden.Text(value))},
+		dbuser.ConnectionChange{Password: new(secret.Text(value)), Key: new(secret.Text(value))},
 		account.Account{Username: "ann", PasswordHash: value},
 		identity.Tokens{Access: value, Refresh: value},
 		client.Tokens{Access: value, Refresh: value},
 		pgrole.Credential{Name: "ann", Verifier: value},
 		keys,
 		struct{ Keys *control.Keyring }{keys},
-		map[string]any{"list": []any{hidden.Text(value), fmt.Errorf("an error with %s", hidden.Text(value))}},
+		map[string]any{"list": []any{secret.Text(value), fmt.Errorf("an error with %s", secret.Text(value))}},
 	}
 	named := map[string]bool{}
 	for _, holder := range holders {
@@ -98,7 +98,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// secretFields are the names of a struct's fields whose type is, or points to, hidden.Text.
+// secretFields are the names of a struct's fields whose type is, or points to, secret.Text.
 func secretFields(of *ast.TypeSpec) (names []string) {
 	s, ok := of.Type.(*ast.StructType)
 	if !ok {
@@ -109,7 +109,7 @@ func secretFields(of *ast.TypeSpec) (names []string) {
 		if pointer, ok := kind.(*ast.StarExpr); ok {
 			kind = pointer.X
 		}
-		if sel, ok := kind.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X, ".", sel.Sel) == "hidden . Text" {
+		if sel, ok := kind.(*ast.SelectorExpr); ok && fmt.Sprint(sel.X, ".", sel.Sel) == "secret . Text" {
 			for _, name := range f.Names {
 				names = append(names, name.Name)
 			}

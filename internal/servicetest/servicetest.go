@@ -21,9 +21,9 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
-	"rolecall/internal/hidden"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 )
 
 // PublicURL is the base URL that the service says it has.
@@ -135,7 +135,7 @@ func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster,
 		Connection: cluster.Connection{
 			URL:      fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port),
 			TLS:      cluster.TLS{Mode: "disable"},
-			Password: hidden.Text(password),
+			Password: secret.Text(password),
 		},
 		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
 		CreatedBy:        "test",

@@ -1,4 +1,4 @@
-// Package sqlstate reads PostgreSQL's error codes, and whether a server takes writes. It matches codes, never texts, which
+// Package sqlstate reads PostgreSQL's error codes. It matches codes, never texts, which
 // vary with version and locale.
 // The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 package sqlstate
@@ -62,20 +62,6 @@ func Code(err error) string {
 func Is(err error, codes ...string) bool {
 	code := Code(err)
 	return code != "" && slices.Contains(codes, code)
-}
-
-// ErrReplica says that a server was reached that takes no writes.
-var ErrReplica = errors.New("the server is a replica, or is set to read only")
-
-// TakesWrites reports whether the server of a connection took writes when it last answered: it says so unasked, with each
-// answer before which that has changed. https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
-func TakesWrites(conn *pgconn.PgConn) bool {
-	return conn.ParameterStatus("in_hot_standby") != "on" && conn.ParameterStatus("default_transaction_read_only") != "on"
-}
-
-// Replica reports that what was asked for has met only servers that take no writes, or one that does no longer.
-func Replica(err error) bool {
-	return errors.Is(err, ErrReplica) || Is(err, ReadOnly)
 }
 
 // Retry reports that a transaction was rolled back for a reason that passes: a deadlock, a serialization failure, or

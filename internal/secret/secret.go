@@ -1,5 +1,5 @@
-// Package hidden holds the type of secrets: a text that nothing prints.
-package hidden
+// Package secret holds the type of secrets: a text that nothing prints.
+package secret
 
 import (
 	"fmt"

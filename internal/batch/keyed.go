@@ -1,4 +1,4 @@
-package gather
+package batch
 
 import (
 	"context"
@@ -22,14 +22,14 @@ type keyed[A any] struct {
 	asking int
 }
 
-// Ask returns the answer to a question, which others may have as well and so must not change, or the context's error.
-// answer begins after Ask was called, so it sees what was true then, and it goes on when ctx ends.
-func (k *Keyed[Q, A]) Ask(ctx context.Context, question Q, answer func(ctx context.Context) (A, error)) (A, error) {
+// Do returns the answer to a question, which others may have as well and so must not change, or the context's error.
+// answer begins after Do was called, so it sees what was true then, and it goes on when ctx ends.
+func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx context.Context) (A, error)) (A, error) {
 	k.mu.Lock()
 	g := k.groups[question]
 	if g == nil {
 		g = &keyed[A]{}
-		g.Parallel, g.Longest, g.Timeout, g.Alone = k.Parallel, 1<<20, k.Timeout, func(error) bool { return false }
+		g.Parallel, g.Longest, g.Timeout, g.SplitOn = k.Parallel, 1<<20, k.Timeout, func(error) bool { return false }
 		if k.groups == nil {
 			k.groups = map[Q]*keyed[A]{}
 		}
@@ -44,7 +44,7 @@ func (k *Keyed[Q, A]) Ask(ctx context.Context, question Q, answer func(ctx conte
 			delete(k.groups, question)
 		}
 	}()
-	return g.Ask(ctx, struct{}{}, func(ctx context.Context, all []struct{}) ([]A, error) {
+	return g.Do(ctx, struct{}{}, func(ctx context.Context, all []struct{}) ([]A, error) {
 		a, err := answer(ctx)
 		if err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package gather
+package batch
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 var errOdd = errors.New("odd")
 
 func group() *Group[int, int] {
-	return &Group[int, int]{Parallel: 1, Longest: 4, Timeout: time.Minute, Alone: func(err error) bool { return errors.Is(err, errOdd) }}
+	return &Group[int, int]{Parallel: 1, Longest: 4, Timeout: time.Minute, SplitOn: func(err error) bool { return errors.Is(err, errOdd) }}
 }
 
 // What comes while another is answered is answered together, in parts that are not too long, each with its own answer.
@@ -39,7 +39,7 @@ func TestTogether(t *testing.T) {
 	var wg sync.WaitGroup
 	ask := func(q int) {
 		wg.Go(func() {
-			if a, err := g.Ask(t.Context(), q, double); a != 2*q || err != nil {
+			if a, err := g.Do(t.Context(), q, double); a != 2*q || err != nil {
 				t.Errorf("%d: %d, %v", q, a, err)
 			}
 		})
@@ -87,7 +87,7 @@ func TestAlone(t *testing.T) {
 		var wg sync.WaitGroup
 		ask := func(q int) {
 			wg.Go(func() {
-				_, err := g.Ask(t.Context(), q, answer)
+				_, err := g.Do(t.Context(), q, answer)
 				if want := q > 0 && (q%2 == 1 || failure != errOdd); (err != nil) != want {
 					t.Errorf("%v: %d: %v", failure, q, err)
 				}
@@ -118,19 +118,19 @@ func TestGivenUp(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := g.Ask(ctx, 0, answer); err != nil && !errors.Is(err, context.Canceled) {
+		if _, err := g.Do(ctx, 0, answer); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
 	<-begun
 	wg.Go(func() {
-		if a, err := g.Ask(t.Context(), 7, answer); a != 7 || err != nil {
+		if a, err := g.Do(t.Context(), 7, answer); a != 7 || err != nil {
 			t.Errorf("%d, %v", a, err)
 		}
 	})
 	given := make(chan error)
 	go func() {
-		_, err := g.Ask(ctx, 1, answer)
+		_, err := g.Do(ctx, 1, answer)
 		given <- err
 	}()
 	cancel()
@@ -144,10 +144,10 @@ func TestGivenUp(t *testing.T) {
 // A panic is an error of those who were asked for together, and of nobody after them.
 func TestPanic(t *testing.T) {
 	g := group()
-	if _, err := g.Ask(t.Context(), 1, func(context.Context, []int) ([]int, error) { panic("lost") }); err == nil {
+	if _, err := g.Do(t.Context(), 1, func(context.Context, []int) ([]int, error) { panic("lost") }); err == nil {
 		t.Error("a panic was no error")
 	}
-	if a, err := g.Ask(t.Context(), 2, func(_ context.Context, questions []int) ([]int, error) { return questions, nil }); a != 2 || err != nil {
+	if a, err := g.Do(t.Context(), 2, func(_ context.Context, questions []int) ([]int, error) { return questions, nil }); a != 2 || err != nil {
 		t.Errorf("after a panic: %d, %v", a, err)
 	}
 }

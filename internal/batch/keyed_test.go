@@ -1,4 +1,4 @@
-package gather
+package batch
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func TestKeyed(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if a, err := k.Ask(t.Context(), "slow", slow); a != 1 || err != nil {
+		if a, err := k.Do(t.Context(), "slow", slow); a != 1 || err != nil {
 			t.Errorf("the first: %d, %v", a, err)
 		}
 	})
@@ -33,7 +33,7 @@ func TestKeyed(t *testing.T) {
 	const later = 10
 	for range later {
 		wg.Go(func() {
-			if _, err := k.Ask(t.Context(), "slow", slow); !errors.Is(err, failed) {
+			if _, err := k.Do(t.Context(), "slow", slow); !errors.Is(err, failed) {
 				t.Errorf("a later one: %v", err)
 			}
 		})
@@ -42,7 +42,7 @@ func TestKeyed(t *testing.T) {
 	g := k.groups["slow"]
 	k.mu.Unlock()
 	until(&g.Group, func() bool { return len(g.waiting) == later })
-	if a, err := k.Ask(t.Context(), "other", func(context.Context) (int, error) { return 2, nil }); a != 2 || err != nil {
+	if a, err := k.Do(t.Context(), "other", func(context.Context) (int, error) { return 2, nil }); a != 2 || err != nil {
 		t.Errorf("another question: %d, %v", a, err)
 	}
 	close(release)

@@ -1,6 +1,6 @@
-// Package gather lets calls that come at the same time share the work of one: a query that reads eight rows costs a
+// Package batch lets calls that come at the same time share the work of one: a query that reads eight rows costs a
 // database little more than one that reads a single row, and a commit of eight rows no more than a commit of one.
-package gather
+package batch
 
 import (
 	"context"
@@ -17,8 +17,8 @@ type Group[Q, A any] struct {
 	Parallel, Longest int
 	// Timeout ends an answer. Who asks has a deadline of its own.
 	Timeout time.Duration
-	// Alone reports an error that is the fault of a single question: then each is asked again by itself.
-	Alone func(error) bool
+	// SplitOn reports an error that is the fault of a single question: then each is asked again by itself.
+	SplitOn func(error) bool
 
 	mu      sync.Mutex
 	waiting []*call[Q, A]
@@ -32,11 +32,11 @@ type call[Q, A any] struct {
 	done     chan struct{}
 }
 
-// Ask returns the answer to a question, or the context's error. answer must return as many answers as there are
+// Do returns the answer to a question, or the context's error. answer must return as many answers as there are
 // questions, in their order, or an error; it is called with questions of others too, and all calls on a group must give
-// one that does the same. It begins after Ask was called, so it sees what was true then, and it goes on when ctx ends,
+// one that does the same. It begins after Do was called, so it sees what was true then, and it goes on when ctx ends,
 // because others wait for it.
-func (g *Group[Q, A]) Ask(ctx context.Context, question Q, answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
+func (g *Group[Q, A]) Do(ctx context.Context, question Q, answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
 	c := &call[Q, A]{question: question, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
@@ -97,7 +97,7 @@ func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A], answer fu
 		questions[i] = c.question
 	}
 	answers, err := guarded(ctx, questions, answer)
-	if err != nil && len(calls) > 1 && g.Alone(err) {
+	if err != nil && len(calls) > 1 && g.SplitOn(err) {
 		for i := range calls {
 			g.settle(ctx, calls[i:i+1], answer)
 		}
