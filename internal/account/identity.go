@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -16,6 +17,7 @@ import (
 
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -330,19 +332,16 @@ const (
 		  identity_created_at = now(), identity_updated_at = now(), identity_version = 0`
 )
 
-// Version is what If-Match asks for. nil: any.
-type Version *int
-
-func (i *Identity) checkVersion(want Version) error {
-	if want != nil && *want != i.Version {
-		return fault.New(fault.Stale, "It was changed meanwhile: its version is %d.", i.Version)
+func (i *Identity) checkMatch(m etag.Match) error {
+	if m.Allows(strconv.Itoa(i.Version)) {
+		return nil
 	}
-	return nil
+	return fault.New(fault.Stale, "It was changed concurrently: its version is %d.", i.Version)
 }
 
 // UpdateIdentity changes an identity by f. People may change their own names and e-mail addresses, and nothing else.
 // An identity that is made inactive loses its tokens.
-func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, guid string, want Version, f func(*Identity) error) (changed *Identity, err error) {
+func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, guid string, match etag.Match, f func(*Identity) error) (changed *Identity, err error) {
 	err = s.inTx(ctx, p, audit.UpdateAccount, guid, map[string]any{"facet": "identity"}, func(tx pgx.Tx) error {
 		i, err := s.changeable(ctx, tx, p, program, guid)
 		if err != nil {
@@ -368,7 +367,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 				return fault.New(fault.Forbidden, "Of yourself you may change your name and e-mail addresses only.")
 			}
 		}
-		if err := before.checkVersion(want); err != nil {
+		if err := before.checkMatch(match); err != nil {
 			return err
 		}
 		if i.Origin != before.Origin || before.issuer != "" && i.Username != before.Username {
@@ -406,7 +405,7 @@ func (s *Store) changeable(ctx context.Context, tx pgx.Tx, p *Principal, program
 
 // DeleteIdentity takes the identity from an account and returns what it was. The platform user stays, if there is one,
 // known by its guid alone. Database users are never touched.
-func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, guid string, want Version) (deleted *Identity, err error) {
+func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, guid string, match etag.Match) (deleted *Identity, err error) {
 	detail := map[string]any{"facet": "identity"}
 	err = s.inTx(ctx, p, audit.DeleteAccount, guid, detail, func(tx pgx.Tx) error {
 		deleted, err = s.changeable(ctx, tx, p, program, guid)
@@ -417,7 +416,7 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 		if err := p.mayChange(deleted.allScopes()); err != nil {
 			return err
 		}
-		if err := deleted.checkVersion(want); err != nil {
+		if err := deleted.checkMatch(match); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `DELETE FROM accounts WHERE id = $1 AND platform_created_at IS NULL`, deleted.id)

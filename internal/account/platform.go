@@ -15,6 +15,7 @@ import (
 
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -61,11 +62,9 @@ func (u *PlatformUser) Presentation() string {
 // Tag names the state of the user. The row's id is in it because revisions start again when a guid is made again.
 func (u *PlatformUser) Tag() string { return fmt.Sprintf("%d-%d", u.id, u.revision) }
 
-// Match is the tags of which a user's must be one, or "*" for any state. nil asks for nothing.
-type Match []string
-
-func (m Match) check(u *PlatformUser) error {
-	if m == nil || slices.Contains(m, "*") || slices.Contains(m, u.Tag()) {
+// checkMatch refuses a user that is not in the state that the caller has read.
+func (u *PlatformUser) checkMatch(m etag.Match) error {
+	if m.Allows(u.Tag()) {
 		return nil
 	}
 	return fault.New(fault.Stale, "The user has changed: its tag is now %q", u.Tag())
@@ -221,7 +220,7 @@ type PlatformChange struct {
 // UpdatePlatform changes a user. change is given the user as it is, locked, and says what is to be different; nothing
 // else happens to the user meanwhile. The revision and the time of the last change move only if something did. Only
 // admins may, users not even themselves: labels decide who may manage which cluster.
-func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m Match,
+func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m etag.Match,
 	change func(*PlatformUser) (PlatformChange, error)) (*PlatformUser, error) {
 	if !p.Has(ScopeAdmin) {
 		return nil, s.denied(ctx, p, audit.UpdateAccount, guid)
@@ -239,7 +238,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil {
 			return err
 		}
-		if err := m.check(u); err != nil {
+		if err := u.checkMatch(m); err != nil {
 			return err
 		}
 		detail, renamed, err := u.apply(c)
@@ -396,7 +395,7 @@ func grew(changed map[string]fromTo) (by int) {
 
 // DeletePlatform takes the platform facet from an account, and ends its tokens. An account without an identity is gone
 // with it. The returned job is done. Only admins may.
-func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m Match) (*Job, error) {
+func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m etag.Match) (*Job, error) {
 	if !p.Has(ScopeAdmin) {
 		return nil, s.denied(ctx, p, audit.DeleteAccount, guid)
 	}
@@ -409,7 +408,7 @@ func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil {
 			return err
 		}
-		if err := m.check(u); err != nil {
+		if err := u.checkMatch(m); err != nil {
 			return err
 		}
 		end := `DELETE FROM accounts WHERE id = $1`

@@ -136,7 +136,7 @@ func texts(selectors []label.Selector) []string {
 }
 
 func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int, c *cluster.Cluster) {
-	w.Header().Set("ETag", `"`+strconv.FormatInt(c.Revision, 10)+`"`)
+	w.Header().Set("ETag", strconv.Quote(c.Tag()))
 	web.JSON(w, status, "application/json", a.present(p, c, c.Health(r.Context())))
 }
 
@@ -252,25 +252,6 @@ func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account
 	return nil
 }
 
-// match reads If-Match: entity tags, separated by commas, or `*` (RFC 9110, 13.1.1). A tag that is none of ours is a
-// revision that no cluster has.
-func match(r *http.Request) (m cluster.Revisions) {
-	for _, field := range r.Header.Values("If-Match") {
-		for tag := range strings.SplitSeq(field, ",") {
-			tag = strings.TrimSpace(tag)
-			if tag == "*" {
-				return nil // that it exists is looked at anyway
-			}
-			n, err := strconv.ParseInt(strings.Trim(tag, `"`), 10, 64)
-			if err != nil || tag != `"`+strconv.FormatInt(n, 10)+`"` {
-				n = -1
-			}
-			m = append(m, n)
-		}
-	}
-	return m
-}
-
 func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
@@ -283,7 +264,7 @@ func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.P
 	if err := o.done(); err != nil {
 		return err
 	}
-	c, err := a.Users.UpdateCluster(r.Context(), p, r.PathValue("clusterId"), match(r), s, change)
+	c, err := a.Users.UpdateCluster(r.Context(), p, r.PathValue("clusterId"), web.IfMatch(r), s, change)
 	if err != nil {
 		return err
 	}
@@ -295,7 +276,7 @@ func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.P
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), match(r)); err != nil {
+	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), web.IfMatch(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -14,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/audit"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/sqlstate"
@@ -121,14 +123,14 @@ func canonical(texts *[]string) *[]string {
 	return &written
 }
 
-// Revisions are what an If-Match asks for; empty: any.
-type Revisions []int64
+// Tag names the current state of the registration, for conditional requests.
+func (c *Cluster) Tag() string { return strconv.FormatInt(c.Revision, 10) }
 
-func (m Revisions) check(now int64) error {
-	if len(m) == 0 || slices.Contains(m, now) {
+func (c *Cluster) checkMatch(m etag.Match) error {
+	if m.Allows(c.Tag()) {
 		return nil
 	}
-	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", now)
+	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", c.Revision)
 }
 
 // ErrNotCompared says that a cluster of the same system identifier was registered, or moved, while another one was looked
@@ -209,7 +211,7 @@ func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Fou
 
 // Change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
 // are nil when it stays. The identity becomes that which was found: the caller has made sure of it.
-func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Settings, to *Connection, found *Found, by audit.Entry) (*Cluster, error) {
+func (r *Registry) Change(ctx context.Context, c *Cluster, match etag.Match, s Settings, to *Connection, found *Found, by audit.Entry) (*Cluster, error) {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
 		if to != nil {
 			if err := claimPlace(ctx, tx, found, c.ID); err != nil {
@@ -220,7 +222,7 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match Revisions, s Se
 		if err != nil {
 			return err
 		}
-		if err := match.check(now.Revision); err != nil {
+		if err := now.checkMatch(match); err != nil {
 			return err
 		}
 		moved := to != nil && *to != now.Connection
@@ -324,13 +326,13 @@ func rules(selectors []label.Selector) []string {
 }
 
 // Remove forgets a cluster, which itself is not touched. Requests that work on it go on with its pool.
-func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match Revisions, by audit.Entry) error {
+func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, by audit.Entry) error {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
 		now, err := r.locked(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if err := match.check(now.Revision); err != nil {
+		if err := now.checkMatch(match); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM clusters WHERE id = $1`, id); err != nil {

@@ -17,6 +17,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/pgrole"
@@ -357,7 +358,7 @@ func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterI
 }
 
 // SetPassword gives a database user a new password.
-func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
+func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match etag.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
 	c, err = s.manage(ctx, p, clusterID, change{
 		action:         audit.ChangePassword,
 		target:         name,
@@ -376,7 +377,7 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 }
 
 // KeepUser is a change that changes nothing: the same rights and refusals as SetPassword, and nothing but those to record.
-func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match pgrole.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
+func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match etag.Match) (c *cluster.Cluster, u *pgrole.User, err error) {
 	c, err = s.view(ctx, p, clusterID, func(ctx context.Context, on *pgrole.Server) error {
 		u, err = on.Changeable(ctx, name, match)
 		return err
@@ -396,7 +397,7 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 }
 
 // DeleteUser deletes a database user; what it owns goes to reassignTo, if that is not empty.
-func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match pgrole.Match) error {
+func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) error {
 	_, err := s.manage(ctx, p, clusterID, deleteUser(name, reassignTo), func(ctx context.Context, on *pgrole.Server, stamp pgrole.Stamp) (string, error) {
 		return on.Delete(ctx, name, reassignTo, match, stamp)
 	})

@@ -8,6 +8,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 )
@@ -22,7 +23,7 @@ func (s *Service) UserDetails(ctx context.Context, p *account.Principal, cluster
 }
 
 // SetLimits changes what limits the logins of a database user, and returns how many sessions it has ended.
-func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID, name string, limits pgrole.Limits, match pgrole.Match) (c *cluster.Cluster, d *pgrole.Details, ended int, err error) {
+func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID, name string, limits pgrole.Limits, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, ended int, err error) {
 	detail, outcome := map[string]any{}, map[string]any{}
 	if limits.ValidUntil != nil {
 		detail["validUntil"] = *limits.ValidUntil
@@ -63,7 +64,7 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 
 // SetRoles makes a database user a member of these roles of the cluster's grantable ones, and of no others of them. It
 // returns the memberships that it has left alone because nobody may grant them here.
-func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID, name string, roles []string, match pgrole.Match) (c *cluster.Cluster, d *pgrole.Details, kept []string, err error) {
+func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID, name string, roles []string, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, kept []string, err error) {
 	// As often as a name is sent, it is recorded and granted once.
 	roles = slices.Compact(slices.Sorted(slices.Values(roles)))
 	var grantable []string
@@ -122,7 +123,7 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 }
 
 // DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
-func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match pgrole.Match) (c *cluster.Cluster, disabled *pgrole.User, err error) {
+func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) (c *cluster.Cluster, disabled *pgrole.User, err error) {
 	do := deleteUser(name, reassignTo)
 	do.detail["onBlocked"], do.outcome = "disable", map[string]any{}
 	var after error

@@ -14,6 +14,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
@@ -188,7 +189,7 @@ func requireAuth(connectionURL string) string {
 
 // UpdateCluster changes the registration of a cluster. A new connection must lead to the same cluster, or to the one that
 // the caller says has taken its place.
-func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
+func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match etag.Match, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
 	c, err := s.updateCluster(ctx, p, id, match, settings, change)
 	if err == nil && (settings.MemberOf != nil || settings.Grantable != nil) {
 		// Whether these roles can be granted is for a probe to say. Where there is no answer, the change is done all the same.
@@ -199,7 +200,7 @@ func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id st
 	return c, err
 }
 
-func (s *Service) updateCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
+func (s *Service) updateCluster(ctx context.Context, p *account.Principal, id string, match etag.Match, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
 	c, err := s.administer(ctx, p, id, audit.UpdateCluster)
 	if err != nil {
 		return nil, err
@@ -229,7 +230,7 @@ func (s *Service) updateCluster(ctx context.Context, p *account.Principal, id st
 
 var errRegistering = fault.New(fault.Unavailable, "Other clusters are being registered or moved at this moment.").After(time.Second)
 
-func (s *Service) connectAnew(ctx context.Context, p *account.Principal, id string, match cluster.Revisions, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
+func (s *Service) connectAnew(ctx context.Context, p *account.Principal, id string, match etag.Match, settings cluster.Settings, change *ConnectionChange) (*cluster.Cluster, error) {
 	if err := s.Clusters.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -269,7 +270,7 @@ func (s *Service) connectAnew(ctx context.Context, p *account.Principal, id stri
 }
 
 // RemoveCluster ends the management of a cluster, which itself is not touched.
-func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match cluster.Revisions) error {
+func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match etag.Match) error {
 	c, err := s.administer(ctx, p, id, audit.RemoveCluster)
 	if err != nil {
 		return err

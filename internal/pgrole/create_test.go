@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -119,7 +120,7 @@ func TestUnmanaged(t *testing.T) {
 	if u, err := s.User(t.Context(), "unmanaged"); err != nil || u.Revision() == first.Revision() {
 		t.Error("an attribute changed by SQL does not change the revision")
 	}
-	_, err = s.SetPassword(t.Context(), "unmanaged", password, pgrole.Match{first.Revision()}, stamp())
+	_, err = s.SetPassword(t.Context(), "unmanaged", password, etag.Match{first.Revision()}, stamp())
 	refused(t, err, fault.Stale)
 	u, err := s.SetPassword(t.Context(), "unmanaged", password, nil, stamp())
 	if err != nil || u.Provenance.Revision != 1 || u.Provenance.CreatedBy != "" || !u.Provenance.Created.IsZero() || u.Provenance.ModifiedBy != account {
@@ -168,7 +169,7 @@ func TestNames(t *testing.T) {
 			continue
 		}
 		mayLogin(t, c, name, password)
-		if u, err = s.SetPassword(t.Context(), name, password2, pgrole.Match{u.Revision()}, stamp()); err != nil || u.Name != name {
+		if u, err = s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, stamp()); err != nil || u.Name != name {
 			t.Errorf("SetPassword(%q) = %+v, %v", name, u, err)
 		}
 		mayLogin(t, c, name, password2)
@@ -391,7 +392,7 @@ func TestConcurrentMatch(t *testing.T) {
 	}
 	won := 0
 	for _, err := range together(10, func(int) error {
-		_, err := s.SetPassword(t.Context(), u.Name, password2, pgrole.Match{u.Revision()}, stamp())
+		_, err := s.SetPassword(t.Context(), u.Name, password2, etag.Match{u.Revision()}, stamp())
 		return err
 	}) {
 		if err == nil {
@@ -414,7 +415,7 @@ func TestMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := state(t, c, "match")
-	for _, m := range []pgrole.Match{{""}, {"x"}, {"1"}, {"x", u.Revision() + "x"}} {
+	for _, m := range []etag.Match{{""}, {"x"}, {"1"}, {"x", u.Revision() + "x"}} {
 		_, err := s.SetPassword(t.Context(), "match", password2, m, stamp())
 		refused(t, err, fault.Stale)
 		_, err = s.Changeable(t.Context(), "match", m)
@@ -424,14 +425,14 @@ func TestMatch(t *testing.T) {
 	if state(t, c, "match") != before {
 		t.Error("a stale change changed something")
 	}
-	_, err = s.SetPassword(t.Context(), "match_none", password2, pgrole.Match{"*"}, stamp())
+	_, err = s.SetPassword(t.Context(), "match_none", password2, etag.Match{"*"}, stamp())
 	refused(t, err, fault.NotFound)
-	for _, m := range []pgrole.Match{{"*"}, {"x", "*"}, nil} {
+	for _, m := range []etag.Match{{"*"}, {"x", "*"}, nil} {
 		if u, err = s.SetPassword(t.Context(), "match", password2, m, stamp()); err != nil {
 			t.Errorf("%q: %v", m, err)
 		}
 	}
-	if err := remove(t, s, "match", "", pgrole.Match{"x", u.Revision()}, stamp()); err != nil {
+	if err := remove(t, s, "match", "", etag.Match{"x", u.Revision()}, stamp()); err != nil {
 		t.Error(err)
 	}
 }

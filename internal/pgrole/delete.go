@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -28,20 +29,20 @@ import (
 // What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
 //
 // previous is the attempt that changed the user last before this one; one that was called off has it, too.
-func (s *Server) Delete(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (previous string, err error) {
+func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match, stamp Stamp) (previous string, err error) {
 	return s.delete(ctx, name, match, &deletion{reassignTo: reassignTo, stamp: stamp})
 }
 
 // DeleteOrDisable is Delete, but what blocks the deletion, early or late, leaves the user disabled: NOLOGIN, without a
 // password and without sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller;
 // empty, the user is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
-func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match Match, stamp Stamp) (why, previous string, err error) {
+func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match, stamp Stamp) (why, previous string, err error) {
 	d := &deletion{reassignTo: reassignTo, orDisable: true, stamp: stamp}
 	previous, err = s.delete(ctx, name, match, d)
 	return d.disabled, previous, err
 }
 
-func (s *Server) delete(ctx context.Context, name string, match Match, d *deletion) (previous string, err error) {
+func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *deletion) (previous string, err error) {
 	if d.reassignTo != "" {
 		if err := CheckReassign(name, d.reassignTo); err != nil {
 			return "", err
@@ -93,7 +94,7 @@ type deletion struct {
 	disabled   string   // why the user was disabled instead
 }
 
-func (d *deletion) run(ctx context.Context, name string, match Match) error {
+func (d *deletion) run(ctx context.Context, name string, match etag.Match) error {
 	if err := d.look(ctx, name, match); err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (d *deletion) run(ctx context.Context, name string, match Match) error {
 }
 
 // look reads the user, and refuses what is refused whatever depends on it.
-func (d *deletion) look(ctx context.Context, name string, match Match) (err error) {
+func (d *deletion) look(ctx context.Context, name string, match etag.Match) (err error) {
 	if d.user, err = d.s.changeable(ctx, d.conn, name, match); err != nil {
 		return err
 	}
@@ -205,7 +206,7 @@ func (s *Server) mayOwn(to *User) bool {
 }
 
 // disable is phase 2. It reads the role again: SQL from elsewhere does not take our locks.
-func (d *deletion) disable(ctx context.Context, match Match) error {
+func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.changeable(ctx, tx, d.user.Name, match)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -700,7 +701,7 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 func TestDropAlone(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_kept")
-		refused(t, remove(t, s, name, "", pgrole.Match{"0-other"}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", etag.Match{"0-other"}, stamp()), fault.Stale)
 		mustDelete(t, s, name)
 		if exists(t, c, name) {
 			t.Error("it is there")
@@ -734,7 +735,7 @@ func TestDropTogether(t *testing.T) {
 		others := []func() error{
 			func() error { return remove(t, s, name+"_owner", "", nil, stamp()) },
 			func() error { return remove(t, s, name+"_locked", "", nil, stamp()) },
-			func() error { return remove(t, s, name+"_stale", "", pgrole.Match{"0-other"}, stamp()) },
+			func() error { return remove(t, s, name+"_stale", "", etag.Match{"0-other"}, stamp()) },
 			func() error { return remove(t, s, name+"_absent", "", nil, stamp()) },
 		}
 		errs := together(n+len(others), func(i int) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -54,10 +55,10 @@ func TestDisableRefusals(t *testing.T) {
 	c.Exec(t, `CREATE ROLE disable_nologin; CREATE TABLE disable_refused_t (); ALTER TABLE disable_refused_t OWNER TO disable_refused`)
 	for _, tt := range []struct {
 		name  string
-		match pgrole.Match
+		match etag.Match
 		kind  fault.Kind
 	}{
-		{"disable_refused", pgrole.Match{"x"}, fault.Stale},
+		{"disable_refused", etag.Match{"x"}, fault.Stale},
 		{"postgres", nil, fault.Forbidden},
 		{"disable_nologin", nil, fault.NotFound},
 		{"absent", nil, fault.NotFound},
@@ -96,7 +97,7 @@ func TestDeleteOrDisable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		match := pgrole.Match{u.Revision()}
+		match := etag.Match{u.Revision()}
 		for range 2 { // the second time it is disabled already
 			by := stamp()
 			why, _, err := s.DeleteOrDisable(t.Context(), name, "", match, by)
@@ -112,7 +113,7 @@ func TestDeleteOrDisable(t *testing.T) {
 			if u, err = s.User(t.Context(), name); err != nil || u.Provenance.Attempt != by.Attempt {
 				t.Errorf("got %+v, %v", u, err)
 			}
-			match = pgrole.Match{u.Revision()}
+			match = etag.Match{u.Revision()}
 		}
 		if !pgtest.Value[bool](t, c, `SELECT has_schema_privilege($1::name, $1::text, 'USAGE')`, name) || pgtest.Value[int](t, c, `SELECT one FROM `+name+`.t`) != 1 {
 			t.Error("it has lost something")
@@ -128,7 +129,7 @@ func TestDeleteOrDisable(t *testing.T) {
 		if d.State != pgrole.StateActive {
 			t.Errorf("got %+v", d)
 		}
-		match = pgrole.Match{d.User.Revision()}
+		match = etag.Match{d.User.Revision()}
 		c.Exec(t, `ALTER TABLE `+name+`.t OWNER TO postgres; REVOKE ALL ON SCHEMA `+name+` FROM `+name)
 		if why, _, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, stamp()); why != "" || err != nil || exists(t, c, name) {
 			t.Errorf("got %q, %v", why, err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -15,7 +16,7 @@ import (
 // drop is a user to be dropped, if nothing depends on it.
 type drop struct {
 	name  string
-	match Match
+	match etag.Match
 }
 
 // dropped is what came of it. Without a user and an error the four phases of a deletion are needed, and nothing has changed.
@@ -28,7 +29,7 @@ type dropped struct {
 // dropAlone drops a user on which nothing depends and which has no sessions, in one transaction, together with others that
 // are to be dropped at the same time: most that are deleted are such. It returns the user as it was, or nil where the four
 // phases are needed and nothing has changed.
-func (s *Server) dropAlone(ctx context.Context, name string, match Match) (*User, error) {
+func (s *Server) dropAlone(ctx context.Context, name string, match etag.Match) (*User, error) {
 	if !storable(name) {
 		return nil, notFound(name)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -149,7 +150,7 @@ func mustCreate(t testing.TB, s *pgrole.Server, names ...string) {
 }
 
 // remove is Delete without the attempt that it found.
-func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match pgrole.Match, by pgrole.Stamp) error {
+func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match etag.Match, by pgrole.Stamp) error {
 	t.Helper()
 	_, err := s.Delete(t.Context(), name, reassignTo, match, by)
 	return err

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -66,7 +67,7 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		_, err := s.Create(t.Context(), name, secret(), stamp())
 		return err
 	}
-	set := func(s *pgrole.Server, name string, m pgrole.Match) error {
+	set := func(s *pgrole.Server, name string, m etag.Match) error {
 		_, err := s.SetPassword(t.Context(), name, secret(), m, stamp())
 		return err
 	}
@@ -92,7 +93,7 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 	call(create(s, "leak"), fault.Exists)
 	call(create(s, "leak_nologin"), fault.Exists)
 	call(create(s, "pg_leak"), fault.Invalid)
-	call(set(s, "leak", pgrole.Match{"x"}), fault.Stale)
+	call(set(s, "leak", etag.Match{"x"}), fault.Stale)
 	call(set(s, "leak_super", nil), fault.Forbidden)
 	call(set(s, "leak_absent", nil), fault.NotFound)
 	for _, password := range []string{secret() + strings.Repeat("x", 63), secret() + "\x00", secret() + "\n", secret() + "\xff"} {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 )
 
@@ -30,7 +31,7 @@ func CheckLimits(l Limits) error {
 
 // SetLimits changes what limits a user's logins, and returns how many sessions it has ended. Those are ended after the
 // change is done; one that could not be is an error that says so.
-func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match Match, stamp Stamp) (d *Details, ended int, err error) {
+func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match etag.Match, stamp Stamp) (d *Details, ended int, err error) {
 	if err := CheckLimits(limits); err != nil {
 		return nil, 0, err
 	}

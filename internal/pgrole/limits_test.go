@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -30,7 +31,7 @@ func TestSetLimits(t *testing.T) {
 		set := func(l pgrole.Limits) *pgrole.Details {
 			t.Helper()
 			before := details(t, s, name)
-			d, ended, err := s.SetLimits(t.Context(), name, l, pgrole.Match{before.Revision()}, stamp())
+			d, ended, err := s.SetLimits(t.Context(), name, l, etag.Match{before.Revision()}, stamp())
 			if err != nil || ended != 0 || d.Provenance.Revision != before.Provenance.Revision+1 || d.Provenance.ModifiedBy != account {
 				t.Fatalf("SetLimits(%+v) = %+v, %d, %v", l, d, ended, err)
 			}
@@ -100,10 +101,10 @@ func TestSetLimitsRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		limits pgrole.Limits
-		match  pgrole.Match
+		match  etag.Match
 		kind   fault.Kind
 	}{
-		{"limits", limits, pgrole.Match{"x"}, fault.Stale},
+		{"limits", limits, etag.Match{"x"}, fault.Stale},
 		{"limits", pgrole.Limits{ConnectionLimit: new(-2), EndSessions: true}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ConnectionLimit: new(math.MaxInt32 + 1)}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ValidUntil: until(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}, nil, fault.Invalid},

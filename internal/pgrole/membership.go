@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -26,7 +27,7 @@ type membership struct{ role, grantor string }
 // SetRoles makes the user a member of roles, and of no others that are grantable: what is missing is granted, without
 // ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable list are left alone and returned as
 // kept.
-func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []string, match Match, stamp Stamp) (d *Details, kept []string, err error) {
+func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []string, match etag.Match, stamp Stamp) (d *Details, kept []string, err error) {
 	if err := CheckGrantable(roles, grantable); err != nil {
 		return nil, nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -82,7 +83,7 @@ func TestSetRolesRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		role  string
-		match pgrole.Match
+		match etag.Match
 		kind  fault.Kind
 		part  string
 	}{
@@ -101,7 +102,7 @@ func TestSetRolesRefusals(t *testing.T) {
 		{"refused", "refused_circle", nil, fault.Invalid, `"refused_circle"`},
 		{"refused", "refused", nil, fault.Invalid, `"refused"`},
 		{"refused", "pg_database_owner", nil, fault.Invalid, `"pg_database_owner"`},
-		{"refused", "refused_a", pgrole.Match{"x"}, fault.Stale, ""},
+		{"refused", "refused_a", etag.Match{"x"}, fault.Stale, ""},
 		{"refused_protected", "refused_a", nil, fault.Forbidden, ""},
 		{"refused_nologin", "refused_a", nil, fault.NotFound, ""},
 		{"absent", "refused_a", nil, fault.NotFound, ""},

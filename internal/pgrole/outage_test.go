@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -329,7 +330,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		}
 		mayLogin(t, c, name, password)
 		p.arm(before, 0, 1)
-		u2, err := s.SetPassword(t.Context(), name, password2, pgrole.Match{u.Revision()}, stamp())
+		u2, err := s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, stamp())
 		if err != nil || u2.Provenance.Revision != 2 {
 			t.Errorf("SetPassword, cut before %v: %+v, %v", before, u2, err)
 		}

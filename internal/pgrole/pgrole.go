@@ -11,7 +11,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -19,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
@@ -85,11 +85,9 @@ type Stamp struct {
 	Attempt string // id of the recorded attempt
 }
 
-// Match is the revisions of an If-Match header; empty: any will do.
-type Match []string
-
-func (m Match) check(u *User) error {
-	if len(m) == 0 || slices.Contains(m, "*") || slices.Contains(m, u.Revision()) {
+// checkMatch refuses a user that is not in the state that the caller has read.
+func checkMatch(m etag.Match, u *User) error {
+	if m.Allows(u.Revision()) {
 		return nil
 	}
 	return fault.New(fault.Stale, "The user %q has changed: it is at revision %q. Read it again before you change it.", u.Name, u.Revision())
@@ -260,7 +258,7 @@ func exists(name string) error {
 }
 
 // SetPassword gives a user a new password. It enables one that was disabled.
-func (s *Server) SetPassword(ctx context.Context, name, password string, match Match, stamp Stamp) (u *User, err error) {
+func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, stamp Stamp) (u *User, err error) {
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
@@ -287,15 +285,15 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match M
 }
 
 // changeable refuses a role that is absent, no user, protected, or not at the revision asked for.
-func changeable(u *User, name string, match Match) error {
+func changeable(u *User, name string, match etag.Match) error {
 	if u == nil || !u.isUser() {
 		return notFound(name)
 	}
-	return cmp.Or(checkChangeable(u), match.check(u))
+	return cmp.Or(checkChangeable(u), checkMatch(match, u))
 }
 
 // changeable reads a user and refuses one that no call may change.
-func (s *Server) changeable(ctx context.Context, q querier, name string, match Match) (*User, error) {
+func (s *Server) changeable(ctx context.Context, q querier, name string, match etag.Match) (*User, error) {
 	u, err := s.role(ctx, q, name)
 	if err != nil {
 		return nil, err
@@ -304,7 +302,7 @@ func (s *Server) changeable(ctx context.Context, q querier, name string, match M
 }
 
 // Changeable returns a user that a change would be taken of, at the revision asked for.
-func (s *Server) Changeable(ctx context.Context, name string, match Match) (u *User, err error) {
+func (s *Server) Changeable(ctx context.Context, name string, match etag.Match) (u *User, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		u, err = s.changeable(ctx, conn, name, match)
 		return err

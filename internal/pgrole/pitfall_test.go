@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -115,9 +116,9 @@ func TestRestored(t *testing.T) {
 	}
 	mayLogin(t, c, "restored", password)
 	// Who has seen what came after the backup is told that it is gone.
-	_, err = s.SetPassword(t.Context(), "restored", password2, pgrole.Match{later.Revision()}, stamp())
+	_, err = s.SetPassword(t.Context(), "restored", password2, etag.Match{later.Revision()}, stamp())
 	refused(t, err, fault.Stale)
-	if _, err := s.SetPassword(t.Context(), "restored", password2, pgrole.Match{first.Revision()}, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), "restored", password2, etag.Match{first.Revision()}, stamp()); err != nil {
 		t.Error(err)
 	}
 }
@@ -132,9 +133,9 @@ func TestNameIsUsedAgain(t *testing.T) {
 		mustDelete(t, s, name)
 		mustCreate(t, s, name)
 		before := state(t, c, name)
-		_, err = s.SetPassword(t.Context(), name, password2, pgrole.Match{first.Revision()}, stamp())
+		_, err = s.SetPassword(t.Context(), name, password2, etag.Match{first.Revision()}, stamp())
 		refused(t, err, fault.Stale)
-		refused(t, remove(t, s, name, "", pgrole.Match{first.Revision()}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", etag.Match{first.Revision()}, stamp()), fault.Stale)
 		if state(t, c, name) != before {
 			t.Error("it was changed")
 		}

@@ -3,6 +3,7 @@ package pgrole_test
 import (
 	"testing"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
@@ -53,7 +54,7 @@ func TestProtected(t *testing.T) {
 		}
 		_, err = adm.SetPassword(t.Context(), name, password2, nil, stamp())
 		refused(t, err, fault.Forbidden)
-		_, err = adm.Changeable(t.Context(), name, pgrole.Match{"*"})
+		_, err = adm.Changeable(t.Context(), name, etag.Match{"*"})
 		refused(t, err, fault.Forbidden)
 		refused(t, remove(t, adm, name, "", nil, stamp()), fault.Forbidden)
 		refused(t, remove(t, adm, "victim", name, nil, stamp()), fault.Forbidden)

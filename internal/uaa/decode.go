@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rolecall/internal/account"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -66,30 +67,22 @@ func (a *API) secret(password string, badWord word) account.Secret {
 	}
 }
 
-// ifMatch reads the version that the request is for; nil for any. The UAA takes it with and without quotes.
-func ifMatch(r *http.Request) (want account.Version, given bool) {
+// ifMatch reads the version that the request is for. The UAA takes it with and without quotes.
+func ifMatch(r *http.Request) etag.Match {
 	fields := r.Header.Values("If-Match")
 	if len(fields) == 0 {
-		return nil, false
+		return nil
 	}
-	tag := strings.TrimSpace(strings.Join(fields, ","))
-	if tag == "*" || tag == `"*"` {
-		return nil, true
-	}
-	version, err := strconv.Atoi(strings.Trim(tag, `"`))
-	if err != nil {
-		version = -1 // no version at all
-	}
-	return &version, true
+	return etag.Match{strings.Trim(strings.TrimSpace(strings.Join(fields, ",")), `"`)}
 }
 
 // neededIfMatch is ifMatch for operations that the UAA refuses without.
-func neededIfMatch(r *http.Request) (account.Version, error) {
-	want, given := ifMatch(r)
-	if !given {
+func neededIfMatch(r *http.Request) (etag.Match, error) {
+	match := ifMatch(r)
+	if match == nil {
 		return nil, fault.New(fault.Malformed, "Missing If-Match for %s", r.Method)
 	}
-	return want, nil
+	return match, nil
 }
 
 // page is which part of a list is asked for.

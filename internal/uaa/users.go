@@ -238,11 +238,11 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	want, err := neededIfMatch(r)
+	match, err := neededIfMatch(r)
 	if err != nil {
 		return err
 	}
-	i, err := a.Accounts.UpdateIdentity(r.Context(), p, false, r.PathValue("id"), want, func(i *account.Identity) error {
+	i, err := a.Accounts.UpdateIdentity(r.Context(), p, false, r.PathValue("id"), match, func(i *account.Identity) error {
 		origin := i.Origin
 		if err := prepare(o, i); err != nil {
 			return err
@@ -263,8 +263,7 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 }
 
 func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	want, _ := ifMatch(r)
-	i, err := a.Accounts.DeleteIdentity(r.Context(), p, false, r.PathValue("id"), want)
+	i, err := a.Accounts.DeleteIdentity(r.Context(), p, false, r.PathValue("id"), ifMatch(r))
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 )
 
@@ -362,25 +363,8 @@ func RetryAfter(w http.ResponseWriter, f *fault.Error) {
 	}
 }
 
-// IfMatch reads If-Match: entity tags without their quotes, or `*` (RFC 9110, 13.1.1). A tag that is not quoted, or weak,
-// comes out as one that no resource has, because the comparison is a strong one. Nil: the header was not sent.
-func IfMatch(r *http.Request) (tags []string) {
-	for _, field := range r.Header.Values("If-Match") {
-		for tag := range strings.SplitSeq(field, ",") {
-			tag = strings.TrimSpace(tag)
-			opaque, opened := strings.CutPrefix(tag, `"`)
-			opaque, closed := strings.CutSuffix(opaque, `"`)
-			switch {
-			case opened && closed && opaque != "*":
-				tag = opaque
-			case tag != "*":
-				tag = "\x00"
-			}
-			tags = append(tags, tag)
-		}
-	}
-	return tags
-}
+// IfMatch reads the If-Match header.
+func IfMatch(r *http.Request) etag.Match { return etag.Parse(r.Header.Values("If-Match")) }
 
 var crossOrigin = http.NewCrossOriginProtection()
 
