@@ -76,9 +76,9 @@ func TestWriteBetween(t *testing.T) {
 	if err := writeBetween(path, "x"); err == nil {
 		t.Error("a document without the two lines was written")
 	}
-	page, err := os.ReadFile("../docs/performance.md")
+	page, err := os.ReadFile("../docs/internals/performance.md")
 	if err != nil || !strings.Contains(string(page), beginMark) || !strings.Contains(string(page), endMark) {
-		t.Errorf("docs/performance.md cannot be written: %v", err)
+		t.Errorf("docs/internals/performance.md cannot be written: %v", err)
 	}
 }
 

@@ -27,16 +27,16 @@ func bill(t *testing.T, args ...string) []byte {
 	return out
 }
 
-// Every module in the program stands in docs/dependencies.md with its version and licence, and no other.
+// Every module in the program stands in docs/internals/dependencies.md with its version and licence, and no other.
 func TestLicences(t *testing.T) {
-	doc, err := os.ReadFile("../docs/dependencies.md")
+	doc, err := os.ReadFile("../docs/internals/dependencies.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, after, _ := strings.Cut(string(doc), "| module | version | licence |\n|---|---|---|\n")
 	table, _, _ := strings.Cut(after, "\n\n")
 	if want := string(bill(t, "-table")); table+"\n" != want {
-		t.Errorf("docs/dependencies.md has\n%s\nand the program\n%s", table, want)
+		t.Errorf("docs/internals/dependencies.md has\n%s\nand the program\n%s", table, want)
 	}
 }
 

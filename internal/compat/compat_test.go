@@ -1,5 +1,5 @@
 // Package compat tries what Rolecall does on every PostgreSQL major under each kind of administering role, through the
-// HTTP API, and holds docs/compatibility.md to what it saw.
+// HTTP API, and holds docs/internals/compatibility.md to what it saw.
 package compat
 
 import (
@@ -24,9 +24,9 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-var update = flag.Bool("update", false, "write docs/compatibility.md")
+var update = flag.Bool("update", false, "write docs/internals/compatibility.md")
 
-const document = "../../docs/compatibility.md"
+const document = "../../docs/internals/compatibility.md"
 
 // administrators are the kinds of administering role, with the SQL that makes one after cloud.
 var administrators = []struct{ kind, role, sql string }{
@@ -90,7 +90,7 @@ func TestCompatibility(t *testing.T) {
 		t.Fatal(err)
 	}
 	if has := string(text); has != want {
-		t.Errorf("docs/compatibility.md is not what was seen; see what differs, and write it with: go test ./internal/compat -update\n%s", difference(has, want))
+		t.Errorf("docs/internals/compatibility.md is not what was seen; see what differs, and write it with: go test ./internal/compat -update\n%s", difference(has, want))
 	}
 }
 
@@ -119,7 +119,7 @@ func see(t *testing.T, api clients, major int) column {
 	return seen
 }
 
-// page is docs/compatibility.md.
+// page is docs/internals/compatibility.md.
 func page(seen []column) string {
 	var versions []string
 	for _, s := range seen {
@@ -195,7 +195,7 @@ what was seen through the HTTP API: the status, and then what a look into the cl
 gave. Where the majors differ they are named. A test makes this table in every run and fails when anything has changed.
 
 - **superuser**: a role with SUPERUSER.
-- **least privilege**: the role of [Clusters](clusters.md#the-administering-role), with LOGIN, CREATEROLE, CREATEDB and
+- **least privilege**: the role of [Clusters](../clusters.md#the-administering-role), with LOGIN, CREATEROLE, CREATEDB and
   membership in ` + "`pg_signal_backend`" + `.
 - **RDS-like**: the master user of Amazon RDS, rebuilt: LOGIN, CREATEROLE, CREATEDB and membership in ` + "`rds_superuser`" + `,
   which has ` + "`pg_monitor`, `pg_signal_backend` and `rds_password`" + `, beside a superuser ` + "`rdsadmin`" + ` with a database that

@@ -14,7 +14,7 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// Here is what docs/pitfalls.md names and no other test has a reason to show.
+// Here is what docs/internals/pitfalls.md names and no other test has a reason to show.
 
 // TestDocumentedGroups makes the roles for users that docs/clusters.md gives, and does with them what it promises.
 func TestDocumentedGroups(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -153,69 +152,4 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-// named is a test as documents name it: `package: TestName`.
-var named = regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-
-// TestDocumentsNameTests holds the documents to naming tests that there are, and each row of a table whose last column is
-// "Tests" to naming one.
-func TestDocumentsNameTests(t *testing.T) {
-	documents, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := 0
-	for _, document := range documents {
-		proves := false // the table that we are in
-		for n, line := range strings.Split(read(t, document), "\n") {
-			tests := named.FindAllStringSubmatch(line, -1)
-			for _, test := range tests {
-				if !hasTest(t, test[1], test[2]) {
-					t.Errorf("%s:%d names %s: %s, which there is not", document, n+1, test[1], test[2])
-				}
-			}
-			head := regexp.MustCompile(`(?i)^\|.*\| *tests? *\|$`).MatchString(line)
-			switch {
-			case head || !strings.HasPrefix(line, "|"):
-				proves = head
-			case proves && !strings.HasPrefix(line, "|---"):
-				if rows++; len(tests) == 0 {
-					t.Errorf("%s:%d names no test", document, n+1)
-				}
-			}
-		}
-	}
-	if rows < 80 {
-		t.Errorf("the documents have %d rows with tests", rows)
-	}
-}
-
-// TestPitfalls holds docs/pitfalls.md to numbers without gaps: others refer to them.
-func TestPitfalls(t *testing.T) {
-	numbers := regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(read(t, "../../docs/pitfalls.md"), -1)
-	for i, m := range numbers {
-		if m[1] != strconv.Itoa(i+1) {
-			t.Fatalf("pitfall %s comes after pitfall %d", m[1], i)
-		}
-	}
-	if len(numbers) == 0 {
-		t.Error("there are no pitfalls")
-	}
-}
-
-// hasTest looks for a test in the package of that name.
-func hasTest(t *testing.T, pkg, name string) bool {
-	t.Helper()
-	var files []string
-	for _, place := range []string{"../", "../../", "../../cmd/"} {
-		found, err := filepath.Glob(place + pkg + "/*_test.go")
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, found...)
-	}
-	return slices.ContainsFunc(files, func(path string) bool {
-		return strings.Contains(read(t, path), "\nfunc "+name+"(")
-	})
 }

@@ -1,6 +1,6 @@
 // Command sbom prints the software bill of materials of a Go program, in CycloneDX 1.6, out of what the linker has noted in
 // it and the licences in the module cache. The same program gives the same bytes. With -table it prints the table of
-// docs/dependencies.md. It runs in the folder of the module that the program was built from.
+// docs/internals/dependencies.md. It runs in the folder of the module that the program was built from.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 
 func main() {
 	version := flag.String("version", "", "version of the program")
-	table := flag.Bool("table", false, "print the table of docs/dependencies.md")
+	table := flag.Bool("table", false, "print the table of docs/internals/dependencies.md")
 	flag.Parse()
 	if err := run(flag.Arg(0), *version, *table, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "sbom:", err)

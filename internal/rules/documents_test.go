@@ -1,0 +1,120 @@
+package rules
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// documents are the paths of all that people read: the pages in the root folder, in docs and in docs/internals.
+func documents(t *testing.T) (paths []string) {
+	t.Helper()
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/internals/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	return paths
+}
+
+var (
+	link      = regexp.MustCompile(`\]\(([^):]*)\)`) // a link to another file of the repository, or to a heading
+	heading   = regexp.MustCompile("(?m)^#+ (.*)$")
+	codeBlock = regexp.MustCompile("(?ms)^ *```.*?^ *```")
+	notInSlug = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// slugs are the anchors of a page's headings, as GitHub makes them.
+func slugs(page string) (anchors []string) {
+	for _, match := range heading.FindAllStringSubmatch(codeBlock.ReplaceAllString(page, ""), -1) {
+		slug := notInSlug.ReplaceAllString(strings.ToLower(match[1]), "")
+		anchors = append(anchors, strings.ReplaceAll(slug, " ", "-"))
+	}
+	return anchors
+}
+
+// TestLinks follows each link from one document to another, or to one of its headings.
+func TestLinks(t *testing.T) {
+	for _, document := range documents(t) {
+		text := codeBlock.ReplaceAllString(read(t, document), "")
+		for _, match := range link.FindAllStringSubmatch(text, -1) {
+			file, anchor, _ := strings.Cut(match[1], "#")
+			target := document
+			if file != "" {
+				target = filepath.Join(filepath.Dir(document), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s, which does not exist", document, match[1])
+			} else if anchor != "" && !slices.Contains(slugs(read(t, target)), anchor) {
+				t.Errorf("%s links to %s, which has no such heading", document, match[1])
+			}
+		}
+	}
+}
+
+// named is a test as documents name it: `package: TestName`.
+var named = regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+
+// TestDocumentsNameTests holds the documents to naming tests that there are, and each row of a table whose last column is
+// "Tests" to naming one.
+func TestDocumentsNameTests(t *testing.T) {
+	rows := 0
+	for _, document := range documents(t) {
+		proves := false // the table that we are in
+		for n, line := range strings.Split(read(t, document), "\n") {
+			tests := named.FindAllStringSubmatch(line, -1)
+			for _, test := range tests {
+				if !hasTest(t, test[1], test[2]) {
+					t.Errorf("%s:%d names %s: %s, which there is not", document, n+1, test[1], test[2])
+				}
+			}
+			head := regexp.MustCompile(`(?i)^\|.*\| *tests? *\|$`).MatchString(line)
+			switch {
+			case head || !strings.HasPrefix(line, "|"):
+				proves = head
+			case proves && !strings.HasPrefix(line, "|---"):
+				if rows++; len(tests) == 0 {
+					t.Errorf("%s:%d names no test", document, n+1)
+				}
+			}
+		}
+	}
+	if rows < 80 {
+		t.Errorf("the documents have %d rows with tests", rows)
+	}
+}
+
+// TestPitfalls holds docs/internals/pitfalls.md to numbers without gaps: others refer to them.
+func TestPitfalls(t *testing.T) {
+	numbers := regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(read(t, "../../docs/internals/pitfalls.md"), -1)
+	for i, m := range numbers {
+		if m[1] != strconv.Itoa(i+1) {
+			t.Fatalf("pitfall %s comes after pitfall %d", m[1], i)
+		}
+	}
+	if len(numbers) == 0 {
+		t.Error("there are no pitfalls")
+	}
+}
+
+// hasTest looks for a test in the package of that name.
+func hasTest(t *testing.T, pkg, name string) bool {
+	t.Helper()
+	var files []string
+	for _, place := range []string{"../", "../../", "../../cmd/"} {
+		found, err := filepath.Glob(place + pkg + "/*_test.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, found...)
+	}
+	return slices.ContainsFunc(files, func(path string) bool {
+		return strings.Contains(read(t, path), "\nfunc "+name+"(")
+	})
+}
