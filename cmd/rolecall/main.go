@@ -15,10 +15,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/client"
+	"rolecall/internal/identity"
 )
 
 // version is set by the build.
 var version = "dev"
+
+// passwordCost is production's unless a test sets it.
+var passwordCost identity.PasswordCost
 
 // The exit codes that scripts can rely on.
 const (

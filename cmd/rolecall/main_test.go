@@ -18,12 +18,14 @@ import (
 	"time"
 
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 // asProgram makes the test binary be rolecall, for tests that kill it or need an environment of their own.
 const asProgram = "ROLECALL_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	passwordCost = servicetest.PasswordCost
 	if os.Getenv(asProgram) != "" {
 		main()
 	}

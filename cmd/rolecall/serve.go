@@ -231,7 +231,7 @@ func (c *Config) bootstrap(cmd *cobra.Command, username string, fromStdin bool) 
 		return err
 	}
 	defer db.Close()
-	id, err := identity.New(ctx, db, identity.Config{Log: slog.New(slog.DiscardHandler)})
+	id, err := identity.New(ctx, db, identity.Config{PasswordCost: passwordCost, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

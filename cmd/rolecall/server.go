@@ -91,7 +91,7 @@ func (s *server) run(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	id, err := identity.New(ctx, db, identity.Config{Issuer: issuer(s.PublicURL), OIDC: s.OIDC, Log: s.Log})
+	id, err := identity.New(ctx, db, identity.Config{Issuer: issuer(s.PublicURL), OIDC: s.OIDC, PasswordCost: passwordCost, Log: s.Log})
 	if err != nil {
 		return err
 	}

@@ -45,12 +45,15 @@ func (s *Service) Sign(ctx context.Context, c jwt.Claims) (string, error) {
 	return t.SignedString(key.private)
 }
 
-// CountDerivations counts the times that argon2id is computed until the test ends.
-func CountDerivations(t testing.TB) *atomic.Int64 {
+// CountDerivations counts the computations of argon2id until the test ends. One that costs anything else fails the test.
+func CountDerivations(t testing.TB, cost PasswordCost) *atomic.Int64 {
 	var n atomic.Int64
 	was := derive
 	derive = func(password, salt []byte, time, memory uint32, threads uint8, keyLen uint32) []byte {
 		n.Add(1)
+		if got := (PasswordCost{memory, time}); got != cost || threads != argonLanes || keyLen != argonKey {
+			t.Errorf("argon2id was computed with %+v, %d lanes and a key of %d bytes", got, threads, keyLen)
+		}
 		return was(password, salt, time, memory, threads, keyLen)
 	}
 	t.Cleanup(func() { derive = was })

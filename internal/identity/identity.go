@@ -30,8 +30,9 @@ type Config struct {
 	// Issuer is the URL that its own tokens are issued by.
 	Issuer string
 	// OIDC are the other issuers whose tokens are taken.
-	OIDC []OIDCIssuer
-	Log  *slog.Logger
+	OIDC         []OIDCIssuer
+	PasswordCost PasswordCost // zero: production's
+	Log          *slog.Logger
 }
 
 // Service signs people and programs in.
@@ -62,7 +63,7 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 		log:      c.Log,
 		issuer:   c.Issuer,
 		now:      time.Now,
-		hasher:   newHasher(),
+		hasher:   newHasher(c.PasswordCost),
 	}
 	s.guard.now = func() time.Time { return s.now() }
 	s.looks.Parallel, s.looks.Longest, s.looks.Timeout = control.SignInLooks, 64, lookTimeout
@@ -176,7 +177,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 			return err
 		}
 		for _, secret := range secrets {
-			ok, err := matches(string(a.PasswordHash), secret)
+			ok, err := s.hasher.matches(string(a.PasswordHash), secret)
 			if err != nil {
 				return err
 			}

@@ -37,7 +37,9 @@ func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 // replica is another server on the control database of s.
 func replica(t testing.TB, s *servicetest.Service, c *clock, issuers ...identity.OIDCIssuer) *identity.Service {
 	t.Helper()
-	id, err := identity.New(t.Context(), s.DB, identity.Config{Issuer: issuer, OIDC: issuers, Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	id, err := identity.New(t.Context(), s.DB, identity.Config{
+		Issuer: issuer, OIDC: issuers, PasswordCost: servicetest.PasswordCost, Log: slog.New(slog.NewTextHandler(s.Log, nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,14 +16,21 @@ import (
 	"rolecall/internal/fault"
 )
 
-// The cost of argon2id for account passwords: OWASP's first recommendation (19 MiB, two passes, one lane), about 30 ms
-// of one core. https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+// PasswordCost is what argon2id spends on one account password. The zero value is the cost in production; tests that do
+// not measure it choose less.
+type PasswordCost struct {
+	Memory uint32 // KiB
+	Passes uint32
+}
+
+// productionCost is OWASP's first recommendation, with one lane: about 30 ms of one core.
+// https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+var productionCost = PasswordCost{Memory: 19 << 10, Passes: 2}
+
 const (
-	argonMemory = 19 << 10 // KiB
-	argonTime   = 2
-	argonLanes  = 1
-	argonKey    = 32
-	argonSalt   = 16
+	argonLanes = 1
+	argonKey   = 32
+	argonSalt  = 16
 )
 
 // derive is a variable for the test that counts how often a sign-in costs it.
@@ -35,7 +42,11 @@ const MaxPassword = 255
 // hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all
 // of the processor. For their turn they wait in two lines: those who have signed in from where they are before, and all
 // others. Of these no more than can work wait where both lines meet, so a flood of guesses keeps nobody out who is known.
-type hasher struct{ known, strangers *line }
+type hasher struct {
+	cost             PasswordCost
+	nobody           string // a hash that no password has: an unknown account is checked against it and takes as long as a known one
+	known, strangers *line
+}
 
 // line is where sign-ins wait: a bounded number, for a place at each of the gates.
 type line struct {
@@ -43,10 +54,15 @@ type line struct {
 	gates  []chan struct{}
 }
 
-func newHasher() *hasher {
+func newHasher(cost PasswordCost) *hasher {
+	if cost == (PasswordCost{}) {
+		cost = productionCost
+	}
 	atOnce := min(2, max(1, runtime.GOMAXPROCS(0)-1))
 	last := make(chan struct{}, atOnce)
 	return &hasher{
+		cost:      cost,
+		nobody:    cost.format(make([]byte, argonSalt), make([]byte, argonKey)),
 		known:     &line{make(chan struct{}, hashLine), []chan struct{}{last}},
 		strangers: &line{make(chan struct{}, hashLine), []chan struct{}{make(chan struct{}, atOnce), last}},
 	}
@@ -99,22 +115,22 @@ func (h *hasher) hash(ctx context.Context, password string) (phc string, err err
 	err = h.known.turn(ctx, func() error {
 		salt := make([]byte, argonSalt)
 		_, _ = rand.Read(salt) // never fails since Go 1.24
-		key := derive([]byte(password), salt, argonTime, argonMemory, argonLanes, argonKey)
-		phc = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
-			base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+		phc = h.cost.format(salt, derive([]byte(password), salt, h.cost.Passes, h.cost.Memory, argonLanes, argonKey))
 		return nil
 	})
 	return phc, err
 }
 
-// nobody is a hash that no password has. An unknown account is checked against it, to take as long as a known one.
-var nobody = fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes,
-	base64.RawStdEncoding.EncodeToString(make([]byte, argonSalt)), base64.RawStdEncoding.EncodeToString(make([]byte, argonKey)))
+// format returns the PHC form of a hash.
+func (c PasswordCost) format(salt, key []byte) string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.Memory, c.Passes, argonLanes,
+		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
+}
 
 // matches reports whether the password has the hash. It always computes one argon2id, and belongs into a turn.
-func matches(phc, password string) (bool, error) {
+func (h *hasher) matches(phc, password string) (bool, error) {
 	if phc == "" {
-		phc = nobody
+		phc = h.nobody
 	}
 	var version, memory, passes, lanes int
 	parts := strings.Split(phc, "$")
@@ -130,5 +146,5 @@ func matches(phc, password string) (bool, error) {
 		return false, errors.New("a stored password hash cannot be decoded")
 	}
 	got := derive([]byte(password), salt, uint32(passes), uint32(memory), uint8(lanes), uint32(len(want)))
-	return subtle.ConstantTimeCompare(got, want) == 1 && phc != nobody, nil
+	return subtle.ConstantTimeCompare(got, want) == 1 && phc != h.nobody, nil
 }

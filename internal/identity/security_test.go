@@ -4,9 +4,11 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,24 @@ import (
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
+
+// The cost of a password in production, for a known account and for an unknown one.
+func TestPasswordCost(t *testing.T) {
+	s := servicetest.Shared(t)
+	id, err := identity.New(t.Context(), s.DB, identity.Config{Issuer: issuer, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	derivations := identity.CountDerivations(t, identity.PasswordCost{Memory: 19456, Passes: 2})
+	hash, err := id.Hash(t.Context(), "secret")
+	if form := regexp.MustCompile(`^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`); err != nil || !form.MatchString(hash) {
+		t.Errorf("stored is %s, %v", hash, err)
+	}
+	refused(t, id, basic(unique("nobody"), "wrong"))
+	if n := derivations.Load(); n != 2 {
+		t.Errorf("argon2id was computed %d times, want 2", n)
+	}
+}
 
 // Whoever guesses learns nothing from how long the answer takes: each costs one argon2id for each secret, which is all but
 // a thousandth of the time. Counting it is exact where a clock on a busy machine is not.
@@ -35,7 +55,7 @@ func TestTheSameWorkForEverybody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	derivations := identity.CountDerivations(t)
+	derivations := identity.CountDerivations(t, servicetest.PasswordCost)
 	password := func(username, password string) func(address string) error {
 		return func(address string) error {
 			_, err := s.Identity.VerifyPassword(t.Context(), username, password, address)

@@ -29,6 +29,9 @@ import (
 // PublicURL is the base URL that the service says it has.
 const PublicURL = "http://rolecall.test"
 
+// PasswordCost makes password hashes cheap, where no test is about what they cost.
+var PasswordCost = identity.PasswordCost{Memory: 64, Passes: 1}
+
 // Service is what the dialects stand on.
 type Service struct {
 	PG        *pgtest.Cluster
@@ -115,7 +118,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	t.Cleanup(s.DB.Close)
 	s.Accounts = &account.Store{DB: s.DB}
 	s.Audit = &audit.Log{DB: s.DB}
-	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", Log: logger})
+	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", PasswordCost: PasswordCost, Log: logger})
 	must(t, err)
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
