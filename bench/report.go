@@ -345,7 +345,7 @@ func (r *report) markdown() string {
 	for _, name := range slices.Sorted(maps.Keys(s.Tuning)) {
 		fmt.Fprintf(&b, ", %s=%s", name, s.Tuning[name])
 	}
-	fmt.Fprintf(&b, ". Medians of %d rounds of %g s. Bold: less than was promised, in parentheses.\n", s.Rounds, s.Seconds)
+	fmt.Fprintf(&b, ". Medians of %d rounds of %g s. In parentheses: the target; bold: the target is missed.\n", s.Rounds, s.Seconds)
 	for _, w := range r.warnings() {
 		fmt.Fprintf(&b, "\n**Warning:** %s\n", w)
 	}

@@ -33,7 +33,7 @@ func TestLicences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(doc), "| module | version | licence |\n|---|---|---|\n")
+	_, after, _ := strings.Cut(string(doc), "| module | version | license |\n|---|---|---|\n")
 	table, _, _ := strings.Cut(after, "\n\n")
 	if want := string(bill(t, "-table")); table+"\n" != want {
 		t.Errorf("docs/internals/dependencies.md has\n%s\nand the program\n%s", table, want)

@@ -190,17 +190,17 @@ func difference(has, want string) string {
 
 const head = `# Compatibility
 
-What Rolecall does under each kind of administering role, on PostgreSQL %s. Each cell is
-what was seen through the HTTP API: the status, and then what a look into the cluster showed, or the reason that the answer
-gave. Where the majors differ they are named. A test makes this table in every run and fails when anything has changed.
+What Rolecall does with each kind of administering role, on PostgreSQL %s. Each cell has
+the status of the HTTP API, and then what a query of the cluster showed, or the reason in the response. If majors differ, they
+are named. A test makes this table in every run, and fails if anything has changed.
 
 - **superuser**: a role with SUPERUSER.
 - **least privilege**: the role of [Clusters](../clusters.md#the-administering-role), with LOGIN, CREATEROLE, CREATEDB and
   membership in ` + "`pg_signal_backend`" + `.
 - **RDS-like**: the master user of Amazon RDS, rebuilt: LOGIN, CREATEROLE, CREATEDB and membership in ` + "`rds_superuser`" + `,
   which has ` + "`pg_monitor`, `pg_signal_backend` and `rds_password`" + `, beside a superuser ` + "`rdsadmin`" + ` with a database that
-  nobody else may connect to. The server is PostgreSQL as it is published; Amazon's own, which is changed, was not tried.
+  no other role may connect to. The server is the published PostgreSQL; Amazon's changed version was not tried.
 
-A *foreign* user or role was made with SQL by somebody else. *With ADMIN OPTION* is after
+A *foreign* user or role was created with SQL by another role. *With ADMIN OPTION* means after
 ` + "`GRANT <role> TO <administering role> WITH ADMIN OPTION`" + `.
 `

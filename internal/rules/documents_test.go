@@ -103,6 +103,22 @@ func TestPitfalls(t *testing.T) {
 	}
 }
 
+// TestFailuresAreProven holds the two tables of failures to the same rows: what clients see, and the tests.
+func TestFailuresAreProven(t *testing.T) {
+	failures := func(path string) (rows []string) {
+		_, table, _ := strings.Cut(read(t, path), "\n| failure |")
+		table, _, _ = strings.Cut(table, "\n\n")
+		for _, row := range strings.Split(table, "\n")[2:] {
+			rows = append(rows, strings.Split(row, " | ")[0])
+		}
+		return rows
+	}
+	seen, proven := failures("../../docs/reliability.md"), failures("../../docs/internals/reliability.md")
+	if len(seen) < 20 || !slices.Equal(seen, proven) {
+		t.Errorf("the failures are\n%s\nand those with tests\n%s", strings.Join(seen, "\n"), strings.Join(proven, "\n"))
+	}
+}
+
 // hasTest looks for a test in the package of that name.
 func hasTest(t *testing.T, pkg, name string) bool {
 	t.Helper()

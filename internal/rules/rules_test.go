@@ -18,7 +18,9 @@ import (
 // cmd/rolecall, which wires everything, and bench, which runs it.
 var mayImport = map[string][]string{
 	"api":                  {},
-	"internal/adminapi":    {"account", "audit", "cluster", "dbuser", "etag", "fault", "identity", "label", "pgrole", "secret", "web"},
+	"internal/adminapi": {
+		"account", "audit", "cluster", "dbuser", "etag", "fault", "identity", "label", "pgrole", "secret", "web",
+	},
 	"internal/cfapi":       {"account", "audit", "fault", "identity", "label", "web"},
 	"internal/dbaas":       {"account", "cluster", "dbuser", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":         {"account", "audit", "etag", "fault", "identity", "web"},
