@@ -13,7 +13,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	swagger "github.com/swaggest/swgui/v5/static"
@@ -50,80 +52,91 @@ func Names() []string {
 // File returns the document of that file name.
 func File(name string) ([]byte, error) { return files.ReadFile(name) }
 
-// Handler serves each document at /openapi/NAME, and at /docs a page to read them. It needs no credentials: the
-// documents are public, and the page sends to the API only what its reader types in.
-func Handler() http.Handler {
-	files := map[string]http.Handler{}
+// A ServedFile is a file and the path that it is served at.
+type ServedFile struct {
+	Path    string
+	Handler http.Handler
+}
+
+// Files returns each document, at /openapi/NAME, and the files of a page to read them, at /docs.
+func Files() []ServedFile {
+	index := static("text/html; charset=utf-8", page)
+	served := []ServedFile{
+		{"/docs", index},
+		{"/docs/", index},
+		{"/docs/docs.js", static("text/javascript; charset=utf-8", script)},
+		{"/docs/documents.json", static("application/json", list())},
+	}
+	for _, f := range swaggerUI {
+		b, err := swagger.FS.ReadFile(f.name + ".gz")
+		if err != nil {
+			panic(err) // another version of swgui, with other files
+		}
+		served = append(served, ServedFile{"/docs/" + f.name, gzipped(f.contentType, b)})
+	}
 	for _, d := range documents {
 		b, err := File(d.name)
 		if err != nil {
 			panic(err) // a line in documents without its file: the package's test meets it first
 		}
-		files["/openapi/"+d.name] = static("application/yaml", b)
+		served = append(served, ServedFile{"/openapi/" + d.name, static("application/yaml", b)})
 	}
-	index := static("text/html; charset=utf-8", page)
-	files["/docs"], files["/docs/"] = index, index
-	files["/docs/docs.js"] = static("text/javascript; charset=utf-8", script)
-	files["/docs/documents.json"] = static("application/json", list())
-
-	for name, contentType := range swaggerUI {
-		b, err := swagger.FS.ReadFile(name + ".gz")
-		if err != nil {
-			panic(err) // another version of swgui, with other files
-		}
-		files["/docs/"+name] = gzipped(contentType, b)
-	}
-
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		secure(w.Header())
-		h, ok := files[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "405 method not allowed", http.StatusMethodNotAllowed)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
+	return served
 }
 
 // swaggerUI are the files of Swagger UI that the page loads. They are taken from swgui, but not its page and its handler:
 // the page needs inline scripts, which the policy below forbids, and together they make the binary 4 MB larger.
-var swaggerUI = map[string]string{
-	"swagger-ui.css":                  "text/css; charset=utf-8",
-	"swagger-ui-bundle.js":            "text/javascript; charset=utf-8",
-	"swagger-ui-standalone-preset.js": "text/javascript; charset=utf-8",
+var swaggerUI = []struct{ name, contentType string }{
+	{"swagger-ui.css", "text/css; charset=utf-8"},
+	{"swagger-ui-bundle.js", "text/javascript; charset=utf-8"},
+	{"swagger-ui-standalone-preset.js", "text/javascript; charset=utf-8"},
 }
 
-// gzipped serves b, which is compressed, to a client that takes it so, and else what it expands to.
+// gzipped serves b, which is compressed, to a client that takes gzip, and to others what it expands to.
 func gzipped(contentType string, b []byte) http.Handler {
 	packed := static(contentType, b)
+	plain := sync.OnceValue(func() http.Handler { return static(contentType, unpack(b)) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Vary", "Accept-Encoding")
-		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		if takesGzip(r.Header.Get("Accept-Encoding")) {
 			w.Header().Set("Content-Encoding", "gzip")
 			packed.ServeHTTP(w, r)
 			return
 		}
-		w.Header().Set("Content-Type", contentType)
-		z, err := gzip.NewReader(bytes.NewReader(b))
-		if err != nil {
-			panic(err) // the file is embedded, and tested
-		}
-		_, _ = io.Copy(w, z) // fails when the client leaves
+		plain().ServeHTTP(w, r)
 	})
 }
 
-// secure lets the page load and call this server only, and be framed by nobody. Swagger UI writes style attributes and
+func unpack(b []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		panic(err) // the file is embedded, and tested
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil {
+		panic(err)
+	}
+	return plain
+}
+
+// takesGzip reads an Accept-Encoding header. A weight of 0 refuses the coding (RFC 9110, 12.5.3).
+func takesGzip(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		coding, weight, _ := strings.Cut(part, ";")
+		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+			q, given := strings.CutPrefix(strings.TrimSpace(weight), "q=")
+			value, err := strconv.ParseFloat(q, 64)
+			return !given || err == nil && value > 0
+		}
+	}
+	return false
+}
+
+// SetHeaders lets the page load and call this server only, and be framed by nobody. It is for headers that allow less. Swagger UI writes style attributes and
 // draws its icons from data: URLs.
-func secure(h http.Header) {
+func SetHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "+
 		"img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
 	// Kept, but asked for again each time: an upgrade must not show the old document.
 	h.Set("Cache-Control", "no-cache")
 }

@@ -323,15 +323,22 @@ func TestDBaaSRequests(t *testing.T) {
 	}
 }
 
-func TestHandler(t *testing.T) {
-	h := api.Handler()
+func TestFiles(t *testing.T) {
+	files := map[string]http.Handler{}
+	for _, f := range api.Files() {
+		files[f.Path] = f.Handler
+	}
 	do := func(method, path string, header ...string) *http.Response {
 		req := httptest.NewRequest(method, path, nil)
 		for i := 0; i < len(header); i += 2 {
 			req.Header.Set(header[i], header[i+1])
 		}
 		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, req)
+		if h, ok := files[path]; ok {
+			h.ServeHTTP(rec, req)
+		} else {
+			rec.Code = http.StatusNotFound
+		}
 		return rec.Result()
 	}
 	body := func(res *http.Response) []byte {
@@ -346,9 +353,6 @@ func TestHandler(t *testing.T) {
 		t.Helper()
 		if got := res.Header.Get(header); res.StatusCode != status || got != value {
 			t.Errorf("got %d with %s %q, want %d with %q", res.StatusCode, header, got, status, value)
-		}
-		if res.Header.Get("X-Content-Type-Options") != "nosniff" || !strings.HasPrefix(res.Header.Get("Content-Security-Policy"), "default-src 'none'") {
-			t.Errorf("the security headers are missing: %v", res.Header)
 		}
 	}
 
@@ -365,11 +369,7 @@ func TestHandler(t *testing.T) {
 		tag := res.Header.Get("ETag")
 		want(do("GET", "/openapi/"+name, "If-None-Match", tag), 304, "ETag", tag)
 		want(do("HEAD", "/openapi/"+name), 200, "Content-Type", "application/yaml")
-		want(do("POST", "/openapi/"+name), 405, "Allow", "GET, HEAD")
 	}
-	want(do("GET", "/openapi/none.yaml"), 404, "Allow", "")
-	want(do("GET", "/openapi/"), 404, "Allow", "")
-	want(do("GET", "/docs/../api.go"), 404, "Allow", "")
 
 	for _, path := range []string{"/docs", "/docs/"} {
 		want(do("GET", path), 200, "Content-Type", "text/html; charset=utf-8")
@@ -387,7 +387,11 @@ func TestHandler(t *testing.T) {
 
 	const bundle = "/docs/swagger-ui-bundle.js"
 	want(do("GET", bundle), 200, "Content-Encoding", "")
-	want(do("GET", bundle, "Accept-Encoding", "gzip, br"), 200, "Content-Encoding", "gzip")
+	for accept, coding := range map[string]string{
+		"gzip, br": "gzip", "br, GZIP;q=0.5": "gzip", "gzip; q=1": "gzip", "gzip;q=0": "", "gzip;q=0.000, *": "", "br": "", "x-gzip": "", "gzip;q=x": "",
+	} {
+		want(do("GET", bundle, "Accept-Encoding", accept), 200, "Content-Encoding", coding)
+	}
 	if b := body(do("GET", bundle)); !bytes.Contains(b, []byte("SwaggerUIBundle")) {
 		t.Errorf("a client that does not take gzip gets %d other bytes", len(b))
 	}

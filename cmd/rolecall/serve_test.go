@@ -228,11 +228,11 @@ func TestMetrics(t *testing.T) {
 		t.Fatalf("GET /metrics: %d", metrics.status)
 	}
 	for _, want := range []string{
-		`rolecall_http_requests_total{method="GET",route="unknown",status="401"} 2`,
+		`rolecall_http_requests_total{method="GET",route="/databases/postgresql/clusters",status="401"} 1`,
 		`rolecall_http_requests_total{method="GET",route="unknown",status="404"} 1`,
-		`rolecall_http_requests_total{method="GET",route="documents",status="200"} 1`,
-		`rolecall_http_requests_total{method="other",route="documents",status="405"} 1`,
-		`rolecall_http_request_duration_seconds_count{method="GET",route="documents"} 1`,
+		`rolecall_http_requests_total{method="GET",route="/docs",status="200"} 1`,
+		`rolecall_http_requests_total{method="other",route="unknown",status="405"} 1`,
+		`rolecall_http_request_duration_seconds_count{method="GET",route="/docs"} 1`,
 		`rolecall_control_connections{state="idle"}`,
 		`rolecall_control_connections{state="used"}`,
 		"rolecall_clusters 0",

@@ -17,7 +17,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"rolecall/api"
 	"rolecall/internal/account"
 	"rolecall/internal/adminapi"
 	"rolecall/internal/audit"
@@ -26,6 +25,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/door"
 	"rolecall/internal/identity"
 	"rolecall/internal/secret"
 	"rolecall/internal/uaa"
@@ -65,11 +65,11 @@ const anonymousLimit = 20
 // How much may be under way at once, whoever asks and however slowly it goes: a request that waits for something costs
 // some 30 KiB, an idle connection 20 KiB, and a large body up to 40 MiB until it is stored.
 const (
-	maxUnderWay    = 4096
-	maxOfAddress   = 256
-	maxOfAccount   = 64
-	maxLargeBodies = 4
-	maxConnections = 10_000
+	maxInFlight           = 4096
+	maxInFlightPerAddress = 256
+	maxInFlightPerAccount = 64
+	maxLargeBodies        = 4
+	maxConnections        = 10_000
 )
 
 // connections is how many there may be: of the files that the process may open, half are for everything else.
@@ -114,48 +114,18 @@ func (s *server) run(ctx context.Context) error {
 		}
 	}
 	metrics := newMetrics(db, users)
-	// The limits are of an account and of an address, whichever dialect they speak.
-	perPrincipal, perAddress := &web.Limiter{PerSecond: s.RateLimit}, &web.Limiter{PerSecond: anonymousLimit}
-	accounts := &account.Store{DB: db}
 	site := &site{
 		https: strings.HasPrefix(s.PublicURL, "https:"),
 		ready: newReadiness(db, identity.FreshWhileAway),
-		dbaas: (&dbaas.API{
-			Users:        users,
-			Identity:     id,
-			PublicURL:    s.PublicURL,
-			PerPrincipal: perPrincipal,
-			PerAddress:   perAddress,
-		}).Init(),
-		cf: (&cfapi.API{
-			Accounts:     accounts,
-			Identity:     id,
-			PublicURL:    s.PublicURL,
-			PerPrincipal: perPrincipal,
-			PerAddress:   perAddress,
-		}).Init(),
-		admin: (&adminapi.API{
-			Users:        users,
-			Identity:     id,
-			PublicURL:    s.PublicURL,
-			PerPrincipal: perPrincipal,
-			PerAddress:   perAddress,
-		}).Init(),
-		uaa: (&uaa.API{
-			Accounts:     accounts,
-			Identity:     id,
-			PublicURL:    s.PublicURL,
-			PerPrincipal: perPrincipal,
-			PerAddress:   perAddress,
-		}).Init(),
-		documents: api.Handler(),
-	}
-	site.edge = &web.Edge{
-		Handler:        http.HandlerFunc(site.dispatch),
-		Log:            s.Log,
-		TrustedProxies: s.TrustedProxies,
-		Room:           &web.Room{All: maxUnderWay, Each: maxOfAddress, Account: maxOfAccount, Large: maxLargeBodies, Network: identity.Network},
-		Observe:        metrics.observe,
+		edge: &web.Edge{
+			Handler:        s.surfaces(db, id, users),
+			Log:            s.Log,
+			TrustedProxies: s.TrustedProxies,
+			InFlight: &web.InFlight{
+				Total: maxInFlight, PerAddress: maxInFlightPerAddress, PerAccount: maxInFlightPerAccount, LargeBodies: maxLargeBodies,
+			},
+			Observe: metrics.observe,
+		},
 	}
 	public := web.NewServer(site, s.Log, s.TLS)
 	public.ConnState = (&web.Connections{Max: connections()}).Track
@@ -234,16 +204,31 @@ func (s *server) openControl(ctx context.Context) (*control.DB, error) {
 	}
 }
 
-// site is everything that the public listener serves.
+// surfaces is everything that the public listener serves, apart from probes.
+func (s *server) surfaces(db *control.DB, id *identity.Service, users *dbuser.Service) http.Handler {
+	accounts := &account.Store{DB: db}
+	front := &door.Door{
+		Identity:   id,
+		PerAccount: &web.Limiter{PerSecond: s.RateLimit},
+		PerAddress: &web.Limiter{PerSecond: anonymousLimit},
+	}
+	documents := adminapi.Documents(front)
+	return door.Mounts{
+		{Prefix: dbaas.Prefix, Handler: (&dbaas.API{Users: users, Door: front, PublicURL: s.PublicURL}).Handler()},
+		{Prefix: uaa.Prefix, Handler: (&uaa.API{Accounts: accounts, Identity: id, Door: front, PublicURL: s.PublicURL}).Handler()},
+		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{Users: users, Identity: id, Door: front, PublicURL: s.PublicURL}).Handler()},
+		{Prefix: "/docs", Handler: documents},
+		{Prefix: "/openapi", Handler: documents},
+		// Its root is the root of the host, so a path that no other surface has is unknown to this one.
+		{Prefix: "", Handler: (&cfapi.API{Accounts: accounts, Door: front, PublicURL: s.PublicURL}).Handler()},
+	}
+}
+
+// site is the public listener.
 type site struct {
-	https     bool // clients come over TLS, which a proxy may end
-	edge      *web.Edge
-	ready     *readiness
-	dbaas     http.Handler
-	cf        http.Handler
-	uaa       http.Handler
-	admin     http.Handler
-	documents http.Handler
+	https bool // clients come over TLS, which a proxy may end
+	edge  *web.Edge
+	ready *readiness
 }
 
 // ServeHTTP answers the probes, which come every few seconds and stay out of the log, and hands on the rest.
@@ -265,28 +250,6 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.edge.ServeHTTP(w, r)
 	}
-}
-
-func (s *site) dispatch(w http.ResponseWriter, r *http.Request) {
-	path := web.Trim(r.URL)
-	switch {
-	case below(path, dbaas.Prefix):
-		s.dbaas.ServeHTTP(w, r)
-	case below(path, uaa.Prefix):
-		s.uaa.ServeHTTP(w, r)
-	case below(path, adminapi.Prefix):
-		s.admin.ServeHTTP(w, r)
-	case below(path, "/docs"), strings.HasPrefix(path, "/openapi/"):
-		web.InfoOf(r.Context()).Route = "documents"
-		s.documents.ServeHTTP(w, r)
-	default:
-		// Its root is the root of the host, so what nobody knows is unknown to it.
-		s.cf.ServeHTTP(w, r)
-	}
-}
-
-func below(path, prefix string) bool {
-	return path == prefix || strings.HasPrefix(path, prefix+"/")
 }
 
 func healthz(w http.ResponseWriter, _ *http.Request) {

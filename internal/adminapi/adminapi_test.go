@@ -11,6 +11,7 @@ import (
 
 	"rolecall/internal/adminapi"
 	"rolecall/internal/apitest"
+	"rolecall/internal/door"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/web"
@@ -39,14 +40,13 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	return &fixture{s, apitest.Load(t, "rolecall.yaml").Serve(t, edge)}
 }
 
-func newAPI(s *servicetest.Service, limit float64) *adminapi.API {
+func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 	return (&adminapi.API{
-		Users:        s.Users,
-		Identity:     s.Identity,
-		PublicURL:    servicetest.PublicURL,
-		PerPrincipal: &web.Limiter{PerSecond: limit},
-		PerAddress:   &web.Limiter{PerSecond: limit},
-	}).Init()
+		Users:     s.Users,
+		Identity:  s.Identity,
+		PublicURL: servicetest.PublicURL,
+		Door:      s.Door(limit),
+	}).Handler()
 }
 
 // answer is a response, its body read.
@@ -147,7 +147,7 @@ func (f *fixture) register(t testing.TB, displayName string, pg *pgtest.Cluster,
 // Every route has exactly one operation in the document, and the other way round.
 func TestParity(t *testing.T) {
 	var routes, operations []string
-	for _, r := range (&adminapi.API{}).Init().Routes() {
+	for _, r := range (&adminapi.API{}).Handler().Routes() {
 		routes = append(routes, fmt.Sprintf("%s %s public=%t", r.Method, strings.ReplaceAll(r.Pattern, "...}", "}"), r.Public))
 	}
 	for _, op := range apitest.Load(t, "rolecall.yaml").Operations() {

@@ -19,6 +19,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/adminapi"
+	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 )
 
@@ -90,7 +91,7 @@ func TestAuditRights(t *testing.T) {
 	f.Account(t, "looker", []string{account.ScopeAdminReadOnly}, nil)
 	act := func(username, clusterID, user string) {
 		t.Helper()
-		p, err := f.Identity.SignIn(ctx, basic(username), "127.0.0.1")
+		p, err := f.Identity.Authenticate(ctx, identity.ParseCredential(basic(username)), "127.0.0.1")
 		if err != nil {
 			t.Fatal(err)
 		}

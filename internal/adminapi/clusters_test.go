@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
@@ -415,7 +416,7 @@ func TestRemovedMeanwhile(t *testing.T) {
 	c := f.register(t, "going", pg, "")
 	blocker := pg.Connect(t, pg.User, pg.Password, "postgres")
 	mustExec(t, blocker, `BEGIN; LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE`)
-	p, err := f.Identity.SignIn(t.Context(), "Basic cm9vdDpyb290LXBhc3N3b3Jk", "192.0.2.1")
+	p, err := f.Identity.Authenticate(t.Context(), identity.ParseCredential("Basic cm9vdDpyb290LXBhc3N3b3Jk"), "192.0.2.1")
 	if err != nil {
 		t.Fatal(err)
 	}

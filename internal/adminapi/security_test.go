@@ -15,10 +15,10 @@ import (
 	"rolecall/internal/adminapi"
 	"rolecall/internal/cfapi"
 	"rolecall/internal/dbaas"
+	"rolecall/internal/door"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
-	"rolecall/internal/web"
 )
 
 // everything is all that one PostgreSQL knows of roles, and who owns what.
@@ -222,8 +222,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 	}
 	f.Send(t, "GET", own1+"/whoami", "", bearer) // the first use is recorded with the account
 	before := state()
-	routes := map[string][]web.Route{
-		"dbaas.yaml": (&dbaas.API{}).Init().Routes(), "platform.yaml": (&cfapi.API{}).Init().Routes(), "uaa.yaml": (&uaa.API{}).Init().Routes(), "rolecall.yaml": (&adminapi.API{}).Init().Routes(),
+	routes := map[string][]door.Route{
+		"dbaas.yaml": (&dbaas.API{}).Handler().Routes(), "platform.yaml": (&cfapi.API{}).Handler().Routes(),
+		"uaa.yaml": (&uaa.API{}).Handler().Routes(), "rolecall.yaml": (&adminapi.API{}).Handler().Routes(),
 	}
 	made := 0
 	for document, all := range routes {

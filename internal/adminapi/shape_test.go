@@ -43,8 +43,7 @@ func TestErrorTable(t *testing.T) {
 			continue
 		}
 		w := httptest.NewRecorder()
-		web.Handle(w, httptest.NewRequest(http.MethodGet, "/", nil), func(http.ResponseWriter, *http.Request) error { return fault.New(kind, "why") },
-			func(w http.ResponseWriter, f *fault.Error) { fail(w, httptest.NewRequest(http.MethodGet, "/", nil), f) })
+		web.Handle(w, httptest.NewRequest(http.MethodGet, "/", nil), func(http.ResponseWriter, *http.Request) error { return fault.New(kind, "why") }, fail)
 		if w.Code != a.status || w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("the kind %d is answered with %d %s", kind, w.Code, w.Header())
 		}

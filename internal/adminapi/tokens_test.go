@@ -51,12 +51,12 @@ type platform map[string]*apitest.Client
 
 func (f *fixture) platform(t testing.TB) platform {
 	log := slog.New(slog.NewTextHandler(f.Log, nil))
-	limit := &web.Limiter{PerSecond: 10_000}
+	entrance := f.Door(10_000)
 	p := platform{}
 	for document, h := range map[string]http.Handler{
-		"dbaas.yaml":    (&dbaas.API{Users: f.Users, Identity: f.Identity, PublicURL: servicetest.PublicURL, PerPrincipal: limit, PerAddress: limit}).Init(),
-		"platform.yaml": (&cfapi.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, PerPrincipal: limit, PerAddress: limit}).Init(),
-		"uaa.yaml":      (&uaa.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, PerPrincipal: limit, PerAddress: limit}).Init(),
+		"dbaas.yaml":    (&dbaas.API{Users: f.Users, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
+		"platform.yaml": (&cfapi.API{Accounts: f.Accounts, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
+		"uaa.yaml":      (&uaa.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
 	} {
 		p[document] = apitest.Load(t, document).Serve(t, &web.Edge{Handler: h, Log: log})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"rolecall/internal/account"
+	"rolecall/internal/door"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -46,7 +47,7 @@ type rootLinks struct {
 	AppSSH            *link         `json:"app_ssh"`
 }
 
-func (a *API) root(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) root(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	uaa := link{a.PublicURL + "/uaa"}
 	web.JSON(w, http.StatusOK, jsonType, rootResponse{rootLinks{
 		Self:              link{a.PublicURL},
@@ -68,7 +69,7 @@ type indexLinks struct {
 	Users         link `json:"users"`
 }
 
-func (a *API) index(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) index(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	base := a.PublicURL + Prefix
 	web.JSON(w, http.StatusOK, jsonType, indexResponse{indexLinks{
 		Self:          link{base},
@@ -108,8 +109,8 @@ type infoLinks struct {
 	Support link `json:"support"`
 }
 
-func (a *API) info(w http.ResponseWriter, _ *http.Request) error {
-	perSecond := a.PerPrincipal.PerSecond
+func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+	perSecond := a.Door.PerAccount.PerSecond
 	web.JSON(w, http.StatusOK, jsonType, infoResponse{
 		Description: "PostgreSQL users as a service",
 		Name:        "Rolecall",
@@ -140,7 +141,7 @@ type emptyList struct {
 	Resources  []struct{} `json:"resources"`
 }
 
-func missing(detail string) handler {
+func missing(detail string) door.HandlerFunc {
 	return func(http.ResponseWriter, *http.Request, *account.Principal) error {
 		return fault.New(fault.NotFound, "%s", detail)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"rolecall/internal/account"
+	"rolecall/internal/door"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -38,20 +39,16 @@ var answers = map[fault.Kind]answer{
 	fault.Unavailable:     {http.StatusServiceUnavailable, 10015, "CF-ServiceUnavailable", "Database connection failure"},
 }
 
-// What the table of kinds cannot tell apart.
-var (
-	errNoToken   = errors.New("no bearer token")
-	errAnonymous = errors.New("too many requests without a token")
-	errQuery     = errors.New("the query string cannot be decoded")
-)
+// errQuery is a cause that the table of kinds cannot tell from others.
+var errQuery = errors.New("the query string cannot be decoded")
 
 // exceptions go by the cause of a failure, and before its kind.
 var exceptions = []struct {
 	cause error
 	answer
 }{
-	{errNoToken, answer{http.StatusUnauthorized, 10002, "CF-NotAuthenticated", "Authentication error"}},
-	{errAnonymous, answer{http.StatusTooManyRequests, 10014, "CF-IPBasedRateLimitExceeded",
+	{door.ErrNoCredential, answer{http.StatusUnauthorized, 10002, "CF-NotAuthenticated", "Authentication error"}},
+	{door.ErrAddressLimit, answer{http.StatusTooManyRequests, 10014, "CF-IPBasedRateLimitExceeded",
 		"Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in."}},
 	{errQuery, answer{http.StatusBadRequest, 10004, "CF-InvalidRequest", "The request is invalid"}},
 	{account.ErrTooManyLabels, answer{http.StatusUnprocessableEntity, 390020, "CF-LabelLimitExceeded", ""}},
@@ -83,7 +80,7 @@ type errorEntry struct {
 }
 
 // fail writes a failure in this dialect's envelope: of one error, because clients take more for another thing.
-func fail(w http.ResponseWriter, f *fault.Error) {
+func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
 	a := answerOf(f)
 	switch f.Kind {
 	case fault.Unauthenticated:

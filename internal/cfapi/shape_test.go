@@ -39,7 +39,7 @@ func TestErrorTable(t *testing.T) {
 			continue
 		}
 		w := httptest.NewRecorder()
-		fail(w, fault.New(kind, "why"))
+		fail(w, nil, fault.New(kind, "why"))
 		if w.Code != a.status || w.Header().Get("Content-Type") != "application/json; charset=utf-8" {
 			t.Errorf("the kind %d is answered with %d %s", kind, w.Code, w.Header())
 		}

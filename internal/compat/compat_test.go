@@ -57,9 +57,9 @@ func TestCompatibility(t *testing.T) {
 	edge := func(h http.Handler) *web.Edge {
 		return &web.Edge{Handler: h, Log: slog.New(slog.NewTextHandler(s.Log, nil))}
 	}
-	limit := &web.Limiter{PerSecond: 10_000}
-	admin := (&adminapi.API{Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL, PerPrincipal: limit, PerAddress: limit}).Init()
-	users := (&dbaas.API{Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL, PerPrincipal: limit, PerAddress: limit}).Init()
+	entrance := s.Door(10_000)
+	admin := (&adminapi.API{Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).Handler()
+	users := (&dbaas.API{Users: s.Users, PublicURL: servicetest.PublicURL, Door: entrance}).Handler()
 	api := clients{apitest.Load(t, "rolecall.yaml").Serve(t, edge(admin)), apitest.Load(t, "dbaas.yaml").Serve(t, edge(users))}
 
 	seen := make([]column, len(pgtest.Majors))

@@ -10,6 +10,7 @@ import (
 
 	"rolecall/internal/apitest"
 	"rolecall/internal/dbaas"
+	"rolecall/internal/door"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/web"
@@ -38,14 +39,12 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	return &fixture{s, client, guid}
 }
 
-func newAPI(s *servicetest.Service, limit float64) *dbaas.API {
+func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 	return (&dbaas.API{
-		Users:        s.Users,
-		Identity:     s.Identity,
-		PublicURL:    servicetest.PublicURL,
-		PerPrincipal: &web.Limiter{PerSecond: limit},
-		PerAddress:   &web.Limiter{PerSecond: limit},
-	}).Init()
+		Users:     s.Users,
+		PublicURL: servicetest.PublicURL,
+		Door:      s.Door(limit),
+	}).Handler()
 }
 
 // ownService is for tests that break the service: nothing of it is shared.

@@ -13,7 +13,7 @@ import (
 // Every route has exactly one operation in the document, and the other way round.
 func TestParity(t *testing.T) {
 	var routes, operations []string
-	for _, r := range (&dbaas.API{}).Init().Routes() {
+	for _, r := range (&dbaas.API{}).Handler().Routes() {
 		routes = append(routes, fmt.Sprintf("%s %s public=%t", r.Method, strings.ReplaceAll(r.Pattern, "...}", "}"), r.Public))
 	}
 	for _, op := range apitest.Load(t, "dbaas.yaml").Operations() {

@@ -43,7 +43,7 @@ type errorMessage struct {
 }
 
 // fail writes a failure in this dialect's envelope.
-func fail(w http.ResponseWriter, f *fault.Error) {
+func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
 	a := answers[f.Kind]
 	if f.Kind == fault.Unauthenticated {
 		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall"`)

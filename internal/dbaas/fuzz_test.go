@@ -21,7 +21,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		return "Bearer " + token
 	}
-	admin, err := s.Identity.SignIn(f.Context(), mint("root"), "")
+	admin, err := s.Identity.Authenticate(f.Context(), identity.ParseCredential(mint("root")), "")
 	if err != nil {
 		f.Fatal(err)
 	}

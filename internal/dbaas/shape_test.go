@@ -39,7 +39,7 @@ func TestErrorTable(t *testing.T) {
 		}
 		codes[a.code] = true
 		w := httptest.NewRecorder()
-		fail(w, fault.New(kind, "why"))
+		fail(w, nil, fault.New(kind, "why"))
 		if w.Code != a.status || w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("the kind %d is answered with %d %s", kind, w.Code, w.Header())
 		}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"rolecall/internal/identity"
 	"rolecall/internal/servicetest"
 )
 
@@ -12,7 +13,7 @@ func BenchmarkSignIn(b *testing.B) {
 	s, token := tokenFor(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Identity.SignIn(b.Context(), "Bearer "+token, "192.0.2.1"); err != nil {
+		if _, err := s.Identity.Authenticate(b.Context(), identity.ParseCredential("Bearer "+token), "192.0.2.1"); err != nil {
 			b.Fatal(err)
 		}
 	}

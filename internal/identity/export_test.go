@@ -86,14 +86,14 @@ const HashLine = hashLine
 
 // Remembered is how many failures are remembered.
 func (s *Service) Remembered() int {
-	s.guard.mu.Lock()
-	defer s.guard.mu.Unlock()
-	return len(s.guard.entries)
+	s.throttle.mu.Lock()
+	defer s.throttle.mu.Unlock()
+	return len(s.throttle.entries)
 }
 
 // Known is how many credentials are remembered.
 func (s *Service) Known() int {
-	s.known.mu.Lock()
-	defer s.known.mu.Unlock()
-	return len(s.known.entries)
+	s.verified.mu.Lock()
+	defer s.verified.mu.Unlock()
+	return len(s.verified.entries)
 }

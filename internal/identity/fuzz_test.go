@@ -40,13 +40,13 @@ func FuzzSignIn(f *testing.F) {
 		"Basic " + base64.StdEncoding.EncodeToString([]byte("a\x00:b")), "Basic cm9vdA==", "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer rolecall_pat_00000000000000000000000000000000_0000000000000000000000000000000000000000", "Bearer {pat}0", "Bearer rolecall_pat_",
 		"Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.e30.AA",
 	} {
-		if p, err := s.Identity.SignIn(f.Context(), fill(seed), "10.7.0.1"); (err == nil) != (seed == "Basic {basic}" || seed == "bAsIc  {basic} " || seed == "Bearer {jwt}" || seed == "Bearer {pat}") || err == nil && p.GUID != guid {
+		if p, err := s.Identity.Authenticate(f.Context(), identity.ParseCredential(fill(seed)), "10.7.0.1"); (err == nil) != (seed == "Basic {basic}" || seed == "bAsIc  {basic} " || seed == "Bearer {jwt}" || seed == "Bearer {pat}") || err == nil && p.GUID != guid {
 			f.Errorf("%s: %v", seed, err)
 		}
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, authorization string) {
-		p, err := s.Identity.SignIn(t.Context(), fill(authorization), "10.7.0.1")
+		p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(fill(authorization)), "10.7.0.1")
 		if err != nil {
 			if !fault.Is(err, fault.Unauthenticated) && !fault.Is(err, fault.TooMany) {
 				t.Errorf("%q: %v", authorization, err)
@@ -144,7 +144,7 @@ func FuzzToken(f *testing.F) {
 		f.Add(goodHeader, claims, byte(0), "")
 	}
 	f.Fuzz(func(t *testing.T, header, claims string, by byte, signature string) {
-		p, err := s.Identity.SignIn(t.Context(), "Bearer "+token(t, header, claims, by, signature), "10.7.0.2")
+		p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token(t, header, claims, by, signature)), "10.7.0.2")
 		if err != nil {
 			if !fault.Is(err, fault.Unauthenticated) {
 				t.Errorf("%s %s signed by %d: %v", header, claims, by, err)

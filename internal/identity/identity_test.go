@@ -5,9 +5,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +18,6 @@ import (
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
-	"rolecall/internal/web"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -65,7 +61,7 @@ func bearer(t testing.TB, id *identity.Service, username string) string {
 
 func signIn(t testing.TB, id *identity.Service, authorization string) *account.Principal {
 	t.Helper()
-	p, err := id.SignIn(t.Context(), authorization, "10.0.0.1")
+	p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), "10.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +70,7 @@ func signIn(t testing.TB, id *identity.Service, authorization string) *account.P
 
 func refused(t testing.TB, id *identity.Service, authorization string) {
 	t.Helper()
-	if p, err := id.SignIn(t.Context(), authorization, "10.0.0.1"); !fault.Is(err, fault.Unauthenticated) {
+	if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), "10.0.0.1"); !fault.Is(err, fault.Unauthenticated) {
 		t.Fatalf("signed in as %+v, %v", p, err)
 	}
 }
@@ -179,7 +175,7 @@ func TestControlDatabaseIsAway(t *testing.T) {
 	}
 	unavailable := func(credential string) {
 		t.Helper()
-		if p, err := id.SignIn(t.Context(), credential, "10.0.0.1"); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(credential), "10.0.0.1"); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
 			t.Errorf("signed in as %+v, %v; want to be told when to come again", p, err)
 		}
 	}
@@ -202,51 +198,51 @@ func TestControlDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// What was not verified lately counts against its address before any work is done for it, what was does not.
-func TestStrangersAreCounted(t *testing.T) {
+// To verify what a stranger sends is work that his address is charged for. A credential that was verified lately is no
+// stranger's, nor is a token that only has to be held against a key, until it was refused.
+func TestStranger(t *testing.T) {
 	s := servicetest.Shared(t)
 	var c clock
 	id := replica(t, s, &c)
 	username := unique("counted")
-	s.Admin(t, username)
-	known := []string{bearer(t, id, username), basic(username, username+"-password")}
-	for _, credential := range known {
+	guid := s.Admin(t, username)
+	verified := []string{bearer(t, id, username), basic(username, username+"-password")}
+	for _, credential := range verified {
 		signIn(t, id, credential)
 	}
-	known = append(known, bearer(t, id, username)) // never seen, but made here
-	forged := strings.Split(known[2], ".")
-	unseen := []string{forged[0] + "." + forged[1] + "." + strings.Repeat("A", len(forged[2])), "", "Bearer rolecall_pat_" + strings.Repeat("0", 32) + "_" + strings.Repeat("0", 40), basic(username, "x"), "Digest x"}
-	for _, authorization := range unseen {
-		one := &web.Limiter{PerSecond: 1e-6} // one request
-		for range 3 {
-			for _, credential := range known {
-				if err := id.Admit(t.Context(), credential, "10.0.0.1", one); err != nil {
-					t.Errorf("a credential that is known: %v", err)
-				}
+	made := bearer(t, id, username) // never seen
+	stranger := func(want bool, credentials ...string) {
+		t.Helper()
+		for _, credential := range credentials {
+			if got := id.Stranger(identity.ParseCredential(credential)); got != want {
+				t.Errorf("%.30s: a stranger's %v, want %v", credential, got, want)
 			}
 		}
-		if err := id.Admit(t.Context(), authorization, "2001:db8::1", one); err != nil {
-			t.Errorf("%q: %v", authorization, err)
-		}
-		enter := func(address string) error {
-			edge, got := &web.Edge{Log: slog.New(slog.DiscardHandler)}, error(nil)
-			edge.Handler = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, got = id.Enter(r, one, &web.Limiter{}) })
-			r := httptest.NewRequest("GET", "/", nil)
-			r.RemoteAddr = net.JoinHostPort(address, "1")
-			r.Header.Set("Authorization", authorization)
-			edge.ServeHTTP(httptest.NewRecorder(), r)
-			return got
-		}
-		if err := enter("2001:db8::2"); !fault.Is(err, fault.TooMany) || fault.Of(err).RetryAfter == 0 {
-			t.Errorf("%q a second time: %v", authorization, err)
-		}
 	}
+	stranger(false, append(verified, made)...)
+	stranger(true, "", "Digest x", basic(username, "x"), "Bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0", 40))
+
+	forged := strings.Split(made, ".")
+	dead := []string{forged[0] + "." + forged[1] + "." + strings.Repeat("A", len(forged[2])), verified[0], made}
+	stranger(false, dead...)
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET active = false WHERE guid = $1`, guid); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(identity.FreshFor)
+	for _, credential := range dead {
+		refused(t, id, credential)
+	}
+	stranger(true, dead...)
+
+	// The account may be back. Who was refused is still verified, and no stranger afterwards.
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET active = true WHERE guid = $1`, guid); err != nil {
+		t.Fatal(err)
+	}
+	signIn(t, id, made)
+	stranger(false, made, verified[1])
 	c.advance(identity.FreshWhileAway)
-	one := &web.Limiter{PerSecond: 1e-6}
-	_ = id.Admit(t.Context(), known[1], "10.0.0.1", one)
-	if err := id.Admit(t.Context(), known[1], "10.0.0.1", one); !fault.Is(err, fault.TooMany) {
-		t.Errorf("a credential that was verified a minute ago: %v", err)
-	}
+	stranger(true, verified[1])
+	stranger(false, dead[0], made)
 }
 
 // Load is no outage: with every connection taken by others, what was verified is looked at again, and what ended is refused.
@@ -290,7 +286,7 @@ func TestControlDatabaseIsBusy(t *testing.T) {
 	var all sync.WaitGroup
 	for range 200 { // more than may look at a time
 		all.Go(func() {
-			if p, err := id.SignIn(t.Context(), good[1], "10.0.0.1"); err != nil || fmt.Sprint(p.Scopes) != "[scim.read]" {
+			if p, err := id.Authenticate(t.Context(), identity.ParseCredential(good[1]), "10.0.0.1"); err != nil || fmt.Sprint(p.Scopes) != "[scim.read]" {
 				t.Errorf("signed in as %+v, %v", p, err)
 			}
 		})
@@ -340,7 +336,7 @@ func TestFirstUse(t *testing.T) {
 	for range 8 {
 		id := replica(t, s, &c)
 		group.Go(func() {
-			if _, err := id.SignIn(t.Context(), token, ""); err != nil {
+			if _, err := id.Authenticate(t.Context(), identity.ParseCredential(token), ""); err != nil {
 				t.Error(err)
 			}
 		})
@@ -363,7 +359,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	var waits atomic.Int64
 	for n := range 60 {
 		group.Go(func() {
-			_, err := s.Identity.SignIn(t.Context(), basic(username, fmt.Sprint(n)), "10.9.9.9")
+			_, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(basic(username, fmt.Sprint(n))), "10.9.9.9")
 			if fault.Is(err, fault.TooMany) {
 				waits.Add(1)
 			}

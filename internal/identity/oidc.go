@@ -87,8 +87,8 @@ type externalIssuer struct {
 	client *http.Client
 	now    func() time.Time
 
-	mu       sync.Mutex
-	verifier *oidc.IDTokenVerifier // nil: its documents were not read yet
+	mu   sync.Mutex
+	keys oidc.KeySet // nil: its documents were not read yet
 }
 
 // CheckOIDCIssuers says why a server whose own issuer is given cannot have these others beside it.
@@ -161,12 +161,12 @@ func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// discovered reads the issuer's documents at first need, and again until that has worked.
-func (e *externalIssuer) discovered(ctx context.Context) (*oidc.IDTokenVerifier, error) {
+// keySet returns the issuer's keys. Its documents are read at first need, and again until that has worked.
+func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.verifier != nil {
-		return e.verifier, nil
+	if e.keys != nil {
+		return e.keys, nil
 	}
 	ctx = oidc.ClientContext(ctx, e.client)
 	provider, err := oidc.NewProvider(ctx, e.URL)
@@ -179,43 +179,40 @@ func (e *externalIssuer) discovered(ctx context.Context) (*oidc.IDTokenVerifier,
 	if err := provider.Claims(&documents); err != nil {
 		return nil, e.away(err)
 	}
-	e.verifier = oidc.NewVerifier(e.URL, noticing{oidc.NewRemoteKeySet(ctx, documents.Keys)}, &oidc.Config{
-		ClientID:             e.Audience,
-		SupportedSigningAlgs: signatures,
-		Now:                  func() time.Time { return e.now() },
-	})
-	return e.verifier, nil
+	e.keys = oidc.NewRemoteKeySet(ctx, documents.Keys)
+	return e.keys, nil
 }
 
 func (e *externalIssuer) away(err error) error {
 	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").After(issuerPause).Because(err)
 }
 
-// noticing keeps apart keys that could not be fetched and a signature that is wrong, which the library does not: it
-// leaves the first kind of error where unreachable says.
-type noticing struct{ oidc.KeySet }
-
-type unreachable struct{}
+// fetchedKeys are the keys of an issuer for one token. The library does not tell keys that could not be fetched from a
+// wrong signature: unreachable is the error of the fetch, nil if the keys were there.
+type fetchedKeys struct {
+	oidc.KeySet
+	unreachable error
+}
 
 // VerifySignature implements oidc.KeySet.
-func (k noticing) VerifySignature(ctx context.Context, token string) ([]byte, error) {
+func (k *fetchedKeys) VerifySignature(ctx context.Context, token string) ([]byte, error) {
 	payload, err := k.KeySet.VerifySignature(ctx, token)
 	if _, isURL := errors.AsType[*url.Error](err); isURL && !errors.Is(err, errSparing) || ctx.Err() != nil {
-		*ctx.Value(unreachable{}).(*error) = err
+		k.unreachable = err
 	}
 	return payload, err
 }
 
 // verify returns the subject of a token and the name that its account should have.
 func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDToken, username string, err error) {
-	verifier, err := e.discovered(ctx)
+	keys, err := e.keySet(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	var fetching error
-	t, err = verifier.Verify(context.WithValue(ctx, unreachable{}, &fetching), token)
-	if fetching != nil {
-		return nil, "", e.away(fetching)
+	fetched := &fetchedKeys{KeySet: keys}
+	t, err = oidc.NewVerifier(e.URL, fetched, &oidc.Config{ClientID: e.Audience, SupportedSigningAlgs: signatures, Now: e.now}).Verify(ctx, token)
+	if fetched.unreachable != nil {
+		return nil, "", e.away(fetched.unreachable)
 	}
 	if err != nil || t.Subject == "" {
 		return nil, "", errWrong
@@ -238,7 +235,7 @@ func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDTo
 
 // externalBearer returns the account of a token's issuer and subject, and makes it at their first use. What the token
 // calls the user names a new account, and decides nothing.
-func (s *Service) externalBearer(ctx context.Context, e *externalIssuer, token, address string) (*knownCredential, error) {
+func (s *Service) externalBearer(ctx context.Context, e *externalIssuer, token, address string) (*verifiedCredential, error) {
 	t, username, err := e.verify(ctx, token)
 	if err != nil {
 		return nil, err
@@ -252,5 +249,5 @@ func (s *Service) externalBearer(ctx context.Context, e *externalIssuer, token, 
 	if !a.Active {
 		return nil, errWrong
 	}
-	return &knownCredential{account: a, whole: true, expires: t.Expiry, binding: epochBinding, bound: epochBinding(a)}, nil
+	return &verifiedCredential{account: a, whole: true, expires: t.Expiry, binding: epochBinding, bound: epochBinding(a)}, nil
 }

@@ -253,7 +253,7 @@ func TestExternalNames(t *testing.T) {
 	for range 8 {
 		id := replica(t, s, &c, p.issuer())
 		group.Go(func() {
-			got, err := id.SignIn(t.Context(), p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"}), "")
+			got, err := id.Authenticate(t.Context(), identity.ParseCredential(p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"})), "")
 			if err != nil {
 				t.Error(err)
 				return
@@ -283,7 +283,11 @@ func TestExternalForgeries(t *testing.T) {
 	var c clock
 	id := replica(t, s, &c, p.issuer())
 	subject := unique("subject")
-	signIn(t, id, p.sign(t, k, subject, nil))
+	first := p.sign(t, k, subject, nil)
+	if id.Stranger(identity.ParseCredential(first)) {
+		t.Error("a token of the issuer counts as a stranger's at its first use")
+	}
+	signIn(t, id, first)
 	hmac := func(secret []byte) string {
 		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
 		token.Header["kid"] = "1"
@@ -310,7 +314,7 @@ func TestExternalForgeries(t *testing.T) {
 		"none":                 "Bearer " + unsigned,
 		"a NUL":                p.sign(t, k, "a\x00b", nil),
 	} {
-		if p, err := id.SignIn(t.Context(), authorization, ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
@@ -333,7 +337,7 @@ func TestExternalIssuerAway(t *testing.T) {
 	id := replica(t, s, &c, p.issuer())
 	away := func(authorization string) {
 		t.Helper()
-		if p, err := id.SignIn(t.Context(), authorization, ""); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
 			t.Fatalf("signed in as %+v, %v", p, err)
 		}
 	}
@@ -357,7 +361,7 @@ func TestExternalIssuerAway(t *testing.T) {
 	p.mu.Unlock()
 	unknown := p.key(t, "3", false)
 	for n := range 50 {
-		if _, err := id.SignIn(t.Context(), p.sign(t, unknown, subject, jwt.MapClaims{"jti": n}), ""); err == nil {
+		if _, err := id.Authenticate(t.Context(), identity.ParseCredential(p.sign(t, unknown, subject, jwt.MapClaims{"jti": n})), ""); err == nil {
 			t.Fatal("signed in by an unknown key")
 		}
 	}

@@ -210,7 +210,7 @@ func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal,
 }
 
 // personalBearer verifies a personal access token.
-func (s *Service) personalBearer(ctx context.Context, token string) (*knownCredential, error) {
+func (s *Service) personalBearer(ctx context.Context, token string) (*verifiedCredential, error) {
 	form := personalForm.FindStringSubmatch(token)
 	if form == nil {
 		return nil, errWrong
@@ -235,7 +235,7 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*knownCrede
 	if !a.Active || a.IdentityCreatedAt.IsZero() {
 		return nil, errWrong
 	}
-	return &knownCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding, bound: createdBinding(a)}, nil
+	return &verifiedCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding, bound: createdBinding(a)}, nil
 }
 
 // createdBinding is for tokens that a new password does not end by itself. What does end them deletes them.
@@ -256,14 +256,14 @@ func (s *Service) personalToken(ctx context.Context, id uuid.UUID) (*PersonalTok
 	return t, control.Fault(err)
 }
 
-// uses is when each token was used last, as far as that is not written yet: a write for each request would cost more
+// tokenUse is when each token was used last, as far as that is not written yet: a write for each request would cost more
 // than the request.
-type uses struct {
+type tokenUse struct {
 	mu   sync.Mutex
 	last map[uuid.UUID]time.Time
 }
 
-func (u *uses) note(token uuid.UUID, at time.Time) {
+func (u *tokenUse) note(token uuid.UUID, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.last == nil {
@@ -274,7 +274,7 @@ func (u *uses) note(token uuid.UUID, at time.Time) {
 	}
 }
 
-func (u *uses) take() map[uuid.UUID]time.Time {
+func (u *tokenUse) take() map[uuid.UUID]time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	last := u.last
@@ -284,7 +284,7 @@ func (u *uses) take() map[uuid.UUID]time.Time {
 
 // flushUses writes when tokens were used. What cannot be written is kept for the next time.
 func (s *Service) flushUses(ctx context.Context) error {
-	last := s.uses.take()
+	last := s.tokenUse.take()
 	if len(last) == 0 {
 		return nil
 	}
@@ -301,7 +301,7 @@ func (s *Service) flushUses(ctx context.Context) error {
 		WHERE t.id = locked.id`, ids, times)
 	if err != nil {
 		for id, at := range last {
-			s.uses.note(id, at)
+			s.tokenUse.note(id, at)
 		}
 	}
 	return control.Fault(err)

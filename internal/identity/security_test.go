@@ -156,7 +156,7 @@ func TestKeyOfTheTokensChoice(t *testing.T) {
 		"alg in another case": {"alg": "rs256"},
 		"alg as a list":       {"alg": []string{"RS256"}},
 	} {
-		if p, err := s.Identity.SignIn(t.Context(), sign(header), ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(sign(header)), ""); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
@@ -238,7 +238,7 @@ func TestTokensAreNotMixedUp(t *testing.T) {
 		"two tokens as a list":                        "Bearer " + access + ",Bearer " + access,
 		"an access token whose end has been replaced": "Bearer " + access[:len(access)-4] + "AAAA",
 	} {
-		if p, err := s.Identity.SignIn(t.Context(), credential, ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(credential), ""); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}

@@ -107,7 +107,7 @@ func randomID() string {
 
 // bearer verifies a personal access token, or a token of this service or of one of the other issuers. Until its signature is verified, the issuer
 // that it names decides only whose keys it is held against.
-func (s *Service) bearer(ctx context.Context, token, address string) (*knownCredential, error) {
+func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedCredential, error) {
 	if strings.HasPrefix(token, personalPrefix) {
 		return s.personalBearer(ctx, token)
 	}
@@ -145,7 +145,7 @@ func (s *Service) claims(ctx context.Context, token string) (*claims, error) {
 	return &c, nil
 }
 
-func (s *Service) ownBearer(ctx context.Context, token string) (*knownCredential, error) {
+func (s *Service) ownBearer(ctx context.Context, token string) (*verifiedCredential, error) {
 	c, err := s.claims(ctx, token)
 	if err != nil {
 		return nil, err
@@ -164,5 +164,5 @@ func (s *Service) ownBearer(ctx context.Context, token string) (*knownCredential
 	if !a.Active || a.IdentityCreatedAt.IsZero() || a.Program != program || epochBinding(a) != c.Epoch {
 		return nil, errWrong
 	}
-	return &knownCredential{account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch}, nil
+	return &verifiedCredential{account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch}, nil
 }

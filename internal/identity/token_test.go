@@ -15,6 +15,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 	"rolecall/internal/servicetest"
 )
 
@@ -99,7 +100,7 @@ func TestForgedTokens(t *testing.T) {
 		"nonsense":                       "x.y.z",
 		"empty":                          "",
 	} {
-		if p, err := s.Identity.SignIn(t.Context(), "Bearer "+token, ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), ""); !fault.Is(err, fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}

@@ -21,9 +21,11 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/door"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
+	"rolecall/internal/web"
 )
 
 // PublicURL is the base URL that the service says it has.
@@ -126,6 +128,11 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Log: logger}
 	s.ClusterID = s.Register(t, "main", pg, role, password)
 	return s
+}
+
+// Door is a way in whose limits are so many requests a second; 0: none.
+func (s *Service) Door(perSecond float64) *door.Door {
+	return &door.Door{Identity: s.Identity, PerAccount: &web.Limiter{PerSecond: perSecond}, PerAddress: &web.Limiter{PerSecond: perSecond}}
 }
 
 // Register registers a cluster under an administering role and returns its id.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
+	"rolecall/internal/identity"
 )
 
 type oauthClient struct {
@@ -126,7 +127,7 @@ func TestClientOfAPlatformUser(t *testing.T) {
 	}
 	f.program(t, map[string]any{"client_id": id, "client_secret": "x", "authorities": []string{"cloud_controller.write"}})
 	token := f.token(t, basic(id, "x"), "grant_type", "client_credentials").token(t).AccessToken
-	p, err := f.Identity.SignIn(t.Context(), "Bearer "+token, "")
+	p, err := f.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), "")
 	if err != nil || p.GUID != id || p.Labels["team"] != "dba" {
 		t.Errorf("it signs in as %+v, %v", p, err)
 	}

@@ -14,7 +14,7 @@ import (
 // Every route has exactly one operation in the document, and the other way round.
 func TestParity(t *testing.T) {
 	var routes, operations []string
-	for _, r := range (&uaa.API{}).Init().Routes() {
+	for _, r := range (&uaa.API{}).Handler().Routes() {
 		routes = append(routes, fmt.Sprintf("%s %s public=%t", r.Method, r.Pattern, r.Public))
 	}
 	for _, op := range apitest.Load(t, "uaa.yaml").Operations() {

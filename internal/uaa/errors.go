@@ -4,7 +4,9 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"strings"
 
+	"rolecall/internal/door"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -94,10 +96,20 @@ type errorResponse struct {
 }
 
 // fail writes a failure in this dialect's envelope.
-func fail(w http.ResponseWriter, f *fault.Error, table *answers) {
+func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
+	table := &scimAnswers
+	switch path := door.Path(r.URL); {
+	case strings.HasPrefix(path, Prefix+clients):
+		table = &clientAnswers
+	case path == Prefix+"/oauth/token":
+		table = &tokenAnswers
+	}
 	a := table.of[f.Kind]
 	if own, ok := errors.AsType[word](f.Cause); ok {
 		a.word = string(own)
+	}
+	if errors.Is(f, door.ErrWrongCredential) {
+		a.word = "invalid_token" // RFC 6750, 3.1
 	}
 	// RFC 6750, 3: the words of Bearer stand in the challenge, too, unless no token was sent.
 	switch challenge := table.challenge + ` realm="rolecall"`; {

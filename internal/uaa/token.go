@@ -30,7 +30,7 @@ type tokenResponse struct {
 }
 
 // token is the token endpoint (RFC 6749, 3.2).
-func (a *API) token(w http.ResponseWriter, r *http.Request) error {
+func (a *API) token(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	form, err := tokenForm(w, r)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ type infoLinks struct {
 // spokenVersion is the version of the UAA whose API this is, for clients that ask. cf sends an origin from 4.26.0 on.
 const spokenVersion = "77.0.0"
 
-func (a *API) info(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	web.JSON(w, http.StatusOK, "application/json", infoResponse{
 		App:   infoApp{spokenVersion},
 		Links: infoLinks{UAA: a.href(""), Login: a.href("")},
@@ -238,7 +238,7 @@ type jsonWebKeys struct {
 	Keys []jsonWebKey `json:"keys"`
 }
 
-func (a *API) tokenKeys(w http.ResponseWriter, r *http.Request) error {
+func (a *API) tokenKeys(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	keys, err := a.keys(r)
 	if err != nil {
 		return err
@@ -247,7 +247,7 @@ func (a *API) tokenKeys(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (a *API) tokenKey(w http.ResponseWriter, r *http.Request) error {
+func (a *API) tokenKey(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	keys, err := a.keys(r)
 	if err != nil {
 		return err
@@ -294,7 +294,7 @@ type discoveryResponse struct {
 	Claims            []string `json:"claims_supported"`
 }
 
-func (a *API) discovery(w http.ResponseWriter, _ *http.Request) error {
+func (a *API) discovery(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	web.JSON(w, http.StatusOK, "application/json", discoveryResponse{
 		Issuer:            a.Identity.Issuer(),
 		TokenEndpoint:     a.href("/oauth/token"),

@@ -15,6 +15,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"rolecall/internal/account"
+	"rolecall/internal/identity"
 	"rolecall/internal/servicetest"
 )
 
@@ -171,7 +172,7 @@ func TestClientCredentials(t *testing.T) {
 	if got := fmt.Sprint(c["aud"]); got != "[cloud_controller scim "+id+"]" {
 		t.Errorf("aud is %s", got)
 	}
-	p, err := f.Identity.SignIn(t.Context(), "Bearer "+tok.AccessToken, "")
+	p, err := f.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+tok.AccessToken), "")
 	if err != nil || p.GUID != id || p.Username != "" || fmt.Sprint(p.Scopes) != "[cloud_controller.read scim.read]" {
 		t.Errorf("it signs in as %+v, %v", p, err)
 	}

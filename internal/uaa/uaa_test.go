@@ -16,6 +16,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/apitest"
+	"rolecall/internal/door"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
@@ -47,14 +48,13 @@ func fixtureOn(t testing.TB, s *servicetest.Service, perSecond float64) *fixture
 	return &fixture{s, client, fmt.Sprintf("10.0.%d.%d", addresses.Add(1)/256, addresses.Load()%256)}
 }
 
-func newAPI(s *servicetest.Service, perSecond float64) *uaa.API {
+func newAPI(s *servicetest.Service, perSecond float64) *door.Handler {
 	return (&uaa.API{
-		Accounts:     s.Accounts,
-		Identity:     s.Identity,
-		PublicURL:    servicetest.PublicURL,
-		PerPrincipal: &web.Limiter{PerSecond: perSecond},
-		PerAddress:   &web.Limiter{PerSecond: perSecond},
-	}).Init()
+		Accounts:  s.Accounts,
+		Identity:  s.Identity,
+		PublicURL: servicetest.PublicURL,
+		Door:      s.Door(perSecond),
+	}).Handler()
 }
 
 // answer is a response, its body read.

@@ -43,13 +43,13 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
 	return ParseJSON(data)
 }
 
-// read reads a body that is small at once, and the rest of a large one when there is room for it.
+// read reads a small body at once, and the rest of a large one when it has a slot.
 func read(ctx context.Context, body io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(body, small))
 	if err != nil || len(data) < small {
 		return data, err
 	}
-	if err := InfoOf(ctx).enlarge(ctx); err != nil {
+	if err := InfoOf(ctx).takeLargeBodySlot(ctx); err != nil {
 		return nil, err
 	}
 	rest, err := io.ReadAll(body)

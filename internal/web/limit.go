@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/remote"
 )
 
 // Limiter is a token bucket a key, for instance an account or an address. The zero rate limits nothing.
@@ -83,106 +84,98 @@ func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 	return b
 }
 
-// Room bounds how many requests may be under way at once: in all, of one address, of one account, and with a large body. What is slow,
-// hangs, or is slow on purpose then takes a share of the memory that is known, and leaves room for others. A bound of zero
-// is none.
-type Room struct {
-	All, Each, Account, Large int
-	// Network is what counts as one address; nil: each for itself.
-	Network func(address string) string
+// InFlight bounds how many requests are in flight at once: of one address, in all, of one account, and with a large body.
+// Requests that are slow, hang, or are slow on purpose then take a known share of the memory, and leave room for others. A
+// bound of zero is none.
+type InFlight struct {
+	PerAddress, Total, PerAccount, LargeBodies int
 
-	mu  sync.Mutex
-	all int
-	of  map[string]int // by address
-	own map[string]int // by account
+	mu        sync.Mutex
+	total     int
+	byNetwork map[string]int
+	byAccount map[string]int
 
-	once     sync.Once
-	forLarge chan struct{}
+	once  sync.Once
+	large chan struct{}
 }
 
-func (r *Room) network(info *Info) string {
-	if r.Network == nil {
-		return info.Address
-	}
-	return r.Network(info.Address)
-}
-
-// enter makes room for a request, until it leaves.
-func (r *Room) enter(info *Info) error {
-	from := r.network(info)
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// enter takes a slot of the request's address, and one of all, until it leaves.
+func (f *InFlight) enter(info *Info) error {
+	network := remote.Network(info.Address)
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
-	case r.Each > 0 && r.of[from] >= r.Each:
-		return fault.New(fault.TooMany, "This address has %d requests under way. Wait until some have ended.", r.Each).After(time.Second)
-	case r.All > 0 && r.all >= r.All:
-		return fault.New(fault.Unavailable, "The server has as many requests under way as it takes.").After(time.Second)
+	case f.PerAddress > 0 && f.byNetwork[network] >= f.PerAddress:
+		return fault.New(fault.TooMany, "This address has %d requests in flight. Wait until some have ended.", f.PerAddress).After(time.Second)
+	case f.Total > 0 && f.total >= f.Total:
+		return fault.New(fault.Unavailable, "The server is at its limit of concurrent requests.").After(time.Second)
 	}
-	if r.of == nil {
-		r.of = map[string]int{}
+	if f.byNetwork == nil {
+		f.byNetwork, f.byAccount = map[string]int{}, map[string]int{}
 	}
-	r.all++
-	r.of[from]++
+	f.total++
+	f.byNetwork[network]++
 	return nil
 }
 
-func (r *Room) leave(info *Info) {
+func (f *InFlight) leave(info *Info) {
 	if info.large {
-		<-r.forLarge
+		<-f.large
 	}
-	from := r.network(info)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.all--
-	if r.of[from]--; r.of[from] == 0 {
-		delete(r.of, from)
-	}
-	if info.own {
-		if r.own[info.Account]--; r.own[info.Account] == 0 {
-			delete(r.own, info.Account)
-		}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.total--
+	release(f.byNetwork, remote.Network(info.Address))
+	if info.account {
+		release(f.byAccount, info.Account)
 	}
 }
 
-// SignedIn makes room for a request among those of its account, until it leaves.
-func (i *Info) SignedIn(account string) error {
+// release gives a slot back.
+func release(taken map[string]int, key string) {
+	if taken[key]--; taken[key] == 0 {
+		delete(taken, key)
+	}
+}
+
+// TakeAccountSlot notes whose request it is and takes one of the slots of the account, until the request ends.
+func (i *Info) TakeAccountSlot(account string) error {
 	i.Account = account
-	if i.room == nil || i.room.Account == 0 {
+	f := i.inFlight
+	if f == nil || f.PerAccount == 0 {
 		return nil
 	}
-	i.room.mu.Lock()
-	defer i.room.mu.Unlock()
-	if i.room.own[account] >= i.room.Account {
-		return fault.New(fault.TooMany, "This account has %d requests under way. Wait until some have ended.", i.room.Account).After(time.Second)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byAccount[account] >= f.PerAccount {
+		return fault.New(fault.TooMany, "This account has %d requests in flight. Wait until some have ended.", f.PerAccount).After(time.Second)
 	}
-	if i.room.own == nil {
-		i.room.own = map[string]int{}
-	}
-	i.room.own[account]++
-	i.own = true
+	f.byAccount[account]++
+	i.account = true
 	return nil
 }
 
-// small is how long a body may be that counts as any other.
+// small is the length up to which a body needs no slot.
 const small = 64 << 10
 
-// largePatience is how long a large body waits for others to be done with.
-const largePatience = 5 * time.Second
+// largeWait is how long a large body waits for a slot.
+const largeWait = 5 * time.Second
 
-// enlarge makes room for a large body, until the request leaves.
-func (i *Info) enlarge(ctx context.Context) error {
-	if i.room == nil || i.room.Large == 0 || i.large {
+// takeLargeBodySlot takes one of the slots for large bodies, until the request ends.
+func (i *Info) takeLargeBodySlot(ctx context.Context) error {
+	f := i.inFlight
+	if f == nil || f.LargeBodies == 0 || i.large {
 		return nil
 	}
-	i.room.once.Do(func() { i.room.forLarge = make(chan struct{}, i.room.Large) })
-	ctx, cancel := context.WithTimeout(ctx, largePatience)
+	f.once.Do(func() { f.large = make(chan struct{}, f.LargeBodies) })
+	ctx, cancel := context.WithTimeout(ctx, largeWait)
 	defer cancel()
 	select {
-	case i.room.forLarge <- struct{}{}:
+	case f.large <- struct{}{}:
 		i.large = true
 		return nil
 	case <-ctx.Done():
-		return fault.New(fault.Unavailable, "The server has as many large bodies at hand as it takes.").After(time.Second).Because(ctx.Err())
+		return fault.New(fault.Unavailable, "The server is at its limit of large bodies.").After(time.Second).Because(ctx.Err())
 	}
 }
 

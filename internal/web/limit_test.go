@@ -17,12 +17,12 @@ import (
 	"rolecall/internal/fault"
 )
 
-// A request for which there is no room is refused at once, in its dialect, and makes room for nobody when it ends.
-func TestRoom(t *testing.T) {
+// A request over a bound is refused at once, in its dialect, and gives no slot back when it ends.
+func TestInFlight(t *testing.T) {
 	hold, holding := make(chan struct{}), make(chan struct{}, 10)
 	e := &Edge{
-		Log:  slog.New(slog.DiscardHandler),
-		Room: &Room{All: 3, Each: 2, Network: func(address string) string { return address[:strings.LastIndexByte(address, '.')] }},
+		Log:      slog.New(slog.DiscardHandler),
+		InFlight: &InFlight{Total: 3, PerAddress: 2},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			Handle(w, r, func(http.ResponseWriter, *http.Request) error {
 				holding <- struct{}{}
@@ -33,12 +33,12 @@ func TestRoom(t *testing.T) {
 	}
 	send := func(address string) *httptest.ResponseRecorder {
 		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
-		r.RemoteAddr = address + ":1"
+		r.RemoteAddr = net.JoinHostPort(address, "1")
 		e.ServeHTTP(w, r)
 		return w
 	}
 	var load sync.WaitGroup
-	for _, address := range []string{"192.0.2.1", "192.0.2.2", "198.51.100.1"} {
+	for _, address := range []string{"2001:db8::1", "2001:db8::2", "198.51.100.1"} {
 		load.Go(func() {
 			if w := send(address); w.Code != http.StatusOK {
 				t.Errorf("from %s: %d", address, w.Code)
@@ -47,7 +47,7 @@ func TestRoom(t *testing.T) {
 		<-holding
 	}
 	for range 3 {
-		for address, kind := range map[string]fault.Kind{"192.0.2.3": fault.TooMany, "203.0.113.1": fault.Unavailable} {
+		for address, kind := range map[string]fault.Kind{"2001:db8::3": fault.TooMany, "203.0.113.1": fault.Unavailable} {
 			if w := send(address); w.Code != 500+int(kind) || w.Header().Get("Retry-After") != "1" {
 				t.Errorf("from %s: %d %s, want kind %d", address, w.Code, w.Header(), kind)
 			}
@@ -55,8 +55,8 @@ func TestRoom(t *testing.T) {
 	}
 	close(hold)
 	load.Wait()
-	if send("192.0.2.3").Code != http.StatusOK || e.Room.all != 0 || len(e.Room.of) != 0 {
-		t.Errorf("%d requests are under way, %v", e.Room.all, e.Room.of)
+	if send("2001:db8::3").Code != http.StatusOK || e.InFlight.total != 0 || len(e.InFlight.byNetwork) != 0 {
+		t.Errorf("%d requests are under way, %v", e.InFlight.total, e.InFlight.byNetwork)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestRoom(t *testing.T) {
 func TestLargeBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
-		e := &Edge{Log: slog.New(slog.DiscardHandler), Room: &Room{Large: 2}}
+		e := &Edge{Log: slog.New(slog.DiscardHandler), InFlight: &InFlight{LargeBodies: 2}}
 		e.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
 				body, err := Body(w, r, 1<<20)
@@ -92,13 +92,13 @@ func TestLargeBodies(t *testing.T) {
 		if code := send(1000); code != http.StatusOK || time.Since(began) != 0 {
 			t.Errorf("a small body: %d after %s", code, time.Since(began))
 		}
-		if code := send(100_000); code != 500+int(fault.Unavailable) || time.Since(began) != largePatience {
+		if code := send(100_000); code != 500+int(fault.Unavailable) || time.Since(began) != largeWait {
 			t.Errorf("one large body too many: %d after %s", code, time.Since(began))
 		}
 		close(hold)
 		load.Wait()
-		if code := send(100_000); code != http.StatusOK || len(e.Room.forLarge) != 0 {
-			t.Errorf("a large body afterwards: %d; %d places are taken", code, len(e.Room.forLarge))
+		if code := send(100_000); code != http.StatusOK || len(e.InFlight.large) != 0 {
+			t.Errorf("a large body afterwards: %d; %d places are taken", code, len(e.InFlight.large))
 		}
 	})
 }
@@ -239,15 +239,15 @@ func TestUnreadBodies(t *testing.T) {
 	}
 }
 
-// One account has its own share of the room, from wherever it comes.
-func TestRoomOfAccount(t *testing.T) {
+// One account has slots of its own, from whichever address it comes.
+func TestInFlightOfAccount(t *testing.T) {
 	hold, holding := make(chan struct{}), make(chan struct{}, 10)
 	e := &Edge{
-		Log:  slog.New(slog.DiscardHandler),
-		Room: &Room{Account: 2},
+		Log:      slog.New(slog.DiscardHandler),
+		InFlight: &InFlight{PerAccount: 2},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			Handle(w, r, func(_ http.ResponseWriter, r *http.Request) error {
-				if err := InfoOf(r.Context()).SignedIn(r.Header.Get("Account")); err != nil {
+				if err := InfoOf(r.Context()).TakeAccountSlot(r.Header.Get("Account")); err != nil {
 					return err
 				}
 				holding <- struct{}{}
@@ -277,7 +277,7 @@ func TestRoomOfAccount(t *testing.T) {
 	}
 	close(hold)
 	load.Wait()
-	if send("a", "198.51.100.1").Code != http.StatusOK || len(e.Room.own) != 0 {
-		t.Errorf("under way are %v", e.Room.own)
+	if send("a", "198.51.100.1").Code != http.StatusOK || len(e.InFlight.byAccount) != 0 {
+		t.Errorf("under way are %v", e.InFlight.byAccount)
 	}
 }

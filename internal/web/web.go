@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -23,6 +22,7 @@ import (
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/remote"
 )
 
 // Info is what is known of one request beyond its bytes. Handlers fill in Route, Account and Err for the log line.
@@ -38,10 +38,10 @@ type Info struct {
 	// Err is the failure that was answered, with its causes.
 	Err error
 
-	refused error // why the request is not answered otherwise
-	room    *Room // nil: there is no bound
-	large   bool  // it has one of the room's places for large bodies
-	own     bool  // it has one of the places of its account
+	refused  error     // why the request is answered with nothing else
+	inFlight *InFlight // nil: there is no bound
+	large    bool      // it has one of the slots for large bodies
+	account  bool      // it has one of the slots of its account
 }
 
 type infoKey struct{}
@@ -60,14 +60,13 @@ type Edge struct {
 	Log     *slog.Logger
 	// TrustedProxies are the networks whose X-Forwarded-For counts.
 	TrustedProxies []netip.Prefix
-	// Room bounds how many requests are under way; nil: nothing does.
-	Room *Room
+	// InFlight bounds the requests in flight; nil: nothing does.
+	InFlight *InFlight
 	// Observe, when set, is told of each answered request.
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
 
-// AsData sets the headers of an answer that is data: a browser that is led here must neither run, nor frame, nor embed it,
-// whatever it holds.
+// AsData sets the headers of an answer that is data: a browser must neither run, frame nor embed it, whatever it contains.
 func AsData(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
@@ -82,11 +81,9 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := &Info{
 		ID:       uuid.NewString(),
 		Incoming: incomingID(r.Header),
-		Address:  clientAddress(r, e.TrustedProxies),
+		Address:  remote.Address(r, e.TrustedProxies),
 	}
-	h := w.Header()
-	h.Set("X-Request-Id", info.ID)
-	AsData(h)
+	w.Header().Set("X-Request-Id", info.ID)
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
@@ -96,10 +93,10 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.Observe(info, r.Method, rec.status, took)
 		}
 	}()
-	if e.Room != nil {
-		info.room = e.Room
-		if info.refused = e.Room.enter(info); info.refused == nil {
-			defer e.Room.leave(info)
+	if e.InFlight != nil {
+		info.inFlight = e.InFlight
+		if info.refused = e.InFlight.enter(info); info.refused == nil {
+			defer e.InFlight.leave(info)
 		}
 	}
 	r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
@@ -204,46 +201,6 @@ func incomingID(h http.Header) string {
 	return id[:min(len(id), 255)]
 }
 
-// clientAddress is the peer's address, or, behind trusted proxies, the last address of X-Forwarded-For that is not
-// one of theirs: everything to the left of it could have been written by the client.
-func clientAddress(r *http.Request, trusted []netip.Prefix) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return host
-	}
-	if !contains(trusted, addr) {
-		return plain(addr)
-	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0; i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		addr = hop
-		if !contains(trusted, hop) {
-			break
-		}
-	}
-	return plain(addr)
-}
-
-// plain is the one form of an address: a client that comes over IPv4 has the same one behind any listener and proxy.
-func plain(addr netip.Addr) string { return addr.Unmap().WithZone("").String() }
-
-func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
-	for _, p := range prefixes {
-		if p.Contains(addr.Unmap()) {
-			return true
-		}
-	}
-	return false
-}
-
 // Appender encodes itself, for what is answered so often, or is so long, that reflection costs.
 type Appender interface {
 	AppendJSON(b []byte) []byte
@@ -311,7 +268,7 @@ func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Se
 		MaxHeaderBytes:    32 << 10,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          100,
-			MaxReceiveBufferPerStream:     128 << 10, // no body is longer
+			MaxReceiveBufferPerStream:     128 << 10, // what a client may send before it is read
 			MaxReceiveBufferPerConnection: 1 << 20,
 			SendPingTimeout:               time.Minute,
 			WriteByteTimeout:              30 * time.Second,
@@ -320,12 +277,15 @@ func NewServer(h http.Handler, log *slog.Logger, tlsConfig *tls.Config) *http.Se
 	}
 }
 
-// HandlerFunc answers a request or says why not. It never writes an error itself.
+// HandlerFunc answers a request or returns why not. It never writes an error itself.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request) error
 
-// Handle runs h and lets fail write what it returns, in a dialect's envelope. A panic becomes an internal failure. Of a
-// request for which there is no room h hears nothing.
-func Handle(w http.ResponseWriter, r *http.Request, h HandlerFunc, fail func(w http.ResponseWriter, f *fault.Error)) {
+// FailFunc writes a failure in a dialect's envelope.
+type FailFunc func(w http.ResponseWriter, r *http.Request, f *fault.Error)
+
+// Handle runs h and lets fail write the failure that it returns. A panic becomes an internal failure. h is not called for
+// a request that is refused for lack of capacity.
+func Handle(w http.ResponseWriter, r *http.Request, h HandlerFunc, fail FailFunc) {
 	info := InfoOf(r.Context())
 	err := info.refused
 	if err == nil {
@@ -335,7 +295,7 @@ func Handle(w http.ResponseWriter, r *http.Request, h HandlerFunc, fail func(w h
 		return
 	}
 	info.Err = err
-	fail(w, fault.Of(err))
+	fail(w, r, fault.Of(err))
 }
 
 func guarded(h HandlerFunc, w http.ResponseWriter, r *http.Request) (err error) {
@@ -368,8 +328,8 @@ func IfMatch(r *http.Request) etag.Match { return etag.Parse(r.Header.Values("If
 
 var crossOrigin = http.NewCrossOriginProtection()
 
-// SameOrigin refuses changes that a browser sends for another site. It is for dialects that take Basic, which a browser
-// remembers and sends along by itself. Programs send none of the headers that it goes by.
+// SameOrigin refuses changes that a browser sends for another site, with a password that it remembers for this one. Clients
+// that are no browsers send none of the headers that it goes by.
 func SameOrigin(r *http.Request) error {
 	if err := crossOrigin.Check(r); err != nil {
 		return fault.New(fault.Forbidden, "A browser sent this request for another site.").Because(err)

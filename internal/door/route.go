@@ -1,4 +1,4 @@
-package web
+package door
 
 import (
 	"net/http"
@@ -6,8 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"rolecall/internal/fault"
+	"rolecall/internal/account"
 )
+
+// HandlerFunc answers a request of a principal or returns why not: it never writes an error itself. The principal of a
+// public route is nil.
+type HandlerFunc func(w http.ResponseWriter, r *http.Request, p *account.Principal) error
 
 // A Route is one operation: a method and a pattern of literal segments and parameters (`/users/{username}`). The last
 // segment may be `{name...}`, which takes the rest of the path.
@@ -15,7 +19,7 @@ type Route struct {
 	Method  string
 	Pattern string
 	Handle  HandlerFunc
-	// Public routes are answered without authentication.
+	// Public routes take no credential.
 	Public bool
 }
 
@@ -49,15 +53,14 @@ func (rt *Router) Routes() []Route {
 	return routes
 }
 
-// Find returns the request's route and sets its path values. For a path that only other methods serve it sets the Allow
-// header. HEAD is served by GET.
-func (rt *Router) Find(w http.ResponseWriter, r *http.Request) (*Route, error) {
+// Find returns the request's route and sets its path values. Without a route it returns the methods that the path has,
+// none for an unknown path. HEAD is served by GET.
+func (rt *Router) Find(r *http.Request) (route *Route, methods []string) {
 	segments := split(r.URL)
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	var allow []string
 	for i := range rt.routes {
 		c := &rt.routes[i]
 		values, ok := match(c.segments, segments)
@@ -65,35 +68,36 @@ func (rt *Router) Find(w http.ResponseWriter, r *http.Request) (*Route, error) {
 			continue
 		}
 		if c.Method != method {
-			if !slices.Contains(allow, c.Method) {
-				allow = append(allow, c.Method)
+			if !slices.Contains(methods, c.Method) {
+				methods = append(methods, c.Method)
 			}
 			continue
 		}
 		for j := 0; j < len(values); j += 2 {
 			r.SetPathValue(values[j], values[j+1])
 		}
-		InfoOf(r.Context()).Route = c.Pattern
 		return &c.Route, nil
 	}
-	if allow != nil {
-		w.Header().Set("Allow", strings.Join(allow, ", "))
-		return nil, fault.New(fault.UnknownMethod, "%s is not offered on %.200s; offered: %s.", r.Method, r.URL.Path, strings.Join(allow, ", "))
-	}
-	return nil, fault.New(fault.UnknownRoute, "There is nothing at %.200s.", r.URL.Path)
+	return nil, methods
 }
 
-// Trim collapses the slashes at the start of the request's path to one, and reports the path in its escaped form.
-func Trim(u *url.URL) string {
+// Path is the path of a request in its escaped form, with the slashes at its start collapsed to one.
+func Path(u *url.URL) string {
 	return "/" + strings.TrimLeft(u.EscapedPath(), "/")
 }
 
 func split(u *url.URL) []string {
-	segments := strings.Split(Trim(u)[1:], "/")
+	segments := strings.Split(Path(u)[1:], "/")
 	for i, s := range segments {
 		segments[i], _ = url.PathUnescape(s) // never fails: EscapedPath returns only what it can unescape
 	}
 	return segments
+}
+
+// Below reports whether the path is the prefix or lies below it.
+func Below(path, prefix string) bool {
+	rest, found := strings.CutPrefix(path, prefix)
+	return found && (rest == "" || rest[0] == '/')
 }
 
 func match(pattern, path []string) (values []string, ok bool) {

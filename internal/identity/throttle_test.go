@@ -9,9 +9,9 @@ import (
 	"rolecall/internal/fault"
 )
 
-func TestGuard(t *testing.T) {
+func TestThrottle(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	g := guard{now: func() time.Time { return now }}
+	g := throttle{now: func() time.Time { return now }}
 	wait := func(username, address string) time.Duration {
 		t.Helper()
 		err := g.wait(username, address)
@@ -68,11 +68,11 @@ func TestGuard(t *testing.T) {
 }
 
 // However many names and addresses there are, and however long, what is remembered is bounded.
-func TestGuardIsBounded(t *testing.T) {
+func TestThrottleIsBounded(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	g := guard{now: func() time.Time { return now }}
+	g := throttle{now: func() time.Time { return now }}
 	long := strings.Repeat("x", 10_000)
-	for n := range maxGuarded/2 + 100 {
+	for n := range maxThrottled/2 + 100 {
 		name := fmt.Sprint(n)
 		if n%1000 == 0 {
 			name += long
@@ -87,7 +87,7 @@ func TestGuardIsBounded(t *testing.T) {
 			t.Fatalf("a key of %d bytes", len(key))
 		}
 	}
-	if len(g.entries) > maxGuarded || len(g.proven) != maxGuarded {
+	if len(g.entries) > maxThrottled || len(g.proven) != maxThrottled {
 		t.Errorf("%d failures and %d successes are remembered", len(g.entries), len(g.proven))
 	}
 }

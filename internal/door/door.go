@@ -1,0 +1,199 @@
+// Package door is the one way into every surface of the server: it finds out who asks, within which limits, in one order
+// for all of them. A surface says only what is its own: the credentials that it takes, its routes, its errors and headers.
+package door
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
+	"rolecall/internal/remote"
+	"rolecall/internal/web"
+)
+
+// Door is what all surfaces share.
+type Door struct {
+	Identity *identity.Service
+	// PerAccount limits the requests of one account, PerAddress those of one address without a valid credential.
+	PerAccount, PerAddress *web.Limiter
+}
+
+// Surface is what one dialect decides for itself.
+type Surface struct {
+	// Name is the dialect's, for the metrics.
+	Name string
+	// Schemes are the kinds of credentials that it takes.
+	Schemes []identity.Scheme
+	Routes  []Route
+	// Private is the path below which a stranger does not learn what exists: every request needs a valid credential there,
+	// those for unknown paths too. "": nowhere.
+	Private string
+	// NoMethods says that a method which a path does not have is answered as an unknown path is.
+	NoMethods bool
+	// Headers sets the headers of every answer; nil: web.AsData.
+	Headers func(h http.Header, info *web.Info)
+	// RateHeaders says that answers tell the account how much of its rate is left.
+	RateHeaders bool
+	Fail        web.FailFunc
+}
+
+// The causes by which a dialect may tell failures of the door from others of their kind.
+var (
+	ErrNoCredential    = errors.New("no credential of a scheme that is taken")
+	ErrWrongCredential = errors.New("the credential fails verification")
+	ErrAddressLimit    = errors.New("too many requests of the address without a valid credential")
+)
+
+// Handler serves a surface.
+type Handler struct {
+	door    *Door
+	surface Surface
+	router  *Router
+}
+
+// Handler returns the handler of a surface.
+func (d *Door) Handler(s Surface) *Handler {
+	if s.Headers == nil {
+		s.Headers = func(h http.Header, _ *web.Info) { web.AsData(h) }
+	}
+	return &Handler{d, s, NewRouter(s.Routes...)}
+}
+
+// Routes returns the surface's routes, for the tests that compare them with its document.
+func (h *Handler) Routes() []Route { return h.router.Routes() }
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	info := web.InfoOf(r.Context())
+	info.Dialect = h.surface.Name
+	h.surface.Headers(w.Header(), info)
+	web.Handle(w, r, h.serve, h.surface.Fail)
+}
+
+// serve lets a request in and hands it to its route. Whoever has no valid credential learns of a private path only that it
+// is private.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
+	info := web.InfoOf(r.Context())
+	route, methods := h.router.Find(r)
+	private := h.surface.Private != "" && Below(Path(r.URL), h.surface.Private)
+	if route != nil {
+		info.Route, private = route.Pattern, !route.Public
+	}
+	var p *account.Principal
+	var err error
+	if private {
+		p, err = h.enter(w, r, info)
+	} else {
+		err = h.door.chargeAddress(info)
+	}
+	switch {
+	case err != nil:
+		return err
+	case route != nil:
+		return route.Handle(w, r, p)
+	case len(methods) == 0 || h.surface.NoMethods:
+		return fault.New(fault.UnknownRoute, "There is nothing at %.200s.", r.URL.Path)
+	}
+	allow := strings.Join(methods, ", ")
+	w.Header().Set("Allow", allow)
+	return fault.New(fault.UnknownMethod, "%s is not offered on %.200s; offered: %s.", r.Method, r.URL.Path, allow)
+}
+
+// enter returns whose request it is, if neither its account nor its address is over a limit.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) (*account.Principal, error) {
+	p, err := h.authenticate(r, info)
+	if err != nil {
+		return nil, err
+	}
+	p.RequestID, p.Address = info.ID, info.Address
+	if err := info.TakeAccountSlot(p.GUID); err != nil {
+		return nil, err
+	}
+	limited := h.door.PerAccount.Take(p.GUID)
+	if h.surface.RateHeaders {
+		setRateHeaders(w.Header(), h.door.PerAccount, p.GUID)
+	}
+	if limited != nil {
+		return nil, limited
+	}
+	return p, web.SameOrigin(r)
+}
+
+// authenticate charges a request to its address unless it has a valid credential: before any work is done for a stranger,
+// and afterwards for a credential that looked known, or made here, and is no longer valid.
+func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Principal, error) {
+	c, missing := h.credential(r.Header.Get("Authorization"))
+	stranger := missing != nil || h.door.Identity.Stranger(c)
+	if stranger {
+		if err := h.door.chargeAddress(info); err != nil {
+			return nil, err
+		}
+	}
+	if missing != nil {
+		return nil, missing
+	}
+	p, err := h.door.Identity.Authenticate(r.Context(), c, info.Address)
+	if !fault.Is(err, fault.Unauthenticated) {
+		return p, err
+	}
+	if !stranger {
+		if err := h.door.chargeAddress(info); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fault.Of(err).Because(ErrWrongCredential)
+}
+
+func (d *Door) chargeAddress(info *web.Info) error {
+	if err := d.PerAddress.Take(remote.Network(info.Address)); err != nil {
+		return fault.Of(err).Because(ErrAddressLimit)
+	}
+	return nil
+}
+
+// credential reads an Authorization header. A scheme that the surface does not take counts as no credential.
+func (h *Handler) credential(authorization string) (c identity.Credential, err error) {
+	c = identity.ParseCredential(authorization)
+	if c.Value != "" && slices.Contains(h.surface.Schemes, c.Scheme) {
+		return c, nil
+	}
+	hint := "a token (Bearer)"
+	if slices.Contains(h.surface.Schemes, identity.Basic) {
+		hint = "a user name and password (Basic) or " + hint
+	}
+	return c, fault.New(fault.Unauthenticated, "Sign in: send %s in the Authorization header.", hint).Because(ErrNoCredential)
+}
+
+// setRateHeaders says how many requests the account may send at once, how many are left, and when all are again.
+func setRateHeaders(h http.Header, l *web.Limiter, account string) {
+	if limit, remaining, full, ok := l.Standing(account); ok {
+		h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
+		h.Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
+		h.Set("X-RateLimit-Reset", strconv.FormatInt(full.Unix()+1, 10))
+	}
+}
+
+// A Mount is where the paths of a handler begin.
+type Mount struct {
+	Prefix  string
+	Handler http.Handler
+}
+
+// Mounts hand a request to the first whose prefix its path has. "" is every path's.
+type Mounts []Mount
+
+// ServeHTTP implements http.Handler.
+func (ms Mounts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := Path(r.URL)
+	for _, m := range ms {
+		if m.Prefix == "" || Below(path, m.Prefix) {
+			m.Handler.ServeHTTP(w, r)
+			return
+		}
+	}
+}

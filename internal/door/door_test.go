@@ -1,0 +1,308 @@
+package door_test
+
+import (
+	"encoding/base64"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/adminapi"
+	"rolecall/internal/cfapi"
+	"rolecall/internal/dbaas"
+	"rolecall/internal/door"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+	"rolecall/internal/uaa"
+	"rolecall/internal/web"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// surface is one of all that the server has, and paths of it.
+type surface struct {
+	name    string
+	handler func(*servicetest.Service, *door.Door) http.Handler
+	private string // "": it has none
+	public  string // "": it has none
+	unknown string
+	// open says that anybody may learn that the unknown path is unknown.
+	open bool
+	// wrongMethod is the status of a method that the path does not have.
+	wrongMethod int
+	basic       bool // it takes passwords
+	errors      string
+}
+
+var surfaces = []surface{
+	{
+		name: "dbaas", private: dbaas.Prefix + "/clusters", unknown: dbaas.Prefix + "/nothing", wrongMethod: 405, basic: true, errors: "application/problem+json",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&dbaas.API{Users: s.Users, Door: d}).Handler()
+		},
+	},
+	{
+		name: "rolecall", private: adminapi.Prefix + "/whoami", unknown: adminapi.Prefix + "/nothing", wrongMethod: 405, basic: true, errors: "application/problem+json",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&adminapi.API{Users: s.Users, Identity: s.Identity, Door: d}).Handler()
+		},
+	},
+	{
+		name: "uaa", private: uaa.Prefix + "/Users", public: uaa.Prefix + "/info", unknown: uaa.Prefix + "/nothing", open: true, wrongMethod: 405, errors: "application/json",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&uaa.API{Accounts: s.Accounts, Identity: s.Identity, Door: d}).Handler()
+		},
+	},
+	{
+		name: "cf", private: cfapi.Prefix + "/users", public: cfapi.Prefix + "/info", unknown: cfapi.Prefix + "/nothing", wrongMethod: 404, errors: "application/json; charset=utf-8",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&cfapi.API{Accounts: s.Accounts, Door: d}).Handler()
+		},
+	},
+	{
+		name: "cf outside of its prefix", public: "/", unknown: "/favicon.ico", open: true, wrongMethod: 404, errors: "application/json; charset=utf-8",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&cfapi.API{Accounts: s.Accounts, Door: d}).Handler()
+		},
+	},
+	{
+		name: "documents", public: "/docs", unknown: "/docs/nothing", open: true, wrongMethod: 405, errors: "application/problem+json",
+		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
+	},
+	{
+		name: "a document", public: "/openapi/dbaas.yaml", unknown: "/openapi/nothing.yaml", open: true, wrongMethod: 405, errors: "application/problem+json",
+		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
+	},
+}
+
+// server is a surface that answers, within limits.
+type server struct {
+	*servicetest.Service
+	surface
+	edge *web.Edge
+}
+
+const never = 1e-6 // a second request in eleven days
+
+// serve serves the surface with so many requests a second of an address and of an account.
+func (x surface) serve(t *testing.T, perAddress, perAccount float64) *server {
+	t.Helper()
+	s := servicetest.Shared(t)
+	d := &door.Door{Identity: s.Identity, PerAddress: &web.Limiter{PerSecond: perAddress}, PerAccount: &web.Limiter{PerSecond: perAccount}}
+	return &server{s, x, &web.Edge{Handler: x.handler(s, d), Log: slog.New(slog.DiscardHandler)}}
+}
+
+func (s *server) send(method, path, authorization string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	s.edge.ServeHTTP(w, r)
+	return w
+}
+
+// want sends a request and fails the test unless its answer has the status and, for a failure, the form of the dialect.
+func (s *server) want(t *testing.T, status int, method, path, authorization string, headers ...string) {
+	t.Helper()
+	w := s.send(method, path, authorization, headers...)
+	if w.Code != status {
+		t.Errorf("%s %s with %.20q %v: got %d %s, want %d", method, path, authorization, headers, w.Code, w.Body, status)
+	}
+	if w.Code >= 400 && w.Header().Get("Content-Type") != s.errors {
+		t.Errorf("%s %s: a failure is %s", method, path, w.Header().Get("Content-Type"))
+	}
+	if w.Code == 429 && w.Header().Get("Retry-After") == "" {
+		t.Errorf("%s %s: a 429 without Retry-After", method, path)
+	}
+	if w.Header().Get("X-Content-Type-Options") != "nosniff" || !strings.HasPrefix(w.Header().Get("Content-Security-Policy"), "default-src 'none'") {
+		t.Errorf("%s %s: the security headers are missing: %v", method, path, w.Header())
+	}
+}
+
+func (s *server) token(t *testing.T, username string) string {
+	t.Helper()
+	token, err := s.Identity.MintFor(t.Context(), username, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "Bearer " + token
+}
+
+func unique(prefix string) string { return prefix + "-" + uuid.NewString()[:8] }
+
+func basic(username, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(username+":"+password))
+}
+
+// Of an address one request is answered, and the next is one too many, whatever is wrong with their credential.
+func TestStrangersAreLimited(t *testing.T) {
+	for _, x := range surfaces {
+		t.Run(x.name, func(t *testing.T) {
+			twice := func(status int, method, path, authorization string) {
+				t.Helper()
+				s := x.serve(t, never, 0)
+				s.want(t, status, method, path, authorization)
+				s.want(t, 429, method, path, authorization)
+				if x.private != "" { // whoever has a valid token is not held up by others at the address
+					s.want(t, 200, "GET", x.private, s.token(t, "root"))
+				}
+			}
+			unknown := 401
+			if x.open {
+				unknown = 404
+			}
+			twice(unknown, "GET", x.unknown, "")
+			if x.public != "" {
+				twice(200, "GET", x.public, "")
+				twice(200, "HEAD", "/"+x.public, "")
+				twice(200, "GET", x.public, x.serve(t, 0, 0).token(t, "root"))
+				if x.open { // else what is below the prefix has no public path
+					twice(x.wrongMethod, "PUT", x.public, "")
+				}
+			}
+			if x.private == "" {
+				return
+			}
+			s := servicetest.Shared(t)
+			username := unique("dead")
+			s.Account(t, username, []string{account.ScopeRead}, nil)
+			live, err := s.Identity.MintFor(t.Context(), username, time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parts := strings.Split(live, ".")
+			for name, authorization := range map[string]string{
+				"none":           "",
+				"another scheme": "Digest username=root",
+				"no value":       "Bearer ",
+				"garbage":        "Bearer garbage",
+				"forged":         "Bearer " + parts[0] + "." + parts[1] + "." + strings.Repeat("A", len(parts[2])),
+				"no such token":  "Bearer rolecall_pat_" + strings.Repeat("0", 32) + "_" + strings.Repeat("0", 40),
+				"wrong password": basic("root", unique("wrong")),
+			} {
+				t.Run(name, func(t *testing.T) {
+					twice(401, "GET", x.private, authorization)
+				})
+			}
+			if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET epoch = gen_random_uuid() WHERE username = $1`, username); err != nil {
+				t.Fatal(err)
+			}
+			twice(401, "GET", x.private, "Bearer "+live) // its signature is good
+		})
+	}
+}
+
+// The order is the same on every surface: who asks, the slots and the rate of its account, whether a browser asks for
+// another site, and only then what is asked for.
+func TestOrder(t *testing.T) {
+	for _, x := range surfaces {
+		if x.private == "" {
+			continue
+		}
+		t.Run(x.name, func(t *testing.T) {
+			s := x.serve(t, 0, 0)
+			token := s.token(t, "root")
+			unknown, method := 401, 401
+			if x.open {
+				unknown = 404
+			}
+			s.want(t, unknown, "GET", x.unknown, "")
+			s.want(t, unknown, "GET", x.unknown, "Bearer garbage")
+			s.want(t, 404, "GET", x.unknown, token)
+			if x.open {
+				method = x.wrongMethod
+			}
+			s.want(t, method, "PUT", x.private, "")
+			s.want(t, x.wrongMethod, "PUT", x.private, token)
+			const cross = "Sec-Fetch-Site: cross-site"
+			s.want(t, 401, "DELETE", existing(x), "", cross)
+			s.want(t, 403, "DELETE", existing(x), token, cross)
+			s.want(t, 200, "GET", x.private, token, cross)
+			if got := s.send("GET", x.private, basic("root", "root-password")).Code == 200; got != x.basic {
+				t.Errorf("a password is taken: %t, want %t", got, x.basic)
+			}
+
+			s = x.serve(t, 0, never)
+			s.want(t, 200, "GET", x.private, token)
+			s.want(t, 429, "GET", x.private, token)
+			s.want(t, 401, "GET", x.private, "Bearer garbage")
+			s.want(t, 429, "DELETE", existing(x), token, cross)
+			if !x.open {
+				s.want(t, 429, "GET", x.unknown, token)
+				s.want(t, 429, "PUT", x.private, token)
+			}
+		})
+	}
+}
+
+// existing is a path with a route for DELETE.
+func existing(x surface) string {
+	return map[string]string{
+		"dbaas":    dbaas.Prefix + "/clusters/x/users/x",
+		"rolecall": adminapi.Prefix + "/clusters/x",
+		"uaa":      uaa.Prefix + "/Users/x",
+		"cf":       cfapi.Prefix + "/users/x",
+	}[x.name]
+}
+
+// No surface answers beyond the bounds of what is in flight, and each refuses in its own words.
+func TestInFlight(t *testing.T) {
+	for _, x := range surfaces {
+		t.Run(x.name, func(t *testing.T) {
+			s := x.serve(t, 0, 0)
+			path := x.public
+			if path == "" {
+				path = x.private
+			}
+			token, guid := s.token(t, "root"), ""
+			if x.private != "" {
+				var err error
+				if guid, err = s.Identity.GUID(t.Context(), "root"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, bound := range []struct {
+				*web.InFlight
+				status        int
+				path, account string
+			}{
+				{&web.InFlight{PerAddress: 1}, 429, path, ""},
+				{&web.InFlight{Total: 1}, 503, path, ""},
+				{&web.InFlight{PerAccount: 1}, 429, x.private, guid},
+			} {
+				if bound.path == "" {
+					continue
+				}
+				s.edge.InFlight = bound.InFlight
+				s.want(t, 200, "GET", bound.path, token)
+				hold, holding := make(chan struct{}), make(chan error)
+				other := &web.Edge{Log: s.edge.Log, InFlight: bound.InFlight, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					holding <- web.InfoOf(r.Context()).TakeAccountSlot(bound.account)
+					<-hold
+				})}
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					other.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+				}()
+				if err := <-holding; err != nil {
+					t.Error(err)
+				}
+				s.want(t, bound.status, "GET", bound.path, token)
+				close(hold)
+				<-ended
+				s.want(t, 200, "GET", bound.path, token)
+			}
+		})
+	}
+}
