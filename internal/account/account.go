@@ -66,9 +66,9 @@ type Principal struct {
 	Epoch uuid.UUID
 	// Token is the personal access token that the request came with; zero: another credential.
 	Token uuid.UUID
-	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; Manages says that one
+	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; CouldWrite says that one
 	// would be, so that the token reads what its account may read because it manages it.
-	ReadOnly, Manages bool
+	ReadOnly, CouldWrite bool
 	// Clusters are the only ones that the token reaches; nil: no limit. A token with a limit opens nothing beyond them, so
 	// the scopes that would are not among Scopes: ClusterScopes has them, and HasOn counts them on these clusters alone.
 	Clusters      []uuid.UUID
@@ -76,16 +76,6 @@ type Principal struct {
 	// RequestID and Address say where the request came from, for the audit log.
 	RequestID, Address string
 }
-
-type principalKey struct{}
-
-// WithPrincipal returns a context that carries whose request it is.
-func WithPrincipal(ctx context.Context, p *Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
-}
-
-// PrincipalOf returns whose request it is. It panics where nobody has signed in, which is a route that forgot to ask.
-func PrincipalOf(ctx context.Context) *Principal { return ctx.Value(principalKey{}).(*Principal) }
 
 // Has reports whether the principal has one of the scopes.
 func (p *Principal) Has(scopes ...string) bool {
@@ -110,7 +100,7 @@ func (p *Principal) HasOn(cluster uuid.UUID, scopes ...string) bool {
 func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) {
 	p.Token, p.ReadOnly, p.Clusters = token, readOnly, clusters
 	if readOnly {
-		p.Manages = p.Has(ScopeAdmin, ScopeWrite)
+		p.CouldWrite = p.Has(ScopeAdmin, ScopeWrite)
 		var reads []string
 		for _, s := range p.Scopes {
 			switch s {

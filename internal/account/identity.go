@@ -592,8 +592,8 @@ func (s *Store) External(ctx context.Context, x External) (*Account, error) {
 	return nil, fmt.Errorf("no name is free for the subject of %s", x.Issuer)
 }
 
-// FirstUse gives an identity that signs in and has no platform user one. Accounts that have one are left alone.
-func (s *Store) FirstUse(ctx context.Context, a *Account, address string) error {
+// EnsurePlatformUser gives an identity that signs in and has no platform user one. Accounts that have one are left alone.
+func (s *Store) EnsurePlatformUser(ctx context.Context, a *Account, address string) error {
 	if !a.PlatformCreatedAt.IsZero() {
 		return nil
 	}

@@ -111,20 +111,18 @@ func (s *Store) Platform(ctx context.Context, p *Principal, guid string) (*Platf
 	return u, control.Fault(err)
 }
 
-// denied answers a change by a principal that is no admin. A user that it may see is one that it may not change.
-func (s *Store) denied(ctx context.Context, p *Principal, action, guid string) error {
-	if _, err := s.Platform(ctx, p, guid); err != nil {
-		return err
+// RefusePlatform records a change that a principal may not make who is no admin, and returns the refusal. A principal that
+// may write learns only of a user that it may see.
+func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, guid string) error {
+	if guid != "" && p.Has(ScopeWrite) {
+		if _, err := s.Platform(ctx, p, guid); err != nil {
+			return err
+		}
 	}
-	return s.RefusePlatform(ctx, p, action, guid)
-}
-
-// RefusePlatform records a change that the principal may not make, and returns the refusal.
-func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, target string) error {
-	if !storable(target) {
-		target = ""
+	if !storable(guid) {
+		guid = ""
 	}
-	return (&audit.Log{DB: s.DB}).Refuse(ctx, p.Entry(action, target, nil), errPlatformAdminOnly)
+	return (&audit.Log{DB: s.DB}).Refuse(ctx, p.Entry(action, guid, nil), errPlatformAdminOnly)
 }
 
 var errPlatformAdminOnly = fault.New(fault.Forbidden, "Only an admin may change platform users.")
@@ -144,11 +142,7 @@ type NewPlatformUser struct {
 // guid without an identity, by name with one that cannot sign in with a password here. Only admins may.
 func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformUser) (*PlatformUser, error) {
 	if !p.Has(ScopeAdmin) {
-		target := n.GUID
-		if target == "" {
-			target = n.Username
-		}
-		return nil, s.RefusePlatform(ctx, p, audit.CreateAccount, target)
+		return nil, s.RefusePlatform(ctx, p, audit.CreateAccount, "")
 	}
 	check := checkGUID(n.GUID)
 	if n.GUID == "" {
@@ -215,50 +209,84 @@ type PlatformChange struct {
 	// PresentationName is the name to show; "" goes back to the one that follows from the others.
 	PresentationName    *string
 	Labels, Annotations map[string]*string
+	Expected            Expected
 }
 
-// UpdatePlatform changes a user. change is given the user as it is, locked, and says what is to be different; nothing
-// else happens to the user meanwhile. The revision and the time of the last change move only if something did. Only
+// Expected is how a change expects the user to be, so that what was read can be sent back. The zero value expects nothing.
+type Expected struct {
+	GUID                 *string
+	CreatedAt, UpdatedAt *time.Time // compared to the second
+	NoUsername, NoOrigin bool
+}
+
+// Differences are the expectations that are wrong. They are the cause of an Invalid fault.
+type Differences struct{ GUID, CreatedAt, UpdatedAt, Username, Origin bool }
+
+// Error implements error.
+func (Differences) Error() string { return "the user is not as expected" }
+
+// check refuses a user that is not as expected.
+func (e Expected) check(u *PlatformUser) error {
+	differ := func(expected *time.Time, is time.Time) bool {
+		return expected != nil && !expected.Equal(is.Truncate(time.Second))
+	}
+	d := Differences{
+		GUID:      e.GUID != nil && *e.GUID != u.GUID,
+		CreatedAt: differ(e.CreatedAt, u.CreatedAt),
+		UpdatedAt: differ(e.UpdatedAt, u.UpdatedAt),
+		Username:  e.NoUsername && u.Username != "",
+		Origin:    e.NoOrigin && u.Origin != "",
+	}
+	if d == (Differences{}) {
+		return nil
+	}
+	return fault.New(fault.Invalid, "The change is not one of the user as it is.").Because(d)
+}
+
+// UpdatePlatform changes a user. The revision and the time of the last change move only if something is different. Only
 // admins may, users not even themselves: labels decide who may manage which cluster.
-func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m etag.Match,
-	change func(*PlatformUser) (PlatformChange, error)) (*PlatformUser, error) {
+func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m etag.Match, c PlatformChange) (*PlatformUser, error) {
 	if !p.Has(ScopeAdmin) {
-		return nil, s.denied(ctx, p, audit.UpdateAccount, guid)
+		return nil, s.RefusePlatform(ctx, p, audit.UpdateAccount, guid)
 	}
 	if !storable(guid) {
 		return nil, errNoPlatformUser
 	}
-	var u *PlatformUser
+	var changed *PlatformUser
 	err := s.DB.Tx(ctx, func(tx pgx.Tx) error {
-		var err error
-		if u, err = lockPlatform(ctx, tx, guid, `FOR NO KEY UPDATE`); err != nil {
+		u, err := lockPlatform(ctx, tx, guid, `FOR NO KEY UPDATE`)
+		if err != nil {
 			return err
 		}
-		c, err := change(u)
-		if err != nil {
+		if err := c.Expected.check(u); err != nil {
 			return err
 		}
 		if err := u.checkMatch(m); err != nil {
 			return err
 		}
-		detail, renamed, err := u.apply(c)
-		if err != nil || len(detail) == 0 {
+		want, detail, err := u.with(c)
+		if err != nil {
 			return err
 		}
+		if len(detail) == 0 {
+			changed = u
+			return nil
+		}
+		renamed := want.Username != u.Username || want.Origin != u.Origin
 		if renamed && p.Token != uuid.Nil {
 			return errTokenIdentity
 		}
-		username, origin := u.Username, u.Origin
 		detail["facet"] = platformFacet
 		batch := &pgx.Batch{}
-		batch.Queue(update, u.id, username, origin, u.PresentationName, u.Labels, u.Annotations, renamed).Query(func(rows pgx.Rows) (err error) {
-			u, err = pgx.CollectExactlyOneRow(rows, scanPlatform)
-			return err
-		})
+		batch.Queue(update, u.id, want.Username, want.Origin, want.PresentationName, want.Labels, want.Annotations, renamed).
+			Query(func(rows pgx.Rows) (err error) {
+				changed, err = pgx.CollectExactlyOneRow(rows, scanPlatform)
+				return err
+			})
 		audit.Queue(batch, p.Entry(audit.UpdateAccount, u.GUID, detail))
 		err = tx.SendBatch(ctx, batch).Close()
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
-			return nameTaken(username, origin)
+			return nameTaken(want.Username, want.Origin)
 		}
 		return err
 	})
@@ -268,7 +296,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 	if err != nil {
 		return nil, err
 	}
-	return u, nil
+	return changed, nil
 }
 
 // update takes the clock's time, not the transaction's: that may be older than the last change, which this one waited
@@ -286,34 +314,34 @@ func lockPlatform(ctx context.Context, tx pgx.Tx, guid, lock string) (*PlatformU
 		`SELECT `+platformColumns+` FROM accounts WHERE guid = $1 AND platform_created_at IS NOT NULL `+lock, guid)
 }
 
-// apply makes the change and returns what is different for the audit log, nothing when nothing is.
-func (u *PlatformUser) apply(c PlatformChange) (detail map[string]any, renamed bool, err error) {
-	before := *u
-	if detail, err = u.mergeMetadata(c.Labels, c.Annotations); err != nil {
-		return nil, false, err
+// with returns the user as the change wants it, and for the audit log what is different, nothing when nothing is.
+func (u *PlatformUser) with(c PlatformChange) (want PlatformUser, detail map[string]any, err error) {
+	want = *u
+	if detail, err = want.mergeMetadata(c.Labels, c.Annotations); err != nil {
+		return want, nil, err
 	}
 	if c.Username != nil {
-		u.Username = *c.Username
+		want.Username = *c.Username
 	}
 	if c.Origin != nil {
-		u.Origin = *c.Origin
+		want.Origin = *c.Origin
 	}
-	if renamed = u.Username != before.Username || u.Origin != before.Origin; renamed {
-		if err := before.mayBeRenamed(u.Username, u.Origin); err != nil {
-			return nil, false, err
+	if want.Username != u.Username || want.Origin != u.Origin {
+		if err := u.mayBeRenamed(want.Username, want.Origin); err != nil {
+			return want, nil, err
 		}
-		detail["username"], detail["origin"] = fromTo{before.Username, u.Username}, fromTo{before.Origin, u.Origin}
+		detail["username"], detail["origin"] = fromTo{u.Username, want.Username}, fromTo{u.Origin, want.Origin}
 	}
 	if c.PresentationName != nil {
 		// The name that is shown anyway is not kept: who sends back what was read asks for no change.
-		if u.PresentationName = ""; u.Presentation() != *c.PresentationName {
-			u.PresentationName = *c.PresentationName
+		if want.PresentationName = ""; want.Presentation() != *c.PresentationName {
+			want.PresentationName = *c.PresentationName
 		}
-		if u.PresentationName != before.PresentationName {
-			detail["presentation_name"] = fromTo{before.PresentationName, u.PresentationName}
+		if want.PresentationName != u.PresentationName {
+			detail["presentation_name"] = fromTo{u.PresentationName, want.PresentationName}
 		}
 	}
-	return detail, renamed, nil
+	return want, detail, nil
 }
 
 func (u *PlatformUser) mayBeRenamed(username, origin string) error {
@@ -397,7 +425,7 @@ func grew(changed map[string]fromTo) (by int) {
 // with it. The returned job is done. Only admins may.
 func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m etag.Match) (*Job, error) {
 	if !p.Has(ScopeAdmin) {
-		return nil, s.denied(ctx, p, audit.DeleteAccount, guid)
+		return nil, s.RefusePlatform(ctx, p, audit.DeleteAccount, guid)
 	}
 	if !storable(guid) {
 		return nil, errNoPlatformUser

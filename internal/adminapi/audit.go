@@ -86,7 +86,7 @@ func (a *API) visible(p *account.Principal) *audit.Visible {
 		v.Account = p.GUID
 	}
 	for _, c := range a.Users.ViewableClusters(p) {
-		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && p.Manages && managedBy(c, p.Labels) {
+		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && p.CouldWrite && managedBy(c, p.Labels) {
 			v.Clusters = append(v.Clusters, c.ID)
 		}
 	}

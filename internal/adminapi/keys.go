@@ -18,7 +18,7 @@ func (a *API) rotateKeys(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	var signingKey *bool
-	if r.ContentLength != 0 {
+	if web.HasBody(r) {
 		o, err := body(w, r)
 		if err != nil {
 			return err

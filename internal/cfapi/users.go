@@ -1,6 +1,7 @@
 package cfapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -65,8 +66,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	n, err := decodeNew(body)
-	// Who may not create users is told that, and not what is wrong with this one.
-	if err != nil && p.Has(account.ScopeAdmin) {
+	if err != nil {
 		return err
 	}
 	u, err := a.Accounts.CreatePlatform(r.Context(), p, n)
@@ -95,9 +95,19 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	u, err := a.Accounts.UpdatePlatform(r.Context(), p, r.PathValue("guid"), web.IfMatch(r), func(current *account.PlatformUser) (account.PlatformChange, error) {
-		return decodeChange(body, current)
-	})
+	guid := r.PathValue("guid")
+	c, err := decodeChange(body)
+	if err != nil {
+		// A user that is not there comes before what is wrong with its change.
+		if _, missing := a.Accounts.Platform(r.Context(), p, guid); missing != nil {
+			return missing
+		}
+		return err
+	}
+	u, err := a.Accounts.UpdatePlatform(r.Context(), p, guid, web.IfMatch(r), c)
+	if d, ok := errors.AsType[account.Differences](err); ok {
+		return differing(d)
+	}
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ var errNoView = errors.New("the principal may not view the cluster")
 // may reach fewer clusters, or change nothing.
 func mayView(p *account.Principal, c *cluster.Cluster) bool {
 	return p.HasOn(c.ID, account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) ||
-		p.Reaches(c.ID) && (p.Manages || p.Has(account.ScopeRead, account.ScopeWrite)) && (anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels))
+		p.Reaches(c.ID) && (p.CouldWrite || p.Has(account.ScopeRead, account.ScopeWrite)) && (anyMatches(c.View, p.Labels) || anyMatches(c.Manage, p.Labels))
 }
 
 func mayManage(p *account.Principal, c *cluster.Cluster) bool {

@@ -123,7 +123,7 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, v *verifiedCre
 	if a == nil || !a.Active || v.binding(a) != v.bound {
 		return nil, errWrong
 	}
-	if err := s.accounts.FirstUse(ctx, a, address); err != nil {
+	if err := s.accounts.EnsurePlatformUser(ctx, a, address); err != nil {
 		return nil, err
 	}
 	fresh := *v

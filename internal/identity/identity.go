@@ -115,7 +115,7 @@ func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, a
 	if err != nil {
 		return nil, err
 	}
-	if err := s.accounts.FirstUse(ctx, v.account, address); err != nil {
+	if err := s.accounts.EnsurePlatformUser(ctx, v.account, address); err != nil {
 		return nil, err
 	}
 	v.checked = s.now()

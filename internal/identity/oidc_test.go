@@ -184,9 +184,7 @@ func TestExternalIssuer(t *testing.T) {
 	}
 	// Labels and scopes work as for anybody else.
 	team := "dba"
-	_, err := s.Accounts.UpdatePlatform(t.Context(), admin, got.GUID, nil, func(*account.PlatformUser) (account.PlatformChange, error) {
-		return account.PlatformChange{Labels: map[string]*string{"team": &team}}, nil
-	})
+	_, err := s.Accounts.UpdatePlatform(t.Context(), admin, got.GUID, nil, account.PlatformChange{Labels: map[string]*string{"team": &team}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -67,6 +68,17 @@ func ObjectBody(w http.ResponseWriter, r *http.Request, limit int64) (*Object, e
 		return nil, fault.New(fault.Invalid, "The body must be an object, not %s.", TypeName(body))
 	}
 	return o, nil
+}
+
+// HasBody reports whether a request has a body, of which it reads ahead: a chunked one may be empty.
+func HasBody(r *http.Request) bool {
+	buffered := bufio.NewReader(r.Body)
+	_, err := buffered.Peek(1)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{buffered, r.Body}
+	return err != io.EOF
 }
 
 func checkMediaType(contentType string) error {
