@@ -299,6 +299,7 @@ func TestRotate(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	pg := pgtest.New(t, nil)
+	pg.LogStatements(t)
 	c := f.register(t, "rotated", pg, "")
 	path := "/clusters/" + c.ID
 	secrets := []string{rolePassword}

@@ -260,6 +260,7 @@ func TestClusterToken(t *testing.T) {
 // A token is nowhere in clear but in the answer that makes it.
 func TestTokenLeaksNowhere(t *testing.T) {
 	f := fixtureOn(t, servicetest.New(t, pgtest.Shared(t)), 10_000)
+	f.PG.LogStatements(t)
 	f.Admin(t, "root")
 	made := f.token(t, "root", `{"name":"secret"}`)
 	secret := made.Secret[strings.LastIndex(made.Secret, "_")+1:]

@@ -16,7 +16,9 @@ func TestNoPasswordLeaks(t *testing.T) {
 	f := fixtureOn(t, ownService(t), 10_000)
 	// Another test of this process may have made it.
 	f.PG.Exec(t, `CREATE EXTENSION IF NOT EXISTS pg_stat_statements`)
+	f.PG.LogStatements(t)
 	down := pgtest.New(t, nil)
+	down.LogStatements(t)
 	downID := f.register(t, "leak-down", down)
 	f.want(t, 200, "GET", "/clusters/"+downID+"/users", "")
 	down.Stop(t)

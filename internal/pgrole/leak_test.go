@@ -21,6 +21,7 @@ import (
 
 // loud is a server that tells its log all it can be made to tell. What pgaudit writes it has from the same statements.
 var loud = map[string]string{
+	"log_statement": "all", "log_min_duration_statement": "0",
 	"log_min_messages": "debug1", "log_min_error_statement": "debug5", "log_error_verbosity": "verbose",
 	"log_parameter_max_length": "-1", "log_parameter_max_length_on_error": "-1", "log_replication_commands": "on",
 	"log_lock_waits": "on", "deadlock_timeout": "10ms", "log_connections": "on", "log_disconnections": "on",

@@ -28,6 +28,7 @@ var never = new(*time.Time)
 func TestSetLimits(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
+		c.LogStatements(t)
 		set := func(l pgrole.Limits) *pgrole.Details {
 			t.Helper()
 			before := details(t, s, name)

@@ -18,6 +18,7 @@ func TestSetOwnPassword(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	c.Exec(t, `CREATE ROLE own_group`)
+	c.LogStatements(t)
 	var secrets []string
 	for role, options := range map[string]string{"own_super": `SUPERUSER`, "own_admin": `CREATEROLE`, "own_plain": ``, "own_settings": `CREATEROLE IN ROLE own_group`} {
 		c.Exec(t, `CREATE ROLE `+role+` LOGIN PASSWORD 'old password' `+options)

@@ -16,6 +16,7 @@ import (
 func TestPasswordProblems(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
+	c.UsualIterations(t)
 	s := superuser(t, c)
 	s.SystemRoles = append(s.SystemRoles, "sys*")
 	mustCreate(t, s, "good", "disabled", "renamed", `quo"te é`)
@@ -94,6 +95,7 @@ func TestPasswordProblems(t *testing.T) {
 func TestScramIterations(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
+	c.UsualIterations(t)
 	adm, role := administrator(t, c)
 	stored := func(name string) (n int) {
 		t.Helper()

@@ -10,14 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/localpg"
 )
 
-// templateRevision is part of the template's name: raise it when localpg makes data differently.
-const templateRevision = 1
+// templateRevision is part of the template's name: raise it when the data are made differently.
+const templateRevision = 3
 
 // folder is where one cluster lives.
 type folder struct {
@@ -137,9 +140,29 @@ func sweep(base string) error {
 	return nil
 }
 
+var templates struct {
+	sync.Mutex
+	paths map[string]string // by the folder of the binaries
+}
+
 // template returns a folder with fresh data that no server runs on. It is made once and kept: initdb takes longer than
 // all the rest.
-func template(base, bin string) (string, error) {
+func template(base, bin string) (path string, err error) {
+	templates.Lock()
+	defer templates.Unlock()
+	if path, found := templates.paths[bin]; found {
+		return path, nil
+	}
+	if path, err = makeTemplate(base, bin); err == nil {
+		if templates.paths == nil {
+			templates.paths = map[string]string{}
+		}
+		templates.paths[bin] = path
+	}
+	return path, err
+}
+
+func makeTemplate(base, bin string) (string, error) {
 	version, err := exec.Command(filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {
 		return "", err
@@ -161,7 +184,10 @@ func template(base, bin string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := s.Stop(ctx); err != nil {
+	if s.Major >= 16 {
+		err = cheapenLogins(s)
+	}
+	if err := errors.Join(err, s.Stop(ctx)); err != nil {
 		return "", err
 	}
 	for _, name := range []string{"pg.log", "pg.port", "pg.lock"} {
@@ -174,4 +200,23 @@ func template(base, bin string) (string, error) {
 		return "", err
 	}
 	return path, nil
+}
+
+// cheapenLogins has passwords stored with few iterations, that of the superuser too. PostgreSQL's own 4096 are a good part
+// of what a login costs; UsualIterations gives them back.
+func cheapenLogins(s *localpg.Server) error {
+	c := &Cluster{Server: s}
+	defer c.disconnect()
+	return c.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+		for _, sql := range []string{
+			`ALTER SYSTEM SET scram_iterations = 100`,
+			`SET scram_iterations = 100`,
+			`ALTER ROLE ` + s.User + ` PASSWORD '` + s.Password + `'`,
+		} {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

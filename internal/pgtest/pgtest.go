@@ -59,8 +59,8 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Shared returns the cluster that all tests of this process share, started at first use. It logs every statement, and
-// collects pg_stat_statements where that is installed.
+// Shared returns the cluster that all tests of this process share, started at first use. It collects pg_stat_statements
+// where that is installed.
 func Shared(t testing.TB) *Cluster {
 	t.Helper()
 	if !shared.usable {
@@ -107,11 +107,7 @@ func start(major int, settings map[string]string) (*folder, *Cluster, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	all := map[string]string{
-		"log_statement":              "all",
-		"log_min_duration_statement": "0",
-		"max_wal_size":               "256MB", // the data may be in memory
-	}
+	all := map[string]string{"max_wal_size": "256MB"} // the data may be in memory
 	if hasLibrary(bin, "pg_stat_statements") {
 		all["shared_preload_libraries"] = "pg_stat_statements"
 	}
@@ -343,6 +339,22 @@ func (c *Cluster) Set(t testing.TB, name, value string) {
 			t.Fatalf("%s = %s has no effect", name, value)
 		}
 	}
+}
+
+// UsualIterations has the cluster store passwords with as many iterations as PostgreSQL does without a setting.
+func (c *Cluster) UsualIterations(t testing.TB) {
+	t.Helper()
+	if c.Major >= 16 {
+		c.Set(t, "scram_iterations", "4096")
+		c.Exec(t, `ALTER ROLE `+c.User+` PASSWORD '`+c.Password+`'`)
+	}
+}
+
+// LogStatements has the cluster log every statement from now on, and how long it took.
+func (c *Cluster) LogStatements(t testing.TB) {
+	t.Helper()
+	c.Set(t, "log_min_duration_statement", "0")
+	c.Set(t, "log_statement", "all")
 }
 
 // ReadLog returns PostgreSQL's whole log since the cluster was made.

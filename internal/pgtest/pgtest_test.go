@@ -10,11 +10,12 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func TestSharedLogsEverything(t *testing.T) {
+func TestShared(t *testing.T) {
 	c := pgtest.Shared(t)
 	if c != pgtest.Shared(t) {
 		t.Error("a second call of Shared gives another cluster")
 	}
+	c.LogStatements(t)
 	c.Exec(t, "SELECT 'in the log'")
 	if !strings.Contains(c.ReadLog(t), "SELECT 'in the log'") {
 		t.Error("the log lacks a statement")
