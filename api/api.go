@@ -132,8 +132,8 @@ func takesGzip(accept string) bool {
 	return false
 }
 
-// SetHeaders lets the page load and call this server only, and be framed by nobody. It is for headers that allow less. Swagger UI writes style attributes and
-// draws its icons from data: URLs.
+// SetHeaders lets the page load and call this server only, and be framed by nobody. It is for headers that allow less.
+// Swagger UI writes style attributes and draws its icons from data: URLs.
 func SetHeaders(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "+
 		"img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

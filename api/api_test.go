@@ -244,7 +244,8 @@ func TestComponentsAreUsed(t *testing.T) {
 func TestErrorCodesAreExplained(t *testing.T) {
 	spec := apitest.Load(t, "dbaas.yaml").Spec()
 	var listed []string
-	for _, row := range regexp.MustCompile("(?m)^\\| \\d{3} \\| `([^`]+)` \\|").FindAllStringSubmatch(spec.Info.Description, -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| \\d{3} \\| `([^`]+)` \\|").
+		FindAllStringSubmatch(spec.Info.Description, -1) {
 		listed = append(listed, row[1])
 	}
 	var enum []string
@@ -295,7 +296,8 @@ func TestDBaaSRequests(t *testing.T) {
 		{"CreateUserRequest", `{"properties":{"username":"a","password":null}}`, false},
 		{"CreateUserRequest", `{"properties":{"username":"a","password":"012345678"}}`, false},
 		{"CreateUserRequest", `{"properties":{"username":"a","password":"éééééééééé"}}`, true},
-		{"CreateUserRequest", `{"properties":{"username":"a","password":"0123456789","system":"x","more":{}},"type":"user"}`, true},
+		{"CreateUserRequest", `{"properties":{"username":"a","password":"0123456789","system":"x","more":{}},"type":"user"}`,
+			true},
 		{"CreateUserRequest", `{"properties":{"username":"a","password":"0123456789","system":null}}`, true},
 		{"CreateUserRequest", `{"properties":[]}`, false},
 		{"CreateUserRequest", `{}`, false},
@@ -388,7 +390,8 @@ func TestFiles(t *testing.T) {
 	const bundle = "/docs/swagger-ui-bundle.js"
 	want(do("GET", bundle), 200, "Content-Encoding", "")
 	for accept, coding := range map[string]string{
-		"gzip, br": "gzip", "br, GZIP;q=0.5": "gzip", "gzip; q=1": "gzip", "gzip;q=0": "", "gzip;q=0.000, *": "", "br": "", "x-gzip": "", "gzip;q=x": "",
+		"gzip, br": "gzip", "br, GZIP;q=0.5": "gzip", "gzip; q=1": "gzip", "gzip;q=0": "", "gzip;q=0.000, *": "", "br": "",
+		"x-gzip": "", "gzip;q=x": "",
 	} {
 		want(do("GET", bundle, "Accept-Encoding", accept), 200, "Content-Encoding", coding)
 	}

@@ -64,7 +64,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			log := slog.New(h).With("before", holder).WithGroup("group")
 			log.Info("message", "holder", holder, "many", []any{holder}, slog.Any("any", &holder))
 		}
-		for _, secret := range []string{value, fmt.Sprintf("%x", value), fmt.Sprintf("% x", value), fmt.Sprintf("%v", []byte(value)), key, fmt.Sprintf("%x", key[:8])} {
+		for _, secret := range []string{value, fmt.Sprintf("%x", value), fmt.Sprintf("% x", value),
+			fmt.Sprintf("%v", []byte(value)), key, fmt.Sprintf("%x", key[:8])} {
 			if strings.Contains(strings.ToLower(text.String()), strings.ToLower(secret)) {
 				t.Errorf("%T shows %q:\n%s", holder, secret, text.String())
 			}
