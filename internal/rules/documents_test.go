@@ -103,6 +103,27 @@ func TestPitfalls(t *testing.T) {
 	}
 }
 
+// TestPackageTable holds the table of packages in CONTRIBUTING.md to the packages that there are.
+func TestPackageTable(t *testing.T) {
+	_, table, _ := strings.Cut(read(t, "../../CONTRIBUTING.md"), "| package | contents |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	var listed []string
+	for _, row := range strings.Split(table, "\n")[1:] {
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+			listed = append(listed, name[1])
+		}
+	}
+	exist := []string{"e2e"}
+	for _, p := range packages(t) {
+		exist = append(exist, strings.TrimPrefix(p.ImportPath, "rolecall/"))
+	}
+	slices.Sort(listed)
+	slices.Sort(exist)
+	if !slices.Equal(listed, exist) {
+		t.Errorf("CONTRIBUTING.md lists\n%q\nand there are\n%q", listed, exist)
+	}
+}
+
 // TestFailuresAreProven holds the two tables of failures to the same rows: what clients see, and the tests.
 func TestFailuresAreProven(t *testing.T) {
 	failures := func(path string) (rows []string) {
