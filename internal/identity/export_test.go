@@ -81,8 +81,8 @@ func HoldDerivations(t testing.TB) (begun <-chan struct{}, release func()) {
 	return begins, release
 }
 
-// HashLine is how many sign-ins wait for argon2id in one of its lines.
-const HashLine = hashLine
+// HashQueue is how many sign-ins wait for argon2id in one of its queues.
+const HashQueue = hashQueue
 
 // Remembered is how many failures are remembered.
 func (s *Service) Remembered() int {

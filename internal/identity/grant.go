@@ -33,6 +33,14 @@ const (
 	reuseGrace      = time.Minute         // in which a replaced token still works: its answer may have been lost
 )
 
+// The causes of a grant that is refused, for the words of OAuth (RFC 6749, 5.2).
+var (
+	ErrClient      = errors.New("the client is unknown, or its secret is wrong")
+	ErrClientGrant = errors.New("the client may not use this grant")
+	ErrGrant       = errors.New("what the grant is asked for with is not valid here")
+	ErrScope       = errors.New("none of the scopes can be granted")
+)
+
 // Client is who asks for tokens: the public client, or a program that has shown its secret.
 type Client struct {
 	id      string
@@ -45,6 +53,9 @@ func (s *Service) Client(ctx context.Context, id, address string, secrets ...str
 		return &Client{id: id}, nil
 	}
 	a, err := s.VerifySecret(ctx, id, address, secrets...)
+	if fault.Is(err, fault.Unauthenticated) {
+		return nil, fault.Of(err).Because(ErrClient)
+	}
 	return &Client{id, a}, err
 }
 
@@ -56,7 +67,7 @@ func (c *Client) may(grant string) error {
 	if slices.Contains(allowed, grant) {
 		return nil
 	}
-	return fault.New(fault.Forbidden, "The client %q may not use the grant %s.", c.id, grant)
+	return fault.New(fault.Forbidden, "The client %q may not use the grant %s.", c.id, grant).Because(ErrClientGrant)
 }
 
 // Tokens is what a grant gives.
@@ -124,7 +135,7 @@ func narrow(has, asked []string) ([]string, error) {
 	if granted := common(has, asked); len(granted) > 0 {
 		return granted, nil
 	}
-	return nil, fault.New(fault.Invalid, "None of the scopes that were asked for can be granted.")
+	return nil, fault.New(fault.Invalid, "None of the requested scopes can be granted.").Because(ErrScope)
 }
 
 func common(a, b []string) []string {
@@ -149,8 +160,8 @@ func refreshHash(token string) []byte {
 	return sum[:]
 }
 
-// errRefresh is the one answer to every refresh token that does not hold.
-var errRefresh = fault.New(fault.Stale, "The refresh token is unknown, expired or revoked. Sign in again.")
+// errRefresh is the one answer to every refresh token that fails verification.
+var errRefresh = fault.New(fault.Invalid, "The refresh token is unknown, expired or revoked. Sign in again.").Because(ErrGrant)
 
 // refreshToken is a stored one.
 type refreshToken struct {

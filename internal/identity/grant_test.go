@@ -1,11 +1,11 @@
 package identity_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"rolecall/internal/account"
-	"rolecall/internal/fault"
 	"rolecall/internal/identity"
 	"rolecall/internal/servicetest"
 )
@@ -58,7 +58,7 @@ func (x *signed) refresh(t testing.TB, token string) string {
 
 func (x *signed) gone(t testing.TB, token string) {
 	t.Helper()
-	if tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil); !fault.Is(err, fault.Stale) {
+	if tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil); !errors.Is(err, identity.ErrGrant) {
 		t.Fatalf("got %+v, %v", tokens, err)
 	}
 }

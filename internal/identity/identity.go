@@ -164,11 +164,11 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	if err := s.throttle.wait(who, address); err != nil {
 		return nil, err
 	}
-	line := s.hasher.strangers
+	queue := s.hasher.strangers
 	if s.throttle.knows(who, address) {
-		line = s.hasher.known
+		queue = s.hasher.known
 	}
-	leave, err := line.join()
+	leave, err := queue.join()
 	if err != nil {
 		return nil, err
 	}
@@ -181,8 +181,8 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 		return nil, err
 	}
 	proven := false
-	err = line.turn(ctx, func() error {
-		// Hundreds may have waited for their turn, and must not be as many guesses.
+	err = queue.wait(ctx, func() error {
+		// Hundreds may have waited in the queue, and must not be as many guesses.
 		if err := s.throttle.wait(who, address); err != nil {
 			return err
 		}

@@ -39,19 +39,19 @@ var derive = argon2.IDKey
 // MaxPassword is the longest account password in bytes.
 const MaxPassword = 255
 
-// hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all
-// of the processor. For their turn they wait in two lines: those who have signed in from where they are before, and all
-// others. Of these no more than can work wait where both lines meet, so a flood of guesses keeps nobody out who is known.
+// hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all of the
+// processor. Sign-ins wait in two queues: accounts that have signed in from this address before, and all others. Of the
+// others no more than can work at once wait where both queues meet, so a flood of guesses delays no known account.
 type hasher struct {
 	cost             PasswordCost
-	nobody           string // a hash that no password has: an unknown account is checked against it and takes as long as a known one
-	known, strangers *line
+	nobody           string // a hash that no password has: an unknown account is checked against it, and takes as long
+	known, strangers *queue
 }
 
-// line is where sign-ins wait: a bounded number, for a place at each of the gates.
-type line struct {
-	places chan struct{}
-	gates  []chan struct{}
+// queue is where sign-ins wait: a bounded number, for a slot at each of the gates.
+type queue struct {
+	slots chan struct{}
+	gates []chan struct{}
 }
 
 func newHasher(cost PasswordCost) *hasher {
@@ -63,35 +63,35 @@ func newHasher(cost PasswordCost) *hasher {
 	return &hasher{
 		cost:      cost,
 		nobody:    cost.format(make([]byte, argonSalt), make([]byte, argonKey)),
-		known:     &line{make(chan struct{}, hashLine), []chan struct{}{last}},
-		strangers: &line{make(chan struct{}, hashLine), []chan struct{}{make(chan struct{}, atOnce), last}},
+		known:     &queue{make(chan struct{}, hashQueue), []chan struct{}{last}},
+		strangers: &queue{make(chan struct{}, hashQueue), []chan struct{}{make(chan struct{}, atOnce), last}},
 	}
 }
 
-// hashPatience is how long a password waits for its turn before its sender is asked to come back, and hashLine how many
-// wait in a line: one core has done with them in about that time.
+// maxHashWait is how long a sign-in waits before it is refused, and hashQueue how many wait in a queue: one core computes
+// that many hashes in about that time.
 const (
-	hashPatience = 5 * time.Second
-	hashLine     = 128
+	maxHashWait = 5 * time.Second
+	hashQueue   = 128
 )
 
-var errCrowded = fault.New(fault.Unavailable, "Too many sign-ins at once.").After(time.Second)
+var errCrowded = fault.New(fault.Unavailable, "Too many concurrent sign-ins.").After(time.Second)
 
-// join takes a place in the line, or is refused at once.
-func (l *line) join() (leave func(), err error) {
+// join takes a slot in the queue, or is refused at once.
+func (q *queue) join() (leave func(), err error) {
 	select {
-	case l.places <- struct{}{}:
-		return func() { <-l.places }, nil
+	case q.slots <- struct{}{}:
+		return func() { <-q.slots }, nil
 	default:
 		return nil, errCrowded
 	}
 }
 
-// turn runs f when it is the turn of somebody who has joined the line.
-func (l *line) turn(ctx context.Context, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, hashPatience)
+// wait runs f once the gates are free, for a sign-in that has joined the queue.
+func (q *queue) wait(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, maxHashWait)
 	defer cancel()
-	for _, gate := range l.gates {
+	for _, gate := range q.gates {
 		select {
 		case gate <- struct{}{}:
 			defer func() { <-gate }()
@@ -112,7 +112,7 @@ func (h *hasher) hash(ctx context.Context, password string) (phc string, err err
 		return "", err
 	}
 	defer leave()
-	err = h.known.turn(ctx, func() error {
+	err = h.known.wait(ctx, func() error {
 		salt := make([]byte, argonSalt)
 		_, _ = rand.Read(salt) // never fails since Go 1.24
 		phc = h.cost.format(salt, derive([]byte(password), salt, h.cost.Passes, h.cost.Memory, argonLanes, argonKey))
@@ -127,7 +127,7 @@ func (c PasswordCost) format(salt, key []byte) string {
 		base64.RawStdEncoding.EncodeToString(salt), base64.RawStdEncoding.EncodeToString(key))
 }
 
-// matches reports whether the password has the hash. It always computes one argon2id, and belongs into a turn.
+// matches reports whether the password has the hash. It always computes one argon2id, and belongs into a queue.
 func (h *hasher) matches(phc, password string) (bool, error) {
 	if phc == "" {
 		phc = h.nobody

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -243,7 +244,7 @@ func TestTokensAreNotMixedUp(t *testing.T) {
 		}
 	}
 	for name, token := range map[string]string{"an access token": access, "a personal token": secret, "an id": tokens.ID, "nothing": ""} {
-		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil); !fault.Is(err, fault.Stale) {
+		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil); !errors.Is(err, identity.ErrGrant) {
 			t.Errorf("%s as a refresh token: %v", name, err)
 		}
 	}

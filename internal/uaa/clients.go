@@ -62,7 +62,7 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if n.GUID == identity.PublicClient {
 		return fault.New(fault.Exists, "The client id %q is that of the public client.", n.GUID)
 	}
-	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(secret, "invalid_client"))
+	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(secret, nil))
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request, p *account.Princ
 		}
 		proven = true
 	}
-	if err := a.Accounts.SetSecret(r.Context(), p, true, id, proven, a.secret(secret, "invalid_client")); err != nil {
+	if err := a.Accounts.SetSecret(r.Context(), p, true, id, proven, a.secret(secret, nil)); err != nil {
 		return err
 	}
 	web.JSON(w, http.StatusOK, "application/json", statusResponse{"ok", "Secret is updated"})

@@ -54,14 +54,14 @@ func texts(o *web.Object, key string, v *[]string) error {
 }
 
 // secret is what is stored of a password or client secret; nil for none.
-func (a *API) secret(password string, badWord word) account.Secret {
+func (a *API) secret(password string, cause error) account.Secret {
 	if password == "" {
 		return nil
 	}
 	return func(ctx context.Context) (string, error) {
 		hash, err := a.Identity.Hash(ctx, password)
 		if fault.Is(err, fault.Invalid) {
-			err = fault.Of(err).Because(badWord)
+			err = fault.Of(err).Because(cause)
 		}
 		return hash, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"rolecall/internal/door"
 	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 	"rolecall/internal/web"
 )
 
@@ -17,18 +18,18 @@ type answer struct {
 	word   string
 }
 
-// answers is the table of one part of the dialect.
-type answers struct {
-	of map[fault.Kind]answer
+// errorTable is how one part of the dialect says all of them.
+type errorTable struct {
+	kinds map[fault.Kind]answer
 	// challenge is the scheme that a 401 asks for.
 	challenge string
 	// message repeats the description under that name, as SCIM answers do.
 	message bool
 }
 
-// tokenAnswers are the words of RFC 6749, 5.2. A user's wrong password is the UAA's own: 401 unauthorized, which the
-// clients look for. Forbidden is a client that may not use a grant, Invalid a scope, Stale a refresh token.
-var tokenAnswers = answers{challenge: "Basic", of: map[fault.Kind]answer{
+// tokenErrors are the words of RFC 6749, 5.2. A user's wrong password is the UAA's own: 401 unauthorized, which the clients
+// look for.
+var tokenErrors = errorTable{challenge: "Basic", kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "invalid_request"},
 	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "invalid_request"},
@@ -36,18 +37,18 @@ var tokenAnswers = answers{challenge: "Basic", of: map[fault.Kind]answer{
 	fault.UnknownRoute:    {http.StatusNotFound, "not_found"},
 	fault.UnknownMethod:   {http.StatusMethodNotAllowed, "method_not_allowed"},
 	fault.Unauthenticated: {http.StatusUnauthorized, "unauthorized"},
-	fault.Forbidden:       {http.StatusBadRequest, "unauthorized_client"},
-	fault.NotFound:        {http.StatusBadRequest, "invalid_grant"},
-	fault.Invalid:         {http.StatusBadRequest, "invalid_scope"},
+	fault.Forbidden:       {http.StatusBadRequest, "invalid_request"},
+	fault.NotFound:        {http.StatusBadRequest, "invalid_request"},
+	fault.Invalid:         {http.StatusBadRequest, "invalid_request"},
 	fault.Exists:          {http.StatusBadRequest, "invalid_request"},
 	fault.InUse:           {http.StatusBadRequest, "invalid_request"},
-	fault.Stale:           {http.StatusBadRequest, "invalid_grant"},
+	fault.Stale:           {http.StatusBadRequest, "invalid_request"},
 	fault.TooMany:         {http.StatusTooManyRequests, "too_many_requests"},
 	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
 }}
 
-// scimAnswers are the UAA's words for users and groups, and for whatever else is not one of the other two.
-var scimAnswers = answers{challenge: "Bearer", message: true, of: map[fault.Kind]answer{
+// scimErrors are the UAA's words for users and groups, and for whatever else is not one of the other two.
+var scimErrors = errorTable{challenge: "Bearer", message: true, kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "scim"},
 	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "scim"},
@@ -65,8 +66,8 @@ var scimAnswers = answers{challenge: "Bearer", message: true, of: map[fault.Kind
 	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
 }}
 
-// clientAnswers are the UAA's words for OAuth clients, where they differ.
-var clientAnswers = answers{challenge: "Bearer", of: with(scimAnswers.of, map[fault.Kind]answer{
+// clientErrors are the UAA's words for OAuth clients, where they differ.
+var clientErrors = errorTable{challenge: "Bearer", kinds: with(scimErrors.kinds, map[fault.Kind]answer{
 	fault.Malformed: {http.StatusBadRequest, "invalid_client"},
 	fault.TooLarge:  {http.StatusRequestEntityTooLarge, "invalid_client"},
 	fault.MediaType: {http.StatusUnsupportedMediaType, "invalid_client"},
@@ -83,11 +84,27 @@ func with(table, changes map[fault.Kind]answer) map[fault.Kind]answer {
 	return table
 }
 
-// word is a failure's own error word, where its kind has another. It travels as the cause.
-type word string
+// What the kinds cannot tell from others of their kind.
+var (
+	errGrantType = errors.New("unsupported grant type")
+	errMember    = errors.New("already a member")
+	errPassword  = errors.New("the password is missing or not acceptable")
+)
 
-// Error implements error.
-func (w word) Error() string { return string(w) }
+// causeWords are the words of failures that have another one than their kind.
+var causeWords = []struct {
+	cause error
+	word  string
+}{
+	{identity.ErrClient, "invalid_client"},
+	{identity.ErrClientGrant, "unauthorized_client"},
+	{identity.ErrGrant, "invalid_grant"},
+	{identity.ErrScope, "invalid_scope"},
+	{errGrantType, "unsupported_grant_type"},
+	{errMember, "member_already_exists"},
+	{errPassword, "invalid_password"},
+	{door.ErrWrongCredential, "invalid_token"}, // RFC 6750, 3.1
+}
 
 type errorResponse struct {
 	Error       string `json:"error"`
@@ -97,19 +114,18 @@ type errorResponse struct {
 
 // fail writes a failure in this dialect's envelope.
 func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
-	table := &scimAnswers
+	table := &scimErrors
 	switch path := door.Path(r.URL); {
 	case strings.HasPrefix(path, Prefix+clients):
-		table = &clientAnswers
+		table = &clientErrors
 	case path == Prefix+"/oauth/token":
-		table = &tokenAnswers
+		table = &tokenErrors
 	}
-	a := table.of[f.Kind]
-	if own, ok := errors.AsType[word](f.Cause); ok {
-		a.word = string(own)
-	}
-	if errors.Is(f, door.ErrWrongCredential) {
-		a.word = "invalid_token" // RFC 6750, 3.1
+	a := table.kinds[f.Kind]
+	for _, c := range causeWords {
+		if errors.Is(f, c.cause) {
+			a.word = c.word
+		}
 	}
 	// RFC 6750, 3: the words of Bearer stand in the challenge, too, unless no token was sent.
 	switch challenge := table.challenge + ` realm="rolecall"`; {

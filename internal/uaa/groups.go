@@ -168,7 +168,7 @@ func (a *API) addMember(w http.ResponseWriter, r *http.Request, p *account.Princ
 	}
 	i, err := a.Accounts.Grant(r.Context(), p, value, scope)
 	if fault.Is(err, fault.Exists) {
-		return fault.Of(err).Because(word("member_already_exists"))
+		return fault.Of(err).Because(errMember)
 	}
 	if err != nil {
 		return err

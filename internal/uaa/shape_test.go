@@ -34,9 +34,14 @@ func TestTablesAreComplete(t *testing.T) {
 	for _, word := range apitest.Load(t, "uaa.yaml").Spec().Components.Schemas["Error"].Value.Properties["error"].Value.Enum {
 		words[word] = true
 	}
-	for name, table := range map[string]answers{"token": tokenAnswers, "scim": scimAnswers, "client": clientAnswers} {
+	for _, c := range causeWords {
+		if !words[c.word] {
+			t.Errorf("the document lacks the word %s of %q", c.word, c.cause)
+		}
+	}
+	for name, table := range map[string]errorTable{"token": tokenErrors, "scim": scimErrors, "client": clientErrors} {
 		for _, kind := range fault.Kinds() {
-			a, ok := table.of[kind]
+			a, ok := table.kinds[kind]
 			if !ok || a.status < 400 || !words[a.word] {
 				t.Errorf("%s: kind %d is answered by %v", name, kind, a)
 			}

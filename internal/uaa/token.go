@@ -60,6 +60,8 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, _ *account.Principal
 // badCredentials is what the UAA says of a wrong password, an unknown user, a wrong secret and an unknown client.
 const badCredentials = "Bad credentials"
 
+var errBadClient = fault.New(fault.Unauthenticated, badCredentials).Because(identity.ErrClient)
+
 func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (*identity.Tokens, error) {
 	scopes := strings.Fields(form.Get("scope"))
 	switch form.Get("grant_type") {
@@ -88,7 +90,7 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 		return nil, fault.New(fault.Malformed, "The parameter grant_type is missing.")
 	}
 	return nil, fault.New(fault.Malformed, "The grant type %.80q is not offered; offered: %s.", form.Get("grant_type"), strings.Join(grants, ", ")).
-		Because(word("unsupported_grant_type"))
+		Because(errGrantType)
 }
 
 var grants = []string{identity.GrantPassword, identity.GrantCredentials, identity.GrantRefresh}
@@ -139,7 +141,7 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 	if r.Header.Get("Authorization") != "" {
 		basicID, secret, ok := r.BasicAuth()
 		if !ok {
-			return nil, fault.New(fault.Unauthenticated, badCredentials).Because(word("invalid_client"))
+			return nil, errBadClient
 		}
 		// The RFC has both encoded as in a form, which libraries do and people with curl do not. No id of ours changes by
 		// being decoded twice; a secret may, so it is tried in both forms, each time.
@@ -157,11 +159,11 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 	}
 	if id == "" {
 		return nil, fault.New(fault.Unauthenticated, "No client was named. The public client is %s, without a secret.", identity.PublicClient).
-			Because(word("invalid_client"))
+			Because(identity.ErrClient)
 	}
 	client, err := a.Identity.Client(r.Context(), id, web.InfoOf(r.Context()).Address, secrets...)
-	if fault.Is(err, fault.Unauthenticated) {
-		return nil, fault.New(fault.Unauthenticated, badCredentials).Because(word("invalid_client"))
+	if errors.Is(err, identity.ErrClient) {
+		return nil, errBadClient
 	}
 	return client, err
 }
@@ -182,7 +184,8 @@ func localOrigin(r *http.Request, form url.Values) error {
 		return fault.New(fault.Malformed, `The parameter login_hint is not of the form {"origin":"%s"}.`, account.LocalOrigin)
 	}
 	if asked.Origin != account.LocalOrigin {
-		return fault.New(fault.Stale, "The origin %.80q takes no passwords here; only %s does. Sign in with a token of that origin.", asked.Origin, account.LocalOrigin)
+		return fault.New(fault.Invalid, "Only the origin %s signs in with a password here, not %.80q. Sign in with a token of that origin.",
+			account.LocalOrigin, asked.Origin).Because(identity.ErrGrant)
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if password != "" && n.Origin != account.LocalOrigin {
 		return fault.New(fault.Invalid, "A user of the origin %q has no password here.", n.Origin)
 	}
-	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(password, "invalid_password"))
+	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(password, errPassword))
 	if err != nil {
 		return err
 	}
@@ -289,7 +289,7 @@ func (a *API) putPassword(w http.ResponseWriter, r *http.Request, p *account.Pri
 		return err
 	}
 	if password == "" {
-		return fault.New(fault.Invalid, "The field password is missing or empty.").Because(word("invalid_password"))
+		return fault.New(fault.Invalid, "The field password is missing or empty.").Because(errPassword)
 	}
 	proven := false
 	if p.GUID == r.PathValue("id") && old != "" {
@@ -299,7 +299,7 @@ func (a *API) putPassword(w http.ResponseWriter, r *http.Request, p *account.Pri
 		}
 		proven = own.GUID == p.GUID // somebody of another origin may have the same name
 	}
-	if err := a.Accounts.SetSecret(r.Context(), p, false, r.PathValue("id"), proven, a.secret(password, "invalid_password")); err != nil {
+	if err := a.Accounts.SetSecret(r.Context(), p, false, r.PathValue("id"), proven, a.secret(password, errPassword)); err != nil {
 		return err
 	}
 	web.JSON(w, http.StatusOK, "application/json", statusResponse{"ok", "password updated"})
