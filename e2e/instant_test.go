@@ -29,49 +29,60 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// everyInstant has the tests leave nothing out, which takes minutes: make soak.
-var everyInstant = os.Getenv("SOAK_SECONDS") != ""
+// The instants at which writes are broken: some in "make test", more in "make test-majors", and all in "make soak".
+var (
+	moreInstants = pgtest.Full()
+	everyInstant = os.Getenv("SOAK_SECONDS") != ""
+)
 
-// TestKilledAtAnyInstant kills the program after a statement that a write has PostgreSQL execute, for all writes and every
-// third statement, and starts it again. What was done is wholly done, or not at all, and the audit log knows which; the
-// same request again ends well. A write that was answered is done, though the program is killed with its answer.
+// TestKilledAtAnyInstant kills the program after a statement that a write has PostgreSQL execute, and starts it again. The
+// change is wholly done or not at all, and the audit log knows which; the same request again ends well. A write that was
+// answered is done, though the program is killed with its answer.
 func TestKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
-		if !everyInstant {
+		switch {
+		case everyInstant:
+			w.breakEach(t, x, "kill", 1)
+			w.breakEach(t, x, "send", 1)
+		case moreInstants:
 			w.breakEach(t, x, "kill", 3)
-			return
+		default:
+			w.breakEach(t, x, "kill", 10)
 		}
-		w.breakEach(t, x, "kill", 1)
-		w.breakEach(t, x, "send", 1)
 	})
 }
 
-// TestConnectionLostAtAnyInstant takes the connection to PostgreSQL away from the program, between each COMMIT and its
-// answer. When nothing is left out it does so at every statement, before and after PostgreSQL got it.
+// TestConnectionLostAtAnyInstant takes the connection to PostgreSQL away from the program, between a COMMIT and its answer;
+// when nothing is left out, at every statement, before and after PostgreSQL got it.
 func TestConnectionLostAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
-		if !everyInstant {
+		switch {
+		case everyInstant:
+			w.breakEach(t, x, "cut", 1)
+			w.breakEach(t, x, "lose", 1)
+		case moreInstants:
 			w.breakEach(t, x, "commit", 1)
-			return
+		default:
+			w.breakEach(t, x, "commit", 3)
 		}
-		w.breakEach(t, x, "cut", 1)
-		w.breakEach(t, x, "lose", 1)
 	})
 }
 
-// TestPostgreSQLKilledAtAnyInstant ends PostgreSQL, with the cluster and the control database, after one statement of each
+// TestPostgreSQLKilledAtAnyInstant ends PostgreSQL, with the cluster and the control database, after one statement of a
 // write, and starts it again; after each statement when nothing is left out.
 func TestPostgreSQLKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
-		if everyInstant {
+		n := slices.Index(writes, x)
+		switch {
+		case everyInstant:
 			w.breakEach(t, x, "wait", 1)
-			return
-		}
-		// The instants of all writes are a good mixture.
-		for at := 3 + slices.Index(writes, x)%8; at > 0 && !w.breakAt(t, x, "wait", at); at -= 2 {
+		case moreInstants || n%3 == 0:
+			// The instants of all writes are a good mixture.
+			for at := 3 + n%8; at > 0 && !w.breakAt(t, x, "wait", at); at -= 2 {
+			}
 		}
 	})
 }

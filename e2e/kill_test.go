@@ -140,8 +140,10 @@ func TestKill(t *testing.T) {
 // waitFor waits until a query has an answer.
 func (s *server) waitFor(t *testing.T, database, sql, want string) {
 	t.Helper()
+	conn := s.connect(t, database)
+	defer conn.Close(context.Background())
 	for end := time.Now().Add(settled); ; time.Sleep(50 * time.Millisecond) {
-		got := s.query(t, database, sql)
+		got := rows(t, conn, sql)
 		if got == want {
 			return
 		}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	ionoscloud "github.com/ionos-cloud/sdk-go-dbaas-postgres"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // rolecall is the path of the program, and shared a server that tests share which do not stop it.
@@ -32,6 +33,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) (code int) {
+	os.Setenv("GOWORK", "off") // the program is built with the versions of its own go.mod
 	dir, err := os.MkdirTemp("", "rolecall-e2e-")
 	if err == nil {
 		defer os.RemoveAll(dir)
@@ -208,14 +210,42 @@ func (s *server) psql(user, password, database, sql string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// query runs one statement as the superuser.
+// query runs one statement as the superuser, and returns the rows as psql prints them.
 func (s *server) query(t *testing.T, database, sql string) string {
 	t.Helper()
-	out, err := s.psql(s.env["PGUSER"], s.env["PGPASSWORD"], database, sql)
+	conn := s.connect(t, database)
+	defer conn.Close(context.Background())
+	return rows(t, conn, sql)
+}
+
+// connect connects as the superuser.
+func (s *server) connect(t *testing.T, database string) *pgconn.PgConn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgconn.Connect(ctx, fmt.Sprintf("host=%s port=%s user=%s password=%s dbname=%s sslmode=disable",
+		s.env["PGHOST"], s.env["PGPORT"], s.env["PGUSER"], s.env["PGPASSWORD"], database))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return conn
+}
+
+func rows(t *testing.T, conn *pgconn.PgConn, sql string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	results, err := conn.Exec(ctx, sql).ReadAll()
+	if err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	var lines []string
+	for _, result := range results {
+		for _, row := range result.Rows {
+			lines = append(lines, string(bytes.Join(row, []byte("|"))))
+		}
+	}
+	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
 // login fails t unless the user logs in with the password, and is who it says.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,10 +109,30 @@ func asEachAlone(t *testing.T, settings map[string]string, f func(t *testing.T, 
 	as(t, []string{"superuser", "administrator", "rds"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, settings) }, f)
 }
 
+// selected returns the kinds of administering role that ROLECALL_TEST_ADMINISTRATOR selects: all of them, or one. A test that
+// has no rds runs as the administrator instead.
+func selected(t testing.TB, kinds []string) []string {
+	t.Helper()
+	switch only := os.Getenv("ROLECALL_TEST_ADMINISTRATOR"); only {
+	case "":
+		return kinds
+	case "superuser":
+		return kinds[:1]
+	case "least":
+		return kinds[1:2]
+	case "rds":
+		return kinds[len(kinds)-1:]
+	default:
+		t.Fatalf("ROLECALL_TEST_ADMINISTRATOR is %q; write superuser, least or rds", only)
+		return nil
+	}
+}
+
+// as runs f with each of the administering roles: superuser, administrator and perhaps rds, in this order.
 func as(t *testing.T, administrators []string, cluster func(testing.TB) *pgtest.Cluster,
 	f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
 	t.Parallel()
-	for _, kind := range administrators {
+	for _, kind := range selected(t, administrators) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			c := cluster(t)

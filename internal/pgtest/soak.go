@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// Full reports whether tests leave nothing out that takes long: ROLECALL_TEST_FULL is set, as "make test-majors" does.
+func Full() bool { return os.Getenv("ROLECALL_TEST_FULL") != "" }
+
 // SoakTime is how long a test goes on that can go on for any time: short, unless SOAK_SECONDS says more, as make soak has it.
 func SoakTime(t testing.TB, short time.Duration) time.Duration {
 	t.Helper()
