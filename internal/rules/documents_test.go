@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// documents are the paths of all that people read: the pages in the root folder, in docs and in docs/internals.
+// documents are the paths of all pages: in the root folder, in docs and in docs/internals.
 func documents(t *testing.T) (paths []string) {
 	t.Helper()
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/internals/*.md"} {
@@ -58,11 +58,11 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// named is a test as documents name it: `package: TestName`.
+// named matches the name of a test in a document: `package: TestName`.
 var named = regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 
-// TestDocumentsNameTests holds the documents to naming tests that there are, and each row of a table whose last column is
-// "Tests" to naming one.
+// TestDocumentsNameTests checks that each test named in a document exists, and that each row of a table whose last column is
+// "Tests" names one.
 func TestDocumentsNameTests(t *testing.T) {
 	rows := 0
 	for _, document := range documents(t) {
@@ -71,7 +71,7 @@ func TestDocumentsNameTests(t *testing.T) {
 			tests := named.FindAllStringSubmatch(line, -1)
 			for _, test := range tests {
 				if !hasTest(t, test[1], test[2]) {
-					t.Errorf("%s:%d names %s: %s, which there is not", document, n+1, test[1], test[2])
+					t.Errorf("%s:%d names %s: %s, which does not exist", document, n+1, test[1], test[2])
 				}
 			}
 			head := regexp.MustCompile(`(?i)^\|.*\| *tests? *\|$`).MatchString(line)
@@ -90,7 +90,7 @@ func TestDocumentsNameTests(t *testing.T) {
 	}
 }
 
-// TestPitfalls holds docs/internals/pitfalls.md to numbers without gaps: others refer to them.
+// TestPitfalls checks that the pitfalls are numbered without gaps, because code refers to the numbers.
 func TestPitfalls(t *testing.T) {
 	numbers := regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(read(t, "../../docs/internals/pitfalls.md"), -1)
 	for i, m := range numbers {
@@ -103,7 +103,7 @@ func TestPitfalls(t *testing.T) {
 	}
 }
 
-// TestPackageTable holds the table of packages in CONTRIBUTING.md to the packages that there are.
+// TestPackageTable checks that the table of packages in CONTRIBUTING.md is complete.
 func TestPackageTable(t *testing.T) {
 	_, table, _ := strings.Cut(read(t, "../../CONTRIBUTING.md"), "| package | contents |\n")
 	table, _, _ = strings.Cut(table, "\n\n")
@@ -120,11 +120,11 @@ func TestPackageTable(t *testing.T) {
 	slices.Sort(listed)
 	slices.Sort(exist)
 	if !slices.Equal(listed, exist) {
-		t.Errorf("CONTRIBUTING.md lists\n%q\nand there are\n%q", listed, exist)
+		t.Errorf("CONTRIBUTING.md lists the packages\n%q\nand these exist:\n%q", listed, exist)
 	}
 }
 
-// TestFailuresAreProven holds the two tables of failures to the same rows: what clients see, and the tests.
+// TestFailuresAreProven checks that the table of what clients see and the table of tests have the same failures.
 func TestFailuresAreProven(t *testing.T) {
 	failures := func(path string) (rows []string) {
 		_, table, _ := strings.Cut(read(t, path), "\n| failure |")

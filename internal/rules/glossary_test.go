@@ -16,16 +16,16 @@ import (
 	"unicode/utf8"
 )
 
-// held are the folders of Go, and the generated page, that follow the glossary. Every other page does.
+// held are the folders of Go, and the generated page, that are checked. Every other page is checked, too.
 var held = []string{"api", "internal/rules"}
 
-// avoided is a phrase that the glossary replaces, as the words of it.
+// avoided is a phrase that the glossary replaces, split into words.
 type avoided struct {
 	words   []string
 	instead string
 }
 
-// wordsOf splits a text at white space, and leaves out the punctuation around each word.
+// wordsOf splits a text at white space and removes the punctuation around each word.
 func wordsOf(text string) []string {
 	words := strings.Fields(strings.ToLower(text))
 	for i, word := range words {
@@ -54,7 +54,7 @@ func glossary(t *testing.T) (phrases []avoided, rest string) {
 	return phrases, before + "\n## " + after
 }
 
-// TestGlossary holds what users read to the glossary: the documents, the OpenAPI documents, and each string of the program.
+// TestGlossary finds phrases that the glossary replaces: in the documents, the OpenAPI documents, and the program's strings.
 func TestGlossary(t *testing.T) {
 	phrases, rest := glossary(t)
 	byFirstWord := map[string][]avoided{}
@@ -106,7 +106,7 @@ func TestGlossary(t *testing.T) {
 	}
 }
 
-// TestLineLength holds each line of Go to 125 characters.
+// TestLineLength checks that no line of Go has more than 125 characters.
 func TestLineLength(t *testing.T) {
 	for _, path := range goFiles(t) {
 		if !slices.Contains(held, strings.TrimPrefix(filepath.Dir(path), "../../")) {
@@ -114,7 +114,7 @@ func TestLineLength(t *testing.T) {
 		}
 		for i, line := range strings.Split(read(t, path), "\n") {
 			if n := utf8.RuneCountInString(line); n > 125 {
-				t.Errorf("%s:%d has %d characters; 125 are the limit", path, i+1, n)
+				t.Errorf("%s:%d has %d characters; the limit is 125", path, i+1, n)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-// Package rules holds the house rules that a test can prove.
+// Package rules checks the rules of CONTRIBUTING.md that a test can check.
 package rules
 
 import (
@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// mayImport says which packages of the project each one may import, arrows pointing down. Tests are free, and so are
-// cmd/rolecall, which wires everything, and bench, which runs it.
+// mayImport lists the packages of the project that each package may import. Tests may import all. So may packages with nil:
+// cmd/rolecall, which composes everything, and bench, which runs it.
 var mayImport = map[string][]string{
 	"api": {},
 	"internal/adminapi": {
@@ -118,7 +118,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// quoting is SQL being put together with a quoted name or literal.
+// quoting matches SQL that is concatenated with a quoted name or literal.
 var quoting = regexp.MustCompile("[`\"] *\\+ *(ident|literal)\\(")
 
 func TestOneFileConcatenatesSQL(t *testing.T) {
@@ -128,13 +128,13 @@ func TestOneFileConcatenatesSQL(t *testing.T) {
 				continue
 			}
 			if line := quoting.FindString(read(t, filepath.Join(p.Dir, file))); line != "" {
-				t.Errorf("%s/%s puts SQL together (%s); that belongs into internal/pgrole/sql.go", p.ImportPath, file, line)
+				t.Errorf("%s/%s concatenates SQL (%s); move that to internal/pgrole/sql.go", p.ImportPath, file, line)
 			}
 		}
 	}
 }
 
-// TestNothingIsSkipped holds the tests to failing where something is missing: a skipped test proves nothing.
+// TestNothingIsSkipped: a test fails if something that it needs is missing, because a skipped test proves nothing.
 func TestNothingIsSkipped(t *testing.T) {
 	skip := regexp.MustCompile(`\bt\.Skip`)
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
