@@ -216,7 +216,7 @@ func (s *server) surfaces(db *control.DB, id *identity.Service, users *dbuser.Se
 	return door.Mounts{
 		{Prefix: dbaas.Prefix, Handler: (&dbaas.API{Users: users, Door: front, PublicURL: s.PublicURL}).Handler()},
 		{Prefix: uaa.Prefix, Handler: (&uaa.API{Accounts: accounts, Identity: id, Door: front, PublicURL: s.PublicURL}).Handler()},
-		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{Users: users, Identity: id, Door: front, PublicURL: s.PublicURL}).Handler()},
+		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{Accounts: accounts, Users: users, Identity: id, Door: front, PublicURL: s.PublicURL}).Handler()},
 		{Prefix: "/docs", Handler: documents},
 		{Prefix: "/openapi", Handler: documents},
 		// Its root is the root of the host, so a path that no other surface has is unknown to this one.

@@ -71,10 +71,13 @@ func (p *Principal) mayBecome(ctx context.Context, tx pgx.Tx, i *Identity) error
 	var labelled bool
 	err := tx.QueryRow(ctx, `SELECT labels <> '{}' FROM accounts WHERE id = $1`, i.id).Scan(&labelled)
 	if err == nil && labelled {
-		err = fault.New(fault.Forbidden, "This account has labels, which open clusters to it, and so needs the scope %s beside %s.", ScopeAdmin, ScopeSCIMWrite)
+		err = errLabelled
 	}
 	return err
 }
+
+var errLabelled = fault.New(fault.Forbidden,
+	"This account has labels, which open clusters to it, and so needs the scope %s beside %s.", ScopeAdmin, ScopeSCIMWrite)
 
 // mayRead says whether the principal may see an identity; "" stands for all of them.
 func (p *Principal) mayRead(guid string) error {
@@ -139,12 +142,7 @@ func (i *Identity) check() error {
 	if len(i.Emails) > 20 || slices.Contains(i.Emails, "") {
 		return fault.New(fault.Invalid, "A user has at most 20 e-mail addresses, none of which is empty.")
 	}
-	for _, scope := range i.allScopes() {
-		if !slices.Contains(Scopes, scope) {
-			return fault.New(fault.Invalid, "There is no scope %.100q. There are: %s.", scope, strings.Join(Scopes, ", "))
-		}
-	}
-	return nil
+	return checkScopes(i.allScopes())
 }
 
 // Filter selects identities. One of the three is set; the zero Filter selects all.
@@ -379,9 +377,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 			  epoch = CASE WHEN active AND NOT $6 THEN gen_random_uuid() ELSE epoch END
 			WHERE id = $1`, i.id, i.Username, i.GivenName, i.FamilyName, notNull(i.Emails), i.Active, i.Verified,
 			notNull(i.Scopes), notNull(i.GrantTypes), notNull(i.UserScopes))
-		if sqlstate.Is(err, sqlstate.UniqueViolation) {
-			return fault.New(fault.Exists, "The user name %q is taken in the origin %q.", i.Username, i.Origin)
-		}
+		err = nameConflict(err, i.Username, i.Origin)
 		if err == nil && before.Active && !i.Active {
 			err = endPersonalTokens(ctx, tx, i.id)
 		}
@@ -471,16 +467,22 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid 
 			if !program && i.Origin != LocalOrigin {
 				return fault.New(fault.Invalid, "The password of this user is kept by its origin, %s.", i.Origin)
 			}
-			_, err = tx.Exec(ctx, `
-				UPDATE accounts SET password_hash = $2, password_changed_at = now(), epoch = gen_random_uuid(),
-				  identity_version = identity_version + 1, identity_updated_at = now()
-				WHERE id = $1`, i.id, hash)
-			if err == nil && !own {
-				err = endPersonalTokens(ctx, tx, i.id)
-			}
-			return err
+			return writeSecret(ctx, tx, i.id, hash, own)
 		})
 	})
+}
+
+// writeSecret stores the hash of a new password or secret and ends the tokens, the personal ones unless it is the account's
+// own change.
+func writeSecret(ctx context.Context, tx pgx.Tx, id int64, hash *string, own bool) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE accounts SET password_hash = $2, password_changed_at = now(), epoch = gen_random_uuid(),
+		  identity_version = identity_version + 1, identity_updated_at = now()
+		WHERE id = $1`, id, hash)
+	if err == nil && !own {
+		err = endPersonalTokens(ctx, tx, id)
+	}
+	return err
 }
 
 // Grant gives a person a scope; Exists if it has it.

@@ -5,6 +5,7 @@ package adminapi
 import (
 	"net/http"
 
+	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/identity"
@@ -15,6 +16,7 @@ const Prefix = "/rolecall/v1"
 
 // API serves the dialect.
 type API struct {
+	Accounts *account.Store
 	Users    *dbuser.Service
 	Identity *identity.Service
 	Door     *door.Door
@@ -43,6 +45,12 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion),
 			route(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
 			route(http.MethodGet, "/clusters/{clusterId}/pgbouncer/userlist", a.userlist),
+			route(http.MethodGet, "/accounts", a.listAccounts),
+			route(http.MethodPost, "/accounts", a.createAccount),
+			route(http.MethodGet, "/accounts/{guid}", a.getAccount),
+			route(http.MethodPatch, "/accounts/{guid}", a.updateAccount),
+			route(http.MethodDelete, "/accounts/{guid}", a.deleteAccount),
+			route(http.MethodPost, "/accounts/{guid}/password", a.setAccountPassword),
 			route(http.MethodGet, "/tokens", a.listTokens),
 			route(http.MethodPost, "/tokens", a.createToken),
 			route(http.MethodDelete, "/tokens/{tokenId}", a.revokeToken),

@@ -42,6 +42,7 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 
 func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 	return (&adminapi.API{
+		Accounts:  s.Accounts,
 		Users:     s.Users,
 		Identity:  s.Identity,
 		PublicURL: servicetest.PublicURL,

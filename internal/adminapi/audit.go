@@ -140,7 +140,7 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 	page := audit.Page{After: after, Backward: order == "desc", Limit: cut.Limit}
 	if cut.After != "" {
 		if page.After, err = strconv.ParseInt(cut.After, 10, 64); err != nil || page.After < 1 {
-			return fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+			return errCursor
 		}
 	}
 	rows, more, err := a.waitForRows(r.Context(), p, filter, page, time.Duration(wait)*time.Second)
@@ -440,7 +440,7 @@ func (a *API) listFailedSignIns(w http.ResponseWriter, r *http.Request, p *accou
 		key := strings.SplitN(cut.After, "\n", 3)
 		minute, err := time.Parse(time.RFC3339, key[0])
 		if err != nil || len(key) < 3 || !utf8.ValidString(cut.After) || strings.Contains(cut.After, "\x00") {
-			return fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+			return errCursor
 		}
 		after = audit.FailedSignIns{Minute: minute, Address: key[1], Account: key[2]}
 	}

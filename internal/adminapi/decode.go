@@ -86,6 +86,14 @@ func body(w http.ResponseWriter, r *http.Request) (*object, error) {
 	return &object{values: values, known: map[string]bool{}, err: new(error)}, nil
 }
 
+// optionalBody is body where none is as good as an empty object.
+func optionalBody(w http.ResponseWriter, r *http.Request) (*object, error) {
+	if !web.HasBody(r) {
+		return &object{values: &web.Object{}, known: map[string]bool{}, err: new(error)}, nil
+	}
+	return body(w, r)
+}
+
 func (o *object) mistake(name, want string, v any) {
 	if *o.err == nil {
 		*o.err = fault.New(fault.Invalid, "The field %s%s must be %s, not %s.", o.at, name, want, web.TypeName(v))

@@ -23,6 +23,7 @@ func FuzzRequest(f *testing.F) {
 	service := servicetest.NewAs(f, pg, administrator, rolePassword)
 	service.Admin(f, "root")
 	service.Account(f, "fuzz-auditor", []string{account.ScopeAuditor}, nil)
+	other := service.Account(f, "fuzz-other", account.DefaultScopes, nil)
 	service.Account(f, "fuzz-manager", []string{account.ScopeWrite}, map[string]string{"team": "fuzz"})
 	s := fixtureOn(f, service, 0)
 	owner := pg.Connect(f, administrator, rolePassword, "postgres")
@@ -35,7 +36,7 @@ func FuzzRequest(f *testing.F) {
 		f.Fatal("nothing is sealed", err)
 	}
 	port := strconv.Itoa(pg.Port)
-	names := map[string]string{"clusterId": s.ClusterID, "username": "fuzz-ann", "tokenId": "0199c2a4-7d3e-7c51-a0de-5f4b8e21c963", "port": port, "head": s.Audit.Head().String()}
+	names := map[string]string{"clusterId": s.ClusterID, "username": "fuzz-ann", "tokenId": "0199c2a4-7d3e-7c51-a0de-5f4b8e21c963", "other": other, "port": port, "head": s.Audit.Head().String()}
 	mint := func(username string) string {
 		token, err := s.Identity.MintFor(f.Context(), username, 12*time.Hour)
 		if err != nil {
@@ -91,6 +92,19 @@ func FuzzRequest(f *testing.F) {
 	} {
 		seeds = append(seeds, token+body)
 	}
+	for _, body := range []string{
+		`{"username":"fuzz-new","labels":{"team":"fuzz","a/b":null},"annotations":{"note":"é"},"scopes":["cloud_controller.read"]}`, `{"username":"a:b"}`, `{"username":"x","password":"","origin":""}`, `{"username":"fuzz-new","origin":"ldap"}`,
+		`{"username":"x","password":"x","origin":"ldap"}`, `{"username":"x","scopes":["a",1]}`, `{"username":"x","labels":{"-":"x"}}`, `{"username":"\u0000"}`, `{"username":null}`, `{}`,
+	} {
+		seeds = append(seeds, "POST /rolecall/v1/accounts\n\n"+body)
+	}
+	for _, body := range []string{
+		`{"active":true,"scopes":["cloud_controller.write","cloud_controller.read"],"labels":{"team":"fuzz"},"annotations":{"a":null},"username":"fuzz-other","presentationName":null}`, `{"presentationName":"A"}`, `{"presentationName":""}`, `{"labels":null}`, `{"scopes":[],"active":null}`, `{"x":1}`, `{}`,
+	} {
+		seeds = append(seeds, "PATCH /rolecall/v1/accounts/{other}\nIf-Match: *\n\n"+body, "PATCH /rolecall/v1/accounts/%00\nIf-Match: \"1\"\n\n"+body)
+	}
+	seeds = append(seeds, "GET /rolecall/v1/accounts/{other}", "POST /rolecall/v1/accounts/{other}/password", "POST /rolecall/v1/accounts/{other}/password\n\n{\"password\":\"{secret}\"}", "POST /rolecall/v1/accounts/%FF/password\n\n{\"currentPassword\":1}", "DELETE /rolecall/v1/accounts/x\nIf-Match: \"x\"",
+		"GET /rolecall/v1/accounts?name=fuzz-other&origin=uaa&selector=team%20in%20(fuzz)&scope=cloud_controller.read&active=true&limit=1&cursor=MQ", "GET /rolecall/v1/accounts?guid={other}", "GET /rolecall/v1/accounts?name=&active=x", "GET /rolecall/v1/accounts?selector=(&scope=x", "GET /rolecall/v1/accounts?cursor=AA")
 	for _, query := range []string{
 		"account=root&cluster={clusterId}&user=fuzz-ann&action=user.create&outcome=done&since=2026-01-31T12:00:00Z&until=2100-01-31T12:00:00Z&limit=1&order=asc", "order=desc&limit=1", "cursor=MQ&limit=2", "cursor=MA", "cursor=LTE", "after=1", "after=-1",
 		"after=9223372036854775808", "after=0&cursor=MQ", "wait=0", "wait=-1", "wait=21", "order=", "outcome=x", "cluster=urn:uuid:00000000-0000-0000-0000-000000000000", "since=0001-01-01T00:00:00Z", "since=2026-01-31T12:00:00,5Z", "user=%FF", "user=%00", "account=",

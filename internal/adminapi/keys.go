@@ -17,16 +17,13 @@ func (a *API) rotateKeys(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	var signingKey *bool
-	if web.HasBody(r) {
-		o, err := body(w, r)
-		if err != nil {
-			return err
-		}
-		signingKey = o.flag("signingKey")
-		if err := o.done(); err != nil {
-			return err
-		}
+	o, err := optionalBody(w, r)
+	if err != nil {
+		return err
+	}
+	signingKey := o.flag("signingKey")
+	if err := o.done(); err != nil {
+		return err
 	}
 	done, err := a.Identity.RotateKeys(r.Context(), p, signingKey != nil && *signingKey)
 	if err != nil {

@@ -24,11 +24,13 @@ func (q query) page() (p page, err error) {
 	}
 	after, err := base64.RawURLEncoding.DecodeString(q.Get("cursor"))
 	if err != nil || len(after) == 0 {
-		return p, fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
+		return p, errCursor
 	}
 	p.After = string(after)
 	return p, nil
 }
+
+var errCursor = fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")
 
 // cursor is the opaque form of the key of a page's last item.
 func cursor(key string) *string {

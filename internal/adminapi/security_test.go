@@ -162,7 +162,17 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("GET "+cf+"/users/{guid}", cf+"/users/"+guid, "", found)
 		try("PATCH "+cf+"/users/{guid}", cf+"/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`, status)
 		try("DELETE "+cf+"/users/{guid}", cf+"/users/"+guid, "", status)
+		try("GET "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, "", found)
+		for _, body := range []string{`{"labels":{"team":"b"}}`, `{"scopes":["cloud_controller.admin"]}`, `{"username":"root2"}`, `{"active":true}`, `{}`} {
+			try("PATCH "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, body, status)
+		}
+		try("DELETE "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, "", status)
+		try("POST "+own1+"/accounts/{guid}/password", own1+"/accounts/"+guid+"/password", `{"password":"mine"}`, status)
+		try("POST "+own1+"/accounts/{guid}/password", own1+"/accounts/"+guid+"/password", `{"password":"mine","currentPassword":"wrong"}`, status)
 	}
+	try("GET "+own1+"/accounts", own1+"/accounts", "", 200)
+	try("POST "+own1+"/accounts", own1+"/accounts", `{"username":"mine"}`, 403)
+	try("POST "+own1+"/accounts", own1+"/accounts", `{"username":"mine","labels":{"team":"b"},"scopes":["cloud_controller.admin"]}`, 403)
 	try("GET "+cf+"/users", cf+"/users", "", 200)
 	try("POST "+cf+"/users", cf+"/users", `{"guid":"mine","metadata":{"labels":{"team":"b"}}}`, 403)
 	try("GET "+cf+"/jobs/{guid}", cf+"/jobs/x", "", 404, 200)

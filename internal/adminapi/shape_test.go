@@ -26,6 +26,9 @@ func TestShape(t *testing.T) {
 
 		"PasswordProblemList": list[passwordProblem]{},
 
+		"AccountList":         list[accountResource]{},
+		"AccountWithPassword": accountWithPassword{},
+
 		"TokenList":   list[tokenResource]{},
 		"NewToken":    newToken{},
 		"KeyRotation": keyRotation{},
