@@ -50,7 +50,7 @@ test-programs:
 .PHONY: test
 test: lint test-programs ## Check and test everything on PostgreSQL 18
 	ROLECALL_TEST_MAJOR=18 go test -race -vet=off -p 6 -parallel 4 $$(go list ./... | grep -v '^rolecall/internal/compat$$')
-	cd e2e && go test -vet=off -parallel 6 -skip '^Test(Licences|SBOM)$$'
+	cd e2e && go test -vet=off -parallel 6 -skip '^Test(Licenses|SBOM)$$'
 
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors under each administering role, and what "make test" shortens
@@ -61,7 +61,7 @@ test-majors: test-programs release-check ## Test on the other majors under each 
 release-check: ## Verify the modules, and check the licenses and the SBOM
 	go mod verify
 	cd e2e && go mod verify
-	cd e2e && go test -run '^Test(Licences|SBOM)$$'
+	cd e2e && go test -run '^Test(Licenses|SBOM)$$'
 
 .PHONY: soak
 soak: ## Keep servers under load, for an hour alone and for an hour of failures, and look for growth and losses; make soak SOAK_SECONDS=60

@@ -245,7 +245,7 @@ func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Durat
 	return s, err
 }
 
-// pgbenchRun runs pgbench for d or, where it uses up a stock of which so many are done, until that is gone.
+// pgbenchRun runs pgbench for d or, if it uses up a stock of which done are used already, until the stock is empty.
 func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Duration, done int) (*sample, error) {
 	text, err := scripts.ReadFile(op.script + ".sql")
 	if err != nil {
@@ -330,7 +330,7 @@ func (b *bench) profileInto(ctx context.Context, name string, d time.Duration) f
 	return func() error { return <-done }
 }
 
-// grow makes roles and accounts until there are so many.
+// grow creates roles and accounts until the given numbers exist.
 func (b *bench) grow(ctx context.Context, roles, accounts int) error {
 	fmt.Fprintf(b.out, "\r\x1b[K%d roles and %d accounts", max(roles, b.roles), max(accounts, b.accounts))
 	if roles > b.roles {

@@ -18,7 +18,7 @@ const (
 	stockRole = "stock_" // to be deleted by what is measured
 	// accountGUID is a prefix as well; 12 digits follow.
 	accountGUID = "00000000-0000-4000-8000-"
-	// apollo is a label that so many accounts have, however many there are; of the label env every second account has prod.
+	// apollo is the number of accounts with this label, whatever the total. Every second account has env=prod.
 	apollo = 500
 )
 
@@ -94,7 +94,7 @@ func (s *site) oids(ctx context.Context, prefix string, n int) ([]uint32, error)
 	return oids, err
 }
 
-// accounts makes accounts from first to last, with both facets.
+// accounts creates accounts from first to last, each with its identity and platform user.
 func (s *site) accounts(ctx context.Context, first, last int) error {
 	conn, err := s.connect(ctx, s.controlRole)
 	if err != nil {

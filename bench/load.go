@@ -22,8 +22,8 @@ type request func(buf []byte, c int) []byte
 // side, a request cost wrk 8.1 µs of CPU, this 8.1 µs and a goroutine for each net.Conn 9 to 10 µs, most of it the kernel's.
 type load struct {
 	request request
-	// perSecond is how many requests fall due in a second, whether or not others have been answered; 0: as many as are
-	// answered. The time of one that has to wait for a connection counts from when it fell due.
+	// perSecond is how many requests are due in a second, answered or not; 0: the next one when the last is answered. If a
+	// request waits for a connection, its time starts when it was due.
 	perSecond float64
 
 	epoll       int
@@ -33,7 +33,7 @@ type load struct {
 
 type connection struct {
 	number, fd int
-	sent       time.Time // zero: nothing is under way
+	sent       time.Time // zero: no request is in flight
 	out, in    []byte
 	read       int // of in
 }

@@ -93,7 +93,7 @@ func (b *bench) operation(name string) *operation {
 	return &operations[slices.IndexFunc(operations, func(op operation) bool { return op.name == name })]
 }
 
-// gets measures gets, so many a second, or as many as are answered.
+// gets measures gets, at the given rate, or as fast as they are answered.
 func (b *bench) gets(ctx context.Context, connections int, perSecond float64) (*sample, error) {
 	request := b.operation("get").rolecall(&run{bench: b, connections: connections})
 	if perSecond == 0 {

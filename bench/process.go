@@ -131,7 +131,7 @@ func readStat(pid int) (procStat, error) {
 
 // family is the CPU time of a process and of its children, those that have ended included.
 func family(pid int) (total float64, err error) {
-	// The time of a child that ends meanwhile moves to its parent, and could count twice or not at all.
+	// If a child ends concurrently, its time moves to its parent and could count twice or not at all.
 	for range 100 {
 		before, err := readStat(pid)
 		if err != nil {

@@ -87,7 +87,7 @@ type fleet struct {
 	Compared    float64 `json:"compared"` // seconds from then until each cluster has been compared with the audit log
 	Memory      memory  `json:"memory"`
 	Seconds     float64 `json:"seconds"` // idle
-	CPU         usage   `json:"cpu"`     // meanwhile
+	CPU         usage   `json:"cpu"`     // during the measurement
 	Connections int     `json:"connections"`
 }
 

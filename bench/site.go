@@ -198,8 +198,8 @@ func (s *site) serve(ctx context.Context) (*replica, error) {
 func (s *site) databaseURLFile() string { return filepath.Join(s.dir, "database-url") }
 func (s *site) masterKeyFile() string   { return filepath.Join(s.dir, "master.key") }
 
-// openRolecall makes the control database, starts the server and sets it up with the program's own commands: a cluster,
-// and an account that may manage it by an access rule.
+// openRolecall makes the control database, starts the server and registers a cluster with the command line, and creates
+// an account that an access rule allows to manage it.
 func (s *site) openRolecall(ctx context.Context) error {
 	key := control.NewMasterKey()
 	var err error
@@ -270,8 +270,8 @@ func (s *site) inControl(ctx context.Context, f func(db *control.DB) error) erro
 	return f(db)
 }
 
-// token is one that lives as long as a run may take: those of the token endpoint are good for 20 minutes. It is of the
-// same form, and signed with the same key.
+// token issues a token that is valid for a whole run; those of the token endpoint expire after 20 minutes. It has the same
+// claims, and is signed with the same key.
 func (s *site) token(ctx context.Context, username string) (token string, err error) {
 	err = s.inControl(ctx, func(db *control.DB) error {
 		issuer := "http://" + s.rolecall.address + "/uaa/oauth/token"

@@ -27,8 +27,8 @@ func bill(t *testing.T, args ...string) []byte {
 	return out
 }
 
-// Every module in the program stands in docs/internals/dependencies.md with its version and licence, and no other.
-func TestLicences(t *testing.T) {
+// Every module in the program stands in docs/internals/dependencies.md with its version and license, and no other.
+func TestLicenses(t *testing.T) {
 	doc, err := os.ReadFile("../docs/internals/dependencies.md")
 	if err != nil {
 		t.Fatal(err)
@@ -89,14 +89,14 @@ func TestSBOM(t *testing.T) {
 	if len(bom.Dependencies) != 1 || bom.Dependencies[0].Ref != own.Ref || len(bom.Dependencies[0].DependsOn) != len(bom.Components) {
 		t.Errorf("the dependencies are %+v", bom.Dependencies)
 	}
-	licence := regexp.MustCompile(`^[A-Z][A-Za-z0-9.-]+( AND [A-Z][A-Za-z0-9.-]+)*$`)
+	license := regexp.MustCompile(`^[A-Z][A-Za-z0-9.-]+( AND [A-Z][A-Za-z0-9.-]+)*$`)
 	for i, c := range bom.Components {
 		name, version, sums := "std", strings.TrimPrefix(info.GoVersion, "go"), 0
 		if i < len(info.Deps) {
 			name, version, sums = info.Deps[i].Path, info.Deps[i].Version, 1
 		}
 		if c.Type != "library" || c.Name != name || c.Version != version || c.PURL != "pkg:golang/"+name+"@"+version || c.Ref != c.PURL ||
-			len(c.Hashes) != sums || len(c.Licenses) != 1 || !licence.MatchString(c.Licenses[0].Expression) {
+			len(c.Hashes) != sums || len(c.Licenses) != 1 || !license.MatchString(c.Licenses[0].Expression) {
 			t.Errorf("component %+v, want %s %s", c, name, version)
 		}
 	}

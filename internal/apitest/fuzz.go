@@ -206,8 +206,8 @@ var readHeaders = []string{"Accept", "Authorization", "Content-Type", "If-Match"
 
 var headerLine = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+:")
 
-// headerLines makes header lines of any lines: one that is none becomes the value of one of those that are read. What
-// net/http refuses in a value is left out.
+// headerLines turns any lines into header lines: a line that is not a header becomes the value of a header that is read.
+// Characters that net/http refuses in a value are removed.
 func headerLines(text string) string {
 	var lines strings.Builder
 	for line := range strings.Lines(text) {

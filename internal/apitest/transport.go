@@ -170,8 +170,8 @@ func (d *Document) checkAgreement(x exchange, h hit, op *openapi3.Operation) err
 	return fmt.Errorf("the document rejects the request, so want a 4xx: %w", err)
 }
 
-// asJSON makes up for what OpenAPI cannot say, and what holds for all our dialects that take JSON: a body without
-// a Content-Type is JSON, and so is one of text/json or of any application/…+json.
+// asJSON sets the Content-Type application/json, because OpenAPI cannot express what all our JSON dialects accept: a body
+// without a Content-Type is JSON, and so is one of text/json or of any application/…+json.
 func asJSON(req *http.Request, op *openapi3.Operation) {
 	if op.RequestBody == nil || op.RequestBody.Value.Content["application/json"] == nil {
 		return

@@ -52,7 +52,7 @@ func (ps problems) fault() error {
 	return fault.New(fault.Invalid, "%s", strings.Join(ps, ", "))
 }
 
-// unknown names the fields that are not taken.
+// unknown names the fields that are not accepted.
 func (ps *problems) unknown(fields []string) {
 	if len(fields) > 0 {
 		ps.add("Unknown field(s): '%s'", strings.Join(fields, "', '"))

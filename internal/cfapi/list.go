@@ -242,14 +242,14 @@ func (q query) values(name string) []string {
 	return values
 }
 
-// A list of users may ask for so many values of a parameter. An index finds what is exact; a part of a name is looked for
-// in the name of each user.
+// The limits of values in a parameter of a list of users. An index finds exact values; a part of a name is searched in the
+// name of each user.
 const (
 	maxValues   = 1000
 	maxPatterns = 50
 )
 
-// filter reads a list of at most so many values.
+// filter reads a list of at most the given number of values.
 func (q query) filter(name string, most int, ps *problems) []string {
 	values := q.values(name)
 	ps.most(name, len(values), most)

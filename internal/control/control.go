@@ -101,8 +101,8 @@ func (db *DB) prepare(ctx context.Context) error {
 	return nil
 }
 
-// SignIn is used by SignInLooks at a time, and by whoever asks whether the database is there. What is left are places for
-// connections that hang until they are given up, so that nobody waits for a free one.
+// SignIn is used by SignInLooks queries at a time, and by checks of whether the database is reachable. The other connections
+// are a reserve: a connection that hangs occupies its place until it is given up.
 const (
 	SignInLooks = 2
 	signInConns = 4

@@ -21,8 +21,8 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrationLock is held while the schema changes, so that replicas which start at once take turns. Any constant that no
-// other program uses will do: these are the bytes of "rolecall".
+// migrationLock is held while the schema changes, so that replicas which start at once migrate one after the
+// other. Any constant that no other program uses would do: these are the bytes of "rolecall".
 const migrationLock = 0x726f6c6563616c6c
 
 func (db *DB) migrate(ctx context.Context) error {

@@ -15,8 +15,8 @@ import (
 // sealedColumn is a column that holds sealed values, each for the place "table/id/column".
 type sealedColumn struct{ table, id, column string }
 
-// sealedColumns are all of them. A new one comes here, or its values are lost with the master key that they were sealed
-// with; a test finds those that were forgotten.
+// sealedColumns lists all encrypted columns. Add each new one, or its values are lost with the master key that encrypted
+// them; a test finds missing ones.
 var sealedColumns = []sealedColumn{
 	{"signing_keys", "kid", "private_key"},
 	{"clusters", "id", "credential"},
@@ -24,8 +24,8 @@ var sealedColumns = []sealedColumn{
 	{"audit_keys", "id", "key"},
 }
 
-// CheckKeys says which key of the audit log does not open with the master keys at hand. There is one from the first second
-// on, and none is ever removed: whoever has them all has all that this database was ever used with.
+// CheckKeys returns an error if a key of the audit log cannot be decrypted with the configured master keys. The log has a
+// key from the start, and none is ever removed: if all can be decrypted, no master key of this database is missing.
 func (db *DB) CheckKeys(ctx context.Context) error {
 	rows, err := db.Pool.Query(ctx, `SELECT 'audit_keys/' || id || '/key', key FROM audit_keys ORDER BY id`)
 	if err != nil {
@@ -45,10 +45,10 @@ func (db *DB) CheckKeys(ctx context.Context) error {
 // Resealed is what Reseal did.
 type Resealed struct {
 	Key    string         // id of the master key that seals everything now
-	Counts map[string]int // of values whose seal was made anew, by "table.column"
+	Counts map[string]int // of re-encrypted values, by "table.column"
 }
 
-// Total is how many values were sealed anew.
+// Total is the number of re-encrypted values.
 func (r *Resealed) Total() (n int) {
 	for _, count := range r.Counts {
 		n += count

@@ -9,8 +9,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// defaults are what counts beyond loopback where the URL does not say otherwise: whoever has the control database has
-// everything, and PostgreSQL's own defaults give the password to whoever answers and asks for it in clear.
+// defaults apply beyond loopback unless the URL says otherwise. Access to the control database is access to everything, and
+// PostgreSQL's defaults send the password in clear to any server that asks for it.
 // https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
 var defaults = map[string]string{"sslmode": "verify-full", "require_auth": "scram-sha-256"}
 

@@ -104,7 +104,7 @@ type links struct {
 	Next string `json:"next,omitempty"`
 }
 
-// pageLinks makes the URLs of a page and its neighbours. They carry the filters of the request.
+// pageLinks returns the URLs of a page, the previous and the next one. They contain the filters of the request.
 func pageLinks(href string, page pgrole.Page, more bool, q query, filters ...string) links {
 	at := func(offset int) string {
 		values := url.Values{"limit": {strconv.Itoa(page.Limit)}, "offset": {strconv.Itoa(offset)}}

@@ -75,8 +75,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Handle(w, r, h.serve, h.surface.Fail)
 }
 
-// serve lets a request in and hands it to its route. Whoever has no valid credential learns of a private path only that it
-// is private.
+// serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
+// it is private.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	info := web.InfoOf(r.Context())
 	route, methods := h.router.Find(r)
@@ -156,7 +156,7 @@ func (d *Door) chargeAddress(info *web.Info) error {
 	return nil
 }
 
-// credential reads an Authorization header. A scheme that the surface does not take counts as no credential.
+// credential reads an Authorization header. A scheme that the surface does not accept counts as no credential.
 func (h *Handler) credential(authorization string) (c identity.Credential, err error) {
 	c = identity.ParseCredential(authorization)
 	if c.Value != "" && slices.Contains(h.surface.Schemes, c.Scheme) {

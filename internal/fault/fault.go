@@ -17,7 +17,7 @@ const (
 	Internal        Kind = iota
 	Malformed            // the request cannot be parsed
 	TooLarge             // the body is larger than the limit
-	MediaType            // the body is of a media type that is not taken
+	MediaType            // the media type of the body is not supported
 	UnknownRoute         // no such path
 	UnknownMethod        // the path exists, the method does not
 	Unauthenticated      // no credentials, or wrong ones

@@ -23,7 +23,7 @@ type Requirement struct {
 // An Op is how a requirement looks at its key. Equality is In with one value.
 type Op int
 
-// The operators. The negative ones hold for a label that is absent: whoever says this in SQL has to mind NULL.
+// The operators. The negative ones match if the label is absent: a translation to SQL has to consider NULL.
 const (
 	Exists    Op = iota // k
 	NotExists           // !k
@@ -115,9 +115,9 @@ func (r Requirement) String() string {
 
 const space = " \t\r\n"
 
-// The forms of the reference (metadata_helpers.rb), tried in its order, with white space let in. A set's key may be
-// anything at first, so that its message names what is wrong with it; the other forms want a key's characters. Unlike
-// there, one value follows `=`, never a list.
+// The forms of the reference (metadata_helpers.rb), tried in its order, with white space allowed. A set's key may
+// be anything at first, so that its message says what is wrong with it; the other forms require a key's characters. Unlike
+// in the reference, one value follows `=`, never a list.
 var (
 	setForm       = regexp.MustCompile(`(?s)^(.*?)[` + space + `]+(in|notin)[` + space + `]*\((.*)\)$`)
 	equalityForm  = regexp.MustCompile(`(?s)^([\w./-]+)[` + space + `]*(==?|!=)([^,]*)$`)

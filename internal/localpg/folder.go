@@ -98,7 +98,7 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 	if err := os.MkdirAll(elsewhereRoot, 0o755); err != nil {
 		return err
 	}
-	// A new name each time: what an earlier folder of this name left behind may by now belong to one that was moved.
+	// A new name each time: files of an earlier folder of this name may belong to a folder that was moved since.
 	home, err := os.MkdirTemp(elsewhereRoot, filepath.Base(f.dir)+"-")
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func endLeftover(ctx context.Context, data string) error {
 	if isPostmaster(p.pid, data) {
 		return fmt.Errorf("PostgreSQL still runs on %s and does not stop; end process %d", data, p.pid)
 	}
-	// PostgreSQL would take a zombie, or whoever has that number now, for the running server.
+	// PostgreSQL would mistake a zombie, or another process with that number, for the running server.
 	if syscall.Kill(p.pid, 0) == nil {
 		if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil && !os.IsNotExist(err) {
 			return err

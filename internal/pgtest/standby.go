@@ -145,7 +145,7 @@ func (c *Cluster) waitForStreaming(t testing.TB, primary *Cluster) {
 	}
 }
 
-// WaitForReplay waits until a standby shows all that primary has committed by now.
+// WaitForReplay waits until a standby shows everything that primary has committed before the call.
 func (c *Cluster) WaitForReplay(t testing.TB, primary *Cluster) {
 	t.Helper()
 	now := Value[string](t, primary, `SELECT pg_current_wal_lsn()::text`)
@@ -156,7 +156,7 @@ func (c *Cluster) WaitForReplay(t testing.TB, primary *Cluster) {
 	}
 }
 
-// copyRunning copies the folder of a running server, of whose temporary files some may vanish meanwhile.
+// copyRunning copies the folder of a running server, some of whose temporary files may vanish concurrently.
 func copyRunning(from, to string) error {
 	cmd := exec.Command("cp", "-a", from+"/.", to)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")

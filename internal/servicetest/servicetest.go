@@ -130,7 +130,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	return s
 }
 
-// Door is a way in whose limits are so many requests a second; 0: none.
+// Door returns a door with the given limits in requests a second; 0: none.
 func (s *Service) Door(perSecond float64) *door.Door {
 	return &door.Door{Identity: s.Identity, PerAccount: &web.Limiter{PerSecond: perSecond}, PerAddress: &web.Limiter{PerSecond: perSecond}}
 }

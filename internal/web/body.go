@@ -104,7 +104,7 @@ func (o *Object) Get(key string) (any, bool) {
 	return v, ok
 }
 
-// ParseJSON is Body for bytes at hand.
+// ParseJSON is Body for bytes that are in memory.
 func ParseJSON(data []byte) (any, error) {
 	if !utf8.Valid(data) {
 		return nil, fault.New(fault.Malformed, "The body is not valid UTF-8.")

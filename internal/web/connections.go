@@ -14,14 +14,14 @@ type Connections struct {
 	Max int
 
 	mu      sync.Mutex
-	waiting list.List // of net.Conn: without a request under way, the longest first
+	waiting list.List // of net.Conn: idle connections, the one that is idle for longest first
 	open    map[net.Conn]*list.Element
 }
 
 // Track is for http.Server.ConnState.
 func (c *Connections) Track(conn net.Conn, state http.ConnState) {
 	if out := c.note(conn, state); out != nil {
-		// Not with TLS's goodbye, which would have to wait for a client that reads nothing.
+		// Without TLS's close notification, which would wait for a client that does not read.
 		if wrapped, ok := out.(interface{ NetConn() net.Conn }); ok {
 			out = wrapped.NetConn()
 		}
@@ -43,7 +43,7 @@ func (c *Connections) note(conn net.Conn, state http.ConnState) (out net.Conn) {
 	switch state {
 	case http.StateNew, http.StateIdle:
 		if !known && state != http.StateNew {
-			return nil // it has been sent away
+			return nil // it has been closed
 		}
 		if state == http.StateNew && len(c.open) >= c.Max {
 			out = conn

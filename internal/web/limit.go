@@ -57,7 +57,7 @@ const maxBuckets = 100_000
 // crowd is the key of all who come when there are too many to tell apart.
 const crowd = "\x00crowd"
 
-// bucket finds the key's bucket. One that is full is forgotten, so that addresses which come once do not stay in memory.
+// bucket finds the key's bucket. Full buckets are evicted, so that addresses which come once do not stay in memory.
 func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()

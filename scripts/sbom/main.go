@@ -1,5 +1,5 @@
-// Command sbom prints the software bill of materials of a Go program, in CycloneDX 1.6, out of what the linker has noted in
-// it and the licences in the module cache. The same program gives the same bytes. With -table it prints the table of
+// Command sbom prints the software bill of materials of a Go program, in CycloneDX 1.6, from what the linker recorded in it
+// and the licenses in the module cache. The same program gives the same bytes. With -table it prints the table of
 // docs/internals/dependencies.md. It runs in the folder of the module that the program was built from.
 package main
 
@@ -45,15 +45,15 @@ func run(program, version string, table bool, out io.Writer) error {
 		if dir == "" {
 			return fmt.Errorf("%s was built with %s %s, which go.mod does not ask for: build it anew", program, m.Path, m.Version)
 		}
-		licence, err := licenceIn(dir)
+		license, err := licenseIn(dir)
 		if err != nil {
 			return err
 		}
-		all = append(all, module{m.Path, m.Version, m.Sum, licence})
+		all = append(all, module{m.Path, m.Version, m.Sum, license})
 	}
 	if table {
 		for _, m := range all {
-			if _, err := fmt.Fprintf(out, "| `%s` | %s | %s |\n", m.path, m.version, m.licence); err != nil {
+			if _, err := fmt.Fprintf(out, "| `%s` | %s | %s |\n", m.path, m.version, m.license); err != nil {
 				return err
 			}
 		}
@@ -69,7 +69,7 @@ func run(program, version string, table bool, out io.Writer) error {
 	return e.Encode(bom)
 }
 
-type module struct{ path, version, sum, licence string }
+type module struct{ path, version, sum, license string }
 
 // folders is where the module cache has each module, by path and version.
 func folders() (map[string]string, error) {
@@ -87,8 +87,8 @@ func folders() (map[string]string, error) {
 	return folders, nil
 }
 
-// licenceIn names the licence of the module in a folder.
-func licenceIn(dir string) (string, error) {
+// licenseIn returns the license of the module in a folder.
+func licenseIn(dir string) (string, error) {
 	for _, name := range []string{"LICENSE", "LICENSE.txt", "LICENSE.md", "COPYING"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if errors.Is(err, os.ErrNotExist) {
@@ -97,19 +97,18 @@ func licenceIn(dir string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if expression := licence(string(text)); expression != "" {
+		if expression := license(string(text)); expression != "" {
 			return expression, nil
 		}
-		return "", fmt.Errorf("the licence in %s/%s is not known: read it, and teach it to scripts/sbom", dir, name)
+		return "", fmt.Errorf("the license in %s/%s is not known: read it, and teach it to scripts/sbom", dir, name)
 	}
-	return "", fmt.Errorf("%s has no licence: it may not be used", dir)
+	return "", fmt.Errorf("%s has no license: it may not be used", dir)
 }
 
 var spaces = regexp.MustCompile(`\s+`)
 
-// licence names the licences of a text by what each of them says, as an SPDX expression; "" when there is none that is
-// known.
-func licence(text string) string {
+// license returns the licenses of a text, recognized by a sentence of each, as an SPDX expression; "" if none is known.
+func license(text string) string {
 	text = spaces.ReplaceAllString(text, " ")
 	var all []string
 	for _, known := range []struct{ id, says string }{
@@ -146,7 +145,7 @@ type component struct {
 	Name     string      `json:"name"`
 	Version  string      `json:"version,omitempty"`
 	Hashes   []hash      `json:"hashes,omitempty"`
-	Licences []licencing `json:"licenses"`
+	Licenses []licensing `json:"licenses"`
 	PURL     string      `json:"purl,omitempty"`
 }
 
@@ -155,7 +154,7 @@ type hash struct {
 	Content   string `json:"content"`
 }
 
-type licencing struct {
+type licensing struct {
 	Expression string `json:"expression"`
 }
 
@@ -169,7 +168,7 @@ func document(program, name, version string, modules []module) (*bom, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, err := licenceIn(".")
+	own, err := licenseIn(".")
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +184,7 @@ func document(program, name, version string, modules []module) (*bom, error) {
 			Name:     name,
 			Version:  version,
 			Hashes:   []hash{{"SHA-256", hex.EncodeToString(sum[:])}},
-			Licences: []licencing{{own}},
+			Licenses: []licensing{{own}},
 		}},
 	}
 	on := dependency{Ref: name}
@@ -194,7 +193,7 @@ func document(program, name, version string, modules []module) (*bom, error) {
 			Type:     "library",
 			Name:     m.path,
 			Version:  m.version,
-			Licences: []licencing{{m.licence}},
+			Licenses: []licensing{{m.license}},
 			// https://github.com/package-url/purl-spec/blob/main/types-doc/golang-definition.md
 			PURL: "pkg:golang/" + m.path + "@" + strings.ReplaceAll(m.version, "+", "%2B"),
 		}
