@@ -33,7 +33,8 @@ type API struct {
 // /v2/info.
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
-		Name: "cf", Schemes: []identity.Scheme{identity.Bearer}, Private: Prefix, NoMethods: true, RateHeaders: true, Headers: setHeaders, Fail: fail, Routes: []door.Route{
+		Name: "cf", Schemes: []identity.Scheme{identity.Bearer}, Private: Prefix, NoMethods: true, RateHeaders: true,
+		Headers: setHeaders, Fail: fail, Routes: []door.Route{
 			public("/", a.root),
 			public(Prefix, a.index),
 			public(Prefix+"/info", a.info),

@@ -35,7 +35,8 @@ func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(
 // fixtureOn is a server whose limits are so many requests a second; 0: none.
 func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	t.Helper()
-	client := apitest.Load(t, "platform.yaml").Serve(t, &web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	client := apitest.Load(t, "platform.yaml").Serve(t,
+		&web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))})
 	f := &fixture{s, client, map[string]string{}}
 	f.tokens["root"] = f.token(t, "root")
 	return f
@@ -163,7 +164,8 @@ func body(v any) string {
 // made makes a user by guid, with labels.
 func (f *fixture) made(t testing.TB, guid string, labels map[string]string) user {
 	t.Helper()
-	return f.want(t, 201, "POST", "/v3/users", body(map[string]any{"guid": guid, "metadata": map[string]any{"labels": labels}})).user(t)
+	return f.want(t, 201, "POST", "/v3/users", body(
+		map[string]any{"guid": guid, "metadata": map[string]any{"labels": labels}})).user(t)
 }
 
 // Every route has exactly one operation in the document, and the other way round.
@@ -223,7 +225,8 @@ func TestDiscovery(t *testing.T) {
 
 func TestNothingElse(t *testing.T) {
 	f := newFixture(t)
-	for _, path := range []string{"/v3/organizations?order_by=name", "/v3/spaces?organization_guids=a&order_by=name&include=x"} {
+	for _, path := range []string{"/v3/organizations?order_by=name",
+		"/v3/spaces?organization_guids=a&order_by=name&include=x"} {
 		a := f.want(t, 200, "GET", path, "")
 		if !strings.Contains(a.Body, `"total_results":0,"total_pages":1`) || !strings.Contains(a.Body, `"resources":[]`) {
 			t.Errorf("%s: %s", path, a.Body)
@@ -234,7 +237,8 @@ func TestNothingElse(t *testing.T) {
 	f.do(t, "GET", "/v3/spaces/some/users", "").refused(t, "404 10010 Space not found")
 
 	for _, request := range []string{
-		"GET /v3/apps", "GET /v3/", "GET /v3/users/", "GET /v3/users/a/b", "PUT /v3/users/a", "DELETE /v3/users", "POST /v3/jobs/a",
+		"GET /v3/apps", "GET /v3/", "GET /v3/users/", "GET /v3/users/a/b", "PUT /v3/users/a", "DELETE /v3/users",
+		"POST /v3/jobs/a",
 		"OPTIONS /v3/users", "POST /", "POST /v3", "GET /v2/info", "GET /nowhere",
 	} {
 		method, path, _ := strings.Cut(request, " ")
@@ -304,7 +308,8 @@ func TestHeaders(t *testing.T) {
 func TestLimits(t *testing.T) {
 	f := fixtureOn(t, servicetest.Shared(t), 1) // two at once
 	a := f.do(t, "GET", "/v3/users/x", "")
-	if a.Header.Get("X-RateLimit-Limit") != "2" || a.Header.Get("X-RateLimit-Remaining") != "1" || len(a.Header.Get("X-RateLimit-Reset")) != 10 {
+	if a.Header.Get("X-RateLimit-Limit") != "2" || a.Header.Get("X-RateLimit-Remaining") != "1" ||
+		len(a.Header.Get("X-RateLimit-Reset")) != 10 {
 		t.Errorf("got %v", a.Header)
 	}
 	f.do(t, "GET", "/v3/users/x", "")
@@ -314,11 +319,13 @@ func TestLimits(t *testing.T) {
 	}
 	f.as(t, "", "GET", "/v3/users", "")
 	f.as(t, "", "GET", "/v3/users", "")
-	const limited = "429 10014 Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in."
+	const limited = "429 10014 Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. " +
+		"Please log in."
 	for _, path := range []string{"/v3/users", "/", "/v3", "/v3/info"} {
 		f.as(t, "", "GET", path, "").refused(t, limited)
 	}
-	a = f.send(t, "GET", "/v3/users", "", "Authorization: bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0", 40))
+	a = f.send(t, "GET", "/v3/users", "", "Authorization: bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0",
+		40))
 	if a.refused(t, limited); a.Header.Get("Retry-After") != "1" {
 		t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
 	}
@@ -340,15 +347,22 @@ func TestPermissions(t *testing.T) {
 		patchSelfIfForced string
 	}{
 		{"perm-admin", []string{account.ScopeAdmin}, "200", "200", "202", "200", notFound, notFoundDelete, all, "200"},
-		{"perm-readonly-write", []string{account.ScopeAdminReadOnly, write}, "200", forbidden, forbidden, "200", notFound, notFoundDelete, forbidden, forbidden},
-		{"perm-readonly", []string{account.ScopeAdminReadOnly}, "200", forbidden, forbidden, "200", forbidden, forbidden, forbidden, forbidden},
-		{"perm-auditor-write", []string{account.ScopeAuditor, write}, "200", forbidden, forbidden, "200", notFound, notFoundDelete, forbidden, forbidden},
-		{"perm-auditor", []string{account.ScopeAuditor}, "200", forbidden, forbidden, "200", forbidden, forbidden, forbidden, forbidden},
-		{"perm-both", []string{read, write}, notFound, notFound, notFoundDelete, "200", notFound, notFoundDelete, forbidden, forbidden},
+		{"perm-readonly-write", []string{account.ScopeAdminReadOnly, write}, "200", forbidden, forbidden, "200", notFound,
+			notFoundDelete, forbidden, forbidden},
+		{"perm-readonly", []string{account.ScopeAdminReadOnly}, "200", forbidden, forbidden, "200", forbidden, forbidden,
+			forbidden, forbidden},
+		{"perm-auditor-write", []string{account.ScopeAuditor, write}, "200", forbidden, forbidden, "200", notFound, notFoundDelete,
+			forbidden, forbidden},
+		{"perm-auditor", []string{account.ScopeAuditor}, "200", forbidden, forbidden, "200", forbidden, forbidden, forbidden,
+			forbidden},
+		{"perm-both", []string{read, write}, notFound, notFound, notFoundDelete, "200", notFound, notFoundDelete, forbidden,
+			forbidden},
 		{"perm-read", []string{read}, notFound, forbidden, forbidden, "200", forbidden, forbidden, forbidden, forbidden},
-		{"perm-write", []string{write}, forbidden, notFound, notFoundDelete, forbidden, notFound, notFoundDelete, forbidden, forbidden},
+		{"perm-write", []string{write}, forbidden, notFound, notFoundDelete, forbidden, notFound, notFoundDelete, forbidden,
+			forbidden},
 		{"perm-none", nil, forbidden, forbidden, forbidden, forbidden, forbidden, forbidden, forbidden, forbidden},
-		{"", nil, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated},
+		{"", nil, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated, unauthenticated,
+			unauthenticated, unauthenticated},
 	} {
 		t.Run(caller.name, func(t *testing.T) {
 			self := "self"

@@ -22,21 +22,23 @@ type answer struct {
 // answers is the whole table. The reference has no 409, 412, 413 and 415: they take the code of a request that cannot be
 // processed, under titles of our own.
 var answers = map[fault.Kind]answer{
-	fault.Internal:        {http.StatusInternalServerError, 10001, "UnknownError", "An unknown error occurred."},
-	fault.Malformed:       {http.StatusBadRequest, 1001, "CF-MessageParseError", "Request invalid due to parse error: invalid request body"},
+	fault.Internal: {http.StatusInternalServerError, 10001, "UnknownError", "An unknown error occurred."},
+	fault.Malformed: {http.StatusBadRequest, 1001, "CF-MessageParseError",
+		"Request invalid due to parse error: invalid request body"},
 	fault.TooLarge:        {http.StatusRequestEntityTooLarge, 10008, "CF-RequestEntityTooLarge", ""},
 	fault.MediaType:       {http.StatusUnsupportedMediaType, 10008, "CF-UnsupportedMediaType", ""},
 	fault.UnknownRoute:    {http.StatusNotFound, 10000, "CF-NotFound", "Unknown request"},
 	fault.UnknownMethod:   {http.StatusNotFound, 10000, "CF-NotFound", "Unknown request"},
 	fault.Unauthenticated: {http.StatusUnauthorized, 1000, "CF-InvalidAuthToken", "Invalid Auth Token"},
-	fault.Forbidden:       {http.StatusForbidden, 10003, "CF-NotAuthorized", "You are not authorized to perform the requested action"},
-	fault.NotFound:        {http.StatusNotFound, 10010, "CF-ResourceNotFound", ""},
-	fault.Invalid:         {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
-	fault.Exists:          {http.StatusConflict, 10008, "CF-Conflict", ""},
-	fault.InUse:           {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
-	fault.Stale:           {http.StatusPreconditionFailed, 10008, "CF-PreconditionFailed", ""},
-	fault.TooMany:         {http.StatusTooManyRequests, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded"},
-	fault.Unavailable:     {http.StatusServiceUnavailable, 10015, "CF-ServiceUnavailable", "Database connection failure"},
+	fault.Forbidden: {http.StatusForbidden, 10003, "CF-NotAuthorized",
+		"You are not authorized to perform the requested action"},
+	fault.NotFound:    {http.StatusNotFound, 10010, "CF-ResourceNotFound", ""},
+	fault.Invalid:     {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
+	fault.Exists:      {http.StatusConflict, 10008, "CF-Conflict", ""},
+	fault.InUse:       {http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", ""},
+	fault.Stale:       {http.StatusPreconditionFailed, 10008, "CF-PreconditionFailed", ""},
+	fault.TooMany:     {http.StatusTooManyRequests, 10013, "CF-RateLimitExceeded", "Rate Limit Exceeded"},
+	fault.Unavailable: {http.StatusServiceUnavailable, 10015, "CF-ServiceUnavailable", "Database connection failure"},
 }
 
 // errQuery is a cause that the table of kinds cannot tell from others.

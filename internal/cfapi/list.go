@@ -201,7 +201,8 @@ func (q query) checkNames(ps *problems) {
 	slices.Sort(*ps)
 	if unknown != nil {
 		slices.Sort(unknown)
-		ps.add("Unknown query parameter(s): %s. Valid parameters are: '%s'", strings.Join(unknown, ", "), strings.Join(listParameters, "', '"))
+		ps.add("Unknown query parameter(s): %s. Valid parameters are: '%s'", strings.Join(unknown, ", "),
+			strings.Join(listParameters, "', '"))
 	}
 }
 

@@ -13,9 +13,14 @@ import (
 // FuzzListQuery: what is taken is a page that there can be, and its links select what it selects.
 func FuzzListQuery(f *testing.F) {
 	for _, s := range []string{
-		"", "page=1&per_page=50&order_by=-created_at&label_selector=a%3Db", "page=0&per_page=5001", "page=9223372036854775807&per_page=2", "page=%2B1", "page=٣&per_page=0x1", "order_by=+updated_at", "order_by=%2Bupdated_at", "order_by=id",
-		"guids=a,b%252C&usernames=x", "partial_usernames=%25&origins=uaa", "origins=uaa", "created_ats=2020-01-01T00:00:00Z,2021-01-01T00:00:00%2B01:00", "created_ats[lt]=9999-12-31T23:59:59Z&created_ats[gte]=0000-01-01T00:00:00Z",
-		"updated_ats[gt=2020-01-01T00:00:00Z", "updated_ats[x]=1", "guids[]=a", "page=1&page=2", "include=x", "label_selector=a+in+(b,c),!d", "label_selector=", "%zz", "a;b", "guids=%ff%00", "page[=1", "=", "=1&=2",
+		"", "page=1&per_page=50&order_by=-created_at&label_selector=a%3Db", "page=0&per_page=5001",
+		"page=9223372036854775807&per_page=2", "page=%2B1", "page=٣&per_page=0x1", "order_by=+updated_at",
+		"order_by=%2Bupdated_at", "order_by=id",
+		"guids=a,b%252C&usernames=x", "partial_usernames=%25&origins=uaa", "origins=uaa",
+		"created_ats=2020-01-01T00:00:00Z,2021-01-01T00:00:00%2B01:00",
+		"created_ats[lt]=9999-12-31T23:59:59Z&created_ats[gte]=0000-01-01T00:00:00Z",
+		"updated_ats[gt=2020-01-01T00:00:00Z", "updated_ats[x]=1", "guids[]=a", "page=1&page=2", "include=x",
+		"label_selector=a+in+(b,c),!d", "label_selector=", "%zz", "a;b", "guids=%ff%00", "page[=1", "=", "=1&=2",
 	} {
 		f.Add(s)
 	}
@@ -34,7 +39,8 @@ func FuzzListQuery(f *testing.F) {
 			}
 			return
 		}
-		if l.page < 1 || l.perPage < 1 || l.perPage > maxPerPage || l.filter.Offset < 0 || l.filter.Limit != l.perPage || l.filter.Offset/l.perPage != l.page-1 {
+		if l.page < 1 || l.perPage < 1 || l.perPage > maxPerPage || l.filter.Offset < 0 || l.filter.Limit != l.perPage ||
+			l.filter.Offset/l.perPage != l.page-1 {
 			t.Errorf("%q: page %d of %d, offset %d", raw, l.page, l.perPage, l.filter.Offset)
 		}
 		pg := (&API{}).pagination("", l.shown, l.page, l.perPage, 1)

@@ -52,19 +52,23 @@ func TestFilters(t *testing.T) {
 		labels["set"] = "filters"
 		_, err := f.DB.Pool.Exec(ctx, `
 			INSERT INTO accounts (guid, username, origin, platform_created_at, platform_updated_at, labels)
-			VALUES ($1, nullif($2, ''), nullif($3, ''), $4::timestamptz, $5::timestamptz, $6)`, guid, username, origin, created, updated, labels)
+			VALUES ($1, nullif($2, ''), nullif($3, ''), $4::timestamptz, $5::timestamptz, $6)`,
+			guid, username, origin, created, updated, labels)
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	add("f1", "Filter.Ann", "uaa", "2020-01-01T00:00:00.0Z", "2020-02-01T00:00:00.9Z", map[string]string{"env": "prod", "empty": ""})
-	add("f2", "filter.bob", "uaa", "2020-01-01T00:00:00.5Z", "2020-02-01T00:00:01.0Z", map[string]string{"env": "test", "a.b/env": "prod"})
+	add("f1", "Filter.Ann", "uaa", "2020-01-01T00:00:00.0Z", "2020-02-01T00:00:00.9Z",
+		map[string]string{"env": "prod", "empty": ""})
+	add("f2", "filter.bob", "uaa", "2020-01-01T00:00:00.5Z", "2020-02-01T00:00:01.0Z",
+		map[string]string{"env": "test", "a.b/env": "prod"})
 	add("f4", "filter.bob", "ldap", "2020-01-01T00:00:01.0Z", "2020-01-31T00:00:00Z", map[string]string{"env": "dev"})
 	add("f3", "", "", "2020-01-01T00:00:01.0Z", "2020-02-01T00:00:03Z", map[string]string{})
 	add("f,5%", "filter,50%_x", "ldap", "2020-01-01T01:00:00Z", "2020-02-02T00:00:00Z", map[string]string{"env": "prod"})
 	// One that is no platform user is in no list.
 	add("f6", "filter.nobody", "uaa", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z", map[string]string{"env": "prod"})
-	if _, err := f.DB.Pool.Exec(ctx, `UPDATE accounts SET platform_created_at = NULL, platform_updated_at = NULL, identity_created_at = now(), identity_updated_at = now() WHERE guid = 'f6'`); err != nil {
+	if _, err := f.DB.Pool.Exec(ctx, `UPDATE accounts SET platform_created_at = NULL, platform_updated_at = NULL, `+
+		`identity_created_at = now(), identity_updated_at = now() WHERE guid = 'f6'`); err != nil {
 		t.Fatal(err)
 	}
 
@@ -128,12 +132,14 @@ func TestFilters(t *testing.T) {
 
 func TestListMessages(t *testing.T) {
 	f := newFixture(t)
-	const unknown = ". Valid parameters are: 'page', 'per_page', 'order_by', 'created_ats', 'updated_ats', 'guids', 'usernames', 'partial_usernames', 'origins', 'label_selector'"
+	const unknown = ". Valid parameters are: 'page', 'per_page', 'order_by', 'created_ats', 'updated_ats', 'guids', " +
+		"'usernames', 'partial_usernames', 'origins', 'label_selector'"
 	const stamp = " has an invalid timestamp format. Timestamps should be formatted as 'YYYY-MM-DDThh:mm:ssZ'"
 	const one = " only accepts one value when using a relational operator"
 	for _, test := range []struct{ query, want string }{
 		{"origins=uaa", "Origins filter cannot be provided without usernames or partial_usernames filter."},
-		{"usernames=a&partial_usernames=b", "Usernames filter cannot be provided with both usernames and partial_usernames filter."},
+		{"usernames=a&partial_usernames=b",
+			"Usernames filter cannot be provided with both usernames and partial_usernames filter."},
 		{"page=0", "Page must be a positive integer"},
 		{"page=-1", "Page must be a positive integer"},
 		{"page=x", "Page must be a positive integer"},
@@ -170,13 +176,18 @@ func TestListMessages(t *testing.T) {
 		{"guids=" + strings.Repeat("a,", 1000), "Guids can have at most 1000 values"},
 		{"usernames=" + strings.Repeat("a,", 1000), "Usernames can have at most 1000 values"},
 		{"usernames=a&origins=" + strings.Repeat("a,", 1000), "Origins can have at most 1000 values"},
-		{"updated_ats=" + strings.Repeat("2020-01-01T00:00:00Z,", 1000) + "2020-01-01T00:00:00Z", "Updated ats can have at most 1000 values"},
-		{selecting("a in (" + strings.Repeat("b,", 500) + "b),c in (" + strings.Repeat("b,", 500) + "b)"), "Label selector can have at most 1000 values"},
-		{"page=x&order_by=x&origins=x&x=x", "Unknown query parameter(s): 'x'" + unknown + ", Page must be a positive integer, Order by can only be: 'created_at', 'updated_at', Origins filter cannot be provided without usernames or partial_usernames filter."},
+		{"updated_ats=" + strings.Repeat("2020-01-01T00:00:00Z,", 1000) + "2020-01-01T00:00:00Z",
+			"Updated ats can have at most 1000 values"},
+		{selecting("a in (" + strings.Repeat("b,", 500) + "b),c in (" + strings.Repeat("b,", 500) + "b)"),
+			"Label selector can have at most 1000 values"},
+		{"page=x&order_by=x&origins=x&x=x", "Unknown query parameter(s): 'x'" + unknown +
+			", Page must be a positive integer, Order by can only be: 'created_at', 'updated_at', Origins filter cannot be " +
+			"provided without usernames or partial_usernames filter."},
 	} {
 		f.do(t, "GET", "/v3/users?"+test.query, "").refused(t, "422 10008 "+test.want)
 	}
-	for _, most := range []string{"partial_usernames=" + strings.Repeat("a,", 49) + "a", "guids=" + strings.Repeat("a,", 999) + "a"} {
+	for _, most := range []string{"partial_usernames=" + strings.Repeat("a,", 49) + "a",
+		"guids=" + strings.Repeat("a,", 999) + "a"} {
 		if a := f.do(t, "GET", "/v3/users?"+most, ""); a.Status != 200 {
 			t.Errorf("as many values as there may be: %d %s", a.Status, a.Body)
 		}
@@ -191,7 +202,8 @@ func TestPages(t *testing.T) {
 		f.made(t, fmt.Sprintf("page-%d", i), map[string]string{"set": "pages"})
 	}
 	href := func(page int) string {
-		return fmt.Sprintf("%s/v3/users?created_ats%%5Bgt%%5D=2020-01-01T00%%3A00%%3A00Z&label_selector=set+in+%%28pages%%29&order_by=%%2Bcreated_at&page=%d&per_page=2",
+		return fmt.Sprintf("%s/v3/users?created_ats%%5Bgt%%5D=2020-01-01T00%%3A00%%3A00Z"+
+			"&label_selector=set+in+%%28pages%%29&order_by=%%2Bcreated_at&page=%d&per_page=2",
 			servicetest.PublicURL, page)
 	}
 	const query = "&order_by=created_at&per_page=2&created_ats%5Bgt%5D=2020-01-01T00:00:00Z&label_selector=set+in+(pages)"
@@ -201,13 +213,15 @@ func TestPages(t *testing.T) {
 	}{{1, 2, 0, "page-0 page-1"}, {2, 3, 1, "page-2 page-3"}, {3, 0, 2, "page-4"}, {4, 0, 3, ""}, {1 << 40, 0, 3, ""}} {
 		l := f.list(t, fmt.Sprintf("page=%d%s", test.page, query))
 		p := l.Pagination
-		if l.guids() != test.guids || p.TotalResults != 5 || p.TotalPages != 3 || p.First.Href != href(1) || p.Last.Href != href(3) {
+		if l.guids() != test.guids || p.TotalResults != 5 || p.TotalPages != 3 || p.First.Href != href(1) ||
+			p.Last.Href != href(3) {
 			t.Errorf("page %d: got %s and %+v", test.page, l.guids(), p)
 		}
 		if test.next > 0 && (p.Next == nil || p.Next.Href != href(test.next)) || test.next == 0 && p.Next != nil {
 			t.Errorf("page %d: the next is %v", test.page, p.Next)
 		}
-		if test.previous > 0 && (p.Previous == nil || p.Previous.Href != href(test.previous)) || test.previous == 0 && p.Previous != nil {
+		if test.previous > 0 && (p.Previous == nil || p.Previous.Href != href(test.previous)) ||
+			test.previous == 0 && p.Previous != nil {
 			t.Errorf("page %d: the previous is %v", test.page, p.Previous)
 		}
 		if p.Next != nil {
@@ -216,7 +230,8 @@ func TestPages(t *testing.T) {
 		}
 	}
 	l := f.list(t, "guids=page-1%252C,page-0&order_by=-updated_at")
-	if want := servicetest.PublicURL + "/v3/users?guids=page-1%252C%2Cpage-0&order_by=-updated_at&page=1&per_page=50"; l.Pagination.First.Href != want {
+	if want := servicetest.PublicURL +
+		"/v3/users?guids=page-1%252C%2Cpage-0&order_by=-updated_at&page=1&per_page=50"; l.Pagination.First.Href != want {
 		t.Errorf("got  %s\nwant %s", l.Pagination.First.Href, want)
 	}
 	l = f.list(t, "guids=nobody")
@@ -293,10 +308,12 @@ func TestListsAfterChanges(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			queries = append(queries, account.PlatformFilter{Selector: parsed, OrderBy: order, Descending: order == account.OrderByUpdated, Offset: 1, Limit: 3})
+			queries = append(queries, account.PlatformFilter{Selector: parsed, OrderBy: order,
+				Descending: order == account.OrderByUpdated, Offset: 1, Limit: 3})
 		}
 	}
-	queries = append(queries, account.PlatformFilter{Usernames: []string{"kept-name"}, Limit: 3}, account.PlatformFilter{GUIDs: []string{"kept-0", "kept-5"}, Limit: 3})
+	queries = append(queries, account.PlatformFilter{Usernames: []string{"kept-name"}, Limit: 3},
+		account.PlatformFilter{GUIDs: []string{"kept-0", "kept-5"}, Limit: 3})
 	shown := func(s *account.Store) string {
 		var lines strings.Builder
 		for _, q := range queries {
@@ -383,7 +400,8 @@ func TestListsBesideChanges(t *testing.T) {
 	for _, step := range []struct {
 		end  func(context.Context) error
 		want string
-	}{{nil, "beside-1"}, {third.Commit, "beside-1 beside-3"}, {gone.Rollback, "beside-1 beside-3"}, {second.Commit, "beside-1 beside-2 beside-3"}} {
+	}{{nil, "beside-1"}, {third.Commit, "beside-1 beside-3"}, {gone.Rollback, "beside-1 beside-3"},
+		{second.Commit, "beside-1 beside-2 beside-3"}} {
 		if step.end != nil {
 			if err := step.end(ctx); err != nil {
 				t.Fatal(err)

@@ -58,7 +58,8 @@ func TestErrorTable(t *testing.T) {
 	spec := apitest.Load(t, "platform.yaml").Spec()
 	documented := map[string]bool{}
 	var codes, titles []string
-	for _, r := range regexp.MustCompile("(?m)^\\| (\\d{3}) \\| (\\d+) \\| `([^`]+)` \\|").FindAllStringSubmatch(spec.Info.Description, -1) {
+	rows := regexp.MustCompile("(?m)^\\| (\\d{3}) \\| (\\d+) \\| `([^`]+)` \\|")
+	for _, r := range rows.FindAllStringSubmatch(spec.Info.Description, -1) {
 		documented[r[1]+" "+r[2]+" "+r[3]] = true
 		codes, titles = append(codes, r[2]), append(titles, r[3])
 	}

@@ -52,7 +52,8 @@ func TestMetadataMessages(t *testing.T) {
 		{`{"metadata":{"labels":[]}}`, "Metadata 'labels' is not an object"},
 		{`{"metadata":{"labels":false}}`, "Metadata 'labels' is not an object"},
 		{`{"metadata":{"annotations":5}}`, "Metadata 'annotations' is not an object"},
-		{`{"metadata":{"labels":true,"annotations":"x"}}`, "Metadata 'labels' is not an object, Metadata 'annotations' is not an object"},
+		{`{"metadata":{"labels":true,"annotations":"x"}}`,
+			"Metadata 'labels' is not an object, Metadata 'annotations' is not an object"},
 		{`{"metadata":{"other":1,"extra":2}}`, "Metadata has unexpected field(s): 'other' 'extra'"},
 		{`{"nickname":"a","links":{},"more":1}`, "Unknown field(s): 'nickname', 'more'"},
 		{`[]`, "Unknown field(s): '_json'"},
@@ -102,7 +103,8 @@ func TestMetadataMessages(t *testing.T) {
 		{note("k", 1.5), noteValue + "the value of 'k' must be a string or null, not a number"},
 		// All of them, in this order: the metadata's fields, labels as sent, annotations, the rest.
 		{`{"nickname":1,"metadata":{"annotations":{"a b":"v"},"labels":{"c d":"e f","-":null},"x":0},"username":5}`,
-			"Metadata has unexpected field(s): 'x', " + key + "'c d' contains invalid characters, " + value + "'e f' contains invalid characters, " +
+			"Metadata has unexpected field(s): 'x', " + key + "'c d' contains invalid characters, " + value +
+				"'e f' contains invalid characters, " +
 				key + "'-' starts or ends with invalid characters, " + noteKey + "'a b' contains invalid characters, " +
 				"Username must be a string, Unknown field(s): 'nickname'"},
 	} {
@@ -112,13 +114,15 @@ func TestMetadataMessages(t *testing.T) {
 		} else if a.Status != 200 || a.Body != before.Body {
 			t.Errorf("%s: got %d %s", excerpt(test.body), a.Status, a.Body)
 		}
-		if after := f.want(t, 200, "GET", at("messages"), ""); after.Body != before.Body || after.Header.Get("ETag") != before.Header.Get("ETag") {
+		if after := f.want(t, 200, "GET", at("messages"), ""); after.Body != before.Body ||
+			after.Header.Get("ETag") != before.Header.Get("ETag") {
 			t.Fatalf("%s: the user has changed: %s", excerpt(test.body), after.Body)
 		}
 	}
 	for _, test := range []string{
 		label("example.com/"+long63, long63), label("mta.cloudfoundry.org/x", ""), label("A.b_c-9", "A.b_c-9"),
-		label(strings.Repeat("a.", 126)+"b/x", "v"), note("k", strings.Repeat("🙂", 5000)), note("k", "<&> \u2028\n"), note("empty", ""),
+		label(strings.Repeat("a.", 126)+"b/x", "v"), note("k", strings.Repeat("🙂", 5000)), note("k", "<&> \u2028\n"),
+		note("empty", ""),
 	} {
 		f.want(t, 200, "PATCH", at("messages"), test)
 	}
@@ -156,10 +160,12 @@ func TestBodies(t *testing.T) {
 	f.do(t, "PATCH", at("absent"), `{"metadata":{"labels":{"a b":"c"}}}`).refused(t, notFound)
 
 	const labels = `{"metadata":{"labels":{"type":"taken"}}}`
-	for _, contentType := range []string{"application/json", "application/json; charset=utf-8", "text/json", "application/vnd.api+json", "application/merge-patch+json"} {
+	for _, contentType := range []string{"application/json", "application/json; charset=utf-8", "text/json",
+		"application/vnd.api+json", "application/merge-patch+json"} {
 		f.want(t, 200, "PATCH", at("bodies"), labels, "Content-Type: "+contentType)
 	}
-	for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/yaml", ";"} {
+	for _, contentType := range []string{"text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+		"application/yaml", ";"} {
 		a := f.do(t, "PATCH", at("bodies"), labels, "Content-Type: "+contentType)
 		if a.Status != 415 || !strings.Contains(a.Body, `"code":10008,"title":"CF-UnsupportedMediaType"`) {
 			t.Errorf("%s: got %d %s", contentType, a.Status, a.Body)
@@ -175,7 +181,8 @@ func TestMerge(t *testing.T) {
 	f := newFixture(t)
 	f.made(t, "merge", map[string]string{"stays": "a", "changes": "b", "goes": "c"})
 	u := f.want(t, 200, "PATCH", at("merge"),
-		`{"metadata":{"labels":{"changes":"","goes":null,"comes":"d","a.b/comes":"e"},"annotations":{"note":"é <&> \u0001"}}}`).user(t)
+		`{"metadata":{"labels":{"changes":"","goes":null,"comes":"d","a.b/comes":"e"},`+
+			`"annotations":{"note":"é <&> \u0001"}}}`).user(t)
 	want := map[string]string{"stays": "a", "changes": "", "comes": "d", "a.b/comes": "e"}
 	if !maps.Equal(u.Metadata.Labels, want) || u.Metadata.Annotations["note"] != "é <&> \x01" {
 		t.Errorf("got %v", u.Metadata)
@@ -221,7 +228,8 @@ func TestMetadataLimits(t *testing.T) {
 			return f.do(t, "PATCH", at(guid), body(map[string]any{"metadata": map[string]any{test.section: entries}}))
 		}
 		over := func(n int) string {
-			return fmt.Sprintf("422 %d Failed to add %d %s because it would exceed maximum of %d", test.code, n, test.section, test.limit)
+			return fmt.Sprintf("422 %d Failed to add %d %s because it would exceed maximum of %d", test.code, n, test.section,
+				test.limit)
 		}
 		count := func() int {
 			t.Helper()
@@ -249,7 +257,8 @@ func TestMetadataLimits(t *testing.T) {
 		patch(swap).refused(t, over(3))
 
 		// Who has too many from elsewhere may still change and remove some.
-		_, err := f.DB.Pool.Exec(context.Background(), `UPDATE accounts SET `+test.section+` = $2 WHERE guid = $1`, guid, many(0, test.limit+5))
+		_, err := f.DB.Pool.Exec(context.Background(), `UPDATE accounts SET `+test.section+` = $2 WHERE guid = $1`, guid,
+			many(0, test.limit+5))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,7 +344,8 @@ func TestTags(t *testing.T) {
 func backdate(t testing.TB, f *fixture, guid string) {
 	t.Helper()
 	_, err := f.DB.Pool.Exec(context.Background(), `
-		UPDATE accounts SET platform_created_at = platform_created_at - interval '1h', platform_updated_at = platform_updated_at - interval '1h' WHERE guid = $1`, guid)
+		UPDATE accounts SET platform_created_at = platform_created_at - interval '1h',
+			platform_updated_at = platform_updated_at - interval '1h' WHERE guid = $1`, guid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +358,8 @@ func TestNames(t *testing.T) {
 	patch := func(body string) answer { t.Helper(); return f.do(t, "PATCH", at(guid), body) }
 	want := func(a answer, username, presentation, origin string) {
 		t.Helper()
-		if u := a.user(t); a.Status != 200 || *u.Username != username || u.PresentationName != presentation || *u.Origin != origin {
+		if u := a.user(t); a.Status != 200 || *u.Username != username || u.PresentationName != presentation ||
+			*u.Origin != origin {
 			t.Errorf("got %d %s, want %s, %s, %s", a.Status, a.Body, username, presentation, origin)
 		}
 	}
@@ -368,11 +379,14 @@ func TestNames(t *testing.T) {
 	want(patch(`{"username":"names-taken"}`), "names-taken", "names-taken", "ldap") // of another origin
 	for _, test := range []struct{ body, want string }{
 		{`{"origin":"uaa"}`, "409 10008 User with username 'names-taken' and origin 'uaa' already exists."},
-		{`{"username":"NAMES-taken","origin":"uaa","metadata":{"labels":{"lost":"x"}}}`, "409 10008 User with username 'NAMES-taken' and origin 'uaa' already exists."},
+		{`{"username":"NAMES-taken","origin":"uaa","metadata":{"labels":{"lost":"x"}}}`,
+			"409 10008 User with username 'NAMES-taken' and origin 'uaa' already exists."},
 		{`{"username":null}`, "422 10008 Username must be a string"},
 		{`{"origin":null,"username":null}`, "422 10008 Username must be a string, Origin must be a string"},
 		{`{"origin":7,"username":[]}`, "422 10008 Origin must be a string, Username must be a string"},
-		{`{"username":"","origin":"","presentation_name":""}`, "422 10008 Username must be between 1 and 255 characters, Origin must be between 1 and 255 characters, Presentation name must be between 1 and 255 characters"},
+		{`{"username":"","origin":"","presentation_name":""}`,
+			"422 10008 Username must be between 1 and 255 characters, Origin must be between 1 and 255 characters, Presentation " +
+				"name must be between 1 and 255 characters"},
 		{body(map[string]string{"username": strings.Repeat("é", 256)}), "422 10008 Username must be between 1 and 255 characters"},
 		{`{"username":"a\u0000b"}`, "422 10008 Username cannot contain control characters"},
 		{`{"presentation_name":7}`, "422 10008 Presentation name must be a string"},
@@ -391,30 +405,37 @@ func TestNames(t *testing.T) {
 	if u.Username != nil || u.Origin != nil || u.PresentationName != "names-guid" {
 		t.Errorf("got %+v", u)
 	}
-	f.do(t, "PATCH", at("names-guid"), `{"username":"a"}`).refused(t, "422 10008 Username can only be provided together with 'origin'")
-	f.do(t, "PATCH", at("names-guid"), `{"origin":"a"}`).refused(t, "422 10008 Origin can only be provided together with 'username'")
+	f.do(t, "PATCH", at("names-guid"), `{"username":"a"}`).refused(t,
+		"422 10008 Username can only be provided together with 'origin'")
+	f.do(t, "PATCH", at("names-guid"), `{"origin":"a"}`).refused(t,
+		"422 10008 Origin can only be provided together with 'username'")
 	f.want(t, 200, "PATCH", at("names-guid"), `{"username":"names-guided","origin":"ldap"}`)
 
 	// Names that are somebody else's to give.
 	f.made(t, "names-program", nil)
 	f.made(t, "names-external", nil)
 	for _, sql := range []string{
-		`UPDATE accounts SET program = true, identity_created_at = now(), identity_updated_at = now() WHERE guid = 'names-program'`,
-		`UPDATE accounts SET username = 'ext', origin = 'corp', issuer = 'https://corp.example', subject = '7' WHERE guid = 'names-external'`,
+		`UPDATE accounts SET program = true, identity_created_at = now(), identity_updated_at = now()
+			WHERE guid = 'names-program'`,
+		`UPDATE accounts SET username = 'ext', origin = 'corp', issuer = 'https://corp.example', subject = '7'
+			WHERE guid = 'names-external'`,
 	} {
 		if _, err := f.DB.Pool.Exec(context.Background(), sql); err != nil {
 			t.Fatal(err)
 		}
 	}
-	f.do(t, "PATCH", at("names-program"), `{"username":"a","origin":"uaa"}`).refused(t, "422 10008 This user is a client: it has no username and origin")
+	f.do(t, "PATCH", at("names-program"), `{"username":"a","origin":"uaa"}`).refused(t,
+		"422 10008 This user is a client: it has no username and origin")
 	const external = "422 10008 Username and origin of this user are its identity provider's and cannot be changed"
 	f.do(t, "PATCH", at("names-external"), `{"username":"a"}`).refused(t, external)
 	f.do(t, "PATCH", at("names-external"), `{"origin":"a"}`).refused(t, external)
-	f.want(t, 200, "PATCH", at("names-external"), `{"username":"ext","origin":"corp","presentation_name":"E","metadata":{"labels":{"a":"b"}}}`)
+	f.want(t, 200, "PATCH", at("names-external"),
+		`{"username":"ext","origin":"corp","presentation_name":"E","metadata":{"labels":{"a":"b"}}}`)
 
 	// The name is the identity's as well, whose version therefore moves.
 	var version int
-	if err := f.DB.Pool.QueryRow(context.Background(), `SELECT identity_version FROM accounts WHERE guid = $1`, guid).Scan(&version); err != nil {
+	if err := f.DB.Pool.QueryRow(context.Background(), `SELECT identity_version FROM accounts WHERE guid = $1`,
+		guid).Scan(&version); err != nil {
 		t.Fatal(err)
 	}
 	if version != 8 {
@@ -447,7 +468,8 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	for _, test := range []struct{ field, value string }{
-		{"guid", `"other"`}, {"guid", `null`}, {"created_at", `"2020-01-01T00:00:00Z"`}, {"updated_at", `null`}, {"updated_at", `"yesterday"`},
+		{"guid", `"other"`}, {"guid", `null`}, {"created_at", `"2020-01-01T00:00:00Z"`}, {"updated_at", `null`},
+		{"updated_at", `"yesterday"`},
 	} {
 		f.do(t, "PATCH", at(guid), `{"`+test.field+`":`+test.value+`}`).refused(t, "422 10008 Unknown field(s): '"+test.field+"'")
 	}
@@ -456,7 +478,8 @@ func TestRoundTrip(t *testing.T) {
 func TestOddGuids(t *testing.T) {
 	f := newFixture(t)
 	for _, guid := range []string{
-		"weird-/(%)", "my-app!s22", "sb-x!b1|y!b2", "dotted.client.id", "...", "a b", "a+b", "%41", "%2F", "é🙂", "a?b#c", `q"'<>&\`, "UPPER", "upper",
+		"weird-/(%)", "my-app!s22", "sb-x!b1|y!b2", "dotted.client.id", "...", "a b", "a+b", "%41", "%2F", "é🙂", "a?b#c",
+		`q"'<>&\`, "UPPER", "upper",
 		strings.Repeat("é", 200), "a,b", ";", "*",
 	} {
 		made := f.made(t, guid, map[string]string{"odd": "yes"})
@@ -506,7 +529,8 @@ func TestCreateMessages(t *testing.T) {
 		{`{"guid":"a\u0000"}`, "Guid cannot contain control characters"},
 		{`{"guid":"a","username":"b"}`, "Username cannot be provided with 'guid'"},
 		{`{"guid":"a","origin":"b"}`, "Origin cannot be provided with 'guid'"},
-		{`{"guid":"a","username":"b","origin":"c"}`, "Username cannot be provided with 'guid', Origin cannot be provided with 'guid'"},
+		{`{"guid":"a","username":"b","origin":"c"}`,
+			"Username cannot be provided with 'guid', Origin cannot be provided with 'guid'"},
 		{`{"username":5,"origin":"b"}`, "Username must be a string"},
 		{`{"username":"a","origin":true}`, "Origin must be a string"},
 		{`{"username":"a","origin":""}`, "Origin must be between 1 and 255 characters"},
@@ -530,9 +554,11 @@ func TestCreateMessages(t *testing.T) {
 func TestCreate(t *testing.T) {
 	f := newFixture(t)
 	// Somebody of whom nothing is known but the guid.
-	a := f.want(t, 201, "POST", "/v3/users", `{"guid":"create-guid","metadata":{"labels":{"a":"b","c":null},"annotations":null}}`)
+	a := f.want(t, 201, "POST", "/v3/users",
+		`{"guid":"create-guid","metadata":{"labels":{"a":"b","c":null},"annotations":null}}`)
 	u := a.user(t)
-	if u.Username != nil || u.Origin != nil || u.UpdatedAt != u.CreatedAt || !maps.Equal(u.Metadata.Labels, map[string]string{"a": "b"}) || u.Metadata.Annotations == nil {
+	if u.Username != nil || u.Origin != nil || u.UpdatedAt != u.CreatedAt ||
+		!maps.Equal(u.Metadata.Labels, map[string]string{"a": "b"}) || u.Metadata.Annotations == nil {
 		t.Errorf("got %s", a.Body)
 	}
 	if a.Header.Get("Location") != "" {
@@ -541,7 +567,8 @@ func TestCreate(t *testing.T) {
 
 	// Somebody of another identity provider.
 	u = f.want(t, 201, "POST", "/v3/users", `{"username":"Create@corp.example","origin":"corp"}`).user(t)
-	if *u.Username != "Create@corp.example" || *u.Origin != "corp" || u.PresentationName != "Create@corp.example" || len(u.GUID) != 36 {
+	if *u.Username != "Create@corp.example" || *u.Origin != "corp" || u.PresentationName != "Create@corp.example" ||
+		len(u.GUID) != 36 {
 		t.Errorf("got %+v", u)
 	}
 
@@ -550,11 +577,13 @@ func TestCreate(t *testing.T) {
 	f.onlyIdentity(t, guid)
 	f.do(t, "GET", at(guid), "").refused(t, notFound)
 	f.do(t, "PATCH", at(guid), `{}`).refused(t, notFound)
-	u = f.want(t, 201, "POST", "/v3/users", body(map[string]any{"guid": guid, "metadata": map[string]any{"labels": map[string]string{"a": "b"}}})).user(t)
+	u = f.want(t, 201, "POST", "/v3/users", body(
+		map[string]any{"guid": guid, "metadata": map[string]any{"labels": map[string]string{"a": "b"}}})).user(t)
 	if *u.Username != "create-identity" || *u.Origin != "uaa" || u.Metadata.Labels["a"] != "b" {
 		t.Errorf("got %+v", u)
 	}
-	f.do(t, "POST", "/v3/users", body(map[string]string{"guid": guid})).refused(t, "422 10008 User with guid '"+guid+"' already exists.")
+	f.do(t, "POST", "/v3/users", body(map[string]string{"guid": guid})).refused(t,
+		"422 10008 User with guid '"+guid+"' already exists.")
 
 	// One that is found by its name.
 	_, err := f.DB.Pool.Exec(context.Background(), `UPDATE accounts SET origin = 'corp' WHERE guid = $1`, guid)
@@ -567,7 +596,8 @@ func TestCreate(t *testing.T) {
 		t.Errorf("got %+v", u)
 	}
 	rows := f.AuditRows(t, guid)
-	if last := rows[len(rows)-1]; last.Action != "account.create" || !strings.Contains(last.Detail, `"facet": "platform user"`) {
+	if last := rows[len(rows)-1]; last.Action != "account.create" ||
+		!strings.Contains(last.Detail, `"facet": "platform user"`) {
 		t.Errorf("recorded is %+v", last)
 	}
 }
@@ -621,7 +651,8 @@ func TestDelete(t *testing.T) {
 	}
 	f.person(t, "delete-reader", account.ScopeRead)
 	f.as(t, "delete-reader", "GET", path, "").Into(t, &job)
-	if "/v3/jobs/"+job.GUID != path || job.Operation != "user.delete" || job.State != "COMPLETE" || len(job.Errors)+len(job.Warnings) != 0 ||
+	if "/v3/jobs/"+job.GUID != path || job.Operation != "user.delete" || job.State != "COMPLETE" ||
+		len(job.Errors)+len(job.Warnings) != 0 ||
 		job.Links["self"].Href != a.Header.Get("Location") {
 		t.Errorf("the job is %+v", job)
 	}
@@ -637,7 +668,8 @@ func TestDelete(t *testing.T) {
 	f.do(t, "GET", at(guid), "").refused(t, notFound)
 	f.as(t, "delete-identity", "GET", at(guid), "").refused(t, badToken)
 	u := f.want(t, 201, "POST", "/v3/users", body(map[string]string{"guid": guid})).user(t)
-	if *u.Username != "delete-identity" || u.PresentationName != "delete-identity" || len(u.Metadata.Labels)+len(u.Metadata.Annotations) != 0 {
+	if *u.Username != "delete-identity" || u.PresentationName != "delete-identity" ||
+		len(u.Metadata.Labels)+len(u.Metadata.Annotations) != 0 {
 		t.Errorf("made again it is %+v", u)
 	}
 	f.as(t, "delete-identity", "GET", at(guid), "").refused(t, badToken)
@@ -647,7 +679,8 @@ func TestDelete(t *testing.T) {
 	}
 	recorded := false
 	for _, row := range f.AuditRows(t, guid) {
-		recorded = recorded || row.Action == "account.delete" && strings.Contains(row.Detail, `"identity_kept": true`) && strings.Contains(row.Detail, `"labels": {"a": "b"}`)
+		recorded = recorded || row.Action == "account.delete" && strings.Contains(row.Detail, `"identity_kept": true`) &&
+			strings.Contains(row.Detail, `"labels": {"a": "b"}`)
 	}
 	if !recorded {
 		t.Error("the deletion is not recorded")
@@ -697,7 +730,8 @@ func TestDatabaseDown(t *testing.T) {
 	const down = "503 10015 Database connection failure"
 	// One token is remembered, the other has never been seen.
 	for _, token := range []string{f.tokens["root"], fresh} {
-		for _, request := range []string{"GET /v3/users", "GET " + at(guid), "PATCH " + at(guid), "DELETE " + at(guid), "POST /v3/users"} {
+		for _, request := range []string{"GET /v3/users", "GET " + at(guid), "PATCH " + at(guid), "DELETE " + at(guid),
+			"POST /v3/users"} {
 			method, path, _ := strings.Cut(request, " ")
 			send := ""
 			if method == http.MethodPost {

@@ -13,13 +13,16 @@ import (
 func TestLeastPrivilege(t *testing.T) {
 	pgtest.EachMajor(t, []int{15, 16}, func(t *testing.T, major int) {
 		pg := pgtest.NewMajor(t, major, nil)
-		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE PASSWORD 'administrator'; CREATE ROLE elder LOGIN; CREATE ROLE elders; CREATE ROLE supers SUPERUSER`)
+		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE PASSWORD 'administrator'; CREATE ROLE elder LOGIN; CREATE ROLE `+
+			`elders; CREATE ROLE supers SUPERUSER`)
 		s := servicetest.NewAs(t, pg, "rolecall_admin", "administrator")
 		s.Admin(t, "root")
 		f := fixtureOn(t, s, 10_000)
 		memberOf := func(role string) {
 			t.Helper()
-			if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE clusters SET member_of = ARRAY[$2], updated_at = clock_timestamp() WHERE id = $1`, f.ClusterID, role); err != nil {
+			if _, err := f.DB.Pool.Exec(t.Context(),
+				`UPDATE clusters SET member_of = ARRAY[$2], updated_at = clock_timestamp() WHERE id = $1`, f.ClusterID,
+				role); err != nil {
 				t.Fatal(err)
 			}
 			if err := f.Clusters.Reload(t.Context()); err != nil {
@@ -57,7 +60,8 @@ func TestLeastPrivilege(t *testing.T) {
 		}
 		memberOf("supers")
 		forbidden(f.do(t, "POST", f.users(), userBody("youngest", password)), `"supers" is a system role`)
-		forbidden(f.do(t, "POST", "/clusters/"+f.ClusterID+"/databases", `{"properties":{"name":"theirs","owner":"younger"}}`), "CREATEDB")
+		forbidden(f.do(t, "POST", "/clusters/"+f.ClusterID+"/databases", `{"properties":{"name":"theirs","owner":"younger"}}`),
+			"CREATEDB")
 		if log := f.Log.String(); strings.Contains(log, "level=ERROR") {
 			t.Errorf("PostgreSQL %d: the log has errors:\n%s", major, log)
 		}

@@ -7,32 +7,42 @@ import (
 	"rolecall/internal/web"
 )
 
-// The two answers that are asked for most, a user and a page of users, encode themselves: encoding/json takes longer for
-// a page than PostgreSQL to find it. A test holds each to what encoding/json makes of the same struct.
+// Resources and pages of them encode themselves: encoding/json takes longer for a page of users than PostgreSQL to find it.
+// A test holds each to what encoding/json makes of the same struct.
 
 // AppendJSON implements web.Appender.
-func (u userResource) AppendJSON(b []byte) []byte {
-	b = appendField(b, `{"type":`, u.Type)
-	b = appendField(b, `,"id":`, u.ID)
-	b = appendField(b, `,"href":`, u.Href)
+func (r resource[P]) AppendJSON(b []byte) []byte {
+	b = appendField(b, `{"type":`, r.Type)
+	b = appendField(b, `,"id":`, r.ID)
+	b = appendField(b, `,"href":`, r.Href)
 	b = append(b, `,"metadata":`...)
-	b = u.Metadata.appendJSON(b)
-	b = appendField(b, `,"properties":{"username":`, u.Properties.Username)
+	b = r.Metadata.appendJSON(b)
+	b = append(b, `,"properties":`...)
+	return append(r.Properties.appendJSON(b), '}')
+}
+
+func (p userProperties) appendJSON(b []byte) []byte {
+	b = appendField(b, `{"username":`, p.Username)
 	b = append(b, `,"system":`...)
-	return append(strconv.AppendBool(b, u.Properties.System), "}}"...)
+	return append(strconv.AppendBool(b, p.System), '}')
+}
+
+func (p databaseProperties) appendJSON(b []byte) []byte {
+	b = appendField(b, `{"name":`, p.Name)
+	return append(appendField(b, `,"owner":`, p.Owner), '}')
 }
 
 // AppendJSON implements web.Appender.
-func (l userList) AppendJSON(b []byte) []byte {
+func (l list[P]) AppendJSON(b []byte) []byte {
 	b = appendField(b, `{"type":`, l.Type)
 	b = appendField(b, `,"id":`, l.ID)
 	b = appendField(b, `,"href":`, l.Href)
 	b = append(b, `,"items":[`...)
-	for i, u := range l.Items {
+	for i, r := range l.Items {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = u.AppendJSON(b)
+		b = r.AppendJSON(b)
 	}
 	b = strconv.AppendInt(append(b, `],"offset":`...), int64(l.Offset), 10)
 	b = strconv.AppendInt(append(b, `,"limit":`...), int64(l.Limit), 10)

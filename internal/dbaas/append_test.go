@@ -9,6 +9,11 @@ import (
 	"rolecall/internal/web"
 )
 
+type (
+	userResource = resource[userProperties]
+	userList     = list[userProperties]
+)
+
 // plainUser and plainList are the same structs without the method by which they encode themselves.
 type (
 	plainUser userResource
@@ -31,19 +36,24 @@ func FuzzAppendJSON(f *testing.F) {
 		date := time.Unix(0, nanos).UTC()
 		u := userResource{
 			Type: "user", ID: by, Href: "http://x/" + name,
-			Metadata:   metadata{CreatedBy: by, CreatedByUserID: by, LastModifiedBy: by, LastModifiedByUserID: name, ResourceURN: name},
+			Metadata: metadata{CreatedBy: by, CreatedByUserID: by, LastModifiedBy: by, LastModifiedByUserID: name,
+				ResourceURN: name},
 			Properties: userProperties{name, system},
 		}
 		if system {
 			u.Metadata.CreatedDate, u.Metadata.LastModifiedDate = &date, &date
 		}
-		l := userList{Type: "collection", ID: name, Href: by, Items: []userResource{}, Offset: n, Limit: -n, Links: links{Prev: by, Self: name, Next: by}}
+		l := userList{Type: "collection", ID: name, Href: by, Items: []userResource{}, Offset: n, Limit: -n,
+			Links: links{Prev: by, Self: name, Next: by}}
 		p := plainList{l.Type, l.ID, l.Href, []plainUser{}, l.Offset, l.Limit, l.Links}
 		for range min(max(n, 0), 3) {
 			l.Items = append(l.Items, u)
 			p.Items = append(p.Items, plainUser(u))
 		}
 		same(t, u, plainUser(u))
+		d := resource[databaseProperties]{Type: "database", Metadata: u.Metadata, Properties: databaseProperties{name, by}}
+		type plain resource[databaseProperties]
+		same(t, d, plain(d))
 		same(t, l, p)
 	})
 }
@@ -66,10 +76,13 @@ func BenchmarkUserList(b *testing.B) {
 	l := userList{Type: "collection"}
 	for range 100 {
 		l.Items = append(l.Items, userResource{
-			Type: "user", ID: "276c6fa8-b71b-567c-a27b-0dcabd6f7cb0", Href: "https://rolecall.example.com/databases/postgresql/clusters/5e92e2fe-2104-4118-9e07-38e121c7f610/users/user_000777",
+			Type: "user", ID: "276c6fa8-b71b-567c-a27b-0dcabd6f7cb0",
+			Href: "https://rolecall.example.com/databases/postgresql/clusters/5e92e2fe-2104-4118-9e07-38e121c7f610/users/user_000777",
 			Metadata: metadata{
-				CreatedBy: "rolecall:iam:cloud::users/7c4b1d1e-0000-4000-8000-00000000000a", CreatedByUserID: "7c4b1d1e-0000-4000-8000-00000000000a", CreatedDate: &date,
-				LastModifiedBy: "rolecall:iam:cloud::users/7c4b1d1e-0000-4000-8000-00000000000a", LastModifiedByUserID: "7c4b1d1e-0000-4000-8000-00000000000a", LastModifiedDate: &date,
+				CreatedBy:       "rolecall:iam:cloud::users/7c4b1d1e-0000-4000-8000-00000000000a",
+				CreatedByUserID: "7c4b1d1e-0000-4000-8000-00000000000a", CreatedDate: &date,
+				LastModifiedBy:       "rolecall:iam:cloud::users/7c4b1d1e-0000-4000-8000-00000000000a",
+				LastModifiedByUserID: "7c4b1d1e-0000-4000-8000-00000000000a", LastModifiedDate: &date,
 				ResourceURN: "rolecall:postgresql:local:0:clusters/5e92e2fe-2104-4118-9e07-38e121c7f610/users/user_000777",
 			},
 			Properties: userProperties{Username: "user_000777"},

@@ -24,7 +24,8 @@ func TestSigningIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	b64 := base64.StdEncoding.EncodeToString
-	for _, good := range []string{"Bearer " + token, "bearer " + token, basic("root", "root-password"), "BASIC " + b64([]byte("root:root-password"))} {
+	for _, good := range []string{"Bearer " + token, "bearer " + token, basic("root", "root-password"),
+		"BASIC " + b64([]byte("root:root-password"))} {
 		if a := f.as(t, "", "GET", f.users(), "", "Authorization: "+good); a.Status != 200 {
 			t.Errorf("%.20s: got %d %s", good, a.Status, a.Body)
 		}
@@ -67,8 +68,10 @@ func TestSigningIn(t *testing.T) {
 
 	// To a stranger everything looks the same.
 	for _, request := range [][3]string{
-		{"GET", "", ""}, {"GET", "/nothing", ""}, {"GET", "/clusters/unknown/users/x", ""}, {"PUT", "/clusters", ""}, {"DELETE", f.users("..")},
-		{"POST", f.users(), "{malformed"}, {"POST", f.users(), ""}, {"PATCH", f.users("postgres"), `{}`}, {"GET", f.users() + "?limit=abc", ""}, {"OPTIONS", f.users(), ""},
+		{"GET", "", ""}, {"GET", "/nothing", ""}, {"GET", "/clusters/unknown/users/x", ""}, {"PUT", "/clusters", ""},
+		{"DELETE", f.users("..")},
+		{"POST", f.users(), "{malformed"}, {"POST", f.users(), ""}, {"PATCH", f.users("postgres"), `{}`},
+		{"GET", f.users() + "?limit=abc", ""}, {"OPTIONS", f.users(), ""},
 		{"POST", f.users(), strings.Repeat("x", 1<<20)},
 	} {
 		a := f.as(t, "", request[0], request[1], request[2], "Content-Type: text/plain")
@@ -109,26 +112,28 @@ func (f *fixture) forgedTokens(t testing.TB, good string) map[string]string {
 		return "Bearer " + signed
 	}
 	// Proof that what follows fails for the reason that it names.
-	if a := f.as(t, "", "GET", f.users(), "", "Authorization: "+forge(jwt.SigningMethodRS256, own, kid, jwt.MapClaims{"jti": "again"})); a.Status != 200 {
+	if a := f.as(t, "", "GET", f.users(), "", "Authorization: "+forge(jwt.SigningMethodRS256, own, kid,
+		jwt.MapClaims{"jti": "again"})); a.Status != 200 {
 		t.Fatalf("a token that is signed with the key and has the same claims: %d %s", a.Status, a.Body)
 	}
 	rs := jwt.SigningMethodRS256
 	return map[string]string{
-		"expired":           forge(rs, own, kid, jwt.MapClaims{"exp": time.Now().Add(-time.Second).Unix()}),
-		"without end":       forge(rs, own, kid, jwt.MapClaims{"exp": nil}),
-		"foreign issuer":    forge(rs, own, kid, jwt.MapClaims{"iss": "https://elsewhere.test/uaa/oauth/token"}),
-		"foreign audience":  forge(rs, own, kid, jwt.MapClaims{"aud": []string{"elsewhere"}}),
-		"refresh token":     forge(rs, own, kid, jwt.MapClaims{"jti": "abc-r"}),
-		"old epoch":         forge(rs, own, kid, jwt.MapClaims{"rolecall_epoch": "2a0c4f5e-90f5-5b1c-8d3c-6b2f1f0f7c11"}),
-		"unknown account":   forge(rs, own, kid, jwt.MapClaims{"user_id": "nobody"}),
-		"no account":        forge(rs, own, kid, jwt.MapClaims{"user_id": nil}),
-		"not yet":           forge(rs, own, kid, jwt.MapClaims{"nbf": time.Now().Add(time.Hour).Unix()}),
-		"foreign key":       forge(rs, foreign, kid, nil),
-		"unknown key":       forge(rs, own, "elsewhere", nil),
-		"no key id":         forge(rs, own, nil, nil),
-		"alg none":          forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid, nil),
-		"HS256 by DER":      forge(jwt.SigningMethodHS256, public, kid, nil),
-		"HS256 by PEM":      forge(jwt.SigningMethodHS256, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), kid, nil),
+		"expired":          forge(rs, own, kid, jwt.MapClaims{"exp": time.Now().Add(-time.Second).Unix()}),
+		"without end":      forge(rs, own, kid, jwt.MapClaims{"exp": nil}),
+		"foreign issuer":   forge(rs, own, kid, jwt.MapClaims{"iss": "https://elsewhere.test/uaa/oauth/token"}),
+		"foreign audience": forge(rs, own, kid, jwt.MapClaims{"aud": []string{"elsewhere"}}),
+		"refresh token":    forge(rs, own, kid, jwt.MapClaims{"jti": "abc-r"}),
+		"old epoch":        forge(rs, own, kid, jwt.MapClaims{"rolecall_epoch": "2a0c4f5e-90f5-5b1c-8d3c-6b2f1f0f7c11"}),
+		"unknown account":  forge(rs, own, kid, jwt.MapClaims{"user_id": "nobody"}),
+		"no account":       forge(rs, own, kid, jwt.MapClaims{"user_id": nil}),
+		"not yet":          forge(rs, own, kid, jwt.MapClaims{"nbf": time.Now().Add(time.Hour).Unix()}),
+		"foreign key":      forge(rs, foreign, kid, nil),
+		"unknown key":      forge(rs, own, "elsewhere", nil),
+		"no key id":        forge(rs, own, nil, nil),
+		"alg none":         forge(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, kid, nil),
+		"HS256 by DER":     forge(jwt.SigningMethodHS256, public, kid, nil),
+		"HS256 by PEM": forge(jwt.SigningMethodHS256, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), kid,
+			nil),
 		"RS512":             forge(jwt.SigningMethodRS512, own, kid, nil),
 		"PS256":             forge(jwt.SigningMethodPS256, own, kid, nil),
 		"HS256 by key name": forge(jwt.SigningMethodHS256, []byte(kid.(string)), kid, nil),
@@ -204,7 +209,8 @@ func TestAccess(t *testing.T) {
 			expect("POST", users, userBody(target, password), who.manage, 200)
 			expect("PATCH", users+"/"+target, passwordBody("another-password"), who.manage, 200)
 			expect("PATCH", users+"/guarded-user", `{"properties":{}}`, who.manage, 200)
-			expect("POST", "/clusters/"+id+"/databases", `{"properties":{"name":"`+target+`","owner":"guarded-user"}}`, who.manage, 200)
+			expect("POST", "/clusters/"+id+"/databases", `{"properties":{"name":"`+target+`","owner":"guarded-user"}}`, who.manage,
+				200)
 			expect("DELETE", "/clusters/"+id+"/databases/"+target, "", who.manage, 204)
 			expect("DELETE", users+"/"+target, "", who.manage, 204)
 			if exists := pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, target); exists {
@@ -245,7 +251,8 @@ func TestTokenScopes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE accounts SET scopes = '{cloud_controller.admin_read_only}' WHERE username = 'tokens'`); err != nil {
+	if _, err := f.DB.Pool.Exec(t.Context(),
+		`UPDATE accounts SET scopes = '{cloud_controller.admin_read_only}' WHERE username = 'tokens'`); err != nil {
 		t.Fatal(err)
 	}
 	a := f.as(t, "", "GET", f.users(), "", "Authorization: Bearer "+token)

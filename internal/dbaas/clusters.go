@@ -46,9 +46,9 @@ type clusterList struct {
 	Links  links             `json:"links"`
 }
 
-// present says how the cluster is. Clients wait for AVAILABLE before they go on; UNKNOWN is what they are told of a
-// cluster that does not answer, and FAILED of one that an admin must see to.
-func present(c *cluster.Cluster, h cluster.Health) clusterResource {
+// presentCluster gives the state that clients wait for before they go on: AVAILABLE, UNKNOWN for a cluster that does not
+// answer, or FAILED for one that an admin must review.
+func presentCluster(c *cluster.Cluster, h cluster.Health) clusterResource {
 	state := "AVAILABLE"
 	switch {
 	case h.Stopped:
@@ -109,7 +109,7 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		Links:  pageLinks(a.href("clusters"), page, page.Offset+page.Limit < total, q, "filter.name"),
 	}
 	for i, h := range cluster.Healths(r.Context(), clusters) {
-		list.Items[i] = present(clusters[i], h)
+		list.Items[i] = presentCluster(clusters[i], h)
 	}
 	web.JSON(w, http.StatusOK, "application/json", list)
 	return nil
@@ -120,7 +120,7 @@ func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	web.JSON(w, http.StatusOK, "application/json", present(c, c.Health(r.Context())))
+	web.JSON(w, http.StatusOK, "application/json", presentCluster(c, c.Health(r.Context())))
 	return nil
 }
 

@@ -61,14 +61,16 @@ func TestClusters(t *testing.T) {
 		}
 	}
 	base := servicetest.PublicURL + dbaas.Prefix + "/clusters?filter.name=zeta&limit=2&offset="
-	if l, _ := get("?filter.name=zeta&limit=2&offset=1"); l.Links != (links{base + "0", base + "1", base + "3"}) || l.Type != "collection" || l.Limit != 2 || l.Offset != 1 {
+	if l, _ := get("?filter.name=zeta&limit=2&offset=1"); l.Links != (links{base + "0", base + "1", base + "3"}) ||
+		l.Type != "collection" || l.Limit != 2 || l.Offset != 1 {
 		t.Errorf("got %+v", l)
 	}
 	if _, all := get("?filter.name="); !slices.Contains(all, "main") || !slices.Contains(all, "zeta é") {
 		t.Errorf("an empty filter leaves %q", all)
 	}
 	for query, code := range map[string]string{
-		"limit=0": "paas-validation-1", "offset=-1": "paas-validation-1", "limit=x": "paas-parse-1", "filter.name=a&filter.name=b": "paas-parse-1",
+		"limit=0": "paas-validation-1", "offset=-1": "paas-validation-1", "limit=x": "paas-parse-1",
+		"filter.name=a&filter.name=b": "paas-parse-1",
 	} {
 		f.refuses(t, code, "GET", "/clusters?"+query, "")
 	}
@@ -76,7 +78,8 @@ func TestClusters(t *testing.T) {
 	var c clusterResource
 	f.want(t, 200, "GET", "/clusters/"+ids["Zeta a"], "").Into(t, &c)
 	p := c.Properties
-	if c.Type != "cluster" || c.ID != ids["Zeta a"] || c.Metadata.State != "AVAILABLE" || p.DisplayName != "Zeta a" || p.Location != "de/fra" ||
+	if c.Type != "cluster" || c.ID != ids["Zeta a"] || c.Metadata.State != "AVAILABLE" || p.DisplayName != "Zeta a" ||
+		p.Location != "de/fra" ||
 		p.PostgresVersion != strconv.Itoa(f.PG.Major) || p.Instances != 1 || p.DNSName != "127.0.0.1" ||
 		!strings.HasSuffix(c.Metadata.CreatedDate, "Z") || !strings.HasSuffix(c.Metadata.LastModifiedDate, "Z") {
 		t.Errorf("got %+v", c)
@@ -149,7 +152,8 @@ func TestDeadCluster(t *testing.T) {
 		err := f.Clusters.Put(t.Context(), &cluster.Cluster{
 			ID:          uuid.New(),
 			DisplayName: name,
-			Connection:  cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x", TLS: cluster.TLS{Mode: "disable"}},
+			Connection: cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x",
+				TLS: cluster.TLS{Mode: "disable"}},
 		}, audit.Entry{})
 		if err != nil {
 			t.Fatal(err)

@@ -5,43 +5,23 @@ import (
 	"slices"
 
 	"rolecall/internal/account"
+	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
-
-type databaseResource struct {
-	Type       string             `json:"type"`
-	ID         string             `json:"id"`
-	Href       string             `json:"href"`
-	Metadata   metadata           `json:"metadata"`
-	Properties databaseProperties `json:"properties"`
-}
 
 type databaseProperties struct {
 	Name  string `json:"name"`
 	Owner string `json:"owner"`
 }
 
-type databaseList struct {
-	Type   string             `json:"type"`
-	ID     string             `json:"id"`
-	Href   string             `json:"href"`
-	Items  []databaseResource `json:"items"`
-	Offset int                `json:"offset"`
-	Limit  int                `json:"limit"`
-	Links  links              `json:"_links"`
+func presentDatabase(col *collection, d *pgrole.Database) resource[databaseProperties] {
+	return present(col, d.Name, &d.Provenance, d.System(), databaseProperties{d.Name, d.Owner})
 }
 
-func (col *collection) database(d *pgrole.Database) databaseResource {
-	id, href := col.place(d.Name)
-	return databaseResource{
-		Type:       "database",
-		ID:         id,
-		Href:       href,
-		Metadata:   col.metadata(&d.Provenance, d.System(), d.Name),
-		Properties: databaseProperties{d.Name, d.Owner},
-	}
+func (a *API) writeDatabase(w http.ResponseWriter, c *cluster.Cluster, d *pgrole.Database) {
+	web.JSON(w, http.StatusOK, "application/json", presentDatabase(a.collection(c, "databases"), d))
 }
 
 func (a *API) listDatabases(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -57,25 +37,14 @@ func (a *API) listDatabases(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	all := a.collection(c, "databases")
-	list := databaseList{
-		Type:   "collection",
-		ID:     resourceID(c.ID, "databases"),
-		Href:   all.href,
-		Items:  make([]databaseResource, len(databases)),
-		Offset: page.Offset,
-		Limit:  page.Limit,
-		Links:  pageLinks(all.href, page, more, q),
-	}
-	for i, d := range databases {
-		list.Items[i] = all.database(d)
-	}
-	web.JSON(w, http.StatusOK, "application/json", list)
+	col := a.collection(c, "databases")
+	web.JSON(w, http.StatusOK, "application/json",
+		presentList(col, databases, presentDatabase, page, pageLinks(col.href, page, more, q)))
 	return nil
 }
 
 func (a *API) createDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	props, err := properties(w, r)
+	props, err := readProperties(w, r)
 	if err != nil {
 		return err
 	}
@@ -91,7 +60,7 @@ func (a *API) createDatabase(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "databases").database(d))
+	a.writeDatabase(w, c, d)
 	return nil
 }
 
@@ -100,14 +69,14 @@ func (a *API) getDatabase(w http.ResponseWriter, r *http.Request, p *account.Pri
 	if err != nil {
 		return err
 	}
-	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "databases").database(d))
+	a.writeDatabase(w, c, d)
 	return nil
 }
 
 func (a *API) deleteDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	// A database has no tag, so no condition on one holds: least of all is data destroyed that was meant to be kept.
+	// A database has no tag, so no tag matches: data that was meant to be kept is not destroyed.
 	if tags := web.IfMatch(r); tags != nil && !slices.Contains(tags, "*") {
-		return fault.New(fault.Stale, "Databases have no entity tags, so If-Match: * is the only condition that can hold.")
+		return fault.New(fault.Stale, "Databases have no entity tags, so the only condition that can match is If-Match: *.")
 	}
 	if err := a.Users.DeleteDatabase(r.Context(), p, r.PathValue("clusterId"), r.PathValue("databaseName")); err != nil {
 		return err

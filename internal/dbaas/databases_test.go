@@ -26,7 +26,8 @@ func TestDatabases(t *testing.T) {
 		a := f.want(t, 200, "POST", databases, databaseBody(name, "db-owner"))
 		var d resource
 		a.Into(t, &d)
-		if want := uuid.NewSHA1(uuid.MustParse(f.ClusterID), []byte("databases/"+name)).String(); d.Type != "database" || d.ID != want || d.Properties.Name != name || d.Properties.Owner != "db-owner" || d.Metadata.CreatedByUserID != f.guid {
+		if want := uuid.NewSHA1(uuid.MustParse(f.ClusterID), []byte("databases/"+name)).String(); d.Type != "database" ||
+			d.ID != want || d.Properties.Name != name || d.Properties.Owner != "db-owner" || d.Metadata.CreatedByUserID != f.guid {
 			t.Errorf("got %s", a.Body)
 		}
 		if got := f.want(t, 200, "GET", f.local(t, d.Href), ""); got.Body != a.Body {
@@ -47,14 +48,16 @@ func TestDatabases(t *testing.T) {
 	}
 	var page list
 	f.want(t, 200, "GET", databases+"?limit=2&offset=2", "").Into(t, &page)
-	if !slices.Equal(page.names(), want[2:4]) || !strings.HasSuffix(page.Links.Next, "?limit=2&offset=4") || !strings.HasSuffix(page.Links.Prev, "?limit=2&offset=0") {
+	if !slices.Equal(page.names(), want[2:4]) || !strings.HasSuffix(page.Links.Next, "?limit=2&offset=4") ||
+		!strings.HasSuffix(page.Links.Prev, "?limit=2&offset=0") {
 		t.Errorf("got %+v", page)
 	}
 	by := func(name string) string {
 		i := slices.IndexFunc(l.Items, func(r resource) bool { return r.Properties.Name == name })
 		return strings.TrimPrefix(l.Items[i].Metadata.CreatedBy, "rolecall:iam:cloud::users/")
 	}
-	if got := []string{by("Upper"), by("by sql"), by("postgres")}; !slices.Equal(got, []string{f.guid, "_unmanaged_", "_system_"}) {
+	if got := []string{by("Upper"), by("by sql"), by("postgres")}; !slices.Equal(got,
+		[]string{f.guid, "_unmanaged_", "_system_"}) {
 		t.Errorf("created by %q", got)
 	}
 
@@ -79,7 +82,8 @@ func TestDatabases(t *testing.T) {
 	if pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'x')`) {
 		t.Error("a refused database is there")
 	}
-	for name, code := range map[string]string{"postgres": "paas-auth-2", "template1": "paas-notfound-1", "not-there": "paas-notfound-1", strings.Repeat("x", 64): "paas-notfound-1"} {
+	for name, code := range map[string]string{"postgres": "paas-auth-2", "template1": "paas-notfound-1",
+		"not-there": "paas-notfound-1", strings.Repeat("x", 64): "paas-notfound-1"} {
 		f.refuses(t, code, "DELETE", databases+"/"+name, "")
 	}
 	if _, least := f.administrator(t); least {

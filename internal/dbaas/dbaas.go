@@ -27,7 +27,8 @@ type API struct {
 // Handler returns the handler of the dialect. To a stranger every path and method looks the same.
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
-		Name: "dbaas", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail, Routes: []door.Route{
+		Name: "dbaas", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
+		Routes: []door.Route{
 			// The names of the versions lists stand where a cluster's id would, so they come first.
 			route(http.MethodGet, "/clusters/postgresversions", a.allVersions),
 			route(http.MethodGet, "/versions", a.allVersions),

@@ -31,7 +31,8 @@ func newFixture(t testing.TB) *fixture { return fixtureOn(t, servicetest.Shared(
 // fixtureOn is a server whose limits are so many requests a second.
 func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 	t.Helper()
-	client := apitest.Load(t, "dbaas.yaml").Serve(t, &web.Edge{Handler: newAPI(s, limit), Log: slog.New(slog.NewTextHandler(s.Log, nil))})
+	client := apitest.Load(t, "dbaas.yaml").Serve(t, &web.Edge{Handler: newAPI(s, limit),
+		Log: slog.New(slog.NewTextHandler(s.Log, nil))})
 	guid, err := s.Identity.GUID(t.Context(), "root")
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +139,8 @@ func (a answer) refused(t testing.TB, code string) (message string) {
 		Messages   []struct{ ErrorCode, Message string }
 	}
 	a.Into(t, &envelope)
-	if a.Status != statuses[code] || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 || envelope.Messages[0].ErrorCode != code {
+	if a.Status != statuses[code] || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 ||
+		envelope.Messages[0].ErrorCode != code {
 		t.Errorf("got %d %s, want %d %s", a.Status, a.Body, statuses[code], code)
 		return ""
 	}

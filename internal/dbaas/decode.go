@@ -84,8 +84,8 @@ func (q query) page() (page pgrole.Page, err error) {
 // maxBody is far above any request that makes sense: a user name and a password.
 const maxBody = 64 << 10
 
-// properties reads a body of the form {"properties": {…}}.
-func properties(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
+// readProperties reads a body of the form {"properties": {…}}.
+func readProperties(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
 	o, err := web.ObjectBody(w, r, maxBody)
 	if err != nil {
 		return nil, err

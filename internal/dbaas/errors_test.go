@@ -18,13 +18,15 @@ func TestRoutes(t *testing.T) {
 	f := newFixture(t)
 	cluster := "/clusters/" + f.ClusterID
 	for _, path := range []string{
-		"", "/", "/nothing", "/clusters/", "/clusters/x/y", cluster + "/users/", cluster + "/logs", cluster + "/backups", cluster + "/restore", "/CLUSTERS",
+		"", "/", "/nothing", "/clusters/", "/clusters/x/y", cluster + "/users/", cluster + "/logs", cluster + "/backups",
+		cluster + "/restore", "/CLUSTERS",
 		"/clusters/backups/x", "/infos", "/infos/version/", "/versions/15", "/%63lusters/x/y",
 	} {
 		f.refuses(t, "paas-notfound-1", "GET", path, "")
 		f.refuses(t, "paas-notfound-1", "DELETE", path, "")
 	}
-	for _, id := range []string{"unknown", "00000000-0000-0000-0000-000000000000", strings.ReplaceAll(f.ClusterID, "-", ""), "{" + f.ClusterID + "}", "urn:uuid:" + f.ClusterID, "backups", strings.Repeat("x", 5000)} {
+	for _, id := range []string{"unknown", "00000000-0000-0000-0000-000000000000", strings.ReplaceAll(f.ClusterID, "-", ""),
+		"{" + f.ClusterID + "}", "urn:uuid:" + f.ClusterID, "backups", strings.Repeat("x", 5000)} {
 		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id, "")
 		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id+"/users", "")
 		f.refuses(t, "paas-notfound-1", "POST", "/clusters/"+id+"/users", userBody("x", password))
@@ -74,7 +76,8 @@ func TestBodies(t *testing.T) {
 		"key twice":              {`{"properties":{},"properties":{}}`, "", "paas-parse-1"},
 		"key twice, escaped":     {`{"properties":{"password":"1234567890","pass\u0077ord":"0987654321"}}`, "", "paas-parse-1"},
 		"key twice, ignored one": {`{"properties":{},"x":{"y":1,"y":1}}`, "", "paas-parse-1"},
-		"deep":                   {`{"properties":{},"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", "", "paas-parse-1"},
+		"deep": {`{"properties":{},"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", "",
+			"paas-parse-1"},
 		"very deep":              {strings.Repeat("[", 60_000), "", "paas-parse-1"},
 		"no UTF-8":               {"{\"properties\":{\"password\":\"12345678\xff90\"}}", "", "paas-parse-1"},
 		"half a surrogate":       {`{"properties":{"password":"12345678\ud83d90"}}`, "", "paas-parse-1"},
@@ -100,7 +103,8 @@ func TestBodies(t *testing.T) {
 		"as text/json":         {good, "text/json", ""},
 		"with blanks":          {" \n" + good + "\t\r\n", "", ""},
 		"with a big number":    {`{"properties":{"password":"1234567890"},"x":1e999999}`, "", ""},
-		"nested":               {`{"properties":{"password":"1234567890"},"x":` + strings.Repeat("[", 30) + strings.Repeat("]", 30) + "}", "", ""},
+		"nested": {`{"properties":{"password":"1234567890"},"x":` + strings.Repeat("[", 30) +
+			strings.Repeat("]", 30) + "}", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var headers []string
@@ -214,7 +218,8 @@ func TestClusterRestarted(t *testing.T) {
 }
 
 func TestClusterFull(t *testing.T) {
-	f := newFixture(t).ownCluster(t, map[string]string{"max_connections": "8", "superuser_reserved_connections": "1", "max_wal_senders": "0"})
+	f := newFixture(t).ownCluster(t, map[string]string{"max_connections": "8", "superuser_reserved_connections": "1",
+		"max_wal_senders": "0"})
 	f.PG.Exec(t, `SELECT 1`)
 	var held []*pgx.Conn
 	for {
@@ -247,7 +252,8 @@ func TestNotRecorded(t *testing.T) {
 	f := fixtureOn(t, ownService(t), 10_000)
 	f.create(t, "recorded")
 	roles := func() string {
-		return pgtest.Value[string](t, f.PG, `SELECT string_agg(concat_ws(' ', rolname, rolcanlogin, rolpassword), ',' ORDER BY oid) FROM pg_authid WHERE rolname ~ 'recorded'`)
+		return pgtest.Value[string](t, f.PG, `SELECT string_agg(concat_ws(' ', rolname, rolcanlogin, rolpassword), ',' ORDER `+
+			`BY oid) FROM pg_authid WHERE rolname ~ 'recorded'`)
 	}
 	before := roles()
 	attempts := func(t *testing.T) {
@@ -326,7 +332,8 @@ func TestClientHangsUp(t *testing.T) {
 	blocker := f.PG.Connect(t, f.PG.User, f.PG.Password, "postgres")
 	mustExec(t, blocker, `BEGIN; LOCK TABLE pg_authid IN SHARE ROW EXCLUSIVE MODE`)
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, "PATCH", f.URL+"/databases/postgresql"+f.users("hangup"), strings.NewReader(passwordBody("after-hanging-up")))
+	req, err := http.NewRequestWithContext(ctx, "PATCH", f.URL+"/databases/postgresql"+f.users("hangup"),
+		strings.NewReader(passwordBody("after-hanging-up")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +343,8 @@ func TestClientHangsUp(t *testing.T) {
 		_, err := f.HTTP.Do(req)
 		done <- err
 	}()
-	for !pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted)`) {
+	for !pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT `+
+		`granted)`) {
 	}
 	cancel()
 	<-done

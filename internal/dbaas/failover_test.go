@@ -35,7 +35,8 @@ func behind(t testing.TB, pg *pgtest.Cluster, proxies ...*pgtest.Proxy) *fixture
 	for _, p := range proxies {
 		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", p.Port))
 	}
-	pg.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator'; GRANT pg_signal_backend TO failover_admin`)
+	pg.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator';
+		GRANT pg_signal_backend TO failover_admin`)
 	c := &cluster.Cluster{
 		ID:          uuid.New(),
 		DisplayName: "failing",
@@ -170,7 +171,8 @@ func TestFailover(t *testing.T) {
 		f.together(t, "moving")
 		four.WaitForReplay(t, three)
 		// What was used a moment ago is not asked whether it lives.
-		waitUntil(t, three, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'failover_admin' AND state_change > clock_timestamp() - interval '1.1 s')`)
+		waitUntil(t, three, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'failover_admin' AND state_change `+
+			`> clock_timestamp() - interval '1.1 s')`)
 		second.Hang()
 		four.Promote(t)
 		f.recovers(t, "moving", "after-a-hang", four)
@@ -184,7 +186,8 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	p := pgtest.NewProxy(t, one)
 	f := behind(t, one, p)
 	f.create(t, "placed")
-	other.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator'; CREATE ROLE placed LOGIN ADMIN failover_admin`)
+	other.Exec(t, `CREATE ROLE failover_admin LOGIN CREATEROLE PASSWORD 'administrator'; CREATE ROLE placed LOGIN ADMIN `+
+		`failover_admin`)
 	const identifier = `SELECT system_identifier::text FROM pg_control_system()`
 	was, is := pgtest.Value[string](t, one, identifier), pgtest.Value[string](t, other, identifier)
 	move := func(to *pgtest.Cluster) {
@@ -206,9 +209,11 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	move(other)
 	for _, request := range [][3]string{
 		{"GET", f.users(), ""}, {"GET", f.users("placed"), ""}, {"POST", f.users(), userBody("new", password)},
-		{"PATCH", f.users("placed"), passwordBody(password)}, {"DELETE", f.users("placed"), ""}, {"GET", "/clusters/" + f.ClusterID + "/databases", ""},
+		{"PATCH", f.users("placed"), passwordBody(password)}, {"DELETE", f.users("placed"), ""},
+		{"GET", "/clusters/" + f.ClusterID + "/databases", ""},
 	} {
-		f.do(t, request[0], request[1], request[2]).unavailable(t, "Another PostgreSQL cluster answers in the place of this one; an admin has to look at it.")
+		f.do(t, request[0], request[1], request[2]).unavailable(t,
+			"Another PostgreSQL cluster answers in the place of this one; an admin has to look at it.")
 	}
 	if pgtest.Value[string](t, other, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`) != before {
 		t.Error("something was done in the other cluster")
@@ -233,19 +238,22 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	confirm := func(identifier string) error {
-		_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &identifier})
+		_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{},
+			&dbuser.ConnectionChange{SystemIdentifier: &identifier})
 		return err
 	}
 	if err := confirm(was); !fault.Is(err, fault.Invalid) {
 		t.Errorf("confirmed as the old one: %v", err)
 	}
-	if _, err := f.Users.RotateCredential(t.Context(), admin, f.ClusterID); !fault.Is(err, fault.Unavailable) || other.Login("failover_admin", "administrator") != nil {
+	if _, err := f.Users.RotateCredential(t.Context(), admin, f.ClusterID); !fault.Is(err, fault.Unavailable) ||
+		other.Login("failover_admin", "administrator") != nil {
 		t.Errorf("a rotation: %v", err)
 	}
 	if err := confirm(is); !fault.Is(err, fault.InUse) { // nobody knows which password the registered cluster has by now
 		t.Errorf("with a rotation that was cut off: %v", err)
 	}
-	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{}, &dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(secret.Text("administrator"))})
+	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{},
+		&dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(secret.Text("administrator"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,12 +266,14 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	if err := f.Users.SettleOnce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if rows := f.AuditRows(t, "cut-off"); len(rows) != 2 || rows[1].Outcome != "unknown" || !strings.Contains(rows[1].Detail, "another cluster has taken the place") {
+	if rows := f.AuditRows(t, "cut-off"); len(rows) != 2 || rows[1].Outcome != "unknown" ||
+		!strings.Contains(rows[1].Detail, "another cluster has taken the place") {
 		t.Errorf("settled as %+v", rows)
 	}
 
 	move(one)
-	f.do(t, "PATCH", f.users("placed"), passwordBody("in-the-old-one")).unavailable(t, "Another PostgreSQL cluster answers in the place of this one")
+	f.do(t, "PATCH", f.users("placed"), passwordBody("in-the-old-one")).unavailable(t,
+		"Another PostgreSQL cluster answers in the place of this one")
 }
 
 // A COMMIT whose answer never came is looked for in the cluster, and done again where it is not found.
@@ -298,7 +308,8 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		if !slices.Equal(recorded, []string{"attempt", "outcomedone", "attempt", "outcomedone"}) {
 			t.Errorf("recorded %q", recorded)
 		}
-		if n := strings.Count(pgtest.Value[string](t, pg, `SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1`, name), `"revision":2`); n != 1 {
+		if n := strings.Count(pgtest.Value[string](t, pg,
+			`SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1`, name), `"revision":2`); n != 1 {
 			t.Errorf("%s was changed another number of times than twice", name)
 		}
 	}
@@ -321,14 +332,16 @@ func TestSynchronousStandbyGone(t *testing.T) {
 		// then, but the standby does not have it.
 		var terminated sync.WaitGroup
 		terminated.Go(func() {
-			f.do(t, "PATCH", f.users("terminated"), passwordBody("nobody-knows")).unavailable(t, `Read "terminated" to see whether it was done`)
+			f.do(t, "PATCH", f.users("terminated"), passwordBody("nobody-knows")).unavailable(t,
+				`Read "terminated" to see whether it was done`)
 		})
 		waitUntil(t, pg, `SELECT count(pg_terminate_backend(pid, 5000)) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
 		waitUntil(t, pg, `SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE '%COMMIT%'`)
 		if err := pg.Login("terminated", "nobody-knows"); err != nil {
 			t.Errorf("it cannot be seen: %v", err)
 		}
-		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t, `Read "synchronous" to see whether it was done`)
+		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t,
+			`Read "synchronous" to see whether it was done`)
 		terminated.Wait()
 		nobodyKnows := func() {
 			t.Helper()
@@ -368,7 +381,8 @@ func TestSynchronousStandbyGone(t *testing.T) {
 		}
 
 		standby.Kill(t)
-		if _, err := f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{SynchronousCommit: new("local")}, nil); err != nil {
+		if _, err := f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{SynchronousCommit: new("local")},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()

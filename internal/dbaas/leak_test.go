@@ -110,20 +110,22 @@ func TestNoPasswordLeaks(t *testing.T) {
 	}
 
 	places := map[string]string{
-		"answers":             answers.String(),
-		"log":                 f.Log.String(),
-		"PostgreSQL's log":    f.PG.ReadLog(t),
-		"stopped server's":    down.ReadLog(t),
-		"pg_stat_statements":  pgtest.Value[string](t, f.PG, `SELECT string_agg(query, E'\n') FROM pg_stat_statements`),
-		"roles":               pgtest.Value[string](t, f.PG, `SELECT string_agg(concat(rolname, rolpassword, shobj_description(oid, 'pg_authid')), E'\n') FROM pg_authid`),
+		"answers":            answers.String(),
+		"log":                f.Log.String(),
+		"PostgreSQL's log":   f.PG.ReadLog(t),
+		"stopped server's":   down.ReadLog(t),
+		"pg_stat_statements": pgtest.Value[string](t, f.PG, `SELECT string_agg(query, E'\n') FROM pg_stat_statements`),
+		"roles": pgtest.Value[string](t, f.PG,
+			`SELECT string_agg(concat(rolname, rolpassword, shobj_description(oid, 'pg_authid')), E'\n') FROM pg_authid`),
 		"audit":               controlText(t, f, "audit"),
 		"failed sign-ins":     controlText(t, f, "failed_sign_ins"),
 		"clusters and others": controlText(t, f, "clusters"),
 	}
 	// That a place has nothing must not be because nothing gets there.
 	for name, marker := range map[string]string{
-		"answers": "Rolecall-Warning", "log": "users/leak", "PostgreSQL's log": "due to administrator command", "pg_stat_statements": `ALTER ROLE "leak"`,
-		"roles": "SCRAM-SHA-256$", "audit": "user.password", "failed sign-ins": "unknown",
+		"answers": "Rolecall-Warning", "log": "users/leak", "PostgreSQL's log": "due to administrator command",
+		"pg_stat_statements": `ALTER ROLE "leak"`,
+		"roles":              "SCRAM-SHA-256$", "audit": "user.password", "failed sign-ins": "unknown",
 	} {
 		if !strings.Contains(places[name], marker) {
 			t.Errorf("%s lacks %q", name, marker)

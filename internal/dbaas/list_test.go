@@ -29,11 +29,13 @@ func TestListUsers(t *testing.T) {
 	var empty list
 	a := f.want(t, 200, "GET", f.users(), "")
 	a.Into(t, &empty)
-	if !strings.Contains(a.Body, `"items":[]`) || empty.Limit != 100 || empty.Offset != 0 || empty.Type != "collection" || empty.Links.Next+empty.Links.Prev != "" {
+	if !strings.Contains(a.Body, `"items":[]`) || empty.Limit != 100 || empty.Offset != 0 || empty.Type != "collection" ||
+		empty.Links.Next+empty.Links.Prev != "" {
 		t.Errorf("an empty list: %s", a.Body)
 	}
 	for _, sql := range []string{
-		`CREATE ROLE "B" LOGIN`, `CREATE ROLE a LOGIN`, `CREATE ROLE "a/b ü%" LOGIN`, `CREATE ROLE "é" LOGIN`, `CREATE ROLE z LOGIN`, `CREATE ROLE zz LOGIN`,
+		`CREATE ROLE "B" LOGIN`, `CREATE ROLE a LOGIN`, `CREATE ROLE "a/b ü%" LOGIN`, `CREATE ROLE "é" LOGIN`,
+		`CREATE ROLE z LOGIN`, `CREATE ROLE zz LOGIN`,
 		`CREATE ROLE nologin`,
 		`CREATE ROLE admin LOGIN`, `CREATE ROLE boss LOGIN SUPERUSER`, `CREATE ROLE "under" LOGIN IN ROLE boss`,
 	} {
@@ -122,19 +124,25 @@ func TestListUsers(t *testing.T) {
 			default:
 				by += "_unmanaged_"
 			}
-			if *item.Properties.System != system || item.Metadata.CreatedBy != by || (item.Metadata.CreatedDate != "") != (name == "made") {
-				t.Errorf("%s: system %t, metadata %+v; want system %t, created by %s", name, *item.Properties.System, item.Metadata, system, by)
+			if *item.Properties.System != system || item.Metadata.CreatedBy != by ||
+				(item.Metadata.CreatedDate != "") != (name == "made") {
+				t.Errorf("%s: system %t, metadata %+v; want system %t, created by %s", name, *item.Properties.System, item.Metadata,
+					system, by)
 			}
 		}
 	})
 
 	t.Run("parameters", func(t *testing.T) {
 		for query, code := range map[string]string{
-			"limit=0": "paas-validation-1", "limit=1001": "paas-validation-1", "limit=-1": "paas-validation-1", "offset=-1": "paas-validation-1",
+			"limit=0": "paas-validation-1", "limit=1001": "paas-validation-1", "limit=-1": "paas-validation-1",
+			"offset=-1":                  "paas-validation-1",
 			"limit=99999999999999999999": "paas-validation-1", "offset=2147483648": "paas-validation-1",
-			"limit=abc": "paas-parse-1", "limit=": "paas-parse-1", "limit": "paas-parse-1", "limit=1.5": "paas-parse-1", "limit=%201": "paas-parse-1",
-			"limit=1&limit=1": "paas-parse-1", "offset=abc": "paas-parse-1", "offset=": "paas-parse-1", "offset=0&offset=1": "paas-parse-1",
-			"system=maybe": "paas-parse-1", "system=": "paas-parse-1", "system=1": "paas-parse-1", "system=fal%C5%BFe": "paas-parse-1",
+			"limit=abc": "paas-parse-1", "limit=": "paas-parse-1", "limit": "paas-parse-1", "limit=1.5": "paas-parse-1",
+			"limit=%201":      "paas-parse-1",
+			"limit=1&limit=1": "paas-parse-1", "offset=abc": "paas-parse-1", "offset=": "paas-parse-1",
+			"offset=0&offset=1": "paas-parse-1",
+			"system=maybe":      "paas-parse-1", "system=": "paas-parse-1", "system=1": "paas-parse-1",
+			"system=fal%C5%BFe":       "paas-parse-1",
 			"system=true&system=true": "paas-parse-1", "limit=%zz": "paas-parse-1",
 		} {
 			f.refuses(t, code, "GET", f.users()+"?"+query, "")

@@ -121,7 +121,8 @@ func anyPassword(rt *rapid.T) string {
 // user is that, or what it was, and the audit log knows which.
 func (m *model) change(rt *rapid.T, method, path, body, name string, want int, after *modelled) {
 	before, record, recorded := m.users[name], m.record(name), len(m.outcomes(name))
-	fault := rapid.SampledFrom([]string{"", "", "", "answers lost", "statements lost", "sessions ended", "servers killed"}).Draw(rt, "fault")
+	fault := rapid.SampledFrom([]string{"", "", "", "answers lost", "statements lost", "sessions ended",
+		"servers killed"}).Draw(rt, "fault")
 	at := rapid.IntRange(1, 12).Draw(rt, "statement")
 	if method == "DELETE" {
 		at *= rapid.IntRange(1, 3).Draw(rt, "times") // it may have many statements
@@ -176,7 +177,8 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 		now = after
 	}
 	if !m.is(name, now) {
-		rt.Fatalf("%s %s: answered with %d %s (%s at %d): the user should be %+v, was %+v", method, path, a.Status, a.Body, kind, at, now, before)
+		rt.Fatalf("%s %s: answered with %d %s (%s at %d): the user should be %+v, was %+v", method, path, a.Status, a.Body, kind,
+			at, now, before)
 	}
 	if m.users[name] = now; now == nil {
 		delete(m.users, name)
@@ -189,11 +191,14 @@ func (m *model) change(rt *rapid.T, method, path, body, name string, want int, a
 	switch {
 	case resumed && slices.Equal(outcomes, []string{"not_done", "done"}):
 	case slices.Equal(outcomes, []string{outcome}):
-	case a.Status == 503 && slices.Equal(outcomes, []string{"done"}) && method == "DELETE" && before == nil: // it is gone, as was asked for
-	case a.Status == 503 && slices.Equal(outcomes, []string{"unknown"}) && (before == nil && method == "PATCH" || before != nil && !before.recorded):
+	// it is gone, as was asked for
+	case a.Status == 503 && slices.Equal(outcomes, []string{"done"}) && method == "DELETE" && before == nil:
+	case a.Status == 503 && slices.Equal(outcomes, []string{"unknown"}) &&
+		(before == nil && method == "PATCH" || before != nil && !before.recorded):
 		m.counts["unknown"]++ // a role that is not there, or without a record, tells nothing
 	default:
-		rt.Fatalf("%s %s: answered with %d %s (%s at %d): done is %v, and recorded are the outcomes %q", method, path, a.Status, a.Body, kind, at, done, outcomes)
+		rt.Fatalf("%s %s: answered with %d %s (%s at %d): done is %v, and recorded are the outcomes %q", method, path, a.Status,
+			a.Body, kind, at, done, outcomes)
 	}
 }
 
@@ -224,11 +229,13 @@ func (m *model) is(name string, u *modelled) bool {
 
 // record is the comment of the user, "" when there is none.
 func (m *model) record(name string) string {
-	return pgtest.Value[string](m.t, m.pg, `SELECT coalesce((SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = $1), '')`, name)
+	return pgtest.Value[string](m.t, m.pg, `SELECT coalesce((SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE `+
+		`rolname = $1), '')`, name)
 }
 
 func (m *model) isBeingDeleted(name string) bool {
-	return pgtest.Value[bool](m.t, m.pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND shobj_description(oid, 'pg_authid') LIKE '%"state":"deleting"%')`, name)
+	return pgtest.Value[bool](m.t, m.pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1 AND shobj_description(oid, `+
+		`'pg_authid') LIKE '%"state":"deleting"%')`, name)
 }
 
 // settle has the settler judge what was cut off, as if its time had come.
@@ -245,7 +252,9 @@ func (m *model) settle(rt *rapid.T) {
 			rt.Fatal(err)
 		}
 		var open int
-		err := m.DB.Pool.QueryRow(m.t.Context(), `SELECT count(*) FILTER (WHERE phase = 'attempt') - count(*) FILTER (WHERE phase = 'outcome') FROM audit WHERE attempt IN (SELECT attempt FROM audit WHERE phase = 'attempt')`).Scan(&open)
+		err := m.DB.Pool.QueryRow(m.t.Context(),
+			`SELECT count(*) FILTER (WHERE phase = 'attempt') - count(*) FILTER (WHERE phase = 'outcome') FROM audit WHERE `+
+				`attempt IN (SELECT attempt FROM audit WHERE phase = 'attempt')`).Scan(&open)
 		if err != nil {
 			rt.Fatal(err)
 		}

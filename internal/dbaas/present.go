@@ -12,6 +12,31 @@ import (
 	"rolecall/internal/pgrole"
 )
 
+// resource is a user or a database.
+type resource[P properties] struct {
+	Type       string   `json:"type"`
+	ID         string   `json:"id"`
+	Href       string   `json:"href"`
+	Metadata   metadata `json:"metadata"`
+	Properties P        `json:"properties"`
+}
+
+// list is a page of them.
+type list[P properties] struct {
+	Type   string        `json:"type"`
+	ID     string        `json:"id"`
+	Href   string        `json:"href"`
+	Items  []resource[P] `json:"items"`
+	Offset int           `json:"offset"`
+	Limit  int           `json:"limit"`
+	Links  links         `json:"_links"`
+}
+
+type properties interface {
+	userProperties | databaseProperties
+	appendJSON(b []byte) []byte
+}
+
 type metadata struct {
 	CreatedBy            string     `json:"createdBy"`
 	CreatedByUserID      string     `json:"createdByUserId,omitempty"`
@@ -43,9 +68,33 @@ func (a *API) collection(c *cluster.Cluster, kind string) *collection {
 	}
 }
 
-// place is the id and URL of a resource.
-func (col *collection) place(name string) (id, href string) {
-	return resourceID(col.id, col.kind+"/"+name), col.href + "/" + url.PathEscape(name)
+// present is one of the collection.
+func present[P properties](col *collection, name string, p *pgrole.Provenance, system bool, properties P) resource[P] {
+	return resource[P]{
+		Type:       strings.TrimSuffix(col.kind, "s"),
+		ID:         resourceID(col.id, col.kind+"/"+name),
+		Href:       col.href + "/" + url.PathEscape(name),
+		Metadata:   col.metadata(p, system, name),
+		Properties: properties,
+	}
+}
+
+// presentList is a page of the collection.
+func presentList[P properties, T any](col *collection, items []T, one func(*collection, T) resource[P], page pgrole.Page,
+	l links) list[P] {
+	all := list[P]{
+		Type:   "collection",
+		ID:     resourceID(col.id, col.kind),
+		Href:   col.href,
+		Items:  make([]resource[P], len(items)),
+		Offset: page.Offset,
+		Limit:  page.Limit,
+		Links:  l,
+	}
+	for i, item := range items {
+		all.Items[i] = one(col, item)
+	}
+	return all
 }
 
 func (col *collection) metadata(p *pgrole.Provenance, system bool, name string) metadata {

@@ -15,8 +15,8 @@ func TestShape(t *testing.T) {
 		"UserList":            userList{},
 		"ClusterResource":     clusterResource{},
 		"ClusterList":         clusterList{},
-		"DatabaseResource":    databaseResource{},
-		"DatabaseList":        databaseList{},
+		"DatabaseResource":    resource[databaseProperties]{},
+		"DatabaseList":        list[databaseProperties]{},
 		"PostgresVersionList": versionList{},
 		"ApiVersion":          apiVersion{},
 		"ErrorResponse":       errorResponse{},
@@ -28,7 +28,8 @@ func TestShape(t *testing.T) {
 // Every kind of failure has an answer, and the document has its code.
 func TestErrorTable(t *testing.T) {
 	codes := map[any]bool{}
-	for _, code := range apitest.Load(t, "dbaas.yaml").Spec().Components.Schemas["ErrorMessage"].Value.Properties["errorCode"].Value.Enum {
+	schemas := apitest.Load(t, "dbaas.yaml").Spec().Components.Schemas
+	for _, code := range schemas["ErrorMessage"].Value.Properties["errorCode"].Value.Enum {
 		codes[code] = false
 	}
 	for _, kind := range fault.Kinds() {

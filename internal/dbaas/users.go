@@ -11,49 +11,25 @@ import (
 	"rolecall/internal/web"
 )
 
-type userResource struct {
-	Type       string         `json:"type"`
-	ID         string         `json:"id"`
-	Href       string         `json:"href"`
-	Metadata   metadata       `json:"metadata"`
-	Properties userProperties `json:"properties"`
-}
-
 type userProperties struct {
 	Username string `json:"username"`
 	System   bool   `json:"system"`
 }
 
-type userList struct {
-	Type   string         `json:"type"`
-	ID     string         `json:"id"`
-	Href   string         `json:"href"`
-	Items  []userResource `json:"items"`
-	Offset int            `json:"offset"`
-	Limit  int            `json:"limit"`
-	Links  links          `json:"_links"`
-}
-
-func (col *collection) user(u *pgrole.User) userResource {
-	id, href := col.place(u.Name)
-	return userResource{
-		Type:       "user",
-		ID:         id,
-		Href:       href,
-		Metadata:   col.metadata(&u.Provenance, u.System(), u.Name),
-		Properties: userProperties{u.Name, u.System()},
-	}
+func presentUser(col *collection, u *pgrole.User) resource[userProperties] {
+	return present(col, u.Name, &u.Provenance, u.System(), userProperties{u.Name, u.System()})
 }
 
 func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.User) {
 	w.Header().Set("ETag", strconv.Quote(u.Revision()))
-	web.JSON(w, http.StatusOK, "application/json", a.collection(c, "users").user(u))
+	web.JSON(w, http.StatusOK, "application/json", presentUser(a.collection(c, "users"), u))
 }
 
 // warnOfPassword says together with a success what would otherwise show at the first login through some driver.
 func warnOfPassword(w http.ResponseWriter, password string) {
 	if !pgrole.Portable(password) {
-		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: with some of them the user cannot log in. Printable ASCII is safe.")
+		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: "+
+			"with some of them the user cannot log in. Printable ASCII is safe.")
 	}
 }
 
@@ -74,25 +50,14 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	all := a.collection(c, "users")
-	list := userList{
-		Type:   "collection",
-		ID:     resourceID(c.ID, "users"),
-		Href:   all.href,
-		Items:  make([]userResource, len(users)),
-		Offset: page.Offset,
-		Limit:  page.Limit,
-		Links:  pageLinks(all.href, page, more, q, "system"),
-	}
-	for i, u := range users {
-		list.Items[i] = all.user(u)
-	}
-	web.JSON(w, http.StatusOK, "application/json", list)
+	col := a.collection(c, "users")
+	web.JSON(w, http.StatusOK, "application/json",
+		presentList(col, users, presentUser, page, pageLinks(col.href, page, more, q, "system")))
 	return nil
 }
 
 func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	props, err := properties(w, r)
+	props, err := readProperties(w, r)
 	if err != nil {
 		return err
 	}
@@ -123,7 +88,7 @@ func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 }
 
 func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	props, err := properties(w, r)
+	props, err := readProperties(w, r)
 	if err != nil {
 		return err
 	}
@@ -162,17 +127,18 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	if given && reassignTo == "" {
-		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
+		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
 	}
 	onBlocked, given, err := q.one("onBlocked")
 	if err != nil {
 		return err
 	}
 	if given && onBlocked != "disable" {
-		return fault.New(fault.Invalid, "The query parameter onBlocked takes the value disable, and no other.")
+		return fault.New(fault.Invalid, "The query parameter onBlocked must be \"disable\".")
 	}
 	if given {
-		c, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r))
+		c, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"),
+			reassignTo, web.IfMatch(r))
 		if err != nil {
 			return err
 		}
@@ -180,7 +146,8 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 			a.writeUser(w, c, disabled)
 			return nil
 		}
-	} else if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo, web.IfMatch(r)); err != nil {
+	} else if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo,
+		web.IfMatch(r)); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -26,7 +26,8 @@ func TestUserLifecycle(t *testing.T) {
 		m.ResourceURN != "rolecall:postgresql:de-fra:0:clusters/"+f.ClusterID+"/users/life" {
 		t.Errorf("metadata %+v", m)
 	}
-	if created, err := time.Parse(time.RFC3339Nano, m.CreatedDate); err != nil || created.Before(before) || created.After(time.Now().Add(time.Second)) || !strings.HasSuffix(m.CreatedDate, "Z") {
+	if created, err := time.Parse(time.RFC3339Nano, m.CreatedDate); err != nil || created.Before(before) ||
+		created.After(time.Now().Add(time.Second)) || !strings.HasSuffix(m.CreatedDate, "Z") {
 		t.Errorf("created %s, %v", m.CreatedDate, err)
 	}
 	if u.Type != "user" || u.Properties.Username != "life" || *u.Properties.System || a.Header.Get("Location") != "" {
@@ -40,7 +41,8 @@ func TestUserLifecycle(t *testing.T) {
 	patched := f.as(t, "changer", "PATCH", f.users("life"), passwordBody("second-password"), "If-Match: "+a.Header.Get("ETag"))
 	var v resource
 	patched.Into(t, &v)
-	if n := v.Metadata; n.CreatedBy != m.CreatedBy || n.CreatedDate != m.CreatedDate || n.LastModifiedByUserID != changer || n.LastModifiedDate <= m.LastModifiedDate || v.ID != u.ID {
+	if n := v.Metadata; n.CreatedBy != m.CreatedBy || n.CreatedDate != m.CreatedDate || n.LastModifiedByUserID != changer ||
+		n.LastModifiedDate <= m.LastModifiedDate || v.ID != u.ID {
 		t.Errorf("metadata %+v after %+v", n, m)
 	}
 	if err := f.PG.Login("life", "second-password"); err != nil {
@@ -63,8 +65,10 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	for _, name := range []string{
-		`o'reilly`, `quo"te`, `a/b`, `/lead`, `trail/`, `with space`, ` edges `, `;drop role postgres`, `a%2Fb`, `100%`, `a+b`, `a&b=c`, `a?b#c`,
-		`back\slash`, `$$`, `--`, `/*`, `...`, `a..`, `日本語`, `🙂`, `Dup`, `dup`, `PG_x`, `pg`, `Public`, `<b>&amp;`, "\u00a0nbsp", "e\u0301", "é",
+		`o'reilly`, `quo"te`, `a/b`, `/lead`, `trail/`, `with space`, ` edges `, `;drop role postgres`, `a%2Fb`, `100%`, `a+b`,
+		`a&b=c`, `a?b#c`,
+		`back\slash`, `$$`, `--`, `/*`, `...`, `a..`, `日本語`, `🙂`, `Dup`, `dup`, `PG_x`, `pg`, `Public`, `<b>&amp;`, "\u00a0nbsp",
+		"e\u0301", "é",
 		strings.Repeat("é", 31), strings.Repeat("x", 63),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +96,9 @@ func TestNames(t *testing.T) {
 	} {
 		f.refuses(t, "paas-validation-1", "POST", f.users(), userBody(name, password))
 	}
-	if found := pgtest.Value[[]string](t, f.PG, `SELECT array(SELECT rolname::text FROM pg_authid WHERE rolname ~ '^(x+|é+|a|a.b|pg_x?|[.]*|none|public)$')`); len(found) > 0 {
+	found := pgtest.Value[[]string](t, f.PG,
+		`SELECT array(SELECT rolname::text FROM pg_authid WHERE rolname ~ '^(x+|é+|a|a.b|pg_x?|[.]*|none|public)$')`)
+	if len(found) > 0 {
 		t.Errorf("refused, and there: %q", found)
 	}
 	// Longer names must not be cut to those of users that exist.
@@ -144,8 +150,10 @@ func TestPasswords(t *testing.T) {
 	f := newFixture(t)
 	f.create(t, "pw")
 	for _, p := range []string{
-		"1234567890", strings.Repeat("x", 63), strings.Repeat("🙂", 10), strings.Repeat("é", 63), `'"\;--$$<>&{}`, `back\\slash\u0041`,
-		"  spaces  around  ", "md5" + strings.Repeat("0a", 16), "SCRAM-SHA-256$4096:abc$def:ghi", "pässwörter", "%s%d%n%x%s%d", "null-null-null",
+		"1234567890", strings.Repeat("x", 63), strings.Repeat("🙂", 10), strings.Repeat("é", 63), `'"\;--$$<>&{}`,
+		`back\\slash\u0041`,
+		"  spaces  around  ", "md5" + strings.Repeat("0a", 16), "SCRAM-SHA-256$4096:abc$def:ghi", "pässwörter", "%s%d%n%x%s%d",
+		"null-null-null",
 	} {
 		f.want(t, 200, "PATCH", f.users("pw"), passwordBody(p))
 		if _, err := f.PG.Psql("pw", p, "SELECT 1"); err != nil {
@@ -153,20 +161,25 @@ func TestPasswords(t *testing.T) {
 		}
 	}
 	f.want(t, 200, "PATCH", f.users("pw"), passwordBody(password))
-	for _, p := range []string{"", "123456789", strings.Repeat("x", 64), strings.Repeat("🙂", 9), strings.Repeat("é", 64), "null\x00password", "new\nline-password", "\u0085-control-character"} {
+	for _, p := range []string{"", "123456789", strings.Repeat("x", 64), strings.Repeat("🙂", 9), strings.Repeat("é", 64),
+		"null\x00password", "new\nline-password", "\u0085-control-character"} {
 		f.refuses(t, "paas-validation-1", "PATCH", f.users("pw"), passwordBody(p))
 		f.refuses(t, "paas-validation-1", "POST", f.users(), userBody("pw-never", p))
 	}
 	for _, body := range []string{
-		`{}`, `{"properties":null}`, `{"properties":[]}`, `{"properties":"x"}`, `[]`, `"x"`, `1`, `true`, `null`, `{"Properties":{}}`,
+		`{}`, `{"properties":null}`, `{"properties":[]}`, `{"properties":"x"}`, `[]`, `"x"`, `1`, `true`, `null`,
+		`{"Properties":{}}`,
 		`{"properties":{"password":null}}`, `{"properties":{"password":1234567890}}`, `{"properties":{"password":["1234567890"]}}`,
-		`{"properties":{"username":"other"}}`, `{"properties":{"username":"other","password":"1234567890"}}`, `{"properties":{"username":null}}`, `{"properties":{"username":"PW"}}`,
+		`{"properties":{"username":"other"}}`, `{"properties":{"username":"other","password":"1234567890"}}`,
+		`{"properties":{"username":null}}`, `{"properties":{"username":"PW"}}`,
 	} {
 		f.refuses(t, "paas-validation-1", "PATCH", f.users("pw"), body)
 	}
 	for _, body := range []string{
-		`{}`, `{"properties":{}}`, `{"properties":{"username":"x"}}`, `{"properties":{"password":"1234567890"}}`, `{"properties":{"Username":"x","Password":"1234567890"}}`,
-		`{"properties":{"username":null,"password":"1234567890"}}`, `{"properties":{"username":1,"password":"1234567890"}}`, `{"username":"x","password":"1234567890"}`,
+		`{}`, `{"properties":{}}`, `{"properties":{"username":"x"}}`, `{"properties":{"password":"1234567890"}}`,
+		`{"properties":{"Username":"x","Password":"1234567890"}}`,
+		`{"properties":{"username":null,"password":"1234567890"}}`, `{"properties":{"username":1,"password":"1234567890"}}`,
+		`{"username":"x","password":"1234567890"}`,
 	} {
 		f.refuses(t, "paas-validation-1", "POST", f.users(), body)
 	}
@@ -174,9 +187,12 @@ func TestPasswords(t *testing.T) {
 		t.Errorf("a refused change did something: %v", err)
 	}
 	// What is not known is ignored, and so is what the server sets.
-	f.want(t, 200, "PATCH", f.users("pw"), `{"x":1,"properties":{"username":"pw","password":"other-password","system":"?","a":[{}]}}`)
-	f.want(t, 200, "POST", f.users(), `{"id":1,"properties":{"username":"pw-system","password":"other-password","system":true,"superuser":true}}`)
-	if got := pgtest.Value[string](t, f.PG, `SELECT concat_ws(' ', rolcanlogin, rolinherit, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolconnlimit)
+	f.want(t, 200, "PATCH", f.users("pw"),
+		`{"x":1,"properties":{"username":"pw","password":"other-password","system":"?","a":[{}]}}`)
+	f.want(t, 200, "POST", f.users(),
+		`{"id":1,"properties":{"username":"pw-system","password":"other-password","system":true,"superuser":true}}`)
+	if got := pgtest.Value[string](t, f.PG, `SELECT concat_ws(' ', rolcanlogin, rolinherit, rolsuper, rolcreatedb,
+		rolcreaterole, rolreplication, rolbypassrls, rolconnlimit)
 		FROM pg_roles WHERE rolname = 'pw-system'`); got != "t t f f f f f -1" {
 		t.Errorf("a new role has the attributes %s", got)
 	}
@@ -191,7 +207,8 @@ func TestPortabilityWarning(t *testing.T) {
 		warned   bool
 	}{
 		{"printable ~ ASCII", false}, {"composed-\u00e9-word", false}, {"decomposed-e\u0301", true}, {"ordinal-\u00aa-word", true},
-		{"numeral-\u2168-word", true}, {"hyphen-\u00ad-word", true}, {"space-\u00a0-word", true}, {"wide-\uff21-word", true}, {"emoji-\U0001f600-word", true},
+		{"numeral-\u2168-word", true}, {"hyphen-\u00ad-word", true}, {"space-\u00a0-word", true}, {"wide-\uff21-word", true},
+		{"emoji-\U0001f600-word", true},
 	} {
 		name := fmt.Sprintf("warn-%d", i)
 		made := f.want(t, 200, "POST", f.users(), userBody(name, tt.password))
@@ -251,7 +268,8 @@ func TestIfMatch(t *testing.T) {
 	f := newFixture(t)
 	f.PG.Exec(t, `CREATE ROLE "match-sql" LOGIN`)
 	if role, least := f.administrator(t); least && f.PG.Major >= 16 {
-		if message := f.refuses(t, "paas-auth-2", "PATCH", f.users("match-sql"), passwordBody(password), "If-Match: *"); !strings.Contains(message, "ADMIN OPTION") {
+		if message := f.refuses(t, "paas-auth-2", "PATCH", f.users("match-sql"), passwordBody(password),
+			"If-Match: *"); !strings.Contains(message, "ADMIN OPTION") {
 			t.Errorf("%q does not say what is missing", message)
 		}
 		f.PG.Exec(t, `GRANT "match-sql" TO `+role+` WITH ADMIN OPTION`)
@@ -280,7 +298,8 @@ func TestIfMatch(t *testing.T) {
 			}
 		}
 		now := tag()
-		for _, bad := range []string{old, `"0"`, `""`, `"`, strings.Trim(now, `"`), "W/" + now, "'" + strings.Trim(now, `"`) + "'", "`" + strings.Trim(now, `"`) + "`", `"*"`, `W/*`, "x", `"` + now + `"`} {
+		for _, bad := range []string{old, `"0"`, `""`, `"`, strings.Trim(now, `"`), "W/" + now, "'" + strings.Trim(now, `"`) + "'",
+			"`" + strings.Trim(now, `"`) + "`", `"*"`, `W/*`, "x", `"` + now + `"`} {
 			change(bad).refused(t, "paas-stale-1")
 			f.refuses(t, "paas-stale-1", "DELETE", f.users(name), "", "If-Match: "+bad)
 		}
@@ -302,7 +321,8 @@ func TestIfMatch(t *testing.T) {
 func TestProtected(t *testing.T) {
 	f := newFixture(t)
 	for _, sql := range []string{
-		`CREATE ROLE "pr-group" SUPERUSER`, `CREATE ROLE "pr-middle" IN ROLE "pr-group"`, `CREATE ROLE "pr-member" LOGIN NOINHERIT IN ROLE "pr-middle"`,
+		`CREATE ROLE "pr-group" SUPERUSER`, `CREATE ROLE "pr-middle" IN ROLE "pr-group"`,
+		`CREATE ROLE "pr-member" LOGIN NOINHERIT IN ROLE "pr-middle"`,
 		`CREATE ROLE "pr-replication" LOGIN REPLICATION`, `CREATE ROLE "pr-creator" LOGIN CREATEROLE`,
 		`CREATE ROLE standby LOGIN`, `CREATE ROLE "pr-nologin"`,
 	} {
@@ -354,8 +374,9 @@ func TestDeleteOwner(t *testing.T) {
 		t.Errorf("a refused deletion did something: %v", err)
 	}
 	for to, code := range map[string]string{
-		"": "paas-validation-1", "owner": "paas-validation-1", "nobody-there": "paas-validation-1", strings.Repeat("x", 64): "paas-validation-1",
-		f.PG.User: "paas-auth-2", "heir&reassignTo=heir": "paas-parse-1",
+		"": "paas-validation-1", "owner": "paas-validation-1", "nobody-there": "paas-validation-1",
+		strings.Repeat("x", 64): "paas-validation-1",
+		f.PG.User:               "paas-auth-2", "heir&reassignTo=heir": "paas-parse-1",
 	} {
 		f.refuses(t, code, "DELETE", f.users("owner")+"?reassignTo="+to, "")
 	}
@@ -364,7 +385,9 @@ func TestDeleteOwner(t *testing.T) {
 	for _, name := range []string{"owned_a", "owned/b"} {
 		conn := f.PG.Connect(t, f.PG.User, f.PG.Password, name)
 		var owner string
-		if err := conn.QueryRow(t.Context(), `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 's.orders'::regclass`).Scan(&owner); err != nil || owner != "heir" {
+		if err := conn.QueryRow(t.Context(),
+			`SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 's.orders'::regclass`).Scan(&owner); err != nil ||
+			owner != "heir" {
 			t.Errorf("in %s the table belongs to %s, %v", name, owner, err)
 		}
 	}
@@ -377,7 +400,8 @@ func TestDeleteEndsSessions(t *testing.T) {
 	conn := f.PG.Connect(t, "session", password, "postgres")
 	f.PG.Exec(t, `GRANT SELECT ON pg_authid TO session`)
 	if _, least := f.administrator(t); least {
-		if message := f.refuses(t, "paas-inuse-1", "DELETE", f.users("session"), ""); !strings.Contains(message, "TABLE pg_authid") {
+		if message := f.refuses(t, "paas-inuse-1", "DELETE", f.users("session"), ""); !strings.Contains(message,
+			"TABLE pg_authid") {
 			t.Errorf("%q does not name what the superuser granted", message)
 		}
 		f.PG.Exec(t, `REVOKE SELECT ON pg_authid FROM session`)

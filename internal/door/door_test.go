@@ -41,41 +41,48 @@ type surface struct {
 
 var surfaces = []surface{
 	{
-		name: "dbaas", private: dbaas.Prefix + "/clusters", unknown: dbaas.Prefix + "/nothing", wrongMethod: 405, basic: true, errors: "application/problem+json",
+		name: "dbaas", private: dbaas.Prefix + "/clusters", unknown: dbaas.Prefix + "/nothing", wrongMethod: 405, basic: true,
+		errors: "application/problem+json",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
 			return (&dbaas.API{Users: s.Users, Door: d}).Handler()
 		},
 	},
 	{
-		name: "rolecall", private: adminapi.Prefix + "/whoami", unknown: adminapi.Prefix + "/nothing", wrongMethod: 405, basic: true, errors: "application/problem+json",
+		name: "rolecall", private: adminapi.Prefix + "/whoami", unknown: adminapi.Prefix + "/nothing", wrongMethod: 405,
+		basic: true, errors: "application/problem+json",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
 			return (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Identity: s.Identity, Door: d}).Handler()
 		},
 	},
 	{
-		name: "uaa", private: uaa.Prefix + "/Users", public: uaa.Prefix + "/info", unknown: uaa.Prefix + "/nothing", open: true, wrongMethod: 405, errors: "application/json",
+		name: "uaa", private: uaa.Prefix + "/Users", public: uaa.Prefix + "/info", unknown: uaa.Prefix + "/nothing", open: true,
+		wrongMethod: 405, errors: "application/json",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
 			return (&uaa.API{Accounts: s.Accounts, Identity: s.Identity, Door: d}).Handler()
 		},
 	},
 	{
-		name: "cf", private: cfapi.Prefix + "/users", public: cfapi.Prefix + "/info", unknown: cfapi.Prefix + "/nothing", wrongMethod: 404, errors: "application/json; charset=utf-8",
+		name: "cf", private: cfapi.Prefix + "/users", public: cfapi.Prefix + "/info", unknown: cfapi.Prefix + "/nothing",
+		wrongMethod: 404, errors: "application/json; charset=utf-8",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
 			return (&cfapi.API{Accounts: s.Accounts, Door: d}).Handler()
 		},
 	},
 	{
-		name: "cf outside of its prefix", public: "/", unknown: "/favicon.ico", open: true, wrongMethod: 404, errors: "application/json; charset=utf-8",
+		name: "cf outside of its prefix", public: "/", unknown: "/favicon.ico", open: true, wrongMethod: 404,
+		errors: "application/json; charset=utf-8",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
 			return (&cfapi.API{Accounts: s.Accounts, Door: d}).Handler()
 		},
 	},
 	{
-		name: "documents", public: "/docs", unknown: "/docs/nothing", open: true, wrongMethod: 405, errors: "application/problem+json",
+		name: "documents", public: "/docs", unknown: "/docs/nothing", open: true, wrongMethod: 405,
+		errors:  "application/problem+json",
 		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
 	},
 	{
-		name: "a document", public: "/openapi/dbaas.yaml", unknown: "/openapi/nothing.yaml", open: true, wrongMethod: 405, errors: "application/problem+json",
+		name: "a document", public: "/openapi/dbaas.yaml", unknown: "/openapi/nothing.yaml", open: true, wrongMethod: 405,
+		errors:  "application/problem+json",
 		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
 	},
 }
@@ -93,7 +100,8 @@ const never = 1e-6 // a second request in eleven days
 func (x surface) serve(t *testing.T, perAddress, perAccount float64) *server {
 	t.Helper()
 	s := servicetest.Shared(t)
-	d := &door.Door{Identity: s.Identity, PerAddress: &web.Limiter{PerSecond: perAddress}, PerAccount: &web.Limiter{PerSecond: perAccount}}
+	d := &door.Door{Identity: s.Identity, PerAddress: &web.Limiter{PerSecond: perAddress},
+		PerAccount: &web.Limiter{PerSecond: perAccount}}
 	return &server{s, x, &web.Edge{Handler: x.handler(s, d), Log: slog.New(slog.DiscardHandler)}}
 }
 
@@ -124,7 +132,8 @@ func (s *server) want(t *testing.T, status int, method, path, authorization stri
 	if w.Code == 429 && w.Header().Get("Retry-After") == "" {
 		t.Errorf("%s %s: a 429 without Retry-After", method, path)
 	}
-	if w.Header().Get("X-Content-Type-Options") != "nosniff" || !strings.HasPrefix(w.Header().Get("Content-Security-Policy"), "default-src 'none'") {
+	if w.Header().Get("X-Content-Type-Options") != "nosniff" ||
+		!strings.HasPrefix(w.Header().Get("Content-Security-Policy"), "default-src 'none'") {
 		t.Errorf("%s %s: the security headers are missing: %v", method, path, w.Header())
 	}
 }
@@ -194,7 +203,8 @@ func TestStrangersAreLimited(t *testing.T) {
 					twice(401, "GET", x.private, authorization)
 				})
 			}
-			if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET epoch = gen_random_uuid() WHERE username = $1`, username); err != nil {
+			if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET epoch = gen_random_uuid() WHERE username = $1`,
+				username); err != nil {
 				t.Fatal(err)
 			}
 			twice(401, "GET", x.private, "Bearer "+live) // its signature is good
@@ -286,10 +296,11 @@ func TestInFlight(t *testing.T) {
 				s.edge.InFlight = bound.InFlight
 				s.want(t, 200, "GET", bound.path, token)
 				hold, holding := make(chan struct{}), make(chan error)
-				other := &web.Edge{Log: s.edge.Log, InFlight: bound.InFlight, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-					holding <- web.InfoOf(r.Context()).TakeAccountSlot(bound.account)
-					<-hold
-				})}
+				other := &web.Edge{Log: s.edge.Log, InFlight: bound.InFlight,
+					Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+						holding <- web.InfoOf(r.Context()).TakeAccountSlot(bound.account)
+						<-hold
+					})}
 				ended := make(chan struct{})
 				go func() {
 					defer close(ended)

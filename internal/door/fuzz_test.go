@@ -10,11 +10,14 @@ import (
 
 // FuzzRouter: any names come out of a path as they were put into it, and any path is of one route, or of none.
 func FuzzRouter(f *testing.F) {
-	for _, s := range [][3]string{{"c", "u", "/c/x/u"}, {"..", ".", "//c/../u/."}, {"a/b", "a//b/", "/c/%2F/u/"}, {"%2F", "\x00\xff", "/c/%zz"}, {"é ", "?#", "/c//u/x?y"}, {"", "", "*"}, {"special", "u", "http://h/c/special"}, {"a", "b", ""}} {
+	for _, s := range [][3]string{{"c", "u", "/c/x/u"}, {"..", ".", "//c/../u/."}, {"a/b", "a//b/", "/c/%2F/u/"},
+		{"%2F", "\x00\xff", "/c/%zz"}, {"é ", "?#", "/c//u/x?y"}, {"", "", "*"}, {"special", "u", "http://h/c/special"},
+		{"a", "b", ""}} {
 		f.Add(s[0], s[1], s[2])
 	}
 	const user, special = "/c/{id}/u/{name...}", "/c/special"
-	rt := NewRouter(Route{Method: "GET", Pattern: special}, Route{Method: "GET", Pattern: "/c/{id}"}, Route{Method: "DELETE", Pattern: user}, Route{Method: "GET", Pattern: user})
+	rt := NewRouter(Route{Method: "GET", Pattern: special}, Route{Method: "GET", Pattern: "/c/{id}"},
+		Route{Method: "DELETE", Pattern: user}, Route{Method: "GET", Pattern: user})
 	f.Fuzz(func(t *testing.T, id, name, raw string) {
 		find := func(method string, u *url.URL) (*Route, *http.Request, []string) {
 			r := &http.Request{Method: method, URL: u}
@@ -49,11 +52,13 @@ func FuzzRouter(f *testing.F) {
 			return
 		}
 		// The names that were found make the same path.
-		again := strings.NewReplacer("{id}", url.PathEscape(r.PathValue("id")), "{name...}", url.PathEscape(r.PathValue("name"))).Replace(route.Pattern)
+		again := strings.NewReplacer("{id}", url.PathEscape(r.PathValue("id")), "{name...}",
+			url.PathEscape(r.PathValue("name"))).Replace(route.Pattern)
 		if route.Pattern == special {
 			again = special
 		}
-		if second, q, _ := find("GET", parse(again)); second != route || q.PathValue("id") != r.PathValue("id") || q.PathValue("name") != r.PathValue("name") {
+		if second, q, _ := find("GET", parse(again)); second != route || q.PathValue("id") != r.PathValue("id") ||
+			q.PathValue("name") != r.PathValue("name") {
 			t.Errorf("%q is %s with %q and %q, %q is not", raw, route.Pattern, r.PathValue("id"), r.PathValue("name"), again)
 		}
 	})

@@ -104,7 +104,8 @@ func (s *Service) principal(v *verifiedCredential) *account.Principal {
 
 // recheck verifies a remembered credential against its account, which is looked up again every 5 seconds: what the account
 // has lost ends within that time. While the control database is unreachable, it ends within a minute.
-func (s *Service) recheck(ctx context.Context, key credentialKey, v *verifiedCredential, address string) (*verifiedCredential, error) {
+func (s *Service) recheck(ctx context.Context, key credentialKey, v *verifiedCredential,
+	address string) (*verifiedCredential, error) {
 	now := s.now()
 	age := now.Sub(v.checked)
 	if !v.expires.IsZero() && now.After(v.expires) {
@@ -135,9 +136,11 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, v *verifiedCre
 // away reports that the control database did not answer a moment ago.
 func (s *Service) away() bool { return s.now().Before(time.UnixMilli(s.awayUntil.Load())) }
 
-var errAway = fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").After(5 * time.Second)
+var errAway = fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").
+	After(5 * time.Second)
 
-// lookUpAccounts reads the accounts of remembered credentials, nil for each credential that has ended. Only the lookup itself
+// lookUpAccounts reads the accounts of remembered credentials, nil for each credential that has ended. Only the lookup
+// itself
 // finds out that the control database is unreachable: a caller that waits in line has not, and one that hangs up does not
 // end the lookup.
 func (s *Service) lookUpAccounts(ctx context.Context, vs []*verifiedCredential) ([]*account.Account, error) {

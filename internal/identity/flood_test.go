@@ -36,7 +36,8 @@ func TestFloodOfGuesses(t *testing.T) {
 	long := strings.Repeat("x", 20_000)
 	for n := range sent {
 		flood.Go(func() {
-			_, err := id.Authenticate(ctx, identity.ParseCredential(basic(fmt.Sprint("nobody", n, long), "guess")), fmt.Sprintf("10.%d.%d.1", 1+n/250, n%250))
+			_, err := id.Authenticate(ctx, identity.ParseCredential(basic(fmt.Sprint("nobody", n, long), "guess")),
+				fmt.Sprintf("10.%d.%d.1", 1+n/250, n%250))
 			if f := fault.Of(err); err != nil && f.Kind == fault.Unavailable && f.RetryAfter == time.Second {
 				refusals.Add(1)
 			} else {

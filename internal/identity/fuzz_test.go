@@ -28,7 +28,8 @@ func FuzzSignIn(f *testing.F) {
 	s := servicetest.Shared(f)
 	username := unique("fuzz")
 	guid := s.Admin(f, username)
-	_, pat, err := s.Identity.CreatePersonalToken(f.Context(), s.Identity.Principal(f, guid, account.AdminScopes...), identity.NewPersonalToken{Name: "fuzz"})
+	_, pat, err := s.Identity.CreatePersonalToken(f.Context(), s.Identity.Principal(f, guid, account.AdminScopes...),
+		identity.NewPersonalToken{Name: "fuzz"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -36,11 +37,17 @@ func FuzzSignIn(f *testing.F) {
 	password := strings.TrimPrefix(basic(username, username+"-password"), "Basic ")
 	fill := strings.NewReplacer("{jwt}", jwt, "{pat}", pat, "{basic}", password).Replace
 	for _, seed := range []string{
-		"", " ", "Basic", "Basic ", "Basic {basic}", "bAsIc  {basic} ", "Bearer {jwt}", "bearer\t{jwt}", "Bearer {pat}", "Bearer {basic}", "Basic {jwt}", "Digest x", "Bearer x.y.z", "Bearer {jwt}.", "Bearer {jwt}{jwt}", "Bearer  ", "Basic Og==", "Basic {basic}=",
-		"Basic " + base64.StdEncoding.EncodeToString([]byte("a\x00:b")), "Basic cm9vdA==", "Bearer eyJhbGciOiJub25lIn0.e30.", "Bearer rolecall_pat_00000000000000000000000000000000_0000000000000000000000000000000000000000", "Bearer {pat}0", "Bearer rolecall_pat_",
+		"", " ", "Basic", "Basic ", "Basic {basic}", "bAsIc  {basic} ", "Bearer {jwt}", "bearer\t{jwt}", "Bearer {pat}",
+		"Bearer {basic}", "Basic {jwt}", "Digest x", "Bearer x.y.z", "Bearer {jwt}.", "Bearer {jwt}{jwt}", "Bearer  ",
+		"Basic Og==", "Basic {basic}=",
+		"Basic " + base64.StdEncoding.EncodeToString([]byte("a\x00:b")), "Basic cm9vdA==", "Bearer eyJhbGciOiJub25lIn0.e30.",
+		"Bearer rolecall_pat_00000000000000000000000000000000_0000000000000000000000000000000000000000", "Bearer {pat}0",
+		"Bearer rolecall_pat_",
 		"Bearer eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.e30.AA",
 	} {
-		if p, err := s.Identity.Authenticate(f.Context(), identity.ParseCredential(fill(seed)), "10.7.0.1"); (err == nil) != (seed == "Basic {basic}" || seed == "bAsIc  {basic} " || seed == "Bearer {jwt}" || seed == "Bearer {pat}") || err == nil && p.GUID != guid {
+		if p, err := s.Identity.Authenticate(f.Context(), identity.ParseCredential(fill(seed)),
+			"10.7.0.1"); (err == nil) != (seed == "Basic {basic}" || seed == "bAsIc  {basic} " || seed == "Bearer {jwt}" ||
+			seed == "Bearer {pat}") || err == nil && p.GUID != guid {
 			f.Errorf("%s: %v", seed, err)
 		}
 		f.Add(seed)
@@ -59,7 +66,8 @@ func FuzzSignIn(f *testing.F) {
 			name, rest, _ := strings.Cut(string(decoded), ":")
 			credential = basic(strings.ToLower(name), rest)[len("Basic "):]
 		}
-		right := strings.EqualFold(scheme, "Basic") && credential == password || strings.EqualFold(scheme, "Bearer") && (credential == jwt || credential == pat)
+		right := strings.EqualFold(scheme, "Basic") && credential == password ||
+			strings.EqualFold(scheme, "Bearer") && (credential == jwt || credential == pat)
 		if !right || p.GUID != guid {
 			t.Errorf("%q signs in as %+v", authorization, p)
 		}
@@ -121,7 +129,8 @@ func FuzzToken(f *testing.F) {
 		}
 		return []byte(signature)
 	}
-	fill := strings.NewReplacer("{kid}", kid, "{guid}", guid, "{epoch}", a.Epoch.String(), "{issuer}", issuer, "{exp}", strconv.FormatInt(time.Now().Add(12*time.Hour).Unix(), 10)).Replace
+	fill := strings.NewReplacer("{kid}", kid, "{guid}", guid, "{epoch}", a.Epoch.String(), "{issuer}", issuer, "{exp}",
+		strconv.FormatInt(time.Now().Add(12*time.Hour).Unix(), 10)).Replace
 	b64 := base64.RawURLEncoding.EncodeToString
 	token := func(t testing.TB, header, claims string, by byte, signature string) string {
 		data := b64([]byte(fill(header))) + "." + b64([]byte(fill(claims)))
@@ -129,22 +138,28 @@ func FuzzToken(f *testing.F) {
 	}
 	const (
 		goodHeader = `{"alg":"RS256","kid":"{kid}","typ":"JWT"}`
-		goodClaims = `{"iss":"{issuer}","sub":"{guid}","user_id":"{guid}","client_id":"cf","aud":["cloud_controller"],"jti":"1","exp":{exp},"scope":["cloud_controller.admin"],"rolecall_epoch":"{epoch}"}`
+		goodClaims = `{"iss":"{issuer}","sub":"{guid}","user_id":"{guid}","client_id":"cf","aud":["cloud_controller"],` +
+			`"jti":"1","exp":{exp},"scope":["cloud_controller.admin"],"rolecall_epoch":"{epoch}"}`
 	)
 	if err := s.Identity.VerifyToken(f.Context(), token(f, goodHeader, goodClaims, 0, "")); err != nil {
 		f.Fatal(err) // so it is the changes that are refused below
 	}
 	for by := range byte(6) {
-		for _, header := range []string{goodHeader, `{"alg":"HS256","kid":"{kid}"}`, `{"alg":"none"}`, `{"alg":"None","kid":"{kid}"}`, `{"alg":"PS256","kid":"{kid}"}`, `{"alg":"RS256"}`, `{"alg":"RS256","kid":"x"}`, `{"alg":"RS256","kid":1,"jwk":{},"jku":"http://127.0.0.1:1/","crit":["x"]}`, `{"alg":null}`, `[]`, ``} {
+		for _, header := range []string{goodHeader, `{"alg":"HS256","kid":"{kid}"}`, `{"alg":"none"}`,
+			`{"alg":"None","kid":"{kid}"}`, `{"alg":"PS256","kid":"{kid}"}`, `{"alg":"RS256"}`, `{"alg":"RS256","kid":"x"}`,
+			`{"alg":"RS256","kid":1,"jwk":{},"jku":"http://127.0.0.1:1/","crit":["x"]}`, `{"alg":null}`, `[]`, ``} {
 			f.Add(header, goodClaims, by, "\x00")
 		}
 	}
-	for _, claims := range []string{`{}`, `null`, `{"iss":"{issuer}","user_id":"{guid}","aud":"cloud_controller","exp":1e999,"rolecall_epoch":"{epoch}"}`, `{"iss":"https://login.example","sub":"{guid}","aud":["cloud_controller"],"exp":{exp}}`, `{"iss":1,"aud":{},"exp":"x"}`,
+	for _, claims := range []string{`{}`, `null`,
+		`{"iss":"{issuer}","user_id":"{guid}","aud":"cloud_controller","exp":1e999,"rolecall_epoch":"{epoch}"}`,
+		`{"iss":"https://login.example","sub":"{guid}","aud":["cloud_controller"],"exp":{exp}}`, `{"iss":1,"aud":{},"exp":"x"}`,
 		`{"iss":"{issuer}","client_id":"{guid}","aud":["cloud_controller"],"exp":{exp},"rolecall_epoch":"{epoch}","jti":"1-r"}`} {
 		f.Add(goodHeader, claims, byte(0), "")
 	}
 	f.Fuzz(func(t *testing.T, header, claims string, by byte, signature string) {
-		p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token(t, header, claims, by, signature)), "10.7.0.2")
+		p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token(t, header, claims, by, signature)),
+			"10.7.0.2")
 		if err != nil {
 			if !fault.Is(err, fault.Unauthenticated) {
 				t.Errorf("%s %s signed by %d: %v", header, claims, by, err)
@@ -152,7 +167,8 @@ func FuzzToken(f *testing.F) {
 			return
 		}
 		var said struct{ Alg string }
-		if err := json.Unmarshal([]byte(fill(header)), &said); err != nil || by%6 != 0 || said.Alg != "RS256" || p.GUID != guid || !strings.Contains(fill(claims), a.Epoch.String()) {
+		if err := json.Unmarshal([]byte(fill(header)), &said); err != nil || by%6 != 0 || said.Alg != "RS256" || p.GUID != guid ||
+			!strings.Contains(fill(claims), a.Epoch.String()) {
 			t.Errorf("%s %s signed by %d signs in as %+v", header, claims, by, p)
 		}
 	})
@@ -160,8 +176,12 @@ func FuzzToken(f *testing.F) {
 
 // FuzzParseOIDCIssuer: whoever is taken for an issuer is asked over HTTPS, for one audience, and is not ourselves.
 func FuzzParseOIDCIssuer(f *testing.F) {
-	for _, s := range []string{"", "https://login.example.org,audience=rolecall", "https://login.example.org/realms/x,audience=a,username=email", "http://localhost:1,audience=a", "http://example.org,audience=a", "https://u:p@h,audience=a", "https://h?q,audience=a", "https://h#f,audience=a",
-		"https://uaa,audience=a", "https://h,audience=", "https://h,audience=a,audience=b", "https://h,x=y", "https://h", "https:///x,audience=a", "HTTPS://h,audience=a", "http://127.1.2.3,audience=a", "http://[::1]:80,audience=a", "https://h:x,audience=a"} {
+	for _, s := range []string{"", "https://login.example.org,audience=rolecall",
+		"https://login.example.org/realms/x,audience=a,username=email", "http://localhost:1,audience=a",
+		"http://example.org,audience=a", "https://u:p@h,audience=a", "https://h?q,audience=a", "https://h#f,audience=a",
+		"https://uaa,audience=a", "https://h,audience=", "https://h,audience=a,audience=b", "https://h,x=y", "https://h",
+		"https:///x,audience=a", "HTTPS://h,audience=a", "http://127.1.2.3,audience=a", "http://[::1]:80,audience=a",
+		"https://h:x,audience=a"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

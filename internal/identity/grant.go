@@ -80,7 +80,8 @@ type Tokens struct {
 }
 
 // GrantWithPassword signs a person in through a client. No scopes asked for: all that there are.
-func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, password string, scopes []string, address string) (*Tokens, error) {
+func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, password string, scopes []string,
+	address string) (*Tokens, error) {
 	if err := c.may(GrantPassword); err != nil {
 		return nil, err
 	}
@@ -103,7 +104,8 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	now := s.now()
 	refresh := newRefreshToken()
 	t.Refresh = secret.Text(refresh)
-	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now, now.Add(refreshLifetime))
+	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now,
+		now.Add(refreshLifetime))
 	return t, control.Fault(err)
 }
 
@@ -121,7 +123,8 @@ func (s *Service) GrantToProgram(ctx context.Context, c *Client, scopes []string
 	return t, err
 }
 
-func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (t *Tokens, err error) {
+func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (t *Tokens,
+	err error) {
 	t = &Tokens{Scopes: scopes, Lifetime: userTokenLifetime}
 	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, t.Lifetime)
 	return t, err
@@ -161,7 +164,8 @@ func refreshHash(token string) []byte {
 }
 
 // errRefresh is the one answer to every refresh token that fails verification.
-var errRefresh = fault.New(fault.Invalid, "The refresh token is unknown, expired or revoked. Sign in again.").Because(ErrGrant)
+var errRefresh = fault.New(fault.Invalid, "The refresh token is unknown, expired or revoked. Sign in again.").
+	Because(ErrGrant)
 
 // refreshToken is a stored one.
 type refreshToken struct {

@@ -109,7 +109,8 @@ func TestRefreshExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	var left int
-	err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE a.guid = $1`, x.guid).Scan(&left)
+	err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id `+
+		`WHERE a.guid = $1`, x.guid).Scan(&left)
 	if err != nil || left != 0 {
 		t.Errorf("%d are kept, %v", left, err)
 	}
@@ -133,7 +134,8 @@ func TestRefreshFollowsTheAccount(t *testing.T) {
 		})
 	}
 	x := signedIn(t, s)
-	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET scopes = '{cloud_controller.read}' WHERE guid = $1`, x.guid); err != nil {
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET scopes = '{cloud_controller.read}' WHERE guid = $1`,
+		x.guid); err != nil {
 		t.Fatal(err)
 	}
 	tokens, err := x.GrantWithRefresh(t.Context(), x.client, x.first, nil)

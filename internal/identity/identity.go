@@ -103,7 +103,8 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 }
 
 // verify finds out whose a credential is that was not verified lately.
-func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (v *verifiedCredential, err error) {
+func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (v *verifiedCredential,
+	err error) {
 	switch c.Scheme {
 	case Basic:
 		v, err = s.basic(ctx, string(c.Value), address)
@@ -160,7 +161,8 @@ func (s *Service) VerifySecret(ctx context.Context, clientID, address string, se
 
 // prove returns the account that find finds if one of the secrets is its own. All that it does and how long that takes
 // is the same whether there is an account or not.
-func (s *Service) prove(ctx context.Context, who, address string, find func() (*account.Account, error), secrets ...string) (*account.Account, error) {
+func (s *Service) prove(ctx context.Context, who, address string, find func() (*account.Account, error),
+	secrets ...string) (*account.Account, error) {
 	if err := s.throttle.wait(who, address); err != nil {
 		return nil, err
 	}

@@ -70,7 +70,8 @@ func signIn(t testing.TB, id *identity.Service, authorization string) *account.P
 
 func refused(t testing.TB, id *identity.Service, authorization string) {
 	t.Helper()
-	if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), "10.0.0.1"); !fault.Is(err, fault.Unauthenticated) {
+	if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), "10.0.0.1"); !fault.Is(err,
+		fault.Unauthenticated) {
 		t.Fatalf("signed in as %+v, %v", p, err)
 	}
 }
@@ -84,13 +85,16 @@ func TestSignIn(t *testing.T) {
 	for _, authorization := range []string{basic(name, name+"-password"), bearer(t, s.Identity, name)} {
 		for range 2 { // the second time it is remembered
 			p := signIn(t, s.Identity, authorization)
-			if p.GUID != guid || p.Username != name || p.Origin != "uaa" || fmt.Sprint(p.Scopes, p.Labels) != "[cloud_controller.read] map[team:a]" {
+			if p.GUID != guid || p.Username != name || p.Origin != "uaa" ||
+				fmt.Sprint(p.Scopes, p.Labels) != "[cloud_controller.read] map[team:a]" {
 				t.Errorf("got %+v", p)
 			}
 		}
 	}
-	for _, authorization := range []string{"", "Basic", "Basic !", "Basic " + base64.StdEncoding.EncodeToString([]byte(name)), "Digest x", "Bearer",
-		basic(name, ""), basic("", ""), basic(guid, name+"-password"), basic(name, name+"-password "), basic("a\x00", "x"), basic("\xff", "\xff")} {
+	for _, authorization := range []string{"", "Basic", "Basic !", "Basic " + base64.StdEncoding.EncodeToString([]byte(name)),
+		"Digest x", "Bearer",
+		basic(name, ""), basic("", ""), basic(guid, name+"-password"), basic(name, name+"-password "), basic("a\x00", "x"),
+		basic("\xff", "\xff")} {
 		refused(t, s.Identity, authorization)
 	}
 }
@@ -127,7 +131,8 @@ func TestEndsOnEveryReplica(t *testing.T) {
 				return err
 			}
 			_, err := s.DB.Pool.Exec(t.Context(), `
-				INSERT INTO accounts (guid, username, origin, scopes, identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
+				INSERT INTO accounts (guid, username, origin, scopes,
+					identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
 				VALUES ($1, $2, 'uaa', '{}', now(), now(), now(), now())`, guid, username)
 			return err
 		},
@@ -175,7 +180,8 @@ func TestControlDatabaseIsAway(t *testing.T) {
 	}
 	unavailable := func(credential string) {
 		t.Helper()
-		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(credential), "10.0.0.1"); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(credential), "10.0.0.1"); !fault.Is(err,
+			fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
 			t.Errorf("signed in as %+v, %v; want to be told when to come again", p, err)
 		}
 	}
@@ -220,7 +226,8 @@ func TestStranger(t *testing.T) {
 		}
 	}
 	stranger(false, append(verified, made)...)
-	stranger(true, "", "Digest x", basic(username, "x"), "Bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0", 40))
+	stranger(true, "", "Digest x", basic(username, "x"),
+		"Bearer rolecall_pat_"+strings.Repeat("0", 32)+"_"+strings.Repeat("0", 40))
 
 	forged := strings.Split(made, ".")
 	dead := []string{forged[0] + "." + forged[1] + "." + strings.Repeat("A", len(forged[2])), verified[0], made}
@@ -253,7 +260,8 @@ func TestControlDatabaseIsBusy(t *testing.T) {
 	username, ended := unique("busy"), unique("ended")
 	guid := s.Account(t, username, []string{"cloud_controller.read"}, nil)
 	endedGUID := s.Admin(t, ended)
-	good, bad := []string{bearer(t, id, username), basic(username, username+"-password")}, []string{bearer(t, id, ended), basic(ended, ended+"-password")}
+	good, bad := []string{bearer(t, id, username), basic(username, username+"-password")},
+		[]string{bearer(t, id, ended), basic(ended, ended+"-password")}
 	token, secret := personal(t, id, guid, identity.NewPersonalToken{})
 	_, endedSecret := personal(t, id, endedGUID, identity.NewPersonalToken{})
 	bad = append(bad, secret, endedSecret)
@@ -286,7 +294,8 @@ func TestControlDatabaseIsBusy(t *testing.T) {
 	var all sync.WaitGroup
 	for range 200 { // more than may look at a time
 		all.Go(func() {
-			if p, err := id.Authenticate(t.Context(), identity.ParseCredential(good[1]), "10.0.0.1"); err != nil || fmt.Sprint(p.Scopes) != "[scim.read]" {
+			if p, err := id.Authenticate(t.Context(), identity.ParseCredential(good[1]), "10.0.0.1"); err != nil ||
+				fmt.Sprint(p.Scopes) != "[scim.read]" {
 				t.Errorf("signed in as %+v, %v", p, err)
 			}
 		})
@@ -323,7 +332,8 @@ func TestScopesFollowTheAccount(t *testing.T) {
 // The first use makes the platform user, once, and says so in the audit log.
 func TestFirstUse(t *testing.T) {
 	s := servicetest.Shared(t)
-	i, err := s.Accounts.CreateIdentity(t.Context(), admin, account.Identity{Username: unique("first"), Origin: "uaa", Active: true}, nil)
+	i, err := s.Accounts.CreateIdentity(t.Context(), admin,
+		account.Identity{Username: unique("first"), Origin: "uaa", Active: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +377,8 @@ func TestGuessesAtOnce(t *testing.T) {
 	}
 	group.Wait()
 	var counted int
-	if err := s.DB.Pool.QueryRow(t.Context(), `SELECT sum(count) FROM failed_sign_ins WHERE account = $1`, guid).Scan(&counted); err != nil {
+	if err := s.DB.Pool.QueryRow(t.Context(), `SELECT sum(count) FROM failed_sign_ins WHERE account = $1`,
+		guid).Scan(&counted); err != nil {
 		t.Fatal(err)
 	}
 	if counted > 8 || int(waits.Load()) != 60-counted { // five that are free, one that starts the wait, and one beside each

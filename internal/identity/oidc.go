@@ -32,7 +32,8 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 	fields := strings.Split(s, ",")
 	i := OIDCIssuer{URL: fields[0]}
 	u, err := url.Parse(i.URL)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http" {
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		u.Scheme != "https" && u.Scheme != "http" {
 		return i, fmt.Errorf("%q does not begin with a URL like https://login.example.org", s)
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
@@ -59,7 +60,8 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 		return i, fmt.Errorf("%s has no audience; write %s,audience=…", i.URL, i.URL)
 	}
 	if i.Origin() == account.LocalOrigin {
-		return i, fmt.Errorf("%s would have the origin %q, which is that of local accounts; give it another host name", i.URL, i.Origin())
+		return i, fmt.Errorf("%s would have the origin %q, which is that of local accounts; give it another host name", i.URL,
+			i.Origin())
 	}
 	return i, nil
 }
@@ -184,7 +186,8 @@ func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
 }
 
 func (e *externalIssuer) away(err error) error {
-	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").After(issuerPause).Because(err)
+	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").
+		After(issuerPause).Because(err)
 }
 
 // fetchedKeys are the keys of an issuer for one token. The library does not tell keys that could not be fetched from a
@@ -210,7 +213,8 @@ func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDTo
 		return nil, "", err
 	}
 	fetched := &fetchedKeys{KeySet: keys}
-	t, err = oidc.NewVerifier(e.URL, fetched, &oidc.Config{ClientID: e.Audience, SupportedSigningAlgs: signatures, Now: e.now}).Verify(ctx, token)
+	config := &oidc.Config{ClientID: e.Audience, SupportedSigningAlgs: signatures, Now: e.now}
+	t, err = oidc.NewVerifier(e.URL, fetched, config).Verify(ctx, token)
 	if fetched.unreachable != nil {
 		return nil, "", e.away(fetched.unreachable)
 	}
@@ -235,7 +239,9 @@ func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDTo
 
 // externalBearer returns the account of a token's issuer and subject, and makes it at their first use. What the token
 // calls the user names a new account, and decides nothing.
-func (s *Service) externalBearer(ctx context.Context, e *externalIssuer, token, address string) (*verifiedCredential, error) {
+func (s *Service) externalBearer(
+	ctx context.Context, e *externalIssuer, token, address string,
+) (*verifiedCredential, error) {
 	t, username, err := e.verify(ctx, token)
 	if err != nil {
 		return nil, err

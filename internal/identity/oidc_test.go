@@ -28,22 +28,27 @@ import (
 
 func TestParseOIDCIssuer(t *testing.T) {
 	for s, want := range map[string]identity.OIDCIssuer{
-		"https://login.example.org,audience=rolecall":                {URL: "https://login.example.org", Audience: "rolecall"},
-		"https://login.example.org/realms/a,username=upn,audience=b": {URL: "https://login.example.org/realms/a", Audience: "b", UsernameClaim: "upn"},
-		"https://tenant.example.org/,audience=https://api/":          {URL: "https://tenant.example.org/", Audience: "https://api/"},
-		"http://127.0.0.1:5556/dex,audience=a":                       {URL: "http://127.0.0.1:5556/dex", Audience: "a"},
-		"http://[::1]:5556,audience=a":                               {URL: "http://[::1]:5556", Audience: "a"},
-		"http://localhost,audience=a":                                {URL: "http://localhost", Audience: "a"},
+		"https://login.example.org,audience=rolecall": {URL: "https://login.example.org", Audience: "rolecall"},
+		"https://login.example.org/realms/a,username=upn,audience=b": {URL: "https://login.example.org/realms/a", Audience: "b",
+			UsernameClaim: "upn"},
+		"https://tenant.example.org/,audience=https://api/": {URL: "https://tenant.example.org/",
+			Audience: "https://api/"},
+		"http://127.0.0.1:5556/dex,audience=a": {URL: "http://127.0.0.1:5556/dex", Audience: "a"},
+		"http://[::1]:5556,audience=a":         {URL: "http://[::1]:5556", Audience: "a"},
+		"http://localhost,audience=a":          {URL: "http://localhost", Audience: "a"},
 	} {
 		if got, err := identity.ParseOIDCIssuer(s); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v", s, got, err)
 		}
 	}
 	for _, s := range []string{
-		"", "login.example.org,audience=a", "https://login.example.org", "https://login.example.org,audience=", "https://login.example.org,audience=a,audience=b",
-		"https://login.example.org,audience=a,secret=b", "https://login.example.org,audience=a,", "ftp://login.example.org,audience=a",
+		"", "login.example.org,audience=a", "https://login.example.org", "https://login.example.org,audience=",
+		"https://login.example.org,audience=a,audience=b",
+		"https://login.example.org,audience=a,secret=b", "https://login.example.org,audience=a,",
+		"ftp://login.example.org,audience=a",
 		"http://login.example.org,audience=a", "http://10.0.0.1,audience=a", "https://user:password@login.example.org,audience=a",
-		"https://login.example.org?x=y,audience=a", "https://login.example.org#x,audience=a", "https://uaa,audience=a", "https://uaa/,audience=a", ",audience=a",
+		"https://login.example.org?x=y,audience=a", "https://login.example.org#x,audience=a", "https://uaa,audience=a",
+		"https://uaa/,audience=a", ",audience=a",
 	} {
 		if got, err := identity.ParseOIDCIssuer(s); err == nil {
 			t.Errorf("%s: got %+v", s, got)
@@ -83,7 +88,8 @@ func newProvider(t testing.TB) *provider {
 		case p.down:
 			w.WriteHeader(http.StatusBadGateway)
 		case r.URL.Path == "/.well-known/openid-configuration":
-			_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys", "id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}})
+			_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys",
+				"id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}})
 		case r.URL.Path == "/keys":
 			p.fetched++
 			_ = json.NewEncoder(w).Encode(map[string]any{"keys": p.keys})
@@ -141,7 +147,8 @@ func (p *provider) with(k key, publish bool) key {
 // sign makes a token of the subject; changes replace claims.
 func (p *provider) sign(t testing.TB, k key, subject string, changes jwt.MapClaims) string {
 	t.Helper()
-	c := jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	c := jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix(),
+		"iat": time.Now().Unix()}
 	maps.Copy(c, changes)
 	token := jwt.NewWithClaims(k.method, c)
 	token.Header["kid"] = k.id
@@ -163,9 +170,11 @@ func TestExternalIssuer(t *testing.T) {
 	var c clock
 	id := replica(t, s, &c, p.issuer())
 	name := unique("erin")
-	erin := p.sign(t, k, "subject-1", jwt.MapClaims{"preferred_username": name, "email": name + "@example.org", "scope": "cloud_controller.admin", "user_id": "root"})
+	erin := p.sign(t, k, "subject-1", jwt.MapClaims{"preferred_username": name, "email": name + "@example.org",
+		"scope": "cloud_controller.admin", "user_id": "root"})
 	got := signIn(t, id, erin)
-	if got.Username != name || got.Origin != strings.TrimPrefix(p.URL, "http://") || fmt.Sprint(got.Scopes) != "[cloud_controller.read cloud_controller.write]" {
+	if got.Username != name || got.Origin != strings.TrimPrefix(p.URL, "http://") ||
+		fmt.Sprint(got.Scopes) != "[cloud_controller.read cloud_controller.write]" {
 		t.Errorf("it signs in as %+v", got)
 	}
 	if u, err := s.Accounts.Platform(t.Context(), admin, got.GUID); err != nil || u.Username != name {
@@ -176,15 +185,19 @@ func TestExternalIssuer(t *testing.T) {
 	}
 	// The same subject under another name is the same account, on every replica; another subject under that name is not.
 	other := replica(t, s, &c, p.issuer())
-	if again := signIn(t, other, p.sign(t, k, "subject-1", jwt.MapClaims{"preferred_username": "renamed"})); again.GUID != got.GUID || again.Username != name {
+	if again := signIn(t, other, p.sign(t, k, "subject-1",
+		jwt.MapClaims{"preferred_username": "renamed"})); again.GUID != got.GUID || again.Username != name {
 		t.Errorf("got %+v", again)
 	}
-	if twin := signIn(t, id, p.sign(t, k, "subject-2", jwt.MapClaims{"preferred_username": strings.ToUpper(name)})); twin.GUID == got.GUID || twin.Username != strings.ToUpper(name)+"-"+twin.GUID[:8] {
+	if twin := signIn(t, id, p.sign(t, k, "subject-2",
+		jwt.MapClaims{"preferred_username": strings.ToUpper(name)})); twin.GUID == got.GUID ||
+		twin.Username != strings.ToUpper(name)+"-"+twin.GUID[:8] {
 		t.Errorf("got %+v", twin)
 	}
 	// Labels and scopes work as for anybody else.
 	team := "dba"
-	_, err := s.Accounts.UpdatePlatform(t.Context(), admin, got.GUID, nil, account.PlatformChange{Labels: map[string]*string{"team": &team}})
+	_, err := s.Accounts.UpdatePlatform(t.Context(), admin, got.GUID, nil,
+		account.PlatformChange{Labels: map[string]*string{"team": &team}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +211,8 @@ func TestExternalIssuer(t *testing.T) {
 	// There is no password for it, whatever its name.
 	refused(t, id, basic(name, ""))
 	// Deactivated, it stays out, with new tokens too.
-	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, got.GUID, nil, func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, got.GUID, nil,
+		func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(identity.FreshFor)
@@ -239,7 +253,8 @@ func TestExternalNames(t *testing.T) {
 	named := p.issuer()
 	named.UsernameClaim = "upn"
 	id = replica(t, s, &c, named)
-	if got := signIn(t, id, p.sign(t, k, x+"-upn", jwt.MapClaims{"upn": x + "e", "preferred_username": x + "f"})); got.Username != x+"e" {
+	if got := signIn(t, id, p.sign(t, k, x+"-upn",
+		jwt.MapClaims{"upn": x + "e", "preferred_username": x + "f"})); got.Username != x+"e" {
 		t.Errorf("got %+v", got)
 	}
 	if got := signIn(t, id, p.sign(t, k, x+"-sub", jwt.MapClaims{"preferred_username": x + "g"})); got.Username != x+"-sub" {
@@ -251,7 +266,8 @@ func TestExternalNames(t *testing.T) {
 	for range 8 {
 		id := replica(t, s, &c, p.issuer())
 		group.Go(func() {
-			got, err := id.Authenticate(t.Context(), identity.ParseCredential(p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"})), "")
+			got, err := id.Authenticate(t.Context(), identity.ParseCredential(
+				p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"})), "")
 			if err != nil {
 				t.Error(err)
 				return
@@ -287,12 +303,14 @@ func TestExternalForgeries(t *testing.T) {
 	}
 	signIn(t, id, first)
 	hmac := func(secret []byte) string {
-		token := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
+		token := jwt.NewWithClaims(jwt.SigningMethodHS256,
+			jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
 		token.Header["kid"] = "1"
 		signed, _ := token.SignedString(secret)
 		return "Bearer " + signed
 	}
-	none := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall", "exp": time.Now().Add(time.Hour).Unix()})
+	none := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"iss": p.URL, "sub": subject, "aud": "rolecall",
+		"exp": time.Now().Add(time.Hour).Unix()})
 	unsigned, err := none.SignedString(jwt.UnsafeAllowNoneSignatureType)
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +330,8 @@ func TestExternalForgeries(t *testing.T) {
 		"none":                 "Bearer " + unsigned,
 		"a NUL":                p.sign(t, k, "a\x00b", nil),
 	} {
-		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err,
+			fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
@@ -323,7 +342,8 @@ func TestExternalForgeries(t *testing.T) {
 		t.Fatal(err)
 	}
 	p = newProvider(t)
-	signIn(t, replica(t, s, &c, p.issuer()), p.sign(t, p.with(key{"ec", elliptic256, jwt.SigningMethodES256}, true), subject, nil))
+	signIn(t, replica(t, s, &c, p.issuer()), p.sign(t, p.with(key{"ec", elliptic256, jwt.SigningMethodES256}, true), subject,
+		nil))
 }
 
 // The issuer may start later than we do, be away for a while, and change its keys.
@@ -335,7 +355,8 @@ func TestExternalIssuerAway(t *testing.T) {
 	id := replica(t, s, &c, p.issuer())
 	away := func(authorization string) {
 		t.Helper()
-		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err, fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
+		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err,
+			fault.Unavailable) || fault.Of(err).RetryAfter == 0 {
 			t.Fatalf("signed in as %+v, %v", p, err)
 		}
 	}
@@ -359,7 +380,8 @@ func TestExternalIssuerAway(t *testing.T) {
 	p.mu.Unlock()
 	unknown := p.key(t, "3", false)
 	for n := range 50 {
-		if _, err := id.Authenticate(t.Context(), identity.ParseCredential(p.sign(t, unknown, subject, jwt.MapClaims{"jti": n})), ""); err == nil {
+		if _, err := id.Authenticate(t.Context(), identity.ParseCredential(p.sign(t, unknown, subject, jwt.MapClaims{"jti": n})),
+			""); err == nil {
 			t.Fatal("signed in by an unknown key")
 		}
 	}

@@ -39,7 +39,8 @@ var derive = argon2.IDKey
 // MaxPassword is the longest account password in bytes.
 const MaxPassword = 255
 
-// hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all of the
+// hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all of
+// the
 // processor. Sign-ins wait in two queues: accounts that have signed in from this address before, and all others. Of the
 // others no more than can work at once wait where both queues meet, so a flood of guesses delays no known account.
 type hasher struct {
@@ -137,7 +138,8 @@ func (h *hasher) matches(phc, password string) (bool, error) {
 	if len(parts) != 6 || parts[1] != "argon2id" {
 		return false, errors.New("a stored password hash is not argon2id")
 	}
-	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &lanes); err != nil || version != argon2.Version {
+	if _, err := fmt.Sscanf(parts[2]+" "+parts[3], "v=%d m=%d,t=%d,p=%d", &version, &memory, &passes, &lanes); err != nil ||
+		version != argon2.Version {
 		return false, errors.New("the parameters of a stored password hash cannot be read")
 	}
 	salt, err1 := base64.RawStdEncoding.DecodeString(parts[4])

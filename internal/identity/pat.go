@@ -68,7 +68,8 @@ const (
 	maxTokenClusters  = 100
 )
 
-var errTokensByToken = fault.New(fault.Forbidden, "A personal access token makes no tokens and revokes none but itself. Sign in for that.")
+var errTokensByToken = fault.New(fault.Forbidden,
+	"A personal access token makes no tokens and revokes none but itself. Sign in for that.")
 
 const personalColumns = `t.id, t.name, t.read_only, t.clusters, t.created_at, coalesce(t.expires_at, '0001-01-01'),
 	coalesce(t.last_used_at, '0001-01-01'), t.secret_hash, t.scopes, a.guid`
@@ -117,7 +118,8 @@ func (n *NewPersonalToken) check(now time.Time) error {
 }
 
 // CreatePersonalToken makes a token of the principal's and returns it, with the secret that is shown this once.
-func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (t *PersonalToken, secret string, err error) {
+func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (t *PersonalToken,
+	secret string, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, "", err
@@ -142,7 +144,8 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 		// Under the account's lock, so that the limit holds, and none comes after the account lost its tokens: what it was
 		// signed in with may still be remembered.
 		err := tx.QueryRow(ctx, `
-			SELECT id FROM accounts WHERE guid = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID, p.Epoch).
+			SELECT id FROM accounts
+			WHERE guid = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID, p.Epoch).
 			Scan(&accountID)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errWrong
@@ -151,7 +154,8 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 			return err
 		}
 		var count int
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM personal_tokens WHERE account_id = $1`, accountID).Scan(&count); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM personal_tokens WHERE account_id = $1`,
+			accountID).Scan(&count); err != nil {
 			return err
 		}
 		if count >= maxPersonalTokens {
@@ -235,7 +239,8 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*verifiedCr
 	if !a.Active || a.IdentityCreatedAt.IsZero() {
 		return nil, errWrong
 	}
-	return &verifiedCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding, bound: createdBinding(a)}, nil
+	return &verifiedCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding,
+		bound: createdBinding(a)}, nil
 }
 
 // createdBinding is for tokens that a new password does not end by itself. What does end them deletes them.

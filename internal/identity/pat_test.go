@@ -15,7 +15,8 @@ import (
 )
 
 // personal makes a token of an account and returns it as a header.
-func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPersonalToken) (*identity.PersonalToken, string) {
+func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPersonalToken) (*identity.PersonalToken,
+	string) {
 	t.Helper()
 	if n.Name == "" {
 		n.Name = unique("token")
@@ -32,7 +33,8 @@ func TestPersonalTokenEndsOnEveryReplica(t *testing.T) {
 	s := servicetest.Shared(t)
 	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
 	active := func(guid string, v bool) error {
-		_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, func(i *account.Identity) error { i.Active = v; return nil })
+		_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+			func(i *account.Identity) error { i.Active = v; return nil })
 		return err
 	}
 	for name, x := range map[string]struct {
@@ -103,7 +105,8 @@ func TestNoPersonalTokenOfAnEndedSignIn(t *testing.T) {
 	guid := s.Account(t, username, account.DefaultScopes, nil)
 	create := func(authorization string) error {
 		t.Helper()
-		_, _, err := id.CreatePersonalToken(t.Context(), signIn(t, id, authorization), identity.NewPersonalToken{Name: unique("token")})
+		_, _, err := id.CreatePersonalToken(t.Context(), signIn(t, id, authorization),
+			identity.NewPersonalToken{Name: unique("token")})
 		return err
 	}
 	stolen := []string{bearer(t, id, username), basic(username, username+"-password")}
@@ -139,7 +142,8 @@ func TestPersonalTokenExpires(t *testing.T) {
 	c.advance(4 * time.Second)
 	refused(t, one, authorization)
 	refused(t, two, authorization)
-	_, _, err := one.CreatePersonalToken(t.Context(), one.Principal(t, guid), identity.NewPersonalToken{Name: "late", Expires: c.now()})
+	_, _, err := one.CreatePersonalToken(t.Context(), one.Principal(t, guid),
+		identity.NewPersonalToken{Name: "late", Expires: c.now()})
 	if !fault.Is(err, fault.Invalid) {
 		t.Errorf("got %v", err)
 	}
@@ -174,10 +178,13 @@ func TestPersonalTokenScopes(t *testing.T) {
 	whole := issue(identity.NewPersonalToken{}, account.AdminScopes...)
 	expect(whole, "cloud_controller.admin cloud_controller.read cloud_controller.write scim.read scim.write|")
 	expect(issue(identity.NewPersonalToken{}, account.ScopeRead), "cloud_controller.read|")
-	expect(issue(identity.NewPersonalToken{ReadOnly: true}, account.AdminScopes...), "cloud_controller.admin_read_only cloud_controller.read scim.read|")
+	expect(issue(identity.NewPersonalToken{ReadOnly: true}, account.AdminScopes...),
+		"cloud_controller.admin_read_only cloud_controller.read scim.read|")
 	expect(issue(cluster, account.AdminScopes...),
-		"cloud_controller.read cloud_controller.write|cloud_controller.admin cloud_controller.read cloud_controller.write scim.read scim.write")
-	expect(issue(both, account.AdminScopes...), "cloud_controller.read|cloud_controller.admin_read_only cloud_controller.read scim.read")
+		"cloud_controller.read cloud_controller.write|cloud_controller.admin cloud_controller.read cloud_controller.write "+
+			"scim.read scim.write")
+	expect(issue(both, account.AdminScopes...),
+		"cloud_controller.read|cloud_controller.admin_read_only cloud_controller.read scim.read")
 
 	s.Account(t, username, account.DefaultScopes, nil) // which ends tokens, like every reset
 	refused(t, replica(t, s, c), whole)
@@ -234,8 +241,10 @@ func TestForgedPersonalTokens(t *testing.T) {
 	signIn(t, s.Identity, authorization)
 	secret := authorization[strings.LastIndex(authorization, "_"):]
 	for _, forged := range []string{
-		authorization + "0", authorization[:len(authorization)-1], strings.ToUpper(authorization), "Bearer rolecall_pat_", "Bearer rolecall_pat_" + secret,
-		strings.TrimSuffix(authorization, secret), other[:strings.LastIndex(other, "_")] + secret, authorization + "\x00", strings.Replace(authorization, "Bearer", "Basic", 1),
+		authorization + "0", authorization[:len(authorization)-1], strings.ToUpper(authorization), "Bearer rolecall_pat_",
+		"Bearer rolecall_pat_" + secret,
+		strings.TrimSuffix(authorization, secret), other[:strings.LastIndex(other, "_")] + secret, authorization + "\x00",
+		strings.Replace(authorization, "Bearer", "Basic", 1),
 	} {
 		refused(t, s.Identity, forged)
 	}

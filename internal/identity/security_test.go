@@ -33,7 +33,8 @@ func TestPasswordCost(t *testing.T) {
 	}
 	derivations := identity.CountDerivations(t, identity.PasswordCost{Memory: 19456, Passes: 2})
 	hash, err := id.Hash(t.Context(), "secret")
-	if form := regexp.MustCompile(`^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`); err != nil || !form.MatchString(hash) {
+	if form := regexp.MustCompile(`^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`); err != nil ||
+		!form.MatchString(hash) {
 		t.Errorf("stored is %s, %v", hash, err)
 	}
 	refused(t, id, basic(unique("nobody"), "wrong"))
@@ -49,10 +50,12 @@ func TestTheSameWorkForEverybody(t *testing.T) {
 	known, inactive := unique("known"), unique("inactive")
 	s.Admin(t, known)
 	guid := s.Admin(t, inactive)
-	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+		func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	bare, err := s.Accounts.CreateIdentity(t.Context(), admin, account.Identity{Username: unique("bare"), Origin: "uaa", Active: true}, nil)
+	bare, err := s.Accounts.CreateIdentity(t.Context(), admin,
+		account.Identity{Username: unique("bare"), Origin: "uaa", Active: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,13 +124,17 @@ func TestKeyOfTheTokensChoice(t *testing.T) {
 	}
 	kid := keys[0].ID
 	var asked atomic.Int64
-	jwk := map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid, "n": base64.RawURLEncoding.EncodeToString(theirs.N.Bytes()),
+	jwk := map[string]string{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": kid,
+		"n": base64.RawURLEncoding.EncodeToString(theirs.N.Bytes()),
 		"e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(theirs.E)).Bytes())}
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
 	t.Cleanup(server.Close)
 	sign := func(header map[string]any) string {
-		token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"iss": issuer, "sub": guid, "user_id": guid, "client_id": "cf", "aud": []string{"cloud_controller"}, "jti": "1",
-			"exp": time.Now().Add(time.Hour).Unix(), "scope": []string{"cloud_controller.admin"}, "rolecall_epoch": a.Epoch.String()})
+		token := jwt.NewWithClaims(jwt.SigningMethodRS256,
+			jwt.MapClaims{"iss": issuer, "sub": guid, "user_id": guid, "client_id": "cf", "aud": []string{"cloud_controller"},
+				"jti": "1",
+				"exp": time.Now().Add(time.Hour).Unix(), "scope": []string{"cloud_controller.admin"},
+				"rolecall_epoch": a.Epoch.String()})
 		token.Header["kid"] = kid
 		for name, value := range header {
 			token.Header[name] = value
@@ -157,7 +164,8 @@ func TestKeyOfTheTokensChoice(t *testing.T) {
 		"alg in another case": {"alg": "rs256"},
 		"alg as a list":       {"alg": []string{"RS256"}},
 	} {
-		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(sign(header)), ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(sign(header)), ""); !fault.Is(err,
+			fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
@@ -167,7 +175,8 @@ func TestKeyOfTheTokensChoice(t *testing.T) {
 	signIn(t, s.Identity, bearer(t, s.Identity, username)) // the keys are there, and good
 }
 
-// A deployment with the same issuer, accounts and names of keys, such as one made of a copy for a test that was given keys of
+// A deployment with the same issuer, accounts and names of keys, such as one made of a copy for a test that was given keys
+// of
 // its own: its tokens are worth nothing here.
 func TestTokenOfAnotherDeployment(t *testing.T) {
 	s, other := servicetest.Shared(t), servicetest.New(t, pgtest.Shared(t))
@@ -178,7 +187,8 @@ func TestTokenOfAnotherDeployment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.DB.Pool.Exec(t.Context(), `UPDATE accounts SET guid = $1, epoch = $2 WHERE username = $3`, guid, a.Epoch, username); err != nil {
+	if _, err := other.DB.Pool.Exec(t.Context(), `UPDATE accounts SET guid = $1, epoch = $2 WHERE username = $3`, guid, a.Epoch,
+		username); err != nil {
 		t.Fatal(err)
 	}
 	theirs := bearer(t, other.Identity, username)
@@ -239,11 +249,13 @@ func TestTokensAreNotMixedUp(t *testing.T) {
 		"two tokens as a list":                        "Bearer " + access + ",Bearer " + access,
 		"an access token whose end has been replaced": "Bearer " + access[:len(access)-4] + "AAAA",
 	} {
-		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(credential), ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(credential), ""); !fault.Is(err,
+			fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
-	for name, token := range map[string]string{"an access token": access, "a personal token": secret, "an id": tokens.ID, "nothing": ""} {
+	for name, token := range map[string]string{"an access token": access, "a personal token": secret, "an id": tokens.ID,
+		"nothing": ""} {
 		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil); !errors.Is(err, identity.ErrGrant) {
 			t.Errorf("%s as a refresh token: %v", name, err)
 		}

@@ -47,7 +47,8 @@ const provenFor = 24 * time.Hour
 // forgetAfter is how long a failure is remembered.
 const forgetAfter = 15 * time.Minute
 
-// maxThrottled bounds the memory of failures, and of successes, at about 250 bytes each. Argon2id bounds how soon one replica
+// maxThrottled bounds the memory of failures, and of successes, at about 250 bytes each. Argon2id bounds how soon one
+// replica
 // gets there; then any one of them is forgotten for each that comes.
 const maxThrottled = 100_000
 

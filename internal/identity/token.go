@@ -52,7 +52,8 @@ func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Du
 }
 
 // mint returns a token of the account, and the token's id.
-func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string, lifetime time.Duration) (token secret.Text, id string, err error) {
+func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string,
+	lifetime time.Duration) (token secret.Text, id string, err error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {
 		return "", "", err
@@ -105,7 +106,8 @@ func randomID() string {
 	return hex.EncodeToString(random)
 }
 
-// bearer verifies a personal access token, or a token of this service or of one of the other issuers. Until its signature is verified, the issuer
+// bearer verifies a personal access token, or a token of this service or of one of the other issuers. Until its signature is
+// verified, the issuer
 // that it names decides only whose keys it is held against.
 func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedCredential, error) {
 	if strings.HasPrefix(token, personalPrefix) {
@@ -164,5 +166,6 @@ func (s *Service) ownBearer(ctx context.Context, token string) (*verifiedCredent
 	if !a.Active || a.IdentityCreatedAt.IsZero() || a.Program != program || epochBinding(a) != c.Epoch {
 		return nil, errWrong
 	}
-	return &verifiedCredential{account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch}, nil
+	return &verifiedCredential{account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch},
+		nil
 }

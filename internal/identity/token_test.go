@@ -33,7 +33,8 @@ func TestForgedTokens(t *testing.T) {
 	}
 	own := keys[0]
 	good := func() jwt.MapClaims {
-		return jwt.MapClaims{"iss": issuer, "sub": guid, "user_id": guid, "client_id": "cf", "aud": []string{"cloud_controller"}, "jti": "1",
+		return jwt.MapClaims{"iss": issuer, "sub": guid, "user_id": guid, "client_id": "cf", "aud": []string{"cloud_controller"},
+			"jti": "1",
 			"exp": time.Now().Add(time.Hour).Unix(), "scope": []string{"cloud_controller.admin"}, "rolecall_epoch": a.Epoch.String()}
 	}
 	with := func(changes jwt.MapClaims) jwt.MapClaims {
@@ -72,7 +73,8 @@ func TestForgedTokens(t *testing.T) {
 	}
 	inPEM := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
 	parts := strings.Split(sign(good()), ".")
-	altered := strings.Join([]string{parts[0], base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"` + issuer + `"}`)), parts[2]}, ".")
+	altered := strings.Join([]string{parts[0], base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"` + issuer + `"}`)),
+		parts[2]}, ".")
 	for name, token := range map[string]string{
 		"another issuer":                 sign(with(jwt.MapClaims{"iss": "https://evil.example/uaa/oauth/token"})),
 		"no issuer":                      sign(with(jwt.MapClaims{"iss": nil})),
@@ -100,12 +102,15 @@ func TestForgedTokens(t *testing.T) {
 		"nonsense":                       "x.y.z",
 		"empty":                          "",
 	} {
-		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), ""); !fault.Is(err, fault.Unauthenticated) {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), ""); !fault.Is(err,
+			fault.Unauthenticated) {
 			t.Errorf("%s: signed in as %+v, %v", name, p, err)
 		}
 	}
 	// A scope that the account does not have is not in the principal either, whatever the token says.
-	if p := signIn(t, s.Identity, "Bearer "+sign(with(jwt.MapClaims{"scope": []string{"scim.read", "cloud_controller.superuser"}}))); fmt.Sprint(p.Scopes) != "[scim.read]" {
+	p := signIn(t, s.Identity, "Bearer "+sign(
+		with(jwt.MapClaims{"scope": []string{"scim.read", "cloud_controller.superuser"}})))
+	if fmt.Sprint(p.Scopes) != "[scim.read]" {
 		t.Errorf("it has %v", p.Scopes)
 	}
 	if p := signIn(t, s.Identity, "Bearer "+sign(with(jwt.MapClaims{"scope": nil}))); len(p.Scopes) != 0 {

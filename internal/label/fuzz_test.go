@@ -13,7 +13,8 @@ import (
 // FuzzValue compares the rules of values and annotations with the contract said once more, and sees that a selector can
 // ask for every value that is taken.
 func FuzzValue(f *testing.F) {
-	for _, s := range []string{"", "a", "A-b_c.9", "-", "a-", "é", "a\n", "a b", "in", strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("é", 5000), strings.Repeat("é", 5001), "\x00", "\xff"} {
+	for _, s := range []string{"", "a", "A-b_c.9", "-", "a-", "é", "a\n", "a b", "in", strings.Repeat("a", 63),
+		strings.Repeat("a", 64), strings.Repeat("é", 5000), strings.Repeat("é", 5001), "\x00", "\xff"} {
 		f.Add(s)
 	}
 	good := regexp.MustCompile(`\A([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?\z`)
@@ -22,7 +23,8 @@ func FuzzValue(f *testing.F) {
 		if (err == nil) != good.MatchString(value) {
 			t.Errorf("%q as a label: %v", value, err)
 		}
-		if (annotationErr == nil) != (utf8.ValidString(value) && !strings.Contains(value, "\x00") && utf8.RuneCountInString(value) <= 5000) {
+		if (annotationErr == nil) != (utf8.ValidString(value) && !strings.Contains(value, "\x00") &&
+			utf8.RuneCountInString(value) <= 5000) {
 			t.Errorf("%q as an annotation: %v", value, annotationErr)
 		}
 		for _, err := range []error{err, annotationErr} {

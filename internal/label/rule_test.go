@@ -27,8 +27,9 @@ func TestParseRule(t *testing.T) {
 
 func TestParseRuleMistakes(t *testing.T) {
 	const (
-		negative = "negatives alone would match every account without labels: add a requirement like key, key=value or key in (a,b)"
-		unclear  = "not a requirement: write key, !key, key=value, key!=value, key in (a,b) or key notin (a,b)"
+		negative = "negatives alone would match every account without labels: add a requirement like key, key=value or key in " +
+			"(a,b)"
+		unclear = "not a requirement: write key, !key, key=value, key!=value, key in (a,b) or key notin (a,b)"
 	)
 	for _, test := range []struct{ s, want string }{
 		{"!contractor", negative},

@@ -250,7 +250,8 @@ type written struct {
 }
 
 func genWritten(t *rapid.T) written {
-	w := written{form: rapid.SampledFrom([]string{"", "!", "=", "==", "!=", "in", "notin"}).Draw(t, "form"), key: keys.Draw(t, "key")}
+	w := written{form: rapid.SampledFrom([]string{"", "!", "=", "==", "!=", "in", "notin"}).Draw(t, "form"),
+		key: keys.Draw(t, "key")}
 	switch w.form {
 	case "=", "==", "!=":
 		w.values = rapid.SliceOfN(values, 0, 1).Draw(t, "value")

@@ -72,7 +72,8 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 
 // decodeClient reads what a client may be given into i, which keeps the rest.
 func decodeClient(o *web.Object, i *account.Identity) error {
-	for key, v := range map[string]*[]string{"authorized_grant_types": &i.GrantTypes, "scope": &i.UserScopes, "authorities": &i.Scopes} {
+	for key, v := range map[string]*[]string{"authorized_grant_types": &i.GrantTypes, "scope": &i.UserScopes,
+		"authorities": &i.Scopes} {
 		if err := texts(o, key, v); err != nil {
 			return err
 		}
@@ -113,7 +114,8 @@ func (a *API) putClient(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if id != r.PathValue("id") {
 		return fault.New(fault.Invalid, "A client's id cannot be changed.")
 	}
-	i, err := a.Accounts.UpdateIdentity(r.Context(), p, true, id, nil, func(i *account.Identity) error { return decodeClient(o, i) })
+	i, err := a.Accounts.UpdateIdentity(r.Context(), p, true, id, nil,
+		func(i *account.Identity) error { return decodeClient(o, i) })
 	if err != nil {
 		return err
 	}
@@ -146,7 +148,8 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request, p *account.Princ
 		return err
 	}
 	if secret == "" || mode != "" && mode != "UPDATE" {
-		return fault.New(fault.Invalid, "The new secret belongs into the field secret. It replaces the old one: a client has one secret.")
+		return fault.New(fault.Invalid, "The new secret belongs into the field secret. It replaces the old one: a client has "+
+			"one secret.")
 	}
 	id := r.PathValue("id")
 	proven := false

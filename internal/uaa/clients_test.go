@@ -25,11 +25,13 @@ func TestClientLifecycle(t *testing.T) {
 	path := "/oauth/clients/" + strings.ReplaceAll(id, "|", "%7C")
 	a := f.as(t, root, "POST", "/oauth/clients", object(map[string]any{
 		"client_id": id, "client_secret": "first", "authorized_grant_types": []string{"client_credentials"}, "name": "A program",
-		"authorities": []string{"scim.read", "uaa.none", "cloud_controller.read", "scim.read"}, "scope": []string{"uaa.none"}, "autoapprove": true,
+		"authorities": []string{"scim.read", "uaa.none", "cloud_controller.read", "scim.read"}, "scope": []string{"uaa.none"},
+		"autoapprove": true,
 	})).want(t, 201, "")
 	var c oauthClient
 	a.Into(t, &c)
-	if got := fmt.Sprint(c.ID == id, c.Grants, c.Scope, c.Authorities); got != "true [client_credentials] [] [cloud_controller.read scim.read]" {
+	if got := fmt.Sprint(c.ID == id, c.Grants, c.Scope,
+		c.Authorities); got != "true [client_credentials] [] [cloud_controller.read scim.read]" {
 		t.Errorf("got %s", got)
 	}
 	if strings.Contains(a.Body, "first") {
@@ -42,7 +44,8 @@ func TestClientLifecycle(t *testing.T) {
 		Resources    []oauthClient
 		TotalResults int
 	}
-	f.as(t, root, "GET", "/oauth/clients?count=100&startIndex=1&"+filter(`client_id eq "`+id+`"`), "").want(t, 200, "").Into(t, &l)
+	f.as(t, root, "GET", "/oauth/clients?count=100&startIndex=1&"+filter(`client_id eq "`+id+`"`), "").want(t, 200, "").Into(t,
+		&l)
 	if l.TotalResults != 1 || l.Resources[0].ID != id {
 		t.Errorf("got %+v", l)
 	}
@@ -63,7 +66,8 @@ func TestClientLifecycle(t *testing.T) {
 	f.as(t, root, "PUT", path+"/secret", `{"secret":"x","changeMode":"ADD"}`).want(t, 400, "invalid_client")
 	f.as(t, root, "PUT", path+"/secret", `{}`).want(t, 400, "invalid_client")
 
-	f.as(t, root, "PUT", path, `{"client_id":"`+id+`","authorities":["cloud_controller.write"],"client_secret":"ignored"}`).want(t, 200, "").Into(t, &c)
+	f.as(t, root, "PUT", path,
+		`{"client_id":"`+id+`","authorities":["cloud_controller.write"],"client_secret":"ignored"}`).want(t, 200, "").Into(t, &c)
 	if fmt.Sprint(c.Authorities, c.Grants) != "[cloud_controller.write] [client_credentials]" {
 		t.Errorf("got %+v", c)
 	}
@@ -89,12 +93,15 @@ func TestCreateClientRefused(t *testing.T) {
 		create(id, good).want(t, 409, "invalid_client")
 	}
 	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, strings.Repeat("a", 201),
-		"rolecall", "Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(), strings.ReplaceAll(uuid.NewString(), "-", "")} {
+		"rolecall", "Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(),
+		strings.ReplaceAll(uuid.NewString(), "-", "")} {
 		create(id, good).want(t, 400, "invalid_client")
 	}
 	for _, rest := range []string{
-		``, `,"client_secret":"x"`, `,"authorized_grant_types":["client_credentials"]`, `,"client_secret":"x","authorized_grant_types":[]`,
-		`,"client_secret":"x","authorized_grant_types":["authorization_code"]`, `,"client_secret":"x","authorized_grant_types":"client_credentials"`,
+		``, `,"client_secret":"x"`, `,"authorized_grant_types":["client_credentials"]`,
+		`,"client_secret":"x","authorized_grant_types":[]`,
+		`,"client_secret":"x","authorized_grant_types":["authorization_code"]`,
+		`,"client_secret":"x","authorized_grant_types":"client_credentials"`,
 		good + `,"authorities":["clients.read"]`, good + `,"scope":["openid"]`, good + `,"authorities":[1]`,
 		`,"client_secret":"` + strings.Repeat("x", 256) + `","authorized_grant_types":["client_credentials"]`,
 	} {
@@ -122,7 +129,8 @@ func TestClientOfAPlatformUser(t *testing.T) {
 	id := unique("robot")
 	admin := &account.Principal{GUID: "x", Scopes: account.AdminScopes}
 	team := "dba"
-	if _, err := f.Accounts.CreatePlatform(t.Context(), admin, account.NewPlatformUser{GUID: id, Labels: map[string]*string{"team": &team}}); err != nil {
+	if _, err := f.Accounts.CreatePlatform(t.Context(), admin,
+		account.NewPlatformUser{GUID: id, Labels: map[string]*string{"team": &team}}); err != nil {
 		t.Fatal(err)
 	}
 	f.program(t, map[string]any{"client_id": id, "client_secret": "x", "authorities": []string{"cloud_controller.write"}})
@@ -137,7 +145,8 @@ func TestClientOfAPlatformUser(t *testing.T) {
 		t.Errorf("what is left is %+v, %v", a, err)
 	}
 	f.program(t, map[string]any{"client_id": id, "client_secret": "y", "authorities": []string{}})
-	if tok := f.token(t, basic(id, "y"), "grant_type", "client_credentials").token(t); tok.Scope != "" || fmt.Sprint(tok.claims(t)["scope"]) != "[]" {
+	if tok := f.token(t, basic(id, "y"), "grant_type", "client_credentials").token(t); tok.Scope != "" ||
+		fmt.Sprint(tok.claims(t)["scope"]) != "[]" {
 		t.Errorf("the next one has %q", tok.Scope)
 	}
 }

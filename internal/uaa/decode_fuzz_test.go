@@ -14,8 +14,10 @@ import (
 func FuzzTokenForm(f *testing.F) {
 	const form = "application/x-www-form-urlencoded"
 	for _, s := range [][3]string{
-		{form, "", "grant_type=password&username=a&password=b"}, {form + "; charset=utf-8", "login_hint=%7B%7D", "a=1&a=2"}, {form, "password=b", ""}, {form, "%70assword=b", ""}, {form, "x;password=b", ""}, {form, "a=1&a=2", ""},
-		{"application/json", "", "{}"}, {"", "", ""}, {form, "", "a=%zz"}, {form, "", "a;b=1"}, {form, "", "=&=="}, {form, "", "\x00=\xff"}, {form + ";", "", strings.Repeat("a", maxForm+1)},
+		{form, "", "grant_type=password&username=a&password=b"}, {form + "; charset=utf-8", "login_hint=%7B%7D", "a=1&a=2"},
+		{form, "password=b", ""}, {form, "%70assword=b", ""}, {form, "x;password=b", ""}, {form, "a=1&a=2", ""},
+		{"application/json", "", "{}"}, {"", "", ""}, {form, "", "a=%zz"}, {form, "", "a;b=1"}, {form, "", "=&=="},
+		{form, "", "\x00=\xff"}, {form + ";", "", strings.Repeat("a", maxForm+1)},
 	} {
 		f.Add(s[0], s[1], s[2])
 	}
@@ -49,7 +51,8 @@ func FuzzTokenForm(f *testing.F) {
 
 // FuzzPage: what is asked for is part of a list.
 func FuzzPage(f *testing.F) {
-	for _, s := range [][2]string{{"1", "100"}, {"0", "-1"}, {"99999999999", "501"}, {"+1", "٣"}, {"", ""}, {"9223372036854775808", "1e3"}, {"-9223372036854775808", "0x10"}, {"1_0", " 1"}} {
+	for _, s := range [][2]string{{"1", "100"}, {"0", "-1"}, {"99999999999", "501"}, {"+1", "٣"}, {"", ""},
+		{"9223372036854775808", "1e3"}, {"-9223372036854775808", "0x10"}, {"1_0", " 1"}} {
 		f.Add(s[0], s[1])
 	}
 	f.Fuzz(func(t *testing.T, start, count string) {
@@ -75,7 +78,8 @@ func FuzzIfMatch(f *testing.F) {
 		match := ifMatch(&http.Request{Header: http.Header{"If-Match": {field}}})
 		tag := strings.TrimSpace(field)
 		for _, version := range []string{"0", "7"} {
-			if tag == version && !match.Allows(version) || match.Allows(version) && strings.Trim(tag, `"`) != version && strings.Trim(tag, `"`) != "*" {
+			if tag == version && !match.Allows(version) || match.Allows(version) && strings.Trim(tag, `"`) != version &&
+				strings.Trim(tag, `"`) != "*" {
 				t.Errorf("%q allows %s: %t", field, version, match.Allows(version))
 			}
 		}

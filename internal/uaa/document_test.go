@@ -31,7 +31,8 @@ func TestParity(t *testing.T) {
 func TestErrorWordsAreExplained(t *testing.T) {
 	spec := apitest.Load(t, "uaa.yaml").Spec()
 	listed := map[string]bool{}
-	for _, row := range regexp.MustCompile("(?m)^\\| [0-9, ]+ \\| `([^`]+)` \\|").FindAllStringSubmatch(spec.Info.Description, -1) {
+	rows := regexp.MustCompile("(?m)^\\| [0-9, ]+ \\| `([^`]+)` \\|")
+	for _, row := range rows.FindAllStringSubmatch(spec.Info.Description, -1) {
 		listed[row[1]] = true
 	}
 	enum := map[string]bool{}

@@ -41,11 +41,16 @@ func TestParseFilter(t *testing.T) {
 		}
 	}
 	for _, filter := range []string{
-		`userName`, `userName eq`, `userName eq bob`, `userName eq 'bob'`, `userName co "b"`, `userName eq "bob`, `eq "bob"`, `"bob"`,
-		`userName eq "a" and`, `userName eq "a" origin eq "b"`, `userName eq "a" xor origin eq "b"`, `(userName eq "a"`, `userName eq "a")`,
-		`()`, `not (userName eq "a")`, `email eq "a"`, `userName pr`, `userName eq "a" andorigin eq "b"`, `userNameeq "a"`, `userName eq "\x41"`,
-		`userName eq "a\u0000b"`, `userName eq "a` + "\n" + `"`, "userName eq \"\xff\"", `userName eq "` + strings.Repeat("a", 5000) + `"`,
-		strings.Repeat("(", 60) + `id eq "1"` + strings.Repeat(")", 60), `; DROP TABLE accounts`, `userName eq "a" and ()`, `userName eq "a\`,
+		`userName`, `userName eq`, `userName eq bob`, `userName eq 'bob'`, `userName co "b"`, `userName eq "bob`, `eq "bob"`,
+		`"bob"`,
+		`userName eq "a" and`, `userName eq "a" origin eq "b"`, `userName eq "a" xor origin eq "b"`, `(userName eq "a"`,
+		`userName eq "a")`,
+		`()`, `not (userName eq "a")`, `email eq "a"`, `userName pr`, `userName eq "a" andorigin eq "b"`, `userNameeq "a"`,
+		`userName eq "\x41"`,
+		`userName eq "a\u0000b"`, `userName eq "a` + "\n" + `"`, "userName eq \"\xff\"",
+		`userName eq "` + strings.Repeat("a", 5000) + `"`,
+		strings.Repeat("(", 60) + `id eq "1"` + strings.Repeat(")", 60), `; DROP TABLE accounts`, `userName eq "a" and ()`,
+		`userName eq "a\`,
 	} {
 		if got, err := parseFilter(filter, userFields); !fault.Is(err, fault.Malformed) {
 			t.Errorf("%s: got %+v, %v", filter, got, err)
@@ -54,7 +59,8 @@ func TestParseFilter(t *testing.T) {
 }
 
 func FuzzParseFilter(f *testing.F) {
-	for _, seed := range []string{`userName eq "bob" and (origin eq "uaa" or id eq "\u00e9")`, `(((`, `userName eq "\`, `id EQ "1"OR(id eq "2")`} {
+	for _, seed := range []string{`userName eq "bob" and (origin eq "uaa" or id eq "\u00e9")`, `(((`, `userName eq "\`,
+		`id EQ "1"OR(id eq "2")`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, filter string) {

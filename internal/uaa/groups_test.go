@@ -16,7 +16,8 @@ type group struct {
 func (f *fixture) group(t testing.TB, scope string) string {
 	t.Helper()
 	var l struct{ Resources []group }
-	f.as(t, f.root(t), "GET", "/Groups?count=100&startIndex=1&"+filter(`displayName eq "`+scope+`"`), "").want(t, 200, "").Into(t, &l)
+	f.as(t, f.root(t), "GET", "/Groups?count=100&startIndex=1&"+filter(`displayName eq "`+scope+`"`), "").want(t, 200,
+		"").Into(t, &l)
 	if len(l.Resources) != 1 || l.Resources[0].DisplayName != scope {
 		t.Fatalf("got %+v", l)
 	}
@@ -31,7 +32,8 @@ func TestGroups(t *testing.T) {
 		StartIndex, ItemsPerPage, TotalResults int
 	}
 	f.as(t, root, "GET", "/Groups", "").want(t, 200, "").Into(t, &l)
-	if l.TotalResults != 7 || len(l.Resources) != 7 || l.Resources[0].DisplayName != "cloud_controller.admin" || l.Resources[0].Members != nil {
+	if l.TotalResults != 7 || len(l.Resources) != 7 || l.Resources[0].DisplayName != "cloud_controller.admin" ||
+		l.Resources[0].Members != nil {
 		t.Errorf("got %+v", l)
 	}
 	f.as(t, root, "GET", "/Groups?startIndex=6&count=5&"+filter(`displayName eq "none" or not`), "").want(t, 400, "scim")
@@ -50,10 +52,12 @@ func TestGroups(t *testing.T) {
 	f.as(t, root, "GET", path, "").want(t, 200, "").Into(t, &g)
 	var members []struct{ Value string }
 	f.as(t, root, "GET", path+"/members", "").want(t, 200, "").Into(t, &members)
-	if last := len(members) - 1; fmt.Sprint(members[last]) != "{"+u.ID+"}" || g.Members[last].Value != u.ID || g.Members[last].Type != "USER" {
+	if last := len(members) - 1; fmt.Sprint(members[last]) != "{"+u.ID+"}" || g.Members[last].Value != u.ID ||
+		g.Members[last].Type != "USER" {
 		t.Errorf("the members are %v and %+v", members, g)
 	}
-	if got := f.as(t, root, "GET", "/Users/"+u.ID, "").want(t, 200, "").user(t).Groups; len(got) != 3 || got[2].Value != f.group(t, "scim.read") {
+	if got := f.as(t, root, "GET", "/Users/"+u.ID, "").want(t, 200, "").user(t).Groups; len(got) != 3 ||
+		got[2].Value != f.group(t, "scim.read") {
 		t.Errorf("the user's groups are %v", got)
 	}
 	// go-uaa sends a body with DELETE.
@@ -87,14 +91,16 @@ func TestNoEscalation(t *testing.T) {
 	deputy := unique("deputy") // a program with admin rights
 	f.program(t, map[string]any{"client_id": deputy, "client_secret": "x", "authorities": []string{account.ScopeAdmin}})
 	labelled := unique("robot")
-	if _, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, labels, platform_created_at, platform_updated_at) VALUES ($1, '{"team":"dba"}', now(), now())`, labelled); err != nil {
+	if _, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, labels, platform_created_at, platform_updated_at)
+		VALUES ($1, '{"team":"dba"}', now(), now())`, labelled); err != nil {
 		t.Fatal(err)
 	}
 	// Labels are rights as well: they open clusters.
 	dba := unique("dba")
 	dbaGUID := f.Account(t, dba, account.DefaultScopes, map[string]string{"team": "dba"})
 	client := func(fields string) string {
-		return `{"client_id":"` + unique("c") + `","client_secret":"x","authorized_grant_types":["client_credentials","password"],` + fields + `}`
+		return `{"client_id":"` + unique("c") +
+			`","client_secret":"x","authorized_grant_types":["client_credentials","password"],` + fields + `}`
 	}
 	for _, call := range [][3]string{
 		{"POST", "/Groups/" + f.group(t, account.ScopeAdmin) + "/members", `{"value":"` + guid + `"}`},
@@ -111,7 +117,8 @@ func TestNoEscalation(t *testing.T) {
 		{"DELETE", "/Users/" + adminGUID, ""},
 		{"POST", "/oauth/clients", client(`"authorities":["cloud_controller.admin"]`)},
 		{"POST", "/oauth/clients", client(`"authorities":["scim.write"]`)},
-		{"POST", "/oauth/clients", `{"client_id":"` + labelled + `","client_secret":"x","authorized_grant_types":["client_credentials"]}`},
+		{"POST", "/oauth/clients", `{"client_id":"` + labelled +
+			`","client_secret":"x","authorized_grant_types":["client_credentials"]}`},
 		{"PUT", "/oauth/clients/" + deputy + "/secret", `{"secret":"mine"}`},
 		{"PUT", "/oauth/clients/" + deputy, `{"authorities":[]}`},
 		{"DELETE", "/oauth/clients/" + deputy, ""},
@@ -130,7 +137,9 @@ func TestNoEscalation(t *testing.T) {
 	f.as(t, token, "POST", "/Groups/"+f.group(t, account.ScopeWrite)+"/members", `{"value":"`+u.ID+`"}`).want(t, 201, "")
 	f.as(t, token, "DELETE", "/Users/"+u.ID, "").want(t, 200, "")
 	id := unique("plain")
-	f.as(t, token, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"x","authorized_grant_types":["client_credentials"],"authorities":["cloud_controller.read"]}`).want(t, 201, "")
+	f.as(t, token, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"x",`+
+		`"authorized_grant_types":["client_credentials"],`+
+		`"authorities":["cloud_controller.read"]}`).want(t, 201, "")
 	f.as(t, token, "PUT", "/oauth/clients/"+id, `{"authorities":["cloud_controller.admin"]}`).want(t, 403, "insufficient_scope")
 	f.as(t, token, "PUT", "/oauth/clients/"+id, `{"scope":["scim.write"]}`).want(t, 403, "insufficient_scope")
 }
@@ -138,8 +147,10 @@ func TestNoEscalation(t *testing.T) {
 // A token that was narrowed may do what it carries, not what its account may.
 func TestNarrowedTokens(t *testing.T) {
 	f := newFixture(t)
-	tok := f.token(t, cf, "grant_type", "password", "username", "root", "password", "root-password", "scope", "scim.read scim.write").token(t)
+	tok := f.token(t, cf, "grant_type", "password", "username", "root", "password", "root-password", "scope",
+		"scim.read scim.write").token(t)
 	f.as(t, tok.AccessToken, "GET", "/Users?count=1", "").want(t, 200, "")
 	u := f.person(t, unique("narrow"))
-	f.as(t, tok.AccessToken, "POST", "/Groups/"+f.group(t, account.ScopeAdmin)+"/members", `{"value":"`+u.ID+`"}`).want(t, 403, "insufficient_scope")
+	f.as(t, tok.AccessToken, "POST", "/Groups/"+f.group(t, account.ScopeAdmin)+"/members", `{"value":"`+u.ID+`"}`).want(t, 403,
+		"insufficient_scope")
 }

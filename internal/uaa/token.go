@@ -89,7 +89,8 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 	case "":
 		return nil, fault.New(fault.Malformed, "The parameter grant_type is missing.")
 	}
-	return nil, fault.New(fault.Malformed, "The grant type %.80q is not offered; offered: %s.", form.Get("grant_type"), strings.Join(grants, ", ")).
+	return nil, fault.New(fault.Malformed, "The grant type %.80q is not offered; offered: %s.", form.Get("grant_type"),
+		strings.Join(grants, ", ")).
 		Because(errGrantType)
 }
 
@@ -112,12 +113,15 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "assertion", "grant_type"} {
+	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "assertion",
+		"grant_type"} {
 		if inURL.Has(name) {
-			return nil, fault.New(fault.Malformed, "The parameter %s belongs into the body, not into the URL, where it would be logged.", name)
+			return nil, fault.New(fault.Malformed,
+				"The parameter %s belongs into the body, not into the URL, where it would be logged.", name)
 		}
 	}
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/x-www-form-urlencoded" {
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
+		media != "application/x-www-form-urlencoded" {
 		return nil, fault.New(fault.MediaType, "Send the parameters as application/x-www-form-urlencoded.")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
@@ -158,7 +162,8 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 		id = basicID
 	}
 	if id == "" {
-		return nil, fault.New(fault.Unauthenticated, "No client was named. The public client is %s, without a secret.", identity.PublicClient).
+		return nil, fault.New(fault.Unauthenticated, "No client was named. The public client is %s, without a secret.",
+			identity.PublicClient).
 			Because(identity.ErrClient)
 	}
 	client, err := a.Identity.Client(r.Context(), id, web.InfoOf(r.Context()).Address, secrets...)
@@ -184,7 +189,8 @@ func localOrigin(r *http.Request, form url.Values) error {
 		return fault.New(fault.Malformed, `The parameter login_hint is not of the form {"origin":"%s"}.`, account.LocalOrigin)
 	}
 	if asked.Origin != account.LocalOrigin {
-		return fault.New(fault.Invalid, "Only the origin %s signs in with a password here, not %.80q. Sign in with a token of that origin.",
+		return fault.New(fault.Invalid, "Only the origin %s signs in with a password here, not %.80q. Sign in with a token of "+
+			"that origin.",
 			account.LocalOrigin, asked.Origin).Because(identity.ErrGrant)
 	}
 	return nil
@@ -308,7 +314,8 @@ func (a *API) discovery(w http.ResponseWriter, _ *http.Request, _ *account.Princ
 		SubjectTypes:      []string{"public"},
 		SigningAlgorithms: []string{"RS256"},
 		Scopes:            account.Scopes,
-		Claims:            []string{"sub", "user_name", "origin", "iss", "aud", "iat", "exp", "jti", "scope", "client_id", "user_id"},
+		Claims: []string{"sub", "user_name", "origin", "iss", "aud", "iat", "exp", "jti", "scope", "client_id",
+			"user_id"},
 	})
 	return nil
 }

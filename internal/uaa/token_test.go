@@ -49,14 +49,17 @@ func TestPasswordGrant(t *testing.T) {
 		{"grant_type", "password", "username", bob.UserName, "password", password, "login_hint", `{"origin":"uaa"}`},
 	} {
 		tok := f.token(t, cf, parameters...).token(t)
-		if tok.TokenType != "bearer" || tok.ExpiresIn != 1200 || tok.Scope != "cloud_controller.read cloud_controller.write" || tok.RefreshToken == "" {
+		if tok.TokenType != "bearer" || tok.ExpiresIn != 1200 || tok.Scope != "cloud_controller.read cloud_controller.write" ||
+			tok.RefreshToken == "" {
 			t.Errorf("got %+v", tok)
 		}
 	}
-	tok := f.token(t, "", "client_id", "cf", "client_secret", "", "grant_type", "password", "username", bob.UserName, "password", password).token(t)
+	tok := f.token(t, "", "client_id", "cf", "client_secret", "", "grant_type", "password", "username", bob.UserName,
+		"password", password).token(t)
 	c := tok.claims(t)
 	for claim, want := range map[string]any{
-		"iss": issuer, "sub": bob.ID, "user_id": bob.ID, "user_name": bob.UserName, "origin": "uaa", "client_id": "cf", "cid": "cf", "zid": "uaa",
+		"iss": issuer, "sub": bob.ID, "user_id": bob.ID, "user_name": bob.UserName, "origin": "uaa", "client_id": "cf",
+		"cid": "cf", "zid": "uaa",
 		"grant_type": "password", "jti": tok.ID,
 	} {
 		if c[claim] != want {
@@ -88,11 +91,13 @@ func TestPasswordGrantRefused(t *testing.T) {
 	none := unique("none") // somebody without a password
 	f.as(t, f.root(t), "POST", "/Users", object(map[string]any{"userName": none})).want(t, 201, "")
 	var bodies []string
-	for _, pair := range [][2]string{{bob.UserName, "wrong"}, {unique("nobody"), password}, {none, "x"}, {"a\x00b", "x"}, {"\xff", "\xff"}} {
+	for _, pair := range [][2]string{{bob.UserName, "wrong"}, {unique("nobody"), password}, {none, "x"}, {"a\x00b", "x"},
+		{"\xff", "\xff"}} {
 		a := f.token(t, cf, "grant_type", "password", "username", pair[0], "password", pair[1]).want(t, 401, "unauthorized")
 		bodies = append(bodies, a.Body+a.Header.Get("WWW-Authenticate"))
 	}
-	if bodies = slices.Compact(bodies); len(bodies) != 1 || !strings.Contains(bodies[0], `"Bad credentials"`) || !strings.Contains(bodies[0], "Basic realm") {
+	if bodies = slices.Compact(bodies); len(bodies) != 1 || !strings.Contains(bodies[0], `"Bad credentials"`) ||
+		!strings.Contains(bodies[0], "Basic realm") {
 		t.Errorf("the answers tell unknown users from wrong passwords: %v", bodies)
 	}
 	for _, test := range []struct {
@@ -103,23 +108,28 @@ func TestPasswordGrantRefused(t *testing.T) {
 		{"invalid_request", []string{"grant_type", "password", "username", bob.UserName}},
 		{"invalid_request", []string{"grant_type", "password", "password", password}},
 		{"invalid_request", []string{"grant_type", "password", "username", bob.UserName, "password", ""}},
-		{"invalid_grant", []string{"grant_type", "password", "username", bob.UserName, "password", password, "login_hint", `{"origin":"ldap"}`}},
-		{"invalid_request", []string{"grant_type", "password", "username", bob.UserName, "password", password, "login_hint", `ldap`}},
-		{"invalid_scope", []string{"grant_type", "password", "username", bob.UserName, "password", password, "scope", "cloud_controller.admin"}},
+		{"invalid_grant", []string{"grant_type", "password", "username", bob.UserName, "password", password, "login_hint",
+			`{"origin":"ldap"}`}},
+		{"invalid_request", []string{"grant_type", "password", "username", bob.UserName, "password", password, "login_hint",
+			`ldap`}},
+		{"invalid_scope", []string{"grant_type", "password", "username", bob.UserName, "password", password, "scope",
+			"cloud_controller.admin"}},
 		{"unsupported_grant_type", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}},
 		{"unauthorized_client", []string{"grant_type", "client_credentials"}},
 	} {
 		f.token(t, cf, test.parameters...).want(t, 400, test.word)
 	}
 	good := url.Values{"grant_type": {"password"}, "username": {bob.UserName}, "password": {password}}.Encode()
-	f.send(t, "POST", "/oauth/token?login_hint="+url.QueryEscape(`{"origin":"ldap"}`), good, form, cf).want(t, 400, "invalid_grant")
+	f.send(t, "POST", "/oauth/token?login_hint="+url.QueryEscape(`{"origin":"ldap"}`), good, form, cf).want(t, 400,
+		"invalid_grant")
 	f.send(t, "POST", "/oauth/token?login_hint="+url.QueryEscape(`{"origin":"uaa"}`), good, form, cf).want(t, 200, "")
 	f.send(t, "POST", "/oauth/token?"+good, "", form, cf).want(t, 400, "invalid_request")
 	f.send(t, "POST", "/oauth/token?password=x", good, form, cf).want(t, 400, "invalid_request")
 	f.send(t, "POST", "/oauth/token?client_secret=x", good, form, cf).want(t, 400, "invalid_request")
 	f.send(t, "POST", "/oauth/token", good+"&username=x", form, cf).want(t, 400, "invalid_request")
 	f.send(t, "POST", "/oauth/token", "%zz", form, cf).want(t, 400, "invalid_request")
-	f.send(t, "POST", "/oauth/token", `{"grant_type":"password"}`, "Content-Type: application/json", cf).want(t, 415, "invalid_request")
+	f.send(t, "POST", "/oauth/token", `{"grant_type":"password"}`, "Content-Type: application/json", cf).want(t, 415,
+		"invalid_request")
 	f.send(t, "POST", "/oauth/token", good, cf).want(t, 415, "invalid_request")
 	f.send(t, "POST", "/oauth/token", "x="+strings.Repeat("x", 70_000), form, cf).want(t, 413, "invalid_request")
 	if strings.Contains(f.Log.String(), password) {
@@ -131,7 +141,8 @@ func TestClientAuthentication(t *testing.T) {
 	f := newFixture(t)
 	id := f.program(t, map[string]any{"client_secret": "p+s %25 ü"})
 	grant := []string{"grant_type", "client_credentials"}
-	for _, authorization := range []string{basic(id, "p+s %25 ü"), basic(id, url.QueryEscape("p+s %25 ü")), basic(url.QueryEscape(id), url.QueryEscape("p+s %25 ü"))} {
+	for _, authorization := range []string{basic(id, "p+s %25 ü"), basic(id, url.QueryEscape("p+s %25 ü")),
+		basic(url.QueryEscape(id), url.QueryEscape("p+s %25 ü"))} {
 		f.token(t, authorization, grant...).token(t)
 	}
 	f.token(t, "", append(grant, "client_id", id, "client_secret", "p+s %25 ü")...).token(t)
@@ -139,7 +150,8 @@ func TestClientAuthentication(t *testing.T) {
 
 	bob := f.person(t, unique("bob"))
 	var bodies []string
-	for _, authorization := range []string{basic(id, "wrong"), basic(id, ""), basic(unique("no"), "x"), basic("cf", "x"), basic(bob.ID, bob.UserName+"-password"), basic("a\x00", "x"), "Authorization: Bearer x", "Authorization: Basic !"} {
+	for _, authorization := range []string{basic(id, "wrong"), basic(id, ""), basic(unique("no"), "x"), basic("cf", "x"),
+		basic(bob.ID, bob.UserName+"-password"), basic("a\x00", "x"), "Authorization: Bearer x", "Authorization: Basic !"} {
 		a := f.token(t, authorization, grant...).want(t, 401, "invalid_client")
 		bodies = append(bodies, a.Body)
 	}
@@ -182,15 +194,18 @@ func TestClientCredentials(t *testing.T) {
 	}
 	f.as(t, tok.AccessToken, "GET", "/Users?count=1", "").want(t, 200, "")
 	f.as(t, tok.AccessToken, "GET", "/oauth/clients/"+id, "").want(t, 200, "")
-	f.token(t, basic(id, id+"-secret"), "grant_type", "password", "username", "root", "password", "root-password").want(t, 400, "unauthorized_client")
+	f.token(t, basic(id, id+"-secret"), "grant_type", "password", "username", "root", "password", "root-password").want(t, 400,
+		"unauthorized_client")
 }
 
 // Through a program with that grant, a user's token carries what the program was given for users, and no more.
 func TestPasswordGrantThroughProgram(t *testing.T) {
 	f := newFixture(t)
-	id := f.program(t, map[string]any{"authorized_grant_types": []string{"password", "refresh_token"}, "scope": []string{"cloud_controller.read", "cloud_controller.admin"}})
+	id := f.program(t, map[string]any{"authorized_grant_types": []string{"password", "refresh_token"},
+		"scope": []string{"cloud_controller.read", "cloud_controller.admin"}})
 	bob := f.person(t, unique("bob"))
-	tok := f.token(t, basic(id, id+"-secret"), "grant_type", "password", "username", bob.UserName, "password", bob.UserName+"-password").token(t)
+	tok := f.token(t, basic(id, id+"-secret"), "grant_type", "password", "username", bob.UserName, "password",
+		bob.UserName+"-password").token(t)
 	if tok.Scope != "cloud_controller.read" || tok.claims(t)["client_id"] != id || tok.claims(t)["user_id"] != bob.ID {
 		t.Errorf("got %+v", tok)
 	}
@@ -237,7 +252,8 @@ func TestRefresh(t *testing.T) {
 	refresh(tok.RefreshToken).want(t, 400, "invalid_grant")
 	// They are stored as hashes only.
 	var stored int
-	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM refresh_tokens r WHERE r::text LIKE '%' || $1 || '%'`, tok.RefreshToken).Scan(&stored); err != nil || stored != 0 {
+	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM refresh_tokens r WHERE r::text LIKE '%' || $1 || '%'`,
+		tok.RefreshToken).Scan(&stored); err != nil || stored != 0 {
 		t.Errorf("%d, %v", stored, err)
 	}
 }
@@ -249,7 +265,8 @@ func TestKeysAndDiscovery(t *testing.T) {
 	for _, path := range []string{"/.well-known/openid-configuration", "/oauth/token/.well-known/openid-configuration"} {
 		documents = append(documents, f.send(t, "GET", path, "").want(t, 200, "").Body)
 	}
-	if documents[0] != documents[1] || !strings.Contains(documents[0], `"issuer":"`+issuer+`"`) || !strings.Contains(documents[0], `"jwks_uri":"`+servicetest.PublicURL+`/uaa/token_keys"`) {
+	if documents[0] != documents[1] || !strings.Contains(documents[0], `"issuer":"`+issuer+`"`) ||
+		!strings.Contains(documents[0], `"jwks_uri":"`+servicetest.PublicURL+`/uaa/token_keys"`) {
 		t.Errorf("the documents are %s", documents)
 	}
 	type key struct{ Kty, Alg, Use, Kid, Value, N, E string }
@@ -305,7 +322,8 @@ func TestFailedSignInsWait(t *testing.T) {
 	elsewhere.token(t, cf, "grant_type", "password", "username", bob.UserName, "password", bob.UserName+"-password").token(t)
 	f.token(t, cf, "grant_type", "password", "username", "root", "password", "root-password").token(t)
 	var counted int
-	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT coalesce(sum(count), 0) FROM failed_sign_ins WHERE account = $1`, bob.ID).Scan(&counted); err != nil || counted != 6 {
+	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT coalesce(sum(count), 0) FROM failed_sign_ins WHERE account = $1`,
+		bob.ID).Scan(&counted); err != nil || counted != 6 {
 		t.Errorf("%d failures are counted, %v", counted, err)
 	}
 }

@@ -196,7 +196,8 @@ func object(fields map[string]any) string {
 // person makes a user through the API.
 func (f *fixture) person(t testing.TB, username string) user {
 	t.Helper()
-	return f.as(t, f.root(t), "POST", "/Users", object(map[string]any{"userName": username, "password": username + "-password"})).
+	return f.as(t, f.root(t), "POST", "/Users", object(
+		map[string]any{"userName": username, "password": username + "-password"})).
 		want(t, 201, "").user(t)
 }
 
@@ -204,8 +205,9 @@ func (f *fixture) person(t testing.TB, username string) user {
 func (f *fixture) program(t testing.TB, fields map[string]any) (id string) {
 	t.Helper()
 	id = unique("program")
-	all := map[string]any{"client_id": id, "client_secret": id + "-secret", "authorized_grant_types": []string{"client_credentials"},
-		"authorities": []string{account.ScopeRead}}
+	all := map[string]any{"client_id": id, "client_secret": id + "-secret",
+		"authorized_grant_types": []string{"client_credentials"},
+		"authorities":            []string{account.ScopeRead}}
 	for k, v := range fields {
 		all[k] = v
 	}

@@ -93,7 +93,8 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 }
 
 // listIdentities answers a list of people, or of programs.
-func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, programs bool, fields map[string]string,
+func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, programs bool,
+	fields map[string]string,
 	present func(*account.Identity) T) error {
 	values, err := query(r)
 	if err != nil {
@@ -233,7 +234,8 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 
 // updateUser changes what the body names. For PUT, too, what it leaves out stays as it is (RFC 7644, 3.5.1 lets a server
 // choose): a client that does not know `active` must not bring a deactivated user back.
-func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal, prepare func(*web.Object, *account.Identity) error) error {
+func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal,
+	prepare func(*web.Object, *account.Identity) error) error {
 	o, err := object(w, r)
 	if err != nil {
 		return err
@@ -299,7 +301,8 @@ func (a *API) putPassword(w http.ResponseWriter, r *http.Request, p *account.Pri
 		}
 		proven = own.GUID == p.GUID // somebody of another origin may have the same name
 	}
-	if err := a.Accounts.SetSecret(r.Context(), p, false, r.PathValue("id"), proven, a.secret(password, errPassword)); err != nil {
+	if err := a.Accounts.SetSecret(r.Context(), p, false, r.PathValue("id"), proven,
+		a.secret(password, errPassword)); err != nil {
 		return err
 	}
 	web.JSON(w, http.StatusOK, "application/json", statusResponse{"ok", "password updated"})

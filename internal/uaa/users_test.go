@@ -32,23 +32,28 @@ func TestUserLifecycle(t *testing.T) {
 	if l := f.users(t, filter(`userName eq "`+name+`" and origin eq "uaa"`)); len(l.Resources) != 0 || l.TotalResults != 0 {
 		t.Fatalf("got %+v", l)
 	}
-	body := `{"userName":"` + name + `","password":"secret","origin":"","name":{"familyName":"` + name + `","givenName":"` + name + `"},"emails":[{"value":"` + name + `","primary":true}]}`
+	body := `{"userName":"` + name + `","password":"secret","origin":"","name":{"familyName":"` + name + `","givenName":"` +
+		name + `"},"emails":[{"value":"` + name + `","primary":true}]}`
 	a := f.as(t, f.root(t), "POST", "/Users", body).want(t, 201, "")
 	u := a.user(t)
-	if u.Origin != "uaa" || !u.Active || !u.Verified || u.UserName != name || u.Name.GivenName != name || len(u.Emails) != 1 || u.Meta.Version != 0 || a.Header.Get("ETag") != `"0"` {
+	if u.Origin != "uaa" || !u.Active || !u.Verified || u.UserName != name || u.Name.GivenName != name || len(u.Emails) != 1 ||
+		u.Meta.Version != 0 || a.Header.Get("ETag") != `"0"` {
 		t.Errorf("got %s", a.Body)
 	}
-	if got := fmt.Sprint(u.Groups[0].Display, " ", u.Groups[1].Display, " ", len(u.Groups)); got != "cloud_controller.read cloud_controller.write 2" {
+	if got := fmt.Sprint(u.Groups[0].Display, " ", u.Groups[1].Display, " ",
+		len(u.Groups)); got != "cloud_controller.read cloud_controller.write 2" {
 		t.Errorf("the groups are %s", got)
 	}
 	if f.isPlatformUser(t, u.ID) {
 		t.Error("it is a platform user already")
 	}
-	f.as(t, f.root(t), "POST", "/Users", strings.Replace(body, name, strings.ToLower(name), 1)).want(t, 409, "scim_resource_already_exists")
+	f.as(t, f.root(t), "POST", "/Users", strings.Replace(body, name, strings.ToLower(name), 1)).want(t, 409,
+		"scim_resource_already_exists")
 	if l := f.users(t, filter(`userName eq "`+strings.ToUpper(name)+`"`)); l.TotalResults != 1 || l.Resources[0].ID != u.ID {
 		t.Errorf("got %+v", l)
 	}
-	if got := f.as(t, f.root(t), "GET", "/Users/"+u.ID, "", "If-Match: *").want(t, 200, ""); got.Body != a.Body || got.Header.Get("ETag") != `"0"` {
+	if got := f.as(t, f.root(t), "GET", "/Users/"+u.ID, "", "If-Match: *").want(t, 200, ""); got.Body != a.Body ||
+		got.Header.Get("ETag") != `"0"` {
 		t.Errorf("got %s", got.Body)
 	}
 	if got := f.as(t, f.root(t), "DELETE", "/Users/"+u.ID, "").want(t, 200, ""); got.Body != a.Body {
@@ -76,23 +81,32 @@ func TestCreateUser(t *testing.T) {
 	create := func(body string) answer { return f.as(t, f.root(t), "POST", "/Users", body) }
 	// As little as Terraform sends.
 	name := unique("terse")
-	u := create(`{"userName":"`+name+`","origin":null,"password":null,"name":null,"emails":null,"groups":[{"display":"cloud_controller.admin"}],"id":"mine","schemas":[],"meta":{"version":9}}`).want(t, 201, "").user(t)
-	if u.ID == "mine" || len(u.Groups) != 2 || u.Emails[0].Value != name || u.PasswordLastModified != "" || u.Meta.Version != 0 {
+	u := create(`{"userName":"`+name+`","origin":null,"password":null,"name":null,"emails":null,`+
+		`"groups":[{"display":"cloud_controller.admin"}],"id":"mine","schemas":[],"meta":{"version":9}}`).want(t, 201, "").user(t)
+	if u.ID == "mine" || len(u.Groups) != 2 || u.Emails[0].Value != name || u.PasswordLastModified != "" ||
+		u.Meta.Version != 0 {
 		t.Errorf("got %+v", u)
 	}
-	u = create(`{"userName":"`+name+`","origin":"ldap","emails":[{"value":"a@x"},{"value":"b@x","primary":true}],"active":false,"verified":false}`).want(t, 201, "").user(t)
-	if u.Origin != "ldap" || u.Active || u.Verified || u.Emails[0].Value != "b@x" || !u.Emails[0].Primary || u.Emails[1].Primary {
+	u = create(`{"userName":"`+name+`","origin":"ldap","emails":[{"value":"a@x"},{"value":"b@x","primary":true}],`+
+		`"active":false,"verified":false}`).want(t, 201, "").user(t)
+	if u.Origin != "ldap" || u.Active || u.Verified || u.Emails[0].Value != "b@x" || !u.Emails[0].Primary ||
+		u.Emails[1].Primary {
 		t.Errorf("got %+v", u)
 	}
 	for _, test := range []struct{ word, body string }{
 		{"scim", ``}, {"scim", `{`}, {"scim", `{"userName":"a","userName":"b"}`},
 		{"invalid_scim_resource", `[]`}, {"invalid_scim_resource", `{}`}, {"invalid_scim_resource", `{"userName":""}`},
-		{"invalid_scim_resource", `{"userName":5}`}, {"invalid_scim_resource", `{"userName":" a"}`}, {"invalid_scim_resource", `{"userName":"a:b"}`},
-		{"invalid_scim_resource", `{"userName":"a\u0000"}`}, {"invalid_scim_resource", `{"userName":"` + strings.Repeat("é", 256) + `"}`},
-		{"invalid_scim_resource", `{"userName":"a","name":[]}`}, {"invalid_scim_resource", `{"userName":"a","name":{"givenName":1}}`},
+		{"invalid_scim_resource", `{"userName":5}`}, {"invalid_scim_resource", `{"userName":" a"}`},
+		{"invalid_scim_resource", `{"userName":"a:b"}`},
+		{"invalid_scim_resource", `{"userName":"a\u0000"}`},
+		{"invalid_scim_resource", `{"userName":"` + strings.Repeat("é", 256) + `"}`},
+		{"invalid_scim_resource", `{"userName":"a","name":[]}`},
+		{"invalid_scim_resource", `{"userName":"a","name":{"givenName":1}}`},
 		{"invalid_scim_resource", `{"userName":"a","emails":{}}`}, {"invalid_scim_resource", `{"userName":"a","emails":["x"]}`},
-		{"invalid_scim_resource", `{"userName":"a","emails":[{"value":""}]}`}, {"invalid_scim_resource", `{"userName":"a","active":"yes"}`},
-		{"invalid_scim_resource", `{"userName":"a","origin":"ldap","password":"x"}`}, {"invalid_scim_resource", `{"userName":"a","origin":"\u0001"}`},
+		{"invalid_scim_resource", `{"userName":"a","emails":[{"value":""}]}`},
+		{"invalid_scim_resource", `{"userName":"a","active":"yes"}`},
+		{"invalid_scim_resource", `{"userName":"a","origin":"ldap","password":"x"}`},
+		{"invalid_scim_resource", `{"userName":"a","origin":"\u0001"}`},
 		{"invalid_password", `{"userName":"a","password":"` + strings.Repeat("x", 256) + `"}`},
 	} {
 		create(test.body).want(t, 400, test.word)
@@ -144,7 +158,8 @@ func TestListUsers(t *testing.T) {
 			t.Errorf("%s: got %d of %+v", query, len(l.Resources), l.TotalResults)
 		}
 	}
-	for _, query := range []string{filter("userName co \"x\""), filter("nonsense"), "count=x", "startIndex=1.5", "count=1&count=2", "%zz"} {
+	for _, query := range []string{filter("userName co \"x\""), filter("nonsense"), "count=x", "startIndex=1.5",
+		"count=1&count=2", "%zz"} {
 		f.as(t, f.root(t), "GET", "/Users?"+query, "").want(t, 400, "scim")
 	}
 }
@@ -155,13 +170,15 @@ func TestPutUser(t *testing.T) {
 	u := f.person(t, unique("put"))
 	path := "/Users/" + u.ID
 	put := func(body string, headers ...string) answer { return f.as(t, root, "PUT", path, body, headers...) }
-	body := `{"id":"` + u.ID + `","userName":"` + u.UserName + `-2","origin":"uaa","name":{"givenName":"P","familyName":"Q"},"emails":[{"value":"p@x"}],"password":"ignored","groups":[{"display":"cloud_controller.admin"}]}`
+	body := `{"id":"` + u.ID + `","userName":"` + u.UserName + `-2","origin":"uaa","name":{"givenName":"P","familyName":"Q"},` +
+		`"emails":[{"value":"p@x"}],"password":"ignored","groups":[{"display":"cloud_controller.admin"}]}`
 	put(body).want(t, 400, "scim")
 	put(body, `If-Match: "7"`).want(t, 412, "scim_resource_conflict")
 	put(body, `If-Match: x`).want(t, 412, "scim_resource_conflict")
 	a := put(body, `If-Match: *`).want(t, 200, "")
 	got := a.user(t)
-	if got.UserName != u.UserName+"-2" || got.Name.GivenName != "P" || got.Emails[0].Value != "p@x" || got.Meta.Version != 1 || len(got.Groups) != 2 || !got.Active {
+	if got.UserName != u.UserName+"-2" || got.Name.GivenName != "P" || got.Emails[0].Value != "p@x" || got.Meta.Version != 1 ||
+		len(got.Groups) != 2 || !got.Active {
 		t.Errorf("got %s", a.Body)
 	}
 	put(body, `If-Match: "1"`).want(t, 200, "")
@@ -180,7 +197,8 @@ func TestPutUser(t *testing.T) {
 	if put(body, "If-Match: *").want(t, 200, "").user(t).Active {
 		t.Error("the user is active again")
 	}
-	f.token(t, cf, "grant_type", "password", "username", u.UserName+"-2", "password", u.UserName+"-password").want(t, 401, "unauthorized")
+	f.token(t, cf, "grant_type", "password", "username", u.UserName+"-2", "password", u.UserName+"-password").want(t, 401,
+		"unauthorized")
 	f.as(t, root, "PATCH", path, `{"active":true}`, "If-Match: *").want(t, 200, "")
 	f.token(t, cf, "grant_type", "password", "username", u.UserName+"-2", "password", u.UserName+"-password").token(t)
 	f.as(t, root, "DELETE", path, "", `If-Match: "1"`).want(t, 412, "scim_resource_conflict")
@@ -198,21 +216,25 @@ func TestSelf(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	name := `"userName":"` + u.UserName + `"`
-	if got := f.as(t, token, "PUT", path, `{`+name+`,"name":{"givenName":"Me"},"emails":[{"value":"me@x"}]}`, "If-Match: *").want(t, 200, "").user(t); got.Name.GivenName != "Me" {
+	if got := f.as(t, token, "PUT", path, `{`+name+`,"name":{"givenName":"Me"},"emails":[{"value":"me@x"}]}`,
+		"If-Match: *").want(t, 200, "").user(t); got.Name.GivenName != "Me" {
 		t.Errorf("got %+v", got)
 	}
-	for _, body := range []string{`{"userName":"` + unique("else") + `"}`, `{` + name + `,"active":false}`, `{` + name + `,"verified":false}`} {
+	for _, body := range []string{`{"userName":"` + unique("else") + `"}`, `{` + name + `,"active":false}`,
+		`{` + name + `,"verified":false}`} {
 		f.as(t, token, "PUT", path, body, "If-Match: *").want(t, 403, "insufficient_scope")
 	}
 	f.as(t, token, "DELETE", path, "").want(t, 403, "insufficient_scope")
-	f.as(t, token, "POST", "/Groups/"+f.group(t, account.ScopeAdmin)+"/members", `{"value":"`+u.ID+`"}`).want(t, 403, "insufficient_scope")
+	f.as(t, token, "POST", "/Groups/"+f.group(t, account.ScopeAdmin)+"/members", `{"value":"`+u.ID+`"}`).want(t, 403,
+		"insufficient_scope")
 
 	change := func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
 	change(`{"password":"new"}`).want(t, 403, "insufficient_scope")
 	change(`{"password":"new","oldPassword":"wrong"}`).want(t, 401, "unauthorized")
 	change(`{"oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
 	change(`{"password":"`+strings.Repeat("x", 256)+`","oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
-	if got := change(`{"password":"new","oldPassword":"`+password+`"}`).want(t, 200, "").Body; strings.TrimSpace(got) != `{"status":"ok","message":"password updated"}` {
+	if got := change(`{"password":"new","oldPassword":"`+password+`"}`).want(t, 200,
+		"").Body; strings.TrimSpace(got) != `{"status":"ok","message":"password updated"}` {
 		t.Errorf("got %s", got)
 	}
 	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", password).want(t, 401, "unauthorized")
@@ -237,7 +259,8 @@ func TestSelfOfAnotherOrigin(t *testing.T) {
 	local := f.person(t, name)
 	var guid string
 	err := f.DB.Pool.QueryRow(t.Context(), `
-		INSERT INTO accounts (guid, username, origin, scopes, identity_created_at, identity_updated_at) VALUES ($1, $2, 'ldap', '{}', now(), now()) RETURNING guid`,
+		INSERT INTO accounts (guid, username, origin, scopes, identity_created_at, identity_updated_at)
+		VALUES ($1, $2, 'ldap', '{}', now(), now()) RETURNING guid`,
 		unique("twin"), name).Scan(&guid)
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +281,8 @@ func TestDeleteKeepsThePlatformUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.Username != "" || len(a.Scopes) != 0 || a.PasswordHash != "" || a.Labels["team"] != "payments" || !a.IdentityCreatedAt.IsZero() || a.PlatformCreatedAt.IsZero() {
+	if a.Username != "" || len(a.Scopes) != 0 || a.PasswordHash != "" || a.Labels["team"] != "payments" ||
+		!a.IdentityCreatedAt.IsZero() || a.PlatformCreatedAt.IsZero() {
 		t.Errorf("what is left is %+v", a)
 	}
 	f.as(t, f.root(t), "GET", "/Users/"+guid, "").want(t, 404, "scim_resource_not_found")
@@ -302,7 +326,8 @@ func TestChangesThatMeet(t *testing.T) {
 	})
 	id := unique("racing")
 	once("creating a client", 201, func() answer {
-		return f.as(t, root, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"x","authorized_grant_types":["client_credentials"]}`)
+		return f.as(t, root, "POST", "/oauth/clients",
+			`{"client_id":"`+id+`","client_secret":"x","authorized_grant_types":["client_credentials"]}`)
 	})
 	once("deleting", 200, func() answer { return f.as(t, root, "DELETE", path, "") })
 }
@@ -317,13 +342,15 @@ func TestRefusalsAreSmall(t *testing.T) {
 		f.as(t, token, "POST", path, body).want(t, 403, "insufficient_scope")
 		var found, longest int
 		err := f.DB.Pool.QueryRow(t.Context(), `
-			SELECT count(*), coalesce(max(length(detail::text)), 0) FROM audit WHERE account_guid = $1 AND outcome = 'denied'`, guid).Scan(&found, &longest)
+			SELECT count(*), coalesce(max(length(detail::text)), 0) FROM audit
+			WHERE account_guid = $1 AND outcome = 'denied'`, guid).Scan(&found, &longest)
 		if err != nil || found != rows || longest > 1000 {
 			t.Errorf("%s: %d rows with up to %d characters, %v", path, found, longest, err)
 		}
 	}
 	client := func(authorities ...string) string {
-		return object(map[string]any{"client_id": unique("c"), "client_secret": "x", "authorized_grant_types": []string{"client_credentials"}, "authorities": authorities})
+		return object(map[string]any{"client_id": unique("c"), "client_secret": "x",
+			"authorized_grant_types": []string{"client_credentials"}, "authorities": authorities})
 	}
 	refused("/Users", `{"userName":"`+long+`"}`, 0)
 	refused("/Users", `{"userName":"a","name":{"givenName":"`+long+`"}}`, 0)

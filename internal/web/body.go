@@ -86,10 +86,12 @@ func checkMediaType(contentType string) error {
 		return nil
 	}
 	media, _, err := mime.ParseMediaType(contentType)
-	if err == nil && (media == "application/json" || media == "text/json" || strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")) {
+	if err == nil && (media == "application/json" || media == "text/json" ||
+		strings.HasPrefix(media, "application/") && strings.HasSuffix(media, "+json")) {
 		return nil
 	}
-	return fault.New(fault.MediaType, "The Content-Type %q is not taken; send application/json (with curl: --json).", contentType)
+	return fault.New(fault.MediaType, "Unsupported Content-Type %q; send application/json (with curl: --json).",
+		contentType)
 }
 
 // Object is a JSON object with its keys in the order in which they were sent.

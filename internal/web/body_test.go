@@ -17,8 +17,9 @@ func TestParseJSON(t *testing.T) {
 	for text, want := range map[string]any{
 		`null`: nil, `true`: true, ` "x" `: "x", `12`: json.Number("12"), `-1.5e+3`: json.Number("-1.5e+3"),
 		`[]`: []any{}, `[1,[null]]`: []any{json.Number("1"), []any{nil}},
-		`{}`:                    &Object{Values: map[string]any{}},
-		`{"b":1,"a":{"b":""}}`:  &Object{[]string{"b", "a"}, map[string]any{"b": json.Number("1"), "a": &Object{[]string{"b"}, map[string]any{"b": ""}}}},
+		`{}`: &Object{Values: map[string]any{}},
+		`{"b":1,"a":{"b":""}}`: &Object{[]string{"b", "a"},
+			map[string]any{"b": json.Number("1"), "a": &Object{[]string{"b"}, map[string]any{"b": ""}}}},
 		`{"a":1,"A":2}`:         &Object{[]string{"a", "A"}, map[string]any{"a": json.Number("1"), "A": json.Number("2")}},
 		`"\ud83d\ude42\\ud83d"`: "🙂\\ud83d",
 		`"\u0000"`:              "\x00",
@@ -58,7 +59,8 @@ func TestParseJSON(t *testing.T) {
 		"[" + strings.Repeat("1,", 10000) + "1]": "more than 10000 values",
 	} {
 		got, err := ParseJSON([]byte(text))
-		if !fault.Is(err, fault.Malformed) || got != nil || !strings.Contains(fault.Of(err).Message, message) || strings.Contains(err.Error(), "secret") {
+		if !fault.Is(err, fault.Malformed) || got != nil || !strings.Contains(fault.Of(err).Message, message) ||
+			strings.Contains(err.Error(), "secret") {
 			t.Errorf("%.40s: got %v, %v; want %q", text, got, err, message)
 		}
 	}
@@ -66,7 +68,8 @@ func TestParseJSON(t *testing.T) {
 
 // FuzzParseJSON: what is taken is what encoding/json takes, and means the same.
 func FuzzParseJSON(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,"\ud83d\ude42",null,{"b":true}]}`, `{"a":1,"a":2}`, `[1,]`, `"\ud83d"`, "\xff", `1e9999`, `{"a":1}}`, `[[[[[[`, `"\u12"`, "\u2028", `{"":""}`, `-0`, `"\\\ud800"`} {
+	for _, seed := range []string{`{"a":[1,"\ud83d\ude42",null,{"b":true}]}`, `{"a":1,"a":2}`, `[1,]`, `"\ud83d"`, "\xff",
+		`1e9999`, `{"a":1}}`, `[[[[[[`, `"\u12"`, "\u2028", `{"":""}`, `-0`, `"\\\ud800"`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -77,7 +80,8 @@ func FuzzParseJSON(f *testing.F) {
 				t.Errorf("%q: %v", data, err)
 			}
 			// What encoding/json takes is refused for these reasons only.
-			strict := strings.Contains(m, "twice") || strings.Contains(m, "surrogate") || strings.Contains(m, "UTF-8") || strings.Contains(m, "deeper") || strings.Contains(m, "values")
+			strict := strings.Contains(m, "twice") || strings.Contains(m, "surrogate") || strings.Contains(m, "UTF-8") ||
+				strings.Contains(m, "deeper") || strings.Contains(m, "values")
 			if json.Valid(data) && !strict {
 				t.Errorf("%q is valid: %v", data, err)
 			}
@@ -125,12 +129,14 @@ func TestBody(t *testing.T) {
 		_, err := Body(httptest.NewRecorder(), r, 100)
 		return err
 	}
-	for _, contentType := range []string{"", "application/json", "APPLICATION/JSON; charset=utf-16", "text/json", "application/problem+json", "application/json;"} {
+	for _, contentType := range []string{"", "application/json", "APPLICATION/JSON; charset=utf-16", "text/json",
+		"application/problem+json", "application/json;"} {
 		if err := read(contentType, strings.NewReader("{}")); err != nil {
 			t.Errorf("%s: %v", contentType, err)
 		}
 	}
-	for _, contentType := range []string{"text/plain", "application/xml", "json", "application/", "+json", "text/x+json", "application/json; x", "multipart/form-data; boundary=x", ","} {
+	for _, contentType := range []string{"text/plain", "application/xml", "json", "application/", "+json", "text/x+json",
+		"application/json; x", "multipart/form-data; boundary=x", ","} {
 		if err := read(contentType, strings.NewReader("{}")); !fault.Is(err, fault.MediaType) {
 			t.Errorf("%s: %v", contentType, err)
 		}
@@ -141,13 +147,15 @@ func TestBody(t *testing.T) {
 	if err := read("", strings.NewReader("{}"+strings.Repeat(" ", 99))); !fault.Is(err, fault.TooLarge) {
 		t.Errorf("101 bytes: %v", err)
 	}
-	if err := read("", iotest.ErrReader(errors.New("cut off"))); !fault.Is(err, fault.Malformed) || strings.Contains(fault.Of(err).Message, "cut off") {
+	if err := read("", iotest.ErrReader(errors.New("cut off"))); !fault.Is(err, fault.Malformed) ||
+		strings.Contains(fault.Of(err).Message, "cut off") {
 		t.Errorf("cut off: %v", err)
 	}
 }
 
 func TestTypeName(t *testing.T) {
-	for text, want := range map[string]string{"null": "null", "true": "a boolean", `""`: "a string", "1": "a number", "[]": "an array", "{}": "an object"} {
+	for text, want := range map[string]string{"null": "null", "true": "a boolean", `""`: "a string", "1": "a number",
+		"[]": "an array", "{}": "an object"} {
 		v, err := ParseJSON([]byte(text))
 		if got := TypeName(v); err != nil || got != want {
 			t.Errorf("%s is %s, %v", text, got, err)

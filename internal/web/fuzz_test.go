@@ -40,8 +40,10 @@ func FuzzIncomingID(f *testing.F) {
 // FuzzBody: a body is taken when it is JSON, small enough, and not said to be something else; and for nothing else than
 // that it is refused.
 func FuzzBody(f *testing.F) {
-	for _, s := range [][2]string{{"", "{}"}, {"application/json", "[]"}, {"APPLICATION/JSON; charset=utf-16", `{"a":{}}`}, {"text/json", `"`}, {"application/problem+json", "1"}, {"application/json;", ""},
-		{"text/plain", "{}"}, {"application/json; x", "{}"}, {",", "{}"}, {"", strings.Repeat(" ", 100)}, {"", strings.Repeat("[", 99)}, {"", `{"a":1,"a":2}`}, {"", "\xff"}, {"application/x+json", "-0.0e1"}} {
+	for _, s := range [][2]string{{"", "{}"}, {"application/json", "[]"}, {"APPLICATION/JSON; charset=utf-16", `{"a":{}}`},
+		{"text/json", `"`}, {"application/problem+json", "1"}, {"application/json;", ""},
+		{"text/plain", "{}"}, {"application/json; x", "{}"}, {",", "{}"}, {"", strings.Repeat(" ", 100)},
+		{"", strings.Repeat("[", 99)}, {"", `{"a":1,"a":2}`}, {"", "\xff"}, {"application/x+json", "-0.0e1"}} {
 		f.Add(s[0], s[1])
 	}
 	const limit = 100

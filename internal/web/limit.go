@@ -35,7 +35,8 @@ func (l *Limiter) Take(key string) error {
 		return nil
 	}
 	reservation.CancelAt(now)
-	return fault.New(fault.TooMany, "Too many requests: the limit is %g a second. Try again in %s s.", l.PerSecond, seconds(delay)).After(delay)
+	return fault.New(fault.TooMany, "Too many requests: the limit is %g a second. Try again in %s s.", l.PerSecond,
+		seconds(delay)).After(delay)
 }
 
 // Standing says how many requests the key's bucket holds when full, how many are left, and when it is full again. Without
@@ -106,7 +107,8 @@ func (f *InFlight) enter(info *Info) error {
 	defer f.mu.Unlock()
 	switch {
 	case f.PerAddress > 0 && f.byNetwork[network] >= f.PerAddress:
-		return fault.New(fault.TooMany, "This address has %d requests in flight. Wait until some have ended.", f.PerAddress).After(time.Second)
+		return fault.New(fault.TooMany, "This address has %d requests in flight. Wait until some have ended.",
+			f.PerAddress).After(time.Second)
 	case f.Total > 0 && f.total >= f.Total:
 		return fault.New(fault.Unavailable, "The server is at its limit of concurrent requests.").After(time.Second)
 	}
@@ -148,7 +150,8 @@ func (i *Info) TakeAccountSlot(account string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.byAccount[account] >= f.PerAccount {
-		return fault.New(fault.TooMany, "This account has %d requests in flight. Wait until some have ended.", f.PerAccount).After(time.Second)
+		return fault.New(fault.TooMany, "This account has %d requests in flight. Wait until some have ended.",
+			f.PerAccount).After(time.Second)
 	}
 	f.byAccount[account]++
 	i.account = true

@@ -208,9 +208,10 @@ func TestConnections(t *testing.T) {
 
 // A body that nobody reads holds up neither the answer nor the connection, and one that was sent whole costs it nothing.
 func TestUnreadBodies(t *testing.T) {
-	s := httptest.NewServer(&Edge{Log: slog.New(slog.DiscardHandler), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		JSON(w, 401, "application/json", "no")
-	})})
+	s := httptest.NewServer(&Edge{Log: slog.New(slog.DiscardHandler),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			JSON(w, 401, "application/json", "no")
+		})})
 	t.Cleanup(s.Close)
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {

@@ -49,10 +49,12 @@ func TestEdge(t *testing.T) {
 		info.Account = "g-1"
 		JSON(w, 422, "application/json", map[string]string{"a": "<&>"})
 	}, r)
-	if w.Code != 422 || w.Body.String() != "{\"a\":\"<&>\"}\n" || w.Header().Get("X-Request-Id") != info.ID || len(info.ID) != 36 {
+	if w.Code != 422 || w.Body.String() != "{\"a\":\"<&>\"}\n" || w.Header().Get("X-Request-Id") != info.ID ||
+		len(info.ID) != 36 {
 		t.Errorf("got %d %s %s", w.Code, w.Header(), w.Body)
 	}
-	for _, want := range []string{"level=INFO", "request=" + info.ID, "method=PATCH", "path=/users/a%2Fb ", "status=422", "bytes=12", "address=192.0.2.1", "account=g-1", "incoming=inid1"} {
+	for _, want := range []string{"level=INFO", "request=" + info.ID, "method=PATCH", "path=/users/a%2Fb ", "status=422",
+		"bytes=12", "address=192.0.2.1", "account=g-1", "incoming=inid1"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the line lacks %q: %s", want, log)
 		}
@@ -64,14 +66,16 @@ func TestEdge(t *testing.T) {
 	if _, log = edge(t, func(w http.ResponseWriter, _ *http.Request) {}, r); !strings.Contains(log, "status=200") {
 		t.Errorf("without an answer: %s", log)
 	}
-	if _, log = edge(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) }, r); !strings.Contains(log, "status=200 bytes=1") {
+	if _, log = edge(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) }, r); !strings.Contains(log,
+		"status=200 bytes=1") {
 		t.Errorf("without a status: %s", log)
 	}
 
 	var observed string
-	e := &Edge{Handler: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler), Observe: func(info *Info, method string, status int, took time.Duration) {
-		observed = fmt.Sprint(info.Address, method, status, took > 0)
-	}}
+	e := &Edge{Handler: http.NotFoundHandler(), Log: slog.New(slog.DiscardHandler),
+		Observe: func(info *Info, method string, status int, took time.Duration) {
+			observed = fmt.Sprint(info.Address, method, status, took > 0)
+		}}
 	e.ServeHTTP(httptest.NewRecorder(), r)
 	if observed != "192.0.2.1PATCH404 true" {
 		t.Errorf("observed %s", observed)
@@ -85,10 +89,12 @@ func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
 
 func TestHandle(t *testing.T) {
 	handle := func(h HandlerFunc) (*httptest.ResponseRecorder, string) {
-		return edge(t, func(w http.ResponseWriter, r *http.Request) { Handle(w, r, h, fail) }, httptest.NewRequest("GET", "/", nil))
+		return edge(t, func(w http.ResponseWriter, r *http.Request) { Handle(w, r, h, fail) },
+			httptest.NewRequest("GET", "/", nil))
 	}
 	w, log := handle(func(http.ResponseWriter, *http.Request) error { panic("the reason") })
-	if w.Code != 500 || strings.Contains(w.Body.String(), "the reason") || !strings.Contains(log, "panic: the reason") || !strings.Contains(log, "web_test.go") || !strings.Contains(log, "level=ERROR") {
+	if w.Code != 500 || strings.Contains(w.Body.String(), "the reason") || !strings.Contains(log, "panic: the reason") ||
+		!strings.Contains(log, "web_test.go") || !strings.Contains(log, "level=ERROR") {
 		t.Errorf("a panic: %d %s, logged %s", w.Code, w.Body, log)
 	}
 	w, log = handle(func(http.ResponseWriter, *http.Request) error { return fmt.Errorf("open: %w", errors.New("the cause")) })
@@ -98,7 +104,8 @@ func TestHandle(t *testing.T) {
 	w, log = handle(func(http.ResponseWriter, *http.Request) error {
 		return fault.New(fault.Unavailable, "later").After(1500 * time.Millisecond).Because(errors.New("the cause"))
 	})
-	if w.Code != 500+int(fault.Unavailable) || w.Header().Get("Retry-After") != "2" || w.Body.String() != "\"later\"\n" || !strings.Contains(log, "later: the cause") {
+	if w.Code != 500+int(fault.Unavailable) || w.Header().Get("Retry-After") != "2" || w.Body.String() != "\"later\"\n" ||
+		!strings.Contains(log, "later: the cause") {
 		t.Errorf("a fault: %d %s %s, logged %s", w.Code, w.Header(), w.Body, log)
 	}
 	w, log = handle(func(w http.ResponseWriter, _ *http.Request) error { JSON(w, 200, "text/plain", 1); return nil })
@@ -115,7 +122,8 @@ func TestHandle(t *testing.T) {
 }
 
 func TestRetryAfter(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "", time.Nanosecond: "1", time.Second: "1", 1001 * time.Millisecond: "2", time.Minute: "60"} {
+	for d, want := range map[time.Duration]string{0: "", time.Nanosecond: "1", time.Second: "1", 1001 * time.Millisecond: "2",
+		time.Minute: "60"} {
 		w := httptest.NewRecorder()
 		RetryAfter(w, fault.New(fault.TooMany, "").After(d))
 		if got := w.Header().Get("Retry-After"); got != want {
@@ -145,7 +153,8 @@ func TestLimiter(t *testing.T) {
 		take("b", 0)
 		for key, left := range map[string]int{"a": 0, "b": 3, "c": 4} {
 			limit, remaining, full, ok := l.Standing(key)
-			if missing := time.Duration(4-left) * time.Second / 2; limit != 4 || remaining != left || !full.Equal(time.Now().Add(missing)) || !ok {
+			if missing := time.Duration(4-left) * time.Second / 2; limit != 4 || remaining != left ||
+				!full.Equal(time.Now().Add(missing)) || !ok {
 				t.Errorf("%s: %d of %d, full in %s, %t; want %d of 4", key, remaining, limit, time.Until(full), ok, left)
 			}
 		}
@@ -218,7 +227,8 @@ func TestLimiterIsBounded(t *testing.T) {
 
 func TestNewServer(t *testing.T) {
 	s := NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler), nil)
-	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 || s.HTTP2.MaxConcurrentStreams == 0 {
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.MaxHeaderBytes == 0 ||
+		s.HTTP2.MaxConcurrentStreams == 0 {
 		t.Errorf("a limit is missing: %+v", s)
 	}
 }
