@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,15 +18,7 @@ const settled = 90 * time.Second
 // TestKill kills the program under load, starts it again and holds it to what it had acknowledged.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	s, err := start(newFolder(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Errorf("%v\n%s", err, s.log())
-		}
-	})
+	s := newServer(t)
 	cluster := s.cluster()
 
 	// Workers create users until they get no answer.
@@ -51,7 +41,7 @@ func TestKill(t *testing.T) {
 				}
 				mu.Lock()
 				acknowledged = append(acknowledged, name)
-				if len(acknowledged) == 100 {
+				if len(acknowledged) == 40 {
 					close(enough)
 				}
 				mu.Unlock()
@@ -84,9 +74,11 @@ func TestKill(t *testing.T) {
 	load.Wait()
 
 	began := time.Now()
-	if s, err = start(s.dir); err != nil {
+	s, err := start(s.dir)
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { s.stopFor(t) })
 	if s.cluster() != cluster {
 		t.Errorf("the cluster is %s, was %s", s.cluster(), cluster)
 	}
@@ -151,34 +143,4 @@ func (s *server) waitFor(t *testing.T, database, sql, want string) {
 			t.Fatalf("%s: %s, want %s\n%s", sql, got, want, s.log())
 		}
 	}
-}
-
-// TestRestart measures how soon a server is ready. It is not asserted: it depends on the machine.
-func TestRestart(t *testing.T) {
-	dir := newFolder(t)
-	for _, which := range []string{"first", "second"} {
-		began := time.Now()
-		s, err := start(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Printf("%s start: ready after %s\n", which, time.Since(began).Round(time.Millisecond))
-		if err := s.stop(); err != nil {
-			t.Fatalf("%v\n%s", err, s.log())
-		}
-	}
-}
-
-// newFolder names a data folder that PostgreSQL's OS user can reach.
-func newFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "rolecall-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "data")
 }

@@ -13,8 +13,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -173,28 +171,9 @@ func (p *provider) signIn(t *testing.T, application, username string) (idToken, 
 
 // TestOIDC signs people in with the tokens of another issuer.
 func TestOIDC(t *testing.T) {
-	p := startProvider(t)
-	dir, err := os.MkdirTemp("", "rolecall-e2e-oidc-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	// No other server starts meanwhile: tests that run side by side wait until this one does, too.
-	os.Setenv("ROLECALL_OIDC_ISSUER", p.issuer+",audience=rolecall,username=email")
-	s, err := start(filepath.Join(dir, "data"))
-	os.Unsetenv("ROLECALL_OIDC_ISSUER")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Errorf("%v\n%s", err, s.log())
-		}
-	})
 	t.Parallel()
+	p := startProvider(t)
+	s := newServer(t, "--oidc-issuer="+p.issuer+",audience=rolecall,username=email")
 	base := s.env["ROLECALL_URL"]
 	users := base + prefix + "/clusters/" + s.cluster() + "/users"
 	call := func(bearer, method, target, body string) response {

@@ -59,15 +59,7 @@ func TestPgBouncerAuthFile(t *testing.T) {
 // documents give.
 func TestPgBouncerAuthQuery(t *testing.T) {
 	t.Parallel()
-	s, err := start(newFolder(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Errorf("%v\n%s", err, s.log())
-		}
-	})
+	s := newServer(t)
 	sql := documented(t, "## PgBouncer", "sql")
 	s.query(t, "postgres", strings.ReplaceAll(sql[0], "…", lookupPassword))
 	s.query(t, "postgres", sql[1])

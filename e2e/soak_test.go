@@ -22,7 +22,7 @@ import (
 )
 
 // soakTime is how long TestSoak lasts unless SOAK_SECONDS says more: make soak.
-const soakTime = 5 * time.Second
+const soakTime = 3 * time.Second
 
 // TestSoak keeps a server busy over both APIs, with good clients and bad ones. What it holds in memory, goroutines, files
 // and connections must not grow; each answer must be one that was to be expected; and in the end the catalog, the audit
@@ -114,22 +114,13 @@ func newSoak(t *testing.T) *soak {
 		t.Fatal(err)
 	}
 	l.Close()
-	running, err := start(newFolder(t), "--metrics-listen="+l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &soak{
-		server:  running,
+		server:  newServer(t, "--metrics-listen="+l.Addr().String()),
 		metrics: "http://" + l.Addr().String() + "/metrics",
 		client:  &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 		answers: map[string]int{},
 		alive:   map[string]string{},
 	}
-	t.Cleanup(func() {
-		if err := s.stop(); err != nil {
-			t.Errorf("%v\n%s", err, s.log())
-		}
-	})
 	body := s.ask(t.Context(), "make an account", "POST", "/uaa/Users", s.bearer(), `{"userName":"soaker","password":"soaker's password"}`, 201)
 	var made struct{ ID string }
 	if err := json.Unmarshal(body, &made); err != nil || made.ID == "" {

@@ -85,7 +85,7 @@ func TestRotation(t *testing.T) {
 		refused(t, id, "Bearer "+old)
 	}
 	// Each of this once in the audit log.
-	for kid, want := range map[string][]string{first: {"key.create", "key.retire"}, second: {"key.create"}} {
+	for kid, want := range map[string][]string{first: {"key.retire"}, second: {"key.create"}} {
 		var got []string
 		for _, row := range s.AuditRows(t, kid) {
 			got = append(got, row.Action)
@@ -137,6 +137,11 @@ func TestFirstKey(t *testing.T) {
 	group.Wait()
 	if len(kids) != 1 {
 		t.Errorf("the replicas sign with %v", kids)
+	}
+	for kid := range kids {
+		if rows := s.AuditRows(t, kid); len(rows) != 1 || rows[0].Action != audit.MakeSigningKey {
+			t.Errorf("the audit log has %+v of %s", rows, kid)
+		}
 	}
 }
 

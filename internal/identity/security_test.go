@@ -191,8 +191,13 @@ func TestTokenOfAnotherDeployment(t *testing.T) {
 		username); err != nil {
 		t.Fatal(err)
 	}
-	theirs := bearer(t, other.Identity, username)
-	signIn(t, other.Identity, theirs)
+	// Both have the signing key of servicetest.
+	if _, err := other.DB.Pool.Exec(t.Context(), `DELETE FROM signing_keys`); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := replica(t, other, &clock{})
+	theirs := bearer(t, elsewhere, username)
+	signIn(t, elsewhere, theirs)
 	refused(t, s.Identity, theirs)
 	// Its key under the name of ours.
 	keys, err := s.Identity.PublicKeys(t.Context())

@@ -539,7 +539,7 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	for round := range 3 {
+	for round := range 2 {
 		name := fmt.Sprintf("busy_%d", round)
 		mustCreate(t, s, name)
 		made := make(chan int)
@@ -585,7 +585,7 @@ func TestDeleteManyAtOnce(t *testing.T) {
 			exec(t, dbs[i], `CREATE SCHEMA s AUTHORIZATION owner`, `SET ROLE owner`, `CREATE TABLE s.shared ()`, `GRANT USAGE ON SCHEMA s TO other`, `GRANT SELECT ON s.shared TO other WITH GRANT OPTION`)
 		}
 		var users []string
-		for i := range 24 {
+		for i := range 12 {
 			users = append(users, fmt.Sprintf("at_once_%d", i))
 		}
 		mustCreate(t, s, users...)

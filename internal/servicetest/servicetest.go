@@ -5,6 +5,9 @@ package servicetest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
@@ -118,6 +121,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.DB, err = control.Open(ctx, s.DatabaseURL, keys)
 	must(t, err)
 	t.Cleanup(s.DB.Close)
+	must(t, shareSigningKey(ctx, s.DB))
 	s.Accounts = &account.Store{DB: s.DB}
 	s.Audit = &audit.Log{DB: s.DB}
 	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", PasswordCost: PasswordCost, Log: logger})
@@ -128,6 +132,30 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Log: logger}
 	s.ClusterID = s.Register(t, "main", pg, role, password)
 	return s
+}
+
+var signingKey struct {
+	sync.Mutex
+	private []byte // PKCS #8
+}
+
+// shareSigningKey stores the one signing key of this process's services: to make one takes longer than all else of a service.
+func shareSigningKey(ctx context.Context, db *control.DB) error {
+	signingKey.Lock()
+	defer signingKey.Unlock()
+	if signingKey.private == nil {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return err
+		}
+		if signingKey.private, err = x509.MarshalPKCS8PrivateKey(key); err != nil {
+			return err
+		}
+	}
+	const kid = "rolecall-servicetest"
+	_, err := db.Pool.Exec(ctx, `INSERT INTO signing_keys (kid, private_key) VALUES ($1, $2)`,
+		kid, db.Keys.Seal("signing_keys/"+kid+"/private_key", signingKey.private))
+	return err
 }
 
 // Door returns a door with the given limits in requests a second; 0: none.
