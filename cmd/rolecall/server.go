@@ -107,7 +107,7 @@ func (s *server) run(ctx context.Context) error {
 		s.Log.Warn("a newer release has changed the schema of the control database; this one goes on beside it", "migrations", db.Ahead)
 	}
 	log := &audit.Log{DB: db}
-	users := &dbuser.Service{Clusters: clusters, Audit: log, Log: s.Log}
+	users := &dbuser.Service{Clusters: clusters, Audit: log, Accounts: &account.Store{DB: db}, Log: s.Log}
 	if s.Prepare != nil {
 		if err := s.Prepare(ctx, db, id, users); err != nil {
 			return err

@@ -120,7 +120,7 @@ func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) 
 }
 
 // Entry is what the audit log is told of something that the principal does.
-func (p *Principal) Entry(action, target string, detail map[string]any) audit.Entry {
+func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 	return audit.Entry{
 		Action:      action,
 		AccountGUID: p.GUID,

@@ -207,11 +207,13 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 		return nil, err
 	}
 	var blank PlatformUser
-	if e.Detail, err = blank.mergeMetadata(n.Labels, n.Annotations); err != nil {
+	detail, err := blank.mergeMetadata(n.Labels, n.Annotations)
+	if err != nil {
 		return nil, err
 	}
 	n.Scopes = inOrder(n.Scopes)
-	e.Detail["username"], e.Detail["origin"], e.Detail["scopes"] = n.Username, n.Origin, n.Scopes
+	detail["username"], detail["origin"], detail["scopes"] = n.Username, n.Origin, n.Scopes
+	e.Detail = detail
 	hash, err := secret.hash(ctx)
 	if err != nil {
 		return nil, err

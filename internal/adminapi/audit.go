@@ -15,12 +15,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
-	"rolecall/internal/cluster"
-	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
-	"rolecall/internal/label"
 	"rolecall/internal/web"
 )
 
@@ -70,32 +68,17 @@ func presentRow(r *audit.Row) auditRow {
 	return row
 }
 
-// mayAudit are the scopes that show the whole log.
-var mayAudit = []string{account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor}
-
-var errMayNotAudit = fault.New(fault.Forbidden, "This is for admins and auditors: it needs one of the scopes %s.", strings.Join(mayAudit, ", "))
-
 // visible is what the principal may see of the log: everything, or its own rows and those of the clusters that it
 // manages. A token that is limited to some clusters shows nothing beyond them.
 func (a *API) visible(p *account.Principal) *audit.Visible {
-	if p.Has(mayAudit...) {
+	if access.MayAudit(p) {
 		return nil
 	}
-	v := &audit.Visible{}
+	v := &audit.Visible{Clusters: access.Audited(p, a.Users.ViewableClusters(p))}
 	if p.Clusters == nil {
 		v.Account = p.GUID
 	}
-	for _, c := range a.Users.ViewableClusters(p) {
-		if dbuser.MayManage(p, c) || p.HasOn(c.ID, mayAudit...) || p.ReadOnly && p.CouldWrite && managedBy(c, p.Labels) {
-			v.Clusters = append(v.Clusters, c.ID)
-		}
-	}
 	return v
-}
-
-// managedBy asks for the labels alone: a read-only token reads what its account manages.
-func managedBy(c *cluster.Cluster, labels map[string]string) bool {
-	return slices.ContainsFunc(c.Manage, func(s label.Selector) bool { return s.Matches(labels) })
 }
 
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
@@ -372,8 +355,8 @@ func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 	if err != nil {
 		return err
 	}
-	if !p.Has(mayAudit...) {
-		return errMayNotAudit
+	if !access.MayAudit(p) {
+		return access.ErrMayNotAudit
 	}
 	var anchor audit.Point
 	if q.Has("anchor") {
@@ -424,8 +407,8 @@ func (a *API) listFailedSignIns(w http.ResponseWriter, r *http.Request, p *accou
 	if err != nil {
 		return err
 	}
-	if !p.Has(mayAudit...) {
-		return errMayNotAudit
+	if !access.MayAudit(p) {
+		return access.ErrMayNotAudit
 	}
 	since, err := q.time("since")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
@@ -97,7 +98,7 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		MemberOf:    append([]string{}, c.MemberOf...),
 		Grantable:   append([]string{}, c.Grantable...),
 		Synchronous: given(c.Connection.SynchronousCommit),
-		MayManage:   dbuser.MayManage(p, c),
+		MayManage:   access.MayManage(p, c),
 		CreatedAt:   c.CreatedAt.UTC(),
 		UpdatedAt:   c.UpdatedAt.UTC(),
 	}
@@ -352,7 +353,7 @@ func (a *API) explainAccess(w http.ResponseWriter, r *http.Request, p *account.P
 	return nil
 }
 
-func presentRight(from dbuser.Right) right {
+func presentRight(from access.Right) right {
 	r := right{Allowed: from.Allowed, Why: from.Why, Rules: []ruleMatch{}}
 	if from.Scope != "" {
 		r.Scope = &from.Scope

@@ -37,6 +37,7 @@ type problem struct {
 	Title     string `json:"title"`
 	Status    int    `json:"status"`
 	Detail    string `json:"detail"`
+	Hint      string `json:"hint,omitempty"`
 	RequestID string `json:"requestId"`
 }
 
@@ -48,5 +49,5 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)
-	web.JSON(w, a.status, "application/problem+json", problem{a.title, a.status, f.Message, web.InfoOf(r.Context()).ID})
+	web.JSON(w, a.status, "application/problem+json", problem{a.title, a.status, f.Message, string(f.Hint), web.InfoOf(r.Context()).ID})
 }

@@ -40,7 +40,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	f.want(t, 200, "PATCH", path, `{"access":{"view":["team=placed"]}}`)
 
 	p.Point(other)
-	f.do(t, "POST", path+"/probe", "").refused(t, 422, "its system identifier is "+is+", not "+was, "--system-identifier "+is)
+	f.do(t, "POST", path+"/probe", "").refused(t, 422, "its system identifier is "+is+", not "+was, "with the system identifier "+is)
 	if c := f.show(t, path); c.State != "STOPPED" || c.Reachable || c.LastError == nil || !strings.Contains(*c.LastError, is) || c.Connection.SystemIdentifier != was {
 		t.Errorf("for an admin it is %+v", c)
 	}

@@ -135,21 +135,20 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	limits := pgrole.Limits{ValidUntil: o.moment("validUntil"), ConnectionLimit: o.integer("connectionLimit")}
-	if end := o.flag("endSessions"); end != nil {
-		limits.EndSessions = *end
-	}
+	end := o.flag("endSessions")
+	endSessions := end != nil && *end
 	if err := o.done(); err != nil {
 		return err
 	}
-	if limits == (pgrole.Limits{}) {
+	if limits == (pgrole.Limits{}) && !endSessions {
 		return fault.New(fault.Invalid, "Say what to change: validUntil, connectionLimit, or endSessions: true.")
 	}
-	c, d, ended, err := a.Users.SetLimits(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), limits, web.IfMatch(r))
+	c, d, ended, err := a.Users.SetLimits(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), limits, endSessions, web.IfMatch(r))
 	if err != nil {
 		return err
 	}
 	u := presentUser(c, d)
-	if limits.EndSessions {
+	if endSessions {
 		u.EndedSessions = &ended
 	}
 	answerUser(w, u)

@@ -4,8 +4,8 @@ import (
 	"maps"
 	"net/http"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
-	"rolecall/internal/dbuser"
 	"rolecall/internal/web"
 )
 
@@ -40,7 +40,7 @@ func (a *API) whoami(w http.ResponseWriter, r *http.Request, p *account.Principa
 	}
 	maps.Copy(me.Labels, p.Labels)
 	for _, c := range a.Users.ViewableClusters(p) {
-		me.Clusters = append(me.Clusters, clusterAccess{c.ID.String(), c.DisplayName, dbuser.MayManage(p, c)})
+		me.Clusters = append(me.Clusters, clusterAccess{c.ID.String(), c.DisplayName, access.MayManage(p, c)})
 	}
 	web.JSON(w, http.StatusOK, "application/json", me)
 	return nil

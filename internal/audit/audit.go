@@ -90,7 +90,7 @@ type Entry struct {
 	Cluster                  uuid.UUID // zero: no cluster is concerned
 	Target                   string    // database user, database or account
 	RequestID, Address       string
-	Detail                   map[string]any
+	Detail                   any // what else the log keeps, a struct or a map that becomes a JSON object; nil: nothing
 }
 
 // Attempt is a recorded intention. Its id goes with the change itself, as proof that it was done.
@@ -98,8 +98,20 @@ type Attempt struct {
 	ID uuid.UUID
 	Entry
 	Time time.Time
+	// Stored is Entry.Detail as the log has it. Only attempts that the settler reads have it.
+	Stored json.RawMessage
 
 	row int64 // in the table, for the settler
+}
+
+// Result is what became of an attempt.
+type Result struct {
+	Outcome Outcome
+	// Previous is the attempt that changed the same user before this one, as its role said under the role's lock; zero: none,
+	// or not known. So the changes of a user form a history, which tells what became of an attempt without an outcome. It is
+	// stored in the detail, which the chain seals.
+	Previous uuid.UUID
+	Detail   any
 }
 
 // Log is the audit log in the control database.
@@ -140,21 +152,35 @@ func (l *Log) write(ctx context.Context, row []any) error {
 	return err
 }
 
-func arguments(id uuid.UUID, phase string, outcome Outcome, e Entry, settleAfter *time.Duration) []any {
+func arguments(id uuid.UUID, phase string, e Entry, r Result, settleAfter *time.Duration) []any {
 	var cluster *uuid.UUID
 	if e.Cluster != uuid.Nil {
 		cluster = &e.Cluster
 	}
-	detail := map[string]any{}
-	maps.Copy(detail, e.Detail)
-	if e.Token != uuid.Nil {
-		detail["token"] = e.Token
+	return []any{id, phase, e.Action, string(r.Outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored(e, r), settleAfter}
+}
+
+// stored is the detail of a row, with what every row may have. One that cannot be encoded makes the statement fail.
+func stored(e Entry, r Result) any {
+	var common struct {
+		Token    uuid.UUID `json:"token,omitzero"`
+		Previous uuid.UUID `json:"previous,omitzero"`
 	}
-	var stored any = detail
-	if outcome != Done {
-		stored = bounded(detail)
+	common.Token, common.Previous = e.Token, r.Previous
+	detail := map[string]json.RawMessage{}
+	for _, part := range []any{r.Detail, common} {
+		raw, err := json.Marshal(part)
+		if err == nil {
+			err = json.Unmarshal(raw, &detail)
+		}
+		if err != nil {
+			return part
+		}
 	}
-	return []any{id, phase, e.Action, string(outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored, settleAfter}
+	if r.Outcome != Done {
+		return bounded(detail)
+	}
+	return detail
 }
 
 // short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits. What
@@ -175,7 +201,7 @@ const (
 )
 
 // bounded is the detail of something that is not done, or not yet: rows are for good, and it may be as long as a request.
-func bounded(detail map[string]any) any {
+func bounded(detail any) any {
 	raw, err := json.Marshal(detail)
 	if err != nil {
 		return detail // the statement fails, and says why
@@ -228,17 +254,15 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	limit = failpoint.Soon(limit)
 	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
-	if err := l.write(ctx, arguments(id, "attempt", "", e, &limit)); err != nil {
+	if err := l.write(ctx, arguments(id, "attempt", e, Result{Detail: e.Detail}, &limit)); err != nil {
 		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
 	}
 	return &Attempt{ID: id, Entry: e}, nil
 }
 
 // End adds the outcome of an attempt, once: a second outcome is ignored.
-func (l *Log) End(ctx context.Context, a *Attempt, outcome Outcome, detail map[string]any) error {
-	e := a.Entry
-	e.Detail = detail
-	return control.Fault(l.write(ctx, arguments(a.ID, "outcome", outcome, e, nil)))
+func (l *Log) End(ctx context.Context, a *Attempt, r Result) error {
+	return control.Fault(l.write(ctx, arguments(a.ID, "outcome", a.Entry, r, nil)))
 }
 
 // MaxRefusals is how many refusals of an account are recorded in a minute. They show what it is after; what comes on top
@@ -262,7 +286,7 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 		if count > MaxRefusals {
 			return fault.New(fault.TooMany, "You were refused %d times within a minute. Do for less than that, or for the right to it.", MaxRefusals).After(left).Because(why)
 		}
-		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Denied, e, nil)...)
+		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Denied, Detail: e.Detail}, nil)...)
 		return err
 	})
 	if fault.Is(err, fault.TooMany) {
@@ -273,13 +297,13 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 
 // Record writes a change of the control database in the transaction that makes it.
 func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Done, e, nil)...)
+	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
 	return err
 }
 
 // Queue adds the row to a batch that makes the change, as Record does to a transaction.
 func Queue(batch *pgx.Batch, e Entry) {
-	batch.Queue(insert, arguments(uuid.Must(uuid.NewV7()), "outcome", Done, e, nil)...)
+	batch.Queue(insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
 }
 
 // Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than

@@ -65,8 +65,8 @@ func TestLog(t *testing.T) {
 	if a.ID.Version() != 7 {
 		t.Errorf("the attempt has the id %s", a.ID)
 	}
-	must(t, l.End(ctx, a, audit.Done, nil))
-	must(t, l.End(ctx, a, audit.NotDone, map[string]any{"reason": "late"})) // a second outcome is ignored
+	must(t, l.End(ctx, a, audit.Result{Outcome: audit.Done}))
+	must(t, l.End(ctx, a, audit.Result{Outcome: audit.NotDone, Detail: map[string]any{"reason": "late"}})) // a second outcome is ignored
 	must(t, l.Refused(ctx, audit.Entry{Action: audit.DeleteUser, AccountGUID: "g2", Target: "x"}))
 	no := errors.New("no")
 	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
@@ -101,7 +101,7 @@ func TestLongDetail(t *testing.T) {
 	must(t, l.Refused(t.Context(), e))
 	a, err := l.Begin(t.Context(), e, time.Minute)
 	must(t, err)
-	must(t, l.End(t.Context(), a, audit.NotDone, e.Detail))
+	must(t, l.End(t.Context(), a, audit.Result{Outcome: audit.NotDone, Detail: e.Detail}))
 	var longest, texts, lists int
 	must(t, l.DB.Pool.QueryRow(t.Context(), `
 		SELECT max(length(detail::text)), max(length(detail ->> 'text')), max(jsonb_array_length(detail -> 'list'))
@@ -204,7 +204,7 @@ func TestLater(t *testing.T) {
 	begin(elsewhere, "x")
 	begin(cluster, "y")
 	must(t, l.Refused(t.Context(), audit.Entry{Action: audit.CreateUser, Cluster: cluster, Target: "x"}))
-	must(t, l.End(t.Context(), first, audit.Done, nil))
+	must(t, l.End(t.Context(), first, audit.Result{Outcome: audit.Done}))
 	if later, err := l.Later(t.Context(), first); err != nil || later {
 		t.Errorf("got %t, %v, want none later", later, err)
 	}

@@ -36,11 +36,11 @@ func TestRows(t *testing.T) {
 	}
 	a, err := l.Begin(ctx, entry("a", payments, "x"), time.Minute) // 1
 	must(t, err)
-	must(t, l.End(ctx, a, audit.Done, nil))                  // 2
-	must(t, l.Refused(ctx, entry("b", payments, "y")))       // 3
-	must(t, l.Refused(ctx, entry("b", search, "x")))         // 4
-	must(t, l.Refused(ctx, entry("a", uuid.Nil, long)))      // 5
-	must(t, l.Refused(ctx, entry("a-name", uuid.Nil, "'%"))) // 6
+	must(t, l.End(ctx, a, audit.Result{Outcome: audit.Done})) // 2
+	must(t, l.Refused(ctx, entry("b", payments, "y")))        // 3
+	must(t, l.Refused(ctx, entry("b", search, "x")))          // 4
+	must(t, l.Refused(ctx, entry("a", uuid.Nil, long)))       // 5
+	must(t, l.Refused(ctx, entry("a-name", uuid.Nil, "'%")))  // 6
 	seal(t, l)
 	mustHold(t, l, 6)
 	rows, more, err := l.Rows(ctx, audit.Filter{}, audit.Page{Limit: 1})

@@ -13,8 +13,8 @@ import (
 	"rolecall/internal/control"
 )
 
-// settleMark is the watermark below which every attempt has its outcome, but for those in the table overdue.
-const settleMark = "audit settled"
+// settledUntil is the watermark below which every attempt has its outcome, but for those in the table overdue.
+const settledUntil = "audit settled"
 
 // settlerLock keeps the settlers of other replicas out. The bytes of "settler".
 const settlerLock = 0x736574746c6572
@@ -24,7 +24,7 @@ var ErrAway = errors.New("the cluster does not answer")
 
 // Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
 // at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
-func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Outcome, map[string]any, error)) (settled, left int, err error) {
+func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Result, error)) (settled, left int, err error) {
 	conn, err := l.DB.Pool.Acquire(ctx)
 	if err != nil {
 		return 0, 0, control.Fault(err)
@@ -57,15 +57,15 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 			if slices.Contains(skipped, a.Cluster) {
 				continue
 			}
-			outcome, detail, err := judge(ctx, a)
+			result, err := judge(ctx, a)
 			if err != nil {
 				// One that is busy may answer for other users, if not for long; one that cannot be reached is not asked again.
-				if failed[a.Cluster]++; errors.Is(err, ErrAway) || failed[a.Cluster] == patience {
+				if failed[a.Cluster]++; errors.Is(err, ErrAway) || failed[a.Cluster] == maxFailures {
 					skipped = append(skipped, a.Cluster)
 				}
 				continue
 			}
-			if err := l.End(ctx, a, outcome, detail); err != nil {
+			if err := l.End(ctx, a, result); err != nil {
 				return settled, left, err
 			}
 			settled++
@@ -74,15 +74,15 @@ func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Att
 			break
 		}
 	}
-	left, err = pass(ctx, conn.Conn(), now)
+	left, err = advance(ctx, conn.Conn(), now)
 	return settled, left, control.Fault(err)
 }
 
-// patience is how often a cluster may fail to tell of an attempt before the others go on.
-const patience = 3
+// maxFailures is how many attempts on a cluster may fail to be judged before it is skipped.
+const maxFailures = 3
 
-// pass moves the watermark, and remembers what is left below it.
-func pass(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err error) {
+// advance moves the watermark, and remembers what is left below it.
+func advance(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `
 			DELETE FROM overdue a WHERE NOT `+open+`
@@ -90,11 +90,11 @@ func pass(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err err
 		if err != nil {
 			return err
 		}
-		if _, err = tx.Exec(ctx, `INSERT INTO overdue `+late+` ON CONFLICT DO NOTHING`, now, settleMark); err != nil {
+		if _, err = tx.Exec(ctx, `INSERT INTO overdue `+late+` ON CONFLICT DO NOTHING`, now, settledUntil); err != nil {
 			return err
 		}
 		if _, err = tx.Exec(ctx, `
-			INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time = excluded.time`, settleMark, now); err != nil {
+			INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time = excluded.time`, settledUntil, now); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, `SELECT count(*) FROM overdue`).Scan(&left)
@@ -125,13 +125,13 @@ func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skippe
 		       a.target, a.request_id, a.address, a.time, a.detail
 		FROM late CROSS JOIN LATERAL (SELECT * FROM audit WHERE attempt = late.attempt AND phase = 'attempt' LIMIT 1) a
 		WHERE a.id > $4 AND (a.cluster_id = ANY ($5)) IS NOT TRUE
-		ORDER BY a.id LIMIT $3`, now, settleMark, settleBatch, after, skipped)
+		ORDER BY a.id LIMIT $3`, now, settledUntil, settleBatch, after, skipped)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
 		var a Attempt
-		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time, &a.Detail)
+		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time, &a.Stored)
 		return &a, err
 	})
 }
@@ -150,6 +150,6 @@ func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
 		  SELECT FROM audit a LEFT JOIN audit o ON o.attempt = a.attempt AND o.phase = 'outcome'
 		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = $4
 		    AND a.id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt')
-		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.detail ? 'previous', true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
+		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.`+previousAttempt+` IS NOT NULL, true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
 	return later, control.Fault(err)
 }

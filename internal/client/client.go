@@ -214,6 +214,8 @@ type Error struct {
 	Code string
 	// Message is the server's, meant for people.
 	Message string
+	// Hint is the remedy that the server names by a stable word, such as reassign; "" without one.
+	Hint string
 	// RequestID finds the request in the server's log; "" where there was none.
 	RequestID string
 	// RetryAfter is when to try again. Zero: the server did not say.
@@ -259,6 +261,7 @@ func failure(resp *http.Response, answer []byte) *Error {
 		Type        string `json:"type"` // problem+json, RFC 9457
 		Title       string `json:"title"`
 		Detail      string `json:"detail"`
+		Hint        string `json:"hint"`
 		Error       string `json:"error"` // OAuth2 and SCIM
 		Description string `json:"error_description"`
 	}
@@ -279,7 +282,7 @@ func failure(resp *http.Response, answer []byte) *Error {
 	case envelope.Error != "":
 		e.Code, e.Message = envelope.Error, envelope.Description
 	default:
-		e.Code, e.Message = envelope.Type, envelope.Detail
+		e.Code, e.Message, e.Hint = envelope.Type, envelope.Detail, envelope.Hint
 		if e.Message == "" {
 			e.Message = envelope.Title
 		}

@@ -196,8 +196,9 @@ func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Fou
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
-		by.Action, by.Cluster, by.Target, by.Detail = audit.RegisterCluster, id, *s.DisplayName, s.detail()
-		by.Detail["url"] = to.URL
+		d := s.detail()
+		d.URL = to.URL
+		by.Action, by.Cluster, by.Target, by.Detail = audit.RegisterCluster, id, *s.DisplayName, d
 		return record(ctx, tx, by)
 	})
 	if err != nil {
@@ -226,7 +227,7 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match etag.Match, s S
 			return err
 		}
 		moved := to != nil && *to != now.Connection
-		by.Action, by.Cluster, by.Target, by.Detail = audit.UpdateCluster, c.ID, now.DisplayName, s.detail()
+		d := s.detail()
 		if to != nil {
 			if now.Connection != c.Connection {
 				return fault.New(fault.Stale, "The connection of the cluster was changed meanwhile. Read it again before you change it.")
@@ -244,13 +245,14 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match etag.Match, s S
 			if err != nil {
 				return err
 			}
-			by.Detail["url"], by.Detail["password"] = to.URL, to.Password != now.Connection.Password
+			changed := to.Password != now.Connection.Password
+			d.URL, d.Password = to.URL, &changed
 			if found.SystemIdentifier != now.SystemIdentifier {
 				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`, c.ID, found.SystemIdentifier)
 				if err != nil {
 					return err
 				}
-				by.Detail["systemIdentifier"], by.Detail["systemIdentifierBefore"], moved = found.SystemIdentifier, now.SystemIdentifier, true
+				d.SystemIdentifier, d.SystemIdentifierBefore, moved = found.SystemIdentifier, now.SystemIdentifier, true
 			}
 		}
 		tag, err := tx.Exec(ctx, `
@@ -268,11 +270,12 @@ func (r *Registry) Change(ctx context.Context, c *Cluster, match etag.Match, s S
 			return nil // it is so already
 		}
 		if s.Manage != nil {
-			by.Detail["manageBefore"] = rules(now.Manage)
+			d.ManageBefore = rules(now.Manage)
 		}
 		if s.View != nil {
-			by.Detail["viewBefore"] = rules(now.View)
+			d.ViewBefore = rules(now.View)
 		}
+		by.Action, by.Cluster, by.Target, by.Detail = audit.UpdateCluster, c.ID, now.DisplayName, d
 		return record(ctx, tx, by)
 	})
 	if err != nil {
@@ -300,21 +303,37 @@ func taken(err error, displayName *string) error {
 }
 
 // detail is the settings as the audit log keeps them.
-func (s *Settings) detail() map[string]any {
-	detail := map[string]any{}
-	for name, text := range map[string]*string{"displayName": s.DisplayName, "location": s.Location, "synchronousCommit": s.SynchronousCommit} {
-		if text != nil {
-			detail[name] = *text
-		}
+// detail is what the audit log keeps of a change of a registration. nil was not given.
+type detail struct {
+	DisplayName            *string   `json:"displayName,omitempty"`
+	Location               *string   `json:"location,omitempty"`
+	SynchronousCommit      *string   `json:"synchronousCommit,omitempty"`
+	Manage                 *[]string `json:"manage,omitempty"`
+	ManageBefore           []string  `json:"manageBefore,omitzero"`
+	View                   *[]string `json:"view,omitempty"`
+	ViewBefore             []string  `json:"viewBefore,omitzero"`
+	SystemRoles            *[]string `json:"systemRoles,omitempty"`
+	MemberOf               *[]string `json:"memberOf,omitempty"`
+	Grantable              *[]string `json:"grantable,omitempty"`
+	URL                    string    `json:"url,omitempty"`
+	Password               *bool     `json:"password,omitempty"` // whether it has changed
+	SystemIdentifier       string    `json:"systemIdentifier,omitempty"`
+	SystemIdentifierBefore string    `json:"systemIdentifierBefore,omitempty"`
+}
+
+// removed is what the audit log keeps of a registration that has ended.
+type removed struct {
+	URL    string   `json:"url"`
+	Manage []string `json:"manage"`
+	View   []string `json:"view"`
+}
+
+func (s *Settings) detail() detail {
+	return detail{
+		DisplayName: s.DisplayName, Location: s.Location, SynchronousCommit: s.SynchronousCommit,
+		Manage: canonical(s.Manage), View: canonical(s.View),
+		SystemRoles: s.SystemRoles, MemberOf: s.MemberOf, Grantable: s.Grantable,
 	}
-	for name, list := range map[string]*[]string{
-		"manage": canonical(s.Manage), "view": canonical(s.View), "systemRoles": s.SystemRoles, "memberOf": s.MemberOf, "grantable": s.Grantable,
-	} {
-		if list != nil {
-			detail[name] = *list
-		}
-	}
-	return detail
 }
 
 func rules(selectors []label.Selector) []string {
@@ -339,7 +358,7 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, b
 			return err
 		}
 		by.Action, by.Cluster, by.Target = audit.RemoveCluster, id, now.DisplayName
-		by.Detail = map[string]any{"url": now.Connection.URL, "manage": rules(now.Manage), "view": rules(now.View)}
+		by.Detail = removed{now.Connection.URL, rules(now.Manage), rules(now.View)}
 		return record(ctx, tx, by)
 	})
 	if err != nil {

@@ -26,7 +26,7 @@ type intruder struct{ registered, found string }
 
 func (i *intruder) Error() string {
 	return fmt.Sprintf("Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is registered. "+
-		"Nothing is done in it until an admin has mended the connection, or has confirmed the new one: rolecall clusters update CLUSTER --system-identifier %[1]s",
+		"Nothing is done in it until an admin has corrected the connection, or has updated the registration with the system identifier %[1]s.",
 		i.found, i.registered)
 }
 

@@ -50,5 +50,9 @@ func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)
-	web.JSON(w, a.status, "application/problem+json", errorResponse{a.status, []errorMessage{{a.code, f.Message}}})
+	message := f.Message
+	if f.Hint == fault.Reassign {
+		message += " Delete it with ?reassignTo=<role> to give what it owns to another role."
+	}
+	web.JSON(w, a.status, "application/problem+json", errorResponse{a.status, []errorMessage{{a.code, message}}})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/label"
@@ -40,7 +41,7 @@ func BenchmarkMayView(b *testing.B) {
 	for b.Loop() {
 		n := 0
 		for _, c := range clusters {
-			if mayView(p, c) {
+			if access.MayView(p, c) {
 				n++
 			}
 		}

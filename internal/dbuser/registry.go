@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
@@ -19,11 +20,6 @@ import (
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
 )
-
-// MayManage reports whether the principal may change the users and databases of a cluster.
-func MayManage(p *account.Principal, c *cluster.Cluster) bool { return mayManage(p, c) }
-
-var errAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", account.ScopeAdmin)
 
 // inspectTimeout is how long a cluster may take to be inspected.
 const inspectTimeout = 25 * time.Second
@@ -40,14 +36,14 @@ func (s *Service) administer(ctx context.Context, p *account.Principal, id, acti
 	}
 	e := p.Entry(action, c.DisplayName, nil)
 	e.Cluster = c.ID
-	return nil, s.Audit.Refuse(ctx, e, errAdminOnly)
+	return nil, s.Audit.Refuse(ctx, e, access.ErrAdminOnly)
 }
 
 // RegisterCluster puts a cluster under management: it can be reached, it is a primary, it is not registered already, and
 // the role can do what managing users takes.
 func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings, to cluster.Connection) (*cluster.Cluster, error) {
 	if !p.Has(account.ScopeAdmin) {
-		return nil, s.Audit.Refuse(ctx, p.Entry(audit.RegisterCluster, "", nil), errAdminOnly)
+		return nil, s.Audit.Refuse(ctx, p.Entry(audit.RegisterCluster, "", nil), access.ErrAdminOnly)
 	}
 	if settings.DisplayName == nil {
 		return nil, fault.New(fault.Invalid, "The field displayName is missing.")
@@ -98,8 +94,8 @@ func (s *Service) inspect(ctx context.Context, to *cluster.Connection, c *cluste
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	if c.SystemIdentifier != "" && facts.SystemIdentifier != c.SystemIdentifier {
-		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, not %s. If it has taken that one's place, confirm it: "+
-			"rolecall clusters update CLUSTER --system-identifier %[1]s. Else register it as a cluster of its own.", facts.SystemIdentifier, c.SystemIdentifier).
+		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, not %s. If it has taken that one's place, update the "+
+			"registration with the system identifier %[1]s. Otherwise register it as a cluster of its own.", facts.SystemIdentifier, c.SystemIdentifier).
 			Because(cluster.ErrOther)
 	}
 	same, compared, err := s.Clusters.Same(ctx, conn, facts.SystemIdentifier, c.ID)
@@ -290,7 +286,7 @@ func (s *Service) ProbeCluster(ctx context.Context, p *account.Principal, id str
 		return nil, err
 	}
 	if !p.Has(account.ScopeAdmin) {
-		return nil, errAdminOnly
+		return nil, access.ErrAdminOnly
 	}
 	return s.Probe(ctx, c)
 }
@@ -347,7 +343,7 @@ func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id
 	defer cancel()
 	err = s.rotate(rotating, c.ID, attempt.ID.String())
 	if !leavesOpen(err) {
-		s.end(ctx, attempt, err, map[string]any{})
+		s.record(ctx, attempt, uuid.Nil, detail{}, err)
 	}
 	if err != nil {
 		return nil, err
@@ -503,109 +499,3 @@ func (s *Service) lookAtRotation(ctx context.Context, r *cluster.Rotation) (audi
 	_ = conn.Close(ctx)
 	return audit.NotDone, "the cluster takes the password from before", s.Clusters.Drop(ctx, r)
 }
-
-// Access is what an account may do in a cluster, and why.
-type Access struct {
-	Account      *account.Account
-	View, Manage Right
-}
-
-// Right is whether an account has a right, and what decides.
-type Right struct {
-	Allowed bool
-	// Scope gives the right in every cluster; "": none does.
-	Scope string
-	// Rules are the selectors that give it in this cluster.
-	Rules []RuleMatch
-	// Why says it in a sentence.
-	Why string
-}
-
-// RuleMatch is a selector and the labels of the account that it asks for.
-type RuleMatch struct {
-	Rule    string
-	Matches bool
-	Labels  map[string]string
-}
-
-// ExplainAccess says what an account, by its guid or, of a local one, its user name, may do in a cluster.
-func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, who string) (*Access, error) {
-	c, err := s.Cluster(p, id)
-	if err != nil {
-		return nil, err
-	}
-	if !p.Has(account.ScopeAdmin) {
-		return nil, errAdminOnly
-	}
-	accounts := account.Store{DB: s.Audit.DB}
-	a, err := accounts.ByGUID(ctx, who)
-	if fault.Is(err, fault.NotFound) {
-		a, err = accounts.ByUsername(ctx, who, account.LocalOrigin)
-	}
-	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.NotFound, "There is no account %.100q. Give its guid, or its user name of origin %s.", who, account.LocalOrigin)
-	}
-	if err != nil {
-		return nil, err
-	}
-	access := explain(&account.Principal{GUID: a.GUID, Scopes: a.Scopes, Labels: a.Labels}, c)
-	access.Account = a
-	return access, nil
-}
-
-func explain(p *account.Principal, c *cluster.Cluster) *Access {
-	access := &Access{
-		View:   right(p, c, "view", account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor),
-		Manage: right(p, c, "manage", account.ScopeAdmin),
-	}
-	access.View.Allowed, access.Manage.Allowed = mayView(p, c), mayManage(p, c)
-	v := &access.View
-	if byManage := right(p, c, "manage").Why; v.Why == "" && byManage != "" {
-		v.Why = "Who may manage may view: " + lowerFirst(byManage)
-	}
-	switch {
-	case v.Allowed:
-	case v.Why != "":
-		v.Why += " But the account lacks the scope " + account.ScopeRead + "."
-	default:
-		v.Why = "No scope gives this right, and no rule of view or manage matches the account's labels."
-	}
-	switch m := &access.Manage; {
-	case m.Allowed:
-	case m.Why != "":
-		m.Why += " But the account lacks the scope " + account.ScopeWrite + "."
-	default:
-		m.Why = "No scope gives this right, and no rule of manage matches the account's labels."
-	}
-	return access
-}
-
-// right tells of the scopes and rules; Why stays empty when none of them gives the right.
-func right(p *account.Principal, c *cluster.Cluster, name string, scopes ...string) (r Right) {
-	for _, scope := range scopes {
-		if p.Has(scope) && r.Scope == "" {
-			r.Scope, r.Why = scope, "The scope "+scope+" gives it in every cluster."
-		}
-	}
-	rules := c.View
-	if name == "manage" {
-		rules = c.Manage
-	}
-	for _, rule := range rules {
-		m := RuleMatch{Rule: rule.String(), Matches: rule.Matches(p.Labels), Labels: map[string]string{}}
-		var asked []string
-		for _, requirement := range rule {
-			if value, has := p.Labels[requirement.Key]; has {
-				m.Labels[requirement.Key] = value
-				asked = append(asked, requirement.Key+"="+value)
-			}
-		}
-		if m.Matches && r.Why == "" {
-			r.Why = "The rule " + m.Rule + " of " + name + " matches the account's labels " + strings.Join(asked, ", ") + "."
-		}
-		r.Rules = append(r.Rules, m)
-	}
-	return r
-}
-
-func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

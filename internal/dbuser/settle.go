@@ -2,8 +2,11 @@ package dbuser
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
+
+	"github.com/google/uuid"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -39,134 +42,149 @@ func (s *Service) SettleOnce(ctx context.Context) error {
 	return err
 }
 
-// judge finds out what came of an attempt, and what goes on record about it.
-func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Outcome, map[string]any, error) {
-	var outcome audit.Outcome
-	var why, previous string
+// judge finds out what became of an attempt.
+func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Result, error) {
+	var v verdict
 	var err error
 	switch a.Action {
 	case audit.RotateCluster:
-		outcome, why, err = s.judgeRotation(ctx, a)
+		v.outcome, v.why, err = s.judgeRotation(ctx, a)
 	case audit.ReadVerifiers:
-		outcome, why = audit.Unknown, "reading leaves no trace"
+		v = verdict{outcome: audit.Unknown, why: "reading leaves no trace"}
 	default:
-		outcome, why, previous, err = s.judgeChange(ctx, a)
+		v, err = s.judgeChange(ctx, a)
 	}
-	detail := map[string]any{"settled": why}
-	if previous != "" {
-		detail[audit.Previous] = previous
-	}
-	return outcome, detail, err
+	return audit.Result{Outcome: v.outcome, Previous: v.previous, Detail: detail{Settled: v.why}}, err
 }
 
-// judgeChange looks at the cluster. The role carries the id of the last attempt that changed it, and later ones name those
+// verdict is what became of an attempt, and why the settler thinks so.
+type verdict struct {
+	outcome  audit.Outcome
+	why      string
+	previous uuid.UUID
+}
+
+// judgeChange reads the cluster. The role carries the id of the last attempt that changed it, and later attempts name those
 // that they found there.
-func (s *Service) judgeChange(ctx context.Context, a *audit.Attempt) (outcome audit.Outcome, why, previous string, err error) {
+func (s *Service) judgeChange(ctx context.Context, a *audit.Attempt) (verdict, error) {
 	c, err := s.Clusters.Get(a.Cluster.String())
 	if err != nil {
-		return audit.Unknown, "the cluster is no longer registered", "", nil
+		return verdict{outcome: audit.Unknown, why: "the cluster is no longer registered"}, nil
 	}
-	on, err := s.server(ctx, c, &account.Principal{})
+	server, err := s.server(ctx, c, &account.Principal{})
 	if err != nil {
-		return "", "", "", err
+		return verdict{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	found, err := s.find(ctx, on, a)
+	e := evidence{action: a.Action, own: a.ID, recorded: a.Time, identified: c.IdentifiedAt}
+	if err := json.Unmarshal(a.Stored, &e.detail); err != nil {
+		return verdict{}, err
+	}
+	e.role, err = inspect(ctx, server, a)
 	if fault.Is(err, fault.Unavailable) && !pgrole.Busy(err) {
-		return "", "", "", errors.Join(audit.ErrAway, err)
+		return verdict{}, errors.Join(audit.ErrAway, err)
 	}
 	if err != nil {
-		return "", "", "", err
+		return verdict{}, err
 	}
-	trail, err := s.Audit.Follow(ctx, a, found.attempt, found.previous)
-	if err != nil {
-		return "", "", "", err
+	if e.history, err = s.Audit.Follow(ctx, a, e.role.Attempt, e.role.Previous); err != nil {
+		return verdict{}, err
 	}
-	later, err := s.Audit.Later(ctx, a)
-	if err != nil {
-		return "", "", "", err
+	if e.later, err = s.Audit.Later(ctx, a); err != nil {
+		return verdict{}, err
 	}
 	unrecorded, err := s.unrecorded(ctx, c)
 	if err != nil {
-		return "", "", "", err
+		return verdict{}, err
 	}
-	if found.attempt == a.ID.String() {
-		previous = found.previous
+	e.unrecorded = unrecorded.Latest
+	v := verdict{}
+	if v.outcome, v.why = e.outcome(); e.role.Attempt == a.ID {
+		v.previous = e.role.Previous
 	}
-	outcome, why = found.tell(a, trail, later, c.IdentifiedAt, unrecorded.Latest)
-	return outcome, why, previous, nil
+	return v, nil
 }
 
-// tell concludes from what was found what came of the attempt.
-func (found *evidence) tell(a *audit.Attempt, trail audit.Trail, later bool, identified, unrecorded time.Time) (audit.Outcome, string) {
-	own := found.attempt == a.ID.String()
-	deletion := a.Action == audit.DeleteUser || a.Action == audit.DeleteDatabase
-	creation := a.Action == audit.CreateUser || a.Action == audit.CreateDatabase
+// evidence is all that an outcome is decided by.
+type evidence struct {
+	action     string
+	detail     detail
+	own        uuid.UUID // the attempt
+	recorded   time.Time // when the attempt was
+	identified time.Time // since when the cluster is this one
+	role       found
+	history    audit.History
+	later      bool      // a later attempt may have changed it
+	unrecorded time.Time // the latest change of the cluster that the audit log does not have
+}
+
+// found is what the cluster shows of the role or database that an attempt was on.
+type found struct {
+	pgrole.Provenance
+	exists bool
+}
+
+// outcome decides what became of the attempt, and why.
+func (e *evidence) outcome() (audit.Outcome, string) {
+	own := e.role.Attempt == e.own
+	deletion := e.action == audit.DeleteUser || e.action == audit.DeleteDatabase
+	creation := e.action == audit.CreateUser || e.action == audit.CreateDatabase
+	disables := e.detail.OnBlocked == "disable"
 	switch {
-	case trail == audit.Named && a.Action == audit.ChangeLimits && a.Detail["endSessions"] == true:
+	case e.history == audit.Found && e.action == audit.ChangeLimits && e.detail.EndSessions:
 		return audit.Unknown, "the limits are set; whether its sessions were ended is not known"
-	case trail == audit.Named && !deletion && own:
+	case e.history == audit.Found && !deletion && own:
 		return audit.Done, "the attempt is recorded with it"
-	case trail == audit.Named && !deletion:
+	case e.history == audit.Found && !deletion:
 		return audit.Done, "the change after it has found it"
-	case trail == audit.Named && !own && a.Detail["onBlocked"] != "disable":
+	case e.history == audit.Found && !own && !disables:
 		return audit.NotDone, "its deletion had begun; a later change has found it there"
-	case a.Time.Before(identified):
+	case e.recorded.Before(e.identified):
 		return audit.Unknown, "another cluster has taken the place of the one that it was made in"
-	case trail == audit.Passed:
+	case e.history == audit.Skipped:
 		return audit.NotDone, "the changes before and after it follow on each other"
-	case trail == audit.MadeNew && creation:
+	case e.history == audit.Recreated && creation:
 		return audit.NotDone, "it was made by a later attempt"
-	case trail == audit.MadeNew && a.Action == audit.DeleteUser:
+	case e.history == audit.Recreated && e.action == audit.DeleteUser:
 		return audit.Done, "it was gone, and was made again"
-	case later:
+	case e.later:
 		return audit.Unknown, "later attempts have been made on it"
-	case !found.exists && deletion:
+	case !e.role.exists && deletion:
 		return audit.Done, "it is gone"
-	case !found.exists && !creation:
-		return audit.Unknown, "it is not there any more"
-	case unrecorded.After(a.Time):
+	case !e.role.exists && !creation:
+		return audit.Unknown, "it no longer exists"
+	case e.unrecorded.After(e.recorded):
 		return audit.Unknown, "the cluster has later changes that the audit log does not have"
-	case found.exists && a.Action == audit.DeleteDatabase && found.created.After(a.Time):
+	case e.role.exists && e.action == audit.DeleteDatabase && e.role.Created.After(e.recorded):
 		return audit.Unknown, "it was made again"
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDeleting:
+	case e.action == audit.DeleteUser && e.role.State == pgrole.StateDeleting:
 		return audit.NotDone, "its deletion has begun; the same call finishes it"
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && own && a.Detail["onBlocked"] == "disable":
+	case e.action == audit.DeleteUser && e.role.State == pgrole.StateDisabled && own && disables:
 		return audit.Done, "it was blocked; the user is disabled, as was asked for"
-	case a.Action == audit.DeleteUser && found.state == pgrole.StateDisabled && own:
+	case e.action == audit.DeleteUser && e.role.State == pgrole.StateDisabled && own:
 		return audit.NotDone, "it was blocked; the user is disabled"
-	case found.exists && found.attempt == "":
+	case e.role.exists && e.role.Attempt == uuid.Nil:
 		return audit.Unknown, "it carries no record"
 	}
 	return audit.NotDone, "the cluster shows no trace of it"
 }
 
-// evidence is what the cluster shows of what an attempt was on.
-type evidence struct {
-	exists                   bool
-	attempt, previous, state string
-	created                  time.Time
-}
-
-func (s *Service) find(ctx context.Context, on *pgrole.Server, a *audit.Attempt) (evidence, error) {
+// inspect reads the role or database that an attempt was on, once changes under way have ended.
+func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (found, error) {
 	switch a.Action {
 	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser:
-		u, err := on.Inspect(ctx, a.Target)
+		u, err := server.Inspect(ctx, a.Target)
 		if err != nil || u == nil {
-			return evidence{}, err
+			return found{}, err
 		}
-		return evidenceOf(u.Provenance), nil
+		return found{u.Provenance, true}, nil
 	case audit.CreateDatabase, audit.DeleteDatabase:
-		d, err := on.InspectDatabase(ctx, a.Target, a.ID.String())
+		d, err := server.InspectDatabase(ctx, a.Target, a.ID)
 		if err != nil || d == nil {
-			return evidence{}, err
+			return found{}, err
 		}
-		return evidenceOf(d.Provenance), nil
+		return found{d.Provenance, true}, nil
 	}
-	return evidence{}, errors.New("the settler does not know the action " + a.Action)
-}
-
-func evidenceOf(p pgrole.Provenance) evidence {
-	return evidence{true, p.Attempt, p.Previous, p.State, p.Created}
+	return found{}, errors.New("the settler does not know the action " + a.Action)
 }

@@ -96,7 +96,7 @@ func TestSettle(t *testing.T) {
 	attempt(audit.CreateUser, "unknown", "later attempts have been made on it", later)
 	attempt(audit.ChangePassword, "done", "the attempt is recorded with it", by("self", ""))
 	attempt(audit.ChangePassword, "not_done", trace, by(other, ""))
-	attempt(audit.ChangePassword, "unknown", "it is not there any more", nil) // it was there, and what became of it is not known
+	attempt(audit.ChangePassword, "unknown", "it no longer exists", nil) // it was there, and what became of it is not known
 	attempt(audit.ChangePassword, "unknown", "it carries no record", by("", ""))
 	attempt(audit.ChangePassword, "unknown", "later attempts have been made on it", later)
 	attempt(audit.DeleteUser, "done", "it is gone", nil)

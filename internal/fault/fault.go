@@ -40,10 +40,22 @@ func Kinds() []Kind {
 	return kinds
 }
 
+// A Hint is a remedy. The domain names it, and each surface words it in its own terms.
+type Hint string
+
+// The hints. Their texts are stable words, which programs may match.
+const (
+	NoHint Hint = ""
+	// Reassign: the deletion would go on if another role were named that gets what the user owns.
+	Reassign Hint = "reassign"
+)
+
 // Error is a failure with a message that the caller may see.
 type Error struct {
 	Kind    Kind
 	Message string
+	// Hint is what the caller can do, NoHint if the message says all.
+	Hint Hint
 	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: say nothing.
 	RetryAfter time.Duration
 	// Cause is for the log only.
@@ -59,6 +71,13 @@ func New(kind Kind, format string, args ...any) *Error {
 func (e *Error) Because(cause error) *Error {
 	c := *e
 	c.Cause = cause
+	return &c
+}
+
+// Suggest adds what the caller can do.
+func (e *Error) Suggest(h Hint) *Error {
+	c := *e
+	c.Hint = h
 	return &c
 }
 

@@ -27,7 +27,7 @@ func TestGrantsByTheSuperuserStay(t *testing.T) {
 		// This one it may revoke, and says so.
 		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, setup)
 		members := memberships(t, c)
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, `postgres`, "may log in again")
+		refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, `postgres`, "may log in again")
 		mayLogin(t, c, name, password)
 		if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" {
 			t.Errorf("got %+v, %v", u, err)
@@ -48,7 +48,7 @@ func TestDatabaseWithoutConnect(t *testing.T) {
 	db := database(t, c, "no_connect_db")
 	exec(t, db, `REVOKE CONNECT ON DATABASE no_connect_db FROM PUBLIC`, `CREATE TABLE t ()`, `GRANT SELECT ON t TO no_connect`)
 	before := state(t, c, "no_connect")
-	refused(t, remove(t, s, "no_connect", "", nil, stamp()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT", "Nothing was changed")
+	refused(t, remove(t, s, "no_connect", "", nil, actor()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT", "Nothing was changed")
 	if state(t, c, "no_connect") != before {
 		t.Error("it was changed")
 	}
@@ -63,7 +63,7 @@ func TestGrantorIsMemberOfTheAdministrator(t *testing.T) {
 	c.Exec(t, `CREATE ROLE circle_owner LOGIN PASSWORD 'circle'; GRANT `+role+` TO circle_owner`)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE SCHEMA circle AUTHORIZATION circle_owner`, `SET ROLE circle_owner`, `GRANT USAGE ON SCHEMA circle TO circle`)
-	refused(t, remove(t, s, "circle", "", nil, stamp()), fault.InUse, "SCHEMA circle", "may log in again")
+	refused(t, remove(t, s, "circle", "", nil, actor()), fault.InUse, "SCHEMA circle", "may log in again")
 	mayLogin(t, c, "circle", password)
 }
 
@@ -74,7 +74,7 @@ func TestRoleOfAnotherAdministrator(t *testing.T) {
 	s, _ := administrator(t, c)
 	c.Exec(t, `CREATE ROLE foreign_role LOGIN`)
 	before := state(t, c, "foreign_role")
-	_, err := s.SetPassword(t.Context(), "foreign_role", password, nil, stamp())
+	_, err := s.SetPassword(t.Context(), "foreign_role", password, nil, actor())
 	if c.Major < 16 {
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +84,7 @@ func TestRoleOfAnotherAdministrator(t *testing.T) {
 		return
 	}
 	refused(t, err, fault.Forbidden, "ADMIN OPTION")
-	refused(t, remove(t, s, "foreign_role", "", nil, stamp()), fault.Forbidden, "ADMIN OPTION")
+	refused(t, remove(t, s, "foreign_role", "", nil, actor()), fault.Forbidden, "ADMIN OPTION")
 	if state(t, c, "foreign_role") != before {
 		t.Error("it was changed")
 	}
@@ -132,9 +132,9 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 			t.Errorf("the problems are %q", p.Problems)
 		}
 		before := state(t, c, "alice")
-		_, err := s.SetPassword(t.Context(), "alice", password, nil, stamp())
+		_, err := s.SetPassword(t.Context(), "alice", password, nil, actor())
 		refused(t, err, fault.Forbidden, `GRANT "alice" TO`)
-		refused(t, remove(t, s, "alice", "", nil, stamp()), fault.Forbidden, `GRANT "alice" TO`)
+		refused(t, remove(t, s, "alice", "", nil, actor()), fault.Forbidden, `GRANT "alice" TO`)
 		if u, err := s.User(t.Context(), "alice"); err != nil || u.System() || state(t, c, "alice") != before {
 			t.Errorf("got %+v, %v", u, err)
 		}
@@ -147,7 +147,7 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 		return pgtest.Value[string](t, c, `SELECT (to_jsonb(r) - 'rolpassword')::text || ' ' || (SELECT to_jsonb(d)::text FROM pg_db_role_setting d WHERE setrole = r.oid) FROM pg_authid r WHERE rolname = 'alice'`)
 	}
 	before, members := rest(), memberships(t, c)
-	if _, err := s.SetPassword(t.Context(), "alice", password, nil, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), "alice", password, nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	mayLogin(t, c, "alice", password)
@@ -165,17 +165,17 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 	}
 	members = memberships(t, c)
 	for _, name := range []string{"alice", "made"} {
-		if _, _, err := s.SetRoles(t.Context(), name, []string{"shop_write"}, purpose.Grantable, nil, stamp()); err != nil {
+		if _, _, err := setRoles(t.Context(), s, name, []string{"shop_write"}, purpose.Grantable, nil, actor()); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Error(err)
 		}
 		session := c.Connect(t, name, password2, "postgres")
-		if _, ended, err := s.SetLimits(t.Context(), name, pgrole.Limits{EndSessions: true}, nil, stamp()); err != nil || ended != 1 || session.Ping(t.Context()) == nil {
+		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended != 1 || session.Ping(t.Context()) == nil {
 			t.Errorf("%d sessions of %s ended, %v", ended, name, err)
 		}
-		if _, _, err := s.SetRoles(t.Context(), name, nil, purpose.Grantable, nil, stamp()); err != nil {
+		if _, _, err := setRoles(t.Context(), s, name, nil, purpose.Grantable, nil, actor()); err != nil {
 			t.Error(err)
 		}
 		if c.Major >= 16 && pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') OR pg_has_role($1, $2, 'SET')`, role, name) {
@@ -187,10 +187,10 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 	}
 
 	// Databases, and the deletion of who has something in them.
-	if _, err := s.CreateDatabase(t.Context(), "of_made", "made", stamp()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), "of_made", "made", actor()); err != nil {
 		t.Fatal(err)
 	}
-	if err := remove(t, s, "made", "alice", nil, stamp()); err != nil {
+	if err := remove(t, s, "made", "alice", nil, actor()); err != nil {
 		t.Error(err)
 	}
 	if err := s.DropDatabase(t.Context(), "of_made"); err != nil {
@@ -229,12 +229,12 @@ func TestReassignToOneWhoMayNotCreate(t *testing.T) {
 	exec(t, first, `CREATE TABLE t ()`, `ALTER TABLE t OWNER TO `+name)
 	exec(t, second, `CREATE SCHEMA s`, `CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `ALTER FUNCTION s.f OWNER TO `+name)
 	members := memberships(t, c)
-	refused(t, remove(t, s, name, to, nil, stamp()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas", "may log in again",
+	refused(t, remove(t, s, name, to, nil, actor()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas", "may log in again",
 		`what it owned in database "may_not_create_a" went to "may_not_create_to"`)
 	mayLogin(t, c, name, password)
 	noNewMembership(t, c, members, role)
 	exec(t, second, `GRANT CREATE ON SCHEMA s TO `+to)
-	if err := remove(t, s, name, to, nil, stamp()); err != nil {
+	if err := remove(t, s, name, to, nil, actor()); err != nil {
 		t.Error(err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func TestCreate(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
-		by := stamp()
+		by := actor()
 		u, err := s.Create(t.Context(), name, password, by)
 		if err != nil {
 			t.Fatal(err)
@@ -37,7 +37,7 @@ func TestCreate(t *testing.T) {
 		line, ours := strings.CutPrefix(comment(t, c, name), "rolecall:v1 ")
 		var got map[string]any
 		if err := json.Unmarshal([]byte(line), &got); !ours || err != nil || strings.Contains(line, "\n") || got["createdBy"] != account ||
-			got["modifiedBy"] != account || got["attempt"] != by.Attempt || got["revision"] != 1.0 || len(got) != 6 {
+			got["modifiedBy"] != account || got["attempt"] != by.Attempt.String() || got["revision"] != 1.0 || len(got) != 6 {
 			t.Errorf("the comment is %s", line)
 		}
 		again, err := s.User(t.Context(), name)
@@ -45,7 +45,7 @@ func TestCreate(t *testing.T) {
 			t.Errorf("User gives %+v, %v; Create gave %+v", again, err, u)
 		}
 		before := state(t, c, name)
-		_, err = s.Create(t.Context(), name, password2, stamp())
+		_, err = s.Create(t.Context(), name, password2, actor())
 		refused(t, err, fault.Exists)
 		if state(t, c, name) != before {
 			t.Error("a refused Create changed the role")
@@ -55,11 +55,11 @@ func TestCreate(t *testing.T) {
 
 func TestSetPassword(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
-		created, err := s.Create(t.Context(), name, password, stamp())
+		created, err := s.Create(t.Context(), name, password, actor())
 		if err != nil {
 			t.Fatal(err)
 		}
-		by := pgrole.Stamp{Account: "other", Attempt: stamp().Attempt}
+		by := pgrole.Actor{Account: "other", Attempt: actor().Attempt}
 		u, err := s.SetPassword(t.Context(), name, password2, nil, by)
 		if err != nil {
 			t.Fatal(err)
@@ -88,10 +88,10 @@ func TestHumanCommentIsKept(t *testing.T) {
 		}
 		c.Exec(t, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name)
 		for range 2 {
-			if _, err := s.SetPassword(t.Context(), name, password, nil, stamp()); err != nil {
+			if _, err := s.SetPassword(t.Context(), name, password, nil, actor()); err != nil {
 				t.Fatal(err)
 			}
-			refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse)
+			refused(t, remove(t, s, name, "", nil, actor()), fault.InUse)
 			if got := comment(t, c, name); !strings.HasPrefix(got, human+"\nrolecall:v1 {") || strings.Count(got, "\n") != strings.Count(human, "\n")+1 {
 				t.Errorf("the comment %q became %q", human, got)
 			}
@@ -120,9 +120,9 @@ func TestUnmanaged(t *testing.T) {
 	if u, err := s.User(t.Context(), "unmanaged"); err != nil || u.Revision() == first.Revision() {
 		t.Error("an attribute changed by SQL does not change the revision")
 	}
-	_, err = s.SetPassword(t.Context(), "unmanaged", password, etag.Match{first.Revision()}, stamp())
+	_, err = s.SetPassword(t.Context(), "unmanaged", password, etag.Match{first.Revision()}, actor())
 	refused(t, err, fault.Stale)
-	u, err := s.SetPassword(t.Context(), "unmanaged", password, nil, stamp())
+	u, err := s.SetPassword(t.Context(), "unmanaged", password, nil, actor())
 	if err != nil || u.Provenance.Revision != 1 || u.Provenance.CreatedBy != "" || !u.Provenance.Created.IsZero() || u.Provenance.ModifiedBy != account {
 		t.Errorf("got %+v, %v", u, err)
 	}
@@ -136,12 +136,12 @@ func TestNologinRoleIsNoUser(t *testing.T) {
 	before := state(t, c, "nologin_group")
 	_, err := s.User(t.Context(), "nologin_group")
 	refused(t, err, fault.NotFound)
-	_, err = s.SetPassword(t.Context(), "nologin_group", password, nil, stamp())
+	_, err = s.SetPassword(t.Context(), "nologin_group", password, nil, actor())
 	refused(t, err, fault.NotFound)
 	_, err = s.Changeable(t.Context(), "nologin_group", nil)
 	refused(t, err, fault.NotFound)
-	refused(t, remove(t, s, "nologin_group", "", nil, stamp()), fault.NotFound)
-	_, err = s.Create(t.Context(), "nologin_group", password, stamp())
+	refused(t, remove(t, s, "nologin_group", "", nil, actor()), fault.NotFound)
+	_, err = s.Create(t.Context(), "nologin_group", password, actor())
 	refused(t, err, fault.Exists)
 	if state(t, c, "nologin_group") != before {
 		t.Error("the role was changed")
@@ -163,13 +163,13 @@ func TestNames(t *testing.T) {
 		"🙂", strings.Repeat("é", 31), strings.Repeat("n", 63), "Dup", "dup", "DUP", "PG_x", "pgx", "publicx", "Public", "select", "...", ".a", "e\u0301",
 		"a@b.c", "<script>", `{"a":1}`, "\u00a0", "- -", "-d", "rolecall:v1 {}",
 	} {
-		u, err := s.Create(t.Context(), name, password, stamp())
+		u, err := s.Create(t.Context(), name, password, actor())
 		if err != nil || u.Name != name {
 			t.Errorf("Create(%q) = %+v, %v", name, u, err)
 			continue
 		}
 		mayLogin(t, c, name, password)
-		if u, err = s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, stamp()); err != nil || u.Name != name {
+		if u, err = s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, actor()); err != nil || u.Name != name {
 			t.Errorf("SetPassword(%q) = %+v, %v", name, u, err)
 		}
 		mayLogin(t, c, name, password2)
@@ -198,7 +198,7 @@ func TestNamesThatAreRefused(t *testing.T) {
 		"session_user", "current_role", "postgres", "admin", "standby", "rdsadmin", "rds_superuser", "cloudsqladmin", "azure_pg_admin", "doadmin",
 		"a\x00b", "a\nb", "a\tb", "\x7f", "a\u0085b", "\xff", "a\xc3",
 	} {
-		_, err := s.Create(t.Context(), name, password, stamp())
+		_, err := s.Create(t.Context(), name, password, actor())
 		refused(t, err, fault.Invalid)
 	}
 	if after := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE oid < 16384`); after != before {
@@ -216,14 +216,14 @@ func TestLongNameFindsNoOtherRole(t *testing.T) {
 	for _, role := range []string{kept, kept2} {
 		before := state(t, c, role)
 		for _, name := range []string{role + "k", role + "ö", role + strings.Repeat("ö", 40)} {
-			_, err := s.Create(t.Context(), name, password, stamp())
+			_, err := s.Create(t.Context(), name, password, actor())
 			refused(t, err, fault.Invalid)
 			_, err = s.User(t.Context(), name)
 			refused(t, err, fault.NotFound)
-			_, err = s.SetPassword(t.Context(), name, password2, nil, stamp())
+			_, err = s.SetPassword(t.Context(), name, password2, nil, actor())
 			refused(t, err, fault.NotFound)
-			refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
-			refused(t, remove(t, s, role, name, nil, stamp()), fault.Invalid)
+			refused(t, remove(t, s, name, "", nil, actor()), fault.NotFound)
+			refused(t, remove(t, s, role, name, nil, actor()), fault.Invalid)
 			if u, err := s.Inspect(t.Context(), name); u != nil || err != nil {
 				t.Errorf("Inspect(%q) = %v, %v", name, u, err)
 			}
@@ -241,9 +241,9 @@ func TestImpossibleNamesAreNotFound(t *testing.T) {
 	for _, name := range []string{"", "a\x00b", "\xff\xfe", strings.Repeat("x", 1000)} {
 		_, err := s.User(t.Context(), name)
 		refused(t, err, fault.NotFound)
-		_, err = s.SetPassword(t.Context(), name, password, nil, stamp())
+		_, err = s.SetPassword(t.Context(), name, password, nil, actor())
 		refused(t, err, fault.NotFound)
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, actor()), fault.NotFound)
 		_, err = s.Database(t.Context(), name)
 		refused(t, err, fault.NotFound)
 		refused(t, s.DropDatabase(t.Context(), name), fault.NotFound)
@@ -262,7 +262,7 @@ func TestPasswordsAreJustPasswords(t *testing.T) {
 		"SCRAM-SHA-256$4096:AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAA:AAAAAAAA", "SCRAM-SHA-256$4096:c2FsdA==$a:b",
 		"          ", strings.Repeat("x", 63), "zehn Zeichen, äöüß", strings.Repeat("🙂", 10),
 	} {
-		if _, err := s.SetPassword(t.Context(), name, password, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password, nil, actor()); err != nil {
 			t.Errorf("%q: %v", password, err)
 			continue
 		}
@@ -272,9 +272,9 @@ func TestPasswordsAreJustPasswords(t *testing.T) {
 	}
 	before := state(t, c, name)
 	for _, password := range []string{"", "too short", strings.Repeat("x", 64), "a new\nline here", "\x00234567890", "tab\tand more", "\xff234567890"} {
-		_, err := s.SetPassword(t.Context(), name, password, nil, stamp())
+		_, err := s.SetPassword(t.Context(), name, password, nil, actor())
 		refused(t, err, fault.Invalid)
-		_, err = s.Create(t.Context(), name+"_new", password, stamp())
+		_, err = s.Create(t.Context(), name+"_new", password, actor())
 		refused(t, err, fault.Invalid)
 	}
 	if state(t, c, name) != before || exists(t, c, name+"_new") {
@@ -288,7 +288,7 @@ func TestConcurrentCreate(t *testing.T) {
 	replicas := []*pgrole.Server{superuser(t, c), superuser(t, c)}
 	won := -1
 	for i, err := range together(20, func(i int) error {
-		_, err := replicas[i%2].Create(t.Context(), "concurrent_create", fmt.Sprintf("password of %d", i), stamp())
+		_, err := replicas[i%2].Create(t.Context(), "concurrent_create", fmt.Sprintf("password of %d", i), actor())
 		return err
 	}) {
 		switch {
@@ -312,7 +312,7 @@ func TestCreateAgainstSQL(t *testing.T) {
 	exec(t, conn, `BEGIN`, `CREATE ROLE create_against_sql`)
 	done := make(chan error)
 	go func() {
-		_, err := s.Create(t.Context(), "create_against_sql", password, stamp())
+		_, err := s.Create(t.Context(), "create_against_sql", password, actor())
 		done <- err
 	}()
 	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE ROLE "create_against_sql"%')`)
@@ -328,7 +328,7 @@ func TestConcurrentSetPassword(t *testing.T) {
 	mustCreate(t, replicas[0], name)
 	revisions := make([]int, 20)
 	for i, err := range together(20, func(i int) error {
-		u, err := replicas[i%2].SetPassword(t.Context(), name, fmt.Sprintf("password of %d", i), nil, stamp())
+		u, err := replicas[i%2].SetPassword(t.Context(), name, fmt.Sprintf("password of %d", i), nil, actor())
 		if err == nil {
 			revisions[i] = u.Provenance.Revision
 		}
@@ -365,7 +365,7 @@ func TestSetPasswordAgainstSQL(t *testing.T) {
 	}()
 	done := 0
 	for range 40 {
-		_, err := s.SetPassword(t.Context(), "against_sql", password2, nil, stamp())
+		_, err := s.SetPassword(t.Context(), "against_sql", password2, nil, actor())
 		if err == nil {
 			done++
 		} else {
@@ -386,13 +386,13 @@ func TestSetPasswordAgainstSQL(t *testing.T) {
 func TestConcurrentMatch(t *testing.T) {
 	t.Parallel()
 	s := superuser(t, pgtest.Shared(t))
-	u, err := s.Create(t.Context(), "concurrent_match", password, stamp())
+	u, err := s.Create(t.Context(), "concurrent_match", password, actor())
 	if err != nil {
 		t.Fatal(err)
 	}
 	won := 0
 	for _, err := range together(10, func(int) error {
-		_, err := s.SetPassword(t.Context(), u.Name, password2, etag.Match{u.Revision()}, stamp())
+		_, err := s.SetPassword(t.Context(), u.Name, password2, etag.Match{u.Revision()}, actor())
 		return err
 	}) {
 		if err == nil {
@@ -410,29 +410,29 @@ func TestMatch(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	u, err := s.Create(t.Context(), "match", password, stamp())
+	u, err := s.Create(t.Context(), "match", password, actor())
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := state(t, c, "match")
 	for _, m := range []etag.Match{{""}, {"x"}, {"1"}, {"x", u.Revision() + "x"}} {
-		_, err := s.SetPassword(t.Context(), "match", password2, m, stamp())
+		_, err := s.SetPassword(t.Context(), "match", password2, m, actor())
 		refused(t, err, fault.Stale)
 		_, err = s.Changeable(t.Context(), "match", m)
 		refused(t, err, fault.Stale)
-		refused(t, remove(t, s, "match", "", m, stamp()), fault.Stale)
+		refused(t, remove(t, s, "match", "", m, actor()), fault.Stale)
 	}
 	if state(t, c, "match") != before {
 		t.Error("a stale change changed something")
 	}
-	_, err = s.SetPassword(t.Context(), "match_none", password2, etag.Match{"*"}, stamp())
+	_, err = s.SetPassword(t.Context(), "match_none", password2, etag.Match{"*"}, actor())
 	refused(t, err, fault.NotFound)
 	for _, m := range []etag.Match{{"*"}, {"x", "*"}, nil} {
-		if u, err = s.SetPassword(t.Context(), "match", password2, m, stamp()); err != nil {
+		if u, err = s.SetPassword(t.Context(), "match", password2, m, actor()); err != nil {
 			t.Errorf("%q: %v", m, err)
 		}
 	}
-	if err := remove(t, s, "match", "", etag.Match{"x", u.Revision()}, stamp()); err != nil {
+	if err := remove(t, s, "match", "", etag.Match{"x", u.Revision()}, actor()); err != nil {
 		t.Error(err)
 	}
 }
@@ -445,7 +445,7 @@ func TestDefaultsOfTheAdministeringRole(t *testing.T) {
 	c.Exec(t, `ALTER ROLE `+role+` SET default_transaction_isolation = 'serializable'`)
 	won := 0
 	for _, err := range together(8, func(int) error {
-		_, err := s.Create(t.Context(), "defaults_of_role", password, stamp())
+		_, err := s.Create(t.Context(), "defaults_of_role", password, actor())
 		return err
 	}) {
 		if err == nil {
@@ -461,6 +461,6 @@ func TestDefaultsOfTheAdministeringRole(t *testing.T) {
 	// An operator's switch, which is not overridden.
 	c.Exec(t, `ALTER ROLE `+role+` SET default_transaction_read_only = on`)
 	s.Pool.Reset()
-	_, err := s.Create(t.Context(), "defaults_of_role", password, stamp())
+	_, err := s.Create(t.Context(), "defaults_of_role", password, actor())
 	unavailable(t, err)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
@@ -94,7 +95,7 @@ const unfinishedPrefix = "rolecall_unfinished_"
 // CreateDatabase makes a database that belongs to an unprotected role. CREATE DATABASE cannot be part of a transaction:
 // so it makes one of another name, which gets its own together with its owner, and the comment that says who made it.
 // What is left of a call that was cut off is dropped by InspectDatabase.
-func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp Stamp) (*Database, error) {
+func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Actor) (*Database, error) {
 	if err := CheckDatabaseName(name); err != nil {
 		return nil, err
 	}
@@ -118,12 +119,12 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 		}
 		// Made by the administering role and handed over in one transaction: a plain CREATEDB role may give a database only
 		// to a role that it is a member of, and that membership must not outlive the call.
-		unfinished := unfinishedPrefix + stamp.Attempt
+		unfinished := unfinishedPrefix + by.Attempt.String()
 		if _, err := conn.Exec(ctx, createDatabase(unfinished)); err != nil {
 			return err
 		}
 		err = runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
-			p := Provenance{Created: tx.now, CreatedBy: stamp.Account}.changed(tx.now, stamp)
+			p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
 			if _, err := tx.Exec(ctx, renameDatabase(unfinished, name)+`; `+commentOnDatabase(name, p.comment(""))); err != nil {
 				return err
 			}
@@ -138,8 +139,8 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, stamp S
 			return err
 		})
 		if _, lost := errors.AsType[*commitLost](err); lost {
-			made, inspectErr := s.InspectDatabase(ctx, name, stamp.Attempt)
-			if inspectErr == nil && made != nil && made.Provenance.Attempt == stamp.Attempt {
+			made, inspectErr := s.InspectDatabase(ctx, name, by.Attempt)
+			if inspectErr == nil && made != nil && made.Provenance.Attempt == by.Attempt {
 				return nil
 			}
 			return errors.Join(err, inspectErr)
@@ -170,9 +171,9 @@ func databaseExists(name string) *fault.Error {
 
 // InspectDatabase reads a database after waiting for changes of it that are under way, nil when there is none. What an
 // attempt to make it has left unfinished is dropped: nobody has ever seen that.
-func (s *Server) InspectDatabase(ctx context.Context, name, attempt string) (d *Database, err error) {
+func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.UUID) (d *Database, err error) {
 	err = s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, dropDatabaseIfExists(unfinishedPrefix+attempt)); err != nil {
+		if _, err := conn.Exec(ctx, dropDatabaseIfExists(unfinishedPrefix+attempt.String())); err != nil {
 			return err
 		}
 		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {

@@ -51,7 +51,7 @@ func TestCreateAndDropDatabase(t *testing.T) {
 		mustCreate(t, s, owner)
 		members := memberships(t, c)
 		for i, name := range []string{owner + "_db", owner + ` "quoted'; \db`} {
-			by := stamp()
+			by := actor()
 			d, err := s.CreateDatabase(t.Context(), name, owner, by)
 			if err != nil {
 				t.Fatal(err)
@@ -66,11 +66,11 @@ func TestCreateAndDropDatabase(t *testing.T) {
 			if got := pgtest.Value[string](t, c, `SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1`, name); !strings.HasPrefix(got, "rolecall:v1 {") {
 				t.Errorf("the comment is %s", got)
 			}
-			_, err = s.CreateDatabase(t.Context(), name, owner, stamp())
+			_, err = s.CreateDatabase(t.Context(), name, owner, actor())
 			refused(t, err, fault.Exists)
 			session := c.Connect(t, owner, password, name)
 			exec(t, session, `CREATE SCHEMA mine`, `CREATE TABLE mine.t ()`)
-			refused(t, remove(t, s, owner, "", nil, stamp()), fault.InUse, "database")
+			refused(t, remove(t, s, owner, "", nil, actor()), fault.InUse, "database")
 			if i == 0 { // PostgreSQL waits five seconds for sessions to end by themselves
 				refused(t, s.DropDatabase(t.Context(), name), fault.InUse)
 				if err := session.Ping(t.Context()); err != nil {
@@ -99,19 +99,19 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	mustCreate(t, s, "db_ref_owner")
 	c.Exec(t, `CREATE ROLE db_ref_replicator LOGIN REPLICATION; CREATE ROLE db_ref_member LOGIN IN ROLE db_ref_replicator`)
 	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control", "rolecall_unfinished_", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
-		_, err := s.CreateDatabase(t.Context(), name, "db_ref_owner", stamp())
+		_, err := s.CreateDatabase(t.Context(), name, "db_ref_owner", actor())
 		refused(t, err, fault.Invalid)
 	}
 	for owner, kind := range map[string]fault.Kind{
 		"absent": fault.Invalid, "": fault.Invalid, strings.Repeat("x", 64): fault.Invalid,
 		"postgres": fault.Forbidden, role: fault.Forbidden, "db_ref_member": fault.Forbidden, "pg_monitor": fault.Forbidden,
 	} {
-		_, err := s.CreateDatabase(t.Context(), "db_ref", owner, stamp())
+		_, err := s.CreateDatabase(t.Context(), "db_ref", owner, actor())
 		refused(t, err, kind)
 	}
 	if c.Major >= 16 {
 		c.Exec(t, `CREATE ROLE db_ref_foreign LOGIN`)
-		_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_foreign", stamp())
+		_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_foreign", actor())
 		refused(t, err, fault.Forbidden)
 	}
 	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_database WHERE datname LIKE 'db\_ref%'`); n != 0 {
@@ -122,7 +122,7 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	refused(t, s.DropDatabase(t.Context(), "db_ref_super"), fault.Forbidden)
 	c.Exec(t, `DROP DATABASE db_ref_super`)
 	c.Exec(t, `ALTER ROLE `+role+` NOCREATEDB`)
-	_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_owner", stamp())
+	_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_owner", actor())
 	refused(t, err, fault.Forbidden, "CREATEDB")
 }
 
@@ -130,8 +130,8 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 func TestUnfinishedDatabase(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, owner string) {
 		mustCreate(t, s, owner)
-		by := stamp()
-		unfinished := "rolecall_unfinished_" + by.Attempt
+		by := actor()
+		unfinished := "rolecall_unfinished_" + by.Attempt.String()
 		if _, err := s.Pool.Exec(t.Context(), `CREATE DATABASE "`+unfinished+`"`); err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestConcurrentCreateDatabase(t *testing.T) {
 	mustCreate(t, s, "concurrent_db")
 	won := 0
 	for _, err := range together(4, func(int) error {
-		_, err := s.CreateDatabase(t.Context(), "concurrent_db", "concurrent_db", stamp())
+		_, err := s.CreateDatabase(t.Context(), "concurrent_db", "concurrent_db", actor())
 		return err
 	}) {
 		if err == nil {

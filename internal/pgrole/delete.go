@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/etag"
@@ -15,55 +16,43 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// Delete removes a user and destroys nothing else. DROP OWNED is never run: it drops what appeared meanwhile, and
-// reaches third parties. A user on which nothing depends is just dropped; any other in four phases:
+// Delete removes a user and destroys nothing else, in four phases. DropUnused is the short way for a user on which nothing
+// depends. DROP OWNED is never run: it drops objects created after the check, and removes grants made by other roles.
 //
-//  1. Plan: look at everything that depends on the role, in every database, and refuse what must not be touched. Nothing
+//  1. Plan: read everything that depends on the role, in every database, and refuse what must not be touched. Nothing
 //     has changed until here.
-//  2. NOLOGIN and the state "deleting", in one transaction. From here the call only goes forward: cut off by a crash, it
-//     is finished by the same call.
+//  2. NOLOGIN and the state "deleting", in one transaction. From here the call only goes forward: after a crash the same
+//     call finishes it.
 //  3. End its sessions; then per database, in one transaction each: reassign what it owns, if asked to, and revoke what
 //     it was granted.
 //  4. DROP ROLE, whose own check is the last guard.
 //
-// What turns up between the phases and blocks the deletion gives the role its LOGIN back and is answered with InUse.
+// A blocker that appears between the phases gives the role its LOGIN back and is answered with InUse.
 //
-// previous is the attempt that changed the user last before this one; one that was called off has it, too.
-func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match, stamp Stamp) (previous string, err error) {
-	return s.delete(ctx, name, match, &deletion{reassignTo: reassignTo, stamp: stamp})
+// previous is the attempt that changed the user last before this one, also when the deletion was aborted.
+func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match, by Actor) (previous uuid.UUID, err error) {
+	return s.delete(ctx, name, match, &deletion{s: s, reassignTo: reassignTo, by: by})
 }
 
-// DeleteOrDisable is Delete, but what blocks the deletion, early or late, leaves the user disabled: NOLOGIN, without a
-// password and without sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller;
-// empty, the user is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
-func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match, stamp Stamp) (why, previous string, err error) {
-	d := &deletion{reassignTo: reassignTo, orDisable: true, stamp: stamp}
+// DeleteOrDisable is Delete, but a blocked deletion leaves the user disabled: NOLOGIN, without a password and without
+// sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller; "" means that the user
+// is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
+func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match, by Actor) (why string, previous uuid.UUID, err error) {
+	d := &deletion{s: s, reassignTo: reassignTo, orDisable: true, by: by}
 	previous, err = s.delete(ctx, name, match, d)
 	return d.disabled, previous, err
 }
 
-func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *deletion) (previous string, err error) {
+func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *deletion) (previous uuid.UUID, err error) {
 	if d.reassignTo != "" {
 		if err := CheckReassign(name, d.reassignTo); err != nil {
-			return "", err
+			return uuid.Nil, err
 		}
-	} else if was, err := s.dropAlone(ctx, name, match); err != nil {
-		return "", err
-	} else if was != nil {
-		return was.Provenance.Attempt, nil
-	}
-	if s.Turn != nil {
-		on, end, err := s.Turn()
-		if err != nil {
-			return "", err
-		}
-		defer end()
-		s = on
 	}
 	// Held through all phases, so that a change of the same user waits for the end.
 	conn, err := s.lockSession(ctx, roleLock(name))
 	if err != nil {
-		return "", s.fault(err, name)
+		return uuid.Nil, s.fault(err, name)
 	}
 	defer conn.Release()
 	defer func() {
@@ -73,9 +62,9 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 			_ = conn.Conn().Close(end) // the lock ends with the session
 		}
 	}()
-	d.s, d.conn = s, conn.Conn()
+	d.conn = conn.Conn()
 	err = d.run(ctx, name, match)
-	if d.user != nil && d.user.Provenance.Attempt == d.stamp.Attempt {
+	if d.user != nil && d.user.Provenance.Attempt == d.by.Attempt {
 		previous = d.user.Provenance.Previous
 	}
 	return previous, s.fault(err, name)
@@ -87,7 +76,7 @@ type deletion struct {
 	conn       *pgx.Conn // in the registered database, holding the role's lock
 	reassignTo string
 	orDisable  bool // when it is blocked
-	stamp      Stamp
+	by         Actor
 	user       *User
 	revoked    []string // what was taken away so far, for people
 	disabling  bool     // what called it off disables the user
@@ -112,7 +101,7 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 			return err
 		}
 		if found = p.blocked(); found != nil && !d.orDisable {
-			return d.inUse(found.reasons, "Nothing was changed.")
+			return d.inUse(found, "Nothing was changed.")
 		}
 	}
 	if err := d.disable(ctx, match); err != nil {
@@ -132,7 +121,7 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 		case inspectErr != nil:
 		case u == nil || u.oid != d.user.oid:
 			return d.s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) })
-		case isBlocked && u.Provenance.Attempt == d.stamp.Attempt && u.Provenance.State != StateDeleting:
+		case isBlocked && u.Provenance.Attempt == d.by.Attempt && u.Provenance.State != StateDeleting:
 			return d.calledOff(b)
 		}
 	}
@@ -158,6 +147,7 @@ func (d *deletion) look(ctx context.Context, name string, match etag.Match) (err
 // blocked says what keeps the role from being dropped once its deletion has begun.
 type blocked struct {
 	reasons []string
+	owns    bool // one of the reasons is that the role owns something
 	cause   error
 }
 
@@ -165,19 +155,19 @@ func (b *blocked) Error() string { return strings.Join(b.reasons, "; ") }
 func (b *blocked) Unwrap() error { return b.cause }
 
 func block(cause error, format string, args ...any) error {
-	return &blocked{[]string{fmt.Sprintf(format, args...)}, cause}
+	return &blocked{reasons: []string{fmt.Sprintf(format, args...)}, cause: cause}
 }
 
-func (d *deletion) inUse(reasons []string, end string) *fault.Error {
-	hint := ""
-	if d.reassignTo == "" && slices.ContainsFunc(reasons, func(r string) bool { return strings.HasPrefix(r, "it owns ") }) {
-		hint = " Delete it with ?reassignTo=<role> to give what it owns to another role."
-	}
-	because := strings.Join(reasons[:min(len(reasons), maxNamed)], "; ")
-	if more := len(reasons) - maxNamed; more > 0 {
+func (d *deletion) inUse(b *blocked, end string) *fault.Error {
+	because := strings.Join(b.reasons[:min(len(b.reasons), maxNamed)], "; ")
+	if more := len(b.reasons) - maxNamed; more > 0 {
 		because += fmt.Sprintf("; and for %d more reasons", more)
 	}
-	return fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s%s", d.user.Name, because, end, hint)
+	err := fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s", d.user.Name, because, end)
+	if d.reassignTo == "" && b.owns {
+		err = err.Suggest(fault.Reassign)
+	}
+	return err
 }
 
 func (d *deletion) checkReassign(ctx context.Context) error {
@@ -215,7 +205,7 @@ func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 		if u.oid != d.user.oid {
 			return d.user.replaced()
 		}
-		p := u.Provenance.changed(tx.now, d.stamp)
+		p := u.Provenance.changed(tx.now, d.by)
 		if p.State != StateDeleting {
 			p.Was, p.State = p.State, StateDeleting
 		}
@@ -526,7 +516,7 @@ func (d *deletion) callOff(ctx context.Context) error {
 		if u == nil || u.oid != d.user.oid {
 			return d.user.replaced()
 		}
-		p := u.Provenance.changed(tx.now, d.stamp)
+		p := u.Provenance.changed(tx.now, d.by)
 		p.State, p.Was = d.user.Provenance.Was, ""
 		sql := alterLogin(u.Name, p.State == "")
 		// One that has become protected meanwhile gets back what this call has taken, and no more is done to it.
@@ -543,14 +533,14 @@ func (d *deletion) callOff(ctx context.Context) error {
 
 func (d *deletion) calledOff(b *blocked) error {
 	if d.disabling {
-		d.disabled = d.inUse(b.reasons, d.done("It was disabled instead.")).Message
+		d.disabled = d.inUse(b, d.done("It was disabled instead.")).Message
 		return nil
 	}
 	end := "It may log in again; its sessions were ended."
 	if d.user.Provenance.Was != "" {
 		end = "It is " + d.user.Provenance.Was + ", as before; its sessions were ended."
 	}
-	return d.inUse(b.reasons, d.done(end)).Because(b.cause)
+	return d.inUse(b, d.done(end)).Because(b.cause)
 }
 
 // done adds to how a deletion ended what it has done.

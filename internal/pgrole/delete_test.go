@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -85,7 +86,7 @@ func TestDelete(t *testing.T) {
 		if exists(t, c, name) {
 			t.Error("it is still there")
 		}
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, actor()), fault.NotFound)
 		mustCreate(t, s, name)
 		mustDelete(t, s, name)
 	})
@@ -279,7 +280,7 @@ func TestDeleteRefusals(t *testing.T) {
 				exec(t, main, `CREATE TABLE `+tt.name+`_granted (); GRANT SELECT ON `+tt.name+`_granted TO `+tt.name)
 				session := c.Connect(t, tt.name, password, "postgres")
 				before, rightsBefore := state(t, c, tt.name), rights(t, main, "nobody")
-				err := remove(t, s, tt.name, "", nil, stamp())
+				err := remove(t, s, tt.name, "", nil, actor())
 				refused(t, err, fault.InUse, tt.parts...)
 				if tt.name != "owns" && tt.name != "owns_database" && strings.Contains(fault.Of(err).Message, "reassignTo") {
 					t.Errorf("the message hints at reassignTo, which would not help: %v", err)
@@ -304,16 +305,16 @@ func TestReassignable(t *testing.T) {
 	mustCreate(t, s, "reassignable", "reassignable_user")
 	c.Exec(t, `CREATE ROLE reassignable_vault; CREATE ROLE reassignable_group; CREATE TABLE reassignable_t (); ALTER TABLE reassignable_t OWNER TO reassignable`)
 	s.Reassignable = []string{"reassignable_group"}
-	refused(t, remove(t, s, "reassignable", "reassignable_vault", nil, stamp()), fault.Forbidden, "only an admin")
+	refused(t, remove(t, s, "reassignable", "reassignable_vault", nil, actor()), fault.Forbidden, "only an admin")
 	if _, err := s.Plan(t.Context(), "reassignable", "reassignable_vault"); !fault.Is(err, fault.Forbidden) {
 		t.Errorf("the plan: %v", err)
 	}
-	if err := remove(t, s, "reassignable", "reassignable_group", nil, stamp()); err != nil {
+	if err := remove(t, s, "reassignable", "reassignable_group", nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	mustCreate(t, s, "reassignable")
 	c.Exec(t, `ALTER TABLE reassignable_t OWNER TO reassignable`)
-	if err := remove(t, s, "reassignable", "reassignable_user", nil, stamp()); err != nil {
+	if err := remove(t, s, "reassignable", "reassignable_user", nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -333,10 +334,10 @@ func TestReassign(t *testing.T) {
 			role := s.Pool.Config().ConnConfig.User
 			user, to := "from_"+admin, "to_"+admin
 			mustCreate(t, s, user, to, "third_"+admin)
-			refused(t, remove(t, s, user, user, nil, stamp()), fault.Invalid)
-			refused(t, remove(t, s, user, "absent", nil, stamp()), fault.Invalid)
-			refused(t, remove(t, s, user, "postgres", nil, stamp()), fault.Forbidden)
-			refused(t, remove(t, s, user, role, nil, stamp()), fault.Forbidden)
+			refused(t, remove(t, s, user, user, nil, actor()), fault.Invalid)
+			refused(t, remove(t, s, user, "absent", nil, actor()), fault.Invalid)
+			refused(t, remove(t, s, user, "postgres", nil, actor()), fault.Forbidden)
+			refused(t, remove(t, s, user, role, nil, actor()), fault.Forbidden)
 			first := database(t, c, "reassign_"+admin, "OWNER "+user)
 			second := database(t, c, "reassign2_"+admin, "OWNER third_"+admin)
 			main := c.Connect(t, c.User, c.Password, "postgres")
@@ -349,7 +350,7 @@ func TestReassign(t *testing.T) {
 			}
 			exec(t, main, `CREATE TABLE t_`+admin+` ()`, `ALTER TABLE t_`+admin+` OWNER TO `+user)
 			members := memberships(t, c)
-			if err := remove(t, s, user, to, nil, stamp()); err != nil {
+			if err := remove(t, s, user, to, nil, actor()); err != nil {
 				t.Fatal(err)
 			}
 			if exists(t, c, user) {
@@ -408,7 +409,7 @@ func TestDeleteCutOff(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		// Something that DROP ROLE waits for, longer than it may.
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
-		err := remove(t, s, name, "", nil, stamp())
+		err := remove(t, s, name, "", nil, actor())
 		unavailable(t, err)
 		refused(t, err, fault.Unavailable, "begun", "Delete it again")
 		mayNotLogin(t, c, name, password)
@@ -419,9 +420,9 @@ func TestDeleteCutOff(t *testing.T) {
 		if got := allUsers(t, s, name); !slices.Contains(got, name) {
 			t.Error("it is not listed")
 		}
-		_, err = s.SetPassword(t.Context(), name, password2, nil, stamp())
+		_, err = s.SetPassword(t.Context(), name, password2, nil, actor())
 		refused(t, err, fault.InUse)
-		_, err = s.Create(t.Context(), name, password2, stamp())
+		_, err = s.Create(t.Context(), name, password2, actor())
 		refused(t, err, fault.Exists)
 		exec(t, conn, `ROLLBACK`)
 		mustDelete(t, s, name)
@@ -436,9 +437,9 @@ func TestDeleteCutOffAndBlocked(t *testing.T) {
 	const name = "cut_off_blocked"
 	mustCreate(t, s, name)
 	c.Exec(t, `ALTER ROLE `+name+` NOLOGIN; COMMENT ON ROLE `+name+` IS 'shop
-rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}'`)
+rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}'`)
 	c.Exec(t, `CREATE TABLE cut_off_blocked_t (); ALTER TABLE cut_off_blocked_t OWNER TO `+name)
-	refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "cut_off_blocked_t", "may log in again")
+	refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "cut_off_blocked_t", "may log in again")
 	mayLogin(t, c, name, password)
 	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" || !strings.HasPrefix(comment(t, c, name), "shop\n") {
 		t.Errorf("got %+v, %v", u, err)
@@ -449,7 +450,7 @@ func TestDisabledUser(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	const name, comment = "disabled_user", `'rolecall:v1 {"revision":2,"attempt":"x","state":"disabled"}'`
+	const name, comment = "disabled_user", `'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`
 	c.Exec(t, `CREATE ROLE `+name+`; COMMENT ON ROLE `+name+` IS `+comment)
 	if got := allUsers(t, s, name); !slices.Equal(got, []string{name}) {
 		t.Errorf("the list has %q", got)
@@ -458,7 +459,7 @@ func TestDisabledUser(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `ALTER TABLE disabled_user_t OWNER TO `+name)
 	done := make(chan error)
-	go func() { done <- remove(t, s, name, "", nil, stamp()) }()
+	go func() { done <- remove(t, s, name, "", nil, actor()) }()
 	waitForDrop(t, c, name)
 	exec(t, conn, `COMMIT`)
 	refused(t, <-done, fault.InUse, "disabled_user_t", "It is disabled, as before")
@@ -466,7 +467,7 @@ func TestDisabledUser(t *testing.T) {
 	if err != nil || u.Provenance.State != pgrole.StateDisabled || pgtest.Value[bool](t, c, `SELECT rolcanlogin FROM pg_roles WHERE rolname = $1`, name) {
 		t.Errorf("got %+v, %v, want it disabled as before", u, err)
 	}
-	if _, err := s.SetPassword(t.Context(), name, password, nil, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), name, password, nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	mayLogin(t, c, name, password)
@@ -491,10 +492,10 @@ func TestObjectAppearsDuringDelete(t *testing.T) {
 		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		members := memberships(t, c)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
-		done, previous := make(chan error), ""
+		done, previous := make(chan error), uuid.Nil
 		go func() {
 			var err error
-			previous, err = s.Delete(t.Context(), name, "", nil, stamp())
+			previous, err = deleteUser(t.Context(), s, name, "", nil, actor())
 			done <- err
 		}()
 		waitForDrop(t, c, name)
@@ -526,7 +527,7 @@ func TestGrantAppearsDuringDelete(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE TABLE grant_appears_t ()`, `BEGIN`, `GRANT SELECT ON grant_appears_t TO `+name)
 	done := make(chan error)
-	go func() { done <- remove(t, s, name, "", nil, stamp()) }()
+	go func() { done <- remove(t, s, name, "", nil, actor()) }()
 	waitForDrop(t, c, name)
 	exec(t, conn, `COMMIT`)
 	if err := <-done; err != nil || exists(t, c, name) {
@@ -557,7 +558,7 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		var err error
 		for range 20 {
-			if err = remove(t, s, name, "", nil, stamp()); err == nil {
+			if err = remove(t, s, name, "", nil, actor()); err == nil {
 				break
 			}
 			if !fault.Is(err, fault.InUse) && !fault.Is(err, fault.Unavailable) {
@@ -603,7 +604,7 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		for i, err := range together(len(users), func(i int) error {
 			turns[i%2] <- struct{}{}
 			defer func() { <-turns[i%2] }()
-			return remove(t, replicas[i%2], users[i], "", nil, stamp())
+			return remove(t, replicas[i%2], users[i], "", nil, actor())
 		}) {
 			if err != nil {
 				t.Errorf("%d: %v", i, err)
@@ -626,7 +627,7 @@ func TestDeleteTheSameAtOnce(t *testing.T) {
 	s := superuser(t, pgtest.Shared(t))
 	mustCreate(t, s, "same_at_once")
 	deleted := 0
-	for _, err := range together(6, func(int) error { return remove(t, s, "same_at_once", "", nil, stamp()) }) {
+	for _, err := range together(6, func(int) error { return remove(t, s, "same_at_once", "", nil, actor()) }) {
 		if err == nil {
 			deleted++
 		} else {
@@ -653,8 +654,8 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 		if got, want := privileges(), []string{`"\303\251"=r/owner`, `"\351"=r/owner`, `owner=arwdDxt/owner`}; len(got) != 3 || !slices.Equal(got[:2], want[:2]) {
 			t.Fatalf("the privileges are %q", got)
 		}
-		refused(t, remove(t, s, "é", "", nil, stamp()), fault.InUse, "table s.o")
-		if err := remove(t, s, "é", "ë", nil, stamp()); err != nil {
+		refused(t, remove(t, s, "é", "", nil, actor()), fault.InUse, "table s.o")
+		if err := remove(t, s, "é", "ë", nil, actor()); err != nil {
 			t.Fatal(err)
 		}
 		if got := privileges(); len(got) != 2 || got[0] != `"\351"=r/owner` {
@@ -674,7 +675,7 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 		exec(t, eucJP, `GRANT SELECT ON t TO smile`)
 		c.Exec(t, `ALTER ROLE smile RENAME TO "🙂"`)
 		was := state(t, c, "🙂")
-		refused(t, remove(t, s, "🙂", "", nil, stamp()), fault.InUse, `"euc_jp"`, "EUC_JP")
+		refused(t, remove(t, s, "🙂", "", nil, actor()), fault.InUse, `"euc_jp"`, "EUC_JP")
 		if state(t, c, "🙂") != was || !pgtest.Value[bool](t, c, `SELECT oid = $1 FROM pg_roles WHERE rolname = '🙂'`, oid) {
 			t.Error("it was changed")
 		}
@@ -690,7 +691,7 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+owner, `SET ROLE `+owner, `GRANT USAGE ON SCHEMA `+name+` TO `+grantor+` WITH GRANT OPTION`,
 			`SET ROLE `+grantor, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, `GRANT `+owner+` TO `+grantor)
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "SCHEMA "+name, "may log in again")
+		refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "SCHEMA "+name, "may log in again")
 		mayLogin(t, c, name, password)
 		exec(t, conn, `REVOKE `+owner+` FROM `+grantor)
 		mustDelete(t, s, name)
@@ -701,17 +702,17 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 func TestDropAlone(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_kept")
-		refused(t, remove(t, s, name, "", etag.Match{"0-other"}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", etag.Match{"0-other"}, actor()), fault.Stale)
 		mustDelete(t, s, name)
 		if exists(t, c, name) {
 			t.Error("it is there")
 		}
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.NotFound)
+		refused(t, remove(t, s, name, "", nil, actor()), fault.NotFound)
 
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_kept`)
 		done := make(chan error)
-		go func() { done <- remove(t, s, name+"_kept", "", nil, stamp()) }()
+		go func() { done <- remove(t, s, name+"_kept", "", nil, actor()) }()
 		waitForDrop(t, c, name+"_kept")
 		exec(t, conn, `COMMIT`)
 		refused(t, <-done, fault.InUse, name+"_t")
@@ -733,16 +734,16 @@ func TestDropTogether(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_owner`, `BEGIN`, `ALTER ROLE `+name+`_locked CONNECTION LIMIT 5`)
 		others := []func() error{
-			func() error { return remove(t, s, name+"_owner", "", nil, stamp()) },
-			func() error { return remove(t, s, name+"_locked", "", nil, stamp()) },
-			func() error { return remove(t, s, name+"_stale", "", etag.Match{"0-other"}, stamp()) },
-			func() error { return remove(t, s, name+"_absent", "", nil, stamp()) },
+			func() error { return remove(t, s, name+"_owner", "", nil, actor()) },
+			func() error { return remove(t, s, name+"_locked", "", nil, actor()) },
+			func() error { return remove(t, s, name+"_stale", "", etag.Match{"0-other"}, actor()) },
+			func() error { return remove(t, s, name+"_absent", "", nil, actor()) },
 		}
 		errs := together(n+len(others), func(i int) error {
 			if i < len(others) {
 				return others[i]()
 			}
-			return remove(t, s, names[i-len(others)], "", nil, stamp())
+			return remove(t, s, names[i-len(others)], "", nil, actor())
 		})
 		exec(t, conn, `ROLLBACK`)
 		refused(t, errs[0], fault.InUse, name+"_t")
@@ -761,7 +762,7 @@ func TestDropTogether(t *testing.T) {
 		// The same one, twice at once: one call finds it.
 		mustCreate(t, s, name)
 		gone := 0
-		for _, err := range together(8, func(int) error { return remove(t, s, name, "", nil, stamp()) }) {
+		for _, err := range together(8, func(int) error { return remove(t, s, name, "", nil, actor()) }) {
 			if err == nil {
 				gone++
 			} else {
@@ -835,7 +836,7 @@ func TestRightsOnSchemaPublic(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
 		owner, user := prefix+"_owner", prefix+"_user"
 		mustCreate(t, s, owner, user)
-		if _, err := s.CreateDatabase(t.Context(), owner, owner, stamp()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), owner, owner, actor()); err != nil {
 			t.Fatal(err)
 		}
 		conn := database(t, c, prefix+"_of_super")
@@ -844,7 +845,7 @@ func TestRightsOnSchemaPublic(t *testing.T) {
 
 		mustCreate(t, s, user)
 		exec(t, conn, `ALTER SCHEMA public OWNER TO pg_database_owner`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
-		if err := remove(t, s, user, "", nil, stamp()); !strings.HasSuffix(prefix, "_s") {
+		if err := remove(t, s, user, "", nil, actor()); !strings.HasSuffix(prefix, "_s") {
 			refused(t, err, fault.InUse, "pg_database_owner")
 			mayLogin(t, c, user, password)
 		} else if err != nil {

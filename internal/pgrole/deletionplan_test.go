@@ -106,7 +106,7 @@ func TestPlanOfWhatBlocks(t *testing.T) {
 	if err != nil || len(p.Blockers) != 3 {
 		t.Fatalf("got %+v, %v", p, err)
 	}
-	deleteErr := remove(t, s, "plan_blocks", "", nil, stamp())
+	deleteErr := remove(t, s, "plan_blocks", "", nil, actor())
 	for _, blocker := range p.Blockers {
 		refused(t, deleteErr, fault.InUse, strings.TrimSuffix(blocker[1:], "."))
 	}

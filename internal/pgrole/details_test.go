@@ -22,7 +22,7 @@ func details(t testing.TB, s *pgrole.Server, name string) *pgrole.Details {
 
 func TestDetails(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
-		u, err := s.Create(t.Context(), name, password, stamp())
+		u, err := s.Create(t.Context(), name, password, actor())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestDetailsOfOthers(t *testing.T) {
 	if d := details(t, s, "postgres"); !d.System() || d.State != pgrole.StateActive || d.Provenance.Managed() {
 		t.Errorf("got %+v", d)
 	}
-	c.Exec(t, `CREATE ROLE details_nologin; CREATE ROLE details_disabled; COMMENT ON ROLE details_disabled IS 'rolecall:v1 {"revision":2,"attempt":"x","state":"disabled"}'`)
+	c.Exec(t, `CREATE ROLE details_nologin; CREATE ROLE details_disabled; COMMENT ON ROLE details_disabled IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`)
 	for _, name := range []string{"details_nologin", "absent", "", "a\x00b"} {
 		_, err := s.Details(t.Context(), name)
 		refused(t, err, fault.NotFound)

@@ -41,7 +41,7 @@ func isDisabled(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string, 
 func disable(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string) {
 	t.Helper()
 	c.Exec(t, `CREATE SCHEMA blocks; ALTER SCHEMA blocks OWNER TO `+name)
-	if why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp()); why == "" || err != nil {
+	if why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, actor()); why == "" || err != nil {
 		t.Fatalf("got %q, %v", why, err)
 	}
 	c.Exec(t, `DROP SCHEMA blocks`)
@@ -64,7 +64,7 @@ func TestDisableRefusals(t *testing.T) {
 		{"absent", nil, fault.NotFound},
 	} {
 		before := state(t, c, tt.name)
-		why, _, err := s.DeleteOrDisable(t.Context(), tt.name, "", tt.match, stamp())
+		why, _, err := s.DeleteOrDisable(t.Context(), tt.name, "", tt.match, actor())
 		refused(t, err, tt.kind)
 		if why != "" {
 			t.Errorf("%s was disabled: %s", tt.name, why)
@@ -75,7 +75,7 @@ func TestDisableRefusals(t *testing.T) {
 	}
 	before := state(t, c, "disable_refused")
 	for to, kind := range map[string]fault.Kind{"disable_refused": fault.Invalid, "absent": fault.Invalid, "postgres": fault.Forbidden} {
-		_, _, err := s.DeleteOrDisable(t.Context(), "disable_refused", to, nil, stamp())
+		_, _, err := s.DeleteOrDisable(t.Context(), "disable_refused", to, nil, actor())
 		refused(t, err, kind)
 	}
 	if state(t, c, "disable_refused") != before {
@@ -86,7 +86,7 @@ func TestDisableRefusals(t *testing.T) {
 func TestDeleteOrDisable(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_free", name+"_to")
-		if why, _, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, stamp()); why != "" || err != nil || exists(t, c, name+"_free") {
+		if why, _, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, actor()); why != "" || err != nil || exists(t, c, name+"_free") {
 			t.Errorf("got %q, %v", why, err)
 		}
 		c.Exec(t, `CREATE SCHEMA `+name+`; CREATE TABLE `+name+`.t AS SELECT 1 AS one; GRANT USAGE ON SCHEMA `+name+` TO `+name)
@@ -99,7 +99,7 @@ func TestDeleteOrDisable(t *testing.T) {
 		}
 		match := etag.Match{u.Revision()}
 		for range 2 { // the second time it is disabled already
-			by := stamp()
+			by := actor()
 			why, _, err := s.DeleteOrDisable(t.Context(), name, "", match, by)
 			if err != nil {
 				t.Fatal(err)
@@ -119,9 +119,9 @@ func TestDeleteOrDisable(t *testing.T) {
 			t.Error("it has lost something")
 		}
 		noNewMembership(t, c, members, name)
-		refused(t, remove(t, s, name, "", match, stamp()), fault.InUse, "Nothing was changed")
+		refused(t, remove(t, s, name, "", match, actor()), fault.InUse, "Nothing was changed")
 		isDisabled(t, c, s, name)
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Fatal(err)
 		}
 		mayLogin(t, c, name, password2)
@@ -131,7 +131,7 @@ func TestDeleteOrDisable(t *testing.T) {
 		}
 		match = etag.Match{d.User.Revision()}
 		c.Exec(t, `ALTER TABLE `+name+`.t OWNER TO postgres; REVOKE ALL ON SCHEMA `+name+` FROM `+name)
-		if why, _, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, stamp()); why != "" || err != nil || exists(t, c, name) {
+		if why, _, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, actor()); why != "" || err != nil || exists(t, c, name) {
 			t.Errorf("got %q, %v", why, err)
 		}
 	})
@@ -148,7 +148,7 @@ func TestDisabledInTheMiddle(t *testing.T) {
 		done := make(chan error)
 		go func() {
 			var err error
-			why, _, err = s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+			why, _, err = s.DeleteOrDisable(t.Context(), name, "", nil, actor())
 			done <- err
 		}()
 		waitForDrop(t, c, name)
@@ -177,8 +177,8 @@ func TestCutOffAndBlockedIsDisabled(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Exec(t, `ALTER ROLE cut_off_disabled NOLOGIN; CREATE TABLE cut_off_disabled_t (); ALTER TABLE cut_off_disabled_t OWNER TO cut_off_disabled;
-		COMMENT ON ROLE cut_off_disabled IS 'rolecall:v1 {"revision":2,"attempt":"x","createdBy":"`+u.Provenance.CreatedBy+`","state":"deleting","was":"disabled"}'`)
-	if why, _, err := s.DeleteOrDisable(t.Context(), "cut_off_disabled", "", nil, stamp()); err != nil || !strings.Contains(why, "cut_off_disabled_t") {
+		COMMENT ON ROLE cut_off_disabled IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","createdBy":"`+u.Provenance.CreatedBy+`","state":"deleting","was":"disabled"}'`)
+	if why, _, err := s.DeleteOrDisable(t.Context(), "cut_off_disabled", "", nil, actor()); err != nil || !strings.Contains(why, "cut_off_disabled_t") {
 		t.Errorf("got %q, %v", why, err)
 	}
 	isDisabled(t, c, s, "cut_off_disabled")
@@ -196,7 +196,7 @@ func TestProtectedInTheMiddleIsNotDisabled(t *testing.T) {
 	exec(t, conn, `CREATE TABLE `+name+` ()`, `BEGIN`, `GRANT SELECT ON `+name+` TO `+name)
 	done := make(chan error)
 	go func() {
-		why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+		why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, actor())
 		if why != "" {
 			t.Errorf("it was disabled: %s", why)
 		}
@@ -224,7 +224,7 @@ func TestDisablingIsCut(t *testing.T) {
 			mustCreate(t, s, name)
 			c.Exec(t, `ALTER TABLE `+name+` OWNER TO `+name)
 			p.arm(before, cut, 1)
-			why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp())
+			why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, actor())
 			if done := cut == 2 || cut == 1 && !before; done != (err == nil) || done != (why != "") {
 				t.Errorf("cut %d, before the server gets it %v: %q, %v", cut, before, why, err)
 			}
@@ -232,7 +232,7 @@ func TestDisablingIsCut(t *testing.T) {
 				unavailable(t, err)
 			}
 			p.arm(before, 0, 0)
-			if why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, stamp()); why == "" || err != nil {
+			if why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, actor()); why == "" || err != nil {
 				t.Errorf("again: %q, %v", why, err)
 			}
 			isDisabled(t, c, s, name)

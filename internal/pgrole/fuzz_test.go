@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/pgtest"
@@ -96,10 +97,11 @@ func FuzzLikeMatch(f *testing.F) {
 
 // FuzzParseComment: a comment is a human's part and ours, and together they are the comment again.
 func FuzzParseComment(f *testing.F) {
-	p := Provenance{Created: time.Unix(1e9, 1000).UTC(), CreatedBy: "a"}.changed(time.Unix(2e9, 0).UTC(), Stamp{"b", "c"})
-	for _, s := range []string{"", "\n", "human", "human\n", "\n\n", marker, marker + "{}", marker + "null", marker + `{"revision":1}`, marker + `{"revision":1,"attempt":"x"}`,
-		marker + `{"revision":-1,"attempt":"x"}`, marker + `{"revision":1,"attempt":"x"} `, marker + `{"revision":1,"attempt":"x"}` + "\n", marker + `{"revision":1e99,"attempt":"x"}`,
-		marker + `[]`, " " + marker + `{"revision":1,"attempt":"x"}`, "human\n" + marker + `{"revision":1,"attempt":"x","state":"deleting","was":"disabled","more":1}`, p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
+	attempt := uuid.UUID{2}
+	p := Provenance{Created: time.Unix(1e9, 1000).UTC(), CreatedBy: "a"}.changed(time.Unix(2e9, 0).UTC(), Actor{"b", uuid.UUID{1}})
+	for _, s := range []string{marker + `{"revision":1,"attempt":"x"}`, "", "\n", "human", "human\n", "\n\n", marker, marker + "{}", marker + "null", marker + `{"revision":1}`, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		marker + `{"revision":-1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"} `, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}` + "\n", marker + `{"revision":1e99,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		marker + `[]`, " " + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, "human\n" + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting","was":"disabled","more":1}`, p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, comment string) {
@@ -111,12 +113,12 @@ func FuzzParseComment(f *testing.F) {
 		} else if !strings.HasPrefix(comment, human) {
 			t.Errorf("%q does not begin with %q", comment, human)
 		}
-		p = p.changed(time.Unix(2e9, 0).UTC(), Stamp{"account", "attempt"})
+		p = p.changed(time.Unix(2e9, 0).UTC(), Actor{"account", attempt})
 		if year := p.Created.Year(); p.Revision < 1 || year < 0 || year > 9999 || !utf8.ValidString(comment) {
 			return
 		}
 		again, q := parseComment(p.comment(human))
-		if again != human || !q.Created.Equal(p.Created) || q.Attempt != "attempt" || q.Revision != p.Revision || q.State != p.State {
+		if again != human || !q.Created.Equal(p.Created) || q.Attempt != attempt || q.Revision != p.Revision || q.State != p.State {
 			t.Errorf("%q and %+v became %q and %+v", human, p, again, q)
 		}
 	})

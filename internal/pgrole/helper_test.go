@@ -66,7 +66,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 			return pgx.ConnectConfig(ctx, other)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
-		Together:    pgrole.NewTogether(),
+		Batcher:     pgrole.NewBatcher(),
 	}
 }
 
@@ -157,29 +157,58 @@ func through(t testing.TB, s *pgrole.Server, address string) *pgrole.Server {
 	return serverAt(t, address, config.User, config.Password)
 }
 
-func stamp() pgrole.Stamp {
-	return pgrole.Stamp{Account: account, Attempt: uuid.NewString()}
+func actor() pgrole.Actor {
+	return pgrole.Actor{Account: account, Attempt: uuid.New()}
 }
 
 func mustCreate(t testing.TB, s *pgrole.Server, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if _, err := s.Create(t.Context(), name, password, stamp()); err != nil {
+		if _, err := s.Create(t.Context(), name, password, actor()); err != nil {
 			t.Fatalf("Create(%q): %v", name, err)
 		}
 	}
 }
 
-// remove is Delete without the attempt that it found.
-func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match etag.Match, by pgrole.Stamp) error {
+// remove deletes a user as the product does: the short way first, if nothing is to be reassigned.
+func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match etag.Match, by pgrole.Actor) error {
 	t.Helper()
-	_, err := s.Delete(t.Context(), name, reassignTo, match, by)
+	_, err := deleteUser(t.Context(), s, name, reassignTo, match, by)
 	return err
+}
+
+// deleteUser is remove with the attempt that changed the user before.
+func deleteUser(ctx context.Context, s *pgrole.Server, name, reassignTo string, match etag.Match, by pgrole.Actor) (previous uuid.UUID, err error) {
+	if reassignTo == "" {
+		if was, err := s.DropUnused(ctx, name, match); err != nil || was != nil {
+			if was != nil {
+				previous = was.Provenance.Attempt
+			}
+			return previous, err
+		}
+	}
+	return s.Delete(ctx, name, reassignTo, match, by)
+}
+
+// setRoles is SetRoles where these roles are grantable.
+func setRoles(ctx context.Context, s *pgrole.Server, name string, roles, grantable []string, match etag.Match, by pgrole.Actor) (*pgrole.Details, []string, error) {
+	where := *s
+	where.Grantable = grantable
+	return where.SetRoles(ctx, name, roles, match, by)
+}
+
+// setLimitsAndEnd is SetLimits, and then EndSessions.
+func setLimitsAndEnd(ctx context.Context, s *pgrole.Server, name string, limits pgrole.Limits, match etag.Match, by pgrole.Actor) (d *pgrole.Details, ended int, err error) {
+	if d, err = s.SetLimits(ctx, name, limits, match, by); err != nil {
+		return nil, 0, err
+	}
+	ended, err = s.EndSessions(ctx, d.User)
+	return d, ended, err
 }
 
 func mustDelete(t testing.TB, s *pgrole.Server, name string) {
 	t.Helper()
-	if err := remove(t, s, name, "", nil, stamp()); err != nil {
+	if err := remove(t, s, name, "", nil, actor()); err != nil {
 		t.Fatalf("Delete(%q): %v", name, err)
 	}
 }

@@ -38,7 +38,7 @@ func TestSquatterOnTheLock(t *testing.T) {
 			waiting.Go(func() { _, _ = session.Exec(context.Background(), sql) })
 		}
 		waitFor(t, c, `SELECT count(*) = 3 FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE usename = '`+name+`' AND locktype = 'advisory' AND NOT granted`)
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Error(err)
 		}
 		mayLogin(t, c, name, password2)
@@ -55,7 +55,7 @@ func TestPreparedSquatter(t *testing.T) {
 		role := s.Pool.Config().ConnConfig.User
 		if role != c.User {
 			before := memberships(t, c)
-			_, err := s.SetPassword(t.Context(), name, password2, nil, stamp())
+			_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
 			refused(t, err, fault.Unavailable, `"it's \\ a trap"`, `role "`+name+`"`, "ROLLBACK PREPARED", "Nothing was changed")
 			if !slices.Equal(memberships(t, c), before) {
 				t.Error("memberships were changed")
@@ -67,7 +67,7 @@ func TestPreparedSquatter(t *testing.T) {
 			}
 			c.Exec(t, grant)
 		}
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Fatal(err)
 		}
 		mayLogin(t, c, name, password2)
@@ -91,7 +91,7 @@ func TestSuperuserOnTheLock(t *testing.T) {
 		c.Exec(t, `CREATE ROLE `+name+`_dba SUPERUSER LOGIN PASSWORD 'dba'`)
 		dba := c.Connect(t, name+"_dba", "dba", "postgres")
 		exec(t, dba, fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("role", name)))
-		_, err := s.SetPassword(t.Context(), name, password2, nil, stamp())
+		_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
 		if s.Pool.Config().ConnConfig.User == c.User {
 			if err != nil {
 				t.Fatal(err)
@@ -133,8 +133,8 @@ func TestHostileOwnerOfDatabase(t *testing.T) {
 	conn := database(t, c, "hostile_db", "OWNER hostile")
 	exec(t, conn, `CREATE SCHEMA s`, `GRANT USAGE ON SCHEMA s TO hostile_victim`)
 	for _, comment := range []string{
-		`rolecall:v1 {"created":"9999-12-31T23:59:59-23:59","createdBy":"x","revision":1,"attempt":"a"}`,
-		`rolecall:v1 {"createdBy":"` + strings.Repeat("x", 201) + `","revision":1,"attempt":"a"}`,
+		`rolecall:v1 {"created":"9999-12-31T23:59:59-23:59","createdBy":"x","revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		`rolecall:v1 {"createdBy":"` + strings.Repeat("x", 201) + `","revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
 		strings.Repeat("long ", 1_000_000),
 	} {
 		c.Exec(t, `COMMENT ON DATABASE hostile_db IS '`+comment+`'`)
@@ -148,7 +148,7 @@ func TestHostileOwnerOfDatabase(t *testing.T) {
 	}
 	c.Exec(t, `ALTER DATABASE hostile_db SET default_transaction_read_only = on`)
 	c.Exec(t, `ALTER DATABASE hostile_db SET role = 'hostile'`)
-	if err := remove(t, s, "hostile_victim", "", nil, stamp()); err != nil {
+	if err := remove(t, s, "hostile_victim", "", nil, actor()); err != nil {
 		t.Error(err)
 	}
 }

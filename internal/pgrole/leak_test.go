@@ -65,11 +65,11 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		}
 	}
 	create := func(s *pgrole.Server, name string) error {
-		_, err := s.Create(t.Context(), name, secret(), stamp())
+		_, err := s.Create(t.Context(), name, secret(), actor())
 		return err
 	}
 	set := func(s *pgrole.Server, name string, m etag.Match) error {
-		_, err := s.SetPassword(t.Context(), name, secret(), m, stamp())
+		_, err := s.SetPassword(t.Context(), name, secret(), m, actor())
 		return err
 	}
 	// blocked runs f while another transaction has run sql, ends that when f waits for it, and returns f's error.
@@ -88,7 +88,7 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 	done(create(s, "leak"))
 	done(set(s, "leak", nil))
 	own := secret()
-	_, err := s.SetPassword(t.Context(), "leak", own, nil, stamp())
+	_, err := s.SetPassword(t.Context(), "leak", own, nil, actor())
 	done(err)
 	done(pgrole.SetOwnPassword(t.Context(), c.Connect(t, "leak", own, "postgres"), secret(), due))
 	call(create(s, "leak"), fault.Exists)
@@ -98,9 +98,9 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 	call(set(s, "leak_super", nil), fault.Forbidden)
 	call(set(s, "leak_absent", nil), fault.NotFound)
 	for _, password := range []string{secret() + strings.Repeat("x", 63), secret() + "\x00", secret() + "\n", secret() + "\xff"} {
-		_, err := s.Create(t.Context(), "leak_refused", password, stamp())
+		_, err := s.Create(t.Context(), "leak_refused", password, actor())
 		call(err, fault.Invalid)
-		_, err = s.SetPassword(t.Context(), "leak", password, nil, stamp())
+		_, err = s.SetPassword(t.Context(), "leak", password, nil, actor())
 		call(err, fault.Invalid)
 	}
 

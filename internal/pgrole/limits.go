@@ -13,7 +13,6 @@ import (
 type Limits struct {
 	ValidUntil      **time.Time // what Details.ValidUntil is to be: nil lets the password be taken for ever
 	ConnectionLimit *int        // -1: none
-	EndSessions     bool        // end those that it has: neither limit touches them
 }
 
 // CheckLimits refuses limits that no user can have.
@@ -29,13 +28,12 @@ func CheckLimits(l Limits) error {
 	return nil
 }
 
-// SetLimits changes what limits a user's logins, and returns how many sessions it has ended. Those are ended after the
-// change is done; one that could not be is an error that says so.
-func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match etag.Match, stamp Stamp) (d *Details, ended int, err error) {
+// SetLimits changes what limits a user's logins.
+func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match etag.Match, by Actor) (d *Details, err error) {
 	if err := CheckLimits(limits); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, u *User) error {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
 		if err := changeable(u, name, match); err != nil {
 			return err
 		}
@@ -46,21 +44,14 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		if err != nil {
 			return err
 		}
-		p := u.Provenance.changed(tx.now, stamp)
+		p := u.Provenance.changed(tx.now, by)
 		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits), old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
 			return err
 		}
 		d, err = s.readDetailsBack(ctx, tx, name)
 		return err
 	})
-	if err != nil {
-		return nil, 0, err // a user beside an error says that the limits are set
-	}
-	if !limits.EndSessions {
-		return d, 0, nil
-	}
-	ended, err = s.endSessionsOf(ctx, d.User)
-	return d, ended, err
+	return d, err
 }
 
 // otherValidUntil is the time to set in PostgreSQL's form, nil when it is set already.

@@ -32,9 +32,9 @@ func TestSetLimits(t *testing.T) {
 		set := func(l pgrole.Limits) *pgrole.Details {
 			t.Helper()
 			before := details(t, s, name)
-			d, ended, err := s.SetLimits(t.Context(), name, l, etag.Match{before.Revision()}, stamp())
-			if err != nil || ended != 0 || d.Provenance.Revision != before.Provenance.Revision+1 || d.Provenance.ModifiedBy != account {
-				t.Fatalf("SetLimits(%+v) = %+v, %d, %v", l, d, ended, err)
+			d, err := s.SetLimits(t.Context(), name, l, etag.Match{before.Revision()}, actor())
+			if err != nil || d.Provenance.Revision != before.Provenance.Revision+1 || d.Provenance.ModifiedBy != account {
+				t.Fatalf("SetLimits(%+v) = %+v, %v", l, d, err)
 			}
 			return d
 		}
@@ -95,10 +95,10 @@ func TestSetLimitsRefusals(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "limits")
 	c.Exec(t, `CREATE ROLE limits_nologin; CREATE ROLE limits_super LOGIN SUPERUSER;
-		CREATE ROLE limits_deleting; COMMENT ON ROLE limits_deleting IS 'rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}';
-		CREATE ROLE limits_disabled; COMMENT ON ROLE limits_disabled IS 'rolecall:v1 {"revision":2,"attempt":"x","state":"disabled"}'`)
+		CREATE ROLE limits_deleting; COMMENT ON ROLE limits_deleting IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}';
+		CREATE ROLE limits_disabled; COMMENT ON ROLE limits_disabled IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`)
 	session := c.Connect(t, "limits", password, "postgres")
-	limits := pgrole.Limits{ConnectionLimit: new(3), EndSessions: true}
+	limits := pgrole.Limits{ConnectionLimit: new(3)}
 	for _, tt := range []struct {
 		name   string
 		limits pgrole.Limits
@@ -106,7 +106,7 @@ func TestSetLimitsRefusals(t *testing.T) {
 		kind   fault.Kind
 	}{
 		{"limits", limits, etag.Match{"x"}, fault.Stale},
-		{"limits", pgrole.Limits{ConnectionLimit: new(-2), EndSessions: true}, nil, fault.Invalid},
+		{"limits", pgrole.Limits{ConnectionLimit: new(-2)}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ConnectionLimit: new(math.MaxInt32 + 1)}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ValidUntil: until(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ValidUntil: until(time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -3600)))}, nil, fault.Invalid},
@@ -118,7 +118,7 @@ func TestSetLimitsRefusals(t *testing.T) {
 		{"limits_deleting", limits, nil, fault.InUse},
 	} {
 		before := state(t, c, tt.name)
-		d, ended, err := s.SetLimits(t.Context(), tt.name, tt.limits, tt.match, stamp())
+		d, ended, err := setLimitsAndEnd(t.Context(), s, tt.name, tt.limits, tt.match, actor())
 		refused(t, err, tt.kind)
 		if state(t, c, tt.name) != before || d != nil || ended != 0 {
 			t.Errorf("%s, %+v: got %v, %d", tt.name, tt.limits, d, ended)
@@ -128,7 +128,7 @@ func TestSetLimitsRefusals(t *testing.T) {
 		t.Errorf("a refused change ended a session: %v", err)
 	}
 	// A disabled user keeps its state.
-	if d, _, err := s.SetLimits(t.Context(), "limits_disabled", limits, nil, stamp()); err != nil || d.State != pgrole.StateDisabled || d.ConnectionLimit != 3 {
+	if d, _, err := setLimitsAndEnd(t.Context(), s, "limits_disabled", limits, nil, actor()); err != nil || d.State != pgrole.StateDisabled || d.ConnectionLimit != 3 {
 		t.Errorf("got %+v, %v", d, err)
 	}
 }
@@ -143,7 +143,7 @@ func TestEndSessions(t *testing.T) {
 		}
 		exec(t, sessions[0], `BEGIN`, `SELECT 1`)
 		members := memberships(t, c)
-		d, ended, err := s.SetLimits(t.Context(), name, pgrole.Limits{EndSessions: true}, nil, stamp())
+		d, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor())
 		if err != nil || ended != 3 || d.Provenance.Revision != 2 {
 			t.Errorf("got %+v, %d, %v", d, ended, err)
 		}
@@ -186,7 +186,7 @@ func TestEndSessionsOfOneWhoComesBack(t *testing.T) {
 	for range 3 {
 		waitFor(t, c, all, clients)
 		start := time.Now()
-		if _, ended, err := s.SetLimits(t.Context(), name, pgrole.Limits{EndSessions: true}, nil, stamp()); err != nil || ended < clients || ended > 2*clients || time.Since(start) > 3*time.Second {
+		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended < clients || ended > 2*clients || time.Since(start) > 3*time.Second {
 			t.Errorf("%d ended in %v, %v", ended, time.Since(start), err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestSessionsThatCannotBeEnded(t *testing.T) {
 	defer signal(syscall.SIGCONT)
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	defer cancel()
-	d, _, err := s.SetLimits(ctx, "stuck", pgrole.Limits{ConnectionLimit: new(4), EndSessions: true}, nil, stamp())
+	d, _, err := setLimitsAndEnd(ctx, s, "stuck", pgrole.Limits{ConnectionLimit: new(4)}, nil, actor())
 	unavailable(t, err)
 	refused(t, err, fault.Unavailable, "was changed", "sessions")
 	if d == nil || details(t, s, "stuck").ConnectionLimit != 4 {
@@ -233,13 +233,13 @@ func TestLimitsAndRolesAreCut(t *testing.T) {
 	for i, before := range []bool{true, false} {
 		session := c.Connect(t, name, password, "postgres")
 		p.arm(before, 0, 1)
-		d, ended, err := s.SetLimits(t.Context(), name, pgrole.Limits{ConnectionLimit: new(10 + i), EndSessions: true}, nil, stamp())
+		d, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{ConnectionLimit: new(10 + i)}, nil, actor())
 		if err != nil || ended != 1 || session.Ping(t.Context()) == nil || d.Provenance.Revision != 2+2*i || details(t, s, name).ConnectionLimit != 10+i {
 			t.Errorf("cut before %v: %+v, %d, %v", before, d, ended, err)
 		}
 		p.arm(before, 0, 1)
 		want := []string{name + "_a", name + "_b"}[i:]
-		d, _, err = s.SetRoles(t.Context(), name, want, []string{name + "_a", name + "_b"}, nil, stamp())
+		d, _, err = setRoles(t.Context(), s, name, want, []string{name + "_a", name + "_b"}, nil, actor())
 		if now := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, want) || !slices.Equal(now.MemberOf, want) || now.Revision() != d.Revision() || d.Provenance.Revision != 3+2*i {
 			t.Errorf("cut before %v: %+v, %v", before, d, err)
 		}

@@ -92,13 +92,13 @@ func TestRegisteredDatabaseInLatin1(t *testing.T) {
 	if u, err := s.User(t.Context(), "é"); err != nil || u.Name != "é" {
 		t.Errorf("got %+v, %v", u, err)
 	}
-	_, err := s.Create(t.Context(), "🙂", password, stamp())
+	_, err := s.Create(t.Context(), "🙂", password, actor())
 	refused(t, err, fault.Invalid)
 	_, err = s.User(t.Context(), "🙂")
 	refused(t, err, fault.NotFound)
-	_, err = s.SetPassword(t.Context(), "🙂", password, nil, stamp())
+	_, err = s.SetPassword(t.Context(), "🙂", password, nil, actor())
 	refused(t, err, fault.NotFound)
-	refused(t, remove(t, s, "🙂", "", nil, stamp()), fault.NotFound)
+	refused(t, remove(t, s, "🙂", "", nil, actor()), fault.NotFound)
 	mustDelete(t, s, "é")
 }
 

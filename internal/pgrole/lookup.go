@@ -16,7 +16,7 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 	if !storable(name) {
 		return nil, nil
 	}
-	u, err := s.Together.lookups.Do(ctx, name, s.roles)
+	u, err := s.Batcher.lookups.Do(ctx, name, s.roles)
 	if sqlstate.Is(err, unwritable...) {
 		return nil, nil
 	}

@@ -89,7 +89,7 @@ func TestDeleteCutAnywhere(t *testing.T) {
 			mu.Lock()
 			left, statement = n, ""
 			mu.Unlock()
-			err := remove(t, s, e.user, e.heir, nil, stamp())
+			err := remove(t, s, e.user, e.heir, nil, actor())
 			mu.Lock()
 			cut := left <= 0
 			left = 0
@@ -101,7 +101,7 @@ func TestDeleteCutAnywhere(t *testing.T) {
 				t.Errorf("cut at statement %d, %s: gone is %v, and the answer %v", n, statement, gone, err)
 			}
 			if err != nil {
-				if err := remove(t, s, e.user, e.heir, nil, stamp()); err != nil || exists(t, c, e.user) {
+				if err := remove(t, s, e.user, e.heir, nil, actor()); err != nil || exists(t, c, e.user) {
 					t.Errorf("cut at statement %d, %s, and again: %v", n, statement, err)
 				}
 			}
@@ -236,7 +236,7 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	}
 	var err error
 	for range 3 {
-		if err = remove(t, s, e.user, to, nil, stamp()); !fault.Is(err, fault.Unavailable) {
+		if err = remove(t, s, e.user, to, nil, actor()); !fault.Is(err, fault.Unavailable) {
 			break
 		}
 	}
@@ -276,7 +276,7 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	}
 	e.intact(t, c)
 	if exists(t, c, e.user) {
-		if err := remove(t, direct, e.user, "", nil, stamp()); err != nil {
+		if err := remove(t, direct, e.user, "", nil, actor()); err != nil {
 			t.Errorf("at the end: %v", errors.Join(err, fmt.Errorf("after %v", err)))
 		}
 	}

@@ -27,11 +27,11 @@ type membership struct{ role, grantor string }
 // SetRoles makes the user a member of roles, and of no others that are grantable: what is missing is granted, without
 // ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable list are left alone and returned as
 // kept.
-func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []string, match etag.Match, stamp Stamp) (d *Details, kept []string, err error) {
-	if err := CheckGrantable(roles, grantable); err != nil {
+func (s *Server) SetRoles(ctx context.Context, name string, roles []string, match etag.Match, by Actor) (d *Details, kept []string, err error) {
+	if err := CheckGrantable(roles, s.Grantable); err != nil {
 		return nil, nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, u *User) error {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
 		if err := changeable(u, name, match); err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []s
 			switch {
 			case slices.Contains(roles, m.role):
 				has = append(has, m.role)
-			case slices.Contains(grantable, m.role):
+			case slices.Contains(s.Grantable, m.role):
 				if err := tx.revoke(ctx, m, name); err != nil {
 					return err
 				}
@@ -76,7 +76,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles, grantable []s
 			}
 			has = append(has, role)
 		}
-		p := u.Provenance.changed(tx.now, stamp)
+		p := u.Provenance.changed(tx.now, by)
 		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.human))); err != nil {
 			return err
 		}

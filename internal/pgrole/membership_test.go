@@ -23,7 +23,7 @@ func groups(t testing.TB, s *pgrole.Server, names ...string) {
 
 func mustSetRoles(t testing.TB, s *pgrole.Server, name string, roles, grantable []string) (d *pgrole.Details, kept []string) {
 	t.Helper()
-	d, kept, err := s.SetRoles(t.Context(), name, roles, grantable, nil, stamp())
+	d, kept, err := setRoles(t.Context(), s, name, roles, grantable, nil, actor())
 	if err != nil {
 		t.Fatalf("SetRoles(%q, %q): %v", name, roles, err)
 	}
@@ -76,7 +76,7 @@ func TestSetRolesRefusals(t *testing.T) {
 		CREATE ROLE refused_creates CREATEROLE; CREATE ROLE refused_system; CREATE ROLE refused_circle IN ROLE refused; CREATE ROLE refused_files IN ROLE pg_read_server_files;
 		CREATE ROLE refused_was; GRANT refused_was TO refused;
 		CREATE ROLE refused_protected LOGIN IN ROLE refused_super; CREATE ROLE refused_nologin;
-		CREATE ROLE refused_deleting; COMMENT ON ROLE refused_deleting IS 'rolecall:v1 {"revision":2,"attempt":"x","state":"deleting"}'`)
+		CREATE ROLE refused_deleting; COMMENT ON ROLE refused_deleting IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}'`)
 	grantable := []string{"refused", "refused_a", "refused_super", "refused_in_super", "refused_in_in", "refused_creates", "refused_system", "refused_circle", "refused_files",
 		"refused_was", "absent", "", "a\x00b", "pg_execute_server_program", "pg_database_owner"}
 	members := membershipsOf(t, c, "refused")
@@ -110,7 +110,7 @@ func TestSetRolesRefusals(t *testing.T) {
 	} {
 		before := state(t, c, tt.name)
 		// What comes before the refused role is not done either.
-		d, kept, err := s.SetRoles(t.Context(), tt.name, []string{"refused_a", tt.role}, grantable, tt.match, stamp())
+		d, kept, err := setRoles(t.Context(), s, tt.name, []string{"refused_a", tt.role}, grantable, tt.match, actor())
 		refused(t, err, tt.kind, tt.part)
 		if state(t, c, tt.name) != before || d != nil || kept != nil {
 			t.Errorf("%s, %s: got %v, %q", tt.name, tt.role, d, kept)
@@ -145,7 +145,7 @@ func TestRevokeWhatOthersGranted(t *testing.T) {
 		// What the superuser granted only the superuser revokes.
 		exec(t, conn, `GRANT `+role+` TO `+name)
 		before := state(t, c, name)
-		_, _, err := s.SetRoles(t.Context(), name, nil, []string{role}, nil, stamp())
+		_, _, err := setRoles(t.Context(), s, name, nil, []string{role}, nil, actor())
 		if c.Major >= 16 && s.Pool.Config().ConnConfig.User != c.User {
 			refused(t, err, fault.Forbidden, `"`+role+`"`, `"postgres"`)
 			if state(t, c, name) != before {
@@ -159,7 +159,7 @@ func TestRevokeWhatOthersGranted(t *testing.T) {
 		// What it has passed on is not taken from others on the way.
 		exec(t, conn, `GRANT `+role+` TO `+name+` WITH ADMIN OPTION`, `SET ROLE `+name, `GRANT `+role+` TO pg_monitor`, `RESET ROLE`)
 		given := membershipsOf(t, c, name)
-		_, _, err = s.SetRoles(t.Context(), name, nil, []string{role}, nil, stamp())
+		_, _, err = setRoles(t.Context(), s, name, nil, []string{role}, nil, actor())
 		switch {
 		case c.Major < 16: // there a grantor is not missed
 			if err != nil {
@@ -186,8 +186,8 @@ func TestGrantOfAForeignRole(t *testing.T) {
 	mustCreate(t, s, "gets_foreign")
 	c.Exec(t, `CREATE ROLE foreign_group`)
 	s.MemberOf = []string{"foreign_group"}
-	_, createErr := s.Create(t.Context(), "made_foreign", password, stamp())
-	_, _, err := s.SetRoles(t.Context(), "gets_foreign", []string{"foreign_group"}, []string{"foreign_group"}, nil, stamp())
+	_, createErr := s.Create(t.Context(), "made_foreign", password, actor())
+	_, _, err := setRoles(t.Context(), s, "gets_foreign", []string{"foreign_group"}, []string{"foreign_group"}, nil, actor())
 	if c.Major >= 16 {
 		refused(t, createErr, fault.Forbidden, `GRANT "foreign_group" TO`)
 		refused(t, err, fault.Forbidden, `GRANT "foreign_group" TO`)
@@ -211,14 +211,14 @@ func TestMemberOf(t *testing.T) {
 		groups(t, s, a, b)
 		c.Exec(t, `CREATE ROLE `+name+`_super SUPERUSER; CREATE ROLE `+name+`_in_super IN ROLE `+name+`_super`)
 		s.MemberOf = []string{b, a}
-		u, err := s.Create(t.Context(), name, password, stamp())
+		u, err := s.Create(t.Context(), name, password, actor())
 		if d := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, []string{a, b}) || u.System() || d.Revision() != u.Revision() {
 			t.Errorf("got %+v, %+v, %v", d, u, err)
 		}
 		mayLogin(t, c, name, password)
 		for role, kind := range map[string]fault.Kind{"absent": fault.Invalid, name + "_super": fault.Forbidden, name + "_in_super": fault.Forbidden, "pg_read_server_files": fault.Forbidden, name + "_new": fault.Invalid} {
 			s.MemberOf = []string{a, role}
-			_, err := s.Create(t.Context(), name+"_new", password, stamp())
+			_, err := s.Create(t.Context(), name+"_new", password, actor())
 			refused(t, err, kind, `"`+role+`"`)
 			if exists(t, c, name+"_new") {
 				t.Errorf("%s: it was made", role)
@@ -237,7 +237,7 @@ func TestConcurrentSetRoles(t *testing.T) {
 	all := []string{"roles_at_once_a", "roles_at_once_b", "roles_at_once_c"}
 	groups(t, replicas[0], all...)
 	for i, err := range together(18, func(i int) error {
-		_, _, err := replicas[i%2].SetRoles(t.Context(), users[i%3], all[i%4:], all, nil, stamp())
+		_, _, err := setRoles(t.Context(), replicas[i%2], users[i%3], all[i%4:], all, nil, actor())
 		return err
 	}) {
 		if err != nil {

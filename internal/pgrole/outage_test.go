@@ -45,13 +45,13 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	for i, err := range together(4, func(i int) (err error) {
 		switch i {
 		case 0:
-			err = remove(t, s, "row_locked2", "", nil, stamp())
+			err = remove(t, s, "row_locked2", "", nil, actor())
 		case 1:
-			_, err = s.SetPassword(t.Context(), "row_locked", password2, nil, stamp())
+			_, err = s.SetPassword(t.Context(), "row_locked", password2, nil, actor())
 		case 2:
-			_, _, err = s.SetLimits(t.Context(), "row_locked3", pgrole.Limits{ConnectionLimit: new(7)}, nil, stamp())
+			_, err = s.SetLimits(t.Context(), "row_locked3", pgrole.Limits{ConnectionLimit: new(7)}, nil, actor())
 		case 3:
-			_, _, err = s.DeleteOrDisable(t.Context(), "row_locked4", "", nil, stamp())
+			_, _, err = s.DeleteOrDisable(t.Context(), "row_locked4", "", nil, actor())
 		}
 		return err
 	}) {
@@ -64,7 +64,7 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	if !slices.Equal(states(), before) {
 		t.Error("something was changed")
 	}
-	if _, err := s.SetPassword(t.Context(), "row_locked", password2, nil, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), "row_locked", password2, nil, actor()); err != nil {
 		t.Error(err)
 	}
 	mustDelete(t, s, "row_locked2")
@@ -75,25 +75,25 @@ func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 	return map[string]func() error{
 		"Users":       func() error { _, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false); return err },
 		"User":        func() error { _, err := s.User(t.Context(), "kept"); return err },
-		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, stamp()); return err },
-		"SetPassword": func() error { _, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp()); return err },
+		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, actor()); return err },
+		"SetPassword": func() error { _, err := s.SetPassword(t.Context(), "kept", password2, nil, actor()); return err },
 		"Details":     func() error { _, err := s.Details(t.Context(), "kept"); return err },
 		"SetLimits": func() error {
-			_, _, err := s.SetLimits(t.Context(), "kept", pgrole.Limits{ConnectionLimit: new(5), EndSessions: true}, nil, stamp())
+			_, _, err := setLimitsAndEnd(t.Context(), s, "kept", pgrole.Limits{ConnectionLimit: new(5)}, nil, actor())
 			return err
 		},
 		"SetRoles": func() error {
-			_, _, err := s.SetRoles(t.Context(), "kept", []string{"kept_group"}, []string{"kept_group"}, nil, stamp())
+			_, _, err := setRoles(t.Context(), s, "kept", []string{"kept_group"}, []string{"kept_group"}, nil, actor())
 			return err
 		},
 		"Plan":              func() error { _, err := s.Plan(t.Context(), "new", "kept"); return err },
 		"Userlist":          func() error { _, err := s.Userlist(t.Context()); return err },
-		"Delete or disable": func() error { _, _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, stamp()); return err },
-		"Delete":            func() error { return remove(t, s, "new", "", nil, stamp()) },
+		"Delete or disable": func() error { _, _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, actor()); return err },
+		"Delete":            func() error { return remove(t, s, "new", "", nil, actor()) },
 		"Inspect":           func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
 		"Databases":         func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
 		"Create database": func() error {
-			_, err := s.CreateDatabase(t.Context(), "new", "kept", stamp())
+			_, err := s.CreateDatabase(t.Context(), "new", "kept", actor())
 			return err
 		},
 		"Drop database": func() error { return s.DropDatabase(t.Context(), "new") },
@@ -159,11 +159,11 @@ func TestTooManyConnections(t *testing.T) {
 		hogs = append(hogs, conn)
 	}
 	before := state(t, c, "kept")
-	_, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp())
+	_, err := s.SetPassword(t.Context(), "kept", password2, nil, actor())
 	unavailable(t, err)
 	_, err = s.User(t.Context(), "kept")
 	unavailable(t, err)
-	unavailable(t, remove(t, s, "kept", "", nil, stamp()))
+	unavailable(t, remove(t, s, "kept", "", nil, actor()))
 	if state(t, c, "kept") != before {
 		t.Error("something was changed")
 	}
@@ -171,7 +171,7 @@ func TestTooManyConnections(t *testing.T) {
 		hog.Close(t.Context())
 	}
 	waitFor(t, c, `SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'hog'`)
-	if _, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), "kept", password2, nil, actor()); err != nil {
 		t.Error(err)
 	}
 }
@@ -189,9 +189,9 @@ func TestTerminatedInTheMiddle(t *testing.T) {
 	go func() {
 		results <- together(2, func(i int) error {
 			if i == 0 {
-				return remove(t, s, "terminated2", "", nil, stamp())
+				return remove(t, s, "terminated2", "", nil, actor())
 			}
-			_, err := s.SetPassword(t.Context(), "terminated", password2, nil, stamp())
+			_, err := s.SetPassword(t.Context(), "terminated", password2, nil, actor())
 			return err
 		})
 	}()
@@ -236,7 +236,7 @@ func TestReadOnly(t *testing.T) {
 	tries := func() int64 { return s.Pool.Stat().AcquireCount() + s.Pool.Stat().NewConnsCount() }
 	tried := tries()
 	go func() {
-		_, err := s.SetPassword(t.Context(), "kept", password2, nil, stamp())
+		_, err := s.SetPassword(t.Context(), "kept", password2, nil, actor())
 		waited <- err
 	}()
 	for end := time.Now().Add(4 * time.Second); tries() < tried+2; time.Sleep(5 * time.Millisecond) {
@@ -260,7 +260,7 @@ func TestCommitWaitsForAStandby(t *testing.T) {
 	c.Exec(t, `CREATE ROLE waits LOGIN`)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := s.SetPassword(ctx, "waits", password, nil, stamp())
+	_, err := s.SetPassword(ctx, "waits", password, nil, actor())
 	unavailable(t, err)
 	refused(t, err, fault.Unavailable, "see whether it was done")
 	// It can be seen, but as long as no standby has it nothing says that it is done.
@@ -324,13 +324,13 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		name := fmt.Sprintf("commit_lost_%v", before)
 		p.arm(before, 0, 1)
-		u, err := s.Create(t.Context(), name, password, stamp())
+		u, err := s.Create(t.Context(), name, password, actor())
 		if err != nil || u.Provenance.Revision != 1 {
 			t.Errorf("Create, cut before %v: %+v, %v", before, u, err)
 		}
 		mayLogin(t, c, name, password)
 		p.arm(before, 0, 1)
-		u2, err := s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, stamp())
+		u2, err := s.SetPassword(t.Context(), name, password2, etag.Match{u.Revision()}, actor())
 		if err != nil || u2.Provenance.Revision != 2 {
 			t.Errorf("SetPassword, cut before %v: %+v, %v", before, u2, err)
 		}
@@ -343,7 +343,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		c.Connect(t, name, password2, "postgres")
 		for cut := range 3 {
 			p.arm(before, cut, 1)
-			err := remove(t, s, name, "", nil, stamp())
+			err := remove(t, s, name, "", nil, actor())
 			if done := cut == 2 || cut == 1 && !before; done && err == nil {
 				break
 			}
@@ -358,14 +358,14 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 	// When every COMMIT is cut before the server gets it there is no end but an honest one.
 	p.arm(true, 0, 1000)
-	_, err := s.Create(t.Context(), "commit_never", password, stamp())
+	_, err := s.Create(t.Context(), "commit_never", password, actor())
 	unavailable(t, err)
 	if exists(t, c, "commit_never") {
 		t.Error("it was made")
 	}
 	mustCreate(t, serverAs(t, c, c.User, c.Password), "commit_lost_owner")
 	p.arm(false, 0, 1)
-	if d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", stamp()); err != nil || d.Owner != "commit_lost_owner" {
+	if d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", actor()); err != nil || d.Owner != "commit_lost_owner" {
 		t.Errorf("got %+v, %v", d, err)
 	}
 	p.arm(false, 0, 0)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -40,13 +41,10 @@ type Server struct {
 	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
-	// MemberOf are roles that every new user is made a member of.
-	MemberOf []string
-	// Together is shared by all who work on this cluster under the same rules.
-	Together *Together
-	// Turn, unless it is nil, is what Delete waits for before it begins what may take long: anything but dropping a user on
-	// which nothing depends. It returns the Server to go on with: what is protected may have changed in the meantime.
-	Turn func() (on *Server, end func(), err error)
+	// MemberOf are roles that every new user is made a member of, and Grantable those that SetRoles may grant.
+	MemberOf, Grantable []string
+	// Batcher is shared by all who work on this cluster under the same rules.
+	Batcher *Batcher
 }
 
 // User is a role as the catalog shows it.
@@ -73,16 +71,16 @@ func (u *User) isUser() bool {
 // made here; without, with the role's attributes, which do not show a password that was changed by SQL.
 func (u *User) Revision() string {
 	if p := u.Provenance; p.Managed() {
-		return fmt.Sprintf("%d-%.8s", p.Revision, p.Attempt[max(0, len(p.Attempt)-8):])
+		return fmt.Sprintf("%d-%.8s", p.Revision, p.Attempt.String()[28:])
 	}
 	sum := sha256.Sum256([]byte(u.attributes))
 	return "0-" + hex.EncodeToString(sum[:8])
 }
 
-// Stamp says on whose behalf a change is made.
-type Stamp struct {
-	Account string // guid
-	Attempt string // id of the recorded attempt
+// Actor is who makes a change.
+type Actor struct {
+	Account string    // guid
+	Attempt uuid.UUID // the recorded attempt
 }
 
 // checkMatch refuses a user that is not in the state that the caller has read.
@@ -130,7 +128,7 @@ type list struct {
 // Users lists the database users in the order of their names' bytes, protected ones only if system is set, and says
 // whether more follow.
 func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
-	users, err = s.Together.lists.Do(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
+	users, err = s.Batcher.lists.Do(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			sql := selectUsers
 			if system {
@@ -220,14 +218,14 @@ func scanUser(row pgx.CollectableRow) (*User, error) {
 
 // Create makes a role that may log in with the password, is a member of s.MemberOf, and nothing else. A name that is taken by any role, also one
 // without LOGIN, is refused.
-func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp) (u *User, err error) {
+func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u *User, err error) {
 	if err := CheckName(name, s.SystemRoles); err != nil {
 		return nil, err
 	}
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, existing *User) error {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, existing *User) error {
 		if existing != nil {
 			return exists(name)
 		}
@@ -235,7 +233,7 @@ func (s *Server) Create(ctx context.Context, name, password string, stamp Stamp)
 		if err != nil {
 			return err
 		}
-		p := Provenance{Created: tx.now, CreatedBy: stamp.Account}.changed(tx.now, stamp)
+		p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
 		if _, err := tx.Exec(ctx, createRole(name, verifier)+commentOnRole(name, p.comment(""))); err != nil {
 			return err
 		}
@@ -258,11 +256,11 @@ func exists(name string) error {
 }
 
 // SetPassword gives a user a new password. It enables one that was disabled.
-func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, stamp Stamp) (u *User, err error) {
+func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, by Actor) (u *User, err error) {
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, name, stamp, func(ctx context.Context, tx *transaction, old *User) error {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
 		if err := changeable(old, name, match); err != nil {
 			return err
 		}
@@ -273,7 +271,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		if err != nil {
 			return err
 		}
-		p := old.Provenance.changed(tx.now, stamp)
+		p := old.Provenance.changed(tx.now, by)
 		p.State = ""
 		if _, err := tx.Exec(ctx, alterPassword(name, verifier, !old.login)+commentOnRole(name, p.comment(old.human))); err != nil {
 			return err

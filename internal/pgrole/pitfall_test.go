@@ -85,8 +85,8 @@ func TestTablespaceIsReassigned(t *testing.T) {
 		t.Cleanup(func() { os.RemoveAll(dir) })
 		c.Exec(t, `CREATE TABLESPACE `+name+` OWNER `+name+` LOCATION '`+dir+`'`)
 		t.Cleanup(func() { c.Exec(t, `DROP TABLESPACE `+name) })
-		refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, "tablespace "+name)
-		if err := remove(t, s, name, to, nil, stamp()); err != nil {
+		refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "tablespace "+name)
+		if err := remove(t, s, name, to, nil, actor()); err != nil {
 			t.Fatal(err)
 		}
 		if owner := pgtest.Value[string](t, c, `SELECT pg_get_userbyid(spcowner)::text FROM pg_tablespace WHERE spcname = $1`, name); owner != to {
@@ -106,7 +106,7 @@ func TestRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	verifier, commented := pgtest.Value[string](t, c, `SELECT rolpassword FROM pg_authid WHERE rolname = 'restored'`), comment(t, c, "restored")
-	later, err := s.SetPassword(t.Context(), "restored", password2, nil, stamp())
+	later, err := s.SetPassword(t.Context(), "restored", password2, nil, actor())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,9 +116,9 @@ func TestRestored(t *testing.T) {
 	}
 	mayLogin(t, c, "restored", password)
 	// Who has seen what came after the backup is told that it is gone.
-	_, err = s.SetPassword(t.Context(), "restored", password2, etag.Match{later.Revision()}, stamp())
+	_, err = s.SetPassword(t.Context(), "restored", password2, etag.Match{later.Revision()}, actor())
 	refused(t, err, fault.Stale)
-	if _, err := s.SetPassword(t.Context(), "restored", password2, etag.Match{first.Revision()}, stamp()); err != nil {
+	if _, err := s.SetPassword(t.Context(), "restored", password2, etag.Match{first.Revision()}, actor()); err != nil {
 		t.Error(err)
 	}
 }
@@ -126,16 +126,16 @@ func TestRestored(t *testing.T) {
 // A name that was dropped and made again is another user to whoever has seen the first.
 func TestNameIsUsedAgain(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
-		first, err := s.Create(t.Context(), name, password, stamp())
+		first, err := s.Create(t.Context(), name, password, actor())
 		if err != nil {
 			t.Fatal(err)
 		}
 		mustDelete(t, s, name)
 		mustCreate(t, s, name)
 		before := state(t, c, name)
-		_, err = s.SetPassword(t.Context(), name, password2, etag.Match{first.Revision()}, stamp())
+		_, err = s.SetPassword(t.Context(), name, password2, etag.Match{first.Revision()}, actor())
 		refused(t, err, fault.Stale)
-		refused(t, remove(t, s, name, "", etag.Match{first.Revision()}, stamp()), fault.Stale)
+		refused(t, remove(t, s, name, "", etag.Match{first.Revision()}, actor()), fault.Stale)
 		if state(t, c, name) != before {
 			t.Error("it was changed")
 		}
@@ -148,7 +148,7 @@ func TestRefusedByAnExtension(t *testing.T) {
 	c := pgtest.New(t, map[string]string{"shared_preload_libraries": "passwordcheck"})
 	s := superuser(t, c)
 	mustCreate(t, s, "refused_by_one")
-	_, err := s.SetPassword(t.Context(), "refused_by_one", "refused_by_one", nil, stamp())
+	_, err := s.SetPassword(t.Context(), "refused_by_one", "refused_by_one", nil, actor())
 	refused(t, err, fault.Invalid, "SQLSTATE 22023", "log of the cluster")
 	if pgrole.Uncertain(err) {
 		t.Errorf("%v may have been done", err)

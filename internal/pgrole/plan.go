@@ -74,6 +74,7 @@ func (p *plan) blocked() *blocked {
 	b := &blocked{reasons: p.blockers}
 	for _, dp := range p.databases {
 		b.reasons = slices.Concat(b.reasons, dp.blockers)
+		b.owns = b.owns || dp.owned.Count > 0
 		b.cause = errors.Join(b.cause, dp.cause)
 	}
 	if len(b.reasons) == 0 {

@@ -52,19 +52,19 @@ func TestProtected(t *testing.T) {
 		if err != nil || !u.System() {
 			t.Errorf("%q: got %+v, %v, want a system user", name, u, err)
 		}
-		_, err = adm.SetPassword(t.Context(), name, password2, nil, stamp())
+		_, err = adm.SetPassword(t.Context(), name, password2, nil, actor())
 		refused(t, err, fault.Forbidden)
 		_, err = adm.Changeable(t.Context(), name, etag.Match{"*"})
 		refused(t, err, fault.Forbidden)
-		refused(t, remove(t, adm, name, "", nil, stamp()), fault.Forbidden)
-		refused(t, remove(t, adm, "victim", name, nil, stamp()), fault.Forbidden)
+		refused(t, remove(t, adm, name, "", nil, actor()), fault.Forbidden)
+		refused(t, remove(t, adm, "victim", name, nil, actor()), fault.Forbidden)
 		if state(t, c, name) != before {
 			t.Errorf("%q was changed", name)
 		}
 	}
 	// Not even what is no user is given objects to, when who becomes it could do harm, or everybody has it.
 	for _, name := range []string{"supers", "supers2", "rds_superuser", "pg_monitor", "pg_execute_server_program"} {
-		refused(t, remove(t, adm, "victim", name, nil, stamp()), fault.Forbidden)
+		refused(t, remove(t, adm, "victim", name, nil, actor()), fault.Forbidden)
 	}
 	if owner := pgtest.Value[string](t, c, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'owned'`); owner != "victim" || !exists(t, c, "victim") {
 		t.Errorf("the table went to %s", owner)
@@ -74,7 +74,7 @@ func TestProtected(t *testing.T) {
 		if err != nil || u.System() {
 			t.Errorf("%q: got %+v, %v, want no system user", name, u, err)
 		}
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -97,7 +97,7 @@ func TestBecomesProtected(t *testing.T) {
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `CREATE TABLE becomes_protected_t (); ALTER TABLE becomes_protected_t OWNER TO becomes_protected`, `DROP TABLE becomes_protected_t`)
 	done := make(chan error)
-	go func() { done <- remove(t, s, "becomes_protected", "", nil, stamp()) }()
+	go func() { done <- remove(t, s, "becomes_protected", "", nil, actor()) }()
 	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE "becomes_protected"%')`)
 	c.Exec(t, `GRANT postgres TO becomes_protected`) // too late for this DROP, which has been decided
 	exec(t, conn, `COMMIT`)

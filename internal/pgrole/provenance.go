@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 )
 
 // Provenance is who made a role and who changed it last. It is written with COMMENT ON ROLE in the transaction of the
@@ -17,10 +19,10 @@ type Provenance struct {
 	Modified   time.Time `json:"modified,omitzero"`
 	ModifiedBy string    `json:"modifiedBy,omitempty"`
 	Revision   int       `json:"revision"`
-	Attempt    string    `json:"attempt"`
-	// Previous is the attempt that changed the role before this one: whatever became of the record of that one, it was done.
-	Previous string `json:"previous,omitempty"`
-	State    string `json:"state,omitempty"`
+	Attempt    uuid.UUID `json:"attempt"`
+	// Previous is the attempt that changed the role before this one: whatever became of its record, it was committed.
+	Previous uuid.UUID `json:"previous,omitzero"`
+	State    string    `json:"state,omitempty"`
 	// Was is the state to which a delete that is called off returns.
 	Was string `json:"was,omitempty"`
 }
@@ -34,13 +36,13 @@ const (
 // Managed reports whether the role was made or changed here.
 func (p Provenance) Managed() bool { return p.Revision > 0 }
 
-func (p Provenance) changed(now time.Time, stamp Stamp) Provenance {
+func (p Provenance) changed(now time.Time, by Actor) Provenance {
 	p.Modified = now
-	p.ModifiedBy = stamp.Account
-	if p.Attempt != stamp.Attempt { // a deletion that is called off changes it twice
+	p.ModifiedBy = by.Account
+	if p.Attempt != by.Attempt { // a deletion that is called off changes it twice
 		p.Previous = p.Attempt
 	}
-	p.Attempt = stamp.Attempt
+	p.Attempt = by.Attempt
 	p.Revision++
 	return p
 }
@@ -117,9 +119,9 @@ func (p *Provenance) scan(data string) bool {
 		case "modifiedBy":
 			p.ModifiedBy = value
 		case "attempt":
-			p.Attempt = value
+			ok = scanID(&p.Attempt, value)
 		case "previous":
-			p.Previous = value
+			ok = scanID(&p.Previous, value)
 		case "state":
 			p.State = value
 		case "was":
@@ -157,6 +159,12 @@ func scanTime(t *time.Time, value string) bool {
 	return err == nil
 }
 
+func scanID(id *uuid.UUID, value string) bool {
+	var err error
+	*id, err = uuid.Parse(value)
+	return err == nil
+}
+
 // maxRecord is the longest line that is ours, in bytes. A guid has up to 200 characters, and there are two.
 const maxRecord = 4096
 
@@ -164,6 +172,6 @@ const maxRecord = 4096
 // write anything.
 func (p Provenance) valid() bool {
 	sane := func(t time.Time) bool { return t.IsZero() || 1 < t.UTC().Year() && t.UTC().Year() < 9999 }
-	return p.Revision > 0 && p.Attempt != "" && sane(p.Created) && sane(p.Modified) &&
+	return p.Revision > 0 && p.Attempt != uuid.Nil && sane(p.Created) && sane(p.Modified) &&
 		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 var record = Provenance{
@@ -12,15 +14,15 @@ var record = Provenance{
 	Modified:   time.Date(2026, 11, 21, 20, 0, 1, 0, time.UTC),
 	ModifiedBy: "cf",
 	Revision:   12,
-	Attempt:    "0198f3a2-0000-7000-8000-000000000001",
-	Previous:   "0198f3a2-0000-7000-8000-000000000000",
+	Attempt:    uuid.MustParse("0198f3a2-0000-7000-8000-000000000001"),
+	Previous:   uuid.MustParse("0198f3a2-0000-7000-8000-000000000000"),
 	State:      StateDeleting,
 	Was:        StateDisabled,
 }
 
 // FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.
 func FuzzScan(f *testing.F) {
-	for _, p := range []Provenance{record, {Revision: 1, Attempt: "a"}, record.changed(time.Now().UTC(), Stamp{"guid", "attempt"})} {
+	for _, p := range []Provenance{record, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(), Actor{"guid", uuid.New()})} {
 		data, err := json.Marshal(p)
 		if err != nil {
 			f.Fatal(err)

@@ -65,7 +65,7 @@ func TestTrapsOfDatabaseOwner(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if err := remove(t, s, "prey", "heir", nil, stamp()); err != nil {
+	if err := remove(t, s, "prey", "heir", nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	if owner := value[string](t, owned, `SELECT pg_catalog.pg_get_userbyid(relowner) FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) 'traps.guarded'::regclass`); owner != "heir" {
@@ -108,7 +108,7 @@ func TestNamesOutOfCatalogs(t *testing.T) {
 			}
 			mustDelete(t, s, user)
 			// It owns, and is in the way with every one of these names.
-			refusal := remove(t, s, evil, "", nil, stamp())
+			refusal := remove(t, s, evil, "", nil, actor())
 			if refusal == nil || !strings.Contains(refusal.Error(), "own") {
 				t.Errorf("%q: %v", evil, refusal)
 			}

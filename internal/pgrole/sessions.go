@@ -91,8 +91,9 @@ const selectLogins = `
 	WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
 	  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`
 
-// endSessionsOf is endSessions after a change that is done, which its errors say.
-func (s *Server) endSessionsOf(ctx context.Context, u *User) (ended int, err error) {
+// EndSessions ends the sessions that a user has now and returns how many there were. Its errors say that the user was
+// changed: it is called after a change that touches no open session.
+func (s *Server) EndSessions(ctx context.Context, u *User) (ended int, err error) {
 	conn, err := s.acquire(ctx)
 	if err == nil {
 		defer conn.Release()

@@ -47,7 +47,7 @@ const attempts = 5
 // change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the
 // connection is lost during COMMIT the role tells, by the attempt in its comment, whether it was done: the lock is taken
 // first, because a COMMIT that waits for a standby is not visible while it still holds it.
-func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ctx context.Context, tx *transaction, u *User) error) error {
+func (s *Server) change(ctx context.Context, name string, by Actor, f func(ctx context.Context, tx *transaction, u *User) error) error {
 	for i := 1; ; i++ {
 		err := s.withRole(ctx, name, f)
 		if _, lost := errors.AsType[*commitLost](err); !lost || i == attempts {
@@ -57,7 +57,7 @@ func (s *Server) change(ctx context.Context, name string, stamp Stamp, f func(ct
 		if inspectErr != nil {
 			return s.fault(errors.Join(err, inspectErr), name)
 		}
-		if u != nil && u.Provenance.Attempt == stamp.Attempt {
+		if u != nil && u.Provenance.Attempt == by.Attempt {
 			return nil
 		}
 	}

@@ -104,7 +104,7 @@ func TestVisits(t *testing.T) {
 			}
 		}
 		each(`CREATE TABLE s.owned ()`, `ALTER TABLE s.owned OWNER TO `+prefix)
-		refused(t, remove(t, s, prefix, "", nil, stamp()), fault.InUse, "_00", "_09", "; and for 4 more reasons. Nothing was changed")
+		refused(t, remove(t, s, prefix, "", nil, actor()), fault.InUse, "_00", "_09", "; and for 4 more reasons. Nothing was changed")
 		each(`DROP TABLE s.owned`)
 		mustDelete(t, s, prefix)
 		for name, times := range v.of {
@@ -145,7 +145,7 @@ func TestOutOfTime(t *testing.T) {
 		s.Connect = connect
 		ctx, cancel = context.WithCancel(t.Context())
 		watch(s, 0, 5, over(cancel))
-		_, err = s.Delete(ctx, prefix, "", nil, stamp())
+		_, err = deleteUser(ctx, s, prefix, "", nil, actor())
 		unavailable(t, err)
 		refused(t, err, fault.Unavailable, fmt.Sprintf("in %d databases", n), "look into 5 of them", "Nothing was changed")
 		if state(t, c, prefix) != before {
@@ -155,7 +155,7 @@ func TestOutOfTime(t *testing.T) {
 		s.Connect = connect
 		ctx, cancel = context.WithCancel(t.Context())
 		watch(s, 0, n+5, over(cancel))
-		_, err = s.Delete(ctx, prefix, "", nil, stamp())
+		_, err = deleteUser(ctx, s, prefix, "", nil, actor())
 		unavailable(t, err)
 		refused(t, err, fault.Unavailable, fmt.Sprintf("Visited 5 of %d databases", n), "Delete it again")
 		mayNotLogin(t, c, prefix, password)
@@ -164,7 +164,7 @@ func TestOutOfTime(t *testing.T) {
 		if p, err := s.Plan(t.Context(), prefix, ""); err != nil || len(p.Databases) != n-5 {
 			t.Errorf("the plan of the rest: %+v, %v", p, err)
 		}
-		if err := remove(t, s, prefix, "", nil, stamp()); err != nil || exists(t, c, prefix) {
+		if err := remove(t, s, prefix, "", nil, actor()); err != nil || exists(t, c, prefix) {
 			t.Errorf("again: %v", err)
 		}
 		for name, times := range v.of {
@@ -203,13 +203,13 @@ func TestVisitsOfAFullCluster(t *testing.T) {
 	if _, err := s.User(t.Context(), "full"); err != nil {
 		t.Fatal(err)
 	}
-	unavailable(t, remove(t, s, "full", "", nil, stamp()))
+	unavailable(t, remove(t, s, "full", "", nil, actor()))
 	if state(t, c, "full") != before || v.most != 1 {
 		t.Errorf("it was changed, or visited were %d at once", v.most)
 	}
 	// One that becomes free in time is enough.
 	done := make(chan error)
-	go func() { done <- remove(t, s, "full", "", nil, stamp()) }()
+	go func() { done <- remove(t, s, "full", "", nil, actor()) }()
 	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted)`)
 	hogs[0].Close(t.Context())
 	if err := <-done; err != nil || exists(t, c, "full") || v.most != 1 {
@@ -242,7 +242,7 @@ func TestClosedDatabases(t *testing.T) {
 				mustDelete(t, s, name)
 				continue
 			}
-			refused(t, remove(t, s, name, "", nil, stamp()), fault.InUse, append(tt.want, "Nothing was changed")...)
+			refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, append(tt.want, "Nothing was changed")...)
 			if state(t, c, name) != before {
 				t.Errorf("%s was changed", name)
 			}
@@ -258,9 +258,9 @@ func TestRefusedInTheMiddle(t *testing.T) {
 		db := c.Connect(t, c.User, c.Password, prefix+"_00")
 		exec(t, db, `CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not here'; END$$`,
 			`CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('REVOKE') EXECUTE FUNCTION refuse()`)
-		refused(t, remove(t, s, prefix, "", nil, stamp()), fault.InUse, prefix+"_00", "SQLSTATE P0001", "may log in again")
+		refused(t, remove(t, s, prefix, "", nil, actor()), fault.InUse, prefix+"_00", "SQLSTATE P0001", "may log in again")
 		mayLogin(t, c, prefix, password)
-		if why, _, err := s.DeleteOrDisable(t.Context(), prefix, "", nil, stamp()); err != nil || !strings.Contains(why, "P0001") {
+		if why, _, err := s.DeleteOrDisable(t.Context(), prefix, "", nil, actor()); err != nil || !strings.Contains(why, "P0001") {
 			t.Errorf("got %q, %v", why, err)
 		}
 		isDisabled(t, c, s, prefix)
@@ -290,10 +290,10 @@ func TestDatabaseDroppedDuringDelete(t *testing.T) {
 				}
 				return pgtest.Pass
 			}))
-			err := remove(t, s, prefix, "", nil, stamp())
+			err := remove(t, s, prefix, "", nil, actor())
 			if err != nil {
 				unavailable(t, err)
-				err = remove(t, s, prefix, "", nil, stamp())
+				err = remove(t, s, prefix, "", nil, actor())
 			}
 			if err != nil || exists(t, c, prefix) {
 				t.Errorf("at %s: %v", point, err)
@@ -347,17 +347,17 @@ func TestHostileLoops(t *testing.T) {
 	for n := range 8 {
 		name := fmt.Sprintf("hostile_%d", n)
 		for what, call := range []func() error{
-			func() error { _, err := s.SetPassword(t.Context(), "hostile", password2, nil, stamp()); return err },
+			func() error { _, err := s.SetPassword(t.Context(), "hostile", password2, nil, actor()); return err },
 			func() error {
-				_, _, err := s.SetLimits(t.Context(), "hostile", pgrole.Limits{ConnectionLimit: new(5)}, nil, stamp())
+				_, err := s.SetLimits(t.Context(), "hostile", pgrole.Limits{ConnectionLimit: new(5)}, nil, actor())
 				return err
 			},
 			func() error {
-				_, _, err := s.SetRoles(t.Context(), "hostile", []string{"hostile_group"}[:n%2], []string{"hostile_group"}, nil, stamp())
+				_, _, err := setRoles(t.Context(), s, "hostile", []string{"hostile_group"}[:n%2], []string{"hostile_group"}, nil, actor())
 				return err
 			},
-			func() error { _, err := s.Create(t.Context(), name, password, stamp()); return err },
-			func() error { given(name); return remove(t, s, name, "", nil, stamp()) },
+			func() error { _, err := s.Create(t.Context(), name, password, actor()); return err },
+			func() error { given(name); return remove(t, s, name, "", nil, actor()) },
 		} {
 			err := call()
 			if err == nil {

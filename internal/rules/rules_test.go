@@ -18,7 +18,7 @@ import (
 // cmd/rolecall, which composes everything, and bench, which runs it.
 var mayImport = map[string][]string{
 	"api": {},
-	"internal/adminapi": {
+	"internal/adminapi": {"access",
 		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "identity", "label", "pgrole", "secret", "web",
 	},
 	"internal/cfapi":       {"account", "audit", "door", "fault", "identity", "label", "web"},
@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"internal/uaa":         {"account", "audit", "door", "etag", "fault", "identity", "web"},
 	"internal/door":        {"account", "fault", "identity", "remote", "web"},
 	"internal/web":         {"etag", "fault", "remote"},
-	"internal/dbuser":      {"account", "audit", "cluster", "etag", "fault", "label", "pgrole", "secret"},
+	"internal/dbuser":      {"access", "account", "audit", "cluster", "etag", "fault", "label", "pgrole", "secret"},
 	"internal/batch":       {},
 	"internal/pgrole":      {"batch", "etag", "fault", "primary", "secret", "sqlstate"},
 	"internal/cluster":     {"audit", "control", "etag", "failpoint", "fault", "label", "primary", "secret", "sqlstate"},
@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/account":     {"audit", "control", "etag", "fault", "label", "secret", "sqlstate"},
 	"internal/audit":       {"control", "failpoint", "fault", "batch", "sqlstate"},
 	"internal/client":      {"secret"},
+	"internal/access":      {"account", "cluster", "fault", "label"},
 	"internal/etag":        {},
 	"internal/control":     {"failpoint", "fault", "primary", "sqlstate"},
 	"internal/failpoint":   {},

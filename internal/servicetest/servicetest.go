@@ -129,7 +129,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
 	t.Cleanup(s.Clusters.Close)
-	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Log: logger}
+	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts, Log: logger}
 	s.ClusterID = s.Register(t, "main", pg, role, password)
 	return s
 }

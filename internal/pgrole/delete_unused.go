@@ -26,14 +26,14 @@ type dropped struct {
 	err  error
 }
 
-// dropAlone drops a user on which nothing depends and which has no sessions, in one transaction, together with others that
-// are to be dropped at the same time: most that are deleted are such. It returns the user as it was, or nil where the four
-// phases are needed and nothing has changed.
-func (s *Server) dropAlone(ctx context.Context, name string, match etag.Match) (*User, error) {
+// DropUnused drops a user on which nothing depends and which has no sessions, in one transaction, batched with others that
+// are dropped at the same time. Most deleted users are such. It returns the user as it was; nil without an error means that
+// the four phases of Delete are needed and nothing has changed.
+func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) (*User, error) {
 	if !storable(name) {
 		return nil, notFound(name)
 	}
-	d, err := s.Together.drops.Do(ctx, drop{name, match}, s.dropTogether)
+	d, err := s.Batcher.drops.Do(ctx, drop{name, match}, s.dropBatch)
 	if err = cmp.Or(err, d.err); err != nil || d.user == nil {
 		return nil, s.fault(err, name)
 	}
@@ -45,14 +45,14 @@ func (s *Server) dropAlone(ctx context.Context, name string, match etag.Match) (
 			return nil, err
 		}
 	}
-	// One that was being let in may have found the role.
-	if _, err := s.Together.ends.Do(ctx, d.user, s.endLate); err != nil {
+	// A login in progress may already have resolved the role.
+	if _, err := s.Batcher.ends.Do(ctx, d.user, s.endLate); err != nil {
 		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
 	}
 	return d.user, nil
 }
 
-func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, error) {
+func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error) {
 	names, locks := make([]string, len(drops)), make([]int64, len(drops))
 	for i, d := range drops {
 		names[i], locks[i] = d.name, roleLock(d.name)
@@ -67,7 +67,7 @@ func (s *Server) dropTogether(ctx context.Context, drops []drop) ([]dropped, err
 		var ours, alone []string
 		var users []*User
 		read := func(b *pgx.Batch) {
-			// One that somebody else works on is not waited for: it would hold up the others.
+			// Skip locked roles: waiting would delay the whole batch.
 			b.Queue(tryLocks, names, locks).Query(collect(&ours, pgx.RowTo[string]))
 			b.Queue(selectRoles, s.protection(names)...).Query(collect(&users, scanUser))
 			b.Queue(selectAlone, names).Query(collect(&alone, pgx.RowTo[string]))

@@ -31,9 +31,9 @@ func (s *Server) LastChanges(ctx context.Context, after time.Time) (changes []La
 		var role, comment string
 		_, err = pgx.ForEachRow(rows, []any{&role, &comment}, func() error {
 			_, p := parseComment(comment)
-			if id, err := uuid.Parse(p.Attempt); err == nil && id.Version() == 7 {
-				if at := time.Unix(id.Time().UnixTime()).UTC(); at.After(after) {
-					changes = append(changes, LastChange{role, id, at})
+			if p.Attempt.Version() == 7 {
+				if at := recordedAt(p.Attempt); at.After(after) {
+					changes = append(changes, LastChange{role, p.Attempt, at})
 				}
 			}
 			return nil
@@ -41,4 +41,10 @@ func (s *Server) LastChanges(ctx context.Context, after time.Time) (changes []La
 		return err
 	})
 	return changes, err
+}
+
+// recordedAt is the time in a UUIDv7.
+func recordedAt(id uuid.UUID) time.Time {
+	sec, nsec := id.Time().UnixTime()
+	return time.Unix(sec, nsec).UTC()
 }

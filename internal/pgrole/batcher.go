@@ -8,18 +8,18 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// Together gathers what comes at the same time: eight roles in one query cost PostgreSQL a fifth of eight queries, the same
+// Batcher gathers what comes at the same time: eight roles in one query cost PostgreSQL a fifth of eight queries, the same
 // page need not be read for each who asks for it, and roles are dropped in one transaction.
-type Together struct {
+type Batcher struct {
 	lookups batch.Group[string, *User]
 	lists   batch.Keyed[list, []*User]
 	drops   batch.Group[drop, dropped]
 	ends    batch.Group[*User, struct{}]
 }
 
-// NewTogether returns one for all who work on a cluster under the same rules of protection.
-func NewTogether() *Together {
-	t := &Together{}
+// NewBatcher returns one for all who work on a cluster under the same rules of protection.
+func NewBatcher() *Batcher {
+	t := &Batcher{}
 	t.lookups.Parallel, t.lookups.Longest, t.lookups.Timeout = 2, 64, 12*time.Second
 	t.lookups.SplitOn = func(err error) bool { return sqlstate.Is(err, unwritable...) }
 	t.lists.Parallel, t.lists.Timeout = 2, 12*time.Second

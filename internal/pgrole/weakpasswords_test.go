@@ -66,7 +66,7 @@ func TestPasswordProblems(t *testing.T) {
 		t.Errorf("without the protected ones: %+v, more: %t, %v", manageable, more, err)
 	}
 	for _, name := range []string{"old", "without", "weak", "moved_away", "expired"} {
-		if _, err := s.SetPassword(t.Context(), name, password2, nil, stamp()); err != nil {
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,7 +117,7 @@ func TestScramIterations(t *testing.T) {
 		t.Errorf("got %+v, %v", problems, err)
 	}
 	mustCreate(t, adm, "strong")
-	if _, err := adm.SetPassword(t.Context(), "usual", password2, nil, stamp()); err != nil {
+	if _, err := adm.SetPassword(t.Context(), "usual", password2, nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	if err := pgrole.SetOwnPassword(t.Context(), c.Connect(t, role, "administrator", "postgres"), password, due); err != nil {
@@ -133,7 +133,7 @@ func TestScramIterations(t *testing.T) {
 	// Nobody could stop what a cluster's owner sets off with this.
 	c.Exec(t, `ALTER ROLE `+role+` SET scram_iterations = 2147483647`)
 	adm = serverAs(t, c, role, password)
-	_, err = adm.SetPassword(t.Context(), "usual", password, nil, stamp())
+	_, err = adm.SetPassword(t.Context(), "usual", password, nil, actor())
 	refused(t, err, fault.Forbidden, "scram_iterations")
 	mayLogin(t, c, "usual", password2)
 }
@@ -183,7 +183,7 @@ func TestMD5Server(t *testing.T) {
 		}
 	}
 
-	if _, err := adm.SetPassword(t.Context(), "legacy", password2, nil, stamp()); err != nil {
+	if _, err := adm.SetPassword(t.Context(), "legacy", password2, nil, actor()); err != nil {
 		t.Fatal(err)
 	}
 	mayLogin(t, c, "legacy", password2)

@@ -1,0 +1,71 @@
+package dbuser
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/pgrole"
+)
+
+// Databases lists the databases of a cluster, and says whether more follow.
+func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page) (c *cluster.Cluster, databases []*pgrole.Database, more bool, err error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	defer r.end()
+	databases, more, err = r.server.Databases(ctx, page)
+	return r.cluster, databases, more, err
+}
+
+// Database returns one database.
+func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.Database, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.end()
+	d, err := r.server.Database(ctx, name)
+	return r.cluster, d, err
+}
+
+// CreateDatabase makes a database that belongs to owner.
+func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (*cluster.Cluster, *pgrole.Database, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	invalid := cmp.Or(pgrole.CheckDatabaseName(name), pgrole.CheckOwner(owner))
+	op, err := s.begin(ctx, p, c, change{action: audit.CreateDatabase, target: name, detail: detail{Owner: owner}, limit: databaseTimeout}, invalid)
+	if err != nil {
+		return nil, nil, err
+	}
+	var d *pgrole.Database
+	changing, err := op.waitAndDetach(ctx)
+	if err == nil {
+		d, err = op.server.CreateDatabase(changing, name, owner, op.by())
+	}
+	return op.cluster, d, op.end(ctx, uuid.Nil, detail{}, err)
+}
+
+// DeleteDatabase drops a database.
+func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clusterID, name string) error {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return err
+	}
+	op, err := s.begin(ctx, p, c, change{action: audit.DeleteDatabase, target: name, limit: databaseTimeout}, pgrole.CheckStorableDatabase(name))
+	if err != nil {
+		return err
+	}
+	changing, err := op.waitAndDetach(ctx)
+	if err == nil {
+		err = op.server.DropDatabase(changing, name)
+	}
+	return op.end(ctx, uuid.Nil, detail{}, err)
+}

@@ -1,0 +1,218 @@
+package dbuser
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/access"
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+)
+
+// change is what is about to be done.
+type change struct {
+	action, target string
+	detail         detail
+	limit          time.Duration // once its turn has come
+	adminOnly      bool
+	oneTransaction bool // nothing of it is done unless that is committed
+}
+
+// detail is what the audit log keeps of an attempt or its outcome, beyond who did what to whom.
+type detail struct {
+	// Of attempts:
+	Owner           string      `json:"owner,omitempty"`
+	ReassignTo      string      `json:"reassignTo,omitempty"`
+	OnBlocked       string      `json:"onBlocked,omitempty"` // "disable", or ""
+	ValidUntil      **time.Time `json:"validUntil,omitempty"`
+	ConnectionLimit *int        `json:"connectionLimit,omitempty"`
+	EndSessions     bool        `json:"endSessions,omitempty"`
+	Roles           []string    `json:"roles,omitzero"`
+	// Of outcomes:
+	Ended    *int   `json:"ended,omitempty"`    // sessions
+	Users    *int   `json:"users,omitempty"`    // whose verifiers were read
+	Disabled string `json:"disabled,omitempty"` // why the user was disabled and not deleted
+	Reason   string `json:"reason,omitempty"`   // why it was not done, or not all of it
+	Settled  string `json:"settled,omitempty"`  // what the settler has found
+}
+
+// refusal is why the principal may not do it; nil when it may.
+func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
+	if err := access.Refusal(p, c); err != nil {
+		return err
+	}
+	if do.adminOnly && !p.HasOn(c.ID, account.ScopeAdmin) {
+		return fault.New(fault.Forbidden, "This is for admins: it needs the scope %s.", account.ScopeAdmin)
+	}
+	return nil
+}
+
+// operation is one recorded change under way: begin, wait, the change itself, end.
+type operation struct {
+	service   *Service
+	principal *account.Principal
+	do        change
+	cluster   *cluster.Cluster // as of begin or, later, wait
+	server    *pgrole.Server
+	queue     *queue
+	attempt   *audit.Attempt
+	recorded  time.Time // when the attempt was, by the wall clock
+	late      time.Duration
+	leave     func() // gives the slot in the queue back
+	done      func() // lets the next change run; nil before wait
+	cancel    context.CancelFunc
+}
+
+// by is who makes the change, for the role's comment.
+func (op *operation) by() pgrole.Actor {
+	return pgrole.Actor{Account: op.principal.GUID, Attempt: op.attempt.ID}
+}
+
+// begin checks the access rule and records the attempt. invalid is why the change cannot be done in any state of the
+// cluster, nil if it may: that is no attempt, and is answered after the rule has been checked. Without an error the caller
+// must call end.
+func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (*operation, error) {
+	entry := p.Entry(do.action, do.target, do.detail)
+	entry.Cluster = c.ID
+	if refused := do.refusal(p, c); refused != nil {
+		return nil, s.Audit.Refuse(ctx, entry, refused)
+	}
+	if invalid != nil {
+		return nil, invalid
+	}
+	op := &operation{service: s, principal: p, do: do, cluster: c, queue: s.sharedOf(c).queues.of(do), late: settleMargin / 2}
+	var err error
+	if op.server, err = s.server(ctx, c, p); err != nil {
+		return nil, err
+	}
+	if op.leave, err = op.queue.enter(); err != nil {
+		return nil, err
+	}
+	if op.attempt, err = s.Audit.Begin(ctx, entry, op.queue.maxWait+do.limit+settleMargin); err != nil {
+		op.leave()
+		return nil, err
+	}
+	op.recorded = wallClock()
+	return op, nil
+}
+
+// wait waits for the change's turn and checks the access rule again: it, and what is protected, may have changed in the
+// meantime.
+func (op *operation) wait(ctx context.Context) error {
+	turn, err := op.service.waitTurn(ctx, op.principal, op.cluster.ID.String(), op.queue, &op.do)
+	if err != nil {
+		return err
+	}
+	op.cluster, op.server, op.done = turn.cluster, turn.server, turn.done
+	op.late += op.queue.maxWait
+	return nil
+}
+
+// detach returns the context of the change itself, which ends with its limit and not with the client.
+func (op *operation) detach(ctx context.Context) (context.Context, error) {
+	if wallClock().Sub(op.recorded) > op.late {
+		return nil, errLate
+	}
+	limit := op.do.limit
+	if op.done == nil {
+		limit += op.queue.maxWait // it waits for its turn only if it needs one
+	}
+	ctx, op.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
+	return ctx, nil
+}
+
+// waitAndDetach is wait, then detach.
+func (op *operation) waitAndDetach(ctx context.Context) (context.Context, error) {
+	if err := op.wait(ctx); err != nil {
+		return nil, err
+	}
+	return op.detach(ctx)
+}
+
+// end records what became of the change and returns err. previous is the attempt that changed the user last before this
+// one, if it is known. An outcome that err leaves open is for the settler.
+func (op *operation) end(ctx context.Context, previous uuid.UUID, outcome detail, err error) error {
+	defer op.leave()
+	if op.cancel != nil {
+		op.cancel()
+	}
+	if op.done != nil {
+		op.done() // the next change need not wait for the record of this one
+	}
+	if !leavesOpen(err) || op.do.oneTransaction && !pgrole.Uncertain(err) {
+		op.service.record(ctx, op.attempt, previous, outcome, err)
+	}
+	return err
+}
+
+// turn is a change's right to run.
+type turn struct {
+	cluster *cluster.Cluster
+	server  *pgrole.Server
+	done    func()
+}
+
+// waitTurn waits for a turn in the queue, and then reads the cluster and its rules again.
+func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *queue, do *change) (*turn, error) {
+	done, err := q.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &turn{done: done}
+	if t.cluster, err = s.Cluster(p, clusterID); err == nil {
+		err = do.refusal(p, t.cluster)
+	}
+	if err == nil {
+		t.server, err = s.server(ctx, t.cluster, p)
+	}
+	if err != nil {
+		done()
+		return nil, err
+	}
+	return t, nil
+}
+
+// wallClock goes on while the machine sleeps; the clock that ends contexts does not.
+func wallClock() time.Time { return time.Now().Round(0) }
+
+// errLate keeps a change from beginning when the settler may have judged it already.
+var errLate = fault.New(fault.Unavailable, "The server was stopped for a while, and the time for this request is over. Nothing was changed.").
+	After(time.Second).Because(errNoTurn)
+
+// settleMargin is how long after the limit of a change its attempt counts as cut off.
+const settleMargin = 20 * time.Second
+
+// leavesOpen reports that a failure does not tell whether the change was made.
+func leavesOpen(err error) bool {
+	if err == nil || errors.Is(err, errNoTurn) {
+		return false
+	}
+	f := fault.Of(err)
+	return f.Kind == fault.Unavailable || f.Kind == fault.Internal
+}
+
+// record adds the outcome of an attempt. One that cannot be written is left to the settler: the answer to the caller stays
+// what it is.
+func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous uuid.UUID, outcome detail, err error) {
+	result := audit.Result{Outcome: audit.Done, Previous: previous}
+	if err != nil {
+		f := fault.Of(err)
+		result.Outcome = audit.NotDone
+		outcome = detail{Reason: f.Message}
+		if f.Kind == fault.Forbidden || errors.Is(err, access.ErrNoView) {
+			result.Outcome = audit.Denied
+		}
+	}
+	result.Detail = outcome
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.Audit.End(ctx, attempt, result); err != nil {
+		s.Log.Warn("an outcome is left to the settler", "request", attempt.RequestID, "attempt", attempt.ID, "error", err)
+	}
+}

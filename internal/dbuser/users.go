@@ -1,0 +1,201 @@
+package dbuser
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/access"
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/etag"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
+)
+
+// Users lists the database users of a cluster, protected ones only if system is set, and says whether more follow.
+func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page, system bool) (c *cluster.Cluster, users []*pgrole.User, more bool, err error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	defer r.end()
+	users, more, err = r.server.Users(ctx, page, system)
+	return r.cluster, users, more, err
+}
+
+// User returns one database user.
+func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.User, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.end()
+	u, err := r.server.User(ctx, name)
+	return r.cluster, u, err
+}
+
+// UserDetails returns all about one database user.
+func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.Details, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.end()
+	d, err := r.server.Details(ctx, name)
+	return r.cluster, d, err
+}
+
+// CreateUser makes a database user.
+func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (*cluster.Cluster, *pgrole.User, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	invalid := cmp.Or(pgrole.CheckName(name, c.SystemRoles), pgrole.CheckPassword(password))
+	op, err := s.begin(ctx, p, c, change{action: audit.CreateUser, target: name, limit: changeTimeout, oneTransaction: true}, invalid)
+	if err != nil {
+		return nil, nil, err
+	}
+	var u *pgrole.User
+	changing, err := op.waitAndDetach(ctx)
+	if err == nil {
+		u, err = op.server.Create(changing, name, password, op.by())
+	}
+	return op.cluster, u, op.end(ctx, uuid.Nil, detail{}, err)
+}
+
+// SetPassword gives a database user a new password.
+func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	invalid := cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
+	op, err := s.begin(ctx, p, c, change{action: audit.ChangePassword, target: name, limit: changeTimeout, oneTransaction: true}, invalid)
+	if err != nil {
+		return nil, nil, err
+	}
+	var u *pgrole.User
+	var previous uuid.UUID
+	changing, err := op.waitAndDetach(ctx)
+	if err == nil {
+		u, err = op.server.SetPassword(changing, name, password, match, op.by())
+	}
+	if err == nil {
+		previous = u.Provenance.Previous
+	}
+	return op.cluster, u, op.end(ctx, previous, detail{}, err)
+}
+
+// KeepUser is a change of a user that changes nothing: it is refused as SetPassword is, and only refusals are recorded.
+func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+	reading, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer r.end()
+	u, err := r.server.Changeable(reading, name, match)
+	if err == nil {
+		err = access.Refusal(p, r.cluster)
+	}
+	if fault.Is(err, fault.Forbidden) {
+		entry := p.Entry(audit.ChangePassword, name, nil)
+		entry.Cluster = r.cluster.ID
+		err = s.Audit.Refuse(ctx, entry, err)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.cluster, u, nil
+}
+
+// DeleteUser deletes a database user. What it owns goes to reassignTo; if that is empty, a user that owns something is
+// refused.
+func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) error {
+	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo})
+	if err != nil {
+		return err
+	}
+	deleting, previous, gone, err := op.dropUnused(ctx, match)
+	if err == nil && !gone {
+		if err = op.wait(ctx); err == nil {
+			previous, err = op.server.Delete(deleting, name, reassignTo, match, op.by())
+		}
+	}
+	return op.end(ctx, previous, detail{}, err)
+}
+
+// DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
+func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo, OnBlocked: "disable"})
+	if err != nil {
+		return nil, nil, err
+	}
+	var why string
+	var disabled *pgrole.User
+	var readErr error // the user is disabled; reading it afterwards has failed
+	deleting, previous, gone, err := op.dropUnused(ctx, match)
+	if err == nil && !gone {
+		if err = op.wait(ctx); err == nil {
+			why, previous, err = op.server.DeleteOrDisable(deleting, name, reassignTo, match, op.by())
+		}
+	}
+	if err == nil && why != "" {
+		disabled, readErr = op.server.User(deleting, name)
+	}
+	return op.cluster, disabled, cmp.Or(op.end(ctx, previous, detail{Disabled: why}, err), readErr)
+}
+
+// beginDeletion is begin for a deletion of a user.
+func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clusterID, name string, d detail) (*operation, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	invalid := pgrole.CheckStorable(name)
+	if invalid == nil && d.ReassignTo != "" {
+		invalid = pgrole.CheckReassign(name, d.ReassignTo)
+	}
+	return s.begin(ctx, p, c, change{action: audit.DeleteUser, target: name, detail: d, limit: deleteTimeout}, invalid)
+}
+
+// dropUnused begins a deletion with the short way, which needs no turn. If the user is not gone then, the context is for
+// the four phases.
+func (op *operation) dropUnused(ctx context.Context, match etag.Match) (deleting context.Context, previous uuid.UUID, gone bool, err error) {
+	if deleting, err = op.detach(ctx); err != nil || op.do.detail.ReassignTo != "" {
+		return deleting, uuid.Nil, false, err
+	}
+	was, err := op.server.DropUnused(deleting, op.do.target, match)
+	if err != nil || was == nil {
+		return deleting, uuid.Nil, false, err
+	}
+	return deleting, was.Provenance.Attempt, true, nil
+}
+
+// DeletionPlan says what DeleteUser would do. It takes the right to do it, and records nothing.
+func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string) (*pgrole.DeletionPlan, error) {
+	c, err := s.Cluster(p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	if err := access.Refusal(p, c); err != nil {
+		return nil, err
+	}
+	queue := s.sharedOf(c).queues.long
+	leave, err := queue.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	turn, err := s.waitTurn(ctx, p, clusterID, queue, &change{})
+	if err != nil {
+		return nil, err
+	}
+	defer turn.done()
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	return turn.server.Plan(ctx, name, reassignTo)
+}
