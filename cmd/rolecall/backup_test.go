@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
 )
@@ -120,10 +120,10 @@ func TestBackupAndRestore(t *testing.T) {
 		key, want string
 		code      int
 	}{
-		{other, "which is not at hand", exitFailed},
-		{filepath.Join(t.TempDir(), "lost.key"), "lost.key", exitUsage},
+		{other, "which is not at hand", term.ExitFailed},
+		{filepath.Join(t.TempDir(), "lost.key"), "lost.key", term.ExitUsage},
 	} {
-		for _, command := range [][]string{serve, append([]string{"restored"}, flags...)} {
+		for _, command := range [][]string{serve, append([]string{"recover"}, flags...)} {
 			code, _, errOut := execute(t, "", append(command[:len(command):len(command)], "--master-key-file", c.key)...)
 			if code != c.code || !isSentence(errOut) || !strings.Contains(errOut, c.want) {
 				t.Errorf("%s with the key %s: exit code %d: %s", command[0], c.key, code, errOut)
@@ -136,7 +136,7 @@ func TestBackupAndRestore(t *testing.T) {
 
 	_, url = beginServe(t, flags...)
 	admin.signIn(t, url, "admin", "password")
-	admin.has(t, []string{"holds yes"}, "audit", "verify", "--anchor", anchor)
+	admin.has(t, []string{"intact yes"}, "audit", "verify", "--anchor", anchor)
 	admin.has(t, []string{"state AVAILABLE", "problems -"}, "clusters", "show", "shop")
 	admin.ok(t, "", "clusters", "probe", "shop")
 	admin.has(t, []string{"problems -"}, "clusters", "show", "shop")
@@ -192,9 +192,9 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 	}
 	restore(t, pg, name, dump)
 	before := roles(t, pg)
-	if code, out, errOut := execute(t, "", append([]string{"restored"}, flags[:4]...)...); code != 0 || errOut != "" ||
+	if code, out, errOut := execute(t, "", append([]string{"recover"}, flags[:4]...)...); code != 0 || errOut != "" ||
 		!strings.Contains(out, "1 accounts were ended; 1 personal access tokens") || !strings.Contains(out, "The audit log ends at 2") {
-		t.Fatalf("restored: exit code %d, printed %q and %q", code, out, errOut)
+		t.Fatalf("recover: exit code %d, printed %q and %q", code, out, errOut)
 	}
 
 	p, url = beginServe(t, flags...)
@@ -204,14 +204,14 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 		}
 	}
 	admin.signIn(t, url, "admin", "password")
-	if code, _, errOut := admin.run(t, "", "audit", "verify", "--anchor", anchor); code != exitFailed || !strings.Contains(errOut, "cut off") {
+	if code, _, errOut := admin.run(t, "", "audit", "verify", "--anchor", anchor); code != term.ExitFailed || !strings.Contains(errOut, "cut off") {
 		t.Errorf("verify with a later anchor: exit code %d: %s", code, errOut)
 	}
-	admin.has(t, []string{"holds yes"}, "audit", "verify")
+	admin.has(t, []string{"intact yes"}, "audit", "verify")
 
 	// Its password for the cluster is the one from before the rotation.
 	admin.has(t, []string{"state UNKNOWN", `last error .*the password of the role "shop_admin"\. .*restored from a backup.*clusters update.*`}, "clusters", "show", "shop")
-	admin.fails(t, exitFailed, "restored from a backup", "", "clusters", "probe", "shop")
+	admin.fails(t, term.ExitFailed, "restored from a backup", "", "clusters", "probe", "shop")
 	if now := roles(t, pg); now != before {
 		t.Errorf("the roles have become\n%s\nfrom\n%s", now, before)
 	}
@@ -244,9 +244,9 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 // tokenOf is the access token of a shell that is signed in.
 func tokenOf(t *testing.T, s *shell) string {
 	t.Helper()
-	var l login
-	if err := json.Unmarshal([]byte(read(t, filepath.Join(s.config, "rolecall", "login.json"))), &l); err != nil || l.AccessToken == "" {
-		t.Fatal("no token", err)
+	token, _ := s.login(t)["accessToken"].(string)
+	if token == "" {
+		t.Fatal("no token")
 	}
-	return l.AccessToken
+	return token
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.yaml.in/yaml/v3"
 
+	"rolecall/internal/cli"
+	"rolecall/internal/cli/term"
+	"rolecall/internal/dev"
 	"rolecall/internal/pgtest"
 )
 
@@ -29,7 +31,7 @@ type shell struct {
 // newShell is for tests that do not run in parallel: the environment is the process's.
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	for _, name := range []string{urlVariable, tokenVariable, clusterVariable, clusterIDVariable, outputVariable} {
+	for _, name := range []string{cli.URLVariable, cli.TokenVariable, cli.ClusterVariable, cli.ClusterIDVariable, term.OutputVariable} {
 		t.Setenv(name, "")
 		os.Unsetenv(name)
 	}
@@ -79,6 +81,17 @@ func (s *shell) signIn(t *testing.T, url, username, password string) {
 	s.ok(t, password+"\n", "login", url, "--username", username, "--password-stdin")
 }
 
+func (s *shell) loginFile() string { return filepath.Join(s.config, "rolecall", "login.json") }
+
+// login is the stored sign-in.
+func (s *shell) login(t *testing.T) (l map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(read(t, s.loginFile())), &l); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // value prints one field of a command's JSON.
 func (s *shell) value(t *testing.T, path string, args ...string) any {
 	t.Helper()
@@ -103,62 +116,58 @@ func TestCommandLine(t *testing.T) {
 	alice := &shell{config: t.TempDir(), printed: admin.printed}
 	dir := newFolder(t)
 	const adminPassword = "the admin's secret"
-	t.Setenv(adminPasswordVariable, adminPassword)
+	t.Setenv(dev.AdminPasswordVariable, adminPassword)
 	server, url := beginDev(t, dir)
 	pg := pgtest.Shared(t)
 	secrets := []string{adminPassword, pg.Password}
 
 	t.Run("login", func(t *testing.T) {
-		admin.fails(t, exitDenied, "rolecall login", "", "users", "list", "-c", "local")
-		admin.fails(t, exitUsage, "say where", "", "login")
-		admin.fails(t, exitUsage, "is not a URL", "", "login", "nonsense")
-		admin.fails(t, exitUsage, "--username", "", "login", url)
-		admin.fails(t, exitUsage, "--password-stdin", "", "login", url, "-u", "admin")
-		admin.fails(t, exitDenied, "password is wrong", "wrong\n", "login", url, "-u", "admin", "--password-stdin")
-		admin.fails(t, exitFailed, "empty", "\n", "login", url, "-u", "admin", "--password-stdin")
-		admin.fails(t, exitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin", "--password-stdin")
+		admin.fails(t, term.ExitDenied, "rolecall login", "", "users", "list", "-c", "local")
+		admin.fails(t, term.ExitUsage, "the URL is missing", "", "login")
+		admin.fails(t, term.ExitUsage, "is not a URL", "", "login", "nonsense")
+		admin.fails(t, term.ExitUsage, "--username", "", "login", url)
+		admin.fails(t, term.ExitUsage, "--password-stdin", "", "login", url, "-u", "admin")
+		admin.fails(t, term.ExitDenied, "password is wrong", "wrong\n", "login", url, "-u", "admin", "--password-stdin")
+		admin.fails(t, term.ExitFailed, "empty", "\n", "login", url, "-u", "admin", "--password-stdin")
+		admin.fails(t, term.ExitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin", "--password-stdin")
 		admin.signIn(t, url+"/", "admin", adminPassword)
 		for path, mode := range map[string]fs.FileMode{"rolecall": fs.ModeDir | 0o700, "rolecall/login.json": 0o600} {
 			if info, err := os.Stat(filepath.Join(admin.config, path)); err != nil || info.Mode() != mode {
 				t.Errorf("%s: %v, %v, want mode %v", path, info, err, mode)
 			}
 		}
-		if text := read(t, filepath.Join(admin.config, "rolecall", "login.json")); strings.Contains(text, adminPassword) {
+		if text := read(t, admin.loginFile()); strings.Contains(text, adminPassword) {
 			t.Error("the password is kept")
 		}
 		admin.has(t, []string{"server " + url, "user name admin", "may manage local", "may only view -"}, "whoami")
 
 		// An access token that has expired, and one that the server no longer takes, are replaced without a word.
-		for _, change := range []func(l *login){
-			func(l *login) { l.Expires = time.Now().Add(-time.Hour) },
-			func(l *login) { l.AccessToken = "stale" },
-		} {
-			l, err := readLogin()
+		for member, value := range map[string]any{"expires": time.Now().Add(-time.Hour), "accessToken": "stale"} {
+			l := admin.login(t)
+			l[member] = value
+			text, err := json.Marshal(l)
 			if err != nil {
 				t.Fatal(err)
 			}
-			change(l)
-			if err := l.write(); err != nil {
-				t.Fatal(err)
-			}
+			write(t, admin.loginFile(), string(text))
 			admin.ok(t, "", "whoami")
 		}
-		l, err := readLogin()
-		if err != nil || l.AccessToken == "stale" {
-			t.Errorf("the new token was not kept: %v", err)
+		l := admin.login(t)
+		if l["accessToken"] == "stale" {
+			t.Error("the new token was not stored")
 		}
-		secrets = append(secrets, l.AccessToken, l.RefreshToken)
+		secrets = append(secrets, l["accessToken"].(string), l["refreshToken"].(string))
 
 		// A token goes to no other server than its own.
-		t.Setenv(urlVariable, "http://127.0.0.1:1")
-		admin.fails(t, exitDenied, "not signed in to http://127.0.0.1:1", "", "whoami")
-		t.Setenv(urlVariable, url)
+		t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
+		admin.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1", "", "whoami")
+		t.Setenv(cli.URLVariable, url)
 		admin.ok(t, "", "whoami")
-		t.Setenv(tokenVariable, "wrong-token")
-		admin.fails(t, exitDenied, "", "", "whoami")
-		os.Unsetenv(urlVariable)
-		admin.fails(t, exitUsage, urlVariable, "", "whoami")
-		os.Unsetenv(tokenVariable)
+		t.Setenv(cli.TokenVariable, "wrong-token")
+		admin.fails(t, term.ExitDenied, "", "", "whoami")
+		os.Unsetenv(cli.URLVariable)
+		admin.fails(t, term.ExitUsage, cli.URLVariable, "", "whoami")
+		os.Unsetenv(cli.TokenVariable)
 	})
 
 	t.Run("usage", func(t *testing.T) {
@@ -172,7 +181,7 @@ func TestCommandLine(t *testing.T) {
 			{"clusters", "register", "x", "--url", "postgres://r:in-the-url@db/postgres", "--password-stdin"},
 			{"clusters", "register", "x", "--url", "postgres://r@db/postgres", "--tls-ca", "/nowhere"},
 		} {
-			admin.fails(t, exitUsage, "", "", args...)
+			admin.fails(t, term.ExitUsage, "", "", args...)
 		}
 		secrets = append(secrets, "in-the-url")
 	})
@@ -190,7 +199,7 @@ func TestCommandLine(t *testing.T) {
 		if err := login(generated); err != nil {
 			t.Errorf("the generated password does not sign in: %v", err)
 		}
-		admin.fails(t, exitFailed, `role "app"`, "a long password\n", "users", "create", "app", "-c", "local", "--password-stdin")
+		admin.fails(t, term.ExitFailed, `role "app"`, "a long password\n", "users", "create", "app", "-c", "local", "--password-stdin")
 		admin.ok(t, "another password\r\n", "users", "passwd", "app", "-c", "local", "--password-stdin")
 		if err := login("another password"); err != nil {
 			t.Errorf("the new password does not sign in: %v", err)
@@ -204,11 +213,11 @@ func TestCommandLine(t *testing.T) {
 		for _, given := range []string{"local", id, strings.ToUpper(id)} {
 			admin.has(t, []string{`NAME SYSTEM CREATED BY CHANGED BY`, `app no \S+ \S+ admin \S+ \S+ admin`}, "users", "list", "-c", given)
 		}
-		t.Setenv(clusterIDVariable, id)
+		t.Setenv(cli.ClusterIDVariable, id)
 		admin.has(t, []string{`postgres yes`}, "users", "list", "--system")
-		t.Setenv(clusterVariable, "nowhere")
-		admin.fails(t, exitNotFound, `"nowhere"`, "", "users", "list")
-		t.Setenv(clusterVariable, "local")
+		t.Setenv(cli.ClusterVariable, "nowhere")
+		admin.fails(t, term.ExitNotFound, `"nowhere"`, "", "users", "list")
+		t.Setenv(cli.ClusterVariable, "local")
 
 		admin.has(t, []string{"name app", "cluster local", "state active", "expires never", "connection limit none",
 			`created .* by admin`, `connect with postgresql://app@127\.0\.0\.1:\d+/postgres.*`}, "users", "show", "app")
@@ -247,25 +256,25 @@ func TestCommandLine(t *testing.T) {
 		}
 		admin.has(t, []string{"name a/b"}, "users", "show", "a/b")
 		admin.ok(t, "", "users", "delete", "a/b", "--yes")
-		admin.fails(t, exitNotFound, "", "", "users", "show", "a/b")
-		admin.fails(t, exitDenied, "", "a long password\n", "users", "passwd", "postgres", "--password-stdin")
+		admin.fails(t, term.ExitNotFound, "", "", "users", "show", "a/b")
+		admin.fails(t, term.ExitDenied, "", "a long password\n", "users", "passwd", "postgres", "--password-stdin")
 
 		// What it owns stands in the way of a delete.
 		psql(t, variables(t, dir), "CREATE ROLE readers; CREATE TABLE kept (i int); ALTER TABLE kept OWNER TO app")
 		for _, format := range []string{"table", "json"} {
 			code, out, errOut := admin.run(t, "", "users", "delete", "app", "--plan", "-o", format)
-			if code != exitFailed || !isSentence(errOut) || !strings.Contains(errOut, `"app" would not be deleted`) || !strings.Contains(out, "public.kept") {
+			if code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, `"app" would not be deleted`) || !strings.Contains(out, "public.kept") {
 				t.Errorf("the plan ended with %d, printed %q and %q", code, out, errOut)
 			}
 		}
-		admin.has(t, []string{"would be refused no", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan", "--reassign-to", "readers")
-		admin.fails(t, exitFailed, "--reassign-to ROLE", "", "users", "delete", "app", "--yes")
+		admin.has(t, []string{"would be rejected no", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan", "--reassign-to", "readers")
+		admin.fails(t, term.ExitFailed, "--reassign-to ROLE", "", "users", "delete", "app", "--yes")
 		admin.ok(t, "", "users", "delete", "app", "--yes", "--on-blocked", "disable")
 		admin.has(t, []string{"state disabled"}, "users", "show", "app")
 		admin.ok(t, "", "users", "delete", "app", "--yes", "--reassign-to", "readers")
-		admin.fails(t, exitNotFound, "", "", "users", "show", "app")
-		os.Unsetenv(clusterVariable)
-		os.Unsetenv(clusterIDVariable)
+		admin.fails(t, term.ExitNotFound, "", "", "users", "show", "app")
+		os.Unsetenv(cli.ClusterVariable)
+		os.Unsetenv(cli.ClusterIDVariable)
 	})
 
 	t.Run("clusters", func(t *testing.T) {
@@ -275,28 +284,28 @@ func TestCommandLine(t *testing.T) {
 		secrets = append(secrets, "administering secret")
 		connection := fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port)
 		register := []string{"clusters", "register", "payments", "--url", connection, "--tls-mode", "disable", "--password-stdin"}
-		admin.fails(t, exitFailed, "", "not the password\n", register...)
-		admin.fails(t, exitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
+		admin.fails(t, term.ExitFailed, "", "not the password\n", register...)
+		admin.fails(t, term.ExitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
 		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage", "role=dba",
 			"--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role)...)
 		admin.has(t, []string{`payments de/fra .* AVAILABLE team=payments or role=dba team=search ` + uuidPattern, `local local .*`}, "clusters", "list")
 		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
 		admin.has(t, []string{"name money", "may manage team=payments or role=dba", "may view -"}, "clusters", "show", "money")
-		admin.fails(t, exitNotFound, `"payments"`, "", "clusters", "show", "payments")
+		admin.fails(t, term.ExitNotFound, `"payments"`, "", "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "money", "--name", "payments", "--view", "team=search")
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "local")
 		admin.has(t, []string{"state AVAILABLE", `identifier \d+`, "commits local"}, "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "")
 		admin.has(t, []string{"commits -"}, "clusters", "show", "payments")
-		admin.fails(t, exitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
-		admin.fails(t, exitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments", "--system-identifier", "")
+		admin.fails(t, term.ExitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
+		admin.fails(t, term.ExitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments", "--system-identifier", "")
 		admin.ok(t, "", "clusters", "probe", "payments")
 
 		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")
 		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")
 		admin.has(t, []string{"member of " + role + "_readers"}, "users", "show", "reports", "-c", "payments")
-		admin.fails(t, exitFailed, "postgres", "", "users", "grant", "reports", "-c", "payments", "--roles", "postgres")
+		admin.fails(t, term.ExitFailed, "postgres", "", "users", "grant", "reports", "-c", "payments", "--roles", "postgres")
 		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", "")
 		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
 		if out := admin.ok(t, "", "clusters", "userlist", "payments"); !strings.Contains(out, `"reports" "SCRAM-SHA-256$`) {
@@ -314,11 +323,11 @@ func TestCommandLine(t *testing.T) {
 	t.Run("accounts", func(t *testing.T) {
 		const password = "alice has a secret"
 		secrets = append(secrets, password, "alice has another")
-		admin.fails(t, exitFailed, "", password+"\n", "accounts", "create", "alice", "--label", "team=not allowed", "--password-stdin")
-		admin.fails(t, exitNotFound, "alice", "", "accounts", "show", "alice") // nothing is left of it
-		admin.fails(t, exitNotFound, "nonsense", "", "accounts", "create", "alice", "--scope", "nonsense", "--generate")
+		admin.fails(t, term.ExitFailed, "", password+"\n", "accounts", "create", "alice", "--label", "team=not allowed", "--password-stdin")
+		admin.fails(t, term.ExitNotFound, "alice", "", "accounts", "show", "alice") // nothing is left of it
+		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "create", "alice", "--scope", "nonsense", "--generate")
 		admin.ok(t, password+"\n", "accounts", "create", "alice", "--label", "team=search", "--label", "old=1", "--password-stdin")
-		admin.fails(t, exitFailed, "taken", password+"\n", "accounts", "create", "alice", "--password-stdin")
+		admin.fails(t, term.ExitFailed, "taken", password+"\n", "accounts", "create", "alice", "--password-stdin")
 		guid, _ := admin.value(t, "guid", "accounts", "show", "alice").(string)
 		admin.has(t, []string{`alice uaa yes old=1,team=search cloud_controller.read cloud_controller.write ` + guid, `admin uaa yes .*`}, "accounts", "list")
 		if out := admin.ok(t, "", "accounts", "list", "--selector", "team=search"); strings.Contains(out, "admin") || !strings.Contains(out, "alice") {
@@ -332,12 +341,12 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("alice sees\n%s", out)
 		}
 		alice.has(t, []string{"user name alice", `sign-in \?`}, "accounts", "show", "alice")
-		alice.fails(t, exitNotFound, "admin", "", "accounts", "show", "admin")
-		alice.fails(t, exitNotFound, "local", "", "users", "list", "-c", "local")
-		alice.fails(t, exitDenied, "view", "", "users", "create", "x", "-c", "payments", "--generate")
-		alice.fails(t, exitDenied, "", "", "clusters", "update", "payments", "--view", "")
-		alice.fails(t, exitDenied, "", "", "clusters", "userlist", "payments")
-		alice.fails(t, exitDenied, "", "", "accounts", "label", "alice", "team=payments")
+		alice.fails(t, term.ExitNotFound, "admin", "", "accounts", "show", "admin")
+		alice.fails(t, term.ExitNotFound, "local", "", "users", "list", "-c", "local")
+		alice.fails(t, term.ExitDenied, "view", "", "users", "create", "x", "-c", "payments", "--generate")
+		alice.fails(t, term.ExitDenied, "", "", "clusters", "update", "payments", "--view", "")
+		alice.fails(t, term.ExitDenied, "", "", "clusters", "userlist", "payments")
+		alice.fails(t, term.ExitDenied, "", "", "accounts", "label", "alice", "team=payments")
 		admin.has(t, []string{"may view yes: .*team=search.*", "may manage no: .*"}, "clusters", "access", "payments", "--account", "alice")
 		admin.ok(t, "", "accounts", "label", "alice", "team=payments", "old-")
 		admin.ok(t, "", "accounts", "annotate", "alice", "note=two words, and a comma")
@@ -349,11 +358,11 @@ func TestCommandLine(t *testing.T) {
 
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor", "cloud_controller.write-", "cloud_controller.read")
 		admin.has(t, []string{"scopes cloud_controller.global_auditor cloud_controller.read"}, "accounts", "show", "alice")
-		admin.fails(t, exitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
+		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor-", "cloud_controller.write")
 
 		// One's own password takes the present one, and the sign-in goes on.
-		alice.fails(t, exitDenied, "", "wrong\nalice has another\n", "accounts", "passwd", "--password-stdin")
+		alice.fails(t, term.ExitDenied, "", "wrong\nalice has another\n", "accounts", "passwd", "--password-stdin")
 		alice.ok(t, password+"\nalice has another\n", "accounts", "passwd", "--password-stdin")
 		alice.ok(t, "", "whoami")
 		generated := strings.TrimSpace(admin.ok(t, "", "accounts", "passwd", "alice", "--generate"))
@@ -364,23 +373,16 @@ func TestCommandLine(t *testing.T) {
 		token := strings.TrimSuffix(alice.ok(t, "", "tokens", "create", "ci", "-c", "payments", "--read-only", "--expires", "1h"), "\n")
 		alice.has(t, []string{`NAME READ-ONLY CLUSTERS EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern}, "tokens", "list")
 		program := &shell{config: t.TempDir(), printed: &strings.Builder{}}
-		t.Setenv(urlVariable, url)
-		t.Setenv(tokenVariable, token)
+		t.Setenv(cli.URLVariable, url)
+		t.Setenv(cli.TokenVariable, token)
 		program.ok(t, "", "users", "list", "-c", "payments")
-		program.fails(t, exitDenied, "", "", "users", "create", "x", "-c", "payments", "--generate")
+		program.fails(t, term.ExitDenied, "", "", "users", "create", "x", "-c", "payments", "--generate")
 		if strings.Contains(program.printed.String(), token) {
 			t.Error("the token was printed")
 		}
-		os.Unsetenv(tokenVariable)
-		// What rolecall env prints is enough, and only for its own server.
-		t.Setenv("IONOS_TOKEN", token)
-		t.Setenv("IONOS_API_URL", "http://127.0.0.1:1")
-		program.fails(t, exitDenied, "not signed in", "", "users", "list", "-c", "payments")
-		t.Setenv("IONOS_API_URL", url)
-		program.ok(t, "", "users", "list", "-c", "payments")
-		os.Unsetenv(urlVariable)
-		os.Unsetenv("IONOS_TOKEN")
-		alice.fails(t, exitNotFound, "nonsense", "", "tokens", "revoke", "nonsense")
+		os.Unsetenv(cli.TokenVariable)
+		os.Unsetenv(cli.URLVariable)
+		alice.fails(t, term.ExitNotFound, "nonsense", "", "tokens", "revoke", "nonsense")
 		alice.ok(t, "", "tokens", "revoke", "ci")
 		if out := alice.ok(t, "", "tokens", "list", "-o", "json"); strings.TrimSpace(out) != "[]" {
 			t.Errorf("the tokens are %s", out)
@@ -397,11 +399,11 @@ func TestCommandLine(t *testing.T) {
 			if err := json.Unmarshal([]byte(admin.ok(t, "", append(args, "-o", "json")...)), &fromJSON); err != nil {
 				t.Errorf("rolecall %q -o json: %v", args, err)
 			}
-			t.Setenv(outputVariable, "yaml")
+			t.Setenv(term.OutputVariable, "yaml")
 			if err := yaml.Unmarshal([]byte(admin.ok(t, "", args...)), &fromYAML); err != nil {
 				t.Errorf("rolecall %q -o yaml: %v", args, err)
 			}
-			os.Unsetenv(outputVariable)
+			os.Unsetenv(term.OutputVariable)
 			a, _ := json.Marshal(fromJSON)
 			b, _ := json.Marshal(fromYAML)
 			if withoutHealth(a) != withoutHealth(b) {
@@ -444,7 +446,7 @@ func TestCommandLine(t *testing.T) {
 		if out := admin.ok(t, "", "audit", "-c", "payments", "--account", "alice", "--action", "user.create", "--outcome", "done", "--since", "1h", "-o", "jsonl", "-n", "1"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"made_by_alice"`) {
 			t.Errorf("the filtered row is %s", out)
 		}
-		admin.fails(t, exitNotFound, "nowhere", "", "audit", "-c", "nowhere")
+		admin.fails(t, term.ExitNotFound, "nowhere", "", "audit", "-c", "nowhere")
 		lines := strings.Split(strings.TrimSpace(admin.ok(t, "", "audit", "-o", "jsonl")), "\n")
 		last := lines[len(lines)-1]
 		var head struct {
@@ -456,12 +458,12 @@ func TestCommandLine(t *testing.T) {
 		if err := json.Unmarshal([]byte(last), &head); err != nil || head.Head.Seq == 0 || len(lines) < 10 {
 			t.Fatalf("the export has %d lines and ends with %s: %v", len(lines), last, err)
 		}
-		admin.has(t, []string{"holds yes"}, "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, head.Head.MAC))
+		admin.has(t, []string{"intact yes"}, "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, head.Head.MAC))
 		code, out, errOut := admin.run(t, "", "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, strings.Repeat("00", 32)))
-		if code != exitFailed || !strings.Contains(out, "holds") || !isSentence(errOut) {
+		if code != term.ExitFailed || !strings.Contains(out, "intact") || !isSentence(errOut) {
 			t.Errorf("verify with a wrong anchor: exit code %d: %s%s", code, out, errOut)
 		}
-		alice.fails(t, exitDenied, "", "", "audit", "verify")
+		alice.fails(t, term.ExitDenied, "", "", "audit", "verify")
 		admin.has(t, []string{`MINUTE ACCOUNT ADDRESS COUNT`, `\S+ \S+ admin 127\.0\.0\.1 \d+`}, "audit", "failed-sign-ins", "--since", "1h")
 
 		follow := begin(t, "audit", "--follow", "-n", "1", "-o", "jsonl")
@@ -484,18 +486,18 @@ func TestCommandLine(t *testing.T) {
 	})
 
 	t.Run("removal", func(t *testing.T) {
-		admin.fails(t, exitUsage, "--yes", "", "clusters", "remove", "payments")
+		admin.fails(t, term.ExitUsage, "--yes", "", "clusters", "remove", "payments")
 		admin.ok(t, "", "clusters", "remove", "payments", "--yes")
-		admin.fails(t, exitNotFound, "payments", "", "clusters", "show", "payments")
-		admin.fails(t, exitUsage, "--yes", "", "accounts", "delete", "alice")
+		admin.fails(t, term.ExitNotFound, "payments", "", "clusters", "show", "payments")
+		admin.fails(t, term.ExitUsage, "--yes", "", "accounts", "delete", "alice")
 		admin.ok(t, "", "accounts", "delete", "alice", "-y")
-		admin.fails(t, exitNotFound, "alice", "", "accounts", "show", "alice")
-		alice.fails(t, exitDenied, "password is wrong", "alice has another\n", "login", "-u", "alice", "--password-stdin")
+		admin.fails(t, term.ExitNotFound, "alice", "", "accounts", "show", "alice")
+		alice.fails(t, term.ExitDenied, "password is wrong", "alice has another\n", "login", "-u", "alice", "--password-stdin")
 		admin.ok(t, "", "logout")
 		if _, err := os.Stat(filepath.Join(admin.config, "rolecall", "login.json")); err == nil {
 			t.Error("the sign-in is still there after logout")
 		}
-		admin.fails(t, exitDenied, "rolecall login", "", "whoami")
+		admin.fails(t, term.ExitDenied, "rolecall login", "", "whoami")
 		admin.ok(t, "", "logout")
 	})
 
@@ -537,32 +539,13 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	}
 }
 
-func TestTable(t *testing.T) {
-	var out bytes.Buffer
-	if err := printTable(&out, [][]string{{"NAME", "ON"}, {"a\x1b[2Jb\u202e", "x"}, {"é", ""}}); err != nil {
-		t.Fatal(err)
-	}
-	if want := "NAME     ON\na\ufffd[2Jb\ufffd  x\né\n"; out.String() != want {
-		t.Errorf("got %q, want %q", out.String(), want)
-	}
-	widths := []int{4, 60, 30, 36}
-	fit(widths, 80)
-	if want := []int{4, 23, 23, 24}; !slices.Equal(widths, want) && widths[0]+widths[1]+widths[2]+widths[3] != 74 {
-		t.Errorf("columns of 4, 60, 30 and 36 fit 80 as %v, want about %v", widths, want)
-	}
-	if got := cut("abcdef", 4); got != "abc…" {
-		t.Errorf("cut to %q", got)
-	}
-}
-
-// TestOtherServer looks at what is said of a server that is not one of Rolecall, or of another version.
 func TestOtherServer(t *testing.T) {
 	s := newShell(t)
-	t.Setenv(tokenVariable, "t")
-	for answer, want := range map[string]string{"<html>": "is the URL right?", `{"clusters":7}`: "this version of rolecall cannot read"} {
+	t.Setenv(cli.TokenVariable, "t")
+	for answer, want := range map[string]string{"<html>": "check the URL", `{"clusters":7}`: "this version of rolecall cannot read"} {
 		url := serveText(t, answer)
-		t.Setenv(urlVariable, url)
-		s.fails(t, exitFailed, want, "", "users", "list", "-c", "x")
+		t.Setenv(cli.URLVariable, url)
+		s.fails(t, term.ExitFailed, want, "", "users", "list", "-c", "x")
 	}
 }
 

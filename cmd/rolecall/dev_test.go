@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/localpg"
 )
 
@@ -60,7 +61,7 @@ func variables(t *testing.T, dir string) map[string]string {
 
 // envNames are what rolecall env prints, in this order.
 var envNames = []string{
-	"ROLECALL_URL", "ROLECALL_CLUSTER_ID",
+	"ROLECALL_URL", "ROLECALL_TOKEN", "ROLECALL_CLUSTER_ID",
 	"IONOS_API_URL", "IONOS_USERNAME", "IONOS_PASSWORD", "IONOS_TOKEN",
 	"CF_API_URL", "CF_USERNAME", "CF_PASSWORD",
 	"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE",
@@ -126,7 +127,7 @@ func TestDev(t *testing.T) {
 	}
 
 	checkModes(t, dir)
-	if code, _, errOut := execute(t, "", "dev", "--listen", "127.0.0.1:0", "--data-dir", dir); code != exitFailed ||
+	if code, _, errOut := execute(t, "", "dev", "--listen", "127.0.0.1:0", "--data-dir", dir); code != term.ExitFailed ||
 		!isSentence(errOut) || !strings.Contains(errOut, "another rolecall dev is running on "+dir) || !strings.Contains(errOut, "--data-dir") {
 		t.Errorf("a second dev on the folder: exit code %d: %s", code, errOut)
 	}
@@ -140,7 +141,7 @@ func TestDev(t *testing.T) {
 		t.Error("PostgreSQL still runs after dev ended")
 	}
 	code, out, errOut := execute(t, "", "env", "--data-dir", dir)
-	if code != exitFailed || out != "" || !isSentence(errOut) || !strings.Contains(errOut, "no local server runs on "+dir) {
+	if code != term.ExitFailed || out != "" || !isSentence(errOut) || !strings.Contains(errOut, "no local server runs on "+dir) {
 		t.Errorf("rolecall env without a server: exit code %d, printed %q and %q", code, out, errOut)
 	}
 
@@ -152,7 +153,7 @@ func TestDev(t *testing.T) {
 			t.Errorf("%s is %q after a restart, was %q", name, w[name], v[name])
 		}
 	}
-	if !strings.Contains(second.errOut.String(), "ROLECALL_ADMIN_PASSWORD counts at the first start only") {
+	if !strings.Contains(second.errOut.String(), "ROLECALL_ADMIN_PASSWORD is used at the first start only") {
 		t.Errorf("no warning that ROLECALL_ADMIN_PASSWORD was ignored:\n%s", second.errOut)
 	}
 	users = url + "/databases/postgresql/clusters/" + w["ROLECALL_CLUSTER_ID"] + "/users"
@@ -170,7 +171,7 @@ func TestDev(t *testing.T) {
 
 	secrets := []string{v["IONOS_PASSWORD"], v["PGPASSWORD"], v["IONOS_TOKEN"], "correct horse", "another\n",
 		strings.TrimSpace(read(t, filepath.Join(dir, "master.key")))}
-	var state localState
+	var state struct{ ControlPassword, AdministeringPassword string }
 	if err := json.Unmarshal([]byte(read(t, filepath.Join(dir, "state.json"))), &state); err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +288,7 @@ func TestDevAfterKill(t *testing.T) {
 	if !postmasterRuns(t, dir) {
 		t.Fatal("PostgreSQL ended with rolecall: the test proves nothing")
 	}
-	if code, _, errOut := execute(t, "", "env", "--data-dir", dir); code != exitFailed || !strings.Contains(errOut, "no local server runs") {
+	if code, _, errOut := execute(t, "", "env", "--data-dir", dir); code != term.ExitFailed || !strings.Contains(errOut, "no local server runs") {
 		t.Errorf("rolecall env after a kill: exit code %d: %s", code, errOut)
 	}
 	p, url := beginDev(t, dir)
@@ -352,7 +353,7 @@ func TestDevStoppedAtStart(t *testing.T) {
 		_, err := os.Stat(filepath.Join(dir, "postgresql"))
 		return err
 	})
-	if code := p.end(t); code != exitFailed || p.errOut.String() != "rolecall: stopped before it was ready\n" {
+	if code := p.end(t); code != term.ExitFailed || p.errOut.String() != "rolecall: stopped before it was ready\n" {
 		t.Errorf("exit code %d: %s", code, p.errOut)
 	}
 	if postmasterRuns(t, dir) {
@@ -378,16 +379,16 @@ func TestDevAddresses(t *testing.T) {
 		code int
 		says []string
 	}{
-		{[]string{"--listen", address}, exitFailed, []string{address, "in use", "--listen"}},
-		{[]string{"--metrics-listen", address}, exitFailed, []string{address, "in use", "--metrics-listen"}},
-		{[]string{"--listen", ":0"}, exitUsage, []string{"--allow-remote"}},
-		{[]string{"--listen", "0.0.0.0:0"}, exitUsage, []string{"--allow-remote"}},
-		{[]string{"--listen", "[::]:0"}, exitUsage, []string{"--allow-remote"}},
-		{[]string{"--listen", "192.0.2.1:0"}, exitUsage, []string{"--allow-remote"}},
-		{[]string{"--listen", "rolecall.example.org:0"}, exitUsage, []string{"--allow-remote"}},
-		{[]string{"--metrics-listen", ":0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
-		{[]string{"--metrics-listen", "0.0.0.0:0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
-		{[]string{"--metrics-listen", "192.0.2.1:0"}, exitUsage, []string{"--metrics-listen", "--allow-remote"}},
+		{[]string{"--listen", address}, term.ExitFailed, []string{address, "in use", "--listen"}},
+		{[]string{"--metrics-listen", address}, term.ExitFailed, []string{address, "in use", "--metrics-listen"}},
+		{[]string{"--listen", ":0"}, term.ExitUsage, []string{"--allow-remote"}},
+		{[]string{"--listen", "0.0.0.0:0"}, term.ExitUsage, []string{"--allow-remote"}},
+		{[]string{"--listen", "[::]:0"}, term.ExitUsage, []string{"--allow-remote"}},
+		{[]string{"--listen", "192.0.2.1:0"}, term.ExitUsage, []string{"--allow-remote"}},
+		{[]string{"--listen", "rolecall.example.org:0"}, term.ExitUsage, []string{"--allow-remote"}},
+		{[]string{"--metrics-listen", ":0"}, term.ExitUsage, []string{"--metrics-listen", "--allow-remote"}},
+		{[]string{"--metrics-listen", "0.0.0.0:0"}, term.ExitUsage, []string{"--metrics-listen", "--allow-remote"}},
+		{[]string{"--metrics-listen", "192.0.2.1:0"}, term.ExitUsage, []string{"--metrics-listen", "--allow-remote"}},
 	} {
 		// The last flag of a name counts.
 		args := append([]string{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0"}, test.args...)

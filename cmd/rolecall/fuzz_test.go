@@ -22,14 +22,16 @@ func FuzzConfig(f *testing.F) {
 		f.Add(s[0], s[1], s[2], s[3], 1.5)
 	}
 	f.Fuzz(func(t *testing.T, publicURL, proxy, retention, databaseURL string, rate float64) {
-		c := &Config{PublicURL: publicURL, TrustedProxies: []string{proxy}, AuditRetention: retention, DatabaseURL: databaseURL, RateLimit: rate}
-		if base, err := c.publicURL(); err == nil {
+		c := &settings{
+			publicURL: publicURL, trustedProxies: []string{proxy}, auditRetention: retention, databaseURL: databaseURL, rateLimit: rate,
+		}
+		if base, err := c.checkedPublicURL(); err == nil {
 			u, err := url.Parse(base + "/x?y#z")
 			if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "y" || u.Fragment != "z" || !strings.HasSuffix(u.Path, "/x") || strings.HasSuffix(base, "/") {
 				t.Errorf("--public-url %q is %q, and %q below it: %v", publicURL, base, u, err)
 			}
 		}
-		if networks, err := c.trustedProxies(); err == nil {
+		if networks, err := c.checkedTrustedProxies(); err == nil {
 			if len(networks) != 1 || !networks[0].IsValid() || networks[0] != networks[0].Masked() {
 				t.Errorf("--trusted-proxies %q are %v", proxy, networks)
 			}
@@ -38,16 +40,16 @@ func FuzzConfig(f *testing.F) {
 				t.Errorf("--trusted-proxies %q are %v, which does not have %s: %v", proxy, networks, a, err)
 			}
 		}
-		if age, err := c.auditRetention(); err == nil && age != 0 && age < 24*time.Hour {
+		if age, err := c.checkedAuditRetention(); err == nil && age != 0 && age < 24*time.Hour {
 			t.Errorf("--audit-retention %q is %s", retention, age)
 		}
-		if n, err := c.rateLimit(); err == nil && !(n >= 0 && n <= 1e6) {
+		if n, err := c.checkedRateLimit(); err == nil && !(n >= 0 && n <= 1e6) {
 			t.Errorf("--rate-limit is %g", n)
 		}
 		if databaseURL == "" {
 			return
 		}
-		if taken, err := c.databaseURL(); err == nil {
+		if taken, err := c.checkedDatabaseURL(); err == nil {
 			if config, err := pgx.ParseConfig(string(taken)); err == nil && config.Password != "" {
 				t.Errorf("--database-url %q holds a password", databaseURL)
 			}

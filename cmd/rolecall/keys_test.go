@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
+	"rolecall/internal/dev"
 	"rolecall/internal/pgtest"
 )
 
@@ -40,13 +42,13 @@ func TestReplaceMasterKey(t *testing.T) {
 
 	p, url := serve("# the new one\n" + next + "\n" + old)
 	admin.signIn(t, url, "admin", "password")
-	admin.has(t, []string{`master key [0-9a-f]{16}`, `sealed anew 2`, `new signing key rolecall-\S+`}, "keys", "rotate", "--signing-key")
-	admin.has(t, []string{`sealed anew 0`}, "keys", "rotate")
+	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 2`, `new signing key rolecall-\S+`}, "keys", "rotate", "--signing-key")
+	admin.has(t, []string{`re-encrypted 0`}, "keys", "rotate")
 	id, _ := admin.value(t, "masterKey", "keys", "rotate").(string)
 	if code, _, errOut := admin.run(t, "", "keys", "rotate"); code != 0 || !strings.Contains(errOut, "master key "+id) {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
-	admin.fails(t, exitUsage, "", "", "keys", "rotate", "now")
+	admin.fails(t, term.ExitUsage, "", "", "keys", "rotate", "now")
 	if text := admin.printed.String(); strings.Contains(text, old) || strings.Contains(text, next) {
 		t.Error("a master key was printed")
 	}
@@ -60,7 +62,7 @@ func TestReplaceMasterKey(t *testing.T) {
 
 	write(t, file, old+"\n")
 	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
-	if code != exitFailed || !strings.Contains(errOut, "is sealed with the master key "+id) {
+	if code != term.ExitFailed || !strings.Contains(errOut, "is sealed with the master key "+id) {
 		t.Errorf("with the old key alone: exit code %d: %s", code, errOut)
 	}
 }
@@ -80,7 +82,7 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
-	if code != exitFailed || !regexp.MustCompile(`audit_keys/1/key is sealed with the master key [0-9a-f]{16}`).MatchString(errOut) {
+	if code != term.ExitFailed || !regexp.MustCompile(`audit_keys/1/key is sealed with the master key [0-9a-f]{16}`).MatchString(errOut) {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
 }
@@ -88,7 +90,7 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 // The key file of dev may hold several keys, too.
 func TestReplaceMasterKeyOfDev(t *testing.T) {
 	admin := newShell(t)
-	t.Setenv(adminPasswordVariable, "password")
+	t.Setenv(dev.AdminPasswordVariable, "password")
 	dir := newFolder(t)
 	file := filepath.Join(dir, "master.key")
 	p, _ := beginDev(t, dir)
@@ -101,7 +103,7 @@ func TestReplaceMasterKeyOfDev(t *testing.T) {
 		p, url := beginDev(t, dir)
 		admin.signIn(t, url, "admin", "password")
 		if keys != next+"\n" {
-			admin.has(t, []string{`sealed anew [2-9]`}, "keys", "rotate")
+			admin.has(t, []string{`re-encrypted [2-9]`}, "keys", "rotate")
 		}
 		admin.ok(t, "", "users", "list", "-c", "local")
 		if code := p.end(t); code != 0 {

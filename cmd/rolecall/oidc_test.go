@@ -1,28 +1,29 @@
 package main
 
 import (
-	"errors"
 	"testing"
+
+	"rolecall/internal/cli/term"
 )
 
 func TestOIDCIssuers(t *testing.T) {
 	const a, b = "https://a.example,audience=rolecall", "https://b.example/x,audience=rolecall,username=upn"
 	cmd := command(t, "serve")
 	t.Setenv("ROLECALL_OIDC_ISSUER", a+" "+b)
-	if err := cmd.PreRunE(cmd, nil); err != nil {
+	if err := term.FromEnvironment(cmd, nil); err != nil {
 		t.Fatal(err)
 	}
 	given, err := cmd.Flags().GetStringArray("oidc-issuer")
 	if err != nil {
 		t.Fatal(err)
 	}
-	issuers, err := (&Config{OIDCIssuers: given}).oidcIssuers("https://rolecall.example")
+	issuers, err := (&settings{oidcIssuers: given}).checkedOIDCIssuers("https://rolecall.example")
 	if err != nil || len(issuers) != 2 || issuers[1].UsernameClaim != "upn" {
 		t.Errorf("got %+v, %v", issuers, err)
 	}
 	for _, wrong := range [][]string{{"https://a.example"}, {a, a}, {"https://rolecall.example/uaa/oauth/token,audience=x"}} {
-		_, err := (&Config{OIDCIssuers: wrong}).oidcIssuers("https://rolecall.example")
-		if _, ok := errors.AsType[*usageError](err); !ok {
+		_, err := (&settings{oidcIssuers: wrong}).checkedOIDCIssuers("https://rolecall.example")
+		if err == nil || term.ExitCode(err) != term.ExitUsage {
 			t.Errorf("%v: %v", wrong, err)
 		}
 	}

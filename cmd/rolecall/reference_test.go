@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/internal/cli"
+	"rolecall/internal/dev"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -30,28 +33,28 @@ func TestReference(t *testing.T) {
 
 const referenceHead = `# Reference
 
-What the program says with ` + "`--help`" + `, made from it by a test: edit the help, not this file.
+The output of ` + "`--help`" + ` of every command. A test writes this file: edit the help, not this file.
 
-Each flag that has a variable in its table can be set by that variable, too; the flag wins. A secret is never the value of
-a flag: it comes from a file, from a variable or from standard input.
+A flag with a variable in its table can be set by that variable; the flag takes precedence. A secret is never the value of a
+flag: it comes from a file, from a variable or from standard input.
 
 | exit code | |
 |---|---|
 | 0 | done |
 | 1 | failed |
 | 2 | the command line or a setting is wrong |
-| 3 | there is no such thing, or you may not see it |
+| 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
 
-| variable without a flag | of | |
+| variable without a flag | commands | |
 |---|---|---|
-| ` + "`" + databaseURLVariable + "`" + ` | serve, bootstrap | URL of the control database; unlike ` + "`--database-url`" + ` it may hold the password |
-| ` + "`" + masterKeyVariable + "`" + ` | serve, bootstrap | the key that seals stored secrets: 32 bytes in base64, one key a line, the sealing one first |
-| ` + "`" + adminPasswordVariable + "`" + ` | dev | password of ` + "`admin`" + `, taken at the first start |
-| ` + "`" + urlVariable + "`" + ` | the commands that talk to a server | URL of the server; else that of the last login |
-| ` + "`" + tokenVariable + "`" + ` | the commands that talk to a server | bearer token for that server, such as a personal access token; no login is needed then. Without one, and without a login to that server, IONOS_TOKEN counts when IONOS_API_URL is the same URL: what rolecall env prints is enough |
-| ` + "`" + clientCertVariable + "`, `" + clientKeyVariable + "`" + ` | the commands that talk to a server | files with a certificate and its key, in PEM, for a server with ` + "`--tls-client-ca`" + ` |
-| ` + "`" + clusterIDVariable + "`" + ` | the ` + "`users`" + ` commands | id of the cluster where neither the flag nor its variable says one |
+| ` + "`" + databaseURLVariable + "`" + ` | serve, bootstrap, recover | URL of the control database; unlike ` + "`--database-url`" + ` it may contain the password |
+| ` + "`" + masterKeyVariable + "`" + ` | serve, bootstrap, recover | the keys that encrypt stored secrets: 32 bytes in base64 each, one per line; the first one encrypts |
+| ` + "`" + dev.AdminPasswordVariable + "`" + ` | dev | password of ` + "`admin`" + `, used at the first start only |
+| ` + "`" + cli.URLVariable + "`" + ` | commands that use a server | URL of the server; default: that of the last login |
+| ` + "`" + cli.TokenVariable + "`" + ` | commands that use a server | bearer token for that server, such as a personal access token; no login is needed then |
+| ` + "`" + cli.ClientCertVariable + "`, `" + cli.ClientKeyVariable + "`" + ` | commands that use a server | files with a certificate and its key, in PEM, for a server with ` + "`--tls-client-ca`" + ` |
+| ` + "`" + cli.ClusterIDVariable + "`" + ` | the ` + "`users`" + ` commands | id of the cluster, if neither the flag nor its variable gives one |
 `
 
 func reference() string {

@@ -26,8 +26,11 @@ import (
 	"time"
 	"unicode"
 
+	"rolecall/internal/cli"
+	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/server"
 )
 
 // issue makes a certificate that is signed by an authority, or by itself when there is none.
@@ -142,15 +145,15 @@ func TestClientCertificates(t *testing.T) {
 	}
 	t.Setenv("SSL_CERT_FILE", file("roots", ownPEM))
 	t.Setenv("XDG_CONFIG_HOME", dir)
-	if code, errOut := login(); code != exitFailed || !strings.Contains(errOut, "cannot be reached") {
+	if code, errOut := login(); code != term.ExitFailed || !strings.Contains(errOut, "cannot be reached") {
 		t.Errorf("without a certificate: exit code %d: %s", code, errOut)
 	}
 	clientCert, clientKey := inPEM(t, client)
-	t.Setenv(clientCertVariable, file("client", clientCert))
-	if code, errOut := login(); code != exitUsage || !isSentence(errOut) || !strings.Contains(errOut, clientKeyVariable) {
+	t.Setenv(cli.ClientCertVariable, file("client", clientCert))
+	if code, errOut := login(); code != term.ExitUsage || !isSentence(errOut) || !strings.Contains(errOut, cli.ClientKeyVariable) {
 		t.Errorf("without a key: exit code %d: %s", code, errOut)
 	}
-	t.Setenv(clientKeyVariable, file("client.key", clientKey))
+	t.Setenv(cli.ClientKeyVariable, file("client.key", clientKey))
 	if code, errOut := login(); code != 0 {
 		t.Errorf("with a certificate: exit code %d: %s", code, errOut)
 	}
@@ -404,7 +407,7 @@ func TestLogInjection(t *testing.T) {
 	}
 }
 
-// What the servers are made of, and what is written where, has passwords and keys, and is not printed by mistake.
+// The configuration of a server contains passwords and keys, which no printing of it shows.
 func TestServerIsNotPrinted(t *testing.T) {
 	line := control.NewMasterKey()
 	keys, err := control.ParseKeyring(line)
@@ -415,7 +418,7 @@ func TestServerIsNotPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{PublicURL: "https://rolecall.example.org", DatabaseURL: "postgres://rolecall:opensesame@db/rolecall", Keys: keys}
+	s := &server.Config{PublicURL: "https://rolecall.example.org", DatabaseURL: "postgres://rolecall:opensesame@db/rolecall", Keys: keys}
 	var log buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("server", "database", s.DatabaseURL, "keys", s.Keys)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("server", "server", s)

@@ -15,17 +15,16 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
 )
@@ -87,7 +86,7 @@ func TestBootstrap(t *testing.T) {
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	guid := regexp.MustCompile(`\(([0-9a-f-]{36})\)`)
 	code, out, errOut := bootstrap(t, flags, "first password\r\nnot this line\n")
-	if code != 0 || errOut != "" || !strings.HasPrefix(out, "The admin account admin (") || !strings.HasSuffix(out, ") was made.\n") {
+	if code != 0 || errOut != "" || !strings.HasPrefix(out, "The admin account admin (") || !strings.HasSuffix(out, ") was created.\n") {
 		t.Fatalf("bootstrap: exit code %d, printed %q and %q", code, out, errOut)
 	}
 	_, url := beginServe(t, flags...)
@@ -96,7 +95,7 @@ func TestBootstrap(t *testing.T) {
 		t.Errorf("sign in after bootstrap: %d %s", r.status, r.body)
 	}
 	code, again, errOut := bootstrap(t, flags, "second password", "admin")
-	if code != 0 || !strings.HasSuffix(again, ") has a new password.\n") || guid.FindString(again) != guid.FindString(out) {
+	if code != 0 || !strings.HasSuffix(again, ") was reset.\n") || guid.FindString(again) != guid.FindString(out) {
 		t.Errorf("second bootstrap: exit code %d, printed %q and %q", code, again, errOut)
 	}
 	if r := get(t, clusters, basicAuth("admin", "second password")); r.status != http.StatusOK {
@@ -113,18 +112,18 @@ func TestBootstrap(t *testing.T) {
 		t.Errorf("bootstrap of another account: exit code %d, printed %q and %q", code, out, errOut)
 	}
 	for _, password := range []string{"", "\n", strings.Repeat("x", 256)} {
-		if code, _, errOut := bootstrap(t, flags, password); code != exitFailed || !isSentence(errOut) || strings.Contains(errOut, "xxx") {
+		if code, _, errOut := bootstrap(t, flags, password); code != term.ExitFailed || !isSentence(errOut) || strings.Contains(errOut, "xxx") {
 			t.Errorf("bootstrap with a password of %d bytes: exit code %d: %s", len(password), code, errOut)
 		}
 	}
 	other := filepath.Join(t.TempDir(), "other.key")
 	write(t, other, control.NewMasterKey())
-	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--master-key-file", other), "x"); code != exitFailed || !isSentence(errOut) || !strings.Contains(errOut, "master key") {
+	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--master-key-file", other), "x"); code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, "master key") {
 		t.Errorf("bootstrap with another master key: exit code %d: %s", code, errOut)
 	}
 	missing := filepath.Join(t.TempDir(), "url")
 	write(t, missing, strings.Replace(pgtest.Shared(t).URL("nowhere"), "postgres:", "postgresql:", 1))
-	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--database-url-file", missing), "x"); code != exitFailed || strings.Contains(errOut, pgtest.Shared(t).Password) {
+	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--database-url-file", missing), "x"); code != term.ExitFailed || strings.Contains(errOut, pgtest.Shared(t).Password) {
 		t.Errorf("bootstrap without a database: exit code %d: %s", code, errOut)
 	}
 }
@@ -339,58 +338,6 @@ func TestServeWaitsAndRecovers(t *testing.T) {
 	if code := p.end(t); code != 0 {
 		t.Errorf("exit code %d: %s", code, p.errOut)
 	}
-}
-
-// The rule is the same for a minute, which is what serve has, and for half a second.
-func TestReadiness(t *testing.T) {
-	t.Parallel()
-	pg := pgtest.New(t, nil)
-	pg.Exec(t, "CREATE DATABASE control")
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), pg.URL("control"), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	patient, impatient := newReadiness(db, time.Hour), newReadiness(db, 500*time.Millisecond)
-	status := func(rd *readiness) int {
-		w := httptest.NewRecorder()
-		rd.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
-		return w.Code
-	}
-	becomes := func(rd *readiness, want int) {
-		t.Helper()
-		eventually(t, func() error {
-			if got := status(rd); got != want {
-				return fmt.Errorf("/readyz: %d, want %d", got, want)
-			}
-			return nil
-		})
-	}
-	for range 2 {
-		becomes(impatient, http.StatusOK)
-		pg.Stop(t)
-		becomes(impatient, http.StatusServiceUnavailable)
-		if got := status(patient); got != http.StatusOK {
-			t.Errorf("/readyz within the time in which reads go on: %d, want 200", got)
-		}
-		pg.Start(t)
-	}
-	becomes(impatient, http.StatusOK)
-	asked, began := db.SignIn.Stat().AcquireCount(), time.Now()
-	var flood sync.WaitGroup
-	for range 200 {
-		flood.Go(func() { status(impatient) })
-	}
-	flood.Wait()
-	if looks, most := db.SignIn.Stat().AcquireCount()-asked, 1+int64(time.Since(began)/time.Second); looks > most {
-		t.Errorf("200 requests asked the control database %d times, want at most %d", looks, most)
-	}
-	impatient.stopping.Store(true)
-	becomes(impatient, http.StatusServiceUnavailable)
 }
 
 func TestServeStopsWhileItWaits(t *testing.T) {

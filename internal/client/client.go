@@ -27,8 +27,6 @@ type Client struct {
 	Token func(ctx context.Context, refused string) (string, error)
 	// UserAgent is the name and version of the program.
 	UserAgent string
-	// Warning is what the server had to say along with the last success, "" if nothing.
-	Warning string
 
 	http *http.Client
 }
@@ -68,7 +66,7 @@ func Path(base string, segments ...string) string {
 	return base
 }
 
-// The limits of one request. A delete in a cluster may take the server 90 seconds, and a look at the whole audit log two
+// The limits of one request. A deletion in a cluster may take the server 90 seconds, and a check of the whole audit log two
 // minutes.
 const (
 	timeout   = 150 * time.Second
@@ -77,16 +75,22 @@ const (
 
 // Get reads a resource.
 func (c *Client) Get(ctx context.Context, path string, query url.Values) (json.RawMessage, error) {
-	return c.Do(ctx, http.MethodGet, path, query, nil)
+	answer, err := c.Do(ctx, http.MethodGet, path, query, nil)
+	return answer.JSON, err
 }
 
-// Do sends a request, with body as JSON unless that is nil, and returns the JSON of the answer, nil for none.
-func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (json.RawMessage, error) {
+// Answer is a success that the server has answered.
+type Answer struct {
+	JSON    json.RawMessage // nil: none
+	Warning string          // "": none
+}
+
+// Do sends a request, with body as JSON unless that is nil.
+func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (a Answer, err error) {
 	r := request{method: method, path: path, query: query, accept: "application/json"}
 	if body != nil {
-		var err error
 		if r.body, err = json.Marshal(body); err != nil {
-			return nil, err
+			return a, err
 		}
 		r.mediaType = "application/json"
 	}
@@ -94,9 +98,11 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	defer cancel()
 	resp, err := c.authorized(ctx, r)
 	if err != nil {
-		return nil, err
+		return a, err
 	}
-	return c.read(ctx, resp)
+	a.Warning = resp.Header.Get("Rolecall-Warning")
+	a.JSON, err = c.read(ctx, resp)
+	return a, err
 }
 
 // Stream sends a GET and returns the body of the answer as it comes, however long that takes. The caller closes it.
@@ -147,7 +153,7 @@ func (c *Client) send(ctx context.Context, r request, token string) (*http.Respo
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, target, reader)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not a URL that can be asked", c.URL)
+		return nil, fmt.Errorf("%s is not a valid URL", c.URL)
 	}
 	req.Header.Set("Accept", r.accept)
 	req.Header.Set("User-Agent", c.UserAgent)
@@ -162,12 +168,11 @@ func (c *Client) send(ctx context.Context, r request, token string) (*http.Respo
 		return nil, c.unreachable(ctx, err)
 	}
 	if resp.StatusCode < 300 {
-		c.Warning = resp.Header.Get("Rolecall-Warning")
 		return resp, nil
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 400 {
-		return nil, fmt.Errorf("%s sends elsewhere, to %q; use the URL of Rolecall itself", c.URL, resp.Header.Get("Location"))
+		return nil, fmt.Errorf("%s redirects to %q; use the URL of Rolecall itself", c.URL, resp.Header.Get("Location"))
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
@@ -188,18 +193,18 @@ func (c *Client) read(ctx context.Context, resp *http.Response) (json.RawMessage
 		return nil, nil
 	}
 	if !json.Valid(answer) {
-		return nil, fmt.Errorf("%s does not answer as Rolecall does; is the URL right?", c.URL)
+		return nil, fmt.Errorf("%s does not answer like Rolecall; check the URL", c.URL)
 	}
 	return answer, nil
 }
 
-// unreachable says what kept an answer away, without the URL of the request that net/http puts before it.
+// unreachable is the reason why there is no answer, without the URL of the request that net/http puts before it.
 func (c *Client) unreachable(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("%s did not answer within %s; what was asked may still be done", c.URL, timeout)
+		return fmt.Errorf("%s did not answer within %s; the server may still complete the request", c.URL, timeout)
 	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted; what was asked may still be done")
+		return errors.New("interrupted; the server may still complete the request")
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
@@ -240,11 +245,6 @@ func Status(err error) int {
 		return e.Status
 	}
 	return 0
-}
-
-// NotFound is the failure of a look-up by name, which no server has answered.
-func NotFound(format string, args ...any) error {
-	return &Error{Status: http.StatusNotFound, Message: fmt.Sprintf(format, args...)}
 }
 
 // failure reads the envelope of any of the dialects.
@@ -288,7 +288,7 @@ func failure(resp *http.Response, answer []byte) *Error {
 		}
 	}
 	if e.Message == "" {
-		e.Message = fmt.Sprintf("The server answered %s and did not say why.", strings.TrimSpace(resp.Status))
+		e.Message = fmt.Sprintf("The server answered %s without a reason.", strings.TrimSpace(resp.Status))
 	}
 	if !strings.ContainsAny(e.Message[len(e.Message)-1:], ".!?") {
 		e.Message += "."

@@ -52,11 +52,11 @@ func TestErrors(t *testing.T) {
 		"rate limit": {429, "7", `{"title":"Too many requests","detail":"Too many requests."}`,
 			client.Error{Status: 429, Message: "Too many requests.", RetryAfter: 7 * time.Second}},
 		"a proxy's page": {502, "", `<html><h1>Bad Gateway</h1>`,
-			client.Error{Status: 502, Message: "The server answered 502 Bad Gateway and did not say why."}},
+			client.Error{Status: 502, Message: "The server answered 502 Bad Gateway without a reason."}},
 		"other types": {400, "", `{"messages":"no","errors":{"a":1},"error":["x"],"detail":7}`,
-			client.Error{Status: 400, Message: "The server answered 400 Bad Request and did not say why."}},
+			client.Error{Status: 400, Message: "The server answered 400 Bad Request without a reason."}},
 		"nothing": {503, "never", ``,
-			client.Error{Status: 503, Message: "The server answered 503 Service Unavailable and did not say why."}},
+			client.Error{Status: 503, Message: "The server answered 503 Service Unavailable without a reason."}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -93,8 +93,8 @@ func TestWarning(t *testing.T) {
 	}, "secret-token")
 	for _, want := range []string{warning, ""} {
 		warning = want
-		if _, err := c.Do(t.Context(), http.MethodPost, "/x", nil, nil); err != nil || c.Warning != want {
-			t.Errorf("the warning is %q, %v, want %q", c.Warning, err, want)
+		if answer, err := c.Do(t.Context(), http.MethodPost, "/x", nil, nil); err != nil || answer.Warning != want {
+			t.Errorf("the warning is %q, %v, want %q", answer.Warning, err, want)
 		}
 	}
 }
@@ -109,8 +109,8 @@ func TestNoAnswer(t *testing.T) {
 		"unreachable": {nil, "cannot be reached"},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://elsewhere.test/", http.StatusTemporaryRedirect)
-		}, `sends elsewhere, to "http://elsewhere.test/"`},
-		"not JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, "is the URL right?"},
+		}, `redirects to "http://elsewhere.test/"`},
+		"not JSON": {func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }, "check the URL"},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = io.WriteString(w, "{")

@@ -113,7 +113,7 @@ func (c *Client) page(ctx context.Context, path string, query url.Values, page a
 		return err
 	}
 	if err := json.Unmarshal(answer, page); err != nil {
-		return fmt.Errorf("%s%s is not a list as it should be: %w", c.URL, path, err)
+		return fmt.Errorf("%s%s does not answer with a list: %w", c.URL, path, err)
 	}
 	return nil
 }

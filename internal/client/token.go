@@ -57,7 +57,7 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 		Seconds int    `json:"expires_in"`
 	}
 	if err := json.Unmarshal(answer, &t); err != nil || t.Access == "" {
-		return nil, fmt.Errorf("%s does not give tokens as Rolecall does; is the URL right?", c.URL)
+		return nil, fmt.Errorf("%s does not issue tokens like Rolecall; check the URL", c.URL)
 	}
 	return &Tokens{secret.Text(t.Access), asked.Add(time.Duration(t.Seconds) * time.Second), secret.Text(t.Refresh)}, nil
 }

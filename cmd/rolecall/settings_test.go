@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
 )
 
@@ -23,8 +24,8 @@ func command(t *testing.T, name string) *cobra.Command {
 	return nil
 }
 
-// settings are the flags, the commands that have them, and two values that each takes.
-var settings = []struct {
+// knownSettings are the flags, the commands that have them, and two values that each takes.
+var knownSettings = []struct {
 	flag, commands string
 	values         [2]string
 }{
@@ -33,9 +34,9 @@ var settings = []struct {
 	{"data-dir", "dev env", [2]string{"one", "two"}},
 	{"pg-bin", "dev", [2]string{"one", "two"}},
 	{"public-url", "dev serve", [2]string{"http://one", "http://two"}},
-	{"database-url", "serve bootstrap restored", [2]string{"postgres://one", "postgres://two"}},
-	{"database-url-file", "serve bootstrap restored", [2]string{"one", "two"}},
-	{"master-key-file", "serve bootstrap restored", [2]string{"one", "two"}},
+	{"database-url", "serve bootstrap recover", [2]string{"postgres://one", "postgres://two"}},
+	{"database-url-file", "serve bootstrap recover", [2]string{"one", "two"}},
+	{"master-key-file", "serve bootstrap recover", [2]string{"one", "two"}},
 	{"tls-cert", "serve", [2]string{"one", "two"}},
 	{"tls-key", "serve", [2]string{"one", "two"}},
 	{"tls-client-ca", "serve", [2]string{"one", "two"}},
@@ -52,7 +53,7 @@ var settings = []struct {
 
 func TestFlagsAndVariables(t *testing.T) {
 	known := map[string]bool{}
-	for _, s := range settings {
+	for _, s := range knownSettings {
 		for name := range strings.FieldsSeq(s.commands) {
 			known[name+" "+s.flag] = true
 			if command(t, name).Flags().Lookup(s.flag) == nil {
@@ -69,7 +70,7 @@ func TestFlagsAndVariables(t *testing.T) {
 				if err := cmd.ParseFlags(args); err != nil {
 					t.Fatal(err)
 				}
-				if err := cmd.PreRunE(cmd, nil); err != nil {
+				if err := term.FromEnvironment(cmd, nil); err != nil {
 					t.Fatal(err)
 				}
 				return cmd.Flags().Lookup(s.flag).Value.String()
@@ -114,7 +115,7 @@ func TestUsageErrors(t *testing.T) {
 		{"serve nonsense", "no arguments"},
 		{"env nonsense", "no arguments"},
 		{"version nonsense", "no arguments"},
-		{"bootstrap one two", "one account name"},
+		{"bootstrap one two", "takes [USERNAME]"},
 		{"--nonsense", "--nonsense"},
 		{"dev --nonsense", "--nonsense"},
 		{"dev --tls-cert x", "--tls-cert"},
@@ -179,8 +180,8 @@ func TestUsageErrors(t *testing.T) {
 		{"bootstrap --database-url postgres://u@127.0.0.1:1/d --master-key-file " + key, "--password-stdin"},
 	} {
 		code, out, errOut := execute(t, "", strings.Fields(test.args)...)
-		if code != exitUsage || out != "" || !isSentence(errOut) || !strings.Contains(errOut, test.says) {
-			t.Errorf("rolecall %s: exit code %d, printed %q and %q; want %d and a sentence about %s", test.args, code, out, errOut, exitUsage, test.says)
+		if code != term.ExitUsage || out != "" || !isSentence(errOut) || !strings.Contains(errOut, test.says) {
+			t.Errorf("rolecall %s: exit code %d, printed %q and %q; want %d and a sentence about %s", test.args, code, out, errOut, term.ExitUsage, test.says)
 		}
 		if strings.Contains(errOut, "opensesame") {
 			t.Errorf("rolecall %s: the error shows the secret: %s", test.args, errOut)
@@ -201,7 +202,7 @@ func TestVariablesThatCannotBeRead(t *testing.T) {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, "nonsense")
 			code, _, errOut := execute(t, "", "dev", "--data-dir", filepath.Join(t.TempDir(), "data"))
-			if code != exitUsage || !isSentence(errOut) || !strings.Contains(errOut, says) {
+			if code != term.ExitUsage || !isSentence(errOut) || !strings.Contains(errOut, says) {
 				t.Errorf("exit code %d: %s", code, errOut)
 			}
 		})

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"cmp"
@@ -13,11 +13,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
 )
 
 func accountsCommand() *cobra.Command {
-	return group("accounts", "Accounts: the people and programs that use Rolecall",
+	return term.Group("accounts", "Accounts: the people and programs that use Rolecall",
 		accountsListCommand(), accountsShowCommand(), accountsCreateCommand(), accountsLabelCommand(), accountsAnnotateCommand(),
 		accountsPasswdCommand(), accountsGrantCommand(), accountsDeleteCommand())
 }
@@ -102,7 +103,7 @@ func accounts(ctx context.Context, c *client.Client, ofPlatform, ofIdentity url.
 		return nil, err
 	}
 	for _, item := range platform {
-		u, err := decode[platformUser](item)
+		u, err := term.Decode[platformUser](item)
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +120,7 @@ func accounts(ctx context.Context, c *client.Client, ofPlatform, ofIdentity url.
 		}
 	}
 	for _, item := range identities {
-		u, err := decode[identityUser](item)
+		u, err := term.Decode[identityUser](item)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +156,7 @@ func findAccount(ctx context.Context, c *client.Client, nameOrGUID string) (*fac
 	}
 	switch len(found) {
 	case 0:
-		return nil, client.NotFound("There is no account %q that you may see.", nameOrGUID)
+		return nil, term.NotFound("There is no account %q that you may see.", nameOrGUID)
 	case 1:
 		return found[0], nil
 	}
@@ -163,32 +164,20 @@ func findAccount(ctx context.Context, c *client.Client, nameOrGUID string) (*fac
 	for _, a := range found {
 		guids = append(guids, a.GUID+" (origin "+a.Origin+")")
 	}
-	return nil, usage("there are %d accounts %q; say which by its guid: %s", len(found), nameOrGUID, strings.Join(guids, ", "))
-}
-
-// cfValues writes values for a parameter of the Cloud Foundry API that takes several, where a comma within one is
-// encoded once more than the rest.
-func cfValues(values ...string) string {
-	encoded := make([]string, len(values))
-	for i, v := range values {
-		encoded[i] = url.PathEscape(v)
-		encoded[i] = strings.ReplaceAll(encoded[i], ",", "%2C")
-	}
-	return strings.Join(encoded, ",")
+	return nil, term.Usage("there are %d accounts %q; say which by its guid: %s", len(found), nameOrGUID, strings.Join(guids, ", "))
 }
 
 func (a *facets) platformPath() string { return client.Path("/v3/users", a.GUID) }
 func (a *facets) identityPath() string { return client.Path("/uaa/Users", a.GUID) }
 
 func accountsListCommand() *cobra.Command {
-	var o output
 	var selector string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List accounts",
 		Example: `  rolecall accounts list
   rolecall accounts list --selector 'team=payments,role in (dba,sre)'`,
-		Args: noArguments,
+		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := connect()
 			if err != nil {
@@ -205,29 +194,28 @@ func accountsListCommand() *cobra.Command {
 			if selector != "" { // what has no labels is not selected
 				all = slices.DeleteFunc(all, func(a *facets) bool { return !a.PlatformUser })
 			}
-			if o.format != "table" {
-				return printData(cmd, o, all)
+			if term.Format(cmd) != "table" {
+				return term.PrintData(cmd, all)
 			}
 			rows := [][]string{{"NAME", "ORIGIN", "SIGN-IN", "LABELS", "SCOPES", "GUID"}}
 			for _, a := range all {
-				rows = append(rows, []string{a.name(), a.Origin, a.signIn(), pairs(a.Labels), strings.Join(a.Scopes, " "), a.GUID})
+				rows = append(rows, []string{a.name(), a.Origin, a.signIn(), term.Pairs(a.Labels), strings.Join(a.Scopes, " "), a.GUID})
 			}
-			return printTable(cmd.OutOrStdout(), rows)
+			return term.PrintTable(cmd.OutOrStdout(), rows)
 		},
 	}
 	cmd.Flags().StringVarP(&selector, "selector", "l", "", "list those whose labels match this `selector`")
-	o.bind(cmd)
+	term.BindOutput(cmd)
 	return cmd
 }
 
 func accountsShowCommand() *cobra.Command {
-	var o output
 	cmd := &cobra.Command{
 		Use:               "show ACCOUNT",
 		Short:             "Show an account",
 		Long:              `Show prints an account, which is given by its user name or guid, as everywhere.`,
 		Example:           `  rolecall accounts show alice`,
-		Args:              arguments("ACCOUNT"),
+		Args:              term.Arguments("ACCOUNT"),
 		ValidArgsFunction: firstArgument(completeAccounts),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
@@ -238,32 +226,30 @@ func accountsShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(cmd, o)
+			return a.print(cmd)
 		},
 	}
-	o.bind(cmd)
+	term.BindOutput(cmd)
 	return cmd
 }
 
-func (a *facets) print(cmd *cobra.Command, o output) error {
-	if o.format != "table" {
-		return printData(cmd, o, a)
+func (a *facets) print(cmd *cobra.Command) error {
+	if term.Format(cmd) != "table" {
+		return term.PrintData(cmd, a)
 	}
-	return printFields(cmd.OutOrStdout(), [][]string{
+	return term.PrintFields(cmd.OutOrStdout(), [][]string{
 		{"user name", a.Username},
 		{"origin", a.Origin},
 		{"guid", a.GUID},
 		{"sign-in", a.signIn()},
 		{"scopes", strings.Join(a.Scopes, " ")},
-		{"labels", pairs(a.Labels)},
-		{"annotations", pairs(a.Annotations)},
-		{"created", when(&a.CreatedAt)},
+		{"labels", term.Pairs(a.Labels)},
+		{"annotations", term.Pairs(a.Annotations)},
+		{"created", term.Time(&a.CreatedAt)},
 	})
 }
 
 func accountsCreateCommand() *cobra.Command {
-	var o output
-	var password passwordFlags
 	var labels, scopes []string
 	cmd := &cobra.Command{
 		Use:   "create USERNAME",
@@ -273,7 +259,7 @@ follows from its labels, by the access rules of the clusters, and from its scope
 		Example: `  rolecall accounts create alice --label team=payments
   rolecall accounts create ci --label team=payments --generate
   rolecall accounts create root2 --scope cloud_controller.admin --password-stdin < password-file`,
-		Args: arguments("USERNAME"),
+		Args: term.Arguments("USERNAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			change, err := changes(labels, false)
 			if err != nil {
@@ -287,7 +273,7 @@ follows from its labels, by the access rules of the clusters, and from its scope
 			if err != nil {
 				return err
 			}
-			secret, err := password.read(cmd, args[0])
+			secret, err := term.NewPassword(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -295,20 +281,20 @@ follows from its labels, by the access rules of the clusters, and from its scope
 			if err != nil {
 				return err
 			}
-			did(cmd, "Account %q was created.", args[0])
+			term.Report(cmd, "Account %q was created.", args[0])
 			answer, err := json.Marshal(a)
 			if err != nil {
 				return err
 			}
-			return password.print(cmd, o, answer, secret)
+			return term.PrintWithPassword(cmd, answer, secret)
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&labels, "label", nil, "`label` as key=value; repeatable")
 	f.StringArrayVar(&scopes, "scope", nil, "`scope` beyond those that every account has; repeatable")
 	_ = cmd.RegisterFlagCompletionFunc("scope", completeScopes)
-	password.bind(cmd, true)
-	o.bind(cmd)
+	term.BindPassword(cmd, true)
+	term.BindOutput(cmd)
 	return cmd
 }
 
@@ -318,7 +304,7 @@ func createAccount(ctx context.Context, c *client.Client, username, password str
 	if err != nil {
 		return nil, err
 	}
-	u, err := decode[identityUser](answer)
+	u, err := term.Decode[identityUser](answer.JSON)
 	if err != nil {
 		return nil, err
 	}
@@ -362,9 +348,9 @@ func changes(args []string, remove bool) (map[string]*string, error) {
 		case remove && removed != arg:
 			change[removed] = nil
 		case remove:
-			return nil, usage("%q is neither key=value nor key- (which removes the key)", arg)
+			return nil, term.Usage("%q is neither key=value nor key- (which removes the key)", arg)
 		default:
-			return nil, usage("%q is not of the form key=value", arg)
+			return nil, term.Usage("%q is not of the form key=value", arg)
 		}
 	}
 	return change, nil
@@ -391,14 +377,13 @@ Annotations are for people; nothing is decided by them.`
 }
 
 func metadataCommand(name, section string, of func(*facets) map[string]string) *cobra.Command {
-	var o output
 	cmd := &cobra.Command{
 		Use:               name + " ACCOUNT KEY=VALUE|KEY-...",
-		Args:              arguments("ACCOUNT", "KEY=VALUE..."),
+		Args:              term.Arguments("ACCOUNT", "KEY=VALUE..."),
 		ValidArgsFunction: firstArgument(completeAccounts),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return usage("say what to set or remove: KEY=VALUE or KEY-")
+				return term.Usage("say what to set or remove: KEY=VALUE or KEY-")
 			}
 			change, err := changes(args[1:], true)
 			if err != nil {
@@ -422,21 +407,20 @@ func metadataCommand(name, section string, of func(*facets) map[string]string) *
 			if err != nil {
 				return err
 			}
-			u, err := decode[platformUser](answer)
+			u, err := term.Decode[platformUser](answer.JSON)
 			if err != nil {
 				return err
 			}
 			a.PlatformUser, a.Labels, a.Annotations = true, u.Metadata.Labels, u.Metadata.Annotations
-			did(cmd, "The %s of account %q are now: %s", section, a.name(), cmp.Or(pairs(of(a)), "none"))
-			return o.printUnlessTable(cmd, a)
+			term.Report(cmd, "The %s of account %q are now: %s", section, a.name(), cmp.Or(term.Pairs(of(a)), "none"))
+			return term.PrintUnlessTable(cmd, a)
 		},
 	}
-	o.bind(cmd)
+	term.BindOutput(cmd)
 	return cmd
 }
 
 func accountsPasswdCommand() *cobra.Command {
-	var password passwordFlags
 	cmd := &cobra.Command{
 		Use:   "passwd [ACCOUNT]",
 		Short: "Change your password, or that of another account",
@@ -446,7 +430,7 @@ other account a new password. It ends all sign-ins of the account, and if it is 
 one its personal access tokens.`,
 		Example: `  rolecall accounts passwd
   rolecall accounts passwd alice --generate`,
-		Args:              arguments("[ACCOUNT]"),
+		Args:              term.Arguments("[ACCOUNT]"),
 		ValidArgsFunction: firstArgument(completeAccounts),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
@@ -465,11 +449,11 @@ one its personal access tokens.`,
 			}
 			body := map[string]any{}
 			if a.GUID == me.Account.GUID {
-				if body["oldPassword"], err = readSecret(cmd, "Present password: ", password.stdin); err != nil {
+				if body["oldPassword"], err = term.Password(cmd, "Current password: "); err != nil {
 					return err
 				}
 			}
-			secret, err := password.read(cmd, a.name())
+			secret, err := term.NewPassword(cmd, a.name())
 			if err != nil {
 				return err
 			}
@@ -477,38 +461,20 @@ one its personal access tokens.`,
 			if _, err := c.Do(cmd.Context(), http.MethodPut, a.identityPath()+"/password", nil, body); err != nil {
 				return err
 			}
-			did(cmd, "Account %q has a new password.", a.name())
+			term.Report(cmd, "Account %q has a new password.", a.name())
 			if a.GUID == me.Account.GUID {
 				if err := signInAgain(cmd.Context(), c, secret); err != nil {
 					return err
 				}
 			}
-			return password.print(cmd, output{format: "table"}, nil, secret)
+			return term.PrintWithPassword(cmd, nil, secret)
 		},
 	}
-	password.bind(cmd, true)
+	term.BindPassword(cmd, true)
 	return cmd
 }
 
-// signInAgain renews the kept sign-in, which a new password has ended, if it is the one that was used.
-func signInAgain(ctx context.Context, c *client.Client, password string) error {
-	l, err := readLogin()
-	if err != nil || l.URL != c.URL {
-		return err
-	}
-	t, err := c.SignIn(ctx, l.Username, password)
-	if client.Status(err) == http.StatusUnauthorized {
-		return nil // the sign-in is another account's
-	}
-	if err != nil {
-		return err
-	}
-	l.take(t)
-	return l.write()
-}
-
 func accountsGrantCommand() *cobra.Command {
-	var o output
 	cmd := &cobra.Command{
 		Use:   "grant ACCOUNT SCOPE|SCOPE-...",
 		Short: "Give or take scopes of an account",
@@ -524,7 +490,7 @@ of the account have them from their next token on, within twenty minutes.
     scim.write                        may change accounts and their scopes`,
 		Example: `  rolecall accounts grant alice cloud_controller.global_auditor
   rolecall accounts grant alice cloud_controller.write-`,
-		Args: arguments("ACCOUNT", "SCOPE..."),
+		Args: term.Arguments("ACCOUNT", "SCOPE..."),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return completeAccounts(cmd, args, start)
@@ -560,11 +526,11 @@ of the account have them from their next token on, within twenty minutes.
 			if a, err = findAccount(cmd.Context(), c, a.GUID); err != nil {
 				return err
 			}
-			did(cmd, "The scopes of account %q are now: %s", a.name(), cmp.Or(strings.Join(a.Scopes, " "), "none"))
-			return o.printUnlessTable(cmd, a)
+			term.Report(cmd, "The scopes of account %q are now: %s", a.name(), cmp.Or(strings.Join(a.Scopes, " "), "none"))
+			return term.PrintUnlessTable(cmd, a)
 		},
 	}
-	o.bind(cmd)
+	term.BindOutput(cmd)
 	return cmd
 }
 
@@ -592,7 +558,7 @@ func findGroups(ctx context.Context, c *client.Client, scopes []string) (map[str
 	}
 	for _, scope := range scopes {
 		if all[scope] == "" {
-			return nil, client.NotFound("There is no scope %q; see rolecall accounts grant --help", scope)
+			return nil, term.NotFound("There is no scope %q; see rolecall accounts grant --help", scope)
 		}
 		found[scope] = all[scope]
 	}
@@ -606,7 +572,7 @@ func groupIDs(ctx context.Context, c *client.Client) (map[string]string, error) 
 	}
 	ids := map[string]string{}
 	for _, item := range items {
-		g, err := decode[struct{ ID, DisplayName string }](item)
+		g, err := term.Decode[struct{ ID, DisplayName string }](item)
 		if err != nil {
 			return nil, err
 		}
@@ -616,7 +582,6 @@ func groupIDs(ctx context.Context, c *client.Client) (map[string]string, error) 
 }
 
 func accountsDeleteCommand() *cobra.Command {
-	var ok consent
 	cmd := &cobra.Command{
 		Use:   "delete ACCOUNT",
 		Short: "Delete an account",
@@ -624,7 +589,7 @@ func accountsDeleteCommand() *cobra.Command {
 users that it has made stay.`,
 		Example: `  rolecall accounts delete alice
   rolecall accounts delete alice --yes`,
-		Args:              arguments("ACCOUNT"),
+		Args:              term.Arguments("ACCOUNT"),
 		ValidArgsFunction: firstArgument(completeAccounts),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := connect()
@@ -635,52 +600,58 @@ users that it has made stay.`,
 			if err != nil {
 				return err
 			}
-			if err := ok.get(cmd, "Delete account %q (%s)?", a.name(), a.GUID); err != nil {
+			if err := term.Confirm(cmd, "Delete account %q (%s)?", a.name(), a.GUID); err != nil {
 				return err
 			}
 			if err := a.delete(cmd.Context(), c); err != nil {
 				return err
 			}
-			did(cmd, "Account %q was deleted.", a.name())
+			term.Report(cmd, "Account %q was deleted.", a.name())
 			return nil
 		},
 	}
-	ok.bind(cmd)
+	term.BindYes(cmd)
 	return cmd
 }
 
 func completeAccounts(cmd *cobra.Command, _ []string, start string) ([]string, cobra.ShellCompDirective) {
-	return completing(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
-		query := url.Values{}
-		if start != "" {
-			query.Set("partial_usernames", cfValues(start))
-		}
-		items, err := c.Pages(ctx, "/v3/users", query)
+	names, err := accountNamesWith(cmd, start)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func accountNamesWith(cmd *cobra.Command, start string) ([]string, error) {
+	c, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{}
+	if start != "" {
+		query.Set("partial_usernames", cfValues(start))
+	}
+	items, err := c.Pages(cmd.Context(), "/v3/users", query)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, item := range items {
+		u, err := term.Decode[platformUser](item)
 		if err != nil {
 			return nil, err
 		}
-		var names []string
-		for _, item := range items {
-			u, err := decode[platformUser](item)
-			if err != nil {
-				return nil, err
-			}
-			if u.Username != "" {
-				names = append(names, u.Username)
-			}
+		if u.Username != "" {
+			names = append(names, u.Username)
 		}
-		return names, nil
-	})
+	}
+	return names, nil
 }
 
-func completeScopes(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	return completing(cmd, func(ctx context.Context, c *client.Client) ([]string, error) {
-		ids, err := groupIDs(ctx, c)
-		var scopes []string
-		for scope := range ids {
-			scopes = append(scopes, scope)
-		}
-		slices.Sort(scopes)
-		return scopes, err
-	})
+// allScopes are the scopes that an account can have.
+var allScopes = []string{
+	"cloud_controller.admin", "cloud_controller.admin_read_only", "cloud_controller.global_auditor",
+	"cloud_controller.read", "cloud_controller.write", "scim.read", "scim.write",
 }
+
+var completeScopes = cobra.FixedCompletions(allScopes, cobra.ShellCompDirectiveNoFileComp)

@@ -1,14 +1,14 @@
-package main
+package term
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/spf13/cobra"
@@ -37,7 +37,10 @@ func openTerminal(t *testing.T) (keyboard, tty *os.File) {
 	return keyboard, tty
 }
 
-// typist runs f on a terminal, types a line each time a prompt is there, and returns what stood on the screen.
+// patience is how long a prompt may take before a test fails.
+const patience = 60 * time.Second
+
+// typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen.
 func typist(t *testing.T, lines map[string]string, f func(cmd *cobra.Command) error) (screen string, err error) {
 	t.Helper()
 	keyboard, tty := openTerminal(t)
@@ -49,28 +52,42 @@ func typist(t *testing.T, lines map[string]string, f func(cmd *cobra.Command) er
 	cmd.SetErr(tty)
 	done := make(chan error, 1)
 	go func() { done <- f(cmd) }()
-	var seen buffer
-	go func() { _, _ = io.Copy(&seen, keyboard) }()
-	typed := map[string]bool{}
-	eventually(t, func() error {
-		select {
-		case err = <-done:
-			return nil
-		default:
-		}
-		for prompt, line := range lines {
-			if strings.Contains(seen.String(), prompt) && !typed[prompt] {
-				typed[prompt] = true
-				if line == "\x03" {
-					cancel() // as Ctrl-C does
-				} else if _, err := io.WriteString(keyboard, line+"\n"); err != nil {
-					t.Error(err)
-				}
+	echoed := make(chan string)
+	go func() {
+		for buf := make([]byte, 1024); ; {
+			n, err := keyboard.Read(buf)
+			if err != nil {
+				return
+			}
+			select {
+			case echoed <- string(buf[:n]):
+			case <-t.Context().Done():
+				return
 			}
 		}
-		return errors.New("it waits for more:\n" + seen.String())
-	})
-	return seen.String(), err
+	}()
+	typed := map[string]bool{}
+	for timeout := time.After(patience); ; {
+		select {
+		case err := <-done:
+			return screen, err
+		case text := <-echoed:
+			screen += text
+		case <-timeout:
+			t.Fatal("the prompt waits for more:\n" + screen)
+		}
+		for prompt, line := range lines {
+			if !strings.Contains(screen, prompt) || typed[prompt] {
+				continue
+			}
+			typed[prompt] = true
+			if line == "\x03" {
+				cancel() // as Ctrl-C does
+			} else if _, err := io.WriteString(keyboard, line+"\n"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }
 
 func TestPasswordPrompt(t *testing.T) {
@@ -80,7 +97,7 @@ func TestPasswordPrompt(t *testing.T) {
 	}{
 		"the same twice":    {"correct horse", "correct horse", "correct horse", ""},
 		"spaces are kept":   {" a b ", " a b ", " a b ", ""},
-		"not the same":      {"correct horse", "battery staple", "", "not the same"},
+		"differ":            {"correct horse", "battery staple", "", "differ"},
 		"empty":             {"", "", "", "empty"},
 		"interrupted":       {"\x03", "", "", "interrupted"},
 		"interrupted later": {"correct horse", "\x03", "", "interrupted"},
@@ -88,8 +105,8 @@ func TestPasswordPrompt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got string
-			screen, err := typist(t, map[string]string{"New password of app: ": test.first, "Again: ": test.second}, func(cmd *cobra.Command) (err error) {
-				got, err = (&passwordFlags{}).read(cmd, "app")
+			screen, err := typist(t, map[string]string{"New password of app: ": test.first, "Repeat the password: ": test.second}, func(cmd *cobra.Command) (err error) {
+				got, err = NewPassword(cmd, "app")
 				return err
 			})
 			if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
@@ -106,7 +123,7 @@ func TestConsent(t *testing.T) {
 	t.Parallel()
 	for answer, ok := range map[string]bool{"y": true, "YES": true, " yes ": true, "n": false, "": false, "yess": false, "\x03": false} {
 		_, err := typist(t, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer}, func(cmd *cobra.Command) error {
-			return (&consent{}).get(cmd, "Delete \"a\x1bb\"?")
+			return Confirm(cmd, "Delete \"a\x1bb\"?")
 		})
 		if (err == nil) != ok {
 			t.Errorf("after the answer %q: %v", answer, err)

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"net/http"
@@ -15,7 +15,7 @@ import (
 	"rolecall/internal/web"
 )
 
-// metrics is what Prometheus is told. No label holds what a client can invent.
+// metrics are what Prometheus reads. No label has a value that a client can invent.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
@@ -52,8 +52,8 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	m.took.WithLabelValues(route, method).Observe(took.Seconds())
 }
 
-// handler serves the metrics and Go's profiles, on a listener of their own, and the probes once more: whoever probes may have
-// no certificate to show on the other one.
+// handler serves the metrics and Go's profiles on a listener of their own. It serves the probes as well: a prober may have no
+// client certificate for the public listener.
 func (m *metrics) handler(ready *readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", healthz)
@@ -66,19 +66,25 @@ func (m *metrics) handler(ready *readiness) http.Handler {
 	return mux
 }
 
-// poolCollector reads the state of clusters and pools when it is asked for.
+// poolCollector reads the state of clusters and pools when Prometheus asks for it.
 type poolCollector struct {
 	db    *control.DB
 	users *dbuser.Service
 }
 
 var (
-	clusterUp         = prometheus.NewDesc("rolecall_cluster_up", "Whether the cluster answered when it was last asked; no sample before it was.", []string{"cluster"}, nil)
-	clusterConns      = prometheus.NewDesc("rolecall_cluster_connections", "Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
-	clusterWaits      = prometheus.NewDesc("rolecall_cluster_connection_waits_total", "Requests that had to wait for a connection to the cluster.", []string{"cluster"}, nil)
-	controlConns      = prometheus.NewDesc("rolecall_control_connections", "Connections to the control database, by state.", []string{"state"}, nil)
-	clusterUnrecorded = prometheus.NewDesc("rolecall_cluster_unrecorded_users", "Users whose last change the audit log does not have; no sample before they were looked for.", []string{"cluster"}, nil)
-	registeredDesc    = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
+	byCluster = []string{"cluster"}
+	clusterUp = prometheus.NewDesc("rolecall_cluster_up",
+		"Whether the cluster answered the last probe; no sample before the first.", byCluster, nil)
+	clusterConns = prometheus.NewDesc("rolecall_cluster_connections",
+		"Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
+	clusterWaits = prometheus.NewDesc("rolecall_cluster_connection_waits_total",
+		"Requests that had to wait for a connection to the cluster.", byCluster, nil)
+	clusterUnrecorded = prometheus.NewDesc("rolecall_cluster_unrecorded_users",
+		"Users whose last change is missing from the audit log; no sample before the first comparison.", byCluster, nil)
+	controlConns = prometheus.NewDesc("rolecall_control_connections",
+		"Connections to the control database, by state.", []string{"state"}, nil)
+	registeredDesc = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
 )
 
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolecall/internal/cli/term"
+	"rolecall/internal/server"
+)
+
+// The commands that work on the control database without a server.
+
+func bootstrapCommand() *cobra.Command {
+	var s settings
+	cmd := &cobra.Command{
+		Use:   "bootstrap [USERNAME]",
+		Short: "Create or reset an admin account, directly in the control database",
+		Long: `Bootstrap creates the admin account USERNAME (default: admin), or resets its password and
+scopes and revokes its tokens. The password comes from a prompt or from standard input.`,
+		Example: `  rolecall bootstrap --database-url-file url --master-key-file master.key
+  pwgen 24 1 | rolecall bootstrap alice --password-stdin`,
+		Args: term.Arguments("[USERNAME]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			username := "admin"
+			if len(args) > 0 {
+				username = args[0]
+			}
+			return s.bootstrap(cmd, username)
+		},
+	}
+	s.bindDatabase(cmd.Flags())
+	term.BindPassword(cmd, false)
+	bindVariables(cmd.Flags())
+	return cmd
+}
+
+func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
+	c := server.Config{PasswordCost: passwordCost}
+	if err := s.addControl(&c); err != nil {
+		return err
+	}
+	password, err := term.NewPassword(cmd, username)
+	if err != nil {
+		return err
+	}
+	guid, created, err := server.Bootstrap(cmd.Context(), c, username, password)
+	if err != nil {
+		return err
+	}
+	done := "was reset"
+	if created {
+		done = "was created"
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, done)
+	return err
+}
+
+func recoverCommand() *cobra.Command {
+	var s settings
+	var keepPersonal bool
+	cmd := &cobra.Command{
+		Use:   "recover",
+		Short: "End all tokens, after the control database was restored from a backup",
+		Long: `Recover ends all sign-ins and personal access tokens, directly in the control database.
+Run it after you restored the control database from a backup, before the first start:
+otherwise tokens that were revoked since the backup are valid again. Everybody has to
+sign in again.
+
+Every other change made since the backup is lost. docs/operating.md says what to check.`,
+		Example: `  rolecall recover --database-url-file url --master-key-file master.key`,
+		Args:    term.NoArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return s.recover(cmd, keepPersonal) },
+	}
+	s.bindDatabase(cmd.Flags())
+	cmd.Flags().BoolVar(&keepPersonal, "keep-personal-tokens", false,
+		"keep all personal access tokens, including those revoked since the backup")
+	bindVariables(cmd.Flags())
+	return cmd
+}
+
+func (s *settings) recover(cmd *cobra.Command, keepPersonal bool) error {
+	var c server.Config
+	if err := s.addControl(&c); err != nil {
+		return err
+	}
+	ended, err := server.Recover(cmd.Context(), c, keepPersonal)
+	if err != nil {
+		return err
+	}
+	newest := "is empty"
+	if !ended.Since.IsZero() {
+		newest = "ends at " + ended.Since.UTC().Format(time.RFC3339)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), `All tokens of %d accounts were ended; %d personal access tokens were deleted.
+The audit log %s. Check what was changed after that.
+`, ended.Accounts, ended.PersonalTokens, newest)
+	return err
+}

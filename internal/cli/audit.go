@@ -1,0 +1,425 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolecall/internal/cli/term"
+	"rolecall/internal/client"
+)
+
+func auditCommand() *cobra.Command {
+	var q auditQuery
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who changed what, and the outcome",
+		Long: `Audit prints rows of the audit log, oldest first: the last 100 rows, or as many as --last
+says (0: all), or all rows of the time that --since and --until give. A change has two
+rows, the attempt and its outcome. --follow goes on with new rows as they come.
+
+-o jsonl without --follow and --last exports all rows, one per line. Each row contains a
+code that chains it to the row before, and the last line is the head of the chain. Keep
+that line for: rolecall audit verify --anchor.`,
+		Example: `  rolecall audit --since 24h -c payments
+  rolecall audit --account alice --outcome denied --last 0
+  rolecall audit --follow
+  rolecall audit -o jsonl > audit.jsonl`,
+		Args: term.OnlyCommands,
+	}
+	q.bind(cmd)
+	term.BindOutput(cmd, "jsonl")
+	cmd.AddCommand(auditVerifyCommand(), auditFailedCommand())
+	return onServer(cmd, func(c *call) error { return q.run(c) })
+}
+
+// auditQuery are the flags of audit.
+type auditQuery struct {
+	account, cluster, user, action, outcome, since, until string
+	follow                                                bool
+	last                                                  int
+}
+
+const defaultLast = 100
+
+func (q *auditQuery) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&q.account, "account", "", "only changes by this `account`, given by user name or guid")
+	f.StringVarP(&q.cluster, "cluster", "c", "", "only changes in this cluster, given by `name` or id")
+	f.StringVar(&q.user, "user", "", "only changes to this `name`: a database user, database, account or cluster")
+	f.StringVar(&q.action, "action", "", "only this `action`, such as user.create")
+	f.StringVar(&q.outcome, "outcome", "", "only this `outcome`: done, not_done, unknown or denied")
+	f.StringVar(&q.since, "since", "", "only rows from this `time` on: like 2027-01-31T18:00:00Z, or 24h for a day ago")
+	f.StringVar(&q.until, "until", "", "only rows before this `time`")
+	f.BoolVarP(&q.follow, "follow", "f", false, "go on with new rows as they come")
+	f.IntVarP(&q.last, "last", "n", defaultLast, "show the last `n` rows; 0: all")
+	_ = cmd.RegisterFlagCompletionFunc("account", completeAccounts)
+	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
+	outcomes := []string{"done", "not_done", "unknown", "denied"}
+	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(outcomes, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (q *auditQuery) run(c *call) error {
+	format := term.Format(c.cmd)
+	if q.last < 0 {
+		return term.Usage("--last is %d; use a number of rows, or 0 for all", q.last)
+	}
+	if q.follow && (c.given("until") || format == "json" || format == "yaml") {
+		return term.Usage("--follow needs -o table or jsonl and cannot be combined with --until")
+	}
+	me, err := whoami(c.cmd.Context(), c.client)
+	if err != nil {
+		return err
+	}
+	p := &auditPrinter{call: c, clusters: clusterNames(me)}
+	query, err := q.query(c, p.clusters)
+	if err != nil {
+		return err
+	}
+	last := q.last
+	if !c.given("last") && (c.given("since") || c.given("until")) {
+		last = 0
+	}
+	switch {
+	case format == "jsonl" && !q.follow && !c.given("last"):
+		return c.copy(client.AuditPath, query, "application/jsonl")
+	case q.follow:
+		return p.follow(query, last)
+	}
+	rows, err := auditRows(c, query, last)
+	if err != nil {
+		return err
+	}
+	if err := p.print(rows); err != nil {
+		return err
+	}
+	if len(rows) == last && !c.given("last") {
+		c.report("These are the last %d rows. To see all: --last 0", last)
+	}
+	return nil
+}
+
+// query are the parameters of the request. clusters are those that the caller may view; one that was unregistered is given by
+// its id.
+func (q *auditQuery) query(c *call, clusters map[string]string) (url.Values, error) {
+	query := url.Values{}
+	for _, filter := range []struct{ name, value string }{
+		{"account", q.account}, {"user", q.user}, {"action", q.action}, {"outcome", q.outcome},
+	} {
+		if c.given(filter.name) {
+			query.Set(filter.name, filter.value)
+		}
+	}
+	for _, limit := range []struct{ name, value string }{{"since", q.since}, {"until", q.until}} {
+		if !c.given(limit.name) {
+			continue
+		}
+		t, err := moment(limit.name, limit.value)
+		if err != nil {
+			return nil, err
+		}
+		query.Set(limit.name, t.Format(time.RFC3339))
+	}
+	if q.cluster != "" {
+		query.Set("cluster", q.cluster)
+		for id, name := range clusters {
+			if name == q.cluster {
+				query.Set("cluster", id)
+			}
+		}
+		if id := query.Get("cluster"); len(id) != 36 && clusters[id] == "" {
+			return nil, term.NotFound("There is no cluster %q that you may view. Give an unregistered cluster by its id.", q.cluster)
+		}
+	}
+	return query, nil
+}
+
+// moment reads a time, or a duration before now.
+func moment(flag, value string) (time.Time, error) {
+	if d, err := time.ParseDuration(value); err == nil {
+		return time.Now().Add(-d).UTC(), nil
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return t, term.Usage("--%s is %q; use a time like 2027-01-31T18:00:00Z, or a duration like 24h for a day ago", flag, value)
+	}
+	return t, nil
+}
+
+// auditRows returns the last rows, or all of them when last is 0, the oldest first.
+func auditRows(c *call, query url.Values, last int) ([]json.RawMessage, error) {
+	q := url.Values{"limit": {"1000"}}
+	maps.Copy(q, query)
+	if last == 0 {
+		return c.client.Items(c.cmd.Context(), client.AuditPath, q)
+	}
+	q.Set("order", "desc")
+	var rows []json.RawMessage
+	for {
+		q.Set("limit", strconv.Itoa(min(last-len(rows), 1000)))
+		items, next, err := c.client.Page(c.cmd.Context(), client.AuditPath, q)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, items...)
+		if next == "" || len(rows) >= last {
+			slices.Reverse(rows)
+			return rows, nil
+		}
+		q.Set("cursor", next)
+	}
+}
+
+// auditPrinter prints rows as they come.
+type auditPrinter struct {
+	*call
+	clusters map[string]string // names by id
+	headed   bool
+}
+
+func (p *auditPrinter) print(rows []json.RawMessage) error {
+	switch term.Format(p.cmd) {
+	case "jsonl":
+		for _, row := range rows {
+			if _, err := fmt.Fprintf(p.cmd.OutOrStdout(), "%s\n", row); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "table":
+		return p.printTable(rows)
+	}
+	return term.PrintList[client.AuditRow](p.cmd, rows, "", nil)
+}
+
+func (p *auditPrinter) printTable(rows []json.RawMessage) error {
+	if len(rows) == 0 && p.headed {
+		return nil
+	}
+	var table [][]string
+	if !p.headed {
+		table = append(table, padded("TIME", "ACCOUNT", "ACTION", "OUTCOME", "CLUSTER", "ON", "DETAIL"))
+		p.headed = true
+	}
+	all, err := term.DecodeAll[client.AuditRow](rows)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		outcome, cluster, detail := r.Phase, "", string(r.Detail)
+		if r.Outcome != nil {
+			outcome = *r.Outcome
+		}
+		if r.Cluster != nil {
+			cluster = cmp.Or(p.clusters[*r.Cluster], *r.Cluster)
+		}
+		if detail == "{}" {
+			detail = ""
+		}
+		account := cmp.Or(r.Account.Username, r.Account.GUID)
+		table = append(table, padded(term.Time(&r.Time), account, r.Action, outcome, cluster, r.User, detail))
+	}
+	return term.PrintTable(p.cmd.OutOrStdout(), table)
+}
+
+// padded gives cells a least width, so that rows which come later are in the same columns if they fit.
+func padded(cells ...string) []string {
+	for i, width := range []int{19, 12, 16, 8, 12, 16} {
+		cells[i] = fmt.Sprintf("%-*s", width, cells[i])
+	}
+	return cells
+}
+
+// The server answers a request for new rows after waitSeconds at the latest. followPause is the pause after a failure.
+const (
+	waitSeconds = "20"
+	followPause = 2 * time.Second
+)
+
+// follow prints the last rows and then each new one, until it is interrupted. It survives a restart of the server.
+func (p *auditPrinter) follow(query url.Values, last int) error {
+	ctx := p.cmd.Context()
+	// The newest row of all is where new rows begin, even if no row matches the filter yet.
+	newest, err := auditRows(p.call, nil, 1)
+	if err != nil {
+		return err
+	}
+	rows, err := auditRows(p.call, query, last)
+	if err != nil {
+		return err
+	}
+	after, err := newestSeq(0, newest)
+	if err != nil {
+		return err
+	}
+	for failing := false; ; {
+		if after, err = newestSeq(after, rows); err != nil {
+			return err
+		}
+		if err := p.print(rows); err != nil {
+			return err
+		}
+		q := url.Values{"after": {strconv.FormatInt(after, 10)}, "wait": {waitSeconds}, "limit": {"1000"}}
+		maps.Copy(q, query)
+		rows, _, err = p.client.Page(ctx, client.AuditPath, q)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !temporary(err) {
+			return err
+		}
+		if err != nil && !failing {
+			p.report("%v Waiting.", err)
+		}
+		if failing = err != nil; failing && !sleep(ctx, followPause) {
+			return nil
+		}
+	}
+}
+
+// newestSeq is the number of the last row, if it is higher than after.
+func newestSeq(after int64, rows []json.RawMessage) (int64, error) {
+	if len(rows) == 0 {
+		return after, nil
+	}
+	r, err := term.Decode[client.AuditRow](rows[len(rows)-1])
+	if err != nil {
+		return after, err
+	}
+	return max(after, r.Seq), nil
+}
+
+// temporary reports whether the same request may succeed later.
+func temporary(err error) bool {
+	status := client.Status(err)
+	rejected := status >= 400 && status < 500 && status != http.StatusTooManyRequests
+	return !rejected && term.ExitCode(err) != term.ExitDenied
+}
+
+// sleep reports whether it slept for the whole time.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func auditVerifyCommand() *cobra.Command {
+	var anchor string
+	cmd := printing(&cobra.Command{
+		Use:   "verify",
+		Short: "Verify that the audit log is unchanged",
+		Long: `Verify checks the chain of the audit log, and names the first row that was changed or is
+missing. It finds rows that were cut off at the end only with an anchor: an earlier head
+of the chain, as an earlier verify, an export or the server's log has printed it.
+
+Its exit code is 0 if the log is intact, and 1 if it is not.`,
+		Example: `  rolecall audit verify
+  rolecall audit verify --anchor 1234:5f0c…`,
+		Args: term.NoArguments,
+	})
+	cmd.Flags().StringVar(&anchor, "anchor", "", "`head` of the chain at an earlier time, as this command prints it")
+	return onServer(cmd, func(c *call) error {
+		var query url.Values
+		if anchor != "" {
+			query = url.Values{"anchor": {anchor}}
+		}
+		answer, err := c.get(client.AuditPath+"/verify", query)
+		if err != nil {
+			return err
+		}
+		v, err := term.Decode[client.Verification](answer)
+		if err != nil {
+			return err
+		}
+		if err := printOne(c, answer, verificationFields); err != nil {
+			return err
+		}
+		if v.Problem != nil {
+			return fmt.Errorf("the audit log fails verification: %s", v.Problem.Reason)
+		}
+		return nil
+	})
+}
+
+func verificationFields(_ *call, v *client.Verification) [][]string {
+	fields := [][]string{
+		{"intact", term.YesNo(v.OK)},
+		{"rows checked", strconv.FormatInt(v.Checked, 10)},
+		{"head", fmt.Sprintf("%d:%s", v.Head.Seq, v.Head.MAC)},
+		{"not chained yet", strconv.FormatInt(v.Unsealed.Count, 10)},
+	}
+	if v.Unsealed.Oldest != nil {
+		fields = append(fields, []string{"oldest of these", term.Time(v.Unsealed.Oldest)})
+	}
+	if v.AnchorRemoved {
+		fields = append(fields, []string{"anchor", "is older than the retained log and was not checked"})
+	}
+	if v.Problem != nil {
+		if v.Problem.Seq != nil {
+			fields = append(fields, []string{"breaks at", strconv.FormatInt(*v.Problem.Seq, 10)})
+		}
+		fields = append(fields, []string{"problem", v.Problem.Reason})
+	}
+	return fields
+}
+
+func auditFailedCommand() *cobra.Command {
+	var since string
+	cmd := printing(&cobra.Command{
+		Use:     "failed-sign-ins",
+		Short:   "Show how often sign-ins failed",
+		Long:    `Failed-sign-ins prints how often sign-ins failed, by account, address and minute.`,
+		Example: `  rolecall audit failed-sign-ins --since 24h`,
+		Args:    term.NoArguments,
+	})
+	cmd.Flags().StringVar(&since, "since", "", "only from this `time` on: like 2027-01-31T18:00:00Z, or 24h for a day ago")
+	return onServer(cmd, func(c *call) error {
+		query := url.Values{"limit": {"1000"}}
+		if c.given("since") {
+			t, err := moment("since", since)
+			if err != nil {
+				return err
+			}
+			query.Set("since", t.Format(time.RFC3339))
+		}
+		counts, err := c.client.Items(c.cmd.Context(), client.AuditPath+"/failed-sign-ins", query)
+		if err != nil {
+			return err
+		}
+		names, err := failedNames(c, counts)
+		if err != nil {
+			return err
+		}
+		return term.PrintList(c.cmd, counts, "MINUTE,ACCOUNT,ADDRESS,COUNT", func(n *client.FailedSignIns) []string {
+			return []string{term.Time(&n.Minute), names[n.Account], n.Address, strconv.Itoa(n.Count)}
+		})
+	})
+}
+
+// failedNames maps the guids of the accounts to user names.
+func failedNames(c *call, counts []json.RawMessage) (map[string]string, error) {
+	if term.Format(c.cmd) != "table" {
+		return nil, nil
+	}
+	all, err := term.DecodeAll[client.FailedSignIns](counts)
+	if err != nil {
+		return nil, err
+	}
+	var guids []string
+	for _, n := range all {
+		guids = append(guids, n.Account)
+	}
+	return accountNames(c, guids...), nil
+}

@@ -1,0 +1,228 @@
+// Package cli is the commands that use a server. They know a server only through its HTTP API.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolecall/internal/cli/term"
+	"rolecall/internal/client"
+)
+
+// Version is the version that servers are told. main sets it before anything runs.
+var Version = "dev"
+
+// Commands are the commands that use a server.
+func Commands() []*cobra.Command {
+	return []*cobra.Command{
+		loginCommand(), logoutCommand(), whoamiCommand(), clustersCommand(), usersCommand(), accountsCommand(),
+		tokensCommand(), keysCommand(), auditCommand(),
+	}
+}
+
+// ExitCode is the exit code for the error of a command.
+func ExitCode(err error) int {
+	switch client.Status(err) {
+	case http.StatusNotFound:
+		return term.ExitNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return term.ExitDenied
+	}
+	return term.ExitCode(err)
+}
+
+// call is one run of a command that uses a server.
+type call struct {
+	cmd     *cobra.Command
+	args    []string
+	client  *client.Client
+	cluster *client.ClusterRef // of a command on one cluster, else nil
+}
+
+// onServer completes a command that uses a server.
+func onServer(cmd *cobra.Command, run func(*call) error) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		server, err := connect()
+		if err != nil {
+			return err
+		}
+		return run(&call{cmd: cmd, args: args, client: server})
+	}
+	return cmd
+}
+
+// onCluster completes a command on the cluster that --cluster names.
+func onCluster(cmd *cobra.Command, run func(*call) error) *cobra.Command {
+	cmd.Flags().StringP("cluster", "c", "", "`name` or id of the cluster [$"+ClusterVariable+"]")
+	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
+	return onServer(cmd, func(c *call) (err error) {
+		if c.cluster, err = clusterOfFlag(c.cmd, c.client); err != nil {
+			return err
+		}
+		return run(c)
+	})
+}
+
+// onNamedCluster completes a command on the cluster that its first argument names.
+func onNamedCluster(cmd *cobra.Command, run func(*call) error) *cobra.Command {
+	cmd.Args = term.Arguments("CLUSTER")
+	cmd.ValidArgsFunction = firstArgument(completeClusters)
+	return onServer(cmd, func(c *call) (err error) {
+		if c.cluster, err = findCluster(c.cmd.Context(), c.client, c.args[0]); err != nil {
+			return err
+		}
+		return run(c)
+	})
+}
+
+// printing gives a command the flag --output.
+func printing(cmd *cobra.Command) *cobra.Command {
+	term.BindOutput(cmd)
+	return cmd
+}
+
+// show is what a command does that gets one thing and prints it.
+func show[T any](path func(*call) string, fields func(*call, *T) [][]string) func(*call) error {
+	return func(c *call) error {
+		answer, err := c.get(path(c), nil)
+		if err != nil {
+			return err
+		}
+		return printOne(c, answer, fields)
+	}
+}
+
+// list is what a command does that gets a list and prints it, as a table with the columns of head.
+func list[T any](path func(*call) string, head string, row func(*T) []string) func(*call) error {
+	return func(c *call) error {
+		items, err := c.client.Items(c.cmd.Context(), path(c), nil)
+		if err != nil {
+			return err
+		}
+		return term.PrintList(c.cmd, items, head, row)
+	}
+}
+
+func printOne[T any](c *call, answer json.RawMessage, fields func(*call, *T) [][]string) error {
+	return term.PrintOne(c.cmd, answer, func(v *T) [][]string { return fields(c, v) })
+}
+
+func (c *call) get(path string, query url.Values) (json.RawMessage, error) {
+	return c.client.Get(c.cmd.Context(), path, query)
+}
+
+// send sends a change and returns the JSON of the answer, nil for none.
+func (c *call) send(method, path string, body any) (json.RawMessage, error) {
+	answer, err := c.client.Do(c.cmd.Context(), method, path, nil, body)
+	return answer.JSON, err
+}
+
+// report tells people what was done.
+func (c *call) report(format string, args ...any) { term.Report(c.cmd, format, args...) }
+
+// given reports whether a flag is on the command line.
+func (c *call) given(flag string) bool { return c.cmd.Flags().Changed(flag) }
+
+// at is a path of a resource that does not depend on the call.
+func at(path string) func(*call) string { return func(*call) string { return path } }
+
+// The variables that stand for --cluster. The second is what rolecall env prints.
+const (
+	ClusterVariable   = "ROLECALL_CLUSTER"
+	ClusterIDVariable = "ROLECALL_CLUSTER_ID"
+)
+
+// clusterOfFlag finds the cluster of --cluster or its variables. Completion uses it too, so it reads the variables itself.
+func clusterOfFlag(cmd *cobra.Command, c *client.Client) (*client.ClusterRef, error) {
+	given, _ := cmd.Flags().GetString("cluster")
+	for _, value := range []string{given, os.Getenv(ClusterVariable), os.Getenv(ClusterIDVariable)} {
+		if value != "" {
+			return findCluster(cmd.Context(), c, value)
+		}
+	}
+	return nil, term.Usage("no cluster is given: add --cluster NAME, or set %s; to see the names: rolecall clusters list", ClusterVariable)
+}
+
+// findCluster finds a cluster by its name or id.
+func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*client.ClusterRef, error) {
+	me, err := whoami(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	for _, cl := range me.Clusters {
+		if cl.Name == nameOrID {
+			return &cl.ClusterRef, nil
+		}
+	}
+	for _, cl := range me.Clusters {
+		if strings.EqualFold(cl.ID, nameOrID) {
+			return &cl.ClusterRef, nil
+		}
+	}
+	return nil, term.NotFound("There is no cluster %q that you may view. To see yours: rolecall clusters list", nameOrID)
+}
+
+// completeTimeout is how long somebody who has pressed Tab waits.
+const completeTimeout = 3 * time.Second
+
+// complete offers the member of every item of a list. It offers nothing after an error: a shell's prompt is no place for one.
+func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), member string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		names, err := names(cmd, path, member)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string, error), member string) ([]string, error) {
+	c, err := connect()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	cmd.SetContext(ctx)
+	p, err := path(cmd, c)
+	if err != nil {
+		return nil, err
+	}
+	items, err := c.Items(ctx, p, nil)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, item := range items {
+		members, err := term.Decode[map[string]any](item)
+		if err != nil {
+			return nil, err
+		}
+		if name, ok := (*members)[member].(string); ok && name != "" {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// fixed is a path for complete that does not depend on the command line.
+func fixed(path string) func(*cobra.Command, *client.Client) (string, error) {
+	return func(*cobra.Command, *client.Client) (string, error) { return path, nil }
+}
+
+// firstArgument completes the first argument only.
+func firstArgument(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, args, start)
+	}
+}

@@ -1,0 +1,48 @@
+// Package term is what the commands have in common at the terminal: arguments, flags, prompts, output, and errors with their
+// exit codes. It knows nothing of the server.
+package term
+
+import (
+	"errors"
+	"fmt"
+)
+
+// The exit codes that scripts can rely on.
+const (
+	ExitFailed   = 1
+	ExitUsage    = 2
+	ExitNotFound = 3
+	ExitDenied   = 4
+)
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+// Unwrap returns the error without the exit code.
+func (e *exitError) Unwrap() error { return e.error }
+
+// Usage is an error in the command line or in a setting.
+func Usage(format string, args ...any) error {
+	return &exitError{fmt.Errorf(format, args...), ExitUsage}
+}
+
+// NotFound is an error about something that does not exist.
+func NotFound(format string, args ...any) error {
+	return &exitError{fmt.Errorf(format, args...), ExitNotFound}
+}
+
+// Denied is an error of a command that needs another sign-in.
+func Denied(format string, args ...any) error {
+	return &exitError{fmt.Errorf(format, args...), ExitDenied}
+}
+
+// ExitCode is the exit code of an error that has one of its own, else ExitFailed.
+func ExitCode(err error) int {
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
+	}
+	return ExitFailed
+}

@@ -1,0 +1,97 @@
+package term
+
+import (
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Group is a command that holds others.
+func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   name,
+		Short: short,
+		Args:  OnlyCommands,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+// OnlyCommands rejects an argument that is no command.
+func OnlyCommands(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		path := strings.TrimPrefix(cmd.CommandPath()+" "+args[0], cmd.Root().Name()+" ")
+		return Usage("there is no command %q; see %s --help", path, cmd.CommandPath())
+	}
+	return nil
+}
+
+// NoArguments rejects every argument.
+func NoArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return Usage("%s takes no arguments, but got %q", cmd.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// Arguments checks the number of arguments. They are named as in the command's usage line: [NAME] is optional, NAME... may be
+// repeated.
+func Arguments(names ...string) cobra.PositionalArgs {
+	least, most := len(names), len(names)
+	switch last := names[len(names)-1]; {
+	case strings.HasPrefix(last, "["):
+		least--
+	case strings.HasSuffix(last, "..."):
+		most = 1 << 16
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least {
+			return Usage("%s is missing; see %s --help", strings.TrimSuffix(names[len(args)], "..."), cmd.CommandPath())
+		}
+		if len(args) > most {
+			return Usage("%s takes %s, but got %q as well", cmd.CommandPath(), strings.Join(names, " "), args[most])
+		}
+		return nil
+	}
+}
+
+// variableOf is the annotation of a flag with the environment variable that may stand for it.
+const variableOf = "rolecall_variable"
+
+// Variable lets an environment variable stand for a flag, and shows it in the help.
+func Variable(f *pflag.Flag, name string) {
+	f.Usage += " [$" + name + "]"
+	f.Annotations = map[string][]string{variableOf: {name}}
+}
+
+// FromEnvironment sets the flags that are not on the command line from their variables. It runs before every command.
+func FromEnvironment(cmd *cobra.Command, _ []string) error {
+	var failed error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		for _, name := range f.Annotations[variableOf] {
+			value, set := os.LookupEnv(name)
+			if failed != nil || f.Changed || !set {
+				continue
+			}
+			values := []string{value}
+			if f.Value.Type() == "stringArray" {
+				values = strings.Fields(value)
+			}
+			for _, v := range values {
+				if err := f.Value.Set(v); err != nil {
+					failed = Usage("%s=%q: %w", name, value, err)
+				}
+			}
+		}
+	})
+	return failed
+}
+
+// isSet reports whether the command has a switch of that name and it is on.
+func isSet(cmd *cobra.Command, name string) bool {
+	on, err := cmd.Flags().GetBool(name)
+	return err == nil && on
+}

@@ -1,0 +1,320 @@
+package term
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/term"
+)
+
+// Standard output is for what the command was asked for, in the format of --output. What the command did is reported on
+// standard error.
+
+// OutputVariable may stand for the flag --output.
+const OutputVariable = "ROLECALL_OUTPUT"
+
+// format is the value of --output.
+type format struct {
+	name    string
+	allowed []string
+}
+
+func (f *format) String() string { return f.name }
+
+// Type is the word for the value in error messages of flags.
+func (f *format) Type() string { return "format" }
+
+func (f *format) Set(name string) error {
+	if !slices.Contains(f.allowed, name) {
+		return fmt.Errorf("the output format is %s", f.list())
+	}
+	f.name = name
+	return nil
+}
+
+func (f *format) list() string {
+	last := len(f.allowed) - 1
+	return strings.Join(f.allowed[:last], ", ") + " or " + f.allowed[last]
+}
+
+// BindOutput gives a command the flag --output, with table, json, yaml and more formats.
+func BindOutput(cmd *cobra.Command, more ...string) {
+	f := &format{"table", append([]string{"table", "json", "yaml"}, more...)}
+	cmd.Flags().VarP(f, "output", "o", "output `format`: "+f.list())
+	Variable(cmd.Flags().Lookup("output"), OutputVariable)
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.allowed, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// Format is the output format of a command; table if it has no flag for it.
+func Format(cmd *cobra.Command) string {
+	if f := cmd.Flags().Lookup("output"); f != nil {
+		return f.Value.String()
+	}
+	return "table"
+}
+
+// PrintList prints a list: as a table with the columns of head, or as an array of what the server has sent.
+func PrintList[T any](cmd *cobra.Command, items []json.RawMessage, head string, row func(*T) []string) error {
+	if Format(cmd) != "table" {
+		if items == nil {
+			items = []json.RawMessage{}
+		}
+		return PrintData(cmd, items)
+	}
+	rows := [][]string{strings.Split(head, ",")}
+	for _, item := range items {
+		v, err := Decode[T](item)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, row(v))
+	}
+	return PrintTable(cmd.OutOrStdout(), rows)
+}
+
+// PrintOne prints one thing: as lines of a name and a value, or as what the server has sent.
+func PrintOne[T any](cmd *cobra.Command, item json.RawMessage, fields func(*T) [][]string) error {
+	if Format(cmd) != "table" {
+		return PrintData(cmd, item)
+	}
+	v, err := Decode[T](item)
+	if err != nil {
+		return err
+	}
+	return PrintFields(cmd.OutOrStdout(), fields(v))
+}
+
+// Decode reads what the server has sent.
+func Decode[T any](item json.RawMessage) (*T, error) {
+	var v T
+	if err := json.Unmarshal(item, &v); err != nil {
+		return nil, fmt.Errorf("this version of rolecall cannot read the server's answer: %w", err)
+	}
+	return &v, nil
+}
+
+// DecodeAll reads a list that the server has sent.
+func DecodeAll[T any](items []json.RawMessage) ([]*T, error) {
+	all := make([]*T, len(items))
+	for i, item := range items {
+		var err error
+		if all[i], err = Decode[T](item); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// PrintData prints JSON or YAML, with the members of objects in the order in which the server has sent them.
+func PrintData(cmd *cobra.Command, v any) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	if Format(cmd) == "yaml" {
+		d := json.NewDecoder(&text)
+		d.UseNumber()
+		node, err := yamlNode(d)
+		if err != nil {
+			return err
+		}
+		e := yaml.NewEncoder(cmd.OutOrStdout())
+		e.SetIndent(2)
+		if err := e.Encode(node); err != nil {
+			return err
+		}
+		return e.Close()
+	}
+	_, err := cmd.OutOrStdout().Write(text.Bytes())
+	return err
+}
+
+// yamlNode turns the next JSON value into YAML, keeping the order of members.
+func yamlNode(d *json.Decoder) (*yaml.Node, error) {
+	t, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	node := &yaml.Node{Kind: yaml.ScalarNode}
+	switch t := t.(type) {
+	case json.Delim:
+		node.Kind = yaml.MappingNode
+		if t == '[' {
+			node.Kind = yaml.SequenceNode
+		}
+		for d.More() {
+			child, err := yamlNode(d) // of an object, names and values in turn
+			if err != nil {
+				return nil, err
+			}
+			node.Content = append(node.Content, child)
+		}
+		_, err = d.Token()
+		return node, err
+	case string:
+		node.SetString(t)
+	case json.Number:
+		node.Value = t.String()
+	case bool:
+		node.Value = strconv.FormatBool(t)
+	default:
+		node.Value = "null"
+	}
+	return node, nil
+}
+
+// PrintTable prints rows, the first of which is the head, in columns. On a terminal the widest columns are cut until a
+// row fits into a line.
+func PrintTable(w io.Writer, rows [][]string) error {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i := range row {
+			row[i] = printable(row[i])
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	if width := terminalWidth(w); width > 0 {
+		fit(widths, width)
+	}
+	var b strings.Builder
+	for _, row := range rows {
+		line := ""
+		for i, cell := range row {
+			line += fmt.Sprintf("%-*s  ", widths[i], cut(cell, widths[i]))
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// PrintFields prints lines of a name and a value. Values are never cut.
+func PrintFields(w io.Writer, fields [][]string) error {
+	width := 0
+	for _, f := range fields {
+		width = max(width, utf8.RuneCountInString(f[0]))
+	}
+	var b strings.Builder
+	for _, f := range fields {
+		b.WriteString(fmt.Sprintf("%-*s  %s\n", width, f[0], cmp.Or(printable(f[1]), "-")))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// narrowest is the least that a column is cut to.
+const narrowest = 10
+
+func fit(widths []int, width int) {
+	for {
+		total := 2 * (len(widths) - 1)
+		widest := 0
+		for i, w := range widths {
+			total += w
+			if w > widths[widest] {
+				widest = i
+			}
+		}
+		if total <= width || widths[widest] <= narrowest {
+			return
+		}
+		widths[widest]--
+	}
+}
+
+func cut(s string, width int) string {
+	if utf8.RuneCountInString(s) <= width {
+		return s
+	}
+	return string([]rune(s)[:width-1]) + "…"
+}
+
+func terminalWidth(w io.Writer) int {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return width
+		}
+	}
+	return 0
+}
+
+// printable replaces characters that would control the terminal or hide text: the name of a role may contain anything.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
+}
+
+// PrintableLines is text of several lines without characters that control a terminal.
+func PrintableLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Time is a time for people, in their own zone; "" for none.
+func Time(t *time.Time) string {
+	if t == nil || t.IsZero() {
+		return ""
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// TimeOrNever is a time at which something ends, if it does.
+func TimeOrNever(t *time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return Time(t)
+}
+
+// YesNo is a boolean for people.
+func YesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// Pairs is a map for people: k=v,k=v.
+func Pairs(m map[string]string) string {
+	var all []string
+	for k, v := range m {
+		all = append(all, k+"="+v)
+	}
+	slices.Sort(all)
+	return strings.Join(all, ",")
+}
+
+// Report tells people what the command did.
+func Report(cmd *cobra.Command, format string, args ...any) {
+	fmt.Fprintln(cmd.ErrOrStderr(), printable(fmt.Sprintf(format, args...)))
+}
+
+// PrintUnlessTable prints what was changed for programs. People read the report.
+func PrintUnlessTable(cmd *cobra.Command, v any) error {
+	if Format(cmd) == "table" {
+		return nil
+	}
+	return PrintData(cmd, v)
+}

@@ -1,0 +1,407 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolecall/internal/cli/term"
+	"rolecall/internal/client"
+)
+
+func usersCommand() *cobra.Command {
+	return term.Group("users", "Database users: roles with LOGIN in a cluster",
+		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersPasswdCommand(), usersSetCommand(),
+		usersGrantCommand(), usersDeleteCommand(), usersCheckPasswordsCommand())
+}
+
+// userPath is the path of the database user that the first argument names.
+func userPath(c *call) string { return c.cluster.Path("users", c.args[0]) }
+
+// dialectPath is the path of the cluster's users in the DBaaS API, which creates and deletes them and sets passwords.
+func dialectPath(c *call, segments ...string) string {
+	return client.Path(client.Path("/databases/postgresql/clusters", c.cluster.ID, "users"), segments...)
+}
+
+// ofUser completes a command on one database user.
+func ofUser(cmd *cobra.Command, run func(*call) error) *cobra.Command {
+	cmd.Args = term.Arguments("NAME")
+	cmd.ValidArgsFunction = firstArgument(completeUsers)
+	return onCluster(cmd, run)
+}
+
+func usersListCommand() *cobra.Command {
+	var system bool
+	cmd := printing(&cobra.Command{
+		Use:   "list",
+		Short: "List the database users of a cluster",
+		Example: `  rolecall users list -c payments
+  rolecall users list -c payments --system -o json`,
+		Args: term.NoArguments,
+	})
+	cmd.Flags().BoolVar(&system, "system", false, "list protected users as well")
+	return onCluster(cmd, func(c *call) error { return listUsers(c, system) })
+}
+
+func usersShowCommand() *cobra.Command {
+	return ofUser(printing(&cobra.Command{
+		Use:   "show NAME",
+		Short: "Show a database user, and how to connect as it",
+		Long: `Show prints a database user with its memberships and limits, and a libpq URL to connect
+with. The URL contains no password.`,
+		Example: `  rolecall users show app -c payments
+  psql "$(rolecall users show app -c payments -o json | jq -r .connection.url)"`,
+	}), show(userPath, userFields))
+}
+
+func userFields(c *call, u *client.User) [][]string {
+	names := accountNames(c, u.CreatedBy, u.ModifiedBy)
+	return [][]string{
+		{"name", u.Username},
+		{"cluster", c.cluster.Name},
+		{"state", u.State},
+		{"member of", strings.Join(u.MemberOf, ", ")},
+		{"expires", term.TimeOrNever(u.ValidUntil)},
+		{"connection limit", connectionLimit(u.ConnectionLimit)},
+		{"password", u.PasswordKind},
+		{"comment", u.Comment},
+		{"created", timeBy(u.CreatedAt, names[u.CreatedBy])},
+		{"changed", timeBy(u.ModifiedAt, names[u.ModifiedBy])},
+		{"databases", strings.Join(u.Connection.Databases, ", ")},
+		{"connect with", u.Connection.URL},
+	}
+}
+
+func timeBy(t *time.Time, account string) string {
+	if t == nil || account == "" {
+		return term.Time(t)
+	}
+	return term.Time(t) + " by " + account
+}
+
+func connectionLimit(n int) string {
+	if n < 0 {
+		return "none"
+	}
+	return strconv.Itoa(n)
+}
+
+func usersCreateCommand() *cobra.Command {
+	cmd := printing(&cobra.Command{
+		Use:   "create NAME",
+		Short: "Create a database user",
+		Long: `Create creates a role with LOGIN. Its password comes from a prompt or from standard input,
+or is generated: --generate prints it once, alone on standard output. With -o json or
+yaml it is the member "password" of the output.`,
+		Example: `  rolecall users create app -c payments
+  PASSWORD=$(rolecall users create app -c payments --generate)
+  pwgen 24 1 | rolecall users create app -c payments --password-stdin`,
+		Args: term.Arguments("NAME"),
+	})
+	term.BindPassword(cmd, true)
+	return onCluster(cmd, func(c *call) error {
+		return setUserPassword(c, http.MethodPost, dialectPath(c), map[string]string{"username": c.args[0]},
+			"Database user %q was created in cluster %q.")
+	})
+}
+
+func usersPasswdCommand() *cobra.Command {
+	cmd := printing(&cobra.Command{
+		Use:   "passwd NAME",
+		Short: "Set a new password for a database user",
+		Long: `Passwd replaces the password of a database user. Open sessions stay open; to end them:
+rolecall users set NAME --end-sessions. A disabled user is enabled again.`,
+		Example: `  rolecall users passwd app -c payments
+  PASSWORD=$(rolecall users passwd app -c payments --generate)`,
+	})
+	term.BindPassword(cmd, true)
+	return ofUser(cmd, func(c *call) error {
+		return setUserPassword(c, http.MethodPatch, dialectPath(c, c.args[0]), map[string]string{},
+			"Database user %q of cluster %q has a new password.")
+	})
+}
+
+// setUserPassword sends a new password together with other properties.
+func setUserPassword(c *call, method, path string, properties map[string]string, done string) error {
+	password, err := term.NewPassword(c.cmd, c.args[0])
+	if err != nil {
+		return err
+	}
+	properties["password"] = password
+	answer, err := c.client.Do(c.cmd.Context(), method, path, nil, map[string]any{"properties": properties})
+	if err != nil {
+		return err
+	}
+	c.report(done, c.args[0], c.cluster.Name)
+	if answer.Warning != "" {
+		c.report("Warning: %s", answer.Warning)
+	}
+	return term.PrintWithPassword(c.cmd, answer.JSON, password)
+}
+
+func usersCheckPasswordsCommand() *cobra.Command {
+	return onCluster(printing(&cobra.Command{
+		Use:   "check-passwords",
+		Short: "List the database users whose passwords should be renewed",
+		Long: `Check-passwords lists the users of a cluster whose password is stored as an md5 hash, or
+with fewer SCRAM iterations than PostgreSQL uses for a new password, and those without a
+password. Only a superuser can read this, so the administering role has to be one.`,
+		Example: `  rolecall users check-passwords -c payments
+  rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
+		Args: term.NoArguments,
+	}), list(func(c *call) string { return c.cluster.Path("password-problems") }, "NAME,SYSTEM,PASSWORD,PROBLEM",
+		func(p *client.PasswordProblem) []string {
+			return []string{p.Username, term.YesNo(p.System), p.PasswordKind, p.Problem}
+		}))
+}
+
+// limits are the flags of users set.
+type limits struct {
+	validUntil, connectionLimit string
+	endSessions                 bool
+}
+
+func usersSetCommand() *cobra.Command {
+	var l limits
+	cmd := printing(&cobra.Command{
+		Use:   "set NAME",
+		Short: "Change the limits of a database user, or end its sessions",
+		Example: `  rolecall users set app -c payments --valid-until 2027-01-31T18:00:00Z
+  rolecall users set app -c payments --valid-until 72h --connection-limit 5
+  rolecall users set app -c payments --valid-until never --connection-limit none
+  rolecall users set app -c payments --end-sessions`,
+	})
+	f := cmd.Flags()
+	f.StringVar(&l.validUntil, "valid-until", "",
+		"password expiry: a `time` like 2027-01-31T18:00:00Z, a duration from now like 72h, or never")
+	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none")
+	f.BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
+	return ofUser(cmd, func(c *call) error { return l.set(c) })
+}
+
+func (l *limits) set(c *call) error {
+	change, err := l.change(c)
+	if err != nil {
+		return err
+	}
+	answer, err := c.send(http.MethodPatch, userPath(c), change)
+	if err != nil {
+		return err
+	}
+	u, err := term.Decode[client.User](answer)
+	if err != nil {
+		return err
+	}
+	c.report("Database user %q of cluster %q: expires: %s; connection limit: %s.",
+		u.Username, c.cluster.Name, term.TimeOrNever(u.ValidUntil), connectionLimit(u.ConnectionLimit))
+	if l.endSessions {
+		c.report("Sessions ended: %d.", u.EndedSessions)
+	}
+	return term.PrintUnlessTable(c.cmd, answer)
+}
+
+// change is the body of the request.
+func (l *limits) change(c *call) (map[string]any, error) {
+	change := map[string]any{}
+	if c.given("valid-until") {
+		until, err := deadline("valid-until", l.validUntil)
+		if err != nil {
+			return nil, err
+		}
+		change["validUntil"] = until
+	}
+	if c.given("connection-limit") {
+		n := -1
+		if l.connectionLimit != "none" {
+			var err error
+			if n, err = strconv.Atoi(l.connectionLimit); err != nil || n < 0 {
+				return nil, term.Usage("--connection-limit is %q; use a number, or none", l.connectionLimit)
+			}
+		}
+		change["connectionLimit"] = n
+	}
+	if l.endSessions {
+		change["endSessions"] = true
+	}
+	if len(change) == 0 {
+		return nil, term.Usage("nothing to change; add --valid-until, --connection-limit or --end-sessions")
+	}
+	return change, nil
+}
+
+// deadline reads a time, a duration from now, or never, which is nil.
+func deadline(flag, value string) (*time.Time, error) {
+	if value == "never" {
+		return nil, nil
+	}
+	if d, err := time.ParseDuration(value); err == nil {
+		t := time.Now().Add(d).UTC().Truncate(time.Second)
+		return &t, nil
+	}
+	t, err := time.Parse(time.RFC3339, value)
+	if err != nil {
+		return nil, term.Usage("--%s is %q; use a time like 2027-01-31T18:00:00Z, a duration like 72h, or never", flag, value)
+	}
+	return &t, nil
+}
+
+func usersGrantCommand() *cobra.Command {
+	var roles []string
+	cmd := printing(&cobra.Command{
+		Use:   "grant NAME --roles ROLE,ROLE",
+		Short: "Set the roles of which a database user is a member",
+		Long: `Grant makes a database user a member of the given roles, and removes it from all other
+roles in the cluster's list "grantable". An empty list removes it from all of these.`,
+		Example: `  rolecall users grant app -c payments --roles readwrite
+  rolecall users grant app -c payments --roles readonly,reporting
+  rolecall users grant app -c payments --roles ''`,
+	})
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles`, separated by commas")
+	return ofUser(cmd, func(c *call) error {
+		if !c.given("roles") {
+			return term.Usage("--roles is missing; give the roles: --roles ROLE,ROLE")
+		}
+		answer, err := c.send(http.MethodPut, c.cluster.Path("users", c.args[0], "roles"), map[string]any{"roles": roles})
+		if err != nil {
+			return err
+		}
+		u, err := term.Decode[client.User](answer)
+		if err != nil {
+			return err
+		}
+		c.report("Database user %q of cluster %q is a member of: %s",
+			u.Username, c.cluster.Name, cmp.Or(strings.Join(u.MemberOf, ", "), "no role"))
+		if len(u.KeptRoles) > 0 {
+			c.report("Kept, because this cluster may not revoke them: %s", strings.Join(u.KeptRoles, ", "))
+		}
+		return term.PrintUnlessTable(c.cmd, answer)
+	})
+}
+
+// deletion are the flags of users delete.
+type deletion struct {
+	plan                  bool
+	reassignTo, onBlocked string
+}
+
+func usersDeleteCommand() *cobra.Command {
+	var d deletion
+	cmd := printing(&cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete a database user",
+		Long: `Delete drops the role and its privileges; it destroys no data. A user that owns objects is
+not changed, and the error names the objects. --reassign-to gives them to another role.
+--on-blocked disable turns off the login of a user that cannot be deleted.
+
+--plan shows what a deletion would do and what prevents it, and changes nothing. Its exit
+code is 1 if the deletion would be rejected, or if the plan is incomplete.
+
+A deletion in a cluster with very many databases may run out of time after a part of the
+work. Run the same command again to continue.`,
+		Example: `  rolecall users delete app -c payments --plan
+  rolecall users delete app -c payments
+  rolecall users delete app -c payments --reassign-to owner --yes`,
+	})
+	f := cmd.Flags()
+	f.BoolVar(&d.plan, "plan", false, "show what would be done, and change nothing")
+	f.StringVar(&d.reassignTo, "reassign-to", "", "`role` that becomes the owner of the user's objects")
+	f.StringVar(&d.onBlocked, "on-blocked", "", "what to do with a user that cannot be deleted: `disable`")
+	term.BindYes(cmd)
+	return ofUser(cmd, func(c *call) error {
+		if d.onBlocked != "" && d.onBlocked != "disable" {
+			return term.Usage("--on-blocked is %q; it must be disable", d.onBlocked)
+		}
+		if d.plan {
+			return d.show(c)
+		}
+		return d.delete(c)
+	})
+}
+
+// query are the parameters of the request.
+func (d *deletion) query(c *call) url.Values {
+	query := url.Values{}
+	if c.given("reassign-to") {
+		query.Set("reassignTo", d.reassignTo)
+	}
+	if d.onBlocked != "" && !d.plan {
+		query.Set("onBlocked", d.onBlocked)
+	}
+	return query
+}
+
+func (d *deletion) delete(c *call) error {
+	name := c.args[0]
+	if err := term.Confirm(c.cmd, "Delete database user %q of cluster %q?", name, c.cluster.Name); err != nil {
+		return err
+	}
+	answer, err := c.client.Do(c.cmd.Context(), http.MethodDelete, dialectPath(c, name), d.query(c), nil)
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		e.Message = strings.ReplaceAll(e.Message, "?reassignTo=<role>", "--reassign-to ROLE")
+	}
+	if err != nil {
+		return err
+	}
+	if answer.JSON != nil {
+		c.report("Database user %q of cluster %q could not be deleted, and was disabled.", name, c.cluster.Name)
+		return term.PrintUnlessTable(c.cmd, answer.JSON)
+	}
+	c.report("Database user %q of cluster %q was deleted.", name, c.cluster.Name)
+	return nil
+}
+
+// show prints the plan of the deletion. It fails if the deletion would be rejected, or might be.
+func (d *deletion) show(c *call) error {
+	answer, err := c.get(c.cluster.Path("users", c.args[0], "deletion-plan"), d.query(c))
+	if err != nil {
+		return err
+	}
+	p, err := term.Decode[client.DeletionPlan](answer)
+	if err != nil {
+		return err
+	}
+	if err := printOne(c, answer, planFields); err != nil {
+		return err
+	}
+	switch {
+	case len(p.Blockers) > 0:
+		return fmt.Errorf("the database user %q would not be deleted", c.args[0])
+	case p.Unvisited > 0:
+		return fmt.Errorf("the plan for %q is incomplete", c.args[0])
+	}
+	return nil
+}
+
+func planFields(_ *call, p *client.DeletionPlan) [][]string {
+	fields := [][]string{{"would be rejected", term.YesNo(len(p.Blockers) > 0)}}
+	for _, blocker := range p.Blockers {
+		fields = append(fields, []string{"because", blocker})
+	}
+	fields = append(fields, []string{"sessions to end", strconv.Itoa(p.Sessions)})
+	if p.Unvisited > 0 {
+		fields = append(fields, []string{"incomplete", fmt.Sprintf("%d more databases were not checked for lack of time", p.Unvisited)})
+	}
+	for _, in := range p.Databases {
+		for _, part := range []struct {
+			name string
+			client.Listing
+		}{
+			{"objects owned", in.Objects},
+			{"of these, run as their owner", in.Definers},
+			{"privileges to revoke", in.Privileges},
+			{"default privileges to revoke", in.Defaults},
+		} {
+			if part.Count > 0 {
+				fields = append(fields, []string{"database " + in.Name, part.name + ", " + part.Listing.String()})
+			}
+		}
+	}
+	return fields
+}

@@ -1,0 +1,226 @@
+package client
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The resources of Rolecall's own API, with the fields that commands read.
+
+// ClusterRef is a cluster by its two names.
+type ClusterRef struct {
+	ID   string `json:"id"`
+	Name string `json:"displayName"`
+}
+
+// Path is the path of the cluster, or of something below it.
+func (cl *ClusterRef) Path(segments ...string) string {
+	return Path(Path(ClustersPath, cl.ID), segments...)
+}
+
+// Where the resources are.
+const (
+	WhoamiPath   = "/rolecall/v1/whoami"
+	ClustersPath = "/rolecall/v1/clusters"
+	TokensPath   = "/rolecall/v1/tokens"
+	KeysPath     = "/rolecall/v1/keys"
+	AuditPath    = "/rolecall/v1/audit"
+)
+
+// Whoami is the caller's account and what it may do.
+type Whoami struct {
+	Account struct {
+		GUID     string `json:"guid"`
+		Username string `json:"username"`
+		Origin   string `json:"origin"`
+	} `json:"account"`
+	Scopes   []string          `json:"scopes"`
+	Labels   map[string]string `json:"labels"`
+	Clusters []struct {
+		ClusterRef
+		Manage bool `json:"manage"`
+	} `json:"clusters"`
+}
+
+// Cluster is a registered cluster.
+type Cluster struct {
+	ClusterRef
+	Location     string  `json:"location"`
+	Version      string  `json:"version"`
+	State        string  `json:"state"`
+	Reachable    bool    `json:"reachable"`
+	LastError    *string `json:"lastError"`
+	Capabilities struct {
+		Role           string   `json:"role"`
+		ForeignRoles   bool     `json:"foreignRoles"`
+		ReadVerifiers  bool     `json:"readVerifiers"`
+		MaxConnections int      `json:"maxConnections"`
+		Problems       []string `json:"problems"`
+	} `json:"capabilities"`
+	Access struct {
+		Manage []string `json:"manage"`
+		View   []string `json:"view"`
+	} `json:"access"`
+	Connection struct {
+		URL              string            `json:"url"`
+		TLS              map[string]string `json:"tls"`
+		SystemIdentifier string            `json:"systemIdentifier"`
+	} `json:"connection"`
+	MayManage         bool       `json:"mayManage"`
+	SystemRoles       []string   `json:"systemRoles"`
+	MemberOf          []string   `json:"memberOf"`
+	Grantable         []string   `json:"grantable"`
+	SynchronousCommit *string    `json:"synchronousCommit"`
+	CreatedAt         *time.Time `json:"createdAt"`
+	UpdatedAt         *time.Time `json:"updatedAt"`
+}
+
+// Access is what an account may do in a cluster, with the rules that decide.
+type Access struct {
+	Account struct {
+		GUID     string            `json:"guid"`
+		Username string            `json:"username"`
+		Origin   string            `json:"origin"`
+		Scopes   []string          `json:"scopes"`
+		Labels   map[string]string `json:"labels"`
+	} `json:"account"`
+	View   Decision `json:"view"`
+	Manage Decision `json:"manage"`
+}
+
+// Decision is whether an account may do something, and why.
+type Decision struct {
+	Allowed bool   `json:"allowed"`
+	Why     string `json:"why"`
+}
+
+// User is a database user.
+type User struct {
+	Username        string     `json:"username"`
+	System          bool       `json:"system"`
+	State           string     `json:"state"`
+	ValidUntil      *time.Time `json:"validUntil"`
+	ConnectionLimit int        `json:"connectionLimit"`
+	MemberOf        []string   `json:"memberOf"`
+	PasswordKind    string     `json:"passwordKind"`
+	Comment         string     `json:"comment"`
+	Connection      struct {
+		Host      string   `json:"host"`
+		Port      int      `json:"port"`
+		Databases []string `json:"databases"`
+		URL       string   `json:"url"`
+	} `json:"connection"`
+	CreatedBy  string     `json:"createdBy"`
+	CreatedAt  *time.Time `json:"createdAt"`
+	ModifiedBy string     `json:"modifiedBy"`
+	ModifiedAt *time.Time `json:"modifiedAt"`
+
+	// Of the answer to a change only.
+	EndedSessions int      `json:"endedSessions"`
+	KeptRoles     []string `json:"keptRoles"` // those that the cluster may not revoke
+}
+
+// PasswordProblem is a database user whose password should be renewed.
+type PasswordProblem struct {
+	Username     string `json:"username"`
+	System       bool   `json:"system"`
+	PasswordKind string `json:"passwordKind"`
+	Problem      string `json:"problem"`
+}
+
+// DeletionPlan is what the deletion of a database user would do.
+type DeletionPlan struct {
+	Blockers  []string `json:"blockers"`
+	Sessions  int      `json:"sessions"`
+	Unvisited int      `json:"unvisited"`
+	Databases []struct {
+		Name       string  `json:"name"`
+		Objects    Listing `json:"objects"`
+		Definers   Listing `json:"definers"`
+		Privileges Listing `json:"privileges"`
+		Defaults   Listing `json:"defaultPrivileges"`
+	} `json:"databases"`
+}
+
+// Listing is a number of things, with the names of the first ones.
+type Listing struct {
+	Count int      `json:"count"`
+	First []string `json:"first"`
+}
+
+func (l Listing) String() string {
+	text := strconv.Itoa(l.Count)
+	if len(l.First) > 0 {
+		text += ": " + strings.Join(l.First, ", ")
+	}
+	if l.Count > len(l.First) && len(l.First) > 0 {
+		text += ", …"
+	}
+	return text
+}
+
+// Token is a personal access token.
+type Token struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	ReadOnly   bool       `json:"readOnly"`
+	Clusters   []string   `json:"clusters"` // ids; nil: all
+	CreatedAt  *time.Time `json:"createdAt"`
+	ExpiresAt  *time.Time `json:"expiresAt"`
+	LastUsedAt *time.Time `json:"lastUsedAt"`
+	Secret     string     `json:"secret"` // of a new token only
+}
+
+// KeyRotation is what a rotation of the server's keys did.
+type KeyRotation struct {
+	MasterKey  string `json:"masterKey"`
+	Resealed   int    `json:"resealed"`
+	SigningKey string `json:"signingKey"` // "": none was created
+}
+
+// AuditRow is a row of the audit log.
+type AuditRow struct {
+	Seq     int64     `json:"seq"`
+	Time    time.Time `json:"time"`
+	Phase   string    `json:"phase"`
+	Action  string    `json:"action"`
+	Outcome *string   `json:"outcome"`
+	Account struct {
+		GUID     string `json:"guid"`
+		Username string `json:"username"`
+	} `json:"account"`
+	Cluster *string         `json:"cluster"`
+	User    string          `json:"user"`
+	Address string          `json:"address"`
+	Detail  json.RawMessage `json:"detail"`
+}
+
+// Verification is the result of a check of the audit log.
+type Verification struct {
+	OK      bool  `json:"ok"`
+	Checked int64 `json:"checked"`
+	Head    struct {
+		Seq int64  `json:"seq"`
+		MAC string `json:"mac"`
+	} `json:"head"`
+	Unsealed struct {
+		Count  int64      `json:"count"`
+		Oldest *time.Time `json:"oldest"`
+	} `json:"unsealed"`
+	AnchorRemoved bool `json:"anchorRemoved"`
+	Problem       *struct {
+		Seq    *int64 `json:"seq"`
+		ID     *int64 `json:"id"`
+		Reason string `json:"reason"`
+	} `json:"problem"`
+}
+
+// FailedSignIns is how often sign-ins of one account from one address failed in one minute.
+type FailedSignIns struct {
+	Minute  time.Time `json:"minute"`
+	Account string    `json:"account"`
+	Address string    `json:"address"`
+	Count   int       `json:"count"`
+}

@@ -1,0 +1,58 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/identity"
+)
+
+// Work on a control database without a running server. Of Config it needs DatabaseURL, Keys, PublicURL (to issue tokens) and
+// PasswordCost.
+
+// OpenIdentity opens the control database and the identity service on it. It fails if the master key is a wrong one.
+func OpenIdentity(ctx context.Context, config Config) (*control.DB, *identity.Service, error) {
+	db, err := control.Open(ctx, string(config.DatabaseURL), config.Keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := identity.New(ctx, db, identity.Config{
+		Issuer:       Issuer(config.PublicURL),
+		OIDC:         config.OIDC,
+		PasswordCost: config.PasswordCost,
+		Log:          cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
+	})
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return db, id, nil
+}
+
+// Bootstrap creates the admin account username, or resets its password and scopes.
+func Bootstrap(ctx context.Context, config Config, username, password string) (guid string, created bool, err error) {
+	db, id, err := OpenIdentity(ctx, config)
+	if err != nil {
+		return "", false, err
+	}
+	defer db.Close()
+	return id.Bootstrap(ctx, username, password)
+}
+
+// Recover ends all tokens after the control database was restored from a backup.
+func Recover(ctx context.Context, config Config, keepPersonalTokens bool) (account.Ended, error) {
+	db, _, err := OpenIdentity(ctx, config)
+	if err != nil {
+		return account.Ended{}, err
+	}
+	defer db.Close()
+	return (&account.Store{DB: db}).EndAllTokens(ctx, keepPersonalTokens, audit.Entry{
+		AccountGUID: audit.ActorRestored,
+		AccountName: audit.ActorRestored,
+		Target:      db.Identity.Database,
+	})
+}

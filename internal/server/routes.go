@@ -1,0 +1,62 @@
+package server
+
+import (
+	"net/http"
+
+	"rolecall/internal/adminapi"
+	"rolecall/internal/cfapi"
+	"rolecall/internal/dbaas"
+	"rolecall/internal/door"
+	"rolecall/internal/uaa"
+	"rolecall/internal/web"
+)
+
+// surfaces is everything that the public listener serves, apart from probes.
+func (s *Server) surfaces() http.Handler {
+	front := &door.Door{
+		Identity:   s.Identity,
+		PerAccount: &web.Limiter{PerSecond: s.RateLimit},
+		PerAddress: &web.Limiter{PerSecond: unverifiedPerSecond},
+	}
+	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
+	documents := adminapi.Documents(front)
+	return door.Mounts{
+		{Prefix: dbaas.Prefix, Handler: (&dbaas.API{Users: users, Door: front, PublicURL: base}).Handler()},
+		{Prefix: uaa.Prefix, Handler: (&uaa.API{Accounts: accounts, Identity: id, Door: front, PublicURL: base}).Handler()},
+		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{
+			Accounts: accounts, Users: users, Identity: id, Door: front, PublicURL: base,
+		}).Handler()},
+		{Prefix: "/docs", Handler: documents},
+		{Prefix: "/openapi", Handler: documents},
+		// The root of the Cloud Foundry API is the root of the host, so it answers every path that no other surface has.
+		{Prefix: "", Handler: (&cfapi.API{Accounts: accounts, Door: front, PublicURL: base}).Handler()},
+	}
+}
+
+// site is the public listener.
+type site struct {
+	https bool // clients come over TLS, which a proxy may end
+	edge  *web.Edge
+	ready *readiness
+}
+
+// ServeHTTP answers the probes, which come every few seconds and stay out of the log, and passes on everything else.
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.https {
+		// Neither for subdomains nor for the preload list of browsers: hosts beside this one may need plain HTTP.
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+	}
+	if s.ready.stopping.Load() {
+		w.Header().Set("Connection", "close") // so that the client's next connection goes to another replica
+	}
+	switch r.URL.Path {
+	case "/healthz":
+		web.AsData(w.Header())
+		healthz(w, r)
+	case "/readyz":
+		web.AsData(w.Header())
+		s.ready.ServeHTTP(w, r)
+	default:
+		s.edge.ServeHTTP(w, r)
+	}
+}
