@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"rolecall/internal/scram"
 
-	"rolecall/internal/pgrole"
+	"github.com/jackc/pgx/v5"
 )
 
 // The names of roles and accounts are a prefix and a number, so that pgbench can make them as well.
@@ -26,7 +26,7 @@ const (
 func (s *site) roles(ctx context.Context, prefix string, first, last int) error {
 	// PostgreSQL tries the verifier of each new role against the empty password. One of a single iteration costs it
 	// nothing, where one of 4096 costs 3 ms, and looks the same to all that is measured.
-	verifier, err := pgrole.NewVerifier("a password nobody has", 1)
+	verifier, err := scram.NewVerifier("a password nobody has", 1)
 	if err != nil {
 		return err
 	}

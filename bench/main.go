@@ -23,7 +23,7 @@ import (
 	"syscall"
 	"time"
 
-	"rolecall/internal/pgrole"
+	"rolecall/internal/scram"
 )
 
 // options are the settings of a run.
@@ -106,7 +106,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.verifier, err = pgrole.NewVerifier(password, 4096)
+	o.verifier, err = scram.NewVerifier(password, 4096)
 	return o, err
 }
 

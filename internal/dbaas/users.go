@@ -8,6 +8,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/scram"
 	"rolecall/internal/web"
 )
 
@@ -27,7 +28,7 @@ func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.Use
 
 // warnOfPassword says together with a success what would otherwise show at the first login through some driver.
 func warnOfPassword(w http.ResponseWriter, password string) {
-	if !pgrole.Portable(password) {
+	if !scram.Portable(password) {
 		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: "+
 			"with some of them the user cannot log in. Printable ASCII is safe.")
 	}

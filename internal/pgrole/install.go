@@ -5,12 +5,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
 // Install makes a role that Rolecall itself uses, or gives it the password again. conn is a superuser's.
 func Install(ctx context.Context, conn *pgx.Conn, name, password string, superuser bool) error {
-	verifier, err := NewVerifier(password, defaultIterations)
+	verifier, err := scram.NewVerifier(password, scram.DefaultIterations)
 	if err != nil {
 		return err
 	}

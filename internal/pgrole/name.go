@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/scram"
 )
 
 // MaxName is the longest name in characters, and in bytes: PostgreSQL cuts what is longer and only says so in a notice.
@@ -116,7 +117,9 @@ func CheckPassword(password string) error {
 	case !utf8.ValidString(password):
 		return fault.New(fault.Invalid, "A password must be valid UTF-8.")
 	case strings.ContainsFunc(password, unicode.IsControl):
-		return fault.New(fault.Invalid, "A password must not hold control characters.")
+		return fault.New(fault.Invalid, "A password must not contain control characters.")
+	case scram.Check(password) != nil:
+		return fault.New(fault.Invalid, "A password must not have more than 30 combining marks in a row.")
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -194,7 +195,7 @@ func others(n int) string {
 
 // tryUser makes a user, sets its password, comments on it and drops it, and rolls that back.
 func (c *Capabilities) tryUser(ctx context.Context, tx pgx.Tx) error {
-	verifier, err := NewVerifier(rand.Text(), defaultIterations)
+	verifier, err := scram.NewVerifier(rand.Text(), scram.DefaultIterations)
 	if err != nil {
 		return err
 	}

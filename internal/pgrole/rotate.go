@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -19,7 +20,7 @@ import (
 // who was slow, and has been overtaken, does no harm.
 func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string, due func(ctx context.Context) error) error {
 	err := retryOn(ctx, conn, func(tx *transaction) error {
-		verifier, err := NewVerifier(newPassword, tx.iterations)
+		verifier, err := scram.NewVerifier(newPassword, tx.iterations)
 		if err != nil {
 			return err
 		}

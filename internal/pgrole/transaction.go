@@ -16,6 +16,7 @@ import (
 
 	"rolecall/internal/fault"
 	"rolecall/internal/primary"
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -36,9 +37,6 @@ func lockKey(kind, name string) int64 {
 	sum := sha256.Sum256([]byte("rolecall " + kind + " " + name))
 	return int64(binary.BigEndian.Uint64(sum[:]))
 }
-
-// defaultIterations is what PostgreSQL uses before 16, where there is no setting.
-const defaultIterations = 4096
 
 // attempts bounds how often a transaction is tried that PostgreSQL rolled back for a passing reason: a deadlock, or
 // "tuple concurrently updated" by something that does not take our locks.
@@ -194,7 +192,7 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 		return primary.ErrReplica // what f would read to decide by may be old
 	}
 	t.now = t.now.UTC()
-	t.iterations = defaultIterations
+	t.iterations = scram.DefaultIterations
 	if iterations != nil {
 		if t.iterations, err = strconv.Atoi(*iterations); err != nil {
 			return fmt.Errorf("scram_iterations is %q", *iterations)

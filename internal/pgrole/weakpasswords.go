@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/scram"
 )
 
 // PasswordProblem is a user whose password is not what the server would make of a new one.
@@ -36,7 +37,7 @@ func (s *Server) PasswordProblems(ctx context.Context, system bool, after string
 		return nil, false, fault.New(fault.Malformed, "No page of users with password problems begins there.")
 	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectPasswordProblems, s.protection(defaultIterations, after, limit+1, system)...)
+		rows, err := conn.Query(ctx, selectPasswordProblems, s.protection(scram.DefaultIterations, after, limit+1, system)...)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/scram"
 )
 
 func TestPasswordProblems(t *testing.T) {
@@ -21,7 +22,7 @@ func TestPasswordProblems(t *testing.T) {
 	s.SystemRoles = append(s.SystemRoles, "sys*")
 	mustCreate(t, s, "good", "disabled", "renamed", `quo"te é`)
 	disable(t, c, s, "disabled")
-	weak, err := pgrole.NewVerifier(password, 1000)
+	weak, err := scram.NewVerifier(password, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func TestScramIterations(t *testing.T) {
 func TestMD5Server(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, map[string]string{"password_encryption": "md5"})
-	verifier, err := pgrole.NewVerifier("administrator", 4096)
+	verifier, err := scram.NewVerifier("administrator", 4096)
 	if err != nil {
 		t.Fatal(err)
 	}

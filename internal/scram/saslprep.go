@@ -1,8 +1,9 @@
-package pgrole
+package scram
 
 import (
-	"cmp"
+	"errors"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/xdg-go/stringprep"
@@ -18,11 +19,11 @@ import (
 //   - What the RFC refuses (prohibited, unassigned in Unicode 3.2, mixed directions, nothing left) or cannot read
 //     (invalid UTF-8) is taken as it is, whole.
 //   - U+200B, in both mapping tables of the RFC, becomes a space.
-//   - The checks look at the mapped characters, not at the normalised ones. So U+0340 is refused though it
-//     normalises to U+0300, and U+2135 passes next to Latin letters though it normalises to a Hebrew one.
+//   - The checks look at the mapped characters, not at the normalized ones. So U+0340 is refused though it
+//     normalizes to U+0300, and U+2135 passes next to Latin letters though it normalizes to a Hebrew one.
 //
 // That PostgreSQL's majors and x/text are of different Unicode versions makes no difference: only characters of
-// Unicode 3.2 reach the normalisation, and by Unicode's stability policy their normal forms are fixed since 4.1.
+// Unicode 3.2 reach the normalization, and by Unicode's stability policy their normal forms are fixed since 4.1.
 //
 // No password of PostgreSQL holds NUL. Here NUL is a control character like the others.
 func saslprep(password string) string {
@@ -35,8 +36,8 @@ func saslprep(password string) string {
 // Portable reports whether every client makes the same of password, and so logs in with it. Printable ASCII is. Beyond
 // it, some do as PostgreSQL does, and others
 //
-//   - take the password as it is (many), or no more than normalise it (Npgsql, to NFKC);
-//   - map and normalise also what the RFC refuses (node-postgres, pull request 3669);
+//   - take the password as it is (many), or no more than normalize it (Npgsql, to NFKC);
+//   - map and normalize also what the RFC refuses (node-postgres, pull request 3669);
 //   - do not take what the RFC refuses (pgjdbc before 42.7.4, with ongres/scram 2);
 //   - go by OpaqueString of RFC 8265 instead, and take what that refuses as it is (pgx).
 //
@@ -47,7 +48,20 @@ func Portable(password string) bool {
 	return ok && prepared == password && (err != nil || opaque == password)
 }
 
-// prepare is saslprep without the way out: ok is false for what the RFC refuses, ASCII excepted.
+// ErrMarks refuses a password with more than 30 combining marks in a row. To bound its buffers x/text then adds a U+034F
+// (the Stream-Safe Text Format of UAX #15), which PostgreSQL does not, so that no client could log in.
+var ErrMarks = errors.New("the password has more than 30 combining marks in a row")
+
+// Check returns ErrMarks for a password of which no verifier can be made, else nil.
+func Check(password string) error {
+	// The mapping removes every U+034F, so one that is there now was added.
+	if prepared, ok := prepare(password); ok && strings.ContainsRune(prepared, '\u034f') {
+		return ErrMarks
+	}
+	return nil
+}
+
+// prepare is saslprep without the fallback: ok is false for what the RFC refuses, ASCII excepted.
 func prepare(password string) (prepared string, ok bool) {
 	if isASCII(password) {
 		return password, true
@@ -67,7 +81,7 @@ func prepare(password string) (prepared string, ok bool) {
 	if len(mapped) == 0 || slices.ContainsFunc(mapped, saslProhibited) || !sameDirection(mapped) {
 		return "", false
 	}
-	return nfkc(mapped), true
+	return norm.NFKC.String(string(mapped)), true
 }
 
 func isASCII(s string) bool {
@@ -101,56 +115,4 @@ func sameDirection(s []rune) bool {
 		return true
 	}
 	return !slices.ContainsFunc(s, leftToRight) && rightToLeft(s[0]) && rightToLeft(s[len(s)-1])
-}
-
-// nfkc is Unicode's normalization form KC of s, which is not empty: decompose, order, compose.
-//
-// x/text cannot do it in one go: to bound its buffers (the Stream-Safe Text Format of UAX #15) norm.NFKC puts a
-// U+034F after 30 combining marks in a row, which PostgreSQL does not. So it is asked for one or two characters at
-// a time only.
-func nfkc(s []rune) string {
-	var d []rune
-	for _, r := range s {
-		d = append(d, []rune(norm.NFKD.String(string(r)))...)
-	}
-
-	// Each starter, and the marks after it by class. A starter is of class 0, so it stays first.
-	for i := 0; i < len(d); {
-		end := i + 1
-		for end < len(d) && combiningClass(d[end]) != 0 {
-			end++
-		}
-		slices.SortStableFunc(d[i:end], func(a, b rune) int { return cmp.Compare(combiningClass(a), combiningClass(b)) })
-		i = end
-	}
-
-	// In place: there are never more characters composed than read.
-	out, starter, last := d[:1], 0, -1
-	for _, r := range d[1:] {
-		c := combiningClass(r)
-		if last < c { // nothing between the starter and r blocks them
-			if both, ok := compose(out[starter], r); ok {
-				out[starter] = both
-				continue
-			}
-		}
-		if c == 0 {
-			starter, last = len(out), -1
-		} else {
-			last = c
-		}
-		out = append(out, r)
-	}
-	return string(out)
-}
-
-// combiningClass is the canonical combining class of r, 0 for a starter.
-func combiningClass(r rune) int {
-	return int(norm.NFKD.PropertiesString(string(r)).CCC())
-}
-
-// compose returns the character that a and b make together, if there is one.
-func compose(a, b rune) (rune, bool) {
-	both := []rune(norm.NFC.String(string([]rune{a, b})))
-	return both[0], len(both) == 1
 }
