@@ -20,7 +20,7 @@ func (s *Service) Maintain(ctx context.Context) error { return s.maintain(ctx) }
 
 // VerifyToken verifies a token of this service, whether or not it was verified before.
 func (s *Service) VerifyToken(ctx context.Context, token string) error {
-	_, err := s.ownBearer(ctx, token)
+	_, err := s.bearer(ctx, token, "")
 	return err
 }
 

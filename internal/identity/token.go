@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/hex"
 	"slices"
 	"strings"
@@ -107,50 +108,39 @@ func randomID() string {
 }
 
 // bearer verifies a personal access token, or a token of this service or of one of the other issuers. Until its signature is
-// verified, the issuer
-// that it names decides only whose keys it is held against.
+// verified, the issuer and the key that it names decide only which key it is verified with.
 func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedCredential, error) {
 	if strings.HasPrefix(token, personalPrefix) {
 		return s.personalBearer(ctx, token)
 	}
-	var named jwt.RegisteredClaims
-	if _, _, err := jwt.NewParser().ParseUnverified(token, &named); err != nil {
+	var unverified jwt.RegisteredClaims
+	t, _, err := jwt.NewParser().ParseUnverified(token, &unverified)
+	if err != nil {
 		return nil, errWrong
 	}
-	if e := s.external[named.Issuer]; e != nil {
+	if e := s.external[unverified.Issuer]; e != nil {
 		return s.externalBearer(ctx, e, token, address)
 	}
-	return s.ownBearer(ctx, token)
+	kid, _ := t.Header["kid"].(string)
+	key, err := s.verifyingKey(ctx, kid)
+	if fault.Is(err, fault.Unavailable) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, errWrong
+	}
+	return s.ownBearer(ctx, token, key)
 }
 
-// claims are those of a token that was made here and is for access, whatever has become of its account since.
-func (s *Service) claims(ctx context.Context, token string) (*claims, error) {
+// ownBearer returns the account of an access token that was issued here.
+func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKey) (*verifiedCredential, error) {
 	var c claims
-	var away error
-	_, err := jwt.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
-		kid, _ := t.Header["kid"].(string)
-		key, err := s.verifyingKey(ctx, kid)
-		if fault.Is(err, fault.Unavailable) {
-			away = err
-		}
-		return key, err
-	},
+	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return key, nil },
 		jwt.WithValidMethods([]string{"RS256"}), // RFC 8725, 3.1: the token does not choose its algorithm
 		jwt.WithIssuer(s.issuer), jwt.WithAudience(Audience), jwt.WithExpirationRequired(), jwt.WithTimeFunc(s.now))
-	if away != nil {
-		return nil, away
-	}
 	// A jti that ends in -r marks a refresh token in the UAA's convention.
 	if err != nil || strings.HasSuffix(c.ID, "-r") {
 		return nil, errWrong
-	}
-	return &c, nil
-}
-
-func (s *Service) ownBearer(ctx context.Context, token string) (*verifiedCredential, error) {
-	c, err := s.claims(ctx, token)
-	if err != nil {
-		return nil, err
 	}
 	guid, program := c.UserID, false
 	if guid == "" {
@@ -166,6 +156,7 @@ func (s *Service) ownBearer(ctx context.Context, token string) (*verifiedCredent
 	if !a.Active || a.IdentityCreatedAt.IsZero() || a.Program != program || epochBinding(a) != c.Epoch {
 		return nil, errWrong
 	}
-	return &verifiedCredential{account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch},
-		nil
+	return &verifiedCredential{
+		account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch,
+	}, nil
 }

@@ -17,6 +17,7 @@ const (
 	maxInFlightPerAddress = 256
 	maxInFlightPerAccount = 64
 	maxLargeBodies        = 4
+	largeBodyWait         = 5 * time.Second
 	maxConnections        = 10_000
 )
 
@@ -40,10 +41,11 @@ const controlRetry = 2 * time.Second
 
 func inFlight() *web.InFlight {
 	return &web.InFlight{
-		Total:       maxInFlight,
-		PerAddress:  maxInFlightPerAddress,
-		PerAccount:  maxInFlightPerAccount,
-		LargeBodies: maxLargeBodies,
+		Total:         maxInFlight,
+		PerAddress:    maxInFlightPerAddress,
+		PerAccount:    maxInFlightPerAccount,
+		LargeBodies:   maxLargeBodies,
+		LargeBodyWait: largeBodyWait,
 	}
 }
 

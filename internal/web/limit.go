@@ -90,6 +90,8 @@ func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 // bound of zero is none.
 type InFlight struct {
 	PerAddress, Total, PerAccount, LargeBodies int
+	// LargeBodyWait is how long a large body waits for a slot.
+	LargeBodyWait time.Duration
 
 	mu        sync.Mutex
 	total     int
@@ -161,9 +163,6 @@ func (i *Info) TakeAccountSlot(account string) error {
 // small is the length up to which a body needs no slot.
 const small = 64 << 10
 
-// largeWait is how long a large body waits for a slot.
-const largeWait = 5 * time.Second
-
 // takeLargeBodySlot takes one of the slots for large bodies, until the request ends.
 func (i *Info) takeLargeBodySlot(ctx context.Context) error {
 	f := i.inFlight
@@ -171,7 +170,7 @@ func (i *Info) takeLargeBodySlot(ctx context.Context) error {
 		return nil
 	}
 	f.once.Do(func() { f.large = make(chan struct{}, f.LargeBodies) })
-	ctx, cancel := context.WithTimeout(ctx, largeWait)
+	ctx, cancel := context.WithTimeout(ctx, f.LargeBodyWait)
 	defer cancel()
 	select {
 	case f.large <- struct{}{}:

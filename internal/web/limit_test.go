@@ -64,7 +64,7 @@ func TestInFlight(t *testing.T) {
 func TestLargeBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
-		e := &Edge{Log: slog.New(slog.DiscardHandler), InFlight: &InFlight{LargeBodies: 2}}
+		e := &Edge{Log: slog.New(slog.DiscardHandler), InFlight: &InFlight{LargeBodies: 2, LargeBodyWait: 5 * time.Second}}
 		e.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
 				body, err := Body(w, r, 1<<20)
@@ -92,7 +92,7 @@ func TestLargeBodies(t *testing.T) {
 		if code := send(1000); code != http.StatusOK || time.Since(began) != 0 {
 			t.Errorf("a small body: %d after %s", code, time.Since(began))
 		}
-		if code := send(100_000); code != 500+int(fault.Unavailable) || time.Since(began) != largeWait {
+		if code := send(100_000); code != 500+int(fault.Unavailable) || time.Since(began) != e.InFlight.LargeBodyWait {
 			t.Errorf("one large body too many: %d after %s", code, time.Since(began))
 		}
 		close(hold)
