@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
@@ -66,16 +65,8 @@ func answerAccount(w http.ResponseWriter, status int, a *account.Profile, passwo
 	web.JSON(w, status, "application/json", accountWithPassword{presentAccount(a), password})
 }
 
-func (a *API) listAccounts(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "name", "guid", "origin", "selector", "scope", "active", "limit", "cursor")
-	if err != nil {
-		return err
-	}
+func (a *API) listAccounts(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
 	f, err := accountFilter(q)
-	if err != nil {
-		return err
-	}
-	page, err := q.page()
 	if err != nil {
 		return err
 	}
@@ -102,19 +93,15 @@ func (a *API) listAccounts(w http.ResponseWriter, r *http.Request, p *account.Pr
 
 func accountFilter(q query) (f account.ProfileFilter, err error) {
 	for name, v := range map[string]*string{"name": &f.Username, "guid": &f.GUID, "origin": &f.Origin, "scope": &f.Scope} {
-		*v = q.Get(name)
-		if q.Has(name) && (*v == "" || !utf8.ValidString(*v) || strings.Contains(*v, "\x00")) {
-			return f, fault.New(fault.Malformed, "The query parameter %s must be text, and not empty.", name)
+		if *v, err = q.text(name); err != nil {
+			return f, err
 		}
 	}
-	if q.Has("scope") && !slices.Contains(account.Scopes, f.Scope) {
+	if f.Active, err = q.flag("active"); err != nil {
+		return f, err
+	}
+	if f.Scope != "" && !slices.Contains(account.Scopes, f.Scope) {
 		return f, fault.New(fault.Malformed, "The query parameter scope must be one of %s.", strings.Join(account.Scopes, ", "))
-	}
-	if q.Has("active") {
-		active := q.Get("active") == "true"
-		if f.Active = &active; !active && q.Get("active") != "false" {
-			return f, fault.New(fault.Malformed, "The query parameter active must be true or false.")
-		}
 	}
 	if q.Has("selector") {
 		if f.Selector, err = label.Parse(q.Get("selector")); err != nil {
@@ -125,9 +112,6 @@ func accountFilter(q query) (f account.ProfileFilter, err error) {
 }
 
 func (a *API) getAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	found, err := a.Accounts.Profile(r.Context(), p, r.PathValue("guid"))
 	if err != nil {
 		return err
@@ -137,9 +121,6 @@ func (a *API) getAccount(w http.ResponseWriter, r *http.Request, p *account.Prin
 }
 
 func (a *API) createAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -182,9 +163,6 @@ func (a *API) secret(password *string) account.Secret {
 }
 
 func (a *API) updateAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -209,9 +187,6 @@ func (a *API) updateAccount(w http.ResponseWriter, r *http.Request, p *account.P
 }
 
 func (a *API) deleteAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	if err := a.Accounts.DeleteProfile(r.Context(), p, r.PathValue("guid"), web.IfMatch(r)); err != nil {
 		return err
 	}
@@ -220,9 +195,6 @@ func (a *API) deleteAccount(w http.ResponseWriter, r *http.Request, p *account.P
 }
 
 func (a *API) setAccountPassword(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := optionalBody(w, r)
 	if err != nil {
 		return err

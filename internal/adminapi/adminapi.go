@@ -22,8 +22,6 @@ type API struct {
 	Door     *door.Door
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
-
-	followers followers
 }
 
 // Handler returns the handler of the dialect. To a stranger every path and method looks the same.
@@ -31,37 +29,70 @@ func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "rolecall", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail, Routes: []door.Route{
 			route(http.MethodGet, "/whoami", a.whoami),
-			route(http.MethodGet, "/clusters", a.listClusters),
+			paged(http.MethodGet, "/clusters", a.listClusters, "name"),
 			route(http.MethodPost, "/clusters", a.registerCluster),
 			route(http.MethodGet, "/clusters/{clusterId}", a.getCluster),
 			route(http.MethodPatch, "/clusters/{clusterId}", a.updateCluster),
 			route(http.MethodDelete, "/clusters/{clusterId}", a.removeCluster),
 			route(http.MethodPost, "/clusters/{clusterId}/probe", a.probeCluster),
 			route(http.MethodPost, "/clusters/{clusterId}/rotate-credential", a.rotateCredential),
-			route(http.MethodGet, "/clusters/{clusterId}/access", a.explainAccess),
+			queried(http.MethodGet, "/clusters/{clusterId}/access", a.explainAccess, "account"),
+			paged(http.MethodGet, "/clusters/{clusterId}/users", a.listUsers, "system"),
 			route(http.MethodGet, "/clusters/{clusterId}/users/{username}", a.getUser),
 			route(http.MethodPatch, "/clusters/{clusterId}/users/{username}", a.updateUser),
 			route(http.MethodPut, "/clusters/{clusterId}/users/{username}/roles", a.setRoles),
-			route(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion),
-			route(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
+			queried(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion, "reassignTo"),
+			paged(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
 			route(http.MethodGet, "/clusters/{clusterId}/pgbouncer/userlist", a.userlist),
-			route(http.MethodGet, "/accounts", a.listAccounts),
+			paged(http.MethodGet, "/accounts", a.listAccounts, "name", "guid", "origin", "selector", "scope", "active"),
 			route(http.MethodPost, "/accounts", a.createAccount),
 			route(http.MethodGet, "/accounts/{guid}", a.getAccount),
 			route(http.MethodPatch, "/accounts/{guid}", a.updateAccount),
 			route(http.MethodDelete, "/accounts/{guid}", a.deleteAccount),
 			route(http.MethodPost, "/accounts/{guid}/password", a.setAccountPassword),
-			route(http.MethodGet, "/tokens", a.listTokens),
+			paged(http.MethodGet, "/tokens", a.listTokens),
 			route(http.MethodPost, "/tokens", a.createToken),
 			route(http.MethodDelete, "/tokens/{tokenId}", a.revokeToken),
 			route(http.MethodPost, "/keys/rotate", a.rotateKeys),
-			route(http.MethodGet, "/audit", a.listAudit),
-			route(http.MethodGet, "/audit/verify", a.verifyAudit),
-			route(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns),
+			paged(http.MethodGet, "/audit", a.listAudit, append([]string{"order", "wait"}, auditFilters...)...),
+			queried(http.MethodGet, "/audit/verify", a.verifyAudit, "anchor"),
+			paged(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns, "since"),
 		},
 	})
 }
 
+// route is an operation without query parameters.
 func route(method, pattern string, h door.HandlerFunc) door.Route {
-	return door.Route{Method: method, Pattern: Prefix + pattern, Handle: h}
+	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal, _ query) error { return h(w, r, p) })
+}
+
+type queryHandler func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error
+
+// queried is an operation with these query parameters and no others.
+func queried(method, pattern string, h queryHandler, parameters ...string) door.Route {
+	handle := func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+		q, err := parseQuery(r)
+		if err != nil {
+			return err
+		}
+		if err := q.check(parameters); err != nil {
+			return err
+		}
+		return h(w, r, p, q)
+	}
+	return door.Route{Method: method, Pattern: Prefix + pattern, Handle: handle}
+}
+
+type pageHandler func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error
+
+// paged is a list with limit, cursor and these query parameters.
+func paged(method, pattern string, h pageHandler, parameters ...string) door.Route {
+	handle := func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
+		page, err := q.page()
+		if err != nil {
+			return err
+		}
+		return h(w, r, p, q, page)
+	}
+	return queried(method, pattern, handle, append([]string{"limit", "cursor"}, parameters...)...)
 }

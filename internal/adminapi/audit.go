@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -83,27 +82,14 @@ func (a *API) visible(p *account.Principal) *audit.Visible {
 
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
 
-// maxWait is how long a request may wait for rows: less than a stopping server waits for its requests. Each row wakes all
-// that wait, so they are maxFollowers at most, and maxFollowersOf of one account.
-const (
-	maxWait        = 20
-	maxFollowers   = 64
-	maxFollowersOf = 16
-)
+// maxWait is how many seconds a request may wait for rows: fewer than a stopping server waits for its requests.
+const maxWait = 20
 
-func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, cut page) error {
 	if wantsLines(r) {
-		return a.exportAudit(w, r, p)
-	}
-	q, err := parseQuery(r, append([]string{"limit", "cursor", "order", "wait"}, auditFilters...)...)
-	if err != nil {
-		return err
+		return a.exportAudit(w, r, p, q)
 	}
 	filter, after, err := a.auditFilter(q, p)
-	if err != nil {
-		return err
-	}
-	cut, err := q.page()
 	if err != nil {
 		return err
 	}
@@ -141,45 +127,9 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return nil
 }
 
-// followers are the requests that wait for rows of the audit log.
-type followers struct {
-	mu  sync.Mutex
-	all int
-	of  map[string]int // by account
-}
-
-func (f *followers) enter(account string) (leave func(), err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.all >= maxFollowers || f.of[account] >= maxFollowersOf {
-		return nil, fault.New(fault.TooMany, "%d requests wait for rows of the audit log already, %d of them of this account; there may be %d and %d. Ask without wait.",
-			f.all, f.of[account], maxFollowers, maxFollowersOf).After(maxWait * time.Second)
-	}
-	if f.of == nil {
-		f.of = map[string]int{}
-	}
-	f.all++
-	f.of[account]++
-	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.all--
-		if f.of[account]--; f.of[account] == 0 {
-			delete(f.of, account)
-		}
-	}, nil
-}
-
 // waitForRows returns a page, and waits for its first row.
 func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
 	log := a.Users.Audit
-	if wait > 0 {
-		leave, err := a.followers.enter(p.GUID)
-		if err != nil {
-			return nil, false, err
-		}
-		defer leave()
-	}
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
@@ -271,9 +221,8 @@ const (
 
 // exportAudit sends all rows up to the present head of the chain, one a line, and then that head: an export without it
 // was cut off on its way.
-func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, auditFilters...)
-	if err != nil {
+func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
+	if err := q.check(auditFilters); err != nil {
 		return err
 	}
 	filter, after, err := a.auditFilter(q, p)
@@ -350,15 +299,12 @@ type auditProblem struct {
 	Reason string `json:"reason"`
 }
 
-func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "anchor")
-	if err != nil {
-		return err
-	}
+func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
 	if !access.MayAudit(p) {
 		return access.ErrMayNotAudit
 	}
 	var anchor audit.Point
+	var err error
 	if q.Has("anchor") {
 		if anchor, err = audit.ParsePoint(q.Get("anchor")); err != nil {
 			return err
@@ -402,19 +348,11 @@ type failedSignIns struct {
 	Count   int       `json:"count"`
 }
 
-func (a *API) listFailedSignIns(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "since", "limit", "cursor")
-	if err != nil {
-		return err
-	}
+func (a *API) listFailedSignIns(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, cut page) error {
 	if !access.MayAudit(p) {
 		return access.ErrMayNotAudit
 	}
 	since, err := q.time("since")
-	if err != nil {
-		return err
-	}
-	cut, err := q.page()
 	if err != nil {
 		return err
 	}

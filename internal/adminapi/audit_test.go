@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,7 +16,6 @@ import (
 	"github.com/getkin/kin-openapi/openapi3filter"
 
 	"rolecall/internal/account"
-	"rolecall/internal/adminapi"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 )
@@ -231,58 +228,6 @@ func TestAuditFollow(t *testing.T) {
 	if len(l.Items) == 0 || l.Items[0].Seq != after+1 || time.Since(start) > 5*time.Second {
 		t.Errorf("got %+v after %s", l, time.Since(start))
 	}
-}
-
-// So many requests wait for rows; one more is told to ask again.
-func TestFollowersAreBounded(t *testing.T) {
-	f := newFixture(t)
-	accounts := []string{"root", "follower1", "follower2", "follower3", "follower4"}
-	for _, name := range accounts[1:] {
-		f.Admin(t, name)
-	}
-	api := newAPI(f.Service, 10_000)
-	ask := func(ctx context.Context, account, query string) *httptest.ResponseRecorder {
-		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, adminapi.Prefix+"/audit"+query, nil)
-		r.SetBasicAuth(account, account+"-password")
-		api.ServeHTTP(w, r)
-		return w
-	}
-	works := func(query string) {
-		t.Helper()
-		if w := ask(t.Context(), "root", query); w.Code != http.StatusOK {
-			t.Errorf("%s: %d %s", query, w.Code, w.Body)
-		}
-	}
-	for _, account := range accounts { // later its password need not be verified, one after the other
-		if w := ask(t.Context(), account, ""); w.Code != http.StatusOK {
-			t.Fatalf("%s: %d %s", account, w.Code, w.Body)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	const each, own, places = 20, 16, 64
-	answers := make(chan *httptest.ResponseRecorder, each*len(accounts))
-	follow := func(accounts []string, refused int) {
-		t.Helper()
-		for _, account := range accounts {
-			for range each {
-				go func() { answers <- ask(ctx, account, "?after=1000000&wait=20") }()
-			}
-		}
-		for range refused {
-			if w := <-answers; w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "20" {
-				t.Errorf("one that does not wait: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
-			}
-		}
-	}
-	follow(accounts[:1], each-own)
-	follow(accounts[1:], each*(len(accounts)-1)-(places-own))
-	works("?after=1000000")
-	cancel()
-	for range places {
-		<-answers
-	}
-	works("?after=1000000&wait=1")
 }
 
 func TestAuditExportAndVerify(t *testing.T) {

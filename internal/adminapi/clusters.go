@@ -141,19 +141,15 @@ func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.P
 	web.JSON(w, status, "application/json", a.present(p, c, c.Health(r.Context())))
 }
 
-func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	page, err := q.page()
+func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
+	name, err := q.text("name")
 	if err != nil {
 		return err
 	}
 	// By name and not by place, so that a page begins where the last one ended whatever was registered meanwhile.
 	var clusters []*cluster.Cluster
 	for _, c := range a.Users.ViewableClusters(p) {
-		if c.DisplayName > page.After {
+		if c.DisplayName > page.After && (name == "" || c.DisplayName == name) {
 			clusters = append(clusters, c)
 		}
 	}
@@ -170,9 +166,6 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 }
 
 func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	c, err := a.Users.Cluster(p, r.PathValue("clusterId"))
 	if err != nil {
 		return err
@@ -226,9 +219,6 @@ func orEmpty[T ~string](s *T) T {
 }
 
 func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -254,9 +244,6 @@ func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account
 }
 
 func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -274,9 +261,6 @@ func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.P
 }
 
 func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), web.IfMatch(r)); err != nil {
 		return err
 	}
@@ -285,9 +269,6 @@ func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.P
 }
 
 func (a *API) probeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	c, err := a.Users.ProbeCluster(r.Context(), p, r.PathValue("clusterId"))
 	if err != nil {
 		return err
@@ -297,9 +278,6 @@ func (a *API) probeCluster(w http.ResponseWriter, r *http.Request, p *account.Pr
 }
 
 func (a *API) rotateCredential(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	c, err := a.Users.RotateCredential(r.Context(), p, r.PathValue("clusterId"))
 	if err != nil {
 		return err
@@ -335,11 +313,7 @@ type ruleMatch struct {
 	Labels  map[string]string `json:"labels"`
 }
 
-func (a *API) explainAccess(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "account")
-	if err != nil {
-		return err
-	}
+func (a *API) explainAccess(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
 	if q.Get("account") == "" {
 		return fault.New(fault.Malformed, "The query parameter account is missing.")
 	}

@@ -599,6 +599,15 @@ func TestPages(t *testing.T) {
 	if want := []string{"a", "b", "main", "z", "é"}; !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
+	for name, found := range map[string]int{"main": 1, "MAIN": 0, "mai": 0, "%C3%A9": 1} {
+		var l struct{ Items []clusterResource }
+		if f.want(t, 200, "GET", "/clusters?name="+name, "").Into(t, &l); len(l.Items) != found {
+			t.Errorf("%s: got %+v", name, l)
+		}
+	}
+	for _, query := range []string{"name=", "name=%00", "name=a&name=b"} {
+		f.do(t, "GET", "/clusters?"+query, "").refused(t, 400)
+	}
 }
 
 // A cluster whose host swallows everything costs only its own requests.

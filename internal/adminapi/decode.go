@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
@@ -16,27 +17,52 @@ import (
 // query is the query string of one request.
 type query struct{ url.Values }
 
-// parseQuery refuses parameters that the operation does not know, and any that is given twice: nobody but this dialect's
-// own clients sends them. Messages do not quote what could not be read, because they are logged.
-func parseQuery(r *http.Request, known ...string) (query, error) {
+func parseQuery(r *http.Request) (query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return query{}, fault.New(fault.Malformed, "The query string is not valid.").Because(err)
 	}
+	return query{values}, nil
+}
+
+// check refuses parameters that the operation does not have, and any that is sent twice: nobody but this dialect's own
+// clients sends them. Messages do not quote what could not be read, because they are logged.
+func (q query) check(known []string) error {
 	seen := 0
 	for _, name := range known {
-		if len(values[name]) > 1 {
-			return query{}, fault.New(fault.Malformed, "The query parameter %s was given %d times.", name, len(values[name]))
+		if len(q.Values[name]) > 1 {
+			return fault.New(fault.Malformed, "The query parameter %s was given %d times.", name, len(q.Values[name]))
 		}
-		seen += len(values[name])
+		seen += len(q.Values[name])
 	}
-	if seen < len(values) {
-		if len(known) == 0 {
-			return query{}, fault.New(fault.Malformed, "This operation takes no query parameters.")
-		}
-		return query{}, fault.New(fault.Malformed, "The query has a parameter that is not known here; known are %s.", strings.Join(known, ", "))
+	switch {
+	case seen == len(q.Values):
+		return nil
+	case len(known) == 0:
+		return fault.New(fault.Malformed, "This operation takes no query parameters.")
 	}
-	return query{values}, nil
+	return fault.New(fault.Malformed, "The query has a parameter that is not known here; known are %s.", strings.Join(known, ", "))
+}
+
+// text reads an optional text; "": it was not sent.
+func (q query) text(name string) (string, error) {
+	s := q.Get(name)
+	if q.Has(name) && (s == "" || !utf8.ValidString(s) || strings.Contains(s, "\x00")) {
+		return "", fault.New(fault.Malformed, "The query parameter %s must be text, and not empty.", name)
+	}
+	return s, nil
+}
+
+// flag reads an optional boolean; nil: it was not sent.
+func (q query) flag(name string) (*bool, error) {
+	if !q.Has(name) {
+		return nil, nil
+	}
+	v := q.Get(name) == "true"
+	if !v && q.Get(name) != "false" {
+		return nil, fault.New(fault.Malformed, "The query parameter %s must be true or false.", name)
+	}
+	return &v, nil
 }
 
 func (q query) integer(name string, fallback, low, high int) (int, error) {

@@ -25,9 +25,9 @@ var answers = map[fault.Kind]answer{
 	fault.Forbidden:       {http.StatusForbidden, "Not allowed"},
 	fault.NotFound:        {http.StatusNotFound, "Not found"},
 	fault.Invalid:         {http.StatusUnprocessableEntity, "Not acceptable"},
-	fault.Exists:          {http.StatusConflict, "Exists already"},
+	fault.Exists:          {http.StatusConflict, "Conflict"},
 	fault.InUse:           {http.StatusConflict, "In use"},
-	fault.Stale:           {http.StatusPreconditionFailed, "Changed meanwhile"},
+	fault.Stale:           {http.StatusPreconditionFailed, "Precondition failed"},
 	fault.TooMany:         {http.StatusTooManyRequests, "Too many requests"},
 	fault.Unavailable:     {http.StatusServiceUnavailable, "Unavailable"},
 }

@@ -56,7 +56,7 @@ func FuzzRequest(f *testing.F) {
 	)
 	seeds := []string{
 		"GET" + cluster, "HEAD" + cluster, "DELETE" + cluster, "DELETE" + cluster + "\nIf-Match: \"0\", W/\"1\"", "POST" + cluster + "/probe", "POST" + cluster + "/rotate-credential", "GET" + cluster + "/access?account=fuzz-manager",
-		"GET" + cluster + "/access?account=%00", "GET" + cluster + "/access?account=", "GET" + ann, "GET" + cluster + "/users/%00", "GET" + cluster + "/users/postgres", "GET" + cluster + "/users/a/b",
+		"GET" + cluster + "/access?account=%00", "GET" + cluster + "/access?account=", "GET" + ann, "GET" + cluster + "/users/%00", "GET" + cluster + "/users?system=true&limit=2", "GET" + cluster + "/users?system=x&cursor=AA", "GET" + cluster + "/users?cursor=_w", "GET /rolecall/v1/clusters?name=main", "GET /rolecall/v1/clusters?name=", "GET" + cluster + "/users/postgres", "GET" + cluster + "/users/a/b",
 		"PUT" + ann + "/roles\nIf-Match: \"x\"\n\n{\"roles\":[]}", "PUT" + ann + "/roles\n\n{\"roles\":[\"fuzz-group\"]}", "PUT" + ann + "/roles\n\n{\"roles\":[\"postgres\",\"\",\"\\u0000\",1]}", "PUT" + ann + "/roles\n\n{}",
 		"GET" + ann + "/deletion-plan?reassignTo=fuzz-group", "GET" + ann + "/deletion-plan?reassignTo=", "GET" + ann + "/deletion-plan?reassignTo=%00&x=1", "GET" + cluster + "/password-problems?limit=1&cursor=YQ",
 		"GET" + cluster + "/pgbouncer/userlist", "GET /rolecall/v1/clusters?limit=1&cursor=bWFpbg", "GET /rolecall/v1/clusters?limit=0", "GET /rolecall/v1/clusters?cursor=", "GET /rolecall/v1/clusters?cursor=%FF&cursor=x", "GET /rolecall/v1/clusters?cursor=AA",

@@ -14,9 +14,6 @@ type keyRotation struct {
 }
 
 func (a *API) rotateKeys(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := optionalBody(w, r)
 	if err != nil {
 		return err

@@ -89,6 +89,7 @@ func TestManagerStaysInPlace(t *testing.T) {
 			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo="+name, "", change, taken)
 			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/users/victim/deletion-plan?reassignTo="+name, "", change, taken)
 		}
+		try("GET "+own1+"/clusters/{clusterId}/users", atOwn+"/users?system=true", "", view)
 		for _, name := range protected {
 			at, atOwn := at+"/users/"+name, atOwn+"/users/"+name
 			try("GET "+db+"/clusters/{clusterId}/users/{username...}", at, "", view)

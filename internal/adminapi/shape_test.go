@@ -20,6 +20,7 @@ func TestShape(t *testing.T) {
 		"Problem":     problem{},
 
 		"User":           userResource{},
+		"UserList":       list[userResource]{},
 		"UserConnection": userConnection{},
 		"DeletionPlan":   deletionPlan{},
 		"DatabasePlan":   databasePlan{},

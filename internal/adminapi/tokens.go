@@ -57,15 +57,7 @@ func known(t time.Time) *time.Time {
 	return &t
 }
 
-func (a *API) listTokens(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	page, err := q.page()
-	if err != nil {
-		return err
-	}
+func (a *API) listTokens(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
 	tokens, err := a.Identity.PersonalTokens(r.Context(), p)
 	if err != nil {
 		return err
@@ -87,9 +79,6 @@ func (a *API) listTokens(w http.ResponseWriter, r *http.Request, p *account.Prin
 }
 
 func (a *API) createToken(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -133,9 +122,6 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, p *account.Pri
 }
 
 func (a *API) revokeToken(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	if err := a.Identity.RevokePersonalToken(r.Context(), p, r.PathValue("tokenId")); err != nil {
 		return err
 	}

@@ -114,10 +114,27 @@ func answerUser(w http.ResponseWriter, u userResource) {
 	web.JSON(w, http.StatusOK, "application/json", u)
 }
 
-func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
+func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
+	system, err := q.flag("system")
+	if err != nil {
 		return err
 	}
+	c, users, more, err := a.Users.DetailsList(r.Context(), p, r.PathValue("clusterId"), system != nil && *system, page.After, page.Limit)
+	if err != nil {
+		return err
+	}
+	l := list[userResource]{Items: []userResource{}}
+	for _, d := range users {
+		l.Items = append(l.Items, presentUser(c, d))
+	}
+	if more {
+		l.Next = cursor(l.Items[len(l.Items)-1].Username)
+	}
+	web.JSON(w, http.StatusOK, "application/json", l)
+	return nil
+}
+
+func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	c, d, err := a.Users.UserDetails(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"))
 	if err != nil {
 		return err
@@ -127,9 +144,6 @@ func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 }
 
 func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -156,9 +170,6 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 }
 
 func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	o, err := body(w, r)
 	if err != nil {
 		return err
@@ -207,11 +218,7 @@ func presentListing(l pgrole.Listing) listing {
 	return listing{l.Count, append([]string{}, l.First...)}
 }
 
-func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "reassignTo")
-	if err != nil {
-		return err
-	}
+func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
 	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
 		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
 	}
@@ -241,15 +248,7 @@ type passwordProblem struct {
 	Problem      string `json:"problem"`
 }
 
-func (a *API) listPasswordProblems(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	q, err := parseQuery(r, "limit", "cursor")
-	if err != nil {
-		return err
-	}
-	page, err := q.page()
-	if err != nil {
-		return err
-	}
+func (a *API) listPasswordProblems(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
 	problems, more, err := a.Users.PasswordProblems(r.Context(), p, r.PathValue("clusterId"), page.After, page.Limit)
 	if err != nil {
 		return err
@@ -272,9 +271,6 @@ func (a *API) listPasswordProblems(w http.ResponseWriter, r *http.Request, p *ac
 // userlist answers in the format of PgBouncer's auth_file: name and verifier in double quotes, a quote in them doubled.
 // https://www.pgbouncer.org/config.html#authentication-file-format
 func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	credentials, err := a.Users.Userlist(r.Context(), p, r.PathValue("clusterId"))
 	if err != nil {
 		return err

@@ -1,9 +1,11 @@
 package adminapi_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -403,4 +405,54 @@ func TestPasswordProblems(t *testing.T) {
 
 	plain := f.Register(t, "prob-plain", f.PG, role(t, f.PG, "prob_admin", "CREATEROLE"), rolePassword)
 	f.do(t, "GET", "/clusters/"+plain+"/password-problems", "").refused(t, 403, "only a superuser may")
+}
+
+// A list shows each user as it is shown by itself.
+func TestListUsers(t *testing.T) {
+	f := newFixture(t)
+	f.PG.Exec(t, `CREATE ROLE lst_outside LOGIN PASSWORD 'x'; CREATE ROLE lst_group; COMMENT ON ROLE lst_outside IS 'by hand'`)
+	want := map[string]string{}
+	for _, name := range []string{"lst_a", "lst_b/ü", "lst_c"} {
+		path := f.user(t, name)
+		want[name] = strings.TrimSpace(f.want(t, 200, "GET", path, "").Body)
+	}
+	want["lst_outside"] = strings.TrimSpace(f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/users/lst_outside", "").Body)
+	at := "/clusters/" + f.ClusterID + "/users"
+	list := func(query string) (names []string) {
+		t.Helper()
+		for cursor := ""; ; {
+			var l struct {
+				Items []json.RawMessage
+				Next  *string
+			}
+			f.want(t, 200, "GET", at+"?limit=2"+query+cursor, "").Into(t, &l)
+			for _, item := range l.Items {
+				var u userResource
+				if err := json.Unmarshal(item, &u); err != nil {
+					t.Fatal(err)
+				}
+				names = append(names, u.Username)
+				if one, ours := want[u.Username]; ours && one != string(item) {
+					t.Errorf("%s is %s in the list and %s by itself", u.Username, item, one)
+				}
+			}
+			if l.Next == nil {
+				return names
+			}
+			cursor = "&cursor=" + *l.Next
+		}
+	}
+	names, all := list(""), list("&system=true")
+	for name := range want {
+		if !slices.Contains(names, name) || !slices.Contains(all, name) {
+			t.Errorf("%s is not among %q", name, names)
+		}
+	}
+	if !slices.IsSorted(names) || slices.Contains(names, "lst_group") || slices.Contains(names, f.PG.User) || !slices.Contains(all, f.PG.User) {
+		t.Errorf("got %q, and with system users %q", names, all)
+	}
+	for _, query := range []string{"?system=1", "?system=", "?x=1", "?cursor=AA"} {
+		f.do(t, "GET", at+query, "").refused(t, 400)
+	}
+	f.do(t, "GET", "/clusters/none/users", "").refused(t, 404)
 }

@@ -29,9 +29,6 @@ type clusterAccess struct {
 }
 
 func (a *API) whoami(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := parseQuery(r); err != nil {
-		return err
-	}
 	me := whoami{
 		Account:  accountRef{p.GUID, p.Username, p.Origin},
 		Scopes:   append([]string{}, p.Scopes...),

@@ -43,7 +43,7 @@ func TestErrors(t *testing.T) {
 			client.Error{Status: 422, Code: "paas-validation-1", Message: "The name is reserved."}},
 		"Cloud Foundry": {404, "", `{"errors":[{"code":10010,"title":"CF-ResourceNotFound","detail":"User not found"}]}`,
 			client.Error{Status: 404, Code: "CF-ResourceNotFound", Message: "User not found."}},
-		"problem": {409, "", `{"title":"Exists already","status":409,"detail":"There is a cluster \"a\" already.","requestId":"r"}`,
+		"problem": {409, "", `{"title":"Conflict","status":409,"detail":"There is a cluster \"a\" already.","requestId":"r"}`,
 			client.Error{Status: 409, Message: `There is a cluster "a" already.`}},
 		"problem without detail": {500, "", `{"title":"Internal error","status":500}`,
 			client.Error{Status: 500, Message: "Internal error."}},

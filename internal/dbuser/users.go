@@ -48,6 +48,19 @@ func (s *Service) UserDetails(ctx context.Context, p *account.Principal, cluster
 	return r.cluster, d, err
 }
 
+// DetailsList returns all about the database users of a cluster after a name, protected ones only if system is set, and says
+// whether more follow.
+func (s *Service) DetailsList(ctx context.Context, p *account.Principal, clusterID string, system bool, after string, limit int) (
+	c *cluster.Cluster, list []*pgrole.Details, more bool, err error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	defer r.end()
+	list, more, err = r.server.DetailsList(ctx, system, after, limit)
+	return r.cluster, list, more, err
+}
+
 // CreateUser makes a database user.
 func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (*cluster.Cluster, *pgrole.User, error) {
 	c, err := s.Cluster(p, clusterID)

@@ -1,11 +1,13 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
 )
 
 // Details is all that a user is.
@@ -42,47 +44,116 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 		if u == nil || !u.isUser() {
 			return notFound(name)
 		}
-		d, err = s.details(ctx, conn, u)
+		d, err = s.detailsOf(ctx, conn, u)
 		return err
 	})
 	return d, err
 }
 
+// DetailsList returns all about the database users in the order of their names' bytes, protected ones only if system is set:
+// up to limit of those after a name, "" for the first. more says whether others follow.
+func (s *Server) DetailsList(ctx context.Context, system bool, after string, limit int) (list []*Details, more bool, err error) {
+	if after != "" && !storable(after) {
+		return nil, false, fault.New(fault.Malformed, "No page of users begins there.")
+	}
+	sql := selectUsersAfter
+	if system {
+		sql = selectAllUsersAfter
+	}
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, sql, s.protection(limit+1, after)...)
+		if err != nil {
+			return err
+		}
+		users, err := pgx.CollectRows(rows, scanUser)
+		if err != nil {
+			return err
+		}
+		more = len(users) > limit
+		list, err = s.details(ctx, conn, users[:min(len(users), limit)])
+		return err
+	})
+	return list, more, err
+}
+
 // selectDetails brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
 const selectDetails = `
-	SELECT CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'), '0001-01-01 00:00:01Z') END,
+	SELECT r.oid, CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'), '0001-01-01 00:00:01Z') END,
 	       r.rolconnlimit,
 	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid ORDER BY g.rolname)::text[],
 	       array(SELECT d.datname FROM pg_database d
 	             WHERE d.datallowconn AND NOT d.datistemplate AND d.datconnlimit <> -2 -- left by a DROP DATABASE that was cut off
 	               AND d.datname <> $2 AND has_database_privilege(r.oid, d.oid, 'CONNECT') ORDER BY d.datname)::text[],
 	       ` + readsVerifiers + `
-	FROM pg_roles r WHERE r.oid = $1`
+	FROM pg_roles r WHERE r.oid = ANY ($1)`
 
 // passwordKind is the kind of the password of a row a of pg_authid.
 const passwordKind = `CASE WHEN a.rolpassword IS NULL THEN 'none' WHEN a.rolpassword ~ '^SCRAM-SHA-256\$\d+:' THEN 'scram-sha-256'
 	WHEN a.rolpassword ~ '^md5[0-9a-f]{32}$' THEN 'md5' ELSE 'unknown' END`
 
-const selectPasswordKind = `SELECT ` + passwordKind + ` FROM pg_authid a WHERE a.oid = $1`
+const selectPasswordKinds = `SELECT a.oid, ` + passwordKind + ` FROM pg_authid a WHERE a.oid = ANY ($1)`
 
-func (s *Server) details(ctx context.Context, q querier, u *User) (*Details, error) {
-	d := &Details{User: u, State: u.Provenance.State, PasswordKind: PasswordUnknown, Comment: valid(u.human)}
-	if d.State == "" {
-		d.State = StateActive
-	}
-	var readable bool
-	err := q.QueryRow(ctx, selectDetails, u.oid, s.ControlDatabase).Scan(&d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.Databases, &readable)
-	if err == nil && readable {
-		err = q.QueryRow(ctx, selectPasswordKind, u.oid).Scan(&d.PasswordKind)
-	}
-	if errors.Is(err, pgx.ErrNoRows) {
+func (s *Server) detailsOf(ctx context.Context, q querier, u *User) (*Details, error) {
+	list, err := s.details(ctx, q, []*User{u})
+	if err == nil && len(list) == 0 {
 		return nil, notFound(u.Name) // dropped a moment ago
 	}
 	if err != nil {
 		return nil, err
 	}
-	if d.ValidUntil != nil {
-		*d.ValidUntil = d.ValidUntil.UTC()
+	return list[0], nil
+}
+
+// details returns all about the users in their order, without those that were dropped concurrently.
+func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Details, error) {
+	oids := make([]uint32, len(users))
+	for i, u := range users {
+		oids[i] = u.oid
 	}
-	return d, nil
+	byOID := make(map[uint32]*Details, len(users))
+	var oid uint32
+	var readable bool
+	var d Details
+	rows, err := q.Query(ctx, selectDetails, oids, s.ControlDatabase)
+	if err != nil {
+		return nil, err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.Databases, &readable}, func() error {
+		found := d
+		found.PasswordKind = PasswordUnknown
+		byOID[oid], d = &found, Details{}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if readable {
+		var kind string
+		rows, err := q.Query(ctx, selectPasswordKinds, oids)
+		if err != nil {
+			return nil, err
+		}
+		_, err = pgx.ForEachRow(rows, []any{&oid, &kind}, func() error {
+			if d := byOID[oid]; d != nil {
+				d.PasswordKind = kind
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var list []*Details
+	for _, u := range users {
+		d := byOID[u.oid]
+		if d == nil {
+			continue
+		}
+		d.User, d.State, d.Comment = u, cmp.Or(u.Provenance.State, StateActive), valid(u.human)
+		if d.ValidUntil != nil {
+			*d.ValidUntil = d.ValidUntil.UTC()
+		}
+		list = append(list, d)
+	}
+	return list, nil
 }

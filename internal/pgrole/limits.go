@@ -40,7 +40,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		if err := checkNotDeleting(u); err != nil {
 			return err
 		}
-		old, err := s.details(ctx, tx, u)
+		old, err := s.detailsOf(ctx, tx, u)
 		if err != nil {
 			return err
 		}
@@ -85,5 +85,5 @@ func (s *Server) readDetailsBack(ctx context.Context, tx *transaction, name stri
 	if err != nil {
 		return nil, err
 	}
-	return s.details(ctx, tx, u)
+	return s.detailsOf(ctx, tx, u)
 }

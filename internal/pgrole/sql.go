@@ -239,19 +239,21 @@ var selectRoles = `
   WHERE r.rolname = ANY ($4::name[])`
 
 // selectUsers and selectAllUsers, which has protected ones too, read a page ($4 long, from $5 on) by walking the index of
-// names: ordered by the text of a name, all roles would be sorted first.
+// names: ordered by the text of a name, all roles would be sorted first. Those with After begin behind the name $5.
 var (
-	selectUsers    = usersPage(`NULL::name`, ` AND `+unprotected)
-	selectAllUsers = usersPage(protectedBy, ``)
+	selectUsers         = usersPage(`NULL::name`, ` AND `+unprotected, `OFFSET $5`)
+	selectAllUsers      = usersPage(protectedBy, ``, `OFFSET $5`)
+	selectUsersAfter    = usersPage(`NULL::name`, ` AND `+unprotected+` AND r.rolname > $5::name`, ``)
+	selectAllUsersAfter = usersPage(protectedBy, ` AND r.rolname > $5::name`, ``)
 )
 
-func usersPage(protectedBy, filter string) string {
+func usersPage(protectedBy, filter, offset string) string {
 	return `
   SELECT r.oid, r.rolname, r.rolcanlogin, d.description, r.protected_by, ` + attributes + `
   FROM (
     SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + comment + ` ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')` + filter + `
-    ORDER BY r.rolname LIMIT $4 OFFSET $5) r
+    ORDER BY r.rolname LIMIT $4 ` + offset + `) r
   LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
   ORDER BY r.rolname`
 }
