@@ -63,7 +63,8 @@ func (b *bench) compare(ctx context.Context, of string) error {
 			connections = op.connections
 		}
 		for _, n := range connections {
-			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.share, Times: op.times, P50: op.p50, Sides: map[string][]sample{}}
+			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.share, Times: op.times, P50: op.p50,
+				Sides: map[string][]sample{}}
 			for round := range b.rounds {
 				for _, side := range sides {
 					if !op.measures(side, b.site.peer) {
@@ -96,7 +97,8 @@ type sample struct {
 }
 
 // measure lets one side work at an operation: first for a while that does not count, then for d.
-func (b *bench) measure(ctx context.Context, op *operation, connections int, side string, d time.Duration) (s *sample, err error) {
+func (b *bench) measure(ctx context.Context, op *operation, connections int, side string,
+	d time.Duration) (s *sample, err error) {
 	r := &run{bench: b, connections: connections, sent: make([]int, connections)}
 	if op.writes {
 		b.made++
@@ -145,7 +147,8 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 func (b *bench) warmUp(d time.Duration) time.Duration { return max(d/5, 200*time.Millisecond) }
 
 // drive sends requests over connections that are the same while it warms up and while it measures.
-func (b *bench) drive(ctx context.Context, address string, request request, connections int, d time.Duration) (*sample, error) {
+func (b *bench) drive(ctx context.Context, address string, request request, connections int,
+	d time.Duration) (*sample, error) {
 	l := &load{request: request}
 	defer l.close()
 	if err := l.connect(address, connections); err != nil {
@@ -259,9 +262,12 @@ func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Du
 	if op.of == "accounts" {
 		as, count = b.site.controlRole, b.accounts
 	}
-	args := []string{"--no-vacuum", "--host=" + b.site.pg.Host, "--port=" + strconv.Itoa(b.site.pg.Port), "--username=" + as.role,
-		"--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections), "--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
-	defined := map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections), "base": strconv.Itoa(r.base), "i": "0", "verifier": b.verifier}
+	args := []string{"--no-vacuum", "--host=" + b.site.pg.Host, "--port=" + strconv.Itoa(b.site.pg.Port),
+		"--username=" + as.role,
+		"--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections),
+		"--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
+	defined := map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections),
+		"base": strconv.Itoa(r.base), "i": "0", "verifier": b.verifier}
 	if op.stock {
 		// The warm-up takes a tenth of the stock.
 		n := r.perConn / 10
@@ -310,7 +316,8 @@ func (b *bench) profileInto(ctx context.Context, name string, d time.Duration) f
 	go func() {
 		done <- func() error {
 			seconds := int(max(1, d.Seconds()))
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.operations, seconds), nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+				fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.operations, seconds), nil)
 			if err != nil {
 				return err
 			}

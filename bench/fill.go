@@ -39,7 +39,8 @@ func (s *site) roles(ctx context.Context, prefix string, first, last int) error 
 	for ; first <= last; first += batch {
 		err := execFormat(ctx, conn, `
 			SELECT string_agg(format('CREATE ROLE %1$I LOGIN PASSWORD %2$L; COMMENT ON ROLE %1$I IS %3$L;', $1::text || n, $2::text,
-			  format('rolecall:v1 {"created":"%1$s","createdBy":"%2$s","modified":"%1$s","modifiedBy":"%2$s","revision":1,"attempt":"%3$s"}',
+			  format('rolecall:v1 {"created":"%1$s","createdBy":"%2$s","modified":"%1$s","modifiedBy":"%2$s","revision":1,' ||
+			    '"attempt":"%3$s"}',
 			    to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), $3::text, gen_random_uuid())), '')
 			FROM generate_series($4::int, $5::int) n`, prefix, verifier, s.account, first, min(last, first+batch-1))
 		if err != nil {
@@ -65,7 +66,8 @@ func (s *site) dropRoles(ctx context.Context, prefixes ...string) error {
 				return err
 			}
 			var left bool
-			if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE starts_with(rolname::text, $1))`, prefix).Scan(&left); err != nil {
+			if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE starts_with(rolname::text, $1))`, prefix).
+				Scan(&left); err != nil {
 				return err
 			}
 			if !left {
@@ -83,7 +85,8 @@ func (s *site) oids(ctx context.Context, prefix string, n int) ([]uint32, error)
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, `SELECT r.oid FROM generate_series(1, $2::int) n JOIN pg_roles r ON r.rolname = $1::text || n ORDER BY n`, prefix, n)
+	rows, err := conn.Query(ctx, `SELECT r.oid FROM generate_series(1, $2::int) n JOIN pg_roles r ON r.rolname = $1::text || `+
+		`n ORDER BY n`, prefix, n)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +105,12 @@ func (s *site) accounts(ctx context.Context, first, last int) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	_, err = conn.Exec(ctx, `
-		INSERT INTO rolecall.accounts (guid, username, origin, emails, scopes, password_hash, identity_created_at, identity_updated_at,
+		INSERT INTO rolecall.accounts (guid, username, origin, emails, scopes, password_hash, identity_created_at,
+		  identity_updated_at,
 		  platform_created_at, platform_updated_at, labels)
 		SELECT $1::text || lpad(n::text, 12, '0'), 'account_' || n, 'uaa', ARRAY['account_' || n || '@example.org'],
-		  ARRAY['cloud_controller.read', 'cloud_controller.write'], '$argon2id$v=19$m=19456,t=2,p=1$' || md5(n::text) || '$' || md5('a' || n),
+		  ARRAY['cloud_controller.read', 'cloud_controller.write'], '$argon2id$v=19$m=19456,t=2,p=1$' || md5(n::text) || '$' ||
+		    md5('a' || n),
 		  now(), now(), now(), now(),
 		  jsonb_build_object('team', 'team-' || n % 100, 'env', CASE n % 2 WHEN 0 THEN 'prod' ELSE 'test' END)
 		    || CASE WHEN n <= $2 THEN '{"project": "apollo"}'::jsonb ELSE '{}' END

@@ -105,7 +105,8 @@ func (l *load) run(ctx context.Context, d time.Duration) (*answers, error) {
 	}
 	// fill sends what has fallen due over the connections that have nothing to do.
 	fill := func(now time.Time) error {
-		for ; l.perSecond > 0 && !next.After(now) && next.Before(end); next = next.Add(time.Duration(float64(time.Second) / l.perSecond)) {
+		for ; l.perSecond > 0 && !next.After(now) &&
+			next.Before(end); next = next.Add(time.Duration(float64(time.Second) / l.perSecond)) {
 			l.due = append(l.due, now)
 		}
 		for _, c := range l.connections {

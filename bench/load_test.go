@@ -106,7 +106,8 @@ func TestPacedTimes(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(slow) }))
 	t.Cleanup(s.Close)
 	at := endpoint{address: strings.TrimPrefix(s.URL, "http://")}
-	a := drive(t, &load{request: func(buf []byte, _ int) []byte { return at.get(buf, "/") }, perSecond: 100}, at.address, 1, 100*time.Millisecond)
+	a := drive(t, &load{request: func(buf []byte, _ int) []byte { return at.get(buf, "/") }, perSecond: 100}, at.address, 1,
+		100*time.Millisecond)
 	if last := a.times[len(a.times)-1]; len(a.times) != 10 || last < 6*slow {
 		t.Errorf("the last of %d requests took %s, want at least %s", len(a.times), last, 6*slow)
 	}
@@ -115,7 +116,8 @@ func TestPacedTimes(t *testing.T) {
 // TestLoadFails: a server that is lost, or speaks no HTTP, is an error and no row.
 func TestLoadFails(t *testing.T) {
 	t.Parallel()
-	for name, says := range map[string]string{"closes": "", "speaks no HTTP": "SSH-2.0-x\r\n\r\n", "gives no length": "HTTP/1.1 200 OK\r\n\r\n"} {
+	for name, says := range map[string]string{"closes": "", "speaks no HTTP": "SSH-2.0-x\r\n\r\n",
+		"gives no length": "HTTP/1.1 200 OK\r\n\r\n"} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

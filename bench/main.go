@@ -56,15 +56,19 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.SetOutput(errOut)
 	f.StringVar(&o.program, "rolecall", "bin/rolecall", "the `program` to measure")
 	f.StringVar(&o.peerFolder, "peer", "", "`folder` that scripts/install-bench-peer has printed; without it there is no peer")
-	f.StringVar(&o.dir, "dir", "/var/tmp", "`folder` on the disk to measure, in which a new one is made for everything and removed at the end")
-	f.StringVar(&seconds, "seconds", seconds, "`how long` each measurement takes, after a fifth of that to warm up [$BENCH_SECONDS]")
+	f.StringVar(&o.dir, "dir", "/var/tmp", "`folder` on the disk to measure, in which a new one is made for everything and "+
+		"removed at the end")
+	f.StringVar(&seconds, "seconds", seconds, "`how long` each measurement takes, after a fifth of that to warm up "+
+		"[$BENCH_SECONDS]")
 	f.IntVar(&o.rounds, "rounds", 3, "`how often` each is made; the medians count")
 	connections := f.String("connections", "8,32", "`numbers` of connections")
 	only := f.String("only", "", "measure these `names` only, of "+strings.Join(names, ","))
-	f.StringVar(&o.rate, "rate-limit", "1000000", "the --rate-limit of Rolecall: all requests here are of one account, and its default is 200 a second")
+	f.StringVar(&o.rate, "rate-limit", "1000000", "the --rate-limit of Rolecall: all requests here are of one account, and "+
+		"its default is 200 a second")
 	f.StringVar(&o.json, "json", "bench/results.json", "`file` for all that was measured")
 	f.StringVar(&o.write, "write", "", "`document` to put the tables into, between its two lines that say measured")
-	f.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of Rolecall of each measurement, the last of several rounds")
+	f.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of Rolecall of each measurement, the last of "+
+		"several rounds")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -176,7 +180,8 @@ func (b *bench) all(ctx context.Context) error {
 		b.peer = newEndpoint(s.peer.address, "")
 	}
 	// What pgbench records, in a table like the audit log that nobody seals.
-	if err := s.exec(ctx, s.controlRole, `CREATE SCHEMA bench CREATE TABLE audit (LIKE rolecall.audit INCLUDING ALL)`); err != nil {
+	if err := s.exec(ctx, s.controlRole,
+		`CREATE SCHEMA bench CREATE TABLE audit (LIKE rolecall.audit INCLUDING ALL)`); err != nil {
 		return err
 	}
 	if err := b.describe(ctx); err != nil {
@@ -244,7 +249,8 @@ func (b *bench) check(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(`"createdByUserId":"`+b.site.account+`"`))) {
+	if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body,
+		[]byte(`"createdByUserId":"`+b.site.account+`"`))) {
 		err = fmt.Errorf("the role %s1 does not look like one of Rolecall's: %s %s", baseRole, resp.Status, body)
 	}
 	return err

@@ -113,7 +113,8 @@ func (b *bench) gets(ctx context.Context, connections int, perSecond float64) (*
 }
 
 // beside measures while other requests are sent, whose answers do not matter.
-func (b *bench) beside(ctx context.Context, other request, connections int, measure func() (*sample, error)) (*sample, error) {
+func (b *bench) beside(ctx context.Context, other request, connections int,
+	measure func() (*sample, error)) (*sample, error) {
 	l := &load{request: other}
 	defer l.close()
 	if err := l.connect(b.user.address, connections); err != nil {

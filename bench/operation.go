@@ -51,7 +51,8 @@ var operations = []operation{
 		},
 	},
 	{
-		name: "list", title: "list 100, the first page", of: "roles", script: "list", protocol: "prepared", share: .25, times: 60, flat: true,
+		name: "list", title: "list 100, the first page", of: "roles", script: "list", protocol: "prepared", share: .25, times: 60,
+		flat: true,
 		rolecall: func(r *run) request {
 			return func(buf []byte, _ int) []byte { return r.user.get(buf, "%s?limit=100", r.users) }
 		},
@@ -73,9 +74,11 @@ var operations = []operation{
 		},
 	},
 	{name: "get", title: "pgbench alone: get, with the comment", of: "roles", script: "getcomment", protocol: "prepared"},
-	{name: "list", title: "pgbench alone: list 100, with the comments", of: "roles", script: "listcomment", protocol: "prepared"},
+	{name: "list", title: "pgbench alone: list 100, with the comments", of: "roles", script: "listcomment",
+		protocol: "prepared"},
 	{
-		name: "create", title: "create a user", of: "roles", script: "create", protocol: "simple", writes: true, share: .85, times: 3,
+		name: "create", title: "create a user", of: "roles", script: "create", protocol: "simple", writes: true, share: .85,
+		times: 3,
 		rolecall: func(r *run) request {
 			return func(buf []byte, c int) []byte {
 				return r.user.send(buf, "POST", r.users,
@@ -84,15 +87,18 @@ var operations = []operation{
 		},
 		peer: func(r *run) request {
 			return func(buf []byte, c int) []byte {
-				return r.peer.send(buf, "POST", "/roles", fmt.Sprintf(`{"name":"%s%d","can_login":true,"password":"%s"}`, madeRole, r.next(c), password))
+				return r.peer.send(buf, "POST", "/roles", fmt.Sprintf(`{"name":"%s%d","can_login":true,"password":"%s"}`, madeRole,
+					r.next(c), password))
 			}
 		},
 	},
 	{
-		name: "password", title: "change a password", of: "roles", script: "password", protocol: "simple", writes: true, share: .85, times: 3,
+		name: "password", title: "change a password", of: "roles", script: "password", protocol: "simple", writes: true,
+		share: .85, times: 3,
 		rolecall: func(r *run) request {
 			return func(buf []byte, c int) []byte {
-				return r.user.send(buf, "PATCH", r.users+"/"+baseRole+strconv.Itoa(r.own(c, r.roles)), `{"properties":{"password":"`+password+`"}}`)
+				return r.user.send(buf, "PATCH", r.users+"/"+baseRole+strconv.Itoa(r.own(c, r.roles)),
+					`{"properties":{"password":"`+password+`"}}`)
 			}
 		},
 		peer: func(r *run) request {
@@ -102,7 +108,8 @@ var operations = []operation{
 		},
 	},
 	{
-		name: "delete", title: "delete a user", of: "roles", script: "delete", protocol: "simple", writes: true, stock: true, share: .15, times: 10,
+		name: "delete", title: "delete a user", of: "roles", script: "delete", protocol: "simple", writes: true, stock: true,
+		share: .15, times: 10,
 		rolecall: func(r *run) request {
 			return func(buf []byte, c int) []byte {
 				if n := r.ofStock(c); n > 0 {
@@ -129,7 +136,8 @@ var operations = []operation{
 		},
 	},
 	{
-		name: "labels", title: "change an account's labels", of: "accounts", script: "labels", protocol: "prepared", writes: true, share: .25,
+		name: "labels", title: "change an account's labels", of: "accounts", script: "labels", protocol: "prepared", writes: true,
+		share: .25,
 		rolecall: func(r *run) request {
 			return func(buf []byte, c int) []byte {
 				return r.admin.send(buf, "PATCH", fmt.Sprintf("/v3/users/%s%012d", accountGUID, r.own(c, r.accounts)),
@@ -162,7 +170,8 @@ func selection(name, title, selector string, page int) operation {
 // any is the number of any role.
 func (r *run) any() int { return 1 + rand.IntN(r.roles) }
 
-// own is the number of any of n roles or accounts that no other connection has: two changes of one would wait for each other.
+// own is the number of any of n roles or accounts that no other connection has: two changes of one would wait for each
+// other.
 func (r *run) own(c, n int) int { return 1 + c + r.connections*rand.IntN(n/r.connections) }
 
 // next is a number that nothing else has.

@@ -119,9 +119,11 @@ func (b *bench) describe(ctx context.Context) error {
 	if b.site.peer != nil {
 		m.Peer = b.site.peer.version
 	}
-	b.report.Settings = settings{Seconds: b.seconds.Seconds(), Rounds: b.rounds, RateLimit: b.rate, Postgres: map[string]string{}, Tuning: map[string]string{}}
+	b.report.Settings = settings{Seconds: b.seconds.Seconds(), Rounds: b.rounds, RateLimit: b.rate,
+		Postgres: map[string]string{}, Tuning: map[string]string{}}
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_connections"} {
-		if b.report.Settings.Postgres[name], err = query[string](ctx, b.site, b.site.superuser, `SELECT current_setting($1)`, name); err != nil {
+		if b.report.Settings.Postgres[name], err = query[string](ctx, b.site, b.site.superuser, `SELECT current_setting($1)`,
+			name); err != nil {
 			return err
 		}
 	}
@@ -148,7 +150,8 @@ func cpuModel() string {
 
 // filesystem names what statfs calls by a number.
 func filesystem(magic int64) string {
-	names := map[int64]string{0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x2FC12FC1: "zfs", 0x794C7630: "overlay", 0x01021994: inMemory}
+	names := map[int64]string{0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs", 0x2FC12FC1: "zfs", 0x794C7630: "overlay",
+		0x01021994: inMemory}
 	return cmp.Or(names[magic], fmt.Sprintf("filesystem %#x", magic))
 }
 
@@ -330,7 +333,8 @@ func table(head []string, rows [][]string) string {
 func (r *report) markdown() string {
 	var b strings.Builder
 	m, s := r.Machine, r.Settings
-	fmt.Fprintf(&b, "%s: %d cores of %s, %.0f GiB, Linux %s, data on %s. PostgreSQL %s (", r.Began.Format("2006-01-02"), m.Cores, m.CPU,
+	fmt.Fprintf(&b, "%s: %d cores of %s, %.0f GiB, Linux %s, data on %s. PostgreSQL %s (", r.Began.Format("2006-01-02"),
+		m.Cores, m.CPU,
 		float64(m.Memory)/(1<<30), m.Kernel, m.Filesystem, m.PostgreSQL)
 	for i, name := range slices.Sorted(maps.Keys(s.Postgres)) {
 		if i > 0 {
@@ -345,7 +349,8 @@ func (r *report) markdown() string {
 	for _, name := range slices.Sorted(maps.Keys(s.Tuning)) {
 		fmt.Fprintf(&b, ", %s=%s", name, s.Tuning[name])
 	}
-	fmt.Fprintf(&b, ". Medians of %d rounds of %g s. In parentheses: the target; bold: the target is missed.\n", s.Rounds, s.Seconds)
+	fmt.Fprintf(&b, ". Medians of %d rounds of %g s. In parentheses: the target; bold: the target is missed.\n", s.Rounds,
+		s.Seconds)
 	for _, w := range r.warnings() {
 		fmt.Fprintf(&b, "\n**Warning:** %s\n", w)
 	}
@@ -354,8 +359,10 @@ func (r *report) markdown() string {
 		for _, row := range r.Rows {
 			rows, costs = append(rows, row.cells()), append(costs, row.cost())
 		}
-		b.WriteString("\n" + table([]string{"", "connections", "Rolecall, a second", "p50, ms", "p99, ms", "pgbench, a second", "of pgbench", "peer, a second", "of the peer"}, rows))
-		b.WriteString("\nCPU time of a request, in µs:\n\n" + table([]string{"", "connections", "Rolecall", "its PostgreSQL", "its load", "pgbench's PostgreSQL",
+		b.WriteString("\n" + table([]string{"", "connections", "Rolecall, a second", "p50, ms", "p99, ms", "pgbench, a second",
+			"of pgbench", "peer, a second", "of the peer"}, rows))
+		b.WriteString("\nCPU time of a request, in µs:\n\n" + table([]string{"", "connections", "Rolecall", "its PostgreSQL",
+			"its load", "pgbench's PostgreSQL",
 			"pgbench", "peer", "its PostgreSQL"}, costs))
 	}
 	r.writeFlat(&b)
@@ -430,7 +437,8 @@ func (r *report) writeSmall(b *strings.Builder) {
 		rows = append(rows, []string{title, goal(have, met, promise)})
 	}
 	if s := r.Small; s.Program > 0 {
-		add("memory after the load above, of that its own", mib(s.Memory.Resident)+", "+mib(s.Memory.Own), s.Memory.Resident <= 64<<20, "≤ 64 MiB")
+		add("memory after the load above, of that its own", mib(s.Memory.Resident)+", "+mib(s.Memory.Own),
+			s.Memory.Resident <= 64<<20, "≤ 64 MiB")
 		add("most memory during the load", mib(s.Memory.Highest), true, "")
 		if s.PeerMemory.Resident > 0 {
 			add("memory of the peer after the load, the most", mib(s.PeerMemory.Resident)+", "+mib(s.PeerMemory.Highest), true, "")
@@ -443,7 +451,8 @@ func (r *report) writeSmall(b *strings.Builder) {
 		add(n+"from the start until it is ready", fmt.Sprintf("%.0f ms", f.Ready), true, "")
 		add(n+"from then until each has been compared with the audit log", fmt.Sprintf("%.0f s", f.Compared), true, "")
 		add(n+"memory, of that its own", mib(f.Memory.Resident)+", "+mib(f.Memory.Own), true, "")
-		add(fmt.Sprintf("%sCPU of one core while idle for %.0f s", n, f.Seconds), fmt.Sprintf("%.2f %%", 100*f.CPU.Rolecall/f.Seconds), true, "")
+		add(fmt.Sprintf("%sCPU of one core while idle for %.0f s", n, f.Seconds),
+			fmt.Sprintf("%.2f %%", 100*f.CPU.Rolecall/f.Seconds), true, "")
 		add(n+"connections to them while idle", strconv.Itoa(f.Connections), true, "")
 	}
 	if rows != nil {
@@ -482,7 +491,8 @@ func (r *report) warnings() (all []string) {
 		look(f.Rounds)
 	}
 	if disturbed > 0 {
-		all = append(all, fmt.Sprintf("something else used the CPU in %d of %d measurements, up to %.0f %% of it.", disturbed, measured, 100*most))
+		all = append(all, fmt.Sprintf("something else used the CPU in %d of %d measurements, up to %.0f %% of it.", disturbed,
+			measured, 100*most))
 	}
 	if stolen > 0 {
 		all = append(all, fmt.Sprintf("the host took CPU from this machine in %d of %d measurements.", stolen, measured))

@@ -9,7 +9,8 @@ import (
 
 func rounds(perSecond ...float64) (all []sample) {
 	for _, v := range perSecond {
-		all = append(all, sample{PerSecond: v, P50: 1, P99: 2, Requests: int(v), Seconds: 1, CPU: usage{Within: 1, Rolecall: .5, Postgres: .25, Others: .01}})
+		all = append(all, sample{PerSecond: v, P50: 1, P99: 2, Requests: int(v), Seconds: 1,
+			CPU: usage{Within: 1, Rolecall: .5, Postgres: .25, Others: .01}})
 	}
 	return all
 }
@@ -20,7 +21,8 @@ func TestRow(t *testing.T) {
 	r := &row{Title: "get", Connections: 8, Share: .25, Times: 60, Sides: map[string][]sample{
 		sideRolecall: rounds(1000, 4000, 3000), sidePgbench: rounds(10_000, 10_000, 10_000), sidePeer: rounds(10, 50, 100),
 	}}
-	if got, want := strings.Join(r.cells(), "|"), "get|8|3,000|1.00|2.00|10,000|30 % (≥ 25 %)|50.0|80.0 × (≥ 60 ×)"; got != want {
+	if got, want := strings.Join(r.cells(), "|"),
+		"get|8|3,000|1.00|2.00|10,000|30 % (≥ 25 %)|50.0|80.0 × (≥ 60 ×)"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got, want := strings.Join(r.cost(), "|"), "get|8|167|83.3|0.0|25.0|0.0|0.0|5,000"; got != want {
@@ -42,14 +44,16 @@ func TestRow(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	r := &report{Machine: machine{Cores: 2, Filesystem: "ext4"}, Rows: []*row{{Sides: map[string][]sample{sideRolecall: rounds(1, 2, 3)}}}}
+	r := &report{Machine: machine{Cores: 2, Filesystem: "ext4"},
+		Rows: []*row{{Sides: map[string][]sample{sideRolecall: rounds(1, 2, 3)}}}}
 	if got := r.warnings(); got != nil {
 		t.Errorf("got %q of an idle machine", got)
 	}
 	r.Rows[0].Sides[sideRolecall][1].CPU.Others = 1
 	r.Rows[0].Sides[sideRolecall][2].CPU.Stolen = .2
 	r.Machine.Filesystem = inMemory
-	if got := strings.Join(r.warnings(), " "); !strings.Contains(got, "in 1 of 3 measurements, up to 50 %") || !strings.Contains(got, "the host took") || !strings.Contains(got, "in memory") {
+	if got := strings.Join(r.warnings(), " "); !strings.Contains(got, "in 1 of 3 measurements, up to 50 %") ||
+		!strings.Contains(got, "the host took") || !strings.Contains(got, "in memory") {
 		t.Errorf("got %q", got)
 	}
 }
@@ -88,7 +92,8 @@ func TestOptions(t *testing.T) {
 	if err != nil || o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
-	for _, args := range [][]string{{"-seconds=x"}, {"-rounds=0"}, {"-connections=0"}, {"-only=nothing"}, {"-only=get", "-write=x"}, {"more"}} {
+	for _, args := range [][]string{{"-seconds=x"}, {"-rounds=0"}, {"-connections=0"}, {"-only=nothing"},
+		{"-only=get", "-write=x"}, {"more"}} {
 		if _, err := parseOptions(args, os.Stderr); err == nil {
 			t.Errorf("%q are taken", args)
 		}

@@ -88,7 +88,8 @@ func openSite(ctx context.Context, parent, program, rate, peerFolder string) (s 
 	if err := s.exec(ctx, s.superuser, `CREATE DATABASE %I OWNER %I`, s.controlRole.database, s.controlRole.role); err != nil {
 		return s, err
 	}
-	if err := s.exec(ctx, s.superuser, `ALTER ROLE %1$I CREATEROLE CREATEDB; GRANT pg_signal_backend TO %1$I`, s.adminRole.role); err != nil {
+	if err := s.exec(ctx, s.superuser, `ALTER ROLE %1$I CREATEROLE CREATEDB; GRANT pg_signal_backend TO %1$I`,
+		s.adminRole.role); err != nil {
 		return s, err
 	}
 	if err := s.openRolecall(ctx); err != nil {
@@ -179,8 +180,10 @@ func (s *site) serve(ctx context.Context) (*replica, error) {
 		return nil, err
 	}
 	r.address, r.operations = local(port), local(port+1)
-	cmd := exec.Command(s.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address, "--metrics-listen="+r.operations,
-		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate, "--drain-delay=0s")
+	cmd := exec.Command(s.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address,
+		"--metrics-listen="+r.operations,
+		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate,
+		"--drain-delay=0s")
 	cmd.Env = environment()
 	start := time.Now()
 	if r.process, err = startProcess(cmd, filepath.Join(s.dir, "rolecall.log")); err != nil {
@@ -223,11 +226,14 @@ func (s *site) openRolecall(ctx context.Context) error {
 		return err
 	}
 	const account = "bench"
-	if _, err := s.command(ctx, rand.Text(), "accounts", "create", account, "--label=team="+account, "--password-stdin"); err != nil {
+	if _, err := s.command(ctx, rand.Text(), "accounts", "create", account, "--label=team="+account,
+		"--password-stdin"); err != nil {
 		return err
 	}
-	out, err := s.command(ctx, s.adminRole.password, "clusters", "register", "main", "--tls-mode=disable", "--manage=team="+account,
-		fmt.Sprintf("--url=postgres://%s@%s:%d/%s", s.adminRole.role, s.pg.Host, s.pg.Port, s.adminRole.database), "--password-stdin", "--output=json")
+	out, err := s.command(ctx, s.adminRole.password, "clusters", "register", "main", "--tls-mode=disable",
+		"--manage=team="+account,
+		fmt.Sprintf("--url=postgres://%s@%s:%d/%s", s.adminRole.role, s.pg.Host, s.pg.Port, s.adminRole.database),
+		"--password-stdin", "--output=json")
 	if err != nil {
 		return err
 	}
@@ -297,7 +303,8 @@ func (s *site) startPeer(ctx context.Context, folder string) (*peer, error) {
 	arch := map[string]string{"amd64": "x64", "arm64": "arm64"}[runtime.GOARCH]
 	node := filepath.Join(folder, "node_modules", "node-linux-"+arch, "bin", "node")
 	home := filepath.Join(folder, "node_modules", "@supabase", "postgres-meta")
-	version, err := exec.CommandContext(ctx, node, "-p", `require(process.argv[1]).version + " on Node.js " + process.versions.node`, filepath.Join(home, "package.json")).Output()
+	version, err := exec.CommandContext(ctx, node, "-p", `require(process.argv[1]).version + " on Node.js " + `+
+		`process.versions.node`, filepath.Join(home, "package.json")).Output()
 	if err != nil {
 		return nil, fmt.Errorf("the peer is not in %s: %w; scripts/install-bench-peer puts it there", folder, err)
 	}

@@ -120,7 +120,7 @@ func TestBackupAndRestore(t *testing.T) {
 		key, want string
 		code      int
 	}{
-		{other, "which is not at hand", term.ExitFailed},
+		{other, "which is missing", term.ExitFailed},
 		{filepath.Join(t.TempDir(), "lost.key"), "lost.key", term.ExitUsage},
 	} {
 		for _, command := range [][]string{serve, append([]string{"recover"}, flags...)} {

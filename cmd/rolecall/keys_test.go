@@ -62,7 +62,7 @@ func TestReplaceMasterKey(t *testing.T) {
 
 	write(t, file, old+"\n")
 	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
-	if code != term.ExitFailed || !strings.Contains(errOut, "is sealed with the master key "+id) {
+	if code != term.ExitFailed || !strings.Contains(errOut, "is encrypted with the master key "+id) {
 		t.Errorf("with the old key alone: exit code %d: %s", code, errOut)
 	}
 }
@@ -82,7 +82,7 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
-	if code != term.ExitFailed || !regexp.MustCompile(`audit_keys/1/key is sealed with the master key [0-9a-f]{16}`).MatchString(errOut) {
+	if code != term.ExitFailed || !regexp.MustCompile(`audit_keys/1/key is encrypted with the master key [0-9a-f]{16}`).MatchString(errOut) {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
 }

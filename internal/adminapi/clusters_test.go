@@ -675,7 +675,7 @@ func TestForeignMasterKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = cluster.Open(t.Context(), &control.DB{Pool: f.DB.Pool, Keys: keys}, f.Users.Log)
-	if err == nil || !strings.Contains(err.Error(), "is sealed with the master key ") || !strings.Contains(err.Error(), "which is not at hand (at hand: ") {
+	if err == nil || !strings.Contains(err.Error(), "is encrypted with the master key ") || !strings.Contains(err.Error(), "which is missing (present: ") {
 		t.Errorf("got %v", err)
 	}
 }

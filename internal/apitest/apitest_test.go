@@ -126,7 +126,8 @@ func TestParseRefuses(t *testing.T) {
 		{"not YAML", "openapi: 3.0.3", "openapi: [", "yaml"},
 		{"a dangling reference", "schemas/NewThing", "schemas/Gone", "Gone"},
 		{"two servers", "[{url: /base}]", "[{url: /base}, {url: /other}]", "2 servers"},
-		{"an example that its schema rejects", "{type: string, minLength: 2}", "{type: string, minLength: 2, example: x}", "minimum string length"},
+		{"an example that its schema rejects", "{type: string, minLength: 2}", "{type: string, minLength: 2, example: x}",
+			"minimum string length"},
 		{"a path parameter that is not declared", "/things/special:", "/things/{name}/{other}:", "path"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -47,7 +47,8 @@ type Send func(method, target, body string) Answer
 const secretName = "secret"
 
 // secretPlace is where a caller writes one. Elsewhere it is none: a fuzzer copies it into names, which answers repeat.
-var secretPlace = regexp.MustCompile(`(?m)(^|[&{,]"?)(password|oldPassword|client_secret|secret|key)"?[:=]"?\{` + secretName + `\}`)
+var secretPlace = regexp.MustCompile(`(?m)(^|[&{,]"?)(password|oldPassword|client_secret|secret|key)"?[:=]"?\{` +
+	secretName + `\}`)
 
 // Fuzz makes requests out of fuzzed parts, and fails unless each exchange is what the document says (see Transport), is
 // no 5xx but 503, has a request id, is one line in the log, and repeats no secret.
@@ -145,7 +146,8 @@ func (o *observed) serve(t *testing.T, r *http.Request, body, secret string) Ans
 		if authorization := header.Get("Authorization"); len(authorization) > 100 {
 			header.Set("Authorization", authorization[:100]+"…")
 		}
-		t.Errorf("%s %s\n%v\n%s\n\n%s\n\n%d %v\n%s\n%s", r.Method, r.URL.RequestURI(), header, excerpt([]byte(body)), fmt.Sprintf(format, args...), a.Status, a.Header, excerpt([]byte(a.Body)), o.log.String())
+		t.Errorf("%s %s\n%v\n%s\n\n%s\n\n%d %v\n%s\n%s", r.Method, r.URL.RequestURI(), header, excerpt([]byte(body)),
+			fmt.Sprintf(format, args...), a.Status, a.Header, excerpt([]byte(a.Body)), o.log.String())
 	}
 	if err := o.doc.check(exchange{r, []byte(body), res, []byte(a.Body)}); err != nil {
 		failed("%v", err)
@@ -202,7 +204,8 @@ func requestLine(operations []Operation, number int, path, query string) string 
 }
 
 // readHeaders are those that somebody reads.
-var readHeaders = []string{"Accept", "Authorization", "Content-Type", "If-Match", "Origin", "Sec-Fetch-Site", "X-Forwarded-For", "X-Request-Id"}
+var readHeaders = []string{"Accept", "Authorization", "Content-Type", "If-Match", "Origin", "Sec-Fetch-Site",
+	"X-Forwarded-For", "X-Request-Id"}
 
 var headerLine = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+:")
 
@@ -229,7 +232,8 @@ func parseRequest(line, headers, body string) *http.Request {
 	if len(line)+len(headers) > 16<<10 {
 		return nil
 	}
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line + " HTTP/1.1\r\nHost: rolecall.test\r\n" + headers + "\r\n")))
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line + " HTTP/1.1\r\nHost: rolecall.test\r\n" + headers +
+		"\r\n")))
 	if err != nil {
 		return nil
 	}
@@ -282,7 +286,8 @@ func text(example any) string {
 }
 
 // parts cuts a seed into what Fuzz takes.
-func (d *Document) parts(t testing.TB, operations []Operation, seed string) (operation byte, path, query, headers, body string) {
+func (d *Document) parts(t testing.TB, operations []Operation,
+	seed string) (operation byte, path, query, headers, body string) {
 	t.Helper()
 	if len(operations) > 255 {
 		t.Fatal("a byte does not number the operations")

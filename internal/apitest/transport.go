@@ -216,7 +216,8 @@ func (d *Document) checkResponse(x exchange, ref *openapi3.ResponseRef) error {
 	contentType := x.res.Header.Get("Content-Type")
 	switch {
 	case len(response.Content) == 0 && (len(x.got) > 0 || contentType != ""):
-		problems = append(problems, fmt.Errorf("no content is documented for this status, got %d bytes as %q", len(x.got), contentType))
+		problems = append(problems, fmt.Errorf("no content is documented for this status, got %d bytes as %q", len(x.got),
+			contentType))
 	case strings.HasSuffix(mediaType(contentType), "json") && !head:
 		if !json.Valid(x.got) {
 			problems = append(problems, errors.New("the body is not one JSON value"))

@@ -251,7 +251,7 @@ func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point, limit in
 		case version != chainVersion:
 			bad("It was sealed by another release of Rolecall, with encoding %d.", version)
 		case keyErr != nil:
-			bad("The key that sealed it is not at hand: %v.", keyErr)
+			bad("The key that sealed it is missing: %v.", keyErr)
 		case !hmac.Equal(l.point.MAC, k.mac(from, l.point.Seq, row)):
 			bad("The row or its seal was altered, or is not in its place.")
 		case moved:

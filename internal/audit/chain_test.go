@@ -149,7 +149,7 @@ func TestVerify(t *testing.T) {
 		"the last seal":  {`DELETE FROM audit_seals WHERE seq = 10`, 0, 10, "has no seal"},
 		"a slipped in":   {`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', 'done', '', '')`, 0, 11, "slipped in"},
 		"what is found":  {`UPDATE audit_seals SET account_guid = 'other' WHERE seq = 5`, 5, 5, "found by"},
-		"another key":    {`WITH k AS (INSERT INTO audit_keys VALUES (2, 'x') RETURNING id) UPDATE audit_seals SET key_id = id FROM k WHERE seq = 5`, 5, 5, "not at hand"},
+		"another key":    {`WITH k AS (INSERT INTO audit_keys VALUES (2, 'x') RETURNING id) UPDATE audit_seals SET key_id = id FROM k WHERE seq = 5`, 5, 5, "is missing"},
 		"a checkpoint":   {`INSERT INTO audit_checkpoint SELECT true, seq, mac, now(), key_id, mac FROM audit_seals WHERE seq = 3`, 3, 0, "checkpoint was altered"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -303,7 +303,7 @@ func TestAnotherMasterKey(t *testing.T) {
 	if n, err := stranger.Seal(t.Context()); n != 0 || err == nil || !strings.Contains(err.Error(), "is sealed with the master key") {
 		t.Errorf("sealed %d, %v", n, err)
 	}
-	if v := verify(t, stranger, audit.Point{}); v.Problem == nil || v.Problem.Seq != 1 || !strings.Contains(v.Problem.Reason, "not at hand") {
+	if v := verify(t, stranger, audit.Point{}); v.Problem == nil || v.Problem.Seq != 1 || !strings.Contains(v.Problem.Reason, "is missing") {
 		t.Errorf("found %v", v.Problem)
 	}
 	seal(t, l)

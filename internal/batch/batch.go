@@ -36,7 +36,8 @@ type call[Q, A any] struct {
 // questions, in their order, or an error; it is called with questions of others too, and all calls on a group must give
 // one that does the same. It begins after Do was called, so it sees what was true then, and it goes on when ctx ends,
 // because others wait for it.
-func (g *Group[Q, A]) Do(ctx context.Context, question Q, answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
+func (g *Group[Q, A]) Do(ctx context.Context, question Q,
+	answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
 	c := &call[Q, A]{question: question, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
@@ -82,7 +83,8 @@ func (g *Group[Q, A]) lead(ctx context.Context, answer func(context.Context, []Q
 }
 
 // guarded makes an error of a panic, which would leave all who wait, now and later, without an answer.
-func guarded[Q, A any](ctx context.Context, questions []Q, answer func(context.Context, []Q) ([]A, error)) (answers []A, err error) {
+func guarded[Q, A any](ctx context.Context, questions []Q,
+	answer func(context.Context, []Q) ([]A, error)) (answers []A, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())

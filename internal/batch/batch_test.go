@@ -13,7 +13,8 @@ import (
 var errOdd = errors.New("odd")
 
 func group() *Group[int, int] {
-	return &Group[int, int]{Parallel: 1, Longest: 4, Timeout: time.Minute, SplitOn: func(err error) bool { return errors.Is(err, errOdd) }}
+	return &Group[int, int]{Parallel: 1, Longest: 4, Timeout: time.Minute,
+		SplitOn: func(err error) bool { return errors.Is(err, errOdd) }}
 }
 
 // What comes while another is answered is answered together, in parts that are not too long, each with its own answer.
@@ -147,7 +148,10 @@ func TestPanic(t *testing.T) {
 	if _, err := g.Do(t.Context(), 1, func(context.Context, []int) ([]int, error) { panic("lost") }); err == nil {
 		t.Error("a panic was no error")
 	}
-	if a, err := g.Do(t.Context(), 2, func(_ context.Context, questions []int) ([]int, error) { return questions, nil }); a != 2 || err != nil {
+	if a, err := g.Do(t.Context(), 2, func(_ context.Context, questions []int) ([]int, error) {
+		return questions,
+			nil
+	}); a != 2 || err != nil {
 		t.Errorf("after a panic: %d, %v", a, err)
 	}
 }

@@ -146,7 +146,7 @@ func TestPut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.Open(t.Context(), &control.DB{Pool: s.DB.Pool, Keys: keys}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "which is not at hand") {
+	if _, err := cluster.Open(t.Context(), &control.DB{Pool: s.DB.Pool, Keys: keys}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "which is missing") {
 		t.Errorf("a foreign master key: %v", err)
 	}
 }

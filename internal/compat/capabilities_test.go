@@ -251,7 +251,8 @@ func probe(t *testing.T, c *cluster) string {
 			there bool
 			name  string
 		}{
-			{found.Capabilities.ManageUsers, "users"}, {found.Capabilities.CreateDatabase, "databases"}, {found.Capabilities.ForeignRoles, "foreign users"},
+			{found.Capabilities.ManageUsers, "users"}, {found.Capabilities.CreateDatabase, "databases"},
+			{found.Capabilities.ForeignRoles, "foreign users"},
 			{found.Capabilities.SignalBackend, "sessions"}, {found.Capabilities.ReadVerifiers, "verifiers"},
 		} {
 			if !m.there {
@@ -359,8 +360,10 @@ func implicitMembership(t *testing.T, c *cluster) string {
 	}
 	return pgtest.Value[string](t, c.Cluster, `
 		SELECT coalesce((SELECT 'as it was: ' || concat_ws(', ', CASE WHEN to_jsonb(m)->>'admin_option' = 'true' THEN 'ADMIN' END,
-		                        CASE WHEN to_jsonb(m)->>'inherit_option' = 'true' THEN 'INHERIT' END, CASE WHEN to_jsonb(m)->>'set_option' = 'true' THEN 'SET' END)
-		                 FROM pg_auth_members m WHERE roleid = $1::regrole AND member = $2::regrole), 'there is none')`, user, c.role)
+		                        CASE WHEN to_jsonb(m)->>'inherit_option' = 'true' THEN 'INHERIT' END, CASE WHEN
+		                          to_jsonb(m)->>'set_option' = 'true' THEN 'SET' END)
+		                 FROM pg_auth_members m WHERE roleid = $1::regrole AND member = $2::regrole),
+		                   'there is none')`, user, c.role)
 }
 
 func grant(admin bool) func(t *testing.T, c *cluster) string {
@@ -401,7 +404,8 @@ func adopt(admin bool) func(t *testing.T, c *cluster) string {
 
 func adopted(t *testing.T, c *cluster) string {
 	group := c.foreign(t, "adopted_group", "", false)
-	user := c.foreign(t, "adopted", foreignUser+` NOINHERIT CREATEDB CONNECTION LIMIT 7 VALID UNTIL '2099-01-01' IN ROLE `+group, true)
+	user := c.foreign(t, "adopted",
+		foreignUser+` NOINHERIT CREATEDB CONNECTION LIMIT 7 VALID UNTIL '2099-01-01' IN ROLE `+group, true)
 	c.Exec(t, fmt.Sprintf(`ALTER ROLE %s SET work_mem = '5MB'; COMMENT ON ROLE %[1]s IS 'made by hand'`, user))
 	before := c.attributes(t, user)
 	a := c.users(t, "PATCH", "/users/"+user, map[string]any{"password": newPassword})
@@ -565,7 +569,8 @@ func reassign(t *testing.T, c *cluster) string {
 	seen := c.delete(t, user, "?reassignTo="+url.QueryEscape(other))
 	for _, db := range databases {
 		var owner string
-		err := c.connect(t, other, db).QueryRow(t.Context(), `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 's.t'::regclass`).Scan(&owner)
+		err := c.connect(t, other, db).QueryRow(t.Context(), `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = `+
+			`'s.t'::regclass`).Scan(&owner)
 		if err != nil || owner != other {
 			return fmt.Sprintf("%s, but in %s the table belongs to %s (%v)", seen, db, owner, err)
 		}
@@ -601,6 +606,7 @@ func rotate(t *testing.T, c *cluster) string {
 func unregister(t *testing.T, c *cluster) string {
 	a := c.manage(t, "DELETE", "", nil)
 	return cell(t, a, func() string {
-		return which(c.exists(t, c.name("created")) && c.logsIn(c.name("created"), password), "its users log in", "its users are gone")
+		return which(c.exists(t, c.name("created")) && c.logsIn(c.name("created"), password), "its users log in",
+			"its users are gone")
 	})
 }

@@ -58,7 +58,8 @@ func TestCompatibility(t *testing.T) {
 		return &web.Edge{Handler: h, Log: slog.New(slog.NewTextHandler(s.Log, nil))}
 	}
 	entrance := s.Door(10_000)
-	admin := (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).Handler()
+	admin := (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL,
+		Door: entrance}).Handler()
 	users := (&dbaas.API{Users: s.Users, PublicURL: servicetest.PublicURL, Door: entrance}).Handler()
 	api := clients{apitest.Load(t, "rolecall.yaml").Serve(t, edge(admin)), apitest.Load(t, "dbaas.yaml").Serve(t, edge(users))}
 
@@ -90,7 +91,8 @@ func TestCompatibility(t *testing.T) {
 		t.Fatal(err)
 	}
 	if has := string(text); has != want {
-		t.Errorf("docs/internals/compatibility.md is not what was seen; see what differs, and write it with: go test ./internal/compat -update\n%s", difference(has, want))
+		t.Errorf("docs/internals/compatibility.md is not what was seen; see what differs, and write it with: go test "+
+			"./internal/compat -update\n%s", difference(has, want))
 	}
 }
 
@@ -191,15 +193,16 @@ func difference(has, want string) string {
 const head = `# Compatibility
 
 What Rolecall does with each kind of administering role, on PostgreSQL %s. Each cell has
-the status of the HTTP API, and then what a query of the cluster showed, or the reason in the response. If majors differ, they
-are named. A test makes this table in every run, and fails if anything has changed.
+the status of the HTTP API, and then what a query of the cluster showed, or the reason in the response. If majors
+differ, they are named. A test makes this table in every run, and fails if anything has changed.
 
 - **superuser**: a role with SUPERUSER.
 - **least privilege**: the role of [Clusters](../clusters.md#the-administering-role), with LOGIN, CREATEROLE, CREATEDB and
   membership in ` + "`pg_signal_backend`" + `.
-- **RDS-like**: the master user of Amazon RDS, rebuilt: LOGIN, CREATEROLE, CREATEDB and membership in ` + "`rds_superuser`" + `,
-  which has ` + "`pg_monitor`, `pg_signal_backend` and `rds_password`" + `, beside a superuser ` + "`rdsadmin`" + ` with a database that
-  no other role may connect to. The server is the published PostgreSQL; Amazon's changed version was not tried.
+- **RDS-like**: the master user of Amazon RDS, rebuilt. It has LOGIN, CREATEROLE, CREATEDB and membership in
+  ` + "`rds_superuser`" + `, which has ` + "`pg_monitor`, `pg_signal_backend` and `rds_password`" + `.
+  Beside it there is a superuser ` + "`rdsadmin`" + ` with a database that no other role may connect to. The server is
+  the published PostgreSQL; Amazon's changed version was not tried.
 
 A *foreign* user or role was created with SQL by another role. *With ADMIN OPTION* means after
 ` + "`GRANT <role> TO <administering role> WITH ADMIN OPTION`" + `.

@@ -46,7 +46,8 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	config, err := parse(url)
 	if err != nil {
 		// pgx redacts what it takes for the password, but a malformed URL hides one anywhere.
-		return nil, errors.New("the URL of the control database cannot be read; it has the form postgres://user:password@host:5432/database?sslmode=verify-full")
+		return nil, errors.New("the URL of the control database cannot be read; it has the form " +
+			"postgres://user:password@host:5432/database?sslmode=verify-full")
 	}
 	params := config.ConnConfig.RuntimeParams
 	params["application_name"] = "rolecall"
@@ -123,7 +124,8 @@ func (db *DB) Tx(ctx context.Context, f func(tx pgx.Tx) error) error {
 		return err
 	})
 	if committing && sqlstate.Lost(err) {
-		return fault.New(fault.Unavailable, "The control database was lost at the end of the change. Read to see whether it was done.").After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The control database was lost at the end of the change. Read to see whether it was "+
+			"done.").After(5 * time.Second).Because(err)
 	}
 	return Fault(err)
 }
@@ -137,12 +139,14 @@ func Fault(err error) error {
 		return err
 	}
 	if sqlstate.Away(err) {
-		return fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").After(5 * time.Second).
+			Because(err)
 	}
 	return err
 }
 
 // Away reports that an error is the control database not answering, rather than refusing.
 func Away(err error) bool {
-	return sqlstate.Away(err) && !sqlstate.Is(err, sqlstate.InvalidPassword, sqlstate.InvalidAuthorization, sqlstate.UndefinedDatabase)
+	return sqlstate.Away(err) && !sqlstate.Is(err, sqlstate.InvalidPassword, sqlstate.InvalidAuthorization,
+		sqlstate.UndefinedDatabase)
 }

@@ -62,7 +62,8 @@ func TestOpenAtOnce(t *testing.T) {
 	wg.Wait()
 	db := mustOpen(t, pg.URL("at_once"))
 	var versions []int
-	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(version ORDER BY version) FROM migrations`).Scan(&versions); err != nil {
+	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(version ORDER BY version) FROM migrations`).
+		Scan(&versions); err != nil {
 		t.Fatal(err)
 	}
 	for i, v := range versions {
@@ -71,17 +72,20 @@ func TestOpenAtOnce(t *testing.T) {
 		}
 	}
 	// The previous release works on what the next one has made of the database.
-	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (999, 'of the next release')`); err != nil {
+	if _, err := db.Pool.Exec(t.Context(),
+		`INSERT INTO migrations (version, name) VALUES (999, 'of the next release')`); err != nil {
 		t.Fatal(err)
 	}
 	if db = mustOpen(t, pg.URL("at_once")); db.Ahead != 999-len(versions) {
 		t.Errorf("the schema is ahead by %d", db.Ahead)
 	}
 	// Unless that one has said that it cannot.
-	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (1000, '1000_all_else.breaking.sql')`); err != nil {
+	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) VALUES (1000, `+
+		`'1000_all_else.breaking.sql')`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(t, pg.URL("at_once")); err == nil || !strings.Contains(err.Error(), "(1000_all_else.breaking.sql); start that release") || control.Away(err) {
+	if _, err := open(t, pg.URL("at_once")); err == nil || !strings.Contains(err.Error(),
+		"(1000_all_else.breaking.sql); start that release") || control.Away(err) {
 		t.Errorf("a schema that this release would harm: %v", err)
 	}
 }
@@ -94,7 +98,8 @@ func TestMigrationLetsOthersPass(t *testing.T) {
 	// Whatever a migration does, it ends by recording itself.
 	for _, sql := range []string{
 		`CREATE SCHEMA rolecall`,
-		`CREATE TABLE rolecall.migrations (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
+		`CREATE TABLE rolecall.migrations (version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL ` +
+			`DEFAULT now())`,
 		`BEGIN`,
 		`LOCK TABLE rolecall.migrations IN SHARE MODE`,
 	} {
@@ -110,7 +115,8 @@ func TestMigrationLetsOthersPass(t *testing.T) {
 	waiting := func(want bool) {
 		t.Helper()
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			got := pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'busy_tables' AND wait_event_type = 'Lock')`)
+			got := pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = 'busy_tables' AND `+
+				`wait_event_type = 'Lock')`)
 			if got == want {
 				return
 			}
@@ -147,7 +153,8 @@ func TestCommitHangs(t *testing.T) {
 		_, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ('hangs', now())`)
 		return err
 	})
-	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "Read to see whether it was done") || fault.Of(err).RetryAfter == 0 {
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "Read to see whether it was done") ||
+		fault.Of(err).RetryAfter == 0 {
 		t.Errorf("a COMMIT that waits for a standby: %v", err)
 	}
 }
@@ -191,10 +198,12 @@ func TestRightsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, sql := range []string{
-		`SELECT * FROM rolecall.accounts`, `SELECT * FROM rolecall.clusters`, `INSERT INTO rolecall.watermarks VALUES ('x', now())`,
+		`SELECT * FROM rolecall.accounts`, `SELECT * FROM rolecall.clusters`,
+		`INSERT INTO rolecall.watermarks VALUES ('x', now())`,
 		`SELECT rolecall.refuse_change()`, `CREATE TABLE rolecall.mine()`,
 	} {
-		if _, err := conn.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "permission denied for schema rolecall") {
+		if _, err := conn.Exec(t.Context(), sql); err == nil ||
+			!strings.Contains(err.Error(), "permission denied for schema rolecall") {
 			t.Errorf("%s by a stranger: %v", sql, err)
 		}
 	}
@@ -202,7 +211,8 @@ func TestRightsAreClosed(t *testing.T) {
 
 func TestOpenFails(t *testing.T) {
 	const secret = "hunter2secret"
-	for _, bad := range []string{"postgres://role:" + secret + "@h:port/db", "postgres://role:" + secret + "@h/db?sslmode=nonsense", secret, "host=" + secret + " port=x"} {
+	for _, bad := range []string{"postgres://role:" + secret + "@h:port/db",
+		"postgres://role:" + secret + "@h/db?sslmode=nonsense", secret, "host=" + secret + " port=x"} {
 		if _, err := open(t, bad); err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%s: %v", bad, err)
 		}
@@ -212,16 +222,19 @@ func TestOpenFails(t *testing.T) {
 	if err == nil || control.Away(err) {
 		t.Errorf("a database that does not exist: %v, away %t", err, control.Away(err))
 	}
-	if _, err = open(t, "postgres://role:"+secret+"@127.0.0.1:1/db"); !control.Away(err) || strings.Contains(err.Error(), secret) {
+	if _, err = open(t, "postgres://role:"+secret+"@127.0.0.1:1/db"); !control.Away(err) ||
+		strings.Contains(err.Error(), secret) {
 		t.Errorf("a server that does not run: %v, away %t", err, control.Away(err))
 	}
 }
 
 // What is committed is on disk, and what a session holds it holds, however the server is set.
 func TestSettingsOfTheServer(t *testing.T) {
-	c := pgtest.New(t, map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable", "idle_session_timeout": "1min"})
+	c := pgtest.New(t, map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable",
+		"idle_session_timeout": "1min"})
 	db := mustOpen(t, c.URL("postgres"))
-	for name, want := range map[string]string{"synchronous_commit": "on", "transaction_isolation": "read committed", "idle_session_timeout": "0"} {
+	for name, want := range map[string]string{"synchronous_commit": "on", "transaction_isolation": "read committed",
+		"idle_session_timeout": "0"} {
 		var got string
 		if err := db.Pool.QueryRow(t.Context(), `SELECT current_setting($1)`, name).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s, want %s; %v", name, got, want, err)
@@ -234,16 +247,19 @@ func TestOpenWithOtherKeys(t *testing.T) {
 	c := pgtest.Shared(t)
 	c.Exec(t, `CREATE DATABASE other_keys`)
 	db := mustOpen(t, c.URL("other_keys"))
-	_, err := db.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (1, $1)`, db.Keys.Seal("audit_keys/1/key", []byte("secret")))
+	_, err := db.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (1, $1)`,
+		db.Keys.Seal("audit_keys/1/key", []byte("secret")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var version, now int
-	err = db.Pool.QueryRow(t.Context(), `DELETE FROM migrations WHERE version = (SELECT max(version) FROM migrations) RETURNING version - 1`).Scan(&version)
+	err = db.Pool.QueryRow(t.Context(), `DELETE FROM migrations WHERE version = (SELECT max(version) FROM migrations) `+
+		`RETURNING version - 1`).Scan(&version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(t, c.URL("other_keys")); err == nil || !strings.Contains(err.Error(), "audit_keys/1/key is sealed with the master key ") {
+	if _, err := open(t, c.URL("other_keys")); err == nil ||
+		!strings.Contains(err.Error(), "audit_keys/1/key is encrypted with the master key ") {
 		t.Errorf("got %v, want the key that is missing", err)
 	}
 	if err := db.Pool.QueryRow(t.Context(), `SELECT max(version) FROM migrations`).Scan(&now); err != nil || now != version {
@@ -274,7 +290,8 @@ func TestTx(t *testing.T) {
 		t.Errorf("a name that is taken: %v", err)
 	}
 	var names []string
-	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(name) FROM watermarks`).Scan(&names); err != nil || len(names) != 1 {
+	if err := db.Pool.QueryRow(t.Context(), `SELECT array_agg(name) FROM watermarks`).Scan(&names); err != nil ||
+		len(names) != 1 {
 		t.Errorf("there is %q; %v", names, err)
 	}
 	pg.Stop(t)
@@ -307,14 +324,15 @@ func TestSeal(t *testing.T) {
 	opens := func(k *control.Keyring, place string, sealed []byte, want string) {
 		t.Helper()
 		got, err := k.Open(place, sealed)
-		if want == "" && (err != nil || !bytes.Equal(got, secret)) || want != "" && (err == nil || got != nil || !strings.Contains(err.Error(), want)) {
+		if want == "" && (err != nil || !bytes.Equal(got, secret)) || want != "" &&
+			(err == nil || got != nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
 	}
 	opens(k, "clusters/1/credential", sealed, "")
 	opens(keyring(t, "# the new one", next, "", old), "clusters/1/credential", sealed, "")
 	opens(k, "clusters/2/credential", sealed, "clusters/2/credential was altered, or moved")
-	opens(keyring(t, next), "clusters/1/credential", sealed, "is sealed with the master key ")
+	opens(keyring(t, next), "clusters/1/credential", sealed, "is encrypted with the master key ")
 	for i := range sealed {
 		altered := bytes.Clone(sealed)
 		altered[i] ^= 1
@@ -339,7 +357,8 @@ func TestSeal(t *testing.T) {
 
 func TestParseKeyring(t *testing.T) {
 	good := control.NewMasterKey()
-	for _, bad := range []string{"", "\n# nothing\n", "x", good[:20], good + "\n" + good[:43], base64.StdEncoding.EncodeToString(make([]byte, 33)), base64.RawURLEncoding.EncodeToString(make([]byte, 32))} {
+	for _, bad := range []string{"", "\n# nothing\n", "x", good[:20], good + "\n" + good[:43],
+		base64.StdEncoding.EncodeToString(make([]byte, 33)), base64.RawURLEncoding.EncodeToString(make([]byte, 32))} {
 		if _, err := control.ParseKeyring(bad); err == nil || strings.Contains(err.Error(), good[:20]) {
 			t.Errorf("%q: %v", bad, err)
 		}

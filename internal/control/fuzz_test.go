@@ -12,7 +12,8 @@ import (
 // FuzzParseKeyring: keys that are taken seal and open, and an error quotes none.
 func FuzzParseKeyring(f *testing.F) {
 	key := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))
-	for _, s := range []string{"", "#", "# " + key, key, key + "\n", "\r\n " + key + " \r\n#x\n" + key, key + "=", key[:40], key + key, strings.TrimRight(key, "="), "\x00" + key, key + "\n" + "secret"} {
+	for _, s := range []string{"", "#", "# " + key, key, key + "\n", "\r\n " + key + " \r\n#x\n" + key, key + "=", key[:40],
+		key + key, strings.TrimRight(key, "="), "\x00" + key, key + "\n" + "secret"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

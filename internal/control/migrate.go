@@ -42,9 +42,11 @@ func (db *DB) migrate(ctx context.Context) error {
 	}
 	db.Ahead = version - len(files)
 	var breaking string
-	err = db.Pool.QueryRow(ctx, `SELECT coalesce(min(name), '') FROM migrations WHERE version > $1 AND name LIKE '%.breaking.sql'`, len(files)).Scan(&breaking)
+	err = db.Pool.QueryRow(ctx, `SELECT coalesce(min(name), '') FROM migrations WHERE version > $1 AND name LIKE `+
+		`'%.breaking.sql'`, len(files)).Scan(&breaking)
 	if err == nil && breaking != "" {
-		err = fmt.Errorf("a newer release has changed the schema so that this one would do harm (%s); start that release, or a newer one", breaking)
+		err = fmt.Errorf("a newer release has changed the schema so that this one would do harm (%s); start that release, or a "+
+			"newer one", breaking)
 	}
 	return err
 }

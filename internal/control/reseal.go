@@ -79,7 +79,8 @@ func (db *DB) Reseal(ctx context.Context, record func(tx pgx.Tx, done *Resealed)
 func (db *DB) reseal(ctx context.Context, tx pgx.Tx, c sealedColumn) (n int, err error) {
 	// The lock of an UPDATE, in one order. A stronger one would hold up the sealer of the audit log, whose rows refer to
 	// their key.
-	rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT %s::text, %s FROM %s WHERE %[2]s IS NOT NULL ORDER BY %[1]s FOR NO KEY UPDATE`, c.id, c.column, c.table))
+	rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT %s::text, %s FROM %s WHERE %[2]s IS NOT NULL ORDER BY %[1]s FOR NO KEY `+
+		`UPDATE`, c.id, c.column, c.table))
 	if err != nil {
 		return 0, err
 	}
@@ -98,9 +99,10 @@ func (db *DB) reseal(ctx context.Context, tx pgx.Tx, c sealedColumn) (n int, err
 		place := c.table + "/" + v.ID + "/" + c.column
 		secret, err := db.Keys.Open(place, v.Sealed)
 		if err != nil {
-			return 0, fault.New(fault.Invalid, "Nothing was sealed anew: %s.", err)
+			return 0, fault.New(fault.Invalid, "Nothing was re-encrypted: %s.", err)
 		}
-		if _, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE %s::text = $1`, c.table, c.column, c.id), v.ID, db.Keys.Seal(place, secret)); err != nil {
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE %s::text = $1`, c.table, c.column, c.id), v.ID,
+			db.Keys.Seal(place, secret)); err != nil {
 			return 0, err
 		}
 		n++

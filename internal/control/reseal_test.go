@@ -62,7 +62,8 @@ func TestReseal(t *testing.T) {
 	}
 	db.Keys = keyring(t, old)
 	exec(`INSERT INTO signing_keys VALUES ('a', $1)`, sealed("signing_keys/a/private_key"))
-	exec(`INSERT INTO clusters (id, display_name, url, tls, credential, pending, system_identifier, updated_at) VALUES ($1, 'x', '', '{}', $2, $3, '', 'epoch')`,
+	exec(`INSERT INTO clusters (id, display_name, url, tls, credential, pending, system_identifier, updated_at) VALUES ($1, `+
+		`'x', '', '{}', $2, $3, '', 'epoch')`,
 		id, sealed("clusters/"+id+"/credential"), sealed("clusters/"+id+"/pending"))
 	exec(`INSERT INTO audit_keys VALUES (1, $1)`, sealed("audit_keys/1/key"))
 	db.Keys = keyring(t, next, old)
@@ -80,7 +81,8 @@ func TestReseal(t *testing.T) {
 		all := map[string]string{}
 		var place string
 		var value []byte
-		if _, err := pgx.ForEachRow(rows, []any{&place, &value}, func() error { all[place] = string(value); return nil }); err != nil {
+		if _, err := pgx.ForEachRow(rows, []any{&place, &value},
+			func() error { all[place] = string(value); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		return all
@@ -98,7 +100,8 @@ func TestReseal(t *testing.T) {
 
 	// All or nothing: without the old key, and when it cannot be recorded.
 	db.Keys = keyring(t, next)
-	if _, err := db.Reseal(t.Context(), nothing); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "signing_keys/a/private_key is sealed with the master key") {
+	if _, err := db.Reseal(t.Context(), nothing); !fault.Is(err, fault.Invalid) ||
+		!strings.Contains(err.Error(), "signing_keys/a/private_key is encrypted with the master key") {
 		t.Errorf("without the old key: %v", err)
 	}
 	unchanged()
@@ -121,7 +124,8 @@ func TestReseal(t *testing.T) {
 		if opened, err := keyring(t, next).Open(place, []byte(after[place])); err != nil || string(opened) != secret {
 			t.Errorf("%s opens as %q: %v", place, opened, err)
 		}
-		if _, err := keyring(t, old).Open(place, []byte(after[place])); err == nil || !strings.Contains(err.Error(), "master key "+done.Key) {
+		if _, err := keyring(t, old).Open(place, []byte(after[place])); err == nil ||
+			!strings.Contains(err.Error(), "master key "+done.Key) {
 			t.Errorf("%s with the old key: %v", place, err)
 		}
 	}
@@ -129,7 +133,8 @@ func TestReseal(t *testing.T) {
 		t.Error("what had the first key's seal was sealed anew")
 	}
 	var same bool
-	if err := db.Pool.QueryRow(t.Context(), `SELECT revision = 1 AND updated_at = 'epoch' FROM clusters`).Scan(&same); err != nil || !same {
+	if err := db.Pool.QueryRow(t.Context(), `SELECT revision = 1 AND updated_at = 'epoch' FROM clusters`).
+		Scan(&same); err != nil || !same {
 		t.Errorf("the cluster counts as changed: %v", err)
 	}
 	if done, err = db.Reseal(t.Context(), nothing); err != nil || done.Total() != 0 {

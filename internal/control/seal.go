@@ -48,13 +48,14 @@ func ParseKeyring(text string) (*Keyring, error) {
 		}
 		key, err := base64.StdEncoding.DecodeString(line)
 		if err != nil || len(key) != chacha20poly1305.KeySize {
-			return nil, fmt.Errorf("line %d of the master key is not 32 bytes in base64; make one with: openssl rand -base64 32", n+1)
+			return nil, fmt.Errorf("line %d of the master key is not 32 bytes in base64; generate one with: openssl rand -base64 32",
+				n+1)
 		}
 		sum := sha256.Sum256(key)
 		ring.keys = append(ring.keys, masterKey{[keyIDSize]byte(sum[:keyIDSize]), key})
 	}
 	if len(ring.keys) == 0 {
-		return nil, errors.New("the master key is empty; make one with: openssl rand -base64 32")
+		return nil, errors.New("the master key is empty; generate one with: openssl rand -base64 32")
 	}
 	return ring, nil
 }
@@ -96,11 +97,12 @@ func (k *Keyring) Open(place string, sealed []byte) ([]byte, error) {
 		nonce, ciphertext := rest[:chacha20poly1305.NonceSizeX], rest[chacha20poly1305.NonceSizeX:]
 		secret, err := aead.Open(nil, nonce, ciphertext, additional(head, place))
 		if err != nil {
-			return nil, fmt.Errorf("%s was altered, or moved from another place: its seal does not open", place)
+			return nil, fmt.Errorf("%s was altered, or moved from another place: it cannot be decrypted", place)
 		}
 		return secret, nil
 	}
-	return nil, fmt.Errorf("%s is sealed with the master key %s, which is not at hand (at hand: %s): it belongs into the master key file", place, hex.EncodeToString(head[1:]), k.ids())
+	return nil, fmt.Errorf("%s is encrypted with the master key %s, which is missing (present: %s): add it to the "+
+		"master key file", place, hex.EncodeToString(head[1:]), k.ids())
 }
 
 func (k *Keyring) ids() string {

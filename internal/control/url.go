@@ -50,8 +50,8 @@ func local(config *pgx.ConnConfig) bool {
 	return true
 }
 
-// unverified reports whether a server beyond loopback may be another than the one that is meant, without TLS or without a look
-// at its certificate.
+// unverified reports whether a server beyond loopback may be another than the one that is meant, without TLS or without a
+// look at its certificate.
 func unverified(config *pgx.ConnConfig) bool {
 	if local(config) {
 		return false

@@ -28,7 +28,8 @@ func TestURLBeyondLoopback(t *testing.T) {
 		}
 		c := config.ConnConfig
 		if (c.TLSConfig != nil) != want.tls || unverified(c) != want.unverified || c.RequireAuth != want.auth {
-			t.Errorf("%s: TLS %t, unverified %t, require_auth %q; want %+v", url, c.TLSConfig != nil, unverified(c), c.RequireAuth, want)
+			t.Errorf("%s: TLS %t, unverified %t, require_auth %q; want %+v", url, c.TLSConfig != nil, unverified(c), c.RequireAuth,
+				want)
 		}
 	}
 }

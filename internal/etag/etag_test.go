@@ -21,7 +21,8 @@ func FuzzParse(f *testing.F) {
 		if len(tags) != strings.Count(field, ",")+1 || !slices.Equal(read(field, field), slices.Concat(tags, tags)) {
 			t.Errorf("%q has the tags %q", field, tags)
 		}
-		if slices.Contains(tags, "*") != slices.ContainsFunc(strings.Split(field, ","), func(s string) bool { return strings.TrimSpace(s) == "*" }) {
+		if slices.Contains(tags, "*") != slices.ContainsFunc(strings.Split(field, ","),
+			func(s string) bool { return strings.TrimSpace(s) == "*" }) {
 			t.Errorf("%q has the tags %q", field, tags)
 		}
 		if strings.Contains(field, ",") {

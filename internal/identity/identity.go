@@ -30,7 +30,7 @@ type Config struct {
 	Log          *slog.Logger
 }
 
-// Service signs people and programs in.
+// Service authenticates people and OAuth clients.
 type Service struct {
 	db       *control.DB
 	accounts *account.Store
@@ -141,7 +141,7 @@ func (s *Service) basic(ctx context.Context, credential, address string) (*verif
 }
 
 // VerifyPassword returns the local account of that name if the password is its own. Unknown accounts, accounts without
-// a password and wrong passwords take the same time and get the same answer; repeated failures have to wait.
+// a password and wrong passwords take the same time and get the same answer; repeated failures are throttled.
 func (s *Service) VerifyPassword(ctx context.Context, username, password, address string) (*account.Account, error) {
 	return s.prove(ctx, username, address, func() (*account.Account, error) {
 		return s.accounts.ByUsername(ctx, username, account.LocalOrigin)

@@ -79,8 +79,8 @@ func signer(keys []*signingKey, now time.Time) *signingKey {
 	return keys[len(keys)-1]
 }
 
-// currentKeys returns the keys, read again when they are a minute old. While the control database is away, those at hand
-// are good enough: a new key signs an hour after it was made.
+// currentKeys returns the keys, read again when they are a minute old. While the control database is unreachable, the
+// cached ones are used: a new key signs an hour after its creation.
 func (s *Service) currentKeys(ctx context.Context) ([]*signingKey, error) {
 	s.keys.mu.RLock()
 	keys, age := s.keys.keys, s.now().Sub(s.keys.read)
@@ -176,7 +176,7 @@ func (s *Service) RotateKey(ctx context.Context, by audit.Entry) (kid string, er
 	return kid, s.loadKeys(ctx)
 }
 
-// makeKey makes a key if it is wanted, given when the newest was made. Replicas take turns, so one of them makes it.
+// makeKey creates a key if it is wanted, given the creation time of the newest. A lock makes only one replica create it.
 func (s *Service) makeKey(ctx context.Context, by audit.Entry, wanted func(newest time.Time) bool) (kid string, err error) {
 	private, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {

@@ -20,8 +20,8 @@ type Rotated struct {
 
 var errKeysAdminOnly = fault.New(fault.Forbidden, "This needs the scope %s.", account.ScopeAdmin)
 
-// RotateKeys seals every stored secret with the first master key, so that the others can be taken away, and makes a new
-// signing key if that is asked for. Cut off in between, it can be repeated: what is sealed anew stays so.
+// RotateKeys re-encrypts every stored secret with the first master key, so that the others can be removed, and creates a new
+// signing key if requested. After an interruption it can be repeated.
 func (s *Service) RotateKeys(ctx context.Context, p *account.Principal, signingKey bool) (*Rotated, error) {
 	entry := p.Entry(audit.RotateKeys, "", nil)
 	if !p.Has(account.ScopeAdmin) {

@@ -47,9 +47,8 @@ const provenFor = 24 * time.Hour
 // forgetAfter is how long a failure is remembered.
 const forgetAfter = 15 * time.Minute
 
-// maxThrottled bounds the memory of failures, and of successes, at about 250 bytes each. Argon2id bounds how soon one
-// replica
-// gets there; then any one of them is forgotten for each that comes.
+// maxThrottled bounds the memory of failures, and of successes, at about 250 bytes each. Argon2id bounds how
+// soon a replica reaches it; then each new one evicts any other.
 const maxThrottled = 100_000
 
 func makePlace[V any](m map[string]V) {

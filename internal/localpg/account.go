@@ -33,7 +33,8 @@ func serverAccount() (account, error) {
 		u, err = user.Lookup("nobody")
 	}
 	if err != nil {
-		return account{}, fmt.Errorf("PostgreSQL does not run as root, and there is no unprivileged OS user for it: %w; make one: useradd --system rolecall", err)
+		return account{}, fmt.Errorf("PostgreSQL does not run as root, and there is no unprivileged OS user for it: %w; make "+
+			"one: useradd --system rolecall", err)
 	}
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {

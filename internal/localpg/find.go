@@ -54,7 +54,9 @@ func find(path, root, binDir string, major int) (binaries, error) {
 		b, err := inspect(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			if dir == binDir && major == 0 {
-				return binaries{}, fmt.Errorf("%s does not hold PostgreSQL's server, postgres and initdb; on Debian it is such as /usr/lib/postgresql/15/bin", binDir)
+				return binaries{}, fmt.Errorf("%s does not contain PostgreSQL's server, postgres and initdb; on Debian it is, for "+
+					"example, "+
+					"/usr/lib/postgresql/15/bin", binDir)
 			}
 			continue
 		}
@@ -66,9 +68,11 @@ func find(path, root, binDir string, major int) (binaries, error) {
 		}
 	}
 	if major != 0 {
-		return binaries{}, fmt.Errorf("the server of PostgreSQL %d is neither on PATH nor in %s; install it: apt-get install postgresql-%[1]d", major, root)
+		return binaries{}, fmt.Errorf("the server of PostgreSQL %d is neither on PATH nor in %s; install it: apt-get install "+
+			"postgresql-%[1]d", major, root)
 	}
-	return binaries{}, fmt.Errorf("no PostgreSQL server is on PATH or in %s; install one (apt-get install postgresql) or name the folder of postgres and initdb with --pg-bin", root)
+	return binaries{}, fmt.Errorf("no PostgreSQL server is on PATH or in %s; install one (apt-get install postgresql) or "+
+		"name the folder of postgres and initdb with --pg-bin", root)
 }
 
 // majorOf takes the major from a path such as /usr/lib/postgresql/15/bin.

@@ -51,9 +51,10 @@ func TestFind(t *testing.T) {
 		{"one major, further back on PATH", links + ":" + own + "/bin", root, "", 18, own + "/bin 18beta2"},
 		{"--pg-bin", links, root, own + "/bin", 0, own + "/bin 18beta2"},
 		{"--pg-bin of another major than the data", links, root, own + "/bin", 17, root + "/17/bin 17.1"},
-		{"--pg-bin without a server", links, root, client, 0, client + " does not hold PostgreSQL's server"},
+		{"--pg-bin without a server", links, root, client, 0, client + " does not contain PostgreSQL's server"},
 		{"major not installed", links, root, "", 12, "apt-get install postgresql-12"},
-		{"nothing installed", client, nowhere, "", 0, "install one (apt-get install postgresql) or name the folder of postgres and initdb with --pg-bin"},
+		{"nothing installed", client, nowhere, "", 0, "install one (apt-get install postgresql) or name the folder of postgres " +
+			"and initdb with --pg-bin"},
 		{"empty PATH", "", nowhere, "", 0, "no PostgreSQL server is on PATH or in " + nowhere},
 	} {
 		b, err := find(tc.path, tc.root, tc.binDir, tc.major)

@@ -52,7 +52,8 @@ func (f *folder) readMajor() error {
 	text, err := os.ReadFile(filepath.Join(f.data(), "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(f.data()); err == nil {
-			return fmt.Errorf("%s holds no PostgreSQL data (it has no PG_VERSION); move it away, or choose another folder", f.data())
+			return fmt.Errorf("%s contains no PostgreSQL data (it has no PG_VERSION); move it away, or choose another folder",
+				f.data())
 		}
 		return nil
 	}

@@ -90,7 +90,8 @@ func stop(t *testing.T, s *Server) {
 }
 
 func (s *Server) login(ctx context.Context, password string) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=postgres sslmode=disable require_auth=scram-sha-256",
+	return pgx.Connect(ctx, fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=postgres sslmode=disable "+
+		"require_auth=scram-sha-256",
 		s.Host, s.Port, s.User, password))
 }
 
@@ -144,7 +145,8 @@ func TestStart(t *testing.T) {
 	if group, err := syscall.Getpgid(s.process.Pid); err != nil || group == syscall.Getpgrp() {
 		t.Errorf("the server is in process group %d, which Ctrl-C reaches (%v)", group, err)
 	}
-	for path, want := range map[string]os.FileMode{dir: 0o711, dir + "/pg.password": 0o600, dir + "/pg.log": 0o600, s.DataDir: 0o700} {
+	for path, want := range map[string]os.FileMode{dir: 0o711, dir + "/pg.password": 0o600, dir + "/pg.log": 0o600,
+		s.DataDir: 0o700} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
@@ -385,10 +387,13 @@ func TestStartFailures(t *testing.T) {
 		o    Options
 		want []string
 	}{
-		"data of a major that is not installed": {Options{Dir: old}, []string{old + "/pg was made by PostgreSQL 11", "apt-get install postgresql-11"}},
-		"a folder of something else":            {Options{Dir: foreign}, []string{foreign + "/pg holds no PostgreSQL data"}},
-		"no server in --pg-bin":                 {Options{Dir: empty, BinDir: "/etc"}, []string{"/etc does not hold PostgreSQL's server"}},
-		"a setting that PostgreSQL refuses": {Options{Dir: wrong, NoSync: true, Settings: map[string]string{"shared_preload_libraries": "nonsense"}},
+		"data of a major that is not installed": {Options{Dir: old},
+			[]string{old + "/pg was made by PostgreSQL 11", "apt-get install postgresql-11"}},
+		"a folder of something else": {Options{Dir: foreign}, []string{foreign + "/pg contains no PostgreSQL data"}},
+		"no server in --pg-bin": {Options{Dir: empty, BinDir: "/etc"},
+			[]string{"/etc does not contain PostgreSQL's server"}},
+		"a setting that PostgreSQL refuses": {Options{Dir: wrong, NoSync: true,
+			Settings: map[string]string{"shared_preload_libraries": "nonsense"}},
 			[]string{wrong + "/pg.log", `could not access file "nonsense"`}},
 	} {
 		s, err := Start(t.Context(), tc.o)

@@ -178,7 +178,7 @@ func makeTemplate(base, bin string) (string, error) {
 	}
 	defer f.remove()
 	made := filepath.Join(f.path, "made")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	s, err := localpg.Start(ctx, localpg.Options{Dir: made, BinDir: bin, NoSync: true, DieWithParent: true})
 	if err != nil {

@@ -26,8 +26,8 @@ import (
 	"rolecall/internal/localpg"
 )
 
-// patience is how long one step may take before the test fails.
-const patience = 30 * time.Second
+// stepTimeout is how long one step may take before the test fails.
+const stepTimeout = 30 * time.Second
 
 // Cluster is a running PostgreSQL. The embedded Server has its host, port, superuser and password.
 type Cluster struct {
@@ -132,7 +132,7 @@ func hasLibrary(bin, name string) bool {
 }
 
 func (c *Cluster) start() (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	c.Server, err = localpg.Start(ctx, c.options)
 	return err
@@ -149,7 +149,7 @@ func (c *Cluster) stop() {
 // Stop shuts the server down, as in an outage, and ends all its sessions.
 func (c *Cluster) Stop(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	c.disconnect()
 	if err := c.Server.Stop(ctx); err != nil {
@@ -186,7 +186,7 @@ func (c *Cluster) url(user, password, db string) string {
 }
 
 func (c *Cluster) connect(user, password, db string) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	// The password is set apart: an error about the URL would quote it, and an empty one would be looked for elsewhere.
 	config, err := pgx.ParseConfig(c.url("", "", "") + "&require_auth=scram-sha-256&passfile=/dev/null")
@@ -221,7 +221,7 @@ func (c *Cluster) Login(user, password string) error {
 // Psql runs sql in database postgres through psql, and so logs in as libpq does. It returns what psql prints, unaligned
 // and without headers; the error has psql's own text.
 func (c *Cluster) Psql(user, password, sql string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	psql, err := findPsql(c.BinDir)
 	if err != nil {
@@ -296,7 +296,7 @@ func Value[T any](t testing.TB, c *Cluster, sql string, args ...any) (value T) {
 }
 
 func (c *Cluster) asAdmin(do func(context.Context, *pgx.Conn) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
 	defer cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -334,7 +334,7 @@ func (c *Cluster) Set(t testing.TB, name, value string) {
 	before := loaded()
 	c.Exec(t, fmt.Sprintf(`ALTER SYSTEM SET %s = '%s'`, name, value))
 	c.Exec(t, `SELECT pg_reload_conf()`)
-	for end := time.Now().Add(patience); !loaded().After(before); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(stepTimeout); !loaded().After(before); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s = %s has no effect", name, value)
 		}

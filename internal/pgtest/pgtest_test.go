@@ -48,7 +48,8 @@ func TestLogin(t *testing.T) {
 		}
 		var got string
 		conn := c.Connect(t, user, password, "template1")
-		if err := conn.QueryRow(t.Context(), "SELECT current_user || current_database()").Scan(&got); err != nil || got != user+"template1" {
+		if err := conn.QueryRow(t.Context(), "SELECT current_user || current_database()").Scan(&got); err != nil ||
+			got != user+"template1" {
 			t.Errorf("Connect as %q is %q, %v", user, got, err)
 		}
 	}

@@ -10,7 +10,8 @@ import (
 // Full reports whether tests leave nothing out that takes long: ROLECALL_TEST_FULL is set, as "make test-majors" does.
 func Full() bool { return os.Getenv("ROLECALL_TEST_FULL") != "" }
 
-// SoakTime is how long a test goes on that can go on for any time: short, unless SOAK_SECONDS says more, as make soak has it.
+// SoakTime is how long a test goes on that can go on for any time: short, unless SOAK_SECONDS says more, as make soak has
+// it.
 func SoakTime(t testing.TB, short time.Duration) time.Duration {
 	t.Helper()
 	text := os.Getenv("SOAK_SECONDS")

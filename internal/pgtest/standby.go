@@ -55,7 +55,8 @@ func (c *Cluster) Standby(t testing.TB, settings map[string]string) *Cluster {
 		}
 	})
 	// The port is that of c, and its pid file would have the next start end the server of c.
-	for _, name := range []string{filepath.Join(f.path, "pg.port"), filepath.Join(f.path, "pg.log"), filepath.Join(data, "postmaster.pid")} {
+	for _, name := range []string{filepath.Join(f.path, "pg.port"), filepath.Join(f.path, "pg.log"),
+		filepath.Join(data, "postmaster.pid")} {
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +138,9 @@ func writeAsOwner(t testing.TB, dir, name, text string) {
 
 func (c *Cluster) waitForStreaming(t testing.TB, primary *Cluster) {
 	t.Helper()
-	for end := time.Now().Add(patience); !Value[bool](t, c, `SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming' AND sender_port = $1)`, primary.Port); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(stepTimeout); !Value[bool](t, c,
+		`SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = `+
+			`'streaming' AND sender_port = $1)`, primary.Port); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(c.LogFile)
 			t.Fatalf("the standby does not stream:\n%s", log[max(0, len(log)-2000):])
@@ -149,7 +152,8 @@ func (c *Cluster) waitForStreaming(t testing.TB, primary *Cluster) {
 func (c *Cluster) WaitForReplay(t testing.TB, primary *Cluster) {
 	t.Helper()
 	now := Value[string](t, primary, `SELECT pg_current_wal_lsn()::text`)
-	for end := time.Now().Add(patience); !Value[bool](t, c, `SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn`, now); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(stepTimeout); !Value[bool](t, c, `SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn`,
+		now); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the standby lags behind")
 		}

@@ -32,7 +32,8 @@ func TestStandby(t *testing.T) {
 
 func TestOther(t *testing.T) {
 	const identifier = `SELECT system_identifier::text FROM pg_control_system()`
-	if one, other := pgtest.Value[string](t, pgtest.Shared(t), identifier), pgtest.Value[string](t, pgtest.Other(t), identifier); one == other {
+	if one, other := pgtest.Value[string](t, pgtest.Shared(t), identifier),
+		pgtest.Value[string](t, pgtest.Other(t), identifier); one == other {
 		t.Errorf("both are %s", one)
 	}
 }

@@ -15,7 +15,8 @@ import (
 )
 
 func pgError(severity, code string) error {
-	return fmt.Errorf("wrapped: %w", &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: severity, Code: code, Message: "permission denied"})
+	return fmt.Errorf("wrapped: %w", &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: severity, Code: code,
+		Message: "permission denied"})
 }
 
 func TestKinds(t *testing.T) {
@@ -68,7 +69,8 @@ func TestCode(t *testing.T) {
 	if got := sqlstate.Code(err); got != "42704" {
 		t.Errorf("Code is %q", got)
 	}
-	if !sqlstate.Is(err, sqlstate.DuplicateObject, sqlstate.UndefinedObject) || sqlstate.Is(err, sqlstate.DuplicateObject) || sqlstate.Is(err) {
+	if !sqlstate.Is(err, sqlstate.DuplicateObject, sqlstate.UndefinedObject) || sqlstate.Is(err, sqlstate.DuplicateObject) ||
+		sqlstate.Is(err) {
 		t.Error("Is is wrong for 42704")
 	}
 	if sqlstate.Is(nil, "") || sqlstate.Is(io.EOF, "") || sqlstate.Code(io.EOF) != "" {

@@ -43,7 +43,7 @@ func run(program, version string, table bool, out io.Writer) error {
 	for _, m := range info.Deps {
 		dir := folders[m.Path+" "+m.Version]
 		if dir == "" {
-			return fmt.Errorf("%s was built with %s %s, which go.mod does not ask for: build it anew", program, m.Path, m.Version)
+			return fmt.Errorf("%s was built with %s %s, which go.mod does not ask for: build it again", program, m.Path, m.Version)
 		}
 		license, err := licenseIn(dir)
 		if err != nil {
