@@ -40,8 +40,10 @@ func replica(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(rolecall, "serve", "--listen="+address, "--metrics-listen=", "--public-url="+shared.env["ROLECALL_URL"], "--rate-limit=0", "--drain-delay=0s")
-	cmd.Env = append(os.Environ(), "ROLECALL_DATABASE_URL="+running.DatabaseURL, "ROLECALL_MASTER_KEY="+strings.TrimSpace(string(read("master.key"))))
+	cmd := exec.Command(rolecall, "serve", "--listen="+address, "--metrics-listen=", "--public-url="+shared.env["ROLECALL_URL"],
+		"--rate-limit=0", "--drain-delay=0s")
+	cmd.Env = append(os.Environ(), "ROLECALL_DATABASE_URL="+running.DatabaseURL,
+		"ROLECALL_MASTER_KEY="+strings.TrimSpace(string(read("master.key"))))
 	cmd.Stdout, cmd.Stderr = output, output
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -86,7 +88,8 @@ func TestOneAccount(t *testing.T) {
 	users := clusterPath() + "/users"
 	call := func(replica, authorization, method, path, body string) response {
 		t.Helper()
-		return send(t, method, replica+path, map[string]string{"Authorization": authorization, "Content-Type": "application/json"}, body)
+		return send(t, method, replica+path, map[string]string{"Authorization": authorization, "Content-Type": "application/json"},
+			body)
 	}
 	basic := func(name, password string) string {
 		r, _ := http.NewRequest("GET", "/", nil)
@@ -119,7 +122,8 @@ func TestOneAccount(t *testing.T) {
 		bearer := "bearer " + access
 
 		// The database user that it makes on one replica is its own on the other, and in the cluster.
-		created := call(replicas[1], bearer, "POST", users, fmt.Sprintf(`{"properties":{"username":%q,"password":"a password"}}`, database))
+		created := call(replicas[1], bearer, "POST", users, fmt.Sprintf(`{"properties":{"username":%q,"password":"a password"}}`,
+			database))
 		if created.status != 200 {
 			t.Fatalf("create: %d %s", created.status, created.body)
 		}
@@ -129,14 +133,16 @@ func TestOneAccount(t *testing.T) {
 			t.Helper()
 			for _, replica := range replicas {
 				o := call(replica, "Bearer "+shared.env["IONOS_TOKEN"], "GET", path, "").object(t)
-				if urn, _ := member(o, "metadata", "createdBy").(string); member(o, "metadata", "createdByUserId") != by || !strings.Contains(urn, by) {
+				if urn, _ := member(o, "metadata", "createdBy").(string); member(o, "metadata", "createdByUserId") != by ||
+					!strings.Contains(urn, by) {
 					t.Errorf("created by %v, want %s", o["metadata"], by)
 				}
 				if member(o, "metadata", "lastModifiedByUserId") != modifiedBy {
 					t.Errorf("modified by %v, want %s", o["metadata"], modifiedBy)
 				}
 			}
-			if comment := shared.query(t, "postgres", fmt.Sprintf("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '%s'", database)); !strings.Contains(comment, by) {
+			if comment := shared.query(t, "postgres",
+				fmt.Sprintf("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '%s'", database)); !strings.Contains(comment, by) {
 				t.Errorf("the role's comment is %q", comment)
 			}
 		}
@@ -211,10 +217,12 @@ func TestOneAccount(t *testing.T) {
 		t.Parallel()
 		const database = "made by a program"
 		program(t, "one-program!b1|x", everything)
-		r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "", "Content-Type": "application/x-www-form-urlencoded"},
+		r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "",
+			"Content-Type": "application/x-www-form-urlencoded"},
 			url.Values{"grant_type": {"client_credentials"}, "client_id": {"one-program!b1|x"}, "client_secret": {secret}}.Encode())
 		access, _ := r.object(t)["access_token"].(string)
-		created := call(replicas[1], "Bearer "+access, "POST", users, fmt.Sprintf(`{"properties":{"username":%q,"password":"a password"}}`, database)).object(t)
+		created := call(replicas[1], "Bearer "+access, "POST", users,
+			fmt.Sprintf(`{"properties":{"username":%q,"password":"a password"}}`, database)).object(t)
 		discard(t, users+"/"+url.PathEscape(database))
 		// An id that is no UUID stands in the URN, and the user id is a UUID made of it.
 		urn, _ := member(created, "metadata", "createdBy").(string)
@@ -230,7 +238,8 @@ func TestOneAccount(t *testing.T) {
 
 func refusesRefresh(t *testing.T, refresh string) {
 	t.Helper()
-	r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "Basic Y2Y6", "Content-Type": "application/x-www-form-urlencoded"},
+	r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "Basic Y2Y6",
+		"Content-Type": "application/x-www-form-urlencoded"},
 		url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}.Encode())
 	if r.status != 400 || !strings.Contains(r.body, "invalid_grant") {
 		t.Errorf("refresh: %d %s", r.status, r.body)

@@ -58,8 +58,9 @@ type cfCommand struct {
 
 func newCFCommand(t *testing.T) *cfCommand {
 	return &cfCommand{platform: platform{client{t, map[string]string{
-		"User-Agent": "cf/8.18.4 (go1.26.8; amd64 linux)", "Accept": "application/json", "Content-Type": "application/json", "Authorization": "",
-		"X-B3-Traceid": "b35394cf7bf54e56bcb5005b5ace0639", "X-B3-Spanid": "1d5d18d9cb71b72b",
+		"User-Agent": "cf/8.18.4 (go1.26.8; amd64 linux)", "Accept": "application/json", "Content-Type": "application/json",
+		"Authorization": "",
+		"X-B3-Traceid":  "b35394cf7bf54e56bcb5005b5ace0639", "X-B3-Spanid": "1d5d18d9cb71b72b",
 	}, nil}}}
 }
 
@@ -115,7 +116,8 @@ func (c *cfCommand) signIn(r response) {
 		c.Errorf("the token expires at %v", claims["exp"])
 	}
 	// It panics without an origin.
-	if text("grant_type") != "client_credentials" && (text("user_name") == "" || text("user_id") == "" || text("origin") == "") || text("client_id") == "" ||
+	if text("grant_type") != "client_credentials" && (text("user_name") == "" || text("user_id") == "" ||
+		text("origin") == "") || text("client_id") == "" ||
 		text("jti") == "" || strings.HasSuffix(text("jti"), "-r") || text("iss") != shared.env["CF_API_URL"]+"/uaa/oauth/token" ||
 		!strings.Contains(fmt.Sprint(claims["aud"]), "cloud_controller") {
 		c.Errorf("claims: %s", payload)
@@ -146,14 +148,16 @@ func (c *cfCommand) createUser(name, password, origin string) string {
 	if where == "" {
 		where = "uaa"
 	}
-	found := c.uaa().does(200, "GET", "/uaa/Users?"+url.Values{"filter": {fmt.Sprintf(`userName eq "%s" and origin eq "%s"`, name, where)}}.Encode(), "").object(c.T)
+	found := c.uaa().does(200, "GET", "/uaa/Users?"+url.Values{"filter": {fmt.Sprintf(`userName eq "%s" and origin eq "%s"`,
+		name, where)}}.Encode(), "").object(c.T)
 	if list, ok := found["resources"].([]any); !ok {
 		c.Fatalf("no resources: %v", found)
 	} else if len(list) > 0 {
 		return "already exists"
 	}
 	body, _ := json.Marshal(map[string]any{"userName": name, "password": password, "origin": origin,
-		"name": map[string]any{"familyName": name, "givenName": name}, "emails": []any{map[string]any{"value": name, "primary": true}}})
+		"name":   map[string]any{"familyName": name, "givenName": name},
+		"emails": []any{map[string]any{"value": name, "primary": true}}})
 	made := c.uaa().does(201, "POST", "/uaa/Users", string(body)).object(c.T)
 	if made["id"] == nil || made["origin"] != where {
 		c.Errorf("made %v", made)
@@ -168,7 +172,8 @@ func (c *cfCommand) createUser(name, password, origin string) string {
 // deleteUser is cf delete-user -f. It returns what the command prints.
 func (c *cfCommand) deleteUser(name string) string {
 	c.Helper()
-	found := c.uaa().does(200, "GET", "/uaa/Users?"+url.Values{"filter": {fmt.Sprintf(`userName eq "%s"`, name)}}.Encode(), "").object(c.T)
+	found := c.uaa().does(200, "GET", "/uaa/Users?"+url.Values{"filter": {fmt.Sprintf(`userName eq "%s"`, name)}}.Encode(),
+		"").object(c.T)
 	list, _ := found["resources"].([]any)
 	switch len(list) {
 	case 0:
@@ -188,7 +193,8 @@ func (c *cfCommand) deleteUser(name string) string {
 	case r.status == 404:
 		// With exactly "User not found" it would stop here, and the identity would stay (cloudfoundry/cli#2086).
 		errs, _ := r.object(c.T)["errors"].([]any)
-		if len(errs) != 1 || member(errs[0], "code") != 10010.0 || member(errs[0], "title") != "CF-ResourceNotFound" || member(errs[0], "detail") == "User not found" {
+		if len(errs) != 1 || member(errs[0], "code") != 10010.0 || member(errs[0], "title") != "CF-ResourceNotFound" ||
+			member(errs[0], "detail") == "User not found" {
 			c.Errorf("404: %s", r.body)
 		}
 	default:
@@ -222,7 +228,8 @@ func TestCFCommand(t *testing.T) {
 	}
 	c.auth(login, shared.env["CF_USERNAME"], shared.env["CF_PASSWORD"], "?login_hint="+url.QueryEscape(`{"origin":"uaa"}`))
 	orgs := c.does(200, "GET", "/v3/organizations?order_by=name", "").object(t)
-	if list, ok := orgs["resources"].([]any); !ok || len(list) != 0 || member(orgs, "pagination", "next") != nil || member(orgs, "pagination", "total_results") != 0.0 {
+	if list, ok := orgs["resources"].([]any); !ok || len(list) != 0 || member(orgs, "pagination", "next") != nil ||
+		member(orgs, "pagination", "total_results") != 0.0 {
 		t.Errorf("organizations: %v", orgs)
 	}
 
@@ -240,7 +247,8 @@ func TestCFCommand(t *testing.T) {
 	}
 	guid, _ := member(list[0], "guid").(string)
 	patched := c.does(200, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"cf-team":"payments"}}}`)
-	if patched.header.Get("Location") != "" || patched.header.Get("X-Vcap-Request-Id") == "" || patched.header.Get("Content-Type") != "application/json; charset=utf-8" ||
+	if patched.header.Get("Location") != "" || patched.header.Get("X-Vcap-Request-Id") == "" ||
+		patched.header.Get("Content-Type") != "application/json; charset=utf-8" ||
 		!regexp.MustCompile(`^\{"guid":"`+guid+`","created_at":"[0-9T:-]+Z","updated_at":"[0-9T:-]+Z","username":"cf-bob","presentation_name":"cf-bob","origin":"uaa",`+
 			`"metadata":\{"labels":\{"cf-team":"payments"\},"annotations":\{\}\},"links":\{"self":\{"href":"`+regexp.QuoteMeta(shared.env["CF_API_URL"])+`/v3/users/`+guid+`"\}\}\}\n?$`).MatchString(patched.body) {
 		t.Errorf("patched: %v %s", patched.header, patched.body)
@@ -251,7 +259,8 @@ func TestCFCommand(t *testing.T) {
 	if selected := c.does(200, "GET", "/v3/users?label_selector=cf-team=payments", ""); !strings.Contains(selected.body, guid) {
 		t.Errorf("by label: %s", selected.body)
 	}
-	for body, code := range map[string]string{`{"metadata":`: `"code":1001,"title":"CF-MessageParseError"`, `{"nonsense":1}`: `"detail":"Unknown field(s): 'nonsense'"`} {
+	for body, code := range map[string]string{`{"metadata":`: `"code":1001,"title":"CF-MessageParseError"`,
+		`{"nonsense":1}`: `"detail":"Unknown field(s): 'nonsense'"`} {
 		if r := send(t, "PATCH", "/v3/users/"+guid, c.header, body); !strings.Contains(r.body, code) {
 			t.Errorf("PATCH %s: %s", body, r.body)
 		}
@@ -270,17 +279,20 @@ func TestCFCommand(t *testing.T) {
 	if r := send(t, "PUT", "/uaa/Users/"+guid+"/password", bob.uaa().header, `{"password":"new","oldPassword":"pw"}`); r.status != 200 || !strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("passwd: %d %s", r.status, r.body)
 	}
-	if r := bob.grant(401, login+"/oauth/token", url.Values{"grant_type": {"password"}, "username": {"cf-bob"}, "password": {"pw"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) != `{"error":"unauthorized","error_description":"Bad credentials"}` {
+	if r := bob.grant(401, login+"/oauth/token", url.Values{"grant_type": {"password"}, "username": {"cf-bob"},
+		"password": {"pw"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) != `{"error":"unauthorized","error_description":"Bad credentials"}` {
 		t.Errorf("the old password: %s", r.body)
 	}
-	if r := bob.grant(400, login+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {bob.refresh}}, "Basic Y2Y6"); !strings.Contains(r.body, `"invalid_grant"`) {
+	if r := bob.grant(400, login+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {bob.refresh}},
+		"Basic Y2Y6"); !strings.Contains(r.body, `"invalid_grant"`) {
 		t.Errorf("a refresh token from before: %s", r.body)
 	}
 	bob.auth(login, "cf-bob", "new", "")
 	// Its commands share a refresh token, which therefore stays.
 	refresh := bob.refresh
 	for range 2 {
-		bob.signIn(bob.grant(200, login+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}, "Basic Y2Y6"))
+		bob.signIn(bob.grant(200, login+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}},
+			"Basic Y2Y6"))
 		if bob.refresh != refresh {
 			t.Error("the refresh token was replaced")
 		}
@@ -319,7 +331,8 @@ func TestCFCommand(t *testing.T) {
 	// cf auth --client-credentials, which puts the secret into the form.
 	program(t, "cf-program", everything)
 	robot := newCFCommand(t)
-	robot.signIn(robot.grant(200, login+"/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {"cf-program"}, "client_secret": {secret}}, ""))
+	robot.signIn(robot.grant(200, login+"/oauth/token", url.Values{"grant_type": {"client_credentials"},
+		"client_id": {"cf-program"}, "client_secret": {secret}}, ""))
 	if robot.refresh != "" {
 		t.Error("a program got a refresh token")
 	}
@@ -333,7 +346,8 @@ func TestCFCommand(t *testing.T) {
 	if said := robot.deleteUser("cf-by-program"); said != "OK" {
 		t.Errorf("delete-user by a program: %s", said)
 	}
-	if r := robot.grant(401, login+"/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {"cf-program"}, "client_secret": {"wrong"}}, ""); !strings.Contains(r.body, `"invalid_client"`) {
+	if r := robot.grant(401, login+"/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {"cf-program"},
+		"client_secret": {"wrong"}}, ""); !strings.Contains(r.body, `"invalid_client"`) {
 		t.Errorf("a wrong secret: %s", r.body)
 	}
 }
@@ -344,8 +358,10 @@ func TestTerraformCF(t *testing.T) {
 	t.Parallel()
 	agent := "Terraform/1.5.7 terraform-provider-cloudfoundry/dev"
 	access, _ := token(t, shared.env["CF_USERNAME"], shared.env["CF_PASSWORD"])
-	api := platform{client{t, map[string]string{"User-Agent": agent, "Authorization": "Bearer " + access}, map[string]string{"Content-Type": "application/json"}}}
-	uaa := platform{client{t, map[string]string{"User-Agent": agent, "Authorization": "Bearer " + access, "Accept": "application/json", "X-Identity-Zone-Id": ""},
+	api := platform{client{t, map[string]string{"User-Agent": agent, "Authorization": "Bearer " + access},
+		map[string]string{"Content-Type": "application/json"}}}
+	uaa := platform{client{t, map[string]string{"User-Agent": agent, "Authorization": "Bearer " + access,
+		"Accept": "application/json", "X-Identity-Zone-Id": ""},
 		map[string]string{"Content-Type": "application/json"}}}
 	matching := platform{client{t, maps.Clone(uaa.header), uaa.withBody}}
 	matching.header["If-Match"] = "*"
@@ -353,7 +369,8 @@ func TestTerraformCF(t *testing.T) {
 	// users lists by name as it does before it creates, with what its client needs in order to end.
 	users := func(name string) []any {
 		t.Helper()
-		found := uaa.does(200, "GET", "/uaa/Users?count=100&filter="+url.QueryEscape(`userName eq "`+name+`"`)+"&startIndex=1", "").object(t)
+		found := uaa.does(200, "GET", "/uaa/Users?count=100&filter="+url.QueryEscape(`userName eq "`+name+`"`)+"&startIndex=1",
+			"").object(t)
 		list, ok := found["resources"].([]any)
 		if !ok || found["startIndex"] != 1.0 || found["itemsPerPage"] != 100.0 || found["totalResults"] != float64(len(list)) {
 			t.Errorf("users: %v", found)
@@ -366,7 +383,8 @@ func TestTerraformCF(t *testing.T) {
 		t.Helper()
 		text := func(v any) string { s, _ := v.(string); return s }
 		emails, _ := identity["emails"].([]any)
-		if _, ok := identity["name"].(map[string]any); !ok || len(emails) == 0 || member(user, "metadata", "labels") == nil || member(user, "metadata", "annotations") == nil {
+		if _, ok := identity["name"].(map[string]any); !ok || len(emails) == 0 || member(user, "metadata", "labels") == nil ||
+			member(user, "metadata", "annotations") == nil {
 			t.Fatalf("the provider would crash on %v and %v", identity, user)
 		}
 		if groups, ok := identity["groups"].([]any); !ok || len(groups) == 0 || member(groups[0], "display") == nil {
@@ -377,8 +395,10 @@ func TestTerraformCF(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		return state{text(user["guid"]), text(user["username"]), text(user["origin"]), text(member(identity, "name", "givenName")), text(member(identity, "name", "familyName")),
-			text(member(emails[0], "value")), fmt.Sprint(member(user, "metadata", "labels")), fmt.Sprint(member(user, "metadata", "annotations"))}
+		return state{text(user["guid"]), text(user["username"]), text(user["origin"]), text(member(identity, "name", "givenName")),
+			text(member(identity, "name", "familyName")),
+			text(member(emails[0], "value")), fmt.Sprint(member(user, "metadata", "labels")),
+			fmt.Sprint(member(user, "metadata", "annotations"))}
 	}
 	equal := func(what string, got, want state) {
 		t.Helper()
@@ -391,17 +411,20 @@ func TestTerraformCF(t *testing.T) {
 	if list := users("tf-test"); len(list) != 0 {
 		t.Fatalf("users: %v", list)
 	}
-	identity := uaa.does(201, "POST", "/uaa/Users", `{"password":"tf-pass","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},"emails":[{"value":"tf-test@example.com","primary":true}]}`).object(t)
+	identity := uaa.does(201, "POST", "/uaa/Users",
+		`{"password":"tf-pass","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},"emails":[{"value":"tf-test@example.com","primary":true}]}`).object(t)
 	guid, _ := identity["id"].(string)
 	user, uaaUser := "/v3/users/"+guid, "/uaa/Users/"+guid
 	if r := api.does(404, "GET", user, ""); !strings.Contains(r.body, `"code":10010`) {
 		t.Errorf("a user that is not there: %s", r.body)
 	}
-	made := api.does(201, "POST", "/v3/users", `{"guid":"`+guid+`","metadata":{"labels":{"landscape":"test","purpose":"testing"},"annotations":null}}`)
+	made := api.does(201, "POST", "/v3/users",
+		`{"guid":"`+guid+`","metadata":{"labels":{"landscape":"test","purpose":"testing"},"annotations":null}}`)
 	if made.header.Get("Location") != "" {
 		t.Error("the provider would poll a job for a created user")
 	}
-	want := state{guid, "tf-test", "uaa", "tf-given", "tf-family", "tf-test@example.com", "map[landscape:test purpose:testing]", "map[]"}
+	want := state{guid, "tf-test", "uaa", "tf-given", "tf-family", "tf-test@example.com", "map[landscape:test purpose:testing]",
+		"map[]"}
 	equal("created", stateOf(identity, made.object(t)), want)
 	// read
 	read := func() state {
@@ -417,18 +440,21 @@ func TestTerraformCF(t *testing.T) {
 	equal("read", read(), want)
 	// data source
 	page := api.does(200, "GET", "/v3/users?page=1&per_page=50&usernames=tf-test", "").object(t)
-	if list, _ := page["resources"].([]any); len(list) != 1 || member(list[0], "guid") != guid || member(page, "pagination", "next") != nil {
+	if list, _ := page["resources"].([]any); len(list) != 1 || member(list[0], "guid") != guid ||
+		member(page, "pagination", "next") != nil {
 		t.Errorf("data source: %v", page)
 	}
 	if list, ok := api.does(200, "GET", "/v3/users?page=1&per_page=50&usernames=tf-nobody", "").object(t)["resources"].([]any); !ok || len(list) != 0 {
 		t.Errorf("data source of nobody: %v", list)
 	}
 	// update: another name, no given and family name any more, another password, other labels
-	identity = matching.does(200, "PUT", uaaUser, `{"id":"`+guid+`","userName":"tf-test2","name":{},"emails":[{"value":"tf-test-updated@example.com","primary":true}],"origin":"uaa"}`).object(t)
+	identity = matching.does(200, "PUT", uaaUser,
+		`{"id":"`+guid+`","userName":"tf-test2","name":{},"emails":[{"value":"tf-test-updated@example.com","primary":true}],"origin":"uaa"}`).object(t)
 	if r := send(t, "PUT", uaaUser+"/password", uaa.header, `{ "oldPassword" : "tf-pass" , "password" : "tf-pass2"}`); r.status != 200 || !strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("password: %d %s", r.status, r.body)
 	}
-	changed := api.does(200, "PATCH", user, `{"metadata":{"labels":{"landscape":null,"purpose":"production","status":"fine"},"annotations":null}}`).object(t)
+	changed := api.does(200, "PATCH", user,
+		`{"metadata":{"labels":{"landscape":null,"purpose":"production","status":"fine"},"annotations":null}}`).object(t)
 	want = state{guid, "tf-test2", "uaa", "", "", "tf-test-updated@example.com", "map[purpose:production status:fine]", "map[]"}
 	equal("updated", stateOf(identity, changed), want)
 	equal("read", read(), want)
@@ -456,7 +482,8 @@ func TestTerraformCF(t *testing.T) {
 	}
 
 	// cloudfoundry_user_cf
-	byName := api.does(201, "POST", "/v3/users", `{"username":"tf-sso","origin":"sso.example.org","metadata":{"labels":null,"annotations":{"a":"b"}}}`).object(t)
+	byName := api.does(201, "POST", "/v3/users",
+		`{"username":"tf-sso","origin":"sso.example.org","metadata":{"labels":null,"annotations":{"a":"b"}}}`).object(t)
 	user = "/v3/users/" + fmt.Sprint(byName["guid"])
 	if byName["username"] != "tf-sso" || byName["origin"] != "sso.example.org" {
 		t.Errorf("by name: %v", byName)
@@ -476,7 +503,8 @@ func TestTerraformCF(t *testing.T) {
 	}
 	// cloudfoundry_user_groups
 	guid = person(t, "tf-member", "pw")
-	group := uaa.does(200, "GET", "/uaa/Groups?count=100&filter="+url.QueryEscape(`displayName eq "scim.read"`)+"&startIndex=1", "").object(t)
+	group := uaa.does(200, "GET", "/uaa/Groups?count=100&filter="+url.QueryEscape(`displayName eq "scim.read"`)+"&startIndex=1",
+		"").object(t)
 	groups, _ := group["resources"].([]any)
 	if len(groups) != 1 {
 		t.Fatalf("groups: %v", group)

@@ -83,7 +83,8 @@ func program(t *testing.T, id, scopes string) {
 func token(t *testing.T, username, password string) (access, refresh string) {
 	t.Helper()
 	form := url.Values{"grant_type": {"password"}, "username": {username}, "password": {password}}
-	r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "Basic Y2Y6", "Content-Type": "application/x-www-form-urlencoded"}, form.Encode())
+	r := send(t, "POST", "/uaa/oauth/token", map[string]string{"Authorization": "Basic Y2Y6",
+		"Content-Type": "application/x-www-form-urlencoded"}, form.Encode())
 	var got struct {
 		Access  string `json:"access_token"`
 		Refresh string `json:"refresh_token"`
@@ -124,7 +125,8 @@ func pointers(m map[string]string) map[string]*string {
 func hasMetadata(t *testing.T, what string, u *cfresource.User, labels, annotations map[string]string) {
 	t.Helper()
 	same := func(a, b *string) bool { return a != nil && b != nil && *a == *b }
-	if !maps.EqualFunc(u.Metadata.Labels, pointers(labels), same) || !maps.EqualFunc(u.Metadata.Annotations, pointers(annotations), same) {
+	if !maps.EqualFunc(u.Metadata.Labels, pointers(labels), same) ||
+		!maps.EqualFunc(u.Metadata.Annotations, pointers(annotations), same) {
 		got, _ := json.Marshal(u.Metadata)
 		t.Errorf("%s: %s, want labels %v and annotations %v", what, got, labels, annotations)
 	}
@@ -153,18 +155,22 @@ func TestCFClient(t *testing.T) {
 
 			create := cfresource.NewUserCreateWithGUID(strings.ReplaceAll(guid, " ", "-"))
 			guid = create.GUID
-			create.Metadata = cfresource.NewMetadata().WithLabel("", "team", "payments").WithLabel("example.org", "tier", "").WithAnnotation("", "note", "<ä & b>")
+			create.Metadata = cfresource.NewMetadata().WithLabel("", "team", "payments").WithLabel("example.org", "tier",
+				"").WithAnnotation("", "note", "<ä & b>")
 			u, err := c.Users.Create(ctx, create)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if u.GUID != guid || u.Username != nil || u.Origin != nil || u.PresentationName != guid || u.CreatedAt.Before(before) || u.UpdatedAt.Before(before) ||
+			if u.GUID != guid || u.Username != nil || u.Origin != nil || u.PresentationName != guid || u.CreatedAt.Before(before) ||
+				u.UpdatedAt.Before(before) ||
 				u.Links.Self().Href != shared.env["CF_API_URL"]+"/v3/users/"+guid {
 				t.Errorf("created %+v", u)
 			}
-			hasMetadata(t, "created", u, map[string]string{"team": "payments", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"})
+			hasMetadata(t, "created", u, map[string]string{"team": "payments", "example.org/tier": ""},
+				map[string]string{"note": "<ä & b>"})
 			_, err = c.Users.Create(ctx, create)
-			if !cfresource.IsUnprocessableEntityError(err) || !strings.Contains(err.Error(), "User with guid '"+guid+"' already exists.") {
+			if !cfresource.IsUnprocessableEntityError(err) || !strings.Contains(err.Error(),
+				"User with guid '"+guid+"' already exists.") {
 				t.Errorf("create again: %v", err)
 			}
 
@@ -173,11 +179,15 @@ func TestCFClient(t *testing.T) {
 				update              *cfresource.UserUpdate
 				labels, annotations map[string]string
 			}{
-				{&cfresource.UserUpdate{}, map[string]string{"team": "payments", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"}},
-				{&cfresource.UserUpdate{Metadata: cfresource.NewMetadata()}, map[string]string{"team": "payments", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"}},
-				{&cfresource.UserUpdate{Metadata: cfresource.NewMetadata().WithLabel("", "team", "dba")}, map[string]string{"team": "dba", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"}},
+				{&cfresource.UserUpdate{}, map[string]string{"team": "payments", "example.org/tier": ""},
+					map[string]string{"note": "<ä & b>"}},
+				{&cfresource.UserUpdate{Metadata: cfresource.NewMetadata()},
+					map[string]string{"team": "payments", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"}},
+				{&cfresource.UserUpdate{Metadata: cfresource.NewMetadata().WithLabel("", "team", "dba")},
+					map[string]string{"team": "dba", "example.org/tier": ""}, map[string]string{"note": "<ä & b>"}},
 				{&cfresource.UserUpdate{Metadata: cfresource.NewMetadata().WithAnnotation("", "more", strings.Repeat("é", 5000))},
-					map[string]string{"team": "dba", "example.org/tier": ""}, map[string]string{"note": "<ä & b>", "more": strings.Repeat("é", 5000)}},
+					map[string]string{"team": "dba", "example.org/tier": ""},
+					map[string]string{"note": "<ä & b>", "more": strings.Repeat("é", 5000)}},
 			} {
 				if u, err = c.Users.Update(ctx, guid, step.update); err != nil {
 					t.Fatal(err)
@@ -222,10 +232,12 @@ func TestCFClient(t *testing.T) {
 				if err != nil || job == "" {
 					t.Fatalf("delete: job %q, %v", job, err)
 				}
-				if err := c.Jobs.PollComplete(ctx, job, &cfclient.PollingOptions{FailedState: "FAILED", Timeout: patience, CheckInterval: 10 * time.Millisecond}); err != nil {
+				if err := c.Jobs.PollComplete(ctx, job, &cfclient.PollingOptions{FailedState: "FAILED", Timeout: patience,
+					CheckInterval: 10 * time.Millisecond}); err != nil {
 					t.Errorf("poll: %v", err)
 				}
-				if j, err := c.Jobs.Get(ctx, job); err != nil || j.Operation != "user.delete" || j.State != cfresource.JobStateComplete || len(j.Errors) > 0 {
+				if j, err := c.Jobs.Get(ctx, job); err != nil || j.Operation != "user.delete" ||
+					j.State != cfresource.JobStateComplete || len(j.Errors) > 0 {
 					t.Errorf("job: %+v, %v", j, err)
 				}
 				if _, err := c.Users.Get(ctx, guid); !cfresource.IsResourceNotFoundError(err) {
@@ -336,14 +348,21 @@ func TestCFClientList(t *testing.T) {
 			o.PartialUsernames.EqualTo("listed-")
 			o.CreateAts.Before(created)
 		}, ""},
-		{"created at or after", func(o *cfclient.UserListOptions) { o.GUIDs.EqualTo(guids[0]); o.CreateAts.AfterOrEqualTo(created) }, "0"},
+		{"created at or after", func(o *cfclient.UserListOptions) {
+			o.GUIDs.EqualTo(guids[0])
+			o.CreateAts.AfterOrEqualTo(created)
+		}, "0"},
 		{"created after", func(o *cfclient.UserListOptions) { o.GUIDs.EqualTo(guids[0]); o.CreateAts.After(created) }, ""},
 		{"updated after", func(o *cfclient.UserListOptions) {
 			o.PartialUsernames.EqualTo("listed-")
 			o.UpdatedAts.After(began)
 		}, "01234"},
-		{"in order", func(o *cfclient.UserListOptions) { o.PartialUsernames.EqualTo("listed-"); o.OrderBy = "created_at" }, "01234"},
-		{"in reverse order", func(o *cfclient.UserListOptions) { o.PartialUsernames.EqualTo("listed-"); o.OrderBy = "-updated_at" }, "01234"},
+		{"in order", func(o *cfclient.UserListOptions) { o.PartialUsernames.EqualTo("listed-"); o.OrderBy = "created_at" },
+			"01234"},
+		{"in reverse order", func(o *cfclient.UserListOptions) {
+			o.PartialUsernames.EqualTo("listed-")
+			o.OrderBy = "-updated_at"
+		}, "01234"},
 	} {
 		// On one page, and page by page.
 		for _, perPage := range []int{50, 2} {
@@ -381,7 +400,8 @@ func TestCFClientList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list) != size || pager.TotalResults != 5 || pager.TotalPages != 3 || o.Page != page || pager.HasNextPage() != (page < 3) || pager.HasPreviousPage() != (page > 1) {
+		if len(list) != size || pager.TotalResults != 5 || pager.TotalPages != 3 || o.Page != page ||
+			pager.HasNextPage() != (page < 3) || pager.HasPreviousPage() != (page > 1) {
 			t.Errorf("page %d: %d users, %+v", page, len(list), pager)
 		}
 		for _, u := range list {
@@ -465,15 +485,21 @@ func TestCFClientErrors(t *testing.T) {
 		is   func(error) bool
 	}{
 		{"51 labels", update(c, guid, &cfresource.Metadata{Labels: pointers(many(51))}), cfresource.IsLabelLimitExceededError},
-		{"201 annotations", update(c, guid, &cfresource.Metadata{Annotations: pointers(many(201))}), cfresource.IsAnnotationLimitExceededError},
-		{"a bad label", update(c, guid, cfresource.NewMetadata().WithLabel("", "a b", "c")), cfresource.IsUnprocessableEntityError},
-		{"a long annotation", update(c, guid, cfresource.NewMetadata().WithAnnotation("", "a", strings.Repeat("é", 5001))), cfresource.IsUnprocessableEntityError},
-		{"a reserved prefix", update(c, guid, cfresource.NewMetadata().WithLabel("cloudfoundry.org", "a", "b")), cfresource.IsUnprocessableEntityError},
+		{"201 annotations", update(c, guid, &cfresource.Metadata{Annotations: pointers(many(201))}),
+			cfresource.IsAnnotationLimitExceededError},
+		{"a bad label", update(c, guid, cfresource.NewMetadata().WithLabel("", "a b", "c")),
+			cfresource.IsUnprocessableEntityError},
+		{"a long annotation", update(c, guid, cfresource.NewMetadata().WithAnnotation("", "a", strings.Repeat("é", 5001))),
+			cfresource.IsUnprocessableEntityError},
+		{"a reserved prefix", update(c, guid, cfresource.NewMetadata().WithLabel("cloudfoundry.org", "a", "b")),
+			cfresource.IsUnprocessableEntityError},
 		{"no such user", update(c, "nobody", cfresource.NewMetadata()), cfresource.IsResourceNotFoundError},
 		{"no such job", noJob, cfresource.IsResourceNotFoundError},
 		{"another user", get(other.GUID), cfresource.IsResourceNotFoundError},
-		{"change oneself", update(self, guid, cfresource.NewMetadata().WithLabel("", "team", "dba")), cfresource.IsNotAuthorizedError},
-		{"change another", update(self, other.GUID, cfresource.NewMetadata().WithLabel("", "team", "dba")), cfresource.IsResourceNotFoundError},
+		{"change oneself", update(self, guid, cfresource.NewMetadata().WithLabel("", "team", "dba")),
+			cfresource.IsNotAuthorizedError},
+		{"change another", update(self, other.GUID, cfresource.NewMetadata().WithLabel("", "team", "dba")),
+			cfresource.IsResourceNotFoundError},
 		{"delete oneself", remove(guid), cfresource.IsNotAuthorizedError},
 		{"create without rights", notAdmin, cfresource.IsNotAuthorizedError},
 	} {
@@ -489,7 +515,8 @@ func TestCFClientErrors(t *testing.T) {
 	} else {
 		hasMetadata(t, "after all", u, nil, nil)
 	}
-	if _, err := cfconfig.New(shared.env["CF_API_URL"], cfconfig.UserPassword("cfclient-errors", "wrong")); err == nil || !strings.Contains(err.Error(), "unauthorized") {
+	if _, err := cfconfig.New(shared.env["CF_API_URL"], cfconfig.UserPassword("cfclient-errors", "wrong")); err == nil ||
+		!strings.Contains(err.Error(), "unauthorized") {
 		t.Errorf("a wrong password: %v", err)
 	}
 }

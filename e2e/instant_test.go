@@ -108,7 +108,8 @@ func breakAll(t *testing.T, f func(t *testing.T, w *world, x *write)) {
 	close(work)
 	worlds.Wait()
 	fmt.Printf("%s: %d writes broken at %d instants in %s: %d had been done by then, %d had not; %d answered all the same\n",
-		t.Name(), len(writes), seen.broken.Load(), time.Since(began).Round(time.Second), seen.done.Load(), seen.notDone.Load(), seen.answered.Load())
+		t.Name(), len(writes), seen.broken.Load(), time.Since(began).Round(time.Second), seen.done.Load(), seen.notDone.Load(),
+		seen.answered.Load())
 }
 
 type counts struct{ broken, done, notDone, answered atomic.Int64 }
@@ -224,7 +225,8 @@ func object(fields map[string]any) string {
 }
 
 func (w *world) environment() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "ROLECALL_FAILPOINT=" + w.point, "ROLECALL_DATABASE_URL=" + w.pg.URL("control"),
+	return []string{"PATH=" + os.Getenv("PATH"), "ROLECALL_FAILPOINT=" + w.point, "ROLECALL_DATABASE_URL=" +
+		w.pg.URL("control"),
 		"ROLECALL_MASTER_KEY=" + strings.Join(w.keys, "\n")}
 }
 
@@ -236,7 +238,8 @@ func (w *world) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := w.query(t, "control", `SELECT clock_timestamp()::text`)[0]
-	w.process = exec.Command(program, "serve", "--public-url=http://rolecall.test", "--listen=127.0.0.1:0", "--metrics-listen=", "--rate-limit=0")
+	w.process = exec.Command(program, "serve", "--public-url=http://rolecall.test", "--listen=127.0.0.1:0", "--metrics-listen=",
+		"--rate-limit=0")
 	w.process.Env = w.environment()
 	stderr, err := w.process.StderrPipe()
 	if err != nil {
@@ -268,7 +271,8 @@ func (w *world) start(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("rolecall serve is not ready:\n%s", w.logged())
 	}
-	for !w.is(t, "control", `EXISTS (SELECT FROM rolecall.watermarks WHERE name = 'audit settled' AND time > $1::text::timestamptz)`, before) {
+	for !w.is(t, "control", `EXISTS (SELECT FROM rolecall.watermarks WHERE name = 'audit settled'
+		AND time > $1::text::timestamptz)`, before) {
 		time.Sleep(2 * time.Millisecond)
 		if time.Since(w.began) > patience {
 			t.Fatalf("the settler does not settle:\n%s", w.logged())
@@ -312,7 +316,8 @@ type request struct {
 	headers            []string // Name: value
 }
 
-var onceOnly = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}} // which sends nothing twice
+var onceOnly = &http.Client{Timeout: patience,
+	Transport: &http.Transport{DisableKeepAlives: true}} // which sends nothing twice
 
 func (w *world) send(r request) (status int, body string, err error) {
 	req, err := http.NewRequest(r.method, w.url+r.path, strings.NewReader(r.body))
@@ -331,7 +336,8 @@ func (w *world) send(r request) (status int, body string, err error) {
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
-	if after, wrong := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode == http.StatusServiceUnavailable && (wrong != nil || after < 1) {
+	if after, wrong := strconv.Atoi(resp.Header.Get("Retry-After")); resp.StatusCode == http.StatusServiceUnavailable &&
+		(wrong != nil || after < 1) {
 		err = errNoRetryAfter
 	}
 	return resp.StatusCode, string(data), err
@@ -362,7 +368,8 @@ func (w *world) signIn(t *testing.T) {
 	var granted struct {
 		Token string `json:"access_token"`
 	}
-	w.want(t, &granted, 200, tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}))
+	w.want(t, &granted, 200, tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {"admin"},
+		"password": {adminPassword}}))
 	w.token = granted.Token
 }
 
@@ -505,7 +512,8 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 		want = x.again
 	}
 	status, body, err = w.send(r)
-	for end := time.Now().Add(10 * time.Second); word == "wait" && (status == 503 || status == x.lost) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); word == "wait" && (status == 503 || status == x.lost) &&
+		time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		status, body, err = w.send(r)
 	}
 	if err != nil || status != want {
@@ -560,7 +568,8 @@ func (w *world) agrees(t *testing.T) {
 			t.Errorf("%s: %v: %s", name, err, comment)
 			continue
 		}
-		outcome := strings.Join(w.query(t, "control", `SELECT outcome FROM rolecall.audit WHERE attempt = $1::text::uuid AND phase = 'outcome'`, p.Attempt), " ")
+		outcome := strings.Join(w.query(t, "control",
+			`SELECT outcome FROM rolecall.audit WHERE attempt = $1::text::uuid AND phase = 'outcome'`, p.Attempt), " ")
 		if outcome != "done" && !(outcome == "unknown" && strings.HasPrefix(name, "limits")) {
 			t.Errorf("%s was last changed by an attempt whose outcome is %q: %s", name, outcome, comment)
 		}

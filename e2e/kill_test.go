@@ -56,13 +56,15 @@ func TestKill(t *testing.T) {
 	// One change that is certain to be cut off: it waits for a session that has made the same role and does not commit.
 	other, killed := make(chan error, 1), s
 	go func() {
-		_, err := killed.psql(killed.env["PGUSER"], killed.env["PGPASSWORD"], "postgres", `BEGIN; CREATE ROLE blocked; SELECT pg_sleep(60)`)
+		_, err := killed.psql(killed.env["PGUSER"], killed.env["PGPASSWORD"], "postgres",
+			`BEGIN; CREATE ROLE blocked; SELECT pg_sleep(60)`)
 		other <- err
 	}()
 	s.waitFor(t, "postgres", `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'`, "1")
 	api := s.sdk(t, s.env["IONOS_API_URL"], "IONOS_TOKEN")
 	load.Go(func() {
-		_, resp, err := api.UsersApi.UsersPost(context.Background(), cluster).User(newUser("blocked", "password of blocked")).Execute()
+		_, resp, err := api.UsersApi.UsersPost(context.Background(),
+			cluster).User(newUser("blocked", "password of blocked")).Execute()
 		if err == nil || resp != nil && resp.Response != nil {
 			t.Errorf("create blocked: %v, want no answer", err)
 		}
@@ -85,7 +87,8 @@ func TestKill(t *testing.T) {
 	const unsettled = `SELECT count(*) FROM rolecall.audit a WHERE phase = 'attempt'
 		AND NOT EXISTS (SELECT FROM rolecall.audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')`
 	open := s.query(t, "rolecall", unsettled)
-	fmt.Printf("kill -9: %d users acknowledged, %s attempts cut off; ready again after %s\n", len(acknowledged), open, time.Since(began).Round(time.Millisecond))
+	fmt.Printf("kill -9: %d users acknowledged, %s attempts cut off; ready again after %s\n", len(acknowledged), open,
+		time.Since(began).Round(time.Millisecond))
 
 	for _, name := range acknowledged {
 		s.login(t, name, "password of "+name)
@@ -103,7 +106,8 @@ func TestKill(t *testing.T) {
 		float64(s.memory(t, "VmRSS"))/1024, float64(s.memory(t, "RssAnon"))/1024)
 
 	done := map[string]bool{}
-	for name := range strings.Lines(s.query(t, "rolecall", `SELECT target FROM rolecall.audit WHERE phase = 'outcome' AND outcome = 'done' AND action = 'user.create'`)) {
+	for name := range strings.Lines(s.query(t, "rolecall",
+		`SELECT target FROM rolecall.audit WHERE phase = 'outcome' AND outcome = 'done' AND action = 'user.create'`)) {
 		done[strings.TrimSpace(name)] = true
 	}
 	for _, name := range acknowledged {
@@ -112,7 +116,8 @@ func TestKill(t *testing.T) {
 		}
 	}
 	roles := map[string]bool{}
-	for name := range strings.Lines(s.query(t, "postgres", `SELECT rolname FROM pg_roles WHERE rolcanlogin AND (rolname LIKE 'user %' OR rolname IN ('after', 'blocked'))`)) {
+	for name := range strings.Lines(s.query(t, "postgres",
+		`SELECT rolname FROM pg_roles WHERE rolcanlogin AND (rolname LIKE 'user %' OR rolname IN ('after', 'blocked'))`)) {
 		name = strings.TrimSpace(name)
 		roles[name] = true
 		if !done[name] {
@@ -124,7 +129,8 @@ func TestKill(t *testing.T) {
 			t.Errorf("%s is done in the audit log, but there is no such role", name)
 		}
 	}
-	if outcome := s.query(t, "rolecall", `SELECT outcome FROM rolecall.audit WHERE phase = 'outcome' AND target = 'blocked'`); outcome != "not_done" {
+	if outcome := s.query(t, "rolecall", `SELECT outcome FROM rolecall.audit
+		WHERE phase = 'outcome' AND target = 'blocked'`); outcome != "not_done" {
 		t.Errorf("the outcome of the attempt that was cut off is %q, want not_done", outcome)
 	}
 }

@@ -67,15 +67,18 @@ func agree(t *testing.T, selector string, sets []map[string]string) {
 	}
 	for _, set := range sets {
 		if got, want := ours.Matches(set), theirs.Matches(k8s.Set(set)); got != want || again.Matches(k8s.Set(set)) != want {
-			t.Fatalf("%q, written as %q: matches %v: %t, Kubernetes: %t and %t", selector, ours, set, got, want, again.Matches(k8s.Set(set)))
+			t.Fatalf("%q, written as %q: matches %v: %t, Kubernetes: %t and %t", selector, ours, set, got, want,
+				again.Matches(k8s.Set(set)))
 		}
 	}
 }
 
 var (
-	goodKeys   = []string{"a", "b", "team", "example.org/team", "a.b-c_D", "x1.y-2.z/A", strings.Repeat("k", 63), strings.Repeat("abcdefg.", 31) + "abcde/k"}
+	goodKeys = []string{"a", "b", "team", "example.org/team", "a.b-c_D", "x1.y-2.z/A", strings.Repeat("k", 63),
+		strings.Repeat("abcdefg.", 31) + "abcde/k"}
 	goodValues = []string{"1", "2", "payments", "a.b-c_D", strings.Repeat("v", 63)}
-	badWords   = []string{"-a", "a-", "a b", "é", "a/b/c", "/a", "example.org/", "ex_ample.org/a", "a..b/c", "-a.b/c", strings.Repeat("w", 64),
+	badWords   = []string{"-a", "a-", "a b", "é", "a/b/c", "/a", "example.org/", "ex_ample.org/a", "a..b/c", "-a.b/c",
+		strings.Repeat("w", 64),
 		strings.Repeat("abcdefg.", 31) + "abcdef/k", "a;b", "\x01", "\xff"}
 )
 
@@ -107,7 +110,8 @@ func someSelector(r *rand.Rand, keys, values []string) string {
 			list[i] = space() + pick(r, values) + space()
 		}
 		set := space() + "(" + strings.Join(list, ",") + ")"
-		requirements[i] = []string{key, "!" + key, key + space() + "=" + list[0], key + space() + "==" + list[0], key + space() + "!=" + list[0],
+		requirements[i] = []string{key, "!" + key, key + space() + "=" + list[0], key + space() + "==" + list[0], key + space() +
+			"!=" + list[0],
 			key + " in" + set, key + "\tnotin" + set}[r.IntN(7)] + space()
 	}
 	return strings.Join(requirements, ",")
@@ -144,7 +148,8 @@ func TestSelectorsAgreeWithKubernetes(t *testing.T) {
 }
 
 func FuzzSelectorsAgreeWithKubernetes(f *testing.F) {
-	for _, seed := range []string{"a", "!a", "a=1", "a==1", "a!=1", "a in (1,2)", "a notin(1),b", " ! a , b = 2 ", "a.b/c in ( 1 )", "a,,b", "a in (1", "a in (1))", "a=b=c", "! ! a", "a\n"} {
+	for _, seed := range []string{"a", "!a", "a=1", "a==1", "a!=1", "a in (1,2)", "a notin(1),b", " ! a , b = 2 ",
+		"a.b/c in ( 1 )", "a,,b", "a in (1", "a in (1))", "a=b=c", "! ! a", "a\n"} {
 		f.Add(seed)
 	}
 	sets := someLabels(rand.New(rand.NewPCG(3, 4)), 16, goodKeys[:4], goodValues[:3])

@@ -92,7 +92,8 @@ func start(dir string, flags ...string) (*server, error) {
 		return nil, err
 	}
 	s := &server{dir: dir, ended: make(chan struct{}), output: output}
-	s.process = exec.Command(rolecall, append([]string{"dev", "--listen=127.0.0.1:0", "--data-dir=" + dir, "--rate-limit=0"}, flags...)...)
+	s.process = exec.Command(rolecall, append([]string{"dev", "--listen=127.0.0.1:0", "--data-dir=" + dir, "--rate-limit=0"},
+		flags...)...)
 	s.process.Stdout, s.process.Stderr = output, output
 	if err := s.process.Start(); err != nil {
 		return nil, err
@@ -249,7 +250,8 @@ func (s *server) psql(user, password, database, sql string) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "psql", "-XAtqw", "-v", "ON_ERROR_STOP=1", "-c", sql)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "PGCLIENTENCODING=UTF8", "PGPASSFILE=/dev/null",
-		"PGHOST=" + s.env["PGHOST"], "PGPORT=" + s.env["PGPORT"], "PGUSER=" + user, "PGPASSWORD=" + password, "PGDATABASE=" + database}
+		"PGHOST=" + s.env["PGHOST"], "PGPORT=" + s.env["PGPORT"], "PGUSER=" + user, "PGPASSWORD=" + password, "PGDATABASE=" +
+			database}
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()

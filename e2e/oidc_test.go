@@ -153,7 +153,8 @@ func (p *provider) signIn(t *testing.T, application, username string) (idToken, 
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	form := url.Values{"username": {username}, "password": {"verysecure"}, "id": {resp.Request.URL.Query().Get("authRequestID")}}
+	form := url.Values{"username": {username}, "password": {"verysecure"},
+		"id": {resp.Request.URL.Query().Get("authRequestID")}}
 	if resp, err = browser.PostForm(p.issuer+"/login/username", form); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,8 @@ func TestOIDC(t *testing.T) {
 	users := base + prefix + "/clusters/" + s.cluster() + "/users"
 	call := func(bearer, method, target, body string) response {
 		t.Helper()
-		return send(t, method, target, map[string]string{"Authorization": "Bearer " + bearer, "Content-Type": "application/json"}, body)
+		return send(t, method, target, map[string]string{"Authorization": "Bearer " + bearer, "Content-Type": "application/json"},
+			body)
 	}
 	answers := func(what string, want int, bearer, method, target, body string) response {
 		t.Helper()
@@ -210,7 +212,8 @@ func TestOIDC(t *testing.T) {
 	if again := accounts(accessToken); len(again) != 1 || again[0].GUID != guid {
 		t.Errorf("by its access token it is %+v", again)
 	}
-	if got := answers("the guid", 200, admin, "GET", base+"/v3/users/"+guid, "").object(t); got["origin"] != origin || got["username"] != "test-user2@zitadel.ch" {
+	if got := answers("the guid", 200, admin, "GET", base+"/v3/users/"+guid, "").object(t); got["origin"] != origin ||
+		got["username"] != "test-user2@zitadel.ch" {
 		t.Errorf("for an admin it is %v", got)
 	}
 	if r := answers("clusters", 200, idToken, "GET", base+prefix+"/clusters", ""); !strings.Contains(r.body, `"items":[]`) {
@@ -218,7 +221,8 @@ func TestOIDC(t *testing.T) {
 	}
 	answers("a cluster", 404, idToken, "GET", users, "")
 	answers("label oneself", 403, idToken, "PATCH", base+"/v3/users/"+guid, `{"metadata":{"labels":{"team":"payments"}}}`)
-	labelled := answers("label", 200, admin, "PATCH", base+"/v3/users/"+guid, `{"metadata":{"labels":{"team":"payments"}}}`).object(t)
+	labelled := answers("label", 200, admin, "PATCH", base+"/v3/users/"+guid,
+		`{"metadata":{"labels":{"team":"payments"}}}`).object(t)
 	if member(labelled, "metadata", "labels", "team") != "payments" {
 		t.Errorf("labelled: %v", labelled)
 	}
@@ -228,12 +232,14 @@ func TestOIDC(t *testing.T) {
 	// With the scope of an auditor, then of an admin, it works on databases; with a new token at once.
 	grant := func(scope string) {
 		t.Helper()
-		group := answers("group", 200, admin, "GET", base+"/uaa/Groups?filter="+url.QueryEscape(`displayName eq "`+scope+`"`), "").object(t)
+		group := answers("group", 200, admin, "GET", base+"/uaa/Groups?filter="+url.QueryEscape(`displayName eq "`+scope+`"`),
+			"").object(t)
 		groups, _ := group["resources"].([]any)
 		if len(groups) != 1 {
 			t.Fatalf("groups: %v", group)
 		}
-		answers("grant "+scope, 201, admin, "POST", fmt.Sprintf("%s/uaa/Groups/%v/members", base, member(groups[0], "id")), `{"value":"`+guid+`"}`)
+		answers("grant "+scope, 201, admin, "POST", fmt.Sprintf("%s/uaa/Groups/%v/members", base, member(groups[0], "id")),
+			`{"value":"`+guid+`"}`)
 	}
 	soon := func(what string, bearer string, want int, method, target, body string) {
 		t.Helper()
@@ -314,7 +320,8 @@ func TestOIDC(t *testing.T) {
 		t.Errorf("%d accounts of the issuer, want 2: %+v", mine, accounts(admin))
 	}
 	// Deactivated, its tokens end, whatever the issuer says.
-	r := send(t, "PATCH", base+"/uaa/Users/"+guid, map[string]string{"Authorization": "Bearer " + admin, "Content-Type": "application/json", "If-Match": "*"}, `{"active":false}`)
+	r := send(t, "PATCH", base+"/uaa/Users/"+guid, map[string]string{"Authorization": "Bearer " + admin,
+		"Content-Type": "application/json", "If-Match": "*"}, `{"active":false}`)
 	if r.status != 200 {
 		t.Fatalf("deactivate: %d %s", r.status, r.body)
 	}

@@ -50,7 +50,8 @@ func TestPgBouncerAuthFile(t *testing.T) {
 	refresh()
 	b.refused(t, name, second)
 	// The administering role may log in, and is in no list.
-	if list := shared.cli(t, "", "clusters", "userlist", "local"); strings.Contains(list, "rolecall") || strings.Contains(list, "postgres") {
+	if list := shared.cli(t, "", "clusters", "userlist", "local"); strings.Contains(list, "rolecall") ||
+		strings.Contains(list, "postgres") {
 		t.Errorf("the list has protected roles:\n%s", list)
 	}
 }
@@ -132,7 +133,8 @@ func TestPgBouncerAuthQuery(t *testing.T) {
 	for line := range strings.Lines(documented(t, "## PgBouncer", "sh")[1]) {
 		s.cli(t, "", strings.Fields(strings.ReplaceAll(line, " shop ", " local "))[1:]...)
 	}
-	if out, err := s.try("another password", "users", "passwd", "pgbouncer", "-c", "local", "--password-stdin"); err == nil || !strings.Contains(out, "system user") {
+	if out, err := s.try("another password", "users", "passwd", "pgbouncer", "-c", "local", "--password-stdin"); err == nil ||
+		!strings.Contains(out, "system user") {
 		t.Errorf("the password of pgbouncer can be changed: %s", out)
 	}
 }
@@ -155,7 +157,8 @@ func TestPgBouncerRefused(t *testing.T) {
 				for range 2 { // the second gets a session of the first
 					out, err := shared.try(password, "clusters", "register", "pooled", "--password-stdin", "--tls-mode", "disable",
 						"--url", fmt.Sprintf("postgres://%s@127.0.0.1:%s/postgres", role, b.env["PGPORT"]))
-					if err == nil || !strings.Contains(out, "pooler, such as PgBouncer") || !strings.Contains(out, "needs a direct connection") {
+					if err == nil || !strings.Contains(out, "pooler, such as PgBouncer") ||
+						!strings.Contains(out, "needs a direct connection") {
 						t.Errorf("got %v: %s", err, out)
 					}
 				}
@@ -250,8 +253,10 @@ func (s *server) pgbouncer(t *testing.T, settings string) *bouncer {
 	var log bytes.Buffer
 	for range 5 {
 		b.env["PGPORT"] = freePort(t)
-		b.write(t, filepath.Join(dir, "pgbouncer.ini"), fmt.Sprintf("[databases]\n* = host=127.0.0.1 port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\n"+
-			"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = console\n%s", s.env["PGPORT"], b.env["PGPORT"], b.file, settings))
+		b.write(t, filepath.Join(dir, "pgbouncer.ini"),
+			fmt.Sprintf("[databases]\n* = host=127.0.0.1 port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %s\n"+
+				"unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = %s\nadmin_users = console\n%s", s.env["PGPORT"],
+				b.env["PGPORT"], b.file, settings))
 		log.Reset()
 		cmd := exec.Command(program, filepath.Join(dir, "pgbouncer.ini"))
 		cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = &log, &log, attributes

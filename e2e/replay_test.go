@@ -98,7 +98,8 @@ func clusterPath() string { return prefix + "/clusters/" + shared.cluster() }
 
 func TestIonosctl(t *testing.T) {
 	t.Parallel()
-	c := client{t, map[string]string{"User-Agent": "sdk-go-bundle/products/dbaas/psql/v2.0.5", "Accept": "application/json", "Connection": "close"},
+	c := client{t, map[string]string{"User-Agent": "sdk-go-bundle/products/dbaas/psql/v2.0.5", "Accept": "application/json",
+		"Connection": "close"},
 		map[string]string{"Content-Type": "application/json"}}
 	users := clusterPath() + "/users"
 
@@ -179,7 +180,8 @@ func TestTerraform(t *testing.T) {
 	}
 	reads := func(r response) {
 		t.Helper()
-		if u := r.resource(t); u.ID == "" || u.Properties.Username != "tf_user" || u.Properties.System == nil || *u.Properties.System {
+		if u := r.resource(t); u.ID == "" || u.Properties.Username != "tf_user" || u.Properties.System == nil ||
+			*u.Properties.System {
 			t.Errorf("Terraform's state would be wrong: %s", r.body)
 		}
 	}
@@ -218,7 +220,8 @@ func TestTerraform(t *testing.T) {
 func TestPythonSDK(t *testing.T) {
 	t.Parallel()
 	// It sends a Content-Type with every request, and leaves a slash in a name as it is.
-	c := client{t, map[string]string{"User-Agent": "ionos-cloud-sdk-python/1.2.0", "Accept": "application/json", "Content-Type": "application/json"}, nil}
+	c := client{t, map[string]string{"User-Agent": "ionos-cloud-sdk-python/1.2.0", "Accept": "application/json",
+		"Content-Type": "application/json"}, nil}
 	users := clusterPath() + "/users"
 	u := c.does(200, "POST", users, `{"properties": {"username": "a/b c\u00e9", "password": "first password"}}`).resource(t)
 	if u.Properties.Username != "a/b cé" {
@@ -228,7 +231,8 @@ func TestPythonSDK(t *testing.T) {
 	if got := c.does(200, "GET", path, "").resource(t); got.ID != u.ID {
 		t.Errorf("got %q", got.Properties.Username)
 	}
-	for query, system := range map[string]bool{"?system=False": false, "?system=True": true, "?limit=1000&offset=0&system=True": true} {
+	for query, system := range map[string]bool{"?system=False": false, "?system=True": true,
+		"?limit=1000&offset=0&system=True": true} {
 		listed := false
 		for _, item := range c.does(200, "GET", users+query, "").resource(t).Items {
 			listed = listed || item.Properties.Username == "postgres"

@@ -99,7 +99,8 @@ func newFleet(t *testing.T) *fleet {
 		Scheme: "postgres", User: url.UserPassword("rolecall", controlPassword), Path: "/rolecall", RawQuery: "sslmode=disable",
 		Host: fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", f.way.Port, f.standby.Port),
 	}
-	f.env = append(os.Environ(), "ROLECALL_DATABASE_URL="+u.String(), "ROLECALL_MASTER_KEY=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+	f.env = append(os.Environ(), "ROLECALL_DATABASE_URL="+u.String(),
+		"ROLECALL_MASTER_KEY=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
 		"ROLECALL_DRAIN_DELAY=2s")
 	bootstrap := exec.Command(rolecall, "bootstrap", "--password-stdin")
 	bootstrap.Env, bootstrap.Stdin = f.env, strings.NewReader(fleetPassword)
@@ -184,7 +185,8 @@ func (f *fleet) buildNext(t *testing.T) error {
 		return err
 	}
 	f.next = filepath.Join(dir, "rolecall")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-overlay", filepath.Join(dir, "overlay.json"), "-o", f.next, "./cmd/rolecall")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-overlay",
+		filepath.Join(dir, "overlay.json"), "-o", f.next, "./cmd/rolecall")
 	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the next release: %w: %s", err, out)
@@ -228,7 +230,8 @@ func (f *fleet) begin(t *testing.T, i int) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	r.cmd = exec.Command(f.release, "serve", "--listen="+r.address, "--metrics-listen=", "--public-url="+f.balancer.URL, "--rate-limit=0")
+	r.cmd = exec.Command(f.release, "serve", "--listen="+r.address, "--metrics-listen=", "--public-url="+f.balancer.URL,
+		"--rate-limit=0")
 	r.cmd.Env, r.cmd.Stdout, r.cmd.Stderr = f.env, log, log
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -312,7 +315,8 @@ func (f *fleet) failOver(t *testing.T, l *load, goAway func()) {
 		name := fmt.Sprintf("recovered %d", i)
 		waitUntil(t, "a replica writes again", func() bool {
 			a := f.ask(t, r.url(), "POST", "/v3/users", fmt.Sprintf(`{"guid":%q}`, name))
-			b := f.ask(t, r.url(), "POST", l.users(), fmt.Sprintf(`{"properties":{"username":%q,"password":"a good password"}}`, name))
+			b := f.ask(t, r.url(), "POST", l.users(), fmt.Sprintf(`{"properties":{"username":%q,"password":"a good password"}}`,
+				name))
 			return (a.status == 201 || a.status == 422) && b.ok()
 		})
 	}
@@ -437,12 +441,14 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 	// A deletion may take 90 s before it counts as cut off, which is not waited for.
 	const due = `SELECT count(*) ` + open + ` AND action <> 'user.delete'`
 	cut := value(due)
-	for end := time.Now().Add(settled); value(due) > 0 || value(`SELECT count(*) FROM rolecall.audit_unsealed`) > 0; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(settled); value(due) > 0 || value(`SELECT count(*)
+		FROM rolecall.audit_unsealed`) > 0; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d attempts have no outcome", value(due))
 		}
 	}
-	if wrong := value(`SELECT (SELECT max(seq) - count(*) FROM rolecall.audit_seals) + (SELECT count(*) FROM rolecall.audit) - (SELECT count(*) FROM rolecall.audit_seals)`); wrong != 0 {
+	if wrong := value(`SELECT (SELECT max(seq) - count(*) FROM rolecall.audit_seals) + (SELECT count(*)
+		FROM rolecall.audit) - (SELECT count(*) FROM rolecall.audit_seals)`); wrong != 0 {
 		t.Errorf("the audit log and its seals differ by %d", wrong)
 	}
 	var verified struct {
@@ -483,7 +489,8 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 
 	lost := 0
 	roles := map[string]bool{}
-	for name := range strings.Lines(pgtest.Value[string](t, f.managed, `SELECT coalesce(string_agg(rolname, chr(10)), '') FROM pg_roles`)) {
+	for name := range strings.Lines(pgtest.Value[string](t, f.managed,
+		`SELECT coalesce(string_agg(rolname, chr(10)), '') FROM pg_roles`)) {
 		roles[strings.TrimSpace(name)] = true
 	}
 	for name, passwords := range l.databaseUsers {
@@ -492,12 +499,14 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 		}
 		if !slices.ContainsFunc(passwords, works) {
 			lost++
-			t.Errorf("the user %s is there: %t; one of these passwords was acknowledged last, or none was answered: %q", name, roles[name], passwords)
+			t.Errorf("the user %s is there: %t; one of these passwords was acknowledged last, or none was answered: %q", name,
+				roles[name], passwords)
 		}
 	}
 	labels := map[string]string{}
 	var guid, label string
-	rows, err = conn.Query(t.Context(), `SELECT guid, coalesce(labels->>'step', 'none') FROM rolecall.accounts WHERE platform_created_at IS NOT NULL`)
+	rows, err = conn.Query(t.Context(),
+		`SELECT guid, coalesce(labels->>'step', 'none') FROM rolecall.accounts WHERE platform_created_at IS NOT NULL`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -721,9 +730,11 @@ func (l *load) manageDatabaseUsers(w int) {
 		name := fmt.Sprintf("replicas %d-%d", w, i)
 		path := l.users() + "/" + url.PathEscape(name)
 		first, second := "the first of "+name, "the second of "+name
-		_ = l.change(l.databaseUsers, name, first, "user.create", "POST", l.users(), fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, first)) &&
+		_ = l.change(l.databaseUsers, name, first, "user.create", "POST", l.users(),
+			fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, first)) &&
 			l.do(true, *l.bearer.Load(), "GET", path, "").ok() &&
-			l.change(l.databaseUsers, name, second, "user.password", "PATCH", path, fmt.Sprintf(`{"properties":{"password":%q}}`, second)) &&
+			l.change(l.databaseUsers, name, second, "user.password", "PATCH", path,
+				fmt.Sprintf(`{"properties":{"password":%q}}`, second)) &&
 			i%10 != 0 &&
 			l.change(l.databaseUsers, name, "", "user.delete", "DELETE", path, "")
 	})
@@ -824,7 +835,8 @@ func (l *load) judge(t *testing.T) {
 		counts[name]++
 		if why != "" {
 			if wrong++; wrong <= 20 {
-				t.Errorf("%s has failed, %s: %s by %s: %d, Retry-After %q, %.300s", why, name, a.what, a.replica, a.status, a.retryAfter, a.body)
+				t.Errorf("%s has failed, %s: %s by %s: %d, Retry-After %q, %.300s", why, name, a.what, a.replica, a.status, a.retryAfter,
+					a.body)
 			}
 		}
 	}
@@ -897,7 +909,8 @@ func isReady(address string) bool {
 
 func (b *balancer) sees(t *testing.T, i int, ready bool) {
 	t.Helper()
-	waitUntil(t, fmt.Sprintf("the balancer sees that a replica is ready: %t", ready), func() bool { return b.backends[i].isReady.Load() == ready })
+	waitUntil(t, fmt.Sprintf("the balancer sees that a replica is ready: %t", ready),
+		func() bool { return b.backends[i].isReady.Load() == ready })
 }
 
 func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {

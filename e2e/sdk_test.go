@@ -30,7 +30,8 @@ func failsWith(t *testing.T, what string, err error, status int, code string) {
 	}
 	body, ok := apiErr.Model().(ionoscloud.ErrorResponse)
 	if !ok || apiErr.StatusCode() != status || body.HttpStatus == nil || int(*body.HttpStatus) != status ||
-		body.Messages == nil || len(*body.Messages) != 1 || *(*body.Messages)[0].ErrorCode != code || *(*body.Messages)[0].Message == "" {
+		body.Messages == nil || len(*body.Messages) != 1 || *(*body.Messages)[0].ErrorCode != code ||
+		*(*body.Messages)[0].Message == "" {
 		t.Errorf("%s: %d %s, want %d %s", what, apiErr.StatusCode(), apiErr.Body(), status, code)
 	}
 }
@@ -74,7 +75,8 @@ func TestSDK(t *testing.T) {
 				t.Errorf("get: %v", err)
 			}
 			patched, _, err := api.UsersApi.UsersPatch(ctx, shared.cluster(), name).UsersPatchRequest(newPassword(second)).Execute()
-			if err != nil || *patched.Id != *created.Id || !patched.Metadata.LastModifiedDate.After(created.Metadata.LastModifiedDate.Time) {
+			if err != nil || *patched.Id != *created.Id ||
+				!patched.Metadata.LastModifiedDate.After(created.Metadata.LastModifiedDate.Time) {
 				t.Errorf("patch: %v", err)
 			}
 			shared.login(t, name, second)
@@ -85,7 +87,8 @@ func TestSDK(t *testing.T) {
 
 			owned := "db of " + name
 			database := ionoscloud.Database{Properties: &ionoscloud.DatabaseProperties{Name: &owned, Owner: &name}}
-			if made, resp, err := api.DatabasesApi.DatabasesPost(ctx, shared.cluster()).Database(database).Execute(); err != nil || *made.Properties.Owner != name {
+			if made, resp, err := api.DatabasesApi.DatabasesPost(ctx, shared.cluster()).Database(database).Execute(); err != nil ||
+				*made.Properties.Owner != name {
 				t.Fatalf("create a database: %v %s", err, resp.Payload)
 			}
 			if _, err := shared.psql(name, second, owned, "CREATE TABLE t (i int)"); err != nil {
@@ -95,7 +98,8 @@ func TestSDK(t *testing.T) {
 				t.Errorf("get the database: %v", err)
 			}
 			databases, _, err := api.DatabasesApi.DatabasesList(ctx, shared.cluster()).Limit(1000).Execute()
-			if err != nil || !slices.ContainsFunc(*databases.Items, func(d ionoscloud.DatabaseResource) bool { return *d.Properties.Name == owned }) {
+			if err != nil || !slices.ContainsFunc(*databases.Items,
+				func(d ionoscloud.DatabaseResource) bool { return *d.Properties.Name == owned }) {
 				t.Errorf("list databases: %v", err)
 			}
 			for _, d := range *databases.Items {
@@ -111,7 +115,8 @@ func TestSDK(t *testing.T) {
 			_, _, err = api.DatabasesApi.DatabasesGet(ctx, shared.cluster(), owned).Execute()
 			failsWith(t, "get a deleted database", err, http.StatusNotFound, "paas-notfound-1")
 
-			if resp, err := api.UsersApi.UsersDelete(ctx, shared.cluster(), name).Execute(); err != nil || resp.StatusCode != http.StatusNoContent {
+			if resp, err := api.UsersApi.UsersDelete(ctx, shared.cluster(), name).Execute(); err != nil ||
+				resp.StatusCode != http.StatusNoContent {
 				t.Errorf("delete: %v", err)
 			}
 			shared.refused(t, name, second)
@@ -141,7 +146,8 @@ func TestSDKClusters(t *testing.T) {
 		t.Errorf("list by another name: %v", err)
 	}
 	c, _, err := api.ClustersApi.ClustersFindById(ctx, shared.cluster()).Execute()
-	if err != nil || *c.Metadata.State != ionoscloud.AVAILABLE || *c.Properties.DisplayName != "local" || *c.Properties.PostgresVersion == "" {
+	if err != nil || *c.Metadata.State != ionoscloud.AVAILABLE || *c.Properties.DisplayName != "local" ||
+		*c.Properties.PostgresVersion == "" {
 		t.Errorf("get: %v", err)
 	}
 	_, _, err = api.ClustersApi.ClustersFindById(ctx, "00000000-0000-4000-8000-000000000000").Execute()
@@ -209,7 +215,8 @@ func TestSDKErrors(t *testing.T) {
 	}
 	_, _, err = api.UsersApi.UsersGet(ctx, shared.cluster(), "fine").Execute()
 	failsWith(t, "get a user that was refused", err, http.StatusNotFound, "paas-notfound-1")
-	_, _, err = api.UsersApi.UsersPatch(ctx, shared.cluster(), "postgres").UsersPatchRequest(newPassword("long enough")).Execute()
+	_, _, err = api.UsersApi.UsersPatch(ctx, shared.cluster(),
+		"postgres").UsersPatchRequest(newPassword("long enough")).Execute()
 	failsWith(t, "patch the superuser", err, http.StatusForbidden, "paas-auth-2")
 	for _, protected := range []string{"postgres", "rolecall", "rolecall_admin"} {
 		_, err = api.UsersApi.UsersDelete(ctx, shared.cluster(), protected).Execute()
@@ -249,7 +256,8 @@ func TestSDKOddNames(t *testing.T) {
 		if r := send(t, http.MethodGet, *got.Href, nil, ""); r.status != http.StatusOK || !strings.Contains(r.body, *got.Id) {
 			t.Errorf("GET %s: %d %s", *got.Href, r.status, r.body)
 		}
-		if _, _, err := api.UsersApi.UsersPatch(ctx, shared.cluster(), name).UsersPatchRequest(newPassword("new " + password)).Execute(); err != nil {
+		if _, _, err := api.UsersApi.UsersPatch(ctx, shared.cluster(),
+			name).UsersPatchRequest(newPassword("new " + password)).Execute(); err != nil {
 			t.Errorf("patch %q: %v", name, err)
 		}
 		shared.login(t, name, "new "+password)
@@ -268,7 +276,8 @@ func TestSDKPages(t *testing.T) {
 	api := shared.sdk(t, shared.env["IONOS_API_URL"], "IONOS_TOKEN")
 	const users = 7
 	for i := range users {
-		if _, _, err := api.UsersApi.UsersPost(ctx, shared.cluster()).User(newUser(fmt.Sprintf("page %d", i), "long enough")).Execute(); err != nil {
+		if _, _, err := api.UsersApi.UsersPost(ctx, shared.cluster()).User(newUser(fmt.Sprintf("page %d", i),
+			"long enough")).Execute(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,7 +288,8 @@ func TestSDKPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if *list.Offset != offset || *list.Limit != 3 || len(*list.Items) > 3 || (list.Links.Prev != nil) != (offset > 0) || *list.Links.Self == "" {
+		if *list.Offset != offset || *list.Limit != 3 || len(*list.Items) > 3 || (list.Links.Prev != nil) != (offset > 0) ||
+			*list.Links.Self == "" {
 			t.Errorf("page at %d: offset %d, limit %d, %d items", offset, *list.Offset, *list.Limit, len(*list.Items))
 		}
 		for _, u := range *list.Items {
@@ -299,7 +309,8 @@ func TestSDKPages(t *testing.T) {
 	}
 	all, _, err := api.UsersApi.UsersList(ctx, shared.cluster()).System(true).Limit(1000).Execute()
 	if err != nil || !slices.ContainsFunc(*all.Items, func(u ionoscloud.UserResource) bool {
-		return *u.Properties.Username == "postgres" && *u.Properties.System && strings.HasSuffix(*u.Metadata.CreatedBy, "_system_") && u.Metadata.CreatedDate == nil
+		return *u.Properties.Username == "postgres" && *u.Properties.System &&
+			strings.HasSuffix(*u.Metadata.CreatedBy, "_system_") && u.Metadata.CreatedDate == nil
 	}) {
 		t.Errorf("the list with system users lacks postgres: %v", err)
 	}

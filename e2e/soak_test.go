@@ -59,7 +59,8 @@ func TestSoak(t *testing.T) {
 	load.Wait()
 	s.client.CloseIdleConnections()
 	warm, end := usual(looks[len(looks)/4:len(looks)/2]), usual(looks[3*len(looks)/4:])
-	fmt.Printf("soak: %s, %d requests, %d users made, %d passwords set, %d users deleted\n", lasts, s.sent(), s.made, s.changed, s.deleted)
+	fmt.Printf("soak: %s, %d requests, %d users made, %d passwords set, %d users deleted\n", lasts, s.sent(), s.made, s.changed,
+		s.deleted)
 	fmt.Printf("soak: at the start %v\nsoak: warm         %v\nsoak: at the end   %v\n", before, warm, end)
 	for _, name := range slices.Sorted(maps.Keys(s.answers)) {
 		fmt.Printf("soak: %6d × %s\n", s.answers[name], name)
@@ -121,7 +122,8 @@ func newSoak(t *testing.T) *soak {
 		answers: map[string]int{},
 		alive:   map[string]string{},
 	}
-	body := s.ask(t.Context(), "make an account", "POST", "/uaa/Users", s.bearer(), `{"userName":"soaker","password":"soaker's password"}`, 201)
+	body := s.ask(t.Context(), "make an account", "POST", "/uaa/Users", s.bearer(),
+		`{"userName":"soaker","password":"soaker's password"}`, 201)
 	var made struct{ ID string }
 	if err := json.Unmarshal(body, &made); err != nil || made.ID == "" {
 		t.Fatalf("an account: %s, %v", body, s.problems)
@@ -141,7 +143,8 @@ func basic(username, password string) string {
 // because the load is over, and when the status was another.
 func (s *soak) ask(ctx context.Context, what, method, path, authorization, body string, want ...int) []byte {
 	// A request that was sent is answered: what was done must be known.
-	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, s.env["ROLECALL_URL"]+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), method, s.env["ROLECALL_URL"]+path,
+		strings.NewReader(body))
 	if err != nil {
 		panic(err)
 	}
@@ -211,7 +214,8 @@ func (s *soak) manageUsers(ctx context.Context, worker int) {
 	every(ctx, 50*time.Millisecond, func(n int) {
 		name := fmt.Sprintf("soak %d-%d", worker, n)
 		password := "password of " + name
-		if s.ask(ctx, "make a user", "POST", users, authorization, fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, password), 200) == nil {
+		if s.ask(ctx, "make a user", "POST", users, authorization, fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`,
+			name, password), 200) == nil {
 			return
 		}
 		mine = append(mine, name)
@@ -223,9 +227,11 @@ func (s *soak) manageUsers(ctx context.Context, worker int) {
 		s.ask(ctx, "read a user", "GET", place, authorization, "", 200)
 		s.ask(ctx, "list users", "GET", users+"?limit=100", authorization, "", 200)
 		s.ask(ctx, "read a user that is not there", "GET", users+"/nobody", authorization, "", 404)
-		s.ask(ctx, "make a user again", "POST", users, authorization, fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, password), 422)
+		s.ask(ctx, "make a user again", "POST", users, authorization,
+			fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, password), 422)
 		password += "!"
-		if s.ask(ctx, "set a password", "PATCH", place, authorization, fmt.Sprintf(`{"properties":{"password":%q}}`, password), 200) != nil {
+		if s.ask(ctx, "set a password", "PATCH", place, authorization, fmt.Sprintf(`{"properties":{"password":%q}}`, password),
+			200) != nil {
 			s.mu.Lock()
 			s.changed++
 			s.alive[name] = password
@@ -247,9 +253,11 @@ func (s *soak) manageUsers(ctx context.Context, worker int) {
 func (s *soak) labelAccounts(ctx context.Context) {
 	place := "/v3/users/" + s.guid
 	every(ctx, 20*time.Millisecond, func(n int) {
-		s.ask(ctx, "label an account", "PATCH", place, s.bearer(), fmt.Sprintf(`{"metadata":{"labels":{"soak":"n%d"},"annotations":{"note":%q}}}`, n%7, strings.Repeat("x", n%1000)), 200)
+		s.ask(ctx, "label an account", "PATCH", place, s.bearer(),
+			fmt.Sprintf(`{"metadata":{"labels":{"soak":"n%d"},"annotations":{"note":%q}}}`, n%7, strings.Repeat("x", n%1000)), 200)
 		s.ask(ctx, "read an account", "GET", place, s.bearer(), "", 200)
-		s.ask(ctx, "list accounts", "GET", "/v3/users?label_selector="+url.QueryEscape(fmt.Sprintf("soak=n%d", n%7)), s.bearer(), "", 200)
+		s.ask(ctx, "list accounts", "GET", "/v3/users?label_selector="+url.QueryEscape(fmt.Sprintf("soak=n%d", n%7)), s.bearer(),
+			"", 200)
 		s.ask(ctx, "list clusters", "GET", "/databases/postgresql/clusters", s.bearer(), "", 200)
 	})
 }
@@ -276,7 +284,8 @@ func (s *soak) signIn(ctx context.Context) {
 // guess tries passwords and tokens.
 func (s *soak) guess(ctx context.Context) {
 	every(ctx, 100*time.Millisecond, func(n int) {
-		s.ask(ctx, "guess a password", "GET", "/databases/postgresql/clusters", basic(fmt.Sprint("guessed", n%50), "guess"), "", 401, 429)
+		s.ask(ctx, "guess a password", "GET", "/databases/postgresql/clusters", basic(fmt.Sprint("guessed", n%50), "guess"), "",
+			401, 429)
 		s.ask(ctx, "guess a token", "GET", "/databases/postgresql/clusters", fmt.Sprint("Bearer guess", n), "", 401, 429)
 		s.ask(ctx, "ask as nobody", "GET", "/v3/users", "", "", 401, 429)
 	})
@@ -310,7 +319,8 @@ func (s *soak) misbehave(ctx context.Context) {
 type standing struct{ memory, goroutines, files, connections int }
 
 func (l standing) String() string {
-	return fmt.Sprintf("%6.1f MB resident, %3d goroutines, %3d files, %2d connections to PostgreSQL", float64(l.memory)/1024, l.goroutines, l.files, l.connections)
+	return fmt.Sprintf("%6.1f MB resident, %3d goroutines, %3d files, %2d connections to PostgreSQL", float64(l.memory)/1024,
+		l.goroutines, l.files, l.connections)
 }
 
 func (s *soak) look(t *testing.T) (l standing) {
@@ -386,7 +396,8 @@ func (s *soak) compare(t *testing.T) {
 			t.Errorf("there is a role %q, whose deletion was answered", name)
 			continue
 		}
-		last := s.query(t, "rolecall", `SELECT attempt FROM rolecall.audit WHERE outcome = 'done' AND target = '`+name+`' ORDER BY id DESC LIMIT 1`)
+		last := s.query(t, "rolecall", `SELECT attempt FROM rolecall.audit WHERE outcome = 'done' AND target = '`+name+`'
+			ORDER BY id DESC LIMIT 1`)
 		if attempt != last {
 			t.Errorf("%s carries the attempt %s, the last that is recorded is %s", name, attempt, last)
 		}

@@ -75,7 +75,8 @@ func TestSBOM(t *testing.T) {
 	}
 	sum := sha256.Sum256(program)
 	own := bom.Metadata.Component
-	if bom.BOMFormat != "CycloneDX" || bom.SpecVersion != "1.6" || bom.Version != 1 || own.Name != "rolecall" || own.Version != "v1.2.3" ||
+	if bom.BOMFormat != "CycloneDX" || bom.SpecVersion != "1.6" || bom.Version != 1 || own.Name != "rolecall" ||
+		own.Version != "v1.2.3" ||
 		own.Type != "application" || len(own.Hashes) != 1 || own.Hashes[0].Content != hex.EncodeToString(sum[:]) {
 		t.Errorf("the head of the document: %+v", own)
 	}
@@ -86,7 +87,8 @@ func TestSBOM(t *testing.T) {
 	if len(bom.Components) != len(info.Deps)+1 {
 		t.Fatalf("%d components, but %d modules and the standard library", len(bom.Components), len(info.Deps))
 	}
-	if len(bom.Dependencies) != 1 || bom.Dependencies[0].Ref != own.Ref || len(bom.Dependencies[0].DependsOn) != len(bom.Components) {
+	if len(bom.Dependencies) != 1 || bom.Dependencies[0].Ref != own.Ref ||
+		len(bom.Dependencies[0].DependsOn) != len(bom.Components) {
 		t.Errorf("the dependencies are %+v", bom.Dependencies)
 	}
 	license := regexp.MustCompile(`^[A-Z][A-Za-z0-9.-]+( AND [A-Z][A-Za-z0-9.-]+)*$`)
@@ -95,7 +97,8 @@ func TestSBOM(t *testing.T) {
 		if i < len(info.Deps) {
 			name, version, sums = info.Deps[i].Path, info.Deps[i].Version, 1
 		}
-		if c.Type != "library" || c.Name != name || c.Version != version || c.PURL != "pkg:golang/"+name+"@"+version || c.Ref != c.PURL ||
+		if c.Type != "library" || c.Name != name || c.Version != version || c.PURL != "pkg:golang/"+name+"@"+version ||
+			c.Ref != c.PURL ||
 			len(c.Hashes) != sums || len(c.Licenses) != 1 || !license.MatchString(c.Licenses[0].Expression) {
 			t.Errorf("component %+v, want %s %s", c, name, version)
 		}

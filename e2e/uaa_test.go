@@ -24,7 +24,8 @@ func (m *matching) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func newUAA(t *testing.T, how uaa.AuthenticationOption) *uaa.API {
 	t.Helper()
-	api, err := uaa.New(shared.env["CF_API_URL"]+"/uaa", how, uaa.WithClient(&http.Client{Transport: &matching{http.DefaultTransport}}))
+	api, err := uaa.New(shared.env["CF_API_URL"]+"/uaa", how,
+		uaa.WithClient(&http.Client{Transport: &matching{http.DefaultTransport}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,8 @@ func newUAA(t *testing.T, how uaa.AuthenticationOption) *uaa.API {
 
 func adminUAA(t *testing.T) *uaa.API {
 	t.Helper()
-	return newUAA(t, uaa.WithPasswordCredentials("cf", "", shared.env["CF_USERNAME"], shared.env["CF_PASSWORD"], uaa.JSONWebToken))
+	return newUAA(t, uaa.WithPasswordCredentials("cf", "", shared.env["CF_USERNAME"], shared.env["CF_PASSWORD"],
+		uaa.JSONWebToken))
 }
 
 // says fails t unless err is an answer of the server's with this word.
@@ -55,8 +57,10 @@ func TestUAAUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u.ID == "" || u.Username != "Go-UAA" || u.Origin != "uaa" || u.Name.GivenName != "Go" || u.Name.FamilyName != "UAA" || len(u.Emails) != 1 ||
-		u.Emails[0].Value != "go@example.org" || !*u.Active || !*u.Verified || u.Password != "" || u.ZoneID != "uaa" || u.Meta.Created == "" || len(u.Groups) == 0 {
+	if u.ID == "" || u.Username != "Go-UAA" || u.Origin != "uaa" || u.Name.GivenName != "Go" || u.Name.FamilyName != "UAA" ||
+		len(u.Emails) != 1 ||
+		u.Emails[0].Value != "go@example.org" || !*u.Active || !*u.Verified || u.Password != "" || u.ZoneID != "uaa" ||
+		u.Meta.Created == "" || len(u.Groups) == 0 {
 		t.Errorf("created %+v", u)
 	}
 	_, err = api.CreateUser(uaa.User{Username: "go-uaa", Password: "x", Origin: "uaa"})
@@ -81,7 +85,8 @@ func TestUAAUsers(t *testing.T) {
 
 	u.Name.FamilyName = "Changed"
 	updated, err := api.UpdateUser(*u)
-	if err != nil || updated.Name.FamilyName != "Changed" || updated.Name.GivenName != "Go" || updated.Meta.Version <= u.Meta.Version {
+	if err != nil || updated.Name.FamilyName != "Changed" || updated.Name.GivenName != "Go" ||
+		updated.Meta.Version <= u.Meta.Version {
 		t.Fatalf("update: %+v, %v", updated, err)
 	}
 	says(t, "deactivate an old version", api.DeactivateUser(u.ID, u.Meta.Version), "scim_resource_conflict")
@@ -153,7 +158,8 @@ func TestUAAUserList(t *testing.T) {
 	if users, err := api.ListAllUsers(filter, "userName", "", uaa.SortAscending); err != nil || len(users) != 5 {
 		t.Errorf("all: %v, %v", users, err)
 	}
-	if users, err := api.ListAllUsers(`id eq "`+ids[3]+`"`, "", "", ""); err != nil || len(users) != 1 || users[0].ID != ids[3] {
+	if users, err := api.ListAllUsers(`id eq "`+ids[3]+`"`, "", "", ""); err != nil || len(users) != 1 ||
+		users[0].ID != ids[3] {
 		t.Errorf("by id: %v, %v", users, err)
 	}
 	if users, err := api.ListAllUsers("", "", "", ""); err != nil || len(users) < 6 {
@@ -191,7 +197,8 @@ func TestUAAGroups(t *testing.T) {
 		t.Errorf("add: %v, member %t", err, member())
 	}
 	says(t, "add again", api.AddGroupMember(auditors.ID, guid, "USER", "uaa"), "member_already_exists")
-	if u, err := api.GetUser(guid); err != nil || !slices.ContainsFunc(u.Groups, func(g uaa.UserGroup) bool { return g.Value == auditors.ID && g.Display == auditors.DisplayName }) {
+	if u, err := api.GetUser(guid); err != nil || !slices.ContainsFunc(u.Groups,
+		func(g uaa.UserGroup) bool { return g.Value == auditors.ID && g.Display == auditors.DisplayName }) {
 		t.Errorf("the user's groups: %+v, %v", u, err)
 	}
 	// The group is a scope: it lets its members see everybody.
@@ -214,7 +221,8 @@ func TestUAAClients(t *testing.T) {
 		Authorities: []string{"scim.read"}, Scope: []string{"uaa.none"}, DisplayName: "ignored", AccessTokenValidity: 60,
 	}
 	made, err := api.CreateClient(wanted)
-	if err != nil || made.ClientID != "go-uaa" || made.ClientSecret != "" || !slices.Equal(made.Authorities, wanted.Authorities) ||
+	if err != nil || made.ClientID != "go-uaa" || made.ClientSecret != "" ||
+		!slices.Equal(made.Authorities, wanted.Authorities) ||
 		!slices.Equal(made.AuthorizedGrantTypes, wanted.AuthorizedGrantTypes) || made.LastModified == 0 {
 		t.Fatalf("create: %+v, %v", made, err)
 	}
@@ -224,13 +232,16 @@ func TestUAAClients(t *testing.T) {
 	says(t, "a grant that is not offered", err, "invalid_client")
 	_, err = api.GetClient("nobody")
 	says(t, "get nobody", err, "not_found")
-	if got, err := api.GetClient("go-uaa"); err != nil || !slices.Equal(got.Authorities, wanted.Authorities) || len(got.AutoApprove()) != 0 {
+	if got, err := api.GetClient("go-uaa"); err != nil || !slices.Equal(got.Authorities, wanted.Authorities) ||
+		len(got.AutoApprove()) != 0 {
 		t.Errorf("get: %+v, %v", got, err)
 	}
-	if list, err := api.ListAllClients(`client_id eq "go-uaa"`, "", ""); err != nil || len(list) != 1 || list[0].ClientID != "go-uaa" {
+	if list, err := api.ListAllClients(`client_id eq "go-uaa"`, "", ""); err != nil || len(list) != 1 ||
+		list[0].ClientID != "go-uaa" {
 		t.Errorf("list: %+v, %v", list, err)
 	}
-	if list, page, err := api.ListClients("", "client_id", uaa.SortAscending, 1, 1); err != nil || len(list) != 1 || page.TotalResults < 1 || page.ItemsPerPage != 1 {
+	if list, page, err := api.ListClients("", "client_id", uaa.SortAscending, 1, 1); err != nil || len(list) != 1 ||
+		page.TotalResults < 1 || page.ItemsPerPage != 1 {
 		t.Errorf("a page: %+v, %+v, %v", list, page, err)
 	}
 
@@ -248,7 +259,8 @@ func TestUAAClients(t *testing.T) {
 	}
 	_, err = self.CreateUser(uaa.User{Username: "go-uaa-not", Password: "x"})
 	says(t, "write with scim.read", err, "insufficient_scope")
-	says(t, "change one's own secret with nothing but a token", self.ChangeClientSecret("go-uaa", "stolen"), "insufficient_scope")
+	says(t, "change one's own secret with nothing but a token", self.ChangeClientSecret("go-uaa", "stolen"),
+		"insufficient_scope")
 
 	if err := api.ChangeClientSecret("go-uaa", "second"); err != nil {
 		t.Fatal(err)
@@ -279,12 +291,14 @@ func TestUAATokens(t *testing.T) {
 	if issuer, err := nobody.Issuer(); err != nil || issuer != shared.env["CF_API_URL"]+"/uaa/oauth/token" {
 		t.Errorf("issuer: %q, %v", issuer, err)
 	}
-	if info, err := nobody.GetInfo(); err != nil || info.App.Version == "" || len(info.Prompts["username"]) != 2 || len(info.Prompts["password"]) != 2 ||
+	if info, err := nobody.GetInfo(); err != nil || info.App.Version == "" || len(info.Prompts["username"]) != 2 ||
+		len(info.Prompts["password"]) != 2 ||
 		info.Links.Uaa != shared.env["CF_API_URL"]+"/uaa" || info.Links.Login == "" {
 		t.Errorf("info: %+v, %v", info, err)
 	}
 	keys, err := nobody.TokenKeys()
-	if err != nil || len(keys) == 0 || keys[0].Alg != "RS256" || keys[0].Kty != "RSA" || keys[0].Use != "sig" || keys[0].Kid == "" ||
+	if err != nil || len(keys) == 0 || keys[0].Alg != "RS256" || keys[0].Kty != "RSA" || keys[0].Use != "sig" ||
+		keys[0].Kid == "" ||
 		!strings.Contains(keys[0].Value, "BEGIN PUBLIC KEY") || keys[0].N == "" || keys[0].E != "AQAB" {
 		t.Errorf("keys: %+v, %v", keys, err)
 	}

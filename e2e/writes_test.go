@@ -21,7 +21,8 @@ var writes = []*write{
 					return false
 				}
 				w.logsIn(t, name, passwordAfter)
-				if !w.is(t, "postgres", `SELECT pg_has_role(oid, 'everybody', 'MEMBER') AND shobj_description(oid, 'pg_authid') LIKE '%"attempt":%' FROM pg_roles WHERE rolname = $1`, name) {
+				if !w.is(t, "postgres", `SELECT pg_has_role(oid, 'everybody', 'MEMBER')
+					AND shobj_description(oid, 'pg_authid') LIKE '%"attempt":%' FROM pg_roles WHERE rolname = $1`, name) {
 					t.Errorf("%s is half made", name)
 				}
 				return true
@@ -46,10 +47,12 @@ var writes = []*write{
 		name: "limits", action: "user.limits", answer: 200, again: 200, unknowable: true, // whether sessions were ended
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
-			r := request{"PATCH", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name), `{"connectionLimit":7,"validUntil":"2099-01-01T00:00:00Z","endSessions":true}`, nil}
+			r := request{"PATCH", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name),
+				`{"connectionLimit":7,"validUntil":"2099-01-01T00:00:00Z","endSessions":true}`, nil}
 			return r, func(t *testing.T) bool {
 				w.logsIn(t, name, passwordBefore)
-				set := w.query(t, "postgres", `SELECT (rolconnlimit = 7)::text || (rolvaliduntil IS NOT NULL)::text FROM pg_roles WHERE rolname = $1`, name)[0]
+				set := w.query(t, "postgres", `SELECT (rolconnlimit = 7)::text || (rolvaliduntil IS NOT NULL)::text FROM pg_roles
+					WHERE rolname = $1`, name)[0]
 				if set != "truetrue" && set != "falsefalse" {
 					t.Errorf("%s is half limited", name)
 				}
@@ -61,7 +64,8 @@ var writes = []*write{
 		name: "set roles", action: "user.roles", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
-			r := request{"PUT", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name) + "/roles", `{"roles":["readers"]}`, nil}
+			r := request{"PUT", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name) + "/roles",
+				`{"roles":["readers"]}`, nil}
 			return r, func(t *testing.T) bool {
 				return w.is(t, "postgres", `pg_has_role($1, 'readers', 'MEMBER')`, name)
 			}
@@ -106,7 +110,8 @@ var writes = []*write{
 					w.goneOrWhole(t, name)
 					return false
 				}
-				return w.is(t, "postgres", `SELECT NOT rolcanlogin AND shobj_description(oid, 'pg_authid') LIKE '%"state":"disabled"%' FROM pg_authid WHERE rolname = $1`, name)
+				return w.is(t, "postgres", `SELECT NOT rolcanlogin AND shobj_description(oid, 'pg_authid') LIKE '%"state":"disabled"%'
+					FROM pg_authid WHERE rolname = $1`, name)
 			}
 		},
 	},
@@ -115,7 +120,8 @@ var writes = []*write{
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			return createDatabase(w, name), func(t *testing.T) bool {
-				is := w.query(t, "postgres", `SELECT pg_get_userbyid(datdba) || ' ' || (coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%"attempt":%')::text FROM pg_database WHERE datname = $1`, name)
+				is := w.query(t, "postgres", `SELECT pg_get_userbyid(datdba) || ' '
+					|| (coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%"attempt":%')::text FROM pg_database WHERE datname = $1`, name)
 				if len(is) > 0 && is[0] != name+" true" {
 					t.Errorf("%s is half made: its owner, and whether it has a comment, is %s", name, is[0])
 				}
@@ -146,9 +152,11 @@ var writes = []*write{
 	{
 		name: "change cluster", action: "cluster.update", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			r := request{"PATCH", "/rolecall/v1/clusters/" + w.registerOther(t, name), `{"location":"changed","access":{"manage":["team=` + strings.ReplaceAll(name, " ", "-") + `"]}}`, nil}
+			r := request{"PATCH", "/rolecall/v1/clusters/" + w.registerOther(t, name),
+				`{"location":"changed","access":{"manage":["team=` + strings.ReplaceAll(name, " ", "-") + `"]}}`, nil}
 			return r, func(t *testing.T) bool {
-				return w.is(t, "control", `EXISTS (SELECT FROM rolecall.clusters WHERE display_name = $1 AND location = 'changed' AND cardinality(manage) = 1)`, name)
+				return w.is(t, "control", `EXISTS (SELECT FROM rolecall.clusters WHERE display_name = $1 AND location = 'changed'
+					AND cardinality(manage) = 1)`, name)
 			}
 		},
 	},
@@ -198,7 +206,8 @@ var writes = []*write{
 		name: "change identity", action: "account.update", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
-			r := request{"PUT", "/uaa/Users/" + guid, object(map[string]any{"userName": name, "name": map[string]any{"givenName": "new", "familyName": "name"}}), []string{"If-Match: *"}}
+			r := request{"PUT", "/uaa/Users/" + guid, object(map[string]any{"userName": name,
+				"name": map[string]any{"givenName": "new", "familyName": "name"}}), []string{"If-Match: *"}}
 			return r, func(t *testing.T) bool {
 				return w.hasAccount(t, `guid = $1 AND given_name = 'new' AND family_name = 'name'`, guid)
 			}
@@ -217,7 +226,8 @@ var writes = []*write{
 		name: "give scope", action: "account.grant", answer: 201, again: 409,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
-			r := request{"POST", "/uaa/Groups/" + w.group(t) + "/members", object(map[string]any{"value": guid, "origin": "uaa", "type": "USER"}), nil}
+			r := request{"POST", "/uaa/Groups/" + w.group(t) + "/members",
+				object(map[string]any{"value": guid, "origin": "uaa", "type": "USER"}), nil}
 			return r, func(t *testing.T) bool {
 				return w.hasAccount(t, `guid = $1 AND 'cloud_controller.admin' = ANY (scopes)`, guid)
 			}
@@ -238,7 +248,10 @@ var writes = []*write{
 		name: "delete identity", action: "account.delete", answer: 200, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)
-			return request{"DELETE", "/uaa/Users/" + guid, "", nil}, func(t *testing.T) bool { return !w.hasAccount(t, `username = $1`, name) }
+			return request{"DELETE", "/uaa/Users/" + guid, "", nil}, func(t *testing.T) bool {
+				return !w.hasAccount(t,
+					`username = $1`, name)
+			}
 		},
 	},
 	{
@@ -253,7 +266,8 @@ var writes = []*write{
 		name: "label platform user", action: "account.update", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createPlatformUser(t, w, name)
-			r := request{"PATCH", "/v3/users/" + guid, `{"presentation_name":"new name","metadata":{"labels":{"team":"new"},"annotations":{"note":"new"}}}`, nil}
+			r := request{"PATCH", "/v3/users/" + guid,
+				`{"presentation_name":"new name","metadata":{"labels":{"team":"new"},"annotations":{"note":"new"}}}`, nil}
 			return r, func(t *testing.T) bool {
 				return w.hasAccount(t, `guid = $1 AND presentation_name = 'new name' AND labels->>'team' = 'new' AND annotations->>'note' = 'new'`, guid)
 			}
@@ -287,7 +301,8 @@ var writes = []*write{
 		name: "delete client", action: "account.delete", answer: 200, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 201, createClient(name))
-			return request{"DELETE", "/uaa/oauth/clients/" + id(name), "", nil}, func(t *testing.T) bool { return !w.hasAccount(t, `guid = $1 AND program`, id(name)) }
+			return request{"DELETE", "/uaa/oauth/clients/" + id(name), "", nil},
+				func(t *testing.T) bool { return !w.hasAccount(t, `guid = $1 AND program`, id(name)) }
 		},
 	},
 	{
@@ -307,7 +322,8 @@ var writes = []*write{
 			var granted struct {
 				Token string `json:"access_token"`
 			}
-			w.want(t, &granted, 200, tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {name}, "password": {passwordBefore}}))
+			w.want(t, &granted, 200, tokenRequest("cf", "", url.Values{"grant_type": {"password"}, "username": {name},
+				"password": {passwordBefore}}))
 			r := request{"GET", "/rolecall/v1/whoami", "", []string{"Authorization: Bearer " + granted.Token}}
 			return r, func(t *testing.T) bool { return w.hasAccount(t, `guid = $1 AND platform_created_at IS NOT NULL`, guid) }
 		},
@@ -319,10 +335,13 @@ var writes = []*write{
 			var granted struct {
 				Refresh string `json:"refresh_token"`
 			}
-			w.want(t, &granted, 200, tokenRequest(id(name), passwordBefore, url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}))
-			r := tokenRequest(id(name), passwordBefore, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {granted.Refresh}})
+			w.want(t, &granted, 200, tokenRequest(id(name), passwordBefore,
+				url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}))
+			r := tokenRequest(id(name), passwordBefore, url.Values{"grant_type": {"refresh_token"},
+				"refresh_token": {granted.Refresh}})
 			return r, func(t *testing.T) bool {
-				is := w.query(t, "control", `SELECT count(replaced_at) || ' of ' || count(*) FROM rolecall.refresh_tokens WHERE client_id = $1`, id(name))[0]
+				is := w.query(t, "control", `SELECT count(replaced_at) || ' of ' || count(*) FROM rolecall.refresh_tokens
+					WHERE client_id = $1`, id(name))[0]
 				if is == "0 of 1" {
 					return false
 				}
@@ -356,15 +375,19 @@ var writes = []*write{
 	{
 		name: "rotate keys", action: "keys.rotate", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
-			w.query(t, "control", `DELETE FROM rolecall.signing_keys WHERE created_at > (SELECT min(created_at) FROM rolecall.signing_keys)`)
+			w.query(t, "control", `DELETE FROM rolecall.signing_keys WHERE created_at > (SELECT min(created_at)
+				FROM rolecall.signing_keys)`)
 			slices.Reverse(w.keys)
 			w.restart(t)
-			was := w.query(t, "control", `SELECT encode(substr(credential, 1, 9), 'hex') FROM rolecall.clusters WHERE display_name = 'main'`)[0]
+			was := w.query(t, "control", `SELECT encode(substr(credential, 1, 9), 'hex') FROM rolecall.clusters
+				WHERE display_name = 'main'`)[0]
 			return request{"POST", "/rolecall/v1/keys/rotate", `{"signingKey":true}`, nil}, func(t *testing.T) bool {
 				seals := w.query(t, "control", `
 					SELECT DISTINCT encode(substr(sealed, 1, 9), 'hex') FROM (
 					  SELECT private_key FROM rolecall.signing_keys UNION ALL SELECT credential FROM rolecall.clusters UNION ALL SELECT key FROM rolecall.audit_keys) all_of (sealed)`)
-				if len(seals) == 2 && slices.Contains(seals, was) && w.is(t, "control", `EXISTS (SELECT FROM rolecall.clusters WHERE display_name = 'main' AND encode(substr(credential, 1, 9), 'hex') = $1)`, was) {
+				if len(seals) == 2 && slices.Contains(seals, was) && w.is(t, "control",
+					`EXISTS (SELECT FROM rolecall.clusters WHERE display_name = 'main' AND encode(substr(credential, 1, 9), 'hex') = $1)`,
+					was) {
 					return false // and signing keys of before, which
 				}
 				if len(seals) != 1 {
@@ -418,7 +441,8 @@ func (w *world) goneOrWhole(t *testing.T, name string) bool {
 	if !w.hasRole(t, name) {
 		return true
 	}
-	deleting := w.is(t, "postgres", `SELECT shobj_description(oid, 'pg_authid') LIKE '%"state":"deleting"%' FROM pg_roles WHERE rolname = $1`, name)
+	deleting := w.is(t, "postgres",
+		`SELECT shobj_description(oid, 'pg_authid') LIKE '%"state":"deleting"%' FROM pg_roles WHERE rolname = $1`, name)
 	if logsIn := w.pg.Login(name, passwordBefore) == nil; logsIn == deleting {
 		t.Errorf("%s logs in: %v; is being deleted: %v", name, logsIn, deleting)
 	}
@@ -451,7 +475,8 @@ func (w *world) hasAccount(t *testing.T, where string, args ...any) bool {
 func createIdentity(t *testing.T, w *world, name string) (guid string) {
 	t.Helper()
 	var made struct{ ID string }
-	w.want(t, &made, 201, request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": passwordBefore}), nil})
+	w.want(t, &made, 201, request{"POST", "/uaa/Users", object(map[string]any{"userName": name, "password": passwordBefore}),
+		nil})
 	return made.ID
 }
 
@@ -467,7 +492,8 @@ func id(name string) string { return strings.ReplaceAll(strings.ReplaceAll(name,
 
 func createClient(name string) request {
 	return request{"POST", "/uaa/oauth/clients", object(map[string]any{
-		"client_id": id(name), "client_secret": passwordBefore, "authorized_grant_types": []string{"password", "refresh_token", "client_credentials"},
+		"client_id": id(name), "client_secret": passwordBefore, "authorized_grant_types": []string{"password", "refresh_token",
+			"client_credentials"},
 		"scope": []string{"cloud_controller.read"}, "authorities": []string{"cloud_controller.read"},
 	}), nil}
 }

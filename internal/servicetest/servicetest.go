@@ -103,7 +103,8 @@ func Administrator(t testing.TB, pg *pgtest.Cluster) (role, password string) {
 	administrators.Lock()
 	defer administrators.Unlock()
 	if !pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'rolecall_admin')`) {
-		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator'; GRANT pg_signal_backend TO rolecall_admin`)
+		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator';
+			GRANT pg_signal_backend TO rolecall_admin`)
 	}
 	return "rolecall_admin", "administrator"
 }
@@ -124,7 +125,8 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	must(t, shareSigningKey(ctx, s.DB))
 	s.Accounts = &account.Store{DB: s.DB}
 	s.Audit = &audit.Log{DB: s.DB}
-	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", PasswordCost: PasswordCost, Log: logger})
+	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token",
+		PasswordCost: PasswordCost, Log: logger})
 	must(t, err)
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
@@ -160,7 +162,8 @@ func shareSigningKey(ctx context.Context, db *control.DB) error {
 
 // Door returns a door with the given limits in requests a second; 0: none.
 func (s *Service) Door(perSecond float64) *door.Door {
-	return &door.Door{Identity: s.Identity, PerAccount: &web.Limiter{PerSecond: perSecond}, PerAddress: &web.Limiter{PerSecond: perSecond}}
+	return &door.Door{Identity: s.Identity, PerAccount: &web.Limiter{PerSecond: perSecond},
+		PerAddress: &web.Limiter{PerSecond: perSecond}}
 }
 
 // Register registers a cluster under an administering role and returns its id.
@@ -204,7 +207,8 @@ func (s *Service) Account(t testing.TB, username string, scopes []string, labels
 	t.Helper()
 	ctx := context.Background()
 	guid = s.Admin(t, username)
-	_, err := s.DB.Pool.Exec(ctx, `UPDATE accounts SET scopes = coalesce($2::text[], '{}'), labels = coalesce($3::jsonb, '{}') WHERE guid = $1`, guid, scopes, labels)
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE accounts SET scopes = coalesce($2::text[], '{}'), labels = coalesce($3::jsonb, '{}')
+		WHERE guid = $1`, guid, scopes, labels)
 	must(t, err)
 	return guid
 }

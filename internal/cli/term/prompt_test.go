@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,6 +14,13 @@ import (
 
 	"github.com/spf13/cobra"
 )
+
+// terminals stay open until the process ends. An interrupted prompt goes on reading, and later resets the terminal by the number
+// of its file: another test's file must not get that number.
+var terminals struct {
+	sync.Mutex
+	files []*os.File
+}
 
 // openTerminal returns both ends of a new terminal: keyboard, where a test types and sees what is echoed, and the
 // terminal itself.
@@ -22,7 +30,6 @@ func openTerminal(t *testing.T) (keyboard, tty *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { keyboard.Close() })
 	var number, locked int32
 	for request, value := range map[uintptr]*int32{syscall.TIOCGPTN: &number, syscall.TIOCSPTLCK: &locked} {
 		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, keyboard.Fd(), request, uintptr(unsafe.Pointer(value))); errno != 0 {
@@ -33,15 +40,28 @@ func openTerminal(t *testing.T) (keyboard, tty *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { tty.Close() })
+	terminals.Lock()
+	defer terminals.Unlock()
+	terminals.files = append(terminals.files, keyboard, tty)
 	return keyboard, tty
 }
 
 // patience is how long a prompt may take before a test fails.
 const patience = 60 * time.Second
 
-// typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen.
-func typist(t *testing.T, lines map[string]string, f func(cmd *cobra.Command) error) (screen string, err error) {
+// echoes reports whether a terminal shows what is typed.
+func echoes(t *testing.T, tty *os.File) bool {
+	t.Helper()
+	var settings syscall.Termios
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, tty.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&settings))); errno != 0 {
+		t.Fatal(errno)
+	}
+	return settings.Lflag&syscall.ECHO != 0
+}
+
+// typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen. A hidden line is
+// typed once the terminal shows no more, which is a moment after the prompt.
+func typist(t *testing.T, hidden bool, lines map[string]string, f func(cmd *cobra.Command) error) (screen string, err error) {
 	t.Helper()
 	keyboard, tty := openTerminal(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -81,6 +101,9 @@ func typist(t *testing.T, lines map[string]string, f func(cmd *cobra.Command) er
 				continue
 			}
 			typed[prompt] = true
+			for end := time.Now().Add(patience); hidden && echoes(t, tty) && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
 			if line == "\x03" {
 				cancel() // as Ctrl-C does
 			} else if _, err := io.WriteString(keyboard, line+"\n"); err != nil {
@@ -105,7 +128,9 @@ func TestPasswordPrompt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got string
-			screen, err := typist(t, map[string]string{"New password of app: ": test.first, "Repeat the password: ": test.second}, func(cmd *cobra.Command) (err error) {
+			screen, err := typist(t, true, map[string]string{
+				"New password of app: ": test.first, "Repeat the password: ": test.second,
+			}, func(cmd *cobra.Command) (err error) {
 				got, err = NewPassword(cmd, "app")
 				return err
 			})
@@ -122,7 +147,7 @@ func TestPasswordPrompt(t *testing.T) {
 func TestConsent(t *testing.T) {
 	t.Parallel()
 	for answer, ok := range map[string]bool{"y": true, "YES": true, " yes ": true, "n": false, "": false, "yess": false, "\x03": false} {
-		_, err := typist(t, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer}, func(cmd *cobra.Command) error {
+		_, err := typist(t, false, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer}, func(cmd *cobra.Command) error {
 			return Confirm(cmd, "Delete \"a\x1bb\"?")
 		})
 		if (err == nil) != ok {
