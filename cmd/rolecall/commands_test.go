@@ -247,11 +247,11 @@ func TestCommandLine(t *testing.T) {
 
 		// The made-up password is in the JSON of the answer, too.
 		var made struct {
-			Password   string
-			Properties struct{ Username string }
+			Password string
+			Username string
 		}
 		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "create", "a/b", "--generate", "-o", "json")), &made); err != nil ||
-			made.Password == "" || made.Properties.Username != "a/b" {
+			made.Password == "" || made.Username != "a/b" {
 			t.Errorf("created %+v, %v", made, err)
 		}
 		admin.has(t, []string{"name a/b"}, "users", "show", "a/b")
@@ -340,7 +340,7 @@ func TestCommandLine(t *testing.T) {
 		if out := alice.ok(t, "", "clusters", "list"); strings.Contains(out, "local") {
 			t.Errorf("alice sees\n%s", out)
 		}
-		alice.has(t, []string{"user name alice", `sign-in \?`}, "accounts", "show", "alice")
+		alice.has(t, []string{"user name alice", "active yes"}, "accounts", "show", "alice")
 		alice.fails(t, term.ExitNotFound, "admin", "", "accounts", "show", "admin")
 		alice.fails(t, term.ExitNotFound, "local", "", "users", "list", "-c", "local")
 		alice.fails(t, term.ExitDenied, "view", "", "users", "create", "x", "-c", "payments", "--generate")
@@ -361,7 +361,7 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor-", "cloud_controller.write")
 
-		// One's own password takes the present one, and the sign-in goes on.
+		// Your own password takes the current one, and the sign-in goes on.
 		alice.fails(t, term.ExitDenied, "", "wrong\nalice has another\n", "accounts", "passwd", "--password-stdin")
 		alice.ok(t, password+"\nalice has another\n", "accounts", "passwd", "--password-stdin")
 		alice.ok(t, "", "whoami")

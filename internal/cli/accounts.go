@@ -4,13 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
@@ -23,469 +22,309 @@ func accountsCommand() *cobra.Command {
 		accountsPasswdCommand(), accountsGrantCommand(), accountsDeleteCommand())
 }
 
-// An account has two facets, which the API keeps apart: the identity signs in, the platform user has labels. These
-// commands show and change both as one.
+var completeAccounts = complete(fixed(client.AccountsPath), "username")
 
-type metadata struct {
-	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations"`
+// account is an account as the server has sent it.
+type account struct {
+	client.Account
+	json json.RawMessage
 }
 
-type platformUser struct {
-	GUID      string    `json:"guid"`
-	Username  string    `json:"username"`
-	Origin    string    `json:"origin"`
-	CreatedAt time.Time `json:"created_at"`
-	Metadata  metadata  `json:"metadata"`
-}
-
-type identityUser struct {
-	ID       string `json:"id"`
-	UserName string `json:"userName"`
-	Origin   string `json:"origin"`
-	Active   bool   `json:"active"`
-	Groups   []struct {
-		Display string `json:"display"`
-	} `json:"groups"`
-	Meta struct {
-		Created time.Time `json:"created"`
-	} `json:"meta"`
-}
-
-// facets is an account with both.
-type facets struct {
-	GUID         string            `json:"guid"`
-	Username     string            `json:"username"`
-	Origin       string            `json:"origin"`
-	Identity     *bool             `json:"identity"`     // it can sign in, unless it is inactive; null: the caller may not know
-	PlatformUser bool              `json:"platformUser"` // it has labels and annotations
-	Active       bool              `json:"active"`
-	Scopes       []string          `json:"scopes"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
-	CreatedAt    time.Time         `json:"createdAt"`
-}
-
-func (a *facets) takePlatform(u *platformUser) {
-	a.GUID, a.Username, a.Origin, a.CreatedAt = u.GUID, u.Username, u.Origin, u.CreatedAt
-	a.PlatformUser, a.Labels, a.Annotations = true, u.Metadata.Labels, u.Metadata.Annotations
-}
-
-func (a *facets) takeIdentity(u *identityUser) {
-	a.GUID, a.Username, a.Origin, a.CreatedAt = u.ID, u.UserName, u.Origin, u.Meta.Created
-	a.Identity, a.Active = new(true), u.Active
-	for _, g := range u.Groups {
-		a.Scopes = append(a.Scopes, g.Display)
+// findAccount finds an account by its user name or guid. A user name may look like a guid; then the guid takes precedence.
+func findAccount(ctx context.Context, c *client.Client, nameOrGUID string) (*account, error) {
+	parameters := []string{"name", "guid"}
+	if uuid.Validate(nameOrGUID) == nil {
+		slices.Reverse(parameters)
 	}
-}
-
-// name is what people call the account.
-func (a *facets) name() string { return cmp.Or(a.Username, a.GUID) }
-
-func (a *facets) signIn() string {
-	switch {
-	case a.Identity == nil:
-		return "?"
-	case !*a.Identity:
-		return "no"
-	case !a.Active:
-		return "inactive"
-	}
-	return "yes"
-}
-
-// accounts reads both facets of the accounts that the two queries select, sorted by name. Who may not read identities
-// still sees what there is of platform users.
-func accounts(ctx context.Context, c *client.Client, ofPlatform, ofIdentity url.Values) ([]*facets, error) {
-	byGUID := map[string]*facets{}
-	platform, err := c.Pages(ctx, "/v3/users", ofPlatform)
-	if err != nil {
-		return nil, err
-	}
-	for _, item := range platform {
-		u, err := term.Decode[platformUser](item)
+	for _, parameter := range parameters {
+		items, err := c.Items(ctx, client.AccountsPath, url.Values{parameter: {nameOrGUID}})
 		if err != nil {
 			return nil, err
 		}
-		byGUID[u.GUID] = &facets{Scopes: []string{}, Labels: map[string]string{}, Annotations: map[string]string{}}
-		byGUID[u.GUID].takePlatform(u)
-	}
-	identities, err := c.Resources(ctx, "/uaa/Users", ofIdentity)
-	if client.Status(err) != http.StatusForbidden {
+		found, err := term.DecodeAll[client.Account](items)
 		if err != nil {
 			return nil, err
 		}
-		for _, a := range byGUID {
-			a.Identity = new(false)
+		switch len(found) {
+		case 0:
+			continue
+		case 1:
+			return &account{*found[0], items[0]}, nil
 		}
+		var guids []string
+		for _, a := range found {
+			guids = append(guids, a.GUID+" (origin "+a.Origin+")")
+		}
+		return nil, term.Usage("there are %d accounts %q; give the guid instead: %s", len(found), nameOrGUID, strings.Join(guids, ", "))
 	}
-	for _, item := range identities {
-		u, err := term.Decode[identityUser](item)
+	return nil, term.NotFound("There is no account %q that you may see.", nameOrGUID)
+}
+
+// onAccount completes a command on the account that its first argument names.
+func onAccount(cmd *cobra.Command, run func(*call, *account) error) *cobra.Command {
+	if cmd.Args == nil {
+		cmd.Args = term.Arguments("ACCOUNT")
+	}
+	if cmd.ValidArgsFunction == nil {
+		cmd.ValidArgsFunction = firstArgument(completeAccounts)
+	}
+	return onServer(cmd, func(c *call) error {
+		a, err := findAccount(c.cmd.Context(), c.client, c.args[0])
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if byGUID[u.ID] == nil {
-			byGUID[u.ID] = &facets{Scopes: []string{}, Labels: map[string]string{}, Annotations: map[string]string{}}
-		}
-		byGUID[u.ID].takeIdentity(u)
-	}
-	all := make([]*facets, 0, len(byGUID))
-	for _, a := range byGUID {
-		all = append(all, a)
-	}
-	slices.SortFunc(all, func(a, b *facets) int {
-		return cmp.Or(strings.Compare(strings.ToLower(a.name()), strings.ToLower(b.name())), strings.Compare(a.GUID, b.GUID))
+		return run(c, a)
 	})
-	return all, nil
 }
-
-// findAccount finds an account by its user name or guid.
-func findAccount(ctx context.Context, c *client.Client, nameOrGUID string) (*facets, error) {
-	quoted, err := json.Marshal(nameOrGUID)
-	if err != nil {
-		return nil, err
-	}
-	var found []*facets
-	for _, name := range []string{"guids", "usernames"} {
-		attribute := map[string]string{"guids": "id", "usernames": "userName"}[name]
-		some, err := accounts(ctx, c, url.Values{name: {cfValues(nameOrGUID)}}, url.Values{"filter": {attribute + " eq " + string(quoted)}})
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, some...)
-	}
-	switch len(found) {
-	case 0:
-		return nil, term.NotFound("There is no account %q that you may see.", nameOrGUID)
-	case 1:
-		return found[0], nil
-	}
-	var guids []string
-	for _, a := range found {
-		guids = append(guids, a.GUID+" (origin "+a.Origin+")")
-	}
-	return nil, term.Usage("there are %d accounts %q; say which by its guid: %s", len(found), nameOrGUID, strings.Join(guids, ", "))
-}
-
-func (a *facets) platformPath() string { return client.Path("/v3/users", a.GUID) }
-func (a *facets) identityPath() string { return client.Path("/uaa/Users", a.GUID) }
 
 func accountsListCommand() *cobra.Command {
 	var selector string
-	cmd := &cobra.Command{
+	cmd := printing(&cobra.Command{
 		Use:   "list",
 		Short: "List accounts",
 		Example: `  rolecall accounts list
   rolecall accounts list --selector 'team=payments,role in (dba,sre)'`,
 		Args: term.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			var query url.Values
-			if selector != "" {
-				query = url.Values{"label_selector": {selector}}
-			}
-			all, err := accounts(cmd.Context(), c, query, nil)
-			if err != nil {
-				return err
-			}
-			if selector != "" { // what has no labels is not selected
-				all = slices.DeleteFunc(all, func(a *facets) bool { return !a.PlatformUser })
-			}
-			if term.Format(cmd) != "table" {
-				return term.PrintData(cmd, all)
-			}
-			rows := [][]string{{"NAME", "ORIGIN", "SIGN-IN", "LABELS", "SCOPES", "GUID"}}
-			for _, a := range all {
-				rows = append(rows, []string{a.name(), a.Origin, a.signIn(), term.Pairs(a.Labels), strings.Join(a.Scopes, " "), a.GUID})
-			}
-			return term.PrintTable(cmd.OutOrStdout(), rows)
-		},
-	}
-	cmd.Flags().StringVarP(&selector, "selector", "l", "", "list those whose labels match this `selector`")
-	term.BindOutput(cmd)
-	return cmd
+	})
+	cmd.Flags().StringVarP(&selector, "selector", "l", "", "only accounts whose labels match this `selector`")
+	return onServer(cmd, list(func(*call) (string, url.Values) {
+		if selector == "" {
+			return client.AccountsPath, nil
+		}
+		return client.AccountsPath, url.Values{"selector": {selector}}
+	}, "NAME,ORIGIN,ACTIVE,LABELS,SCOPES,GUID", func(a *client.Account) []string {
+		return []string{
+			a.Name(), a.Origin, term.YesNo(a.Active), term.Pairs(a.Labels), strings.Join(a.Scopes, " "), a.GUID,
+		}
+	}))
 }
 
 func accountsShowCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:               "show ACCOUNT",
-		Short:             "Show an account",
-		Long:              `Show prints an account, which is given by its user name or guid, as everywhere.`,
-		Example:           `  rolecall accounts show alice`,
-		Args:              term.Arguments("ACCOUNT"),
-		ValidArgsFunction: firstArgument(completeAccounts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			a, err := findAccount(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			return a.print(cmd)
-		},
-	}
-	term.BindOutput(cmd)
-	return cmd
+	return onAccount(printing(&cobra.Command{
+		Use:     "show ACCOUNT",
+		Short:   "Show an account",
+		Long:    `Show prints an account. As everywhere, ACCOUNT is its user name or guid.`,
+		Example: `  rolecall accounts show alice`,
+	}), func(c *call, a *account) error { return printOne(c, a.json, accountFields) })
 }
 
-func (a *facets) print(cmd *cobra.Command) error {
-	if term.Format(cmd) != "table" {
-		return term.PrintData(cmd, a)
-	}
-	return term.PrintFields(cmd.OutOrStdout(), [][]string{
+func accountFields(_ *call, a *client.Account) [][]string {
+	return [][]string{
 		{"user name", a.Username},
 		{"origin", a.Origin},
 		{"guid", a.GUID},
-		{"sign-in", a.signIn()},
+		{"active", term.YesNo(a.Active)},
 		{"scopes", strings.Join(a.Scopes, " ")},
 		{"labels", term.Pairs(a.Labels)},
 		{"annotations", term.Pairs(a.Annotations)},
-		{"created", term.Time(&a.CreatedAt)},
-	})
+		{"created", term.Time(a.CreatedAt)},
+	}
 }
 
 func accountsCreateCommand() *cobra.Command {
 	var labels, scopes []string
-	cmd := &cobra.Command{
+	cmd := printing(&cobra.Command{
 		Use:   "create USERNAME",
 		Short: "Create an account",
-		Long: `Create makes an account that can sign in with a user name and a password. What it may do
-follows from its labels, by the access rules of the clusters, and from its scopes.`,
+		Long: `Create creates an account that signs in with a user name and a password. Its labels, by
+the access rules of the clusters, and its scopes decide what it may do.`,
 		Example: `  rolecall accounts create alice --label team=payments
   rolecall accounts create ci --label team=payments --generate
   rolecall accounts create root2 --scope cloud_controller.admin --password-stdin < password-file`,
 		Args: term.Arguments("USERNAME"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			change, err := changes(labels, false)
-			if err != nil {
-				return err
-			}
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			groups, err := findGroups(cmd.Context(), c, scopes)
-			if err != nil {
-				return err
-			}
-			secret, err := term.NewPassword(cmd, args[0])
-			if err != nil {
-				return err
-			}
-			a, err := createAccount(cmd.Context(), c, args[0], secret, change, groups)
-			if err != nil {
-				return err
-			}
-			term.Report(cmd, "Account %q was created.", args[0])
-			answer, err := json.Marshal(a)
-			if err != nil {
-				return err
-			}
-			return term.PrintWithPassword(cmd, answer, secret)
-		},
-	}
+	})
 	f := cmd.Flags()
 	f.StringArrayVar(&labels, "label", nil, "`label` as key=value; repeatable")
-	f.StringArrayVar(&scopes, "scope", nil, "`scope` beyond those that every account has; repeatable")
+	f.StringArrayVar(&scopes, "scope", nil, "`scope` in addition to those that every account gets; repeatable")
 	_ = cmd.RegisterFlagCompletionFunc("scope", completeScopes)
 	term.BindPassword(cmd, true)
-	term.BindOutput(cmd)
-	return cmd
-}
-
-// createAccount makes both facets. When the second cannot be made, the first is removed again.
-func createAccount(ctx context.Context, c *client.Client, username, password string, labels map[string]*string, groups map[string]string) (*facets, error) {
-	answer, err := c.Do(ctx, http.MethodPost, "/uaa/Users", nil, map[string]any{"userName": username, "password": password})
-	if err != nil {
-		return nil, err
-	}
-	u, err := term.Decode[identityUser](answer.JSON)
-	if err != nil {
-		return nil, err
-	}
-	a := &facets{GUID: u.ID}
-	_, err = c.Do(ctx, http.MethodPost, "/v3/users", nil, map[string]any{"guid": u.ID, "metadata": map[string]any{"labels": labels}})
-	for _, group := range groups {
-		if err == nil {
-			err = a.setScope(ctx, c, group, true)
-		}
-	}
-	if err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		if undoErr := a.delete(undo, c); undoErr != nil {
-			err = fmt.Errorf("%w The account was made halfway, and could not be removed again: %w", err, undoErr)
-		}
-		return nil, err
-	}
-	return findAccount(ctx, c, u.ID)
-}
-
-// delete removes the facets that there are.
-func (a *facets) delete(ctx context.Context, c *client.Client) error {
-	for _, path := range []string{a.platformPath(), a.identityPath()} {
-		if _, err := c.Do(ctx, http.MethodDelete, path, nil, nil); err != nil && client.Status(err) != http.StatusNotFound {
+	return onServer(cmd, func(c *call) error {
+		set, err := entries(labels)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		body := map[string]any{"username": c.args[0], "labels": set}
+		if len(scopes) > 0 {
+			if body["scopes"], err = withScopes(defaultScopes, scopes); err != nil {
+				return err
+			}
+		}
+		password, err := term.NewPassword(c.cmd, c.args[0])
+		if err != nil {
+			return err
+		}
+		body["password"] = password
+		answer, err := c.send(http.MethodPost, client.AccountsPath, body)
+		if err != nil {
+			return err
+		}
+		c.report("Account %q was created.", c.args[0])
+		return term.PrintWithPassword(c.cmd, answer, password)
+	})
 }
 
-// changes reads key=value and, to remove a key, key-.
-func changes(args []string, remove bool) (map[string]*string, error) {
-	change := map[string]*string{}
+// entries reads key=value, and key- to remove a key.
+func entries(args []string) (map[string]*string, error) {
+	read := map[string]*string{}
 	for _, arg := range args {
 		key, value, set := strings.Cut(arg, "=")
-		removed := strings.TrimSuffix(arg, "-")
+		removed, remove := strings.CutSuffix(arg, "-")
 		switch {
 		case set:
-			change[key] = &value
-		case remove && removed != arg:
-			change[removed] = nil
+			read[key] = &value
 		case remove:
-			return nil, term.Usage("%q is neither key=value nor key- (which removes the key)", arg)
+			read[removed] = nil
 		default:
-			return nil, term.Usage("%q is not of the form key=value", arg)
+			return nil, term.Usage("%q is neither key=value nor key- (which removes the key)", arg)
 		}
 	}
-	return change, nil
+	return read, nil
 }
 
 func accountsLabelCommand() *cobra.Command {
-	cmd := metadataCommand("label", "labels", func(a *facets) map[string]string { return a.Labels })
-	cmd.Short = "Set or remove labels of an account"
-	cmd.Long = `Label sets each KEY=VALUE and removes each KEY that is followed by a minus sign. The access
-rules of the clusters decide by labels.`
-	cmd.Example = `  rolecall accounts label alice team=payments role=dba
-  rolecall accounts label alice role-`
-	return cmd
+	return entriesCommand(&cobra.Command{
+		Use:   "label ACCOUNT KEY=VALUE|KEY-...",
+		Short: "Set or remove labels of an account",
+		Long: `Label sets each KEY=VALUE and removes each KEY that is followed by a minus sign. The access
+rules of the clusters depend on labels.`,
+		Example: `  rolecall accounts label alice team=payments role=dba
+  rolecall accounts label alice role-`,
+	}, "labels", func(a *client.Account) map[string]string { return a.Labels })
 }
 
 func accountsAnnotateCommand() *cobra.Command {
-	cmd := metadataCommand("annotate", "annotations", func(a *facets) map[string]string { return a.Annotations })
-	cmd.Short = "Set or remove annotations of an account"
-	cmd.Long = `Annotate sets each KEY=VALUE and removes each KEY that is followed by a minus sign.
-Annotations are for people; nothing is decided by them.`
-	cmd.Example = `  rolecall accounts annotate alice contact='alice@example.org, room 12'
-  rolecall accounts annotate alice contact-`
-	return cmd
+	return entriesCommand(&cobra.Command{
+		Use:   "annotate ACCOUNT KEY=VALUE|KEY-...",
+		Short: "Set or remove annotations of an account",
+		Long: `Annotate sets each KEY=VALUE and removes each KEY that is followed by a minus sign.
+Annotations are notes for people; Rolecall does not interpret them.`,
+		Example: `  rolecall accounts annotate alice contact='alice@example.org, room 12'
+  rolecall accounts annotate alice contact-`,
+	}, "annotations", func(a *client.Account) map[string]string { return a.Annotations })
 }
 
-func metadataCommand(name, section string, of func(*facets) map[string]string) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:               name + " ACCOUNT KEY=VALUE|KEY-...",
-		Args:              term.Arguments("ACCOUNT", "KEY=VALUE..."),
-		ValidArgsFunction: firstArgument(completeAccounts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return term.Usage("say what to set or remove: KEY=VALUE or KEY-")
-			}
-			change, err := changes(args[1:], true)
-			if err != nil {
-				return err
-			}
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			a, err := findAccount(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			if !a.PlatformUser {
-				if _, err := c.Do(cmd.Context(), http.MethodPost, "/v3/users", nil, map[string]any{"guid": a.GUID}); err != nil {
-					return err
-				}
-			}
-			body := map[string]any{"metadata": map[string]any{section: change}}
-			answer, err := c.Do(cmd.Context(), http.MethodPatch, a.platformPath(), nil, body)
-			if err != nil {
-				return err
-			}
-			u, err := term.Decode[platformUser](answer.JSON)
-			if err != nil {
-				return err
-			}
-			a.PlatformUser, a.Labels, a.Annotations = true, u.Metadata.Labels, u.Metadata.Annotations
-			term.Report(cmd, "The %s of account %q are now: %s", section, a.name(), cmp.Or(term.Pairs(of(a)), "none"))
-			return term.PrintUnlessTable(cmd, a)
-		},
+// entriesCommand changes the labels or the annotations of an account.
+func entriesCommand(cmd *cobra.Command, field string, of func(*client.Account) map[string]string) *cobra.Command {
+	cmd.Args = term.Arguments("ACCOUNT", "KEY=VALUE...")
+	return onAccount(printing(cmd), func(c *call, a *account) error {
+		set, err := entries(c.args[1:])
+		if err != nil {
+			return err
+		}
+		return changeAccount(c, a, client.Request{Body: map[string]any{field: set}}, func(a *client.Account) {
+			c.report("The %s of account %q are now: %s", field, a.Name(), cmp.Or(term.Pairs(of(a)), "none"))
+		})
+	})
+}
+
+// changeAccount sends a change of an account and reports what it is now.
+func changeAccount(c *call, a *account, r client.Request, report func(*client.Account)) error {
+	r.Method, r.Path = http.MethodPatch, a.Path()
+	answer, err := c.client.Do(c.cmd.Context(), r)
+	if err != nil {
+		return err
 	}
-	term.BindOutput(cmd)
-	return cmd
+	changed, err := term.Decode[client.Account](answer.JSON)
+	if err != nil {
+		return err
+	}
+	report(changed)
+	return term.PrintUnlessTable(c.cmd, answer.JSON)
 }
 
 func accountsPasswdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "passwd [ACCOUNT]",
 		Short: "Change your password, or that of another account",
-		Long: `Passwd without ACCOUNT changes your own password and asks for the present one first; with
---password-stdin that is the first line and the new one the second. An admin gives any
-other account a new password. It ends all sign-ins of the account, and if it is another
-one its personal access tokens.`,
+		Long: `Passwd without ACCOUNT changes your own password, and asks for the current one first. With
+--password-stdin the first line is the current password and the second line the new one.
+An admin sets the password of any other account. A new password ends all sign-ins of the
+account. If an admin sets it, it also deletes the personal access tokens.`,
 		Example: `  rolecall accounts passwd
   rolecall accounts passwd alice --generate`,
 		Args:              term.Arguments("[ACCOUNT]"),
 		ValidArgsFunction: firstArgument(completeAccounts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			me, err := whoami(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			a := &facets{GUID: me.Account.GUID, Username: me.Account.Username}
-			if len(args) > 0 {
-				if a, err = findAccount(cmd.Context(), c, args[0]); err != nil {
-					return err
-				}
-			}
-			body := map[string]any{}
-			if a.GUID == me.Account.GUID {
-				if body["oldPassword"], err = term.Password(cmd, "Current password: "); err != nil {
-					return err
-				}
-			}
-			secret, err := term.NewPassword(cmd, a.name())
-			if err != nil {
-				return err
-			}
-			body["password"] = secret
-			if _, err := c.Do(cmd.Context(), http.MethodPut, a.identityPath()+"/password", nil, body); err != nil {
-				return err
-			}
-			term.Report(cmd, "Account %q has a new password.", a.name())
-			if a.GUID == me.Account.GUID {
-				if err := signInAgain(cmd.Context(), c, secret); err != nil {
-					return err
-				}
-			}
-			return term.PrintWithPassword(cmd, nil, secret)
-		},
 	}
 	term.BindPassword(cmd, true)
-	return cmd
+	return onServer(cmd, func(c *call) error {
+		me, err := whoami(c.cmd.Context(), c.client)
+		if err != nil {
+			return err
+		}
+		a := &account{Account: client.Account{GUID: me.Account.GUID, Username: me.Account.Username}}
+		if len(c.args) > 0 {
+			if a, err = findAccount(c.cmd.Context(), c.client, c.args[0]); err != nil {
+				return err
+			}
+		}
+		return setAccountPassword(c, a, a.GUID == me.Account.GUID)
+	})
+}
+
+func setAccountPassword(c *call, a *account, own bool) error {
+	body := map[string]any{}
+	if own {
+		current, err := term.Password(c.cmd, "Current password: ")
+		if err != nil {
+			return err
+		}
+		body["currentPassword"] = current
+	}
+	password, err := term.NewPassword(c.cmd, a.Name())
+	if err != nil {
+		return err
+	}
+	body["password"] = password
+	if _, err := c.send(http.MethodPost, a.Path("password"), body); err != nil {
+		return err
+	}
+	c.report("Account %q has a new password.", a.Name())
+	if own {
+		if err := signInAgain(c.cmd.Context(), c.client, password); err != nil {
+			return err
+		}
+	}
+	return term.PrintWithPassword(c.cmd, nil, password)
+}
+
+// knownScopes are the scopes that an account can have, and defaultScopes those that a new account gets.
+var (
+	knownScopes = []string{
+		"cloud_controller.admin", "cloud_controller.admin_read_only", "cloud_controller.global_auditor",
+		"cloud_controller.read", "cloud_controller.write", "scim.read", "scim.write",
+	}
+	defaultScopes  = []string{"cloud_controller.read", "cloud_controller.write"}
+	completeScopes = cobra.FixedCompletions(knownScopes, cobra.ShellCompDirectiveNoFileComp)
+)
+
+// withScopes adds scopes, and removes each that is followed by a minus sign.
+func withScopes(scopes, changes []string) ([]string, error) {
+	scopes = append([]string{}, scopes...)
+	for _, change := range changes {
+		scope, remove := strings.CutSuffix(change, "-")
+		if !slices.Contains(knownScopes, scope) {
+			return nil, term.NotFound("There is no scope %q; see rolecall accounts grant --help", scope)
+		}
+		scopes = slices.DeleteFunc(scopes, func(s string) bool { return s == scope })
+		if !remove {
+			scopes = append(scopes, scope)
+		}
+	}
+	return scopes, nil
 }
 
 func accountsGrantCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	return onAccount(printing(&cobra.Command{
 		Use:   "grant ACCOUNT SCOPE|SCOPE-...",
-		Short: "Give or take scopes of an account",
-		Long: `Grant gives each SCOPE and takes each SCOPE that is followed by a minus sign. The sign-ins
-of the account have them from their next token on, within twenty minutes.
+		Short: "Grant or revoke scopes of an account",
+		Long: `Grant grants each SCOPE, and revokes each SCOPE that is followed by a minus sign. It takes
+effect with the account's next token, within twenty minutes.
 
     cloud_controller.admin            may do everything in every cluster, and set labels
     cloud_controller.admin_read_only  may read everything
     cloud_controller.global_auditor   may read everything
-    cloud_controller.read             may read what the labels let it view; given at creation
-    cloud_controller.write            may change what the labels let it manage; given at creation
+    cloud_controller.read             may read what its labels let it view; a default
+    cloud_controller.write            may change what its labels let it manage; a default
     scim.read                         may read accounts and their scopes
     scim.write                        may change accounts and their scopes`,
 		Example: `  rolecall accounts grant alice cloud_controller.global_auditor
@@ -497,161 +336,47 @@ of the account have them from their next token on, within twenty minutes.
 			}
 			return completeScopes(cmd, args, start)
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			scopes := make([]string, len(args)-1)
-			for i, arg := range args[1:] {
-				scopes[i] = strings.TrimSuffix(arg, "-")
-			}
-			groups, err := findGroups(cmd.Context(), c, scopes)
-			if err != nil {
-				return err
-			}
-			a, err := findAccount(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			for i, scope := range scopes {
-				give := args[i+1] == scope
-				if slices.Contains(a.Scopes, scope) == give {
-					continue
-				}
-				if err := a.setScope(cmd.Context(), c, groups[scope], give); err != nil {
-					return err
-				}
-			}
-			if a, err = findAccount(cmd.Context(), c, a.GUID); err != nil {
-				return err
-			}
-			term.Report(cmd, "The scopes of account %q are now: %s", a.name(), cmp.Or(strings.Join(a.Scopes, " "), "none"))
-			return term.PrintUnlessTable(cmd, a)
-		},
-	}
-	term.BindOutput(cmd)
-	return cmd
+	}), grantScopes)
 }
 
-// setScope gives or takes a scope, which is named by its group.
-func (a *facets) setScope(ctx context.Context, c *client.Client, group string, give bool) error {
-	path := client.Path("/uaa/Groups", group, "members")
-	var err error
-	if give {
-		_, err = c.Do(ctx, http.MethodPost, path, nil, map[string]any{"value": a.GUID, "type": "USER"})
-	} else {
-		_, err = c.Do(ctx, http.MethodDelete, client.Path(path, a.GUID), nil, nil)
-	}
-	return err
-}
-
-// findGroups returns the ids of the groups that stand for the scopes.
-func findGroups(ctx context.Context, c *client.Client, scopes []string) (map[string]string, error) {
-	found := map[string]string{}
-	if len(scopes) == 0 {
-		return found, nil
-	}
-	all, err := groupIDs(ctx, c)
+// grantScopes replaces the scopes of the account. The precondition keeps what another change has granted in the meantime.
+func grantScopes(c *call, a *account) error {
+	answer, err := c.client.Get(c.cmd.Context(), a.Path(), nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, scope := range scopes {
-		if all[scope] == "" {
-			return nil, term.NotFound("There is no scope %q; see rolecall accounts grant --help", scope)
-		}
-		found[scope] = all[scope]
-	}
-	return found, nil
-}
-
-func groupIDs(ctx context.Context, c *client.Client) (map[string]string, error) {
-	items, err := c.Resources(ctx, "/uaa/Groups", nil)
+	current, err := term.Decode[client.Account](answer.JSON)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	ids := map[string]string{}
-	for _, item := range items {
-		g, err := term.Decode[struct{ ID, DisplayName string }](item)
-		if err != nil {
-			return nil, err
-		}
-		ids[g.DisplayName] = g.ID
+	scopes, err := withScopes(current.Scopes, c.args[1:])
+	if err != nil {
+		return err
 	}
-	return ids, nil
+	r := client.Request{Body: map[string]any{"scopes": scopes}, IfMatch: answer.ETag}
+	return changeAccount(c, a, r, func(a *client.Account) {
+		c.report("The scopes of account %q are now: %s", a.Name(), cmp.Or(strings.Join(a.Scopes, " "), "none"))
+	})
 }
 
 func accountsDeleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete ACCOUNT",
 		Short: "Delete an account",
-		Long: `Delete removes an account with its labels, and ends its sign-ins and tokens. The database
-users that it has made stay.`,
+		Long: `Delete deletes an account with its labels, and ends its sign-ins and tokens. The database
+users that it has created are not changed.`,
 		Example: `  rolecall accounts delete alice
   rolecall accounts delete alice --yes`,
-		Args:              term.Arguments("ACCOUNT"),
-		ValidArgsFunction: firstArgument(completeAccounts),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := connect()
-			if err != nil {
-				return err
-			}
-			a, err := findAccount(cmd.Context(), c, args[0])
-			if err != nil {
-				return err
-			}
-			if err := term.Confirm(cmd, "Delete account %q (%s)?", a.name(), a.GUID); err != nil {
-				return err
-			}
-			if err := a.delete(cmd.Context(), c); err != nil {
-				return err
-			}
-			term.Report(cmd, "Account %q was deleted.", a.name())
-			return nil
-		},
 	}
 	term.BindYes(cmd)
-	return cmd
-}
-
-func completeAccounts(cmd *cobra.Command, _ []string, start string) ([]string, cobra.ShellCompDirective) {
-	names, err := accountNamesWith(cmd, start)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
-func accountNamesWith(cmd *cobra.Command, start string) ([]string, error) {
-	c, err := connect()
-	if err != nil {
-		return nil, err
-	}
-	query := url.Values{}
-	if start != "" {
-		query.Set("partial_usernames", cfValues(start))
-	}
-	items, err := c.Pages(cmd.Context(), "/v3/users", query)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, item := range items {
-		u, err := term.Decode[platformUser](item)
-		if err != nil {
-			return nil, err
+	return onAccount(cmd, func(c *call, a *account) error {
+		if err := term.Confirm(c.cmd, "Delete account %q (%s)?", a.Name(), a.GUID); err != nil {
+			return err
 		}
-		if u.Username != "" {
-			names = append(names, u.Username)
+		if _, err := c.send(http.MethodDelete, a.Path(), nil); err != nil {
+			return err
 		}
-	}
-	return names, nil
+		c.report("Account %q was deleted.", a.Name())
+		return nil
+	})
 }
-
-// allScopes are the scopes that an account can have.
-var allScopes = []string{
-	"cloud_controller.admin", "cloud_controller.admin_read_only", "cloud_controller.global_auditor",
-	"cloud_controller.read", "cloud_controller.write", "scim.read", "scim.write",
-}
-
-var completeScopes = cobra.FixedCompletions(allScopes, cobra.ShellCompDirectiveNoFileComp)

@@ -398,28 +398,17 @@ func auditFailedCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		names, err := failedNames(c, counts)
+		all, err := term.DecodeAll[client.FailedSignIns](counts)
 		if err != nil {
 			return err
 		}
+		var guids []string
+		for _, n := range all {
+			guids = append(guids, n.Account)
+		}
+		names := accountNames(c, guids...)
 		return term.PrintList(c.cmd, counts, "MINUTE,ACCOUNT,ADDRESS,COUNT", func(n *client.FailedSignIns) []string {
 			return []string{term.Time(&n.Minute), names[n.Account], n.Address, strconv.Itoa(n.Count)}
 		})
 	})
-}
-
-// failedNames maps the guids of the accounts to user names.
-func failedNames(c *call, counts []json.RawMessage) (map[string]string, error) {
-	if term.Format(c.cmd) != "table" {
-		return nil, nil
-	}
-	all, err := term.DecodeAll[client.FailedSignIns](counts)
-	if err != nil {
-		return nil, err
-	}
-	var guids []string
-	for _, n := range all {
-		guids = append(guids, n.Account)
-	}
-	return accountNames(c, guids...), nil
 }

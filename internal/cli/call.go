@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
@@ -100,9 +101,10 @@ func show[T any](path func(*call) string, fields func(*call, *T) [][]string) fun
 }
 
 // list is what a command does that gets a list and prints it, as a table with the columns of head.
-func list[T any](path func(*call) string, head string, row func(*T) []string) func(*call) error {
+func list[T any](path func(*call) (string, url.Values), head string, row func(*T) []string) func(*call) error {
 	return func(c *call) error {
-		items, err := c.client.Items(c.cmd.Context(), path(c), nil)
+		p, query := path(c)
+		items, err := c.client.Items(c.cmd.Context(), p, query)
 		if err != nil {
 			return err
 		}
@@ -115,12 +117,13 @@ func printOne[T any](c *call, answer json.RawMessage, fields func(*call, *T) [][
 }
 
 func (c *call) get(path string, query url.Values) (json.RawMessage, error) {
-	return c.client.Get(c.cmd.Context(), path, query)
+	answer, err := c.client.Get(c.cmd.Context(), path, query)
+	return answer.JSON, err
 }
 
 // send sends a change and returns the JSON of the answer, nil for none.
 func (c *call) send(method, path string, body any) (json.RawMessage, error) {
-	answer, err := c.client.Do(c.cmd.Context(), method, path, nil, body)
+	answer, err := c.client.Do(c.cmd.Context(), client.Request{Method: method, Path: path, Body: body})
 	return answer.JSON, err
 }
 
@@ -130,8 +133,10 @@ func (c *call) report(format string, args ...any) { term.Report(c.cmd, format, a
 // given reports whether a flag is on the command line.
 func (c *call) given(flag string) bool { return c.cmd.Flags().Changed(flag) }
 
-// at is a path of a resource that does not depend on the call.
-func at(path string) func(*call) string { return func(*call) string { return path } }
+// every is a list without parameters that does not depend on the call.
+func every(path string) func(*call) (string, url.Values) {
+	return func(*call) (string, url.Values) { return path, nil }
+}
 
 // The variables that stand for --cluster. The second is what rolecall env prints.
 const (
@@ -150,20 +155,22 @@ func clusterOfFlag(cmd *cobra.Command, c *client.Client) (*client.ClusterRef, er
 	return nil, term.Usage("no cluster is given: add --cluster NAME, or set %s; to see the names: rolecall clusters list", ClusterVariable)
 }
 
-// findCluster finds a cluster by its name or id.
+// findCluster finds a cluster by its name or id. A name takes precedence.
 func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*client.ClusterRef, error) {
-	me, err := whoami(ctx, c)
+	items, err := c.Items(ctx, client.ClustersPath, url.Values{"name": {nameOrID}})
 	if err != nil {
 		return nil, err
 	}
-	for _, cl := range me.Clusters {
-		if cl.Name == nameOrID {
-			return &cl.ClusterRef, nil
-		}
+	if len(items) > 0 {
+		return term.Decode[client.ClusterRef](items[0])
 	}
-	for _, cl := range me.Clusters {
-		if strings.EqualFold(cl.ID, nameOrID) {
-			return &cl.ClusterRef, nil
+	if uuid.Validate(nameOrID) == nil {
+		found, err := c.Get(ctx, client.Path(client.ClustersPath, strings.ToLower(nameOrID)), nil)
+		if err == nil {
+			return term.Decode[client.ClusterRef](found.JSON)
+		}
+		if client.Status(err) != http.StatusNotFound {
+			return nil, err
 		}
 	}
 	return nil, term.NotFound("There is no cluster %q that you may view. To see yours: rolecall clusters list", nameOrID)

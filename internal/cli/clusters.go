@@ -23,6 +23,8 @@ func clustersCommand() *cobra.Command {
 		clustersProbeCommand(), clustersAccessCommand(), clustersRotateCommand(), clustersUserlistCommand())
 }
 
+var completeClusters = complete(fixed(client.ClustersPath), "displayName")
+
 func clusterPath(c *call) string { return c.cluster.Path() }
 
 func clustersListCommand() *cobra.Command {
@@ -32,7 +34,7 @@ func clustersListCommand() *cobra.Command {
 		Example: `  rolecall clusters list
   rolecall clusters list -o json`,
 		Args: term.NoArguments,
-	}), list(at(client.ClustersPath), "NAME,LOCATION,VERSION,STATE,MANAGE,VIEW,ID", func(cl *client.Cluster) []string {
+	}), list(every(client.ClustersPath), "NAME,LOCATION,VERSION,STATE,MANAGE,VIEW,ID", func(cl *client.Cluster) []string {
 		return []string{cl.Name, cl.Location, cl.Version, cl.State, rules(cl.Access.Manage), rules(cl.Access.View), cl.ID}
 	}))
 }
@@ -287,38 +289,40 @@ server is the right one, give that number with --system-identifier.`,
 }
 
 func updateCluster(c *call, body, connection map[string]any) error {
+	r := client.Request{Method: http.MethodPatch, Path: c.cluster.Path(), Body: body}
 	if tls, ok := connection["tls"].(map[string]any); ok {
-		if err := keepTLS(c, tls); err != nil {
+		var err error
+		if r.IfMatch, err = keepTLS(c, tls); err != nil {
 			return err
 		}
 	}
 	if len(connection) > 0 {
 		body["connection"] = connection
 	}
-	answer, err := c.send(http.MethodPatch, c.cluster.Path(), body)
+	answer, err := c.client.Do(c.cmd.Context(), r)
 	if err != nil {
 		return err
 	}
 	c.report("Cluster %q was changed.", c.cluster.Name)
-	return printOne(c, answer, clusterFields)
+	return printOne(c, answer.JSON, clusterFields)
 }
 
-// keepTLS adds the TLS settings that are not given, because the server replaces all of them.
-func keepTLS(c *call, tls map[string]any) error {
-	answer, err := c.get(c.cluster.Path(), nil)
+// keepTLS adds the TLS settings that are not given, because the server replaces all of them. They are those of the ETag.
+func keepTLS(c *call, tls map[string]any) (etag string, err error) {
+	answer, err := c.client.Get(c.cmd.Context(), c.cluster.Path(), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
-	cl, err := term.Decode[client.Cluster](answer)
+	cl, err := term.Decode[client.Cluster](answer.JSON)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for field, value := range cl.Connection.TLS {
 		if _, given := tls[field]; !given {
 			tls[field] = value
 		}
 	}
-	return nil
+	return answer.ETag, nil
 }
 
 func clustersRemoveCommand() *cobra.Command {

@@ -319,7 +319,7 @@ func whoami(ctx context.Context, c *client.Client) (*client.Whoami, error) {
 	if err != nil {
 		return nil, err
 	}
-	return term.Decode[client.Whoami](answer)
+	return term.Decode[client.Whoami](answer.JSON)
 }
 
 // clusterNames maps the ids of the caller's clusters to their names.
@@ -338,7 +338,7 @@ func whoamiCommand() *cobra.Command {
 		Example: `  rolecall whoami
   rolecall whoami -o json`,
 		Args: term.NoArguments,
-	}), show(at(client.WhoamiPath), func(c *call, me *client.Whoami) [][]string {
+	}), show(func(*call) string { return client.WhoamiPath }, func(c *call, me *client.Whoami) [][]string {
 		var manage, view []string
 		for _, cl := range me.Clusters {
 			if cl.Manage {

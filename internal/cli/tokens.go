@@ -34,7 +34,7 @@ func tokensListCommand() *cobra.Command {
 			}
 			names = clusterNames(me)
 		}
-		return list(at(client.TokensPath), "NAME,READ-ONLY,CLUSTERS,EXPIRES,LAST USED,ID", func(t *client.Token) []string {
+		return list(every(client.TokensPath), "NAME,READ-ONLY,CLUSTERS,EXPIRES,LAST USED,ID", func(t *client.Token) []string {
 			return []string{
 				t.Name, term.YesNo(t.ReadOnly), clustersOf(t, names), term.TimeOrNever(t.ExpiresAt), term.Time(t.LastUsedAt), t.ID,
 			}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -49,6 +50,40 @@ func usersListCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&system, "system", false, "list protected users as well")
 	return onCluster(cmd, func(c *call) error { return listUsers(c, system) })
 }
+
+func listUsers(c *call, system bool) error {
+	var query url.Values
+	if system {
+		query = url.Values{"system": {"true"}}
+	}
+	items, err := c.client.Items(c.cmd.Context(), c.cluster.Path("users"), query)
+	if err != nil {
+		return err
+	}
+	users, err := term.DecodeAll[client.User](items)
+	if err != nil {
+		return err
+	}
+	var guids []string
+	for _, u := range users {
+		guids = append(guids, u.CreatedBy, u.ModifiedBy)
+	}
+	names := accountNames(c, guids...)
+	return term.PrintList(c.cmd, items, "NAME,SYSTEM,CREATED,BY,CHANGED,BY", func(u *client.User) []string {
+		return []string{
+			u.Username, term.YesNo(u.System),
+			term.Time(u.CreatedAt), names[u.CreatedBy], term.Time(u.ModifiedAt), names[u.ModifiedBy],
+		}
+	})
+}
+
+var completeUsers = complete(func(cmd *cobra.Command, c *client.Client) (string, error) {
+	cl, err := clusterOfFlag(cmd, c)
+	if err != nil {
+		return "", err
+	}
+	return cl.Path("users"), nil
+}, "username")
 
 func usersShowCommand() *cobra.Command {
 	return ofUser(printing(&cobra.Command{
@@ -135,7 +170,8 @@ func setUserPassword(c *call, method, path string, properties map[string]string,
 		return err
 	}
 	properties["password"] = password
-	answer, err := c.client.Do(c.cmd.Context(), method, path, nil, map[string]any{"properties": properties})
+	body := map[string]any{"properties": properties}
+	answer, err := c.client.Do(c.cmd.Context(), client.Request{Method: method, Path: path, Body: body})
 	if err != nil {
 		return err
 	}
@@ -143,7 +179,21 @@ func setUserPassword(c *call, method, path string, properties map[string]string,
 	if answer.Warning != "" {
 		c.report("Warning: %s", answer.Warning)
 	}
-	return term.PrintWithPassword(c.cmd, answer.JSON, password)
+	user, err := changedUser(c)
+	return errors.Join(err, term.PrintWithPassword(c.cmd, user, password)) // a generated password is printed in any case
+}
+
+// changedUser is the user that the first argument names, as users show prints it. The change is done, and the DBaaS API, which
+// did it, has another shape. Without --output it is nil: the report says all.
+func changedUser(c *call) (json.RawMessage, error) {
+	if term.Format(c.cmd) == "table" {
+		return nil, nil
+	}
+	user, err := c.get(userPath(c), nil)
+	if err != nil {
+		return json.RawMessage("{}"), err
+	}
+	return user, nil
 }
 
 func usersCheckPasswordsCommand() *cobra.Command {
@@ -156,7 +206,7 @@ password. Only a superuser can read this, so the administering role has to be on
 		Example: `  rolecall users check-passwords -c payments
   rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
 		Args: term.NoArguments,
-	}), list(func(c *call) string { return c.cluster.Path("password-problems") }, "NAME,SYSTEM,PASSWORD,PROBLEM",
+	}), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil }, "NAME,SYSTEM,PASSWORD,PROBLEM",
 		func(p *client.PasswordProblem) []string {
 			return []string{p.Username, term.YesNo(p.System), p.PasswordKind, p.Problem}
 		}))
@@ -342,7 +392,8 @@ func (d *deletion) delete(c *call) error {
 	if err := term.Confirm(c.cmd, "Delete database user %q of cluster %q?", name, c.cluster.Name); err != nil {
 		return err
 	}
-	answer, err := c.client.Do(c.cmd.Context(), http.MethodDelete, dialectPath(c, name), d.query(c), nil)
+	r := client.Request{Method: http.MethodDelete, Path: dialectPath(c, name), Query: d.query(c)}
+	answer, err := c.client.Do(c.cmd.Context(), r)
 	if e, ok := errors.AsType[*client.Error](err); ok {
 		e.Message = strings.ReplaceAll(e.Message, "?reassignTo=<role>", "--reassign-to ROLE")
 	}
@@ -351,7 +402,8 @@ func (d *deletion) delete(c *call) error {
 	}
 	if answer.JSON != nil {
 		c.report("Database user %q of cluster %q could not be deleted, and was disabled.", name, c.cluster.Name)
-		return term.PrintUnlessTable(c.cmd, answer.JSON)
+		user, err := changedUser(c)
+		return errors.Join(err, term.PrintUnlessTable(c.cmd, user))
 	}
 	c.report("Database user %q of cluster %q was deleted.", name, c.cluster.Name)
 	return nil

@@ -22,7 +22,7 @@ import (
 type Client struct {
 	// URL is the base of all paths, without a slash at the end.
 	URL string
-	// Token returns the bearer token. refused is one that the server has just refused, "" at first; a function that has
+	// Token returns the bearer token. refused is one that the server has just rejected, "" at first; a function that has
 	// no other returns it again.
 	Token func(ctx context.Context, refused string) (string, error)
 	// UserAgent is the name and version of the program.
@@ -73,56 +73,65 @@ const (
 	maxAnswer = 64 << 20
 )
 
-// Get reads a resource.
-func (c *Client) Get(ctx context.Context, path string, query url.Values) (json.RawMessage, error) {
-	answer, err := c.Do(ctx, http.MethodGet, path, query, nil)
-	return answer.JSON, err
+// Request is what a server is asked for.
+type Request struct {
+	Method, Path string
+	Query        url.Values
+	Body         any    // sent as JSON; nil: none
+	IfMatch      string // the ETag that the resource must have; "": any
 }
 
 // Answer is a success that the server has answered.
 type Answer struct {
 	JSON    json.RawMessage // nil: none
+	ETag    string          // "": none
 	Warning string          // "": none
 }
 
-// Do sends a request, with body as JSON unless that is nil.
-func (c *Client) Do(ctx context.Context, method, path string, query url.Values, body any) (a Answer, err error) {
-	r := request{method: method, path: path, query: query, accept: "application/json"}
-	if body != nil {
-		if r.body, err = json.Marshal(body); err != nil {
+// Get reads a resource.
+func (c *Client) Get(ctx context.Context, path string, query url.Values) (Answer, error) {
+	return c.Do(ctx, Request{Method: http.MethodGet, Path: path, Query: query})
+}
+
+// Do sends a request.
+func (c *Client) Do(ctx context.Context, r Request) (a Answer, err error) {
+	w := wire{method: r.Method, path: r.Path, query: r.Query, accept: "application/json", ifMatch: r.IfMatch}
+	if r.Body != nil {
+		if w.body, err = json.Marshal(r.Body); err != nil {
 			return a, err
 		}
-		r.mediaType = "application/json"
+		w.mediaType = "application/json"
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	resp, err := c.authorized(ctx, r)
+	resp, err := c.authorized(ctx, w)
 	if err != nil {
 		return a, err
 	}
-	a.Warning = resp.Header.Get("Rolecall-Warning")
+	a.ETag, a.Warning = resp.Header.Get("ETag"), resp.Header.Get("Rolecall-Warning")
 	a.JSON, err = c.read(ctx, resp)
 	return a, err
 }
 
 // Stream sends a GET and returns the body of the answer as it comes, however long that takes. The caller closes it.
 func (c *Client) Stream(ctx context.Context, path string, query url.Values, mediaType string) (io.ReadCloser, error) {
-	resp, err := c.authorized(ctx, request{method: http.MethodGet, path: path, query: query, accept: mediaType})
+	resp, err := c.authorized(ctx, wire{method: http.MethodGet, path: path, query: query, accept: mediaType})
 	if err != nil {
 		return nil, err
 	}
 	return resp.Body, nil
 }
 
-type request struct {
-	method, path, accept string
-	query                url.Values
-	mediaType            string // of body
-	body                 []byte // nil: none
+// wire is a request as it is sent, and sent again with another token.
+type wire struct {
+	method, path, accept, ifMatch string
+	query                         url.Values
+	mediaType                     string // of body
+	body                          []byte // nil: none
 }
 
-// authorized sends a request with a token, and once more with another when that is refused.
-func (c *Client) authorized(ctx context.Context, r request) (*http.Response, error) {
+// authorized sends a request with a token, and again with a new token if the server rejects the first.
+func (c *Client) authorized(ctx context.Context, r wire) (*http.Response, error) {
 	token, err := c.Token(ctx, "")
 	if err != nil {
 		return nil, err
@@ -142,7 +151,7 @@ func (c *Client) authorized(ctx context.Context, r request) (*http.Response, err
 }
 
 // send returns an answer of success; any other is an error.
-func (c *Client) send(ctx context.Context, r request, token string) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, r wire, token string) (*http.Response, error) {
 	target := c.URL + r.path
 	if len(r.query) > 0 {
 		target += "?" + r.query.Encode()
@@ -159,6 +168,9 @@ func (c *Client) send(ctx context.Context, r request, token string) (*http.Respo
 	req.Header.Set("User-Agent", c.UserAgent)
 	if r.body != nil {
 		req.Header.Set("Content-Type", r.mediaType)
+	}
+	if r.ifMatch != "" {
+		req.Header.Set("If-Match", r.ifMatch)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

@@ -67,7 +67,9 @@ func TestErrors(t *testing.T) {
 				w.WriteHeader(test.status)
 				_, _ = io.WriteString(w, test.body)
 			}, "secret-token")
-			_, err := c.Do(t.Context(), http.MethodPost, "/x", nil, map[string]string{"password": "secret-password"})
+			_, err := c.Do(t.Context(), client.Request{
+				Method: http.MethodPost, Path: "/x", Body: map[string]string{"password": "secret-password"},
+			})
 			e, ok := err.(*client.Error)
 			test.want.RequestID = "r-1"
 			if !ok || *e != test.want {
@@ -93,7 +95,7 @@ func TestWarning(t *testing.T) {
 	}, "secret-token")
 	for _, want := range []string{warning, ""} {
 		warning = want
-		if answer, err := c.Do(t.Context(), http.MethodPost, "/x", nil, nil); err != nil || answer.Warning != want {
+		if answer, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/x"}); err != nil || answer.Warning != want {
 			t.Errorf("the warning is %q, %v, want %q", answer.Warning, err, want)
 		}
 	}
@@ -121,7 +123,10 @@ func TestNoAnswer(t *testing.T) {
 			if test.handler == nil {
 				c.URL = closed.URL
 			}
-			_, err := c.Do(t.Context(), http.MethodPost, "/x", url.Values{"q": {"in-the-query"}}, map[string]string{"password": "secret-password"})
+			_, err := c.Do(t.Context(), client.Request{
+				Method: http.MethodPost, Path: "/x", Query: url.Values{"q": {"in-the-query"}},
+				Body: map[string]string{"password": "secret-password"},
+			})
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "query") {
 				t.Errorf("got %v, want %q without secrets", err, test.want)
 			}
@@ -149,7 +154,7 @@ func TestTokens(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"ok":true}`)
 	}, "stale", "good")
-	if _, err := c.Do(t.Context(), http.MethodPost, "/x", nil, 1); err != nil {
+	if _, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/x", Body: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{"Bearer stale 1", "Bearer good 1"}; !slices.Equal(sent, want) {

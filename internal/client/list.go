@@ -112,7 +112,7 @@ func (c *Client) page(ctx context.Context, path string, query url.Values, page a
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(answer, page); err != nil {
+	if err := json.Unmarshal(answer.JSON, page); err != nil {
 		return fmt.Errorf("%s%s does not answer with a list: %w", c.URL, path, err)
 	}
 	return nil

@@ -37,7 +37,7 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	asked := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	resp, err := c.send(ctx, request{
+	resp, err := c.send(ctx, wire{
 		method:    http.MethodPost,
 		path:      "/uaa/oauth/token",
 		accept:    "application/json",

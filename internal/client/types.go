@@ -23,6 +23,7 @@ func (cl *ClusterRef) Path(segments ...string) string {
 // Where the resources are.
 const (
 	WhoamiPath   = "/rolecall/v1/whoami"
+	AccountsPath = "/rolecall/v1/accounts"
 	ClustersPath = "/rolecall/v1/clusters"
 	TokensPath   = "/rolecall/v1/tokens"
 	KeysPath     = "/rolecall/v1/keys"
@@ -42,6 +43,34 @@ type Whoami struct {
 		ClusterRef
 		Manage bool `json:"manage"`
 	} `json:"clusters"`
+}
+
+// Account is a person or a program that uses Rolecall.
+type Account struct {
+	GUID         string            `json:"guid"`
+	Username     string            `json:"username"`
+	Origin       string            `json:"origin"`
+	Active       bool              `json:"active"`
+	OAuthClient  bool              `json:"oauthClient"`
+	Scopes       []string          `json:"scopes"`
+	Labels       map[string]string `json:"labels"`
+	Annotations  map[string]string `json:"annotations"`
+	CreatedAt    *time.Time        `json:"createdAt"`
+	UpdatedAt    *time.Time        `json:"updatedAt"`
+	LastSignInAt *time.Time        `json:"lastSignInAt"`
+}
+
+// Name is what people call the account.
+func (a *Account) Name() string {
+	if a.Username == "" {
+		return a.GUID
+	}
+	return a.Username
+}
+
+// Path is the path of the account, or of something below it.
+func (a *Account) Path(segments ...string) string {
+	return Path(Path(AccountsPath, a.GUID), segments...)
 }
 
 // Cluster is a registered cluster.
