@@ -55,13 +55,7 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 		return uuid.Nil, s.fault(err, name)
 	}
 	defer conn.Release()
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if _, err := conn.Exec(end, `SELECT pg_advisory_unlock($1)`, roleLock(name)); err != nil {
-			_ = conn.Conn().Close(end) // the lock ends with the session
-		}
-	}()
+	defer unlock(ctx, conn.Conn(), roleLock(name))
 	d.conn = conn.Conn()
 	err = d.run(ctx, name, match)
 	if d.user != nil && d.user.Provenance.Attempt == d.by.Attempt {
@@ -245,18 +239,12 @@ func (u *User) gone(ctx context.Context, q querier) error {
 }
 
 func (u *User) replaced() error {
-	return fault.New(fault.Stale, "The user %q was dropped or renamed meanwhile. Read it again before you delete it.", u.Name)
+	return fault.New(fault.Stale, "The user %q was dropped or renamed concurrently. Read it again before you change or delete it.", u.Name)
 }
 
-// retry runs f in a transaction of the deletion's own connection, again when it was rolled back for a passing reason.
+// retry is retryOn the deletion's own connection.
 func (d *deletion) retry(ctx context.Context, f func(tx *transaction) error) error {
 	return retryOn(ctx, d.conn, f)
-}
-
-func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error) error {
-	return again(ctx, func() error {
-		return runTransaction(ctx, conn, nil, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
-	}, sqlstate.Retry)
 }
 
 // finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times. found is what blocked
@@ -339,13 +327,13 @@ func (d *deletion) clear(ctx context.Context) error {
 
 func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
 	var revoked []string
-	err := d.s.evicting(ctx, dp.name, databaseLock(dp.name), func() error {
+	err := d.s.terminatingBlockers(ctx, dp.name, databaseLock(dp.name), func() error {
 		return retryOn(ctx, conn, func(tx *transaction) (err error) {
 			revoked, err = d.clearIn(ctx, tx, dp)
 			return err
 		})
 	})
-	if s, ok := errors.AsType[*squatted](err); ok {
+	if s, ok := errors.AsType[*blockedBy](err); ok {
 		return block(err, "its privileges in database %q cannot be revoked: %s", valid(dp.name), s.by)
 	}
 	if _, ok := errors.AsType[*blocked](err); ok {
@@ -371,8 +359,8 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 	if err := d.check(ctx, tx); err != nil {
 		return nil, err
 	}
-	// Reassigning many objects takes longer than a statement usually may, and other deletions come first.
-	if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '45s'; SET LOCAL lock_timeout = '20s'`); err != nil {
+	// Reassigning many objects takes longer than a statement usually may, and other deletions may hold the locks.
+	if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lock())); err != nil {
 		return nil, err
 	}
 	if dp.owned.Count > 0 && d.reassignTo != "" {

@@ -70,6 +70,17 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 	}
 }
 
+// impatient is a Server that waits for locks and a new primary as briefly as a test can wait them out.
+func impatient(t testing.TB, s *pgrole.Server) *pgrole.Server {
+	t.Helper()
+	config := s.Pool.Config()
+	config.ConnConfig.RuntimeParams["lock_timeout"] = "2s"
+	brief := *s
+	brief.Pool, brief.Batcher = pool(t, config), pgrole.NewBatcher()
+	brief.Waits = pgrole.Waits{Lock: 2 * time.Second, Failover: time.Second}
+	return &brief
+}
+
 // superuser is the Server of a cluster under its superuser.
 func superuser(t testing.TB, c *pgtest.Cluster) *pgrole.Server {
 	t.Helper()

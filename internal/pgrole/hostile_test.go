@@ -19,8 +19,9 @@ import (
 
 // The keys of our advisory locks are no secret, so a user could take its own and never be changed again. Whichever session
 // is ended, the next in line has the lock, and one that asks again and again has it before who asks once.
-func TestSquatterOnTheLock(t *testing.T) {
+func TestBlockerOnTheLock(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		s = impatient(t, s)
 		mustCreate(t, s, name)
 		lock := advisoryLock("role", name)
 		sessions := make([]*pgx.Conn, 8)
@@ -48,8 +49,9 @@ func TestSquatterOnTheLock(t *testing.T) {
 }
 
 // A prepared transaction holds its locks without a session.
-func TestPreparedSquatter(t *testing.T) {
+func TestPreparedBlocker(t *testing.T) {
 	asEachAlone(t, map[string]string{"max_prepared_transactions": "2"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		s = impatient(t, s)
 		mustCreate(t, s, name)
 		exec(t, c.Connect(t, name, password, "postgres"), `BEGIN`, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, advisoryLock("role", name)), `PREPARE TRANSACTION 'it''s \ a trap'`)
 		role := s.Pool.Config().ConnConfig.User
@@ -84,9 +86,59 @@ func TestPreparedSquatter(t *testing.T) {
 	})
 }
 
+// A change that was decided on one role is never made on another of the same name: here a superuser takes the name of the user
+// just before the statement that changes it.
+func TestSwappedRole(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	direct := superuser(t, c)
+	c.Exec(t, `CREATE ROLE swap_super SUPERUSER LOGIN; CREATE ROLE swap_group`)
+	for statement, change := range map[string]func(s *pgrole.Server) error{
+		`ALTER ROLE "swap"`: func(s *pgrole.Server) error {
+			_, err := s.SetPassword(t.Context(), "swap", password2, nil, actor())
+			return err
+		},
+		`CONNECTION LIMIT`: func(s *pgrole.Server) error {
+			_, err := s.SetLimits(t.Context(), "swap", pgrole.Limits{ConnectionLimit: new(7)}, nil, actor())
+			return err
+		},
+		`GRANT "swap_group"`: func(s *pgrole.Server) error {
+			_, _, err := setRoles(t.Context(), s, "swap", []string{"swap_group"}, []string{"swap_group"}, nil, actor())
+			return err
+		},
+	} {
+		mustCreate(t, direct, "swap")
+		before := state(t, c, "swap_super")
+		swapped := false
+		s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
+			if !swapped && strings.Contains(sql, statement) {
+				swapped = true
+				c.Exec(t, `ALTER ROLE swap RENAME TO swap_away; ALTER ROLE swap_super RENAME TO swap`)
+			}
+			return pgtest.Pass
+		}))
+		err := change(s)
+		if !swapped {
+			t.Fatalf("there was no statement with %s", statement)
+		}
+		if !fault.Is(err, fault.Stale) && !fault.Is(err, fault.Forbidden) {
+			t.Errorf("%s: %v", statement, err)
+		}
+		c.Exec(t, `ALTER ROLE swap RENAME TO swap_super`)
+		if after := state(t, c, "swap_super"); after != before {
+			t.Errorf("%s: the superuser is %s, and was %s", statement, after, before)
+		}
+		if n := pgtest.Value[int](t, c, `SELECT count(*)::int FROM pg_auth_members WHERE roleid = 'swap_group'::regrole`); n != 0 {
+			t.Errorf("%s: somebody is a member of the group", statement)
+		}
+		c.Exec(t, `DROP ROLE swap_away`)
+	}
+}
+
 // A superuser's session is ended by a superuser only; to others it is named.
 func TestSuperuserOnTheLock(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		s = impatient(t, s)
 		mustCreate(t, s, name)
 		c.Exec(t, `CREATE ROLE `+name+`_dba SUPERUSER LOGIN PASSWORD 'dba'`)
 		dba := c.Connect(t, name+"_dba", "dba", "postgres")
@@ -108,10 +160,10 @@ func TestSuperuserOnTheLock(t *testing.T) {
 }
 
 // The lock of a database, under which a deletion revokes privileges there, lies in that database.
-func TestSquatterOnTheLockOfDatabase(t *testing.T) {
+func TestBlockerOnTheLockOfDatabase(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
-	s := superuser(t, c)
+	s := impatient(t, superuser(t, c))
 	mustCreate(t, s, "squat_owner", "squat_victim")
 	conn := database(t, c, "squat_db", "OWNER squat_owner")
 	exec(t, conn, `CREATE TABLE t ()`, `GRANT SELECT ON t TO squat_victim`)

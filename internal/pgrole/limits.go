@@ -48,7 +48,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits), old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
 			return err
 		}
-		d, err = s.readDetailsBack(ctx, tx, name)
+		d, err = s.readDetailsBack(ctx, tx, u)
 		return err
 	})
 	return d, err
@@ -80,8 +80,8 @@ func (d *Details) otherConnectionLimit(l Limits) *int {
 	return l.ConnectionLimit
 }
 
-func (s *Server) readDetailsBack(ctx context.Context, tx *transaction, name string) (*Details, error) {
-	u, err := s.readBack(ctx, tx, name)
+func (s *Server) readDetailsBack(ctx context.Context, tx *transaction, old *User) (*Details, error) {
+	u, err := s.readBack(ctx, tx, old)
 	if err != nil {
 		return nil, err
 	}

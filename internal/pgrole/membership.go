@@ -80,7 +80,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.human))); err != nil {
 			return err
 		}
-		d, err = s.readDetailsBack(ctx, tx, name)
+		d, err = s.readDetailsBack(ctx, tx, u)
 		return err
 	})
 	if err != nil {

@@ -220,7 +220,7 @@ func TestReadOnly(t *testing.T) {
 	c.Set(t, "default_transaction_read_only", "on")
 	var all []func() error
 	var names []string
-	for name, call := range calls(t, s) {
+	for name, call := range calls(t, impatient(t, s)) {
 		all, names = append(all, call), append(names, name)
 	}
 	for i, err := range together(len(all), func(i int) error { return all[i]() }) {

@@ -43,6 +43,8 @@ type Server struct {
 	ControlDatabase, ControlRole string
 	// MemberOf are roles that every new user is made a member of, and Grantable those that SetRoles may grant.
 	MemberOf, Grantable []string
+	// Waits bounds what is waited for; the zero value is for production.
+	Waits Waits
 	// Batcher is shared by all who work on this cluster under the same rules.
 	Batcher *Batcher
 }
@@ -242,7 +244,9 @@ func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u
 				return err
 			}
 		}
-		u, err = s.readBack(ctx, tx, name)
+		if u, err = s.role(ctx, tx, name); err == nil && u == nil {
+			err = fmt.Errorf("the role %q cannot be read back", name)
+		}
 		return err
 	})
 	if fault.Is(err, fault.NotFound) {
@@ -273,10 +277,10 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		}
 		p := old.Provenance.changed(tx.now, by)
 		p.State = ""
-		if _, err := tx.Exec(ctx, alterPassword(name, verifier, !old.login)+commentOnRole(name, p.comment(old.human))); err != nil {
+		if _, err := tx.Exec(ctx, lockRole(name)+alterPassword(name, verifier, !old.login)+commentOnRole(name, p.comment(old.human))); err != nil {
 			return err
 		}
-		u, err = s.readBack(ctx, tx, name)
+		u, err = s.readBack(ctx, tx, old)
 		return err
 	})
 	return u, err
@@ -308,10 +312,16 @@ func (s *Server) Changeable(ctx context.Context, name string, match etag.Match) 
 	return u, err
 }
 
-func (s *Server) readBack(ctx context.Context, tx *transaction, name string) (*User, error) {
-	u, err := s.role(ctx, tx, name)
-	if err == nil && u == nil {
-		err = fmt.Errorf("the role %q cannot be read back", name)
+// readBack reads a user that was changed by its name, and refuses one that is not the user that the change was decided on:
+// SQL from elsewhere may rename roles, or make them protected, between a look and the statement after it. The transaction is
+// then rolled back.
+func (s *Server) readBack(ctx context.Context, tx *transaction, old *User) (*User, error) {
+	u, err := s.role(ctx, tx, old.Name)
+	if err == nil && (u == nil || u.oid != old.oid) {
+		return nil, old.replaced()
+	}
+	if err == nil {
+		err = checkChangeable(u)
 	}
 	return u, err
 }

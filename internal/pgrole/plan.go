@@ -237,7 +237,7 @@ func (dp *databasePlan) refused(err error) error {
 
 // connect opens a connection to another database, and waits for one as long as acquire does when the server has none.
 func (s *Server) connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-	for end := time.Now().Add(acquireTimeout); ; {
+	for end := time.Now().Add(s.Waits.acquire()); ; {
 		conn, err := s.Connect(ctx, database, encoding)
 		if !sqlstate.Is(err, sqlstate.TooManyConnections) || time.Now().After(end) {
 			return conn, err

@@ -1,8 +1,10 @@
 package pgrole
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // This is the one file that builds SQL by putting strings together. DDL takes no parameters, so names and literals are
@@ -36,6 +38,12 @@ func literal(s string) string {
 // Only attributes that change are named: a plain CREATEROLE administrator may not even restate NOSUPERUSER.
 func createRole(name, verifier string) string {
 	return `CREATE ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
+}
+
+// lockRole locks the row of a role, as its change does, without changing it. A change that reads the row first and takes its
+// time then, as a new password does, fails with XX000 whenever SQL from elsewhere has changed the row in between.
+func lockRole(name string) string {
+	return `ALTER ROLE ` + ident(name) + `;`
 }
 
 func alterPassword(name, verifier string, login bool) string {
@@ -386,3 +394,8 @@ const selectDefaults = `
   JOIN pg_default_acl a ON a.oid = dep.objid
   LEFT JOIN pg_namespace n ON n.oid = a.defaclnamespace
   ORDER BY 1, 2, 3`
+
+// setTimeouts bounds the statements of a transaction that may take longer than others.
+func setTimeouts(statement, lock time.Duration) string {
+	return fmt.Sprintf(`SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d`, statement.Milliseconds(), lock.Milliseconds())
+}

@@ -2,8 +2,6 @@ package pgrole
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -20,7 +18,7 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// transaction is one under way, with what PostgreSQL said when it had begun, and had its lock if it has one.
+// transaction is an open transaction and the settings read when it began.
 type transaction struct {
 	querier    // its connection
 	now        time.Time
@@ -28,19 +26,6 @@ type transaction struct {
 	version    int  // server_version_num
 	superuser  bool // the administering role is one
 }
-
-// roleLock and databaseLock are the keys of advisory locks. Every replica, of every release, must compute the same.
-func roleLock(name string) int64     { return lockKey("role", name) }
-func databaseLock(name string) int64 { return lockKey("database", name) }
-
-func lockKey(kind, name string) int64 {
-	sum := sha256.Sum256([]byte("rolecall " + kind + " " + name))
-	return int64(binary.BigEndian.Uint64(sum[:]))
-}
-
-// attempts bounds how often a transaction is tried that PostgreSQL rolled back for a passing reason: a deadlock, or
-// "tuple concurrently updated" by something that does not take our locks.
-const attempts = 5
 
 // change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the
 // connection is lost during COMMIT the role tells, by the attempt in its comment, whether it was done: the lock is taken
@@ -73,7 +58,7 @@ func (e *commitLost) Unwrap() error { return e.cause }
 // rolled back for a passing reason.
 func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction, u *User) error) error {
 	lock, begun := roleLock(name), false
-	err := s.evicting(ctx, "", lock, func() error {
+	err := s.terminatingBlockers(ctx, "", lock, func() error {
 		return s.retry(ctx, func() error {
 			conn, err := s.acquire(ctx)
 			if err != nil {
@@ -97,60 +82,6 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 		return notFound(name)
 	}
 	return err
-}
-
-// retry runs f again after failures that pass, once after a lost connection that had not reached COMMIT, and for a while
-// as long as only replicas are found: then a failover may be under way.
-func (s *Server) retry(ctx context.Context, f func() error) error {
-	for end := time.Now().Add(failoverPatience); ; {
-		err := s.retryLost(ctx, f)
-		if !primary.Missing(err) || time.Now().After(end) {
-			return err
-		}
-		select {
-		case <-time.After(failoverPause):
-		case <-ctx.Done():
-			return err
-		}
-	}
-}
-
-// A request waits for a new primary for so long, well within its deadline, and looks for one so often.
-const (
-	failoverPatience = 5 * time.Second
-	failoverPause    = 200 * time.Millisecond
-)
-
-func (s *Server) retryLost(ctx context.Context, f func() error) error {
-	lost := false
-	return again(ctx, f, func(err error) bool {
-		if sqlstate.Retry(err) {
-			return true
-		}
-		_, inCommit := errors.AsType[*commitLost](err)
-		if lost || inCommit || !sqlstate.Lost(err) || primary.Missing(err) || errors.Is(err, context.DeadlineExceeded) ||
-			sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
-			return false
-		}
-		lost = true
-		s.Pool.Reset() // after a restart its idle connections are as dead as this one
-		return true
-	})
-}
-
-// again runs f again, a few times and after a short wait, as long as it fails for a reason that passes.
-func again(ctx context.Context, f func() error, passes func(error) bool) error {
-	for i := 1; ; i++ {
-		err := f()
-		if err == nil || i == attempts || ctx.Err() != nil || !passes(err) {
-			return err
-		}
-		select {
-		case <-time.After(time.Duration(i*i) * 5 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
@@ -218,8 +149,7 @@ func (tx *transaction) commit(ctx context.Context, last string) error {
 	return nil
 }
 
-// confirm has the COMMIT that follows wait for a synchronous standby, if there is one, until that has all that was read
-// here. What another transaction has committed can be seen although its own wait was broken off, by a connection that was
+// confirm makes COMMIT wait until a synchronous standby, if there is one, has everything read in this transaction. What another transaction has committed can be seen although its own wait was broken off, by a connection that was
 // lost: then no standby may have it. The wait goes by what is written to the WAL, and a COMMIT of nothing writes nothing.
 // https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
 func (tx *transaction) confirm(ctx context.Context) error {
@@ -227,33 +157,10 @@ func (tx *transaction) confirm(ctx context.Context) error {
 	return err
 }
 
-// acquireTimeout is how long a request waits for a connection to its cluster. Of several hosts one or two may hang.
-const acquireTimeout = 6 * time.Second
-
 func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.Waits.acquire())
 	defer cancel()
 	return s.Pool.Acquire(ctx)
-}
-
-// lockSession returns a connection whose session holds an advisory lock. It is for what takes more than a transaction.
-func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Conn, err error) {
-	err = s.evicting(ctx, "", lock, func() error {
-		return s.retry(ctx, func() error {
-			if conn, err = s.acquire(ctx); err != nil {
-				return err
-			}
-			_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock)
-			if err == nil && !primary.TakesWrites(conn.Conn().PgConn()) {
-				err = errors.Join(primary.ErrReplica, conn.Conn().Close(ctx)) // the lock ends with the session
-			}
-			if err != nil {
-				conn.Release()
-			}
-			return err
-		})
-	})
-	return conn, err
 }
 
 // read runs f on a connection, again when the connection turned out to be dead, or to be that of a former primary.
@@ -285,7 +192,7 @@ func (s *Server) fault(err error, name string) error {
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
-	if s, ok := errors.AsType[*squatted](err); ok {
+	if s, ok := errors.AsType[*blockedBy](err); ok {
 		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).After(5 * time.Second).Because(err)
 	}
 	switch sqlstate.Code(err) {

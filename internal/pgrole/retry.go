@@ -1,0 +1,95 @@
+package pgrole
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/primary"
+	"rolecall/internal/sqlstate"
+)
+
+// attempts bounds how often something is tried that PostgreSQL rolled back for a passing reason: a deadlock, or "tuple
+// concurrently updated" by something that does not take our locks.
+const attempts = 5
+
+// failoverPause is how often a new primary is looked for.
+const failoverPause = 200 * time.Millisecond
+
+// retries decides what follows a failure. It remembers what was tried so far; it reads no clock and no server.
+type retries struct {
+	failures int       // since the start, or since there was no primary
+	lost     bool      // the one retry after a lost connection is used
+	until    time.Time // how long a new primary is waited for; zero on one connection, which stays where it is
+}
+
+// next is what follows a failure.
+type next int
+
+const (
+	giveUp       next = iota
+	tryAgain          // after a pause
+	reconnect         // try again, and on new connections: after a restart the idle ones are as dead as this one
+	awaitPrimary      // try again: a failover may be under way
+)
+
+// after returns what follows a failure at the time now, and the pause before it.
+func (r *retries) after(err error, now time.Time) (next, time.Duration) {
+	if primary.Missing(err) {
+		if !now.Before(r.until) {
+			return giveUp, 0
+		}
+		r.failures, r.lost = 0, false
+		return awaitPrimary, failoverPause
+	}
+	if r.failures++; r.failures == attempts {
+		return giveUp, 0
+	}
+	pause := time.Duration(r.failures*r.failures) * 5 * time.Millisecond
+	if sqlstate.Retry(err) {
+		return tryAgain, pause
+	}
+	_, inCommit := errors.AsType[*commitLost](err)
+	oneConnection := r.until.IsZero()
+	if oneConnection || r.lost || inCommit || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
+		sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
+		return giveUp, 0
+	}
+	r.lost = true
+	return reconnect, pause
+}
+
+// retry calls once until it succeeds or fails for a reason that does not pass. once takes its connection from the pool.
+func (s *Server) retry(ctx context.Context, once func() error) error {
+	return retries{until: time.Now().Add(s.Waits.failover())}.run(ctx, s.Pool.Reset, once)
+}
+
+// retryOn runs f in a transaction of one connection, again when it was rolled back for a passing reason.
+func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error) error {
+	return retries{}.run(ctx, nil, func() error {
+		return runTransaction(ctx, conn, nil, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
+	})
+}
+
+func (r retries) run(ctx context.Context, reset func(), once func() error) error {
+	for {
+		err := once()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		next, pause := r.after(err, time.Now())
+		switch next {
+		case giveUp:
+			return err
+		case reconnect:
+			reset()
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}

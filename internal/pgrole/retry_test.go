@@ -1,0 +1,69 @@
+package pgrole
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"rolecall/internal/primary"
+	"rolecall/internal/sqlstate"
+)
+
+// Each step is a failure and what follows it.
+func TestRetries(t *testing.T) {
+	sql := func(code string) error { return &pgconn.PgError{Code: code} }
+	var (
+		deadlock = sql(sqlstate.DeadlockDetected)
+		updated  = sql(sqlstate.InternalError)
+		refused  = sql(sqlstate.InsufficientPrivilege)
+		full     = &pgconn.PgError{Code: sqlstate.TooManyConnections, SeverityUnlocalized: "FATAL"}
+		starting = &pgconn.PgError{Code: sqlstate.CannotConnectNow, SeverityUnlocalized: "FATAL"}
+		ended    = &pgconn.PgError{Code: "57P01", SeverityUnlocalized: "FATAL"}
+		lost     = io.ErrUnexpectedEOF
+		inCommit = &commitLost{io.ErrUnexpectedEOF}
+		late     = context.DeadlineExceeded
+		replica  = primary.ErrReplica
+		readOnly = sql(sqlstate.ReadOnly)
+	)
+	start := time.Now()
+	type step struct {
+		err  error
+		at   time.Duration
+		next next
+	}
+	for name, steps := range map[string][]step{
+		"passes":                        {{deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, giveUp}},
+		"refused":                       {{refused, 0, giveUp}},
+		"refused in the end":            {{updated, 0, tryAgain}, {refused, 0, giveUp}},
+		"lost once":                     {{lost, 0, reconnect}, {lost, 0, giveUp}},
+		"session terminated":            {{ended, 0, reconnect}, {ended, 0, giveUp}},
+		"lost, then a deadlock":         {{lost, 0, reconnect}, {deadlock, 0, tryAgain}, {lost, 0, giveUp}},
+		"lost during COMMIT":            {{inCommit, 0, giveUp}},
+		"no time left":                  {{late, 0, giveUp}},
+		"no connection left":            {{full, 0, giveUp}},
+		"starting":                      {{starting, 0, giveUp}},
+		"replicas for too long":         {{replica, 0, awaitPrimary}, {readOnly, time.Second, awaitPrimary}, {replica, 5 * time.Second, giveUp}},
+		"a new primary starts afresh":   {{lost, 0, reconnect}, {replica, 0, awaitPrimary}, {lost, time.Second, reconnect}, {lost, time.Second, giveUp}},
+		"deadlocks after a new primary": {{deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}, {replica, 0, awaitPrimary}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}},
+		"wrapped":                       {{errors.Join(errors.New("read"), deadlock), 0, tryAgain}},
+	} {
+		r := retries{until: start.Add(5 * time.Second)}
+		for i, s := range steps {
+			next, pause := r.after(s.err, start.Add(s.at))
+			if next != s.next || (next == giveUp) != (pause == 0) || pause > failoverPause {
+				t.Errorf("%s: after %d, %v: %d in %s, want %d", name, i, s.err, next, pause, s.next)
+			}
+		}
+	}
+	// One connection stays where it is.
+	for err, want := range map[error]next{deadlock: tryAgain, lost: giveUp, replica: giveUp, refused: giveUp} {
+		r := retries{}
+		if got, _ := r.after(err, start); got != want {
+			t.Errorf("on one connection after %v: %d, want %d", err, got, want)
+		}
+	}
+}
