@@ -141,8 +141,8 @@ func TestOneAccount(t *testing.T) {
 					t.Errorf("modified by %v, want %s", o["metadata"], modifiedBy)
 				}
 			}
-			if comment := shared.query(t, "postgres",
-				fmt.Sprintf("SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '%s'", database)); !strings.Contains(comment, by) {
+			const comments = `SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = '%s'`
+			if comment := shared.query(t, "postgres", fmt.Sprintf(comments, database)); !strings.Contains(comment, by) {
 				t.Errorf("the role's comment is %q", comment)
 			}
 		}

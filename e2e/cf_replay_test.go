@@ -249,8 +249,10 @@ func TestCFCommand(t *testing.T) {
 	patched := c.does(200, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"cf-team":"payments"}}}`)
 	if patched.header.Get("Location") != "" || patched.header.Get("X-Vcap-Request-Id") == "" ||
 		patched.header.Get("Content-Type") != "application/json; charset=utf-8" ||
-		!regexp.MustCompile(`^\{"guid":"`+guid+`","created_at":"[0-9T:-]+Z","updated_at":"[0-9T:-]+Z","username":"cf-bob","presentation_name":"cf-bob","origin":"uaa",`+
-			`"metadata":\{"labels":\{"cf-team":"payments"\},"annotations":\{\}\},"links":\{"self":\{"href":"`+regexp.QuoteMeta(shared.env["CF_API_URL"])+`/v3/users/`+guid+`"\}\}\}\n?$`).MatchString(patched.body) {
+		!regexp.MustCompile(`^\{"guid":"`+guid+`","created_at":"[0-9T:-]+Z","updated_at":"[0-9T:-]+Z",`+
+			`"username":"cf-bob","presentation_name":"cf-bob","origin":"uaa",`+
+			`"metadata":\{"labels":\{"cf-team":"payments"\},"annotations":\{\}\},"links":\{"self":\{"href":"`+
+			regexp.QuoteMeta(shared.env["CF_API_URL"])+`/v3/users/`+guid+`"\}\}\}\n?$`).MatchString(patched.body) {
 		t.Errorf("patched: %v %s", patched.header, patched.body)
 	}
 	for range 2 { // it sends a PATCH again when it got a 5xx
@@ -273,14 +275,17 @@ func TestCFCommand(t *testing.T) {
 	bob.does(403, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"cf-team":"dba"}}}`)
 	bob.does(200, "GET", "/v3/users/"+guid, "")
 	// cf passwd, which looks at the status alone; and the tokens end.
-	if r := send(t, "PUT", "/uaa/Users/"+guid+"/password", bob.uaa().header, `{"password":"new","oldPassword":"wrong"}`); r.status != 401 {
+	own := "/uaa/Users/" + guid + "/password"
+	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new","oldPassword":"wrong"}`); r.status != 401 {
 		t.Errorf("a wrong old password: %d %s", r.status, r.body)
 	}
-	if r := send(t, "PUT", "/uaa/Users/"+guid+"/password", bob.uaa().header, `{"password":"new","oldPassword":"pw"}`); r.status != 200 || !strings.Contains(r.body, `"status":"ok"`) {
+	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new","oldPassword":"pw"}`); r.status != 200 ||
+		!strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("passwd: %d %s", r.status, r.body)
 	}
 	if r := bob.grant(401, login+"/oauth/token", url.Values{"grant_type": {"password"}, "username": {"cf-bob"},
-		"password": {"pw"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) != `{"error":"unauthorized","error_description":"Bad credentials"}` {
+		"password": {"pw"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) !=
+		`{"error":"unauthorized","error_description":"Bad credentials"}` {
 		t.Errorf("the old password: %s", r.body)
 	}
 	if r := bob.grant(400, login+"/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {bob.refresh}},
@@ -412,7 +417,8 @@ func TestTerraformCF(t *testing.T) {
 		t.Fatalf("users: %v", list)
 	}
 	identity := uaa.does(201, "POST", "/uaa/Users",
-		`{"password":"tf-pass","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},"emails":[{"value":"tf-test@example.com","primary":true}]}`).object(t)
+		`{"password":"tf-pass","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},`+
+			`"emails":[{"value":"tf-test@example.com","primary":true}]}`).object(t)
 	guid, _ := identity["id"].(string)
 	user, uaaUser := "/v3/users/"+guid, "/uaa/Users/"+guid
 	if r := api.does(404, "GET", user, ""); !strings.Contains(r.body, `"code":10010`) {
@@ -444,13 +450,17 @@ func TestTerraformCF(t *testing.T) {
 		member(page, "pagination", "next") != nil {
 		t.Errorf("data source: %v", page)
 	}
-	if list, ok := api.does(200, "GET", "/v3/users?page=1&per_page=50&usernames=tf-nobody", "").object(t)["resources"].([]any); !ok || len(list) != 0 {
+	none := api.does(200, "GET", "/v3/users?page=1&per_page=50&usernames=tf-nobody", "").object(t)
+	if list, ok := none["resources"].([]any); !ok || len(list) != 0 {
 		t.Errorf("data source of nobody: %v", list)
 	}
 	// update: another name, no given and family name any more, another password, other labels
 	identity = matching.does(200, "PUT", uaaUser,
-		`{"id":"`+guid+`","userName":"tf-test2","name":{},"emails":[{"value":"tf-test-updated@example.com","primary":true}],"origin":"uaa"}`).object(t)
-	if r := send(t, "PUT", uaaUser+"/password", uaa.header, `{ "oldPassword" : "tf-pass" , "password" : "tf-pass2"}`); r.status != 200 || !strings.Contains(r.body, `"status":"ok"`) {
+		`{"id":"`+guid+`","userName":"tf-test2","name":{},`+
+			`"emails":[{"value":"tf-test-updated@example.com","primary":true}],"origin":"uaa"}`).object(t)
+	const passwords = `{ "oldPassword" : "tf-pass" , "password" : "tf-pass2"}`
+	if r := send(t, "PUT", uaaUser+"/password", uaa.header, passwords); r.status != 200 ||
+		!strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("password: %d %s", r.status, r.body)
 	}
 	changed := api.does(200, "PATCH", user,
@@ -469,7 +479,8 @@ func TestTerraformCF(t *testing.T) {
 	if gone.body != "" || !regexp.MustCompile(`/v3/jobs/[0-9a-f-]{36}$`).MatchString(job) {
 		t.Errorf("delete: %q, Location %s", gone.body, job)
 	}
-	if state := api.does(200, "GET", "/v3/jobs/"+job[strings.LastIndex(job, "/")+1:], "").object(t)["state"]; state != "COMPLETE" {
+	job = "/v3/jobs/" + job[strings.LastIndex(job, "/")+1:]
+	if state := api.does(200, "GET", job, "").object(t)["state"]; state != "COMPLETE" {
 		t.Errorf("job: %v", state)
 	}
 	if gone := matching.does(200, "DELETE", uaaUser, "").object(t); gone["id"] != guid || gone["userName"] != "tf-test2" {

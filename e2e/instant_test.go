@@ -183,8 +183,9 @@ func newWorld(t *testing.T, seen *counts) *world {
 		conns: map[string]*pgx.Conn{},
 	}
 	for _, pg := range []*pgtest.Cluster{w.pg, w.other} {
-		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator'; GRANT pg_signal_backend TO rolecall_admin;
-			CREATE ROLE everybody; CREATE ROLE readers; CREATE ROLE heir; GRANT everybody, readers, heir TO rolecall_admin WITH ADMIN OPTION`)
+		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator';
+			GRANT pg_signal_backend TO rolecall_admin; CREATE ROLE everybody; CREATE ROLE readers; CREATE ROLE heir;
+			GRANT everybody, readers, heir TO rolecall_admin WITH ADMIN OPTION`)
 		pg.Exec(t, `CREATE DATABASE elsewhere OWNER heir`)
 	}
 	w.pg.Exec(t, `CREATE DATABASE control`)
@@ -477,7 +478,8 @@ func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken boo
 		}
 	}
 
-	const unsettled = `SELECT a.action || ' ' || a.target FROM rolecall.audit a WHERE a.id > $1::text::bigint AND a.phase = 'attempt'
+	const unsettled = `SELECT a.action || ' ' || a.target FROM rolecall.audit a
+		WHERE a.id > $1::text::bigint AND a.phase = 'attempt'
 		AND NOT EXISTS (SELECT FROM rolecall.audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')`
 	if !w.runs() || len(w.query(t, "control", unsettled, mark)) > 0 {
 		w.restart(t)
@@ -559,8 +561,10 @@ func (w *world) sendBroken(t *testing.T, r request, word string) (status int, bo
 func (w *world) agrees(t *testing.T) {
 	w.restart(t)
 	comments := w.query(t, "postgres", `
-		SELECT rolname || E'\n' || shobj_description(oid, 'pg_authid') FROM pg_roles WHERE shobj_description(oid, 'pg_authid') LIKE '%rolecall:v1%' UNION ALL
-		SELECT datname || E'\n' || shobj_description(oid, 'pg_database') FROM pg_database WHERE shobj_description(oid, 'pg_database') LIKE '%rolecall:v1%'`)
+		SELECT rolname || E'\n' || shobj_description(oid, 'pg_authid') FROM pg_roles
+		WHERE shobj_description(oid, 'pg_authid') LIKE '%rolecall:v1%' UNION ALL
+		SELECT datname || E'\n' || shobj_description(oid, 'pg_database') FROM pg_database
+		WHERE shobj_description(oid, 'pg_database') LIKE '%rolecall:v1%'`)
 	for _, c := range comments {
 		name, comment, _ := strings.Cut(c, "\n")
 		var p struct{ Attempt, State string }

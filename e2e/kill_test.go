@@ -97,7 +97,9 @@ func TestKill(t *testing.T) {
 		t.Error("the session that was in the way has committed")
 	}
 	api = s.sdk(t, s.env["IONOS_API_URL"], "IONOS_USERNAME", "IONOS_PASSWORD")
-	if _, resp, err := api.UsersApi.UsersPost(t.Context(), cluster).User(newUser("after", "password of after")).Execute(); err != nil || resp.StatusCode != http.StatusOK {
+	after := newUser("after", "password of after")
+	if _, resp, err := api.UsersApi.UsersPost(t.Context(), cluster).User(after).Execute(); err != nil ||
+		resp.StatusCode != http.StatusOK {
 		t.Errorf("create a user after the kill: %v", err)
 	}
 

@@ -260,7 +260,8 @@ func TestOIDC(t *testing.T) {
 	idToken, _ = p.signIn(t, "rolecall", "test-user2")
 	answers("create a database user", 200, idToken, "POST", users, `{"properties":{"username":"sso","password":"a password"}}`)
 	s.login(t, "sso", "a password")
-	if created := answers("get it", 200, idToken, "GET", users+"/sso", "").object(t); member(created, "metadata", "createdByUserId") != guid {
+	if created := answers("get it", 200, idToken, "GET", users+"/sso", "").object(t); member(created, "metadata",
+		"createdByUserId") != guid {
 		t.Errorf("it was created by %v, not %s", member(created, "metadata", "createdByUserId"), guid)
 	}
 
@@ -302,7 +303,8 @@ func TestOIDC(t *testing.T) {
 	answers("the provider is away, another known key", 200, unmet, "GET", base+"/v3/users", "")
 	answers("the provider is away, somebody new", 200, second, "GET", base+"/v3/users", "")
 	time.Sleep(time.Second) // no issuer is asked the same twice within a second
-	if r := answers("the provider is away, a key that is not known", 503, unknown, "GET", base+"/v3/users", ""); r.header.Get("Retry-After") == "" {
+	if r := answers("the provider is unreachable, an unknown key", 503, unknown, "GET", base+"/v3/users",
+		""); r.header.Get("Retry-After") == "" {
 		t.Errorf("503 without Retry-After: %v", r.header)
 	}
 	answers("the provider is away, a key that is not known", 503, unknown, "GET", users, "")

@@ -145,8 +145,9 @@ func TestPgBouncerRefused(t *testing.T) {
 	const role, password = "through_a_pooler", "a password through a pooler"
 	shared.query(t, "postgres", fmt.Sprintf(`CREATE ROLE %s LOGIN CREATEROLE PASSWORD '%s'`, role, password))
 	for name, settings := range map[string]string{
-		"as it is":                       "",
-		"ignoring what it does not know": "ignore_startup_parameters = search_path, jit, lock_timeout, statement_timeout, idle_in_transaction_session_timeout\n",
+		"as it is": "",
+		"ignoring what it does not know": "ignore_startup_parameters = search_path, jit, lock_timeout, statement_timeout, " +
+			"idle_in_transaction_session_timeout\n",
 	} {
 		for _, mode := range []string{"session", "transaction", "statement"} {
 			t.Run(name+", "+mode, func(t *testing.T) {

@@ -168,7 +168,10 @@ func TestIonosctl(t *testing.T) {
 
 func TestTerraform(t *testing.T) {
 	t.Parallel()
-	c := client{t, map[string]string{"User-Agent": "terraform-provider/6.7.0_ionos-cloud-sdk-go-dbaas-postgres/products/dbaas/psql/v2.1.0_hashicorp-terraform/1.11.4", "Accept": "application/json"},
+	c := client{t, map[string]string{
+		"User-Agent": "terraform-provider/6.7.0_" +
+			"ionos-cloud-sdk-go-dbaas-postgres/products/dbaas/psql/v2.1.0_hashicorp-terraform/1.11.4",
+		"Accept": "application/json"},
 		map[string]string{"Content-Type": "application/json"}}
 	users, databases := clusterPath()+"/users", clusterPath()+"/databases"
 	available := func() {

@@ -137,7 +137,8 @@ func newFleet(t *testing.T) *fleet {
 	}
 	f.readOnly = personal(`{"name":"of the readers","readOnly":true}`)
 	f.token = personal(`{"name":"of the test"}`)
-	register := fmt.Sprintf(`{"displayName":"shop","connection":{"url":"postgres://%s@127.0.0.1:%d/postgres","password":%q,"tls":{"mode":"disable"}}}`,
+	register := fmt.Sprintf(`{"displayName":"shop","connection":{"url":"postgres://%s@127.0.0.1:%d/postgres","password":%q,`+
+		`"tls":{"mode":"disable"}}}`,
 		f.managed.User, f.managed.Port, f.managed.Password)
 	var registered struct{ ID string }
 	f.must(t, f.balancer.URL, "POST", "/rolecall/v1/clusters", register, &registered)
@@ -321,7 +322,8 @@ func (f *fleet) failOver(t *testing.T, l *load, goAway func()) {
 		})
 	}
 	l.end(outage)
-	fmt.Printf("replicas: the control database was away for %s, with %d reads meanwhile, the slowest in %s; %s after the promotion began all replicas wrote again\n",
+	fmt.Printf("replicas: the control database was unreachable for %s, with %d reads, the slowest in %s; "+
+		"%s after the promotion began all replicas wrote again\n",
 		away.Round(time.Millisecond), reads, slowest.Round(time.Millisecond), time.Since(promoted).Round(time.Millisecond))
 	if reads == 0 {
 		t.Error("no reads went on while the control database was away")
@@ -370,7 +372,8 @@ func (f *fleet) upgrade(t *testing.T, l *load) {
 		conn := f.control.Connect(t, "rolecall", controlPassword, "rolecall")
 		var missing int
 		err := conn.QueryRow(t.Context(), `
-			SELECT count(*) FROM pg_class c WHERE relnamespace = 'rolecall'::regnamespace AND relkind = 'r' AND relname <> 'migrations'
+			SELECT count(*) FROM pg_class c
+			WHERE relnamespace = 'rolecall'::regnamespace AND relkind = 'r' AND relname <> 'migrations'
 			AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname IN ('later', 'pg_sleep'))`).Scan(&missing)
 		if err != nil || missing > 0 {
 			t.Errorf("the next release has left %d tables as they were: %v", missing, err)
@@ -525,7 +528,8 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 			t.Errorf("the platform user %s has the label %q, acknowledged was one of %q", guid, labels[guid], want)
 		}
 	}
-	fmt.Printf("replicas: %d database users and %d platform users, %d lost; %d audit rows verified; %d attempts were cut off and settled\n",
+	fmt.Printf("replicas: %d database users and %d platform users, %d lost; %d audit rows verified; "+
+		"%d attempts were cut off and settled\n",
 		len(l.databaseUsers), len(l.platformUsers), lost, verified.Checked, cut)
 }
 

@@ -387,7 +387,8 @@ func (s *soak) compare(t *testing.T) {
 
 	// A role's comment has the id of the last change.
 	found := map[string]bool{}
-	for line := range strings.Lines(s.query(t, "postgres", `SELECT rolname || '|' || (substring(shobj_description(oid, 'pg_authid') FROM 'rolecall:v1 (.*)')::json ->> 'attempt')
+	for line := range strings.Lines(s.query(t, "postgres", `SELECT rolname || '|' ||
+			(substring(shobj_description(oid, 'pg_authid') FROM 'rolecall:v1 (.*)')::json ->> 'attempt')
 		FROM pg_roles WHERE rolname LIKE 'soak %'`)) {
 		name, attempt, _ := strings.Cut(strings.TrimSpace(line), "|")
 		found[name] = true

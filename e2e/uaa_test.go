@@ -203,7 +203,9 @@ func TestUAAGroups(t *testing.T) {
 	}
 	// The group is a scope: it lets its members see everybody.
 	access, _ := token(t, "go-uaa-member", "password")
-	if r := send(t, "GET", "/v3/users?usernames=admin", map[string]string{"Authorization": "Bearer " + access}, ""); r.status != 200 || !strings.Contains(r.body, `"username":"admin"`) {
+	bearer := map[string]string{"Authorization": "Bearer " + access}
+	if r := send(t, "GET", "/v3/users?usernames=admin", bearer, ""); r.status != 200 ||
+		!strings.Contains(r.body, `"username":"admin"`) {
 		t.Errorf("an auditor lists users: %d %s", r.status, r.body)
 	}
 	if err := api.RemoveGroupMember(auditors.ID, guid, "", ""); err != nil || member() {

@@ -121,7 +121,8 @@ var writes = []*write{
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
 			return createDatabase(w, name), func(t *testing.T) bool {
 				is := w.query(t, "postgres", `SELECT pg_get_userbyid(datdba) || ' '
-					|| (coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%"attempt":%')::text FROM pg_database WHERE datname = $1`, name)
+					|| (coalesce(shobj_description(oid, 'pg_database'), '') LIKE '%"attempt":%')::text
+					FROM pg_database WHERE datname = $1`, name)
 				if len(is) > 0 && is[0] != name+" true" {
 					t.Errorf("%s is half made: its owner, and whether it has a comment, is %s", name, is[0])
 				}
@@ -269,7 +270,8 @@ var writes = []*write{
 			r := request{"PATCH", "/v3/users/" + guid,
 				`{"presentation_name":"new name","metadata":{"labels":{"team":"new"},"annotations":{"note":"new"}}}`, nil}
 			return r, func(t *testing.T) bool {
-				return w.hasAccount(t, `guid = $1 AND presentation_name = 'new name' AND labels->>'team' = 'new' AND annotations->>'note' = 'new'`, guid)
+				return w.hasAccount(t, `guid = $1 AND presentation_name = 'new name' AND labels->>'team' = 'new'
+					AND annotations->>'note' = 'new'`, guid)
 			}
 		},
 	},
@@ -384,7 +386,8 @@ var writes = []*write{
 			return request{"POST", "/rolecall/v1/keys/rotate", `{"signingKey":true}`, nil}, func(t *testing.T) bool {
 				seals := w.query(t, "control", `
 					SELECT DISTINCT encode(substr(sealed, 1, 9), 'hex') FROM (
-					  SELECT private_key FROM rolecall.signing_keys UNION ALL SELECT credential FROM rolecall.clusters UNION ALL SELECT key FROM rolecall.audit_keys) all_of (sealed)`)
+					  SELECT private_key FROM rolecall.signing_keys UNION ALL
+					  SELECT credential FROM rolecall.clusters UNION ALL SELECT key FROM rolecall.audit_keys) all_of (sealed)`)
 				if len(seals) == 2 && slices.Contains(seals, was) && w.is(t, "control",
 					`EXISTS (SELECT FROM rolecall.clusters WHERE display_name = 'main' AND encode(substr(credential, 1, 9), 'hex') = $1)`,
 					was) {

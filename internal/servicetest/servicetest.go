@@ -141,7 +141,8 @@ var signingKey struct {
 	private []byte // PKCS #8
 }
 
-// shareSigningKey stores the one signing key of this process's services: to make one takes longer than all else of a service.
+// shareSigningKey stores the signing key that all services of this process share. To generate one costs more than the rest
+// of a service.
 func shareSigningKey(ctx context.Context, db *control.DB) error {
 	signingKey.Lock()
 	defer signingKey.Unlock()
@@ -189,7 +190,9 @@ func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster,
 func (s *Service) Access(t testing.TB, clusterID string, manage, view []string) {
 	t.Helper()
 	ctx := context.Background()
-	_, err := s.DB.Pool.Exec(ctx, `UPDATE clusters SET manage = coalesce($2::text[], '{}'), view = coalesce($3::text[], '{}'), updated_at = clock_timestamp() WHERE id = $1`, clusterID, manage, view)
+	_, err := s.DB.Pool.Exec(ctx, `UPDATE clusters
+		SET manage = coalesce($2::text[], '{}'), view = coalesce($3::text[], '{}'), updated_at = clock_timestamp()
+		WHERE id = $1`, clusterID, manage, view)
 	must(t, err)
 	must(t, s.Clusters.Reload(ctx))
 }
@@ -222,7 +225,8 @@ type AuditRow struct {
 func (s *Service) AuditRows(t testing.TB, target string) []AuditRow {
 	t.Helper()
 	rows, err := s.DB.Pool.Query(context.Background(), `
-		SELECT phase, action, coalesce(outcome, ''), account_guid, target, detail::text FROM audit WHERE target = $1 ORDER BY id`, target)
+		SELECT phase, action, coalesce(outcome, ''), account_guid, target, detail::text FROM audit
+		WHERE target = $1 ORDER BY id`, target)
 	must(t, err)
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AuditRow])
 	must(t, err)
