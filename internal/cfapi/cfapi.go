@@ -15,8 +15,7 @@ import (
 	"rolecall/internal/web"
 )
 
-// Prefix is where clients of this API look for it. The document at the root of the host, which tells them, is served as
-// well.
+// Prefix is the path of this API. The dialect also serves the root of the host, whose document points clients here.
 const Prefix = "/v3"
 
 // API serves the dialect.
@@ -27,10 +26,9 @@ type API struct {
 	PublicURL string
 }
 
-// Handler returns the handler of the dialect, and of every path that no other surface has: its root is the root of the
-// host. It takes tokens only: a client that gets here with a password has missed the token endpoint. Outside of the prefix
-// an unknown path is unknown to everybody, which serves a browser that looks for an icon, or an old client that looks for
-// /v2/info.
+// Handler returns the handler of the dialect. It accepts tokens only: a client that sends a password has missed the token
+// endpoint. It serves every path that no other surface has, because its root is the root of the host. Outside of the prefix
+// an unknown path is 404 without a token, for a browser that asks for an icon or an old client that asks for /v2/info.
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "cf", Schemes: []identity.Scheme{identity.Bearer}, Private: Prefix, NoMethods: true, RateHeaders: true,
@@ -71,13 +69,13 @@ func read(pattern string, h door.HandlerFunc) door.Route {
 	return door.Route{Method: http.MethodGet, Pattern: Prefix + pattern,
 		Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 			if !p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor, account.ScopeRead) {
-				return fault.New(fault.Forbidden, "The token has no scope to read with.")
+				return fault.New(fault.Forbidden, "The token has no scope for reading.")
 			}
 			return h(w, r, p)
 		}}
 }
 
-// change is a route for admins. Nobody else's body is read: it may be large.
+// change is a route for admins. The body of any other account is not read, because it may be large.
 func (a *API) change(method, pattern, action string, h door.HandlerFunc) door.Route {
 	return door.Route{Method: method, Pattern: Prefix + pattern,
 		Handle: func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {

@@ -17,8 +17,8 @@ import (
 // maxBody leaves room for as many and as long annotations as a user may have, in UTF-8, and for escapes in many of them.
 const maxBody = 8 << 20
 
-// readBody reads the body as an object. No body is an empty one; any other value is, as in the reference, an object with
-// the one field _json, which is unknown.
+// readBody reads the body as an object. A missing body is an empty object. Any other value is, as in the reference, an
+// object with the one unknown field _json.
 func readBody(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
 	if !web.HasBody(r) {
 		return &web.Object{}, nil
@@ -33,7 +33,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
 	return &web.Object{Keys: []string{"_json"}, Values: map[string]any{"_json": v}}, nil
 }
 
-// problems are what is wrong with a request. The caller gets all of them, as one.
+// problems are all mistakes in a request. The caller gets them in one message.
 type problems []string
 
 func (ps *problems) add(format string, args ...any) { *ps = append(*ps, fmt.Sprintf(format, args...)) }
@@ -64,7 +64,7 @@ const (
 	maxName = 255
 )
 
-// decodeNew reads who is to be created. null is as good as nothing.
+// decodeNew reads a user to create. null is the same as absent.
 func decodeNew(body *web.Object) (n account.NewPlatformUser, err error) {
 	var ps problems
 	var unknown []string
@@ -113,7 +113,7 @@ func decodeNew(body *web.Object) (n account.NewPlatformUser, err error) {
 	return n, ps.fault()
 }
 
-// decodeChange reads a change of a user. The fields that say how the user is may be sent back as they were read; links are
+// decodeChange reads a change of a user. Fields that cannot be changed may be sent back as they were read; links are
 // ignored.
 func decodeChange(body *web.Object) (c account.PlatformChange, err error) {
 	var ps problems
@@ -153,8 +153,7 @@ func decodeChange(body *web.Object) (c account.PlatformChange, err error) {
 	return c, ps.fault()
 }
 
-// differing says which fields of a change are not as the user is. The reference does not know fields that it does not
-// change.
+// differing names the fields that a change may not change. The reference calls them unknown.
 func differing(d account.Differences) error {
 	var ps problems
 	if d.Username {
@@ -237,7 +236,7 @@ func (ps *problems) metadata(body *web.Object) (labels, annotations map[string]*
 	return ps.entries(o, "label", label.CheckValue), ps.entries(o, "annotation", label.CheckAnnotation)
 }
 
-// entries reads one section of the metadata. A section that is null is as good as none: one client always sends both.
+// entries reads one section of the metadata. null is the same as absent: one client always sends both sections.
 func (ps *problems) entries(metadata *web.Object, kind string, checkValue func(string) error) map[string]*string {
 	v := metadata.Values[kind+"s"]
 	if v == nil {
@@ -251,7 +250,7 @@ func (ps *problems) entries(metadata *web.Object, kind string, checkValue func(s
 	entries := make(map[string]*string, len(o.Keys))
 	for _, key := range o.Keys {
 		v := o.Values[key]
-		// An annotation whose key breaks the rules, from before there were any, can still be removed.
+		// An annotation that is older than the rules for its key can still be removed.
 		if kind == "label" || v != nil {
 			ps.check("Metadata "+kind+" key error: ", label.CheckKey(key))
 		}

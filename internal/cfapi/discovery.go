@@ -10,8 +10,8 @@ import (
 	"rolecall/internal/web"
 )
 
-// apiVersion is the version of the Cloud Foundry API whose users this API has. Clients warn below one that they want, and
-// take what they may use by it.
+// apiVersion is the version of the Cloud Foundry API that this dialect follows. Clients warn about an older version than
+// they need, and choose features by it.
 const apiVersion = "3.195.0"
 
 type link struct {
@@ -31,7 +31,7 @@ type rootResponse struct {
 	Links rootLinks `json:"links"`
 }
 
-// rootLinks has all that clients look for. What there is not is null.
+// rootLinks has all links that clients look for. A link to a service that does not exist is null.
 type rootLinks struct {
 	Self              link          `json:"self"`
 	CloudControllerV3 versionedLink `json:"cloud_controller_v3"`
@@ -120,8 +120,7 @@ func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal)
 	return nil
 }
 
-// noResources is the list of organizations or spaces, which clients read when they sign in. There are none, whatever is
-// asked for.
+// noResources is the list of organizations or spaces, which clients read when they sign in. It is always empty.
 func (a *API) noResources(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	q, err := parseQuery(r)
 	if err != nil {

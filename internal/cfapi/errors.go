@@ -19,8 +19,8 @@ type answer struct {
 	detail string
 }
 
-// answers is the whole table. The reference has no 409, 412, 413 and 415: they take the code of a request that cannot be
-// processed, under titles of our own.
+// answers is the whole table. The reference has no 409, 412, 413 and 415: they have the code of a request that cannot be
+// processed, with titles of our own.
 var answers = map[fault.Kind]answer{
 	fault.Internal: {http.StatusInternalServerError, 10001, "UnknownError", "An unknown error occurred."},
 	fault.Malformed: {http.StatusBadRequest, 1001, "CF-MessageParseError",
@@ -81,14 +81,14 @@ type errorEntry struct {
 	Detail string `json:"detail"`
 }
 
-// fail writes a failure in this dialect's envelope: of one error, because clients take more for another thing.
+// fail writes a failure in this dialect's envelope, with one error only: clients misread several.
 func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
 	a := answerOf(f)
 	switch f.Kind {
 	case fault.Unauthenticated:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	case fault.Malformed:
-		// Clients know the detail by heart; what is wrong with the body they show as a warning.
+		// Clients compare the detail, so it is fixed. They show the warning, which says what is wrong with the body.
 		warn(w, f.Message)
 	}
 	web.RetryAfter(w, f)

@@ -50,8 +50,8 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return nil
 }
 
-// pagination makes the links of a page, which carry the filters and the order that were asked for. One page is the least
-// that there is. A page past the end is empty, and the one before it is the last.
+// pagination makes the links of a page, which contain the requested filters and order. There is at least one page. A page
+// past the end is empty, and its previous page is the last.
 func (a *API) pagination(path string, shown url.Values, page, perPage, total int64) pagination {
 	pages := max(1, (total+perPage-1)/perPage)
 	at := func(page int64) *link {
@@ -87,7 +87,7 @@ const (
 	maxPerPage     = 5000
 )
 
-// page reads which page is asked for, and how long pages are.
+// page reads the number of the requested page and the length of pages.
 func (q query) page(ps *problems) (page, perPage int64) {
 	page, perPage = 1, defaultPerPage
 	if q.Has("page") {
@@ -109,7 +109,7 @@ func (q query) page(ps *problems) (page, perPage int64) {
 	return page, perPage
 }
 
-// positive is the integer, or 0. One that is too large is the largest there is.
+// positive is the integer, or 0. One that is too large becomes the largest.
 func positive(s string) int64 {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
 		return 0
@@ -118,15 +118,15 @@ func positive(s string) int64 {
 	return n
 }
 
-// list is what a list of users is asked for.
+// list is a request for a list of users.
 type list struct {
 	page, perPage int64
 	filter        account.PlatformFilter
-	// shown are the parameters that the links to other pages carry.
+	// shown are the parameters that the links to other pages contain.
 	shown url.Values
 }
 
-// listParameters are all that a list takes. The two of times also come with an operator, as in created_ats[lt].
+// listParameters are all parameters of a list. Those of times may have an operator, as in created_ats[lt].
 var listParameters = []string{"page", "per_page", "order_by", "created_ats", "updated_ats", "guids", "usernames",
 	"partial_usernames", "origins", "label_selector"}
 
@@ -176,7 +176,7 @@ func (q query) list() (*list, error) {
 	return l, nil
 }
 
-// checkNames refuses parameters that are not known, so that a filter with a slip in its name is not left out silently.
+// checkNames refuses unknown parameters, so that a filter with a typing error in its name is not ignored silently.
 func (q query) checkNames(ps *problems) {
 	var unknown []string
 	for name, values := range q.Values {
@@ -228,8 +228,8 @@ func (q query) order(ps *problems) (by account.PlatformOrder, descending bool) {
 	return by, descending
 }
 
-// values reads a list of values, nil when there is none. A comma within a value is encoded once more, and so is each
-// value decoded once more, unless that cannot be.
+// values reads a list of values, nil if there is none. A comma within a value is encoded twice, so each value is decoded
+// once more if that is possible.
 func (q query) values(name string) []string {
 	if !q.Has(name) {
 		return nil

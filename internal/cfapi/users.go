@@ -71,7 +71,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	}
 	u, err := a.Accounts.CreatePlatform(r.Context(), p, n)
 	if fault.Is(err, fault.Exists) {
-		// A duplicate is an invalid request here. Only a change that clashes is a conflict, which the reference does not know.
+		// A duplicate is an invalid request in the reference. A conflict is our own status, for a change that clashes.
 		return fault.New(fault.Invalid, "%s", fault.Of(err).Message)
 	}
 	if err != nil {
@@ -98,7 +98,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	guid := r.PathValue("guid")
 	c, err := decodeChange(body)
 	if err != nil {
-		// A user that is not there comes before what is wrong with its change.
+		// A missing user is reported before mistakes in the change.
 		if _, missing := a.Accounts.Platform(r.Context(), p, guid); missing != nil {
 			return missing
 		}
@@ -141,7 +141,7 @@ type job struct {
 	Links     selfLinks  `json:"links"`
 }
 
-// getJob answers anybody who may read: who knows the guid of a job has made it. A job is never seen before it is done.
+// getJob answers anybody who may read: only the creator of a job knows its guid. A job is done once it can be seen.
 func (a *API) getJob(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	j, err := a.Accounts.Job(r.Context(), r.PathValue("guid"))
 	if err != nil {

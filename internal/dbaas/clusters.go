@@ -132,7 +132,7 @@ type version struct {
 	Name string `json:"name"`
 }
 
-// allVersions lists the majors that Rolecall works with.
+// allVersions lists the major versions that Rolecall supports.
 func (a *API) allVersions(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	list := versionList{Data: []version{}}
 	for _, major := range pgrole.Majors {
@@ -142,7 +142,7 @@ func (a *API) allVersions(w http.ResponseWriter, _ *http.Request, _ *account.Pri
 	return nil
 }
 
-// clusterVersions lists the major that the cluster has: none other can be chosen for it here.
+// clusterVersions lists the major version of the cluster, the only one that can be chosen for it.
 func (a *API) clusterVersions(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	c, err := a.Users.Cluster(p, r.PathValue("clusterId"))
 	if err != nil {

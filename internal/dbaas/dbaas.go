@@ -13,7 +13,7 @@ import (
 	"rolecall/internal/identity"
 )
 
-// Prefix is where clients of this API look for it, at the root of the host.
+// Prefix is the path of this API at the root of the host.
 const Prefix = "/databases/postgresql"
 
 // API serves the dialect.
@@ -29,7 +29,7 @@ func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "dbaas", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
 		Routes: []door.Route{
-			// The names of the versions lists stand where a cluster's id would, so they come first.
+			// The lists of versions have names where the others have the id of a cluster, so they come first.
 			route(http.MethodGet, "/clusters/postgresversions", a.allVersions),
 			route(http.MethodGet, "/versions", a.allVersions),
 			route(http.MethodGet, "/clusters/{clusterId}/postgresversions", a.clusterVersions),
@@ -40,7 +40,7 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodGet, "/clusters/{clusterId}", a.getCluster),
 			route(http.MethodGet, "/clusters/{clusterId}/users", a.listUsers),
 			route(http.MethodPost, "/clusters/{clusterId}/users", a.createUser),
-			// One client in the field leaves a slash in a user name as it is, so a name takes the rest of the path.
+			// One client does not escape a slash in a user name, so a name is the rest of the path.
 			route(http.MethodGet, "/clusters/{clusterId}/users/{username...}", a.getUser),
 			route(http.MethodPatch, "/clusters/{clusterId}/users/{username...}", a.patchUser),
 			route(http.MethodDelete, "/clusters/{clusterId}/users/{username...}", a.deleteUser),

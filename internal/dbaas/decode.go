@@ -12,8 +12,8 @@ import (
 	"rolecall/internal/web"
 )
 
-// query is the query string of one request. Parameters that are not asked for are ignored: clients add some of their
-// own. Messages do not quote what could not be read: they are logged, and a query string may hold anything.
+// query is the query string of one request. Unknown parameters are ignored: clients add some of their own. Messages do not
+// quote values that cannot be read, because messages are logged and a query string may contain anything.
 type query struct{ url.Values }
 
 func parseQuery(r *http.Request) (query, error) {
@@ -51,7 +51,7 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 	return n, nil
 }
 
-// boolean takes the words in any case: one client in the field sends True.
+// boolean accepts the words in any case: one client sends True.
 func (q query) boolean(name string) (bool, error) {
 	value, given, err := q.one(name)
 	if err != nil || !given {
@@ -66,7 +66,7 @@ func (q query) boolean(name string) (bool, error) {
 	return false, fault.New(fault.Malformed, "The query parameter %s must be true or false.", name)
 }
 
-// The limits of pages. The highest offset is that of a 32-bit integer, which is what the clients have.
+// The limits of pages. The highest offset is the largest 32-bit integer, which is what clients use.
 const (
 	defaultLimit = 100
 	maxLimit     = 1000

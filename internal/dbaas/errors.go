@@ -13,7 +13,7 @@ type answer struct {
 	code   string
 }
 
-// answers is the whole table: a name that is taken and a user that is in use are 422, because the contract knows no 409.
+// answers is the whole table. A duplicate name and a user that is in use are 422, because the contract has no 409.
 var answers = map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "paas-internal-1"},
 	fault.Malformed:       {http.StatusBadRequest, "paas-parse-1"},

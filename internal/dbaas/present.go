@@ -21,7 +21,7 @@ type resource[P properties] struct {
 	Properties P        `json:"properties"`
 }
 
-// list is a page of them.
+// list is a page of resources.
 type list[P properties] struct {
 	Type   string        `json:"type"`
 	ID     string        `json:"id"`
@@ -47,7 +47,7 @@ type metadata struct {
 	ResourceURN          string     `json:"resourceURN"`
 }
 
-// userURN names an account. What no account made is `_unmanaged_`, what nobody may change `_system_`.
+// userURN names an account. `_unmanaged_` made what no account made, `_system_` what nobody may change.
 const userURN = "rolecall:iam:cloud::users/"
 
 // collection is the users or the databases of a cluster: what its resources have in common, made once for a whole page.
@@ -68,7 +68,7 @@ func (a *API) collection(c *cluster.Cluster, kind string) *collection {
 	}
 }
 
-// present is one of the collection.
+// present presents one resource of a collection.
 func present[P properties](col *collection, name string, p *pgrole.Provenance, system bool, properties P) resource[P] {
 	return resource[P]{
 		Type:       strings.TrimSuffix(col.kind, "s"),
@@ -79,7 +79,7 @@ func present[P properties](col *collection, name string, p *pgrole.Provenance, s
 	}
 }
 
-// presentList is a page of the collection.
+// presentList presents a page of a collection.
 func presentList[P properties, T any](col *collection, items []T, one func(*collection, T) resource[P], page pgrole.Page,
 	l links) list[P] {
 	all := list[P]{
@@ -123,8 +123,8 @@ func (col *collection) account(guid string) (urn, id string) {
 	return col.last.urn, col.last.id
 }
 
-// date leaves out a time that is not known: clients fail on an empty one. A time from the control database has the
-// server's own zone.
+// date leaves out an unknown time, because clients fail on an empty one. A time from the control database has the zone of
+// the server.
 func date(t *time.Time) *time.Time {
 	switch {
 	case t.IsZero():
@@ -136,7 +136,7 @@ func date(t *time.Time) *time.Time {
 	return &utc
 }
 
-// accounts is the namespace of ids for accounts whose guid is not a UUID, such as those of programs.
+// accounts is the namespace of ids for accounts whose guid is not a UUID, such as those of OAuth clients.
 var accounts = uuid.MustParse("2a0c4f5e-90f5-5b1c-8d3c-6b2f1f0f7c11")
 
 // accountUUID is the account's guid where that is a UUID, else a version 5 UUID of it.

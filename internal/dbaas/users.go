@@ -26,7 +26,7 @@ func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.Use
 	web.JSON(w, http.StatusOK, "application/json", presentUser(a.collection(c, "users"), u))
 }
 
-// warnOfPassword says together with a success what would otherwise show at the first login through some driver.
+// warnOfPassword adds a warning to a success: with this password the first login through some drivers would fail.
 func warnOfPassword(w http.ResponseWriter, password string) {
 	if !scram.Portable(password) {
 		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: "+

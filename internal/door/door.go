@@ -1,5 +1,5 @@
-// Package door is the one way into every surface of the server: it finds out who asks, within which limits, in one order
-// for all of them. A surface says only what is its own: the credentials that it takes, its routes, its errors and headers.
+// Package door is the one way into every surface of the server. It authenticates each request and applies the limits, in one
+// order for all surfaces. A surface declares the credentials that it accepts, its routes, its errors and its headers.
 package door
 
 import (
@@ -23,28 +23,28 @@ type Door struct {
 	PerAccount, PerAddress *web.Limiter
 }
 
-// Surface is what one dialect decides for itself.
+// Surface is what one dialect declares.
 type Surface struct {
 	// Name is the dialect's, for the metrics.
 	Name string
-	// Schemes are the kinds of credentials that it takes.
+	// Schemes are the schemes of credentials that it accepts.
 	Schemes []identity.Scheme
 	Routes  []Route
-	// Private is the path below which a stranger does not learn what exists: every request needs a valid credential there,
-	// those for unknown paths too. "": nowhere.
+	// Private is the path below which every request needs a valid credential, even one for an unknown path: a stranger does
+	// not learn which paths exist. "": none.
 	Private string
-	// NoMethods says that a method which a path does not have is answered as an unknown path is.
+	// NoMethods answers a wrong method like an unknown path.
 	NoMethods bool
 	// Headers sets the headers of every answer; nil: web.AsData.
 	Headers func(h http.Header, info *web.Info)
-	// RateHeaders says that answers tell the account how much of its rate is left.
+	// RateHeaders adds headers that say how much of its rate an account has left.
 	RateHeaders bool
 	Fail        web.FailFunc
 }
 
-// The causes by which a dialect may tell failures of the door from others of their kind.
+// The causes of failures at the door. A dialect may have other words for them than for their kind.
 var (
-	ErrNoCredential    = errors.New("no credential of a scheme that is taken")
+	ErrNoCredential    = errors.New("no credential of an accepted scheme")
 	ErrWrongCredential = errors.New("the credential fails verification")
 	ErrAddressLimit    = errors.New("too many requests of the address without a valid credential")
 )
@@ -104,7 +104,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	return fault.New(fault.UnknownMethod, "%s is not offered on %.200s; offered: %s.", r.Method, r.URL.Path, allow)
 }
 
-// enter returns whose request it is, if neither its account nor its address is over a limit.
+// enter returns the principal of a request, unless its account or its address is over a limit.
 func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) (*account.Principal, error) {
 	p, err := h.authenticate(r, info)
 	if err != nil {
@@ -124,8 +124,8 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) 
 	return p, web.SameOrigin(r)
 }
 
-// authenticate charges a request to its address unless it has a valid credential: before any work is done for a stranger,
-// and afterwards for a credential that looked known, or made here, and is no longer valid.
+// authenticate returns the principal of a request. Without a valid credential the request is charged to its address: before
+// a stranger's credential is verified, or after a credential that seemed valid was refused.
 func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Principal, error) {
 	c, missing := h.credential(r.Header.Get("Authorization"))
 	stranger := missing != nil || h.door.Identity.Stranger(c)
@@ -169,7 +169,7 @@ func (h *Handler) credential(authorization string) (c identity.Credential, err e
 	return c, fault.New(fault.Unauthenticated, "Sign in: send %s in the Authorization header.", hint).Because(ErrNoCredential)
 }
 
-// setRateHeaders says how many requests the account may send at once, how many are left, and when all are again.
+// setRateHeaders tells the account how many requests it may send at once, how many are left, and when it has all again.
 func setRateHeaders(h http.Header, l *web.Limiter, account string) {
 	if limit, remaining, full, ok := l.Standing(account); ok {
 		h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
@@ -178,13 +178,13 @@ func setRateHeaders(h http.Header, l *web.Limiter, account string) {
 	}
 }
 
-// A Mount is where the paths of a handler begin.
+// A Mount is a handler and the prefix of its paths.
 type Mount struct {
 	Prefix  string
 	Handler http.Handler
 }
 
-// Mounts hand a request to the first whose prefix its path has. "" is every path's.
+// Mounts pass a request to the first mount with a prefix of its path. The prefix "" is one of every path.
 type Mounts []Mount
 
 // ServeHTTP implements http.Handler.

@@ -9,8 +9,8 @@ import (
 	"rolecall/internal/account"
 )
 
-// HandlerFunc answers a request of a principal or returns why not: it never writes an error itself. The principal of a
-// public route is nil.
+// HandlerFunc answers a request of a principal or returns an error, which it never writes itself. The principal of a public
+// route is nil.
 type HandlerFunc func(w http.ResponseWriter, r *http.Request, p *account.Principal) error
 
 // A Route is one operation: a method and a pattern of literal segments and parameters (`/users/{username}`). The last
@@ -19,7 +19,7 @@ type Route struct {
 	Method  string
 	Pattern string
 	Handle  HandlerFunc
-	// Public routes take no credential.
+	// Public routes need no credential.
 	Public bool
 }
 

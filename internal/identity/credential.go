@@ -86,7 +86,7 @@ func passwordBinding(a *account.Account) string {
 
 func epochBinding(a *account.Account) string { return a.Epoch.String() }
 
-// principal is whose request it is that came with the credential.
+// principal is the principal of a request with the credential.
 func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	a := v.account
 	p := &account.Principal{GUID: a.GUID, Username: a.Username, Origin: a.Origin, Labels: a.Labels, Epoch: a.Epoch}
@@ -140,9 +140,8 @@ var errAway = fault.New(fault.Unavailable, "The control database does not answer
 	After(5 * time.Second)
 
 // lookUpAccounts reads the accounts of remembered credentials, nil for each credential that has ended. Only the lookup
-// itself
-// finds out that the control database is unreachable: a caller that waits in line has not, and one that hangs up does not
-// end the lookup.
+// itself finds out that the control database is unreachable: a caller that waits in line has not, and one that hangs up
+// does not end the lookup.
 func (s *Service) lookUpAccounts(ctx context.Context, vs []*verifiedCredential) ([]*account.Account, error) {
 	if s.away() {
 		return nil, errAway

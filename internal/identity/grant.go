@@ -17,7 +17,7 @@ import (
 	"rolecall/internal/secret"
 )
 
-// PublicClient is the client that needs no secret: the command line and the libraries that people use.
+// PublicClient is the OAuth client that needs no secret: command lines and libraries use it.
 const PublicClient = "cf"
 
 // The grants that are offered (RFC 6749, 4.3, 4.4 and 6).
@@ -27,27 +27,27 @@ const (
 	GrantRefresh     = "refresh_token"
 )
 
-// The life of refresh tokens.
+// The lifetime of refresh tokens.
 const (
 	refreshLifetime = 30 * 24 * time.Hour // from the sign-in, not from the last refresh
 	reuseGrace      = time.Minute         // in which a replaced token still works: its answer may have been lost
 )
 
-// The causes of a grant that is refused, for the words of OAuth (RFC 6749, 5.2).
+// The causes of a refused grant, which RFC 6749, 5.2 has words for.
 var (
 	ErrClient      = errors.New("the client is unknown, or its secret is wrong")
 	ErrClientGrant = errors.New("the client may not use this grant")
-	ErrGrant       = errors.New("what the grant is asked for with is not valid here")
+	ErrGrant       = errors.New("the credential of the grant is not valid here")
 	ErrScope       = errors.New("none of the scopes can be granted")
 )
 
-// Client is who asks for tokens: the public client, or a program that has shown its secret.
+// Client is who asks for tokens: the public client, or an OAuth client that has proven its secret.
 type Client struct {
 	id      string
-	program *account.Account // nil: the public client
+	account *account.Account // nil: the public client
 }
 
-// Client proves a client. The secret is given in each way in which it may have been meant.
+// Client authenticates an OAuth client. The secret is given in each form in which the client may have encoded it.
 func (s *Service) Client(ctx context.Context, id, address string, secrets ...string) (*Client, error) {
 	if id == PublicClient && !slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" }) {
 		return &Client{id: id}, nil
@@ -61,8 +61,8 @@ func (s *Service) Client(ctx context.Context, id, address string, secrets ...str
 
 func (c *Client) may(grant string) error {
 	allowed := []string{GrantPassword, GrantRefresh}
-	if c.program != nil {
-		allowed = c.program.GrantTypes
+	if c.account != nil {
+		allowed = c.account.GrantTypes
 	}
 	if slices.Contains(allowed, grant) {
 		return nil
@@ -79,7 +79,7 @@ type Tokens struct {
 	Refresh  secret.Text // "": none
 }
 
-// GrantWithPassword signs a person in through a client. No scopes asked for: all that there are.
+// GrantWithPassword signs a person in through a client. Without requested scopes the token has all that it can have.
 func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, password string, scopes []string,
 	address string) (*Tokens, error) {
 	if err := c.may(GrantPassword); err != nil {
@@ -90,8 +90,8 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 		return nil, err
 	}
 	has := a.Scopes
-	if c.program != nil {
-		has = common(has, c.program.UserScopes)
+	if c.account != nil {
+		has = common(has, c.account.UserScopes)
 	}
 	granted, err := narrow(has, scopes)
 	if err != nil {
@@ -109,17 +109,17 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	return t, control.Fault(err)
 }
 
-// GrantToProgram gives a program a token of its own. There is no refresh token with it (RFC 6749, 4.4.3).
-func (s *Service) GrantToProgram(ctx context.Context, c *Client, scopes []string) (*Tokens, error) {
+// GrantToClient issues a token to an OAuth client itself, without a refresh token (RFC 6749, 4.4.3).
+func (s *Service) GrantToClient(ctx context.Context, c *Client, scopes []string) (*Tokens, error) {
 	if err := c.may(GrantCredentials); err != nil {
 		return nil, err
 	}
-	granted, err := narrow(c.program.Scopes, scopes)
+	granted, err := narrow(c.account.Scopes, scopes)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tokens{Scopes: granted, Lifetime: programTokenLifetime}
-	t.Access, t.ID, err = s.mint(ctx, c.program, c.id, GrantCredentials, granted, t.Lifetime)
+	t := &Tokens{Scopes: granted, Lifetime: clientTokenLifetime}
+	t.Access, t.ID, err = s.mint(ctx, c.account, c.id, GrantCredentials, granted, t.Lifetime)
 	return t, err
 }
 
@@ -130,7 +130,7 @@ func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client,
 	return t, err
 }
 
-// narrow returns those of the scopes that were asked for (RFC 6749, 3.3). Asking for none is asking for all.
+// narrow returns the requested scopes among those that the account has (RFC 6749, 3.3). No request means all.
 func narrow(has, asked []string) ([]string, error) {
 	if len(asked) == 0 {
 		return has, nil
@@ -155,7 +155,7 @@ const insertRefresh = `
 	INSERT INTO refresh_tokens (token_hash, family, account_id, epoch, client_id, scopes, created_at, expires_at)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
 
-// newRefreshToken returns 256 random bits. The end is the UAA's mark of a refresh token.
+// newRefreshToken returns 256 random bits. The suffix marks a refresh token, as in the UAA.
 func newRefreshToken() string { return randomID() + randomID() + "-r" }
 
 func refreshHash(token string) []byte {
@@ -178,8 +178,8 @@ type refreshToken struct {
 	expires  time.Time
 }
 
-// GrantWithRefresh gives a person who signed in before a new access token. The refresh token goes on for the public
-// client, whose commands run side by side and share it; for a program it is replaced.
+// GrantWithRefresh issues a new access token to a person who signed in before. The public client keeps its refresh token,
+// because its commands run concurrently and share it; for any other client the token is replaced.
 func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string) (*Tokens, error) {
 	if err := c.may(GrantRefresh); err != nil {
 		return nil, err
@@ -206,14 +206,14 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 		return nil, errRefresh
 	}
 	has := common(a.Scopes, r.scopes)
-	if c.program != nil {
-		has = common(has, c.program.UserScopes)
+	if c.account != nil {
+		has = common(has, c.account.UserScopes)
 	}
 	granted, err := narrow(has, scopes)
 	if err != nil {
 		return nil, err
 	}
-	if c.program != nil {
+	if c.account != nil {
 		if token, err = s.replaceRefresh(ctx, a, &r); err != nil {
 			return nil, err
 		}
@@ -226,8 +226,8 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	return t, nil
 }
 
-// replaceRefresh puts a new token in the place of r, which works for another minute. Its use after that means that
-// somebody has a copy of it, and ends the family (RFC 9700, 4.14.2).
+// replaceRefresh replaces the token r, which stays valid for another minute. Its use after that means that somebody has a
+// copy of it, and revokes the family (RFC 9700, 4.14.2).
 func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *refreshToken) (token string, err error) {
 	now := s.now()
 	token = newRefreshToken()

@@ -20,11 +20,11 @@ import (
 	"rolecall/internal/fault"
 )
 
-// Config is what a Service is told.
+// Config is the configuration of a Service.
 type Config struct {
-	// Issuer is the URL that its own tokens are issued by.
+	// Issuer is the issuer of its own tokens.
 	Issuer string
-	// OIDC are the other issuers whose tokens are taken.
+	// OIDC are the other issuers whose tokens are accepted.
 	OIDC         []OIDCIssuer
 	PasswordCost PasswordCost // zero: production's
 	Log          *slog.Logger
@@ -46,13 +46,13 @@ type Service struct {
 
 	cacheSecret    [32]byte
 	verified       credentialCache
-	refused        credentialCache // tokens that failed verification lately, which nothing is known of
+	refused        credentialCache // tokens that failed verification lately
 	accountLookups batch.Group[*verifiedCredential, *account.Account]
 
-	awayUntil atomic.Int64 // in Unix milliseconds: until then the control database is taken to be away
+	awayUntil atomic.Int64 // in Unix milliseconds: until then the control database counts as unreachable
 }
 
-// New returns a service. It makes the first signing key when there is none.
+// New returns a service. It makes the first signing key if there is none.
 func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	s := &Service{
 		db:       db,
@@ -74,13 +74,13 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	return s, s.loadKeys(ctx)
 }
 
-// Issuer returns the URL that the service's own tokens are issued by.
+// Issuer returns the issuer of the service's own tokens.
 func (s *Service) Issuer() string { return s.issuer }
 
-// errWrong is the one answer to every credential that fails verification. Which part was wrong is not said.
+// errWrong is the one answer to every credential that fails verification. It does not say which part was wrong.
 var errWrong = fault.New(fault.Unauthenticated, "The user name, password or token is wrong, or has expired.")
 
-// Authenticate returns whose credential it is.
+// Authenticate returns the principal of a credential.
 func (s *Service) Authenticate(ctx context.Context, c Credential, address string) (*account.Principal, error) {
 	key := s.cacheKey(c)
 	v, ok := s.verified.get(key, s.now())
@@ -102,7 +102,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 	return s.principal(v), nil
 }
 
-// verify finds out whose a credential is that was not verified lately.
+// verify verifies a credential that is not remembered.
 func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (v *verifiedCredential,
 	err error) {
 	switch c.Scheme {
@@ -148,19 +148,19 @@ func (s *Service) VerifyPassword(ctx context.Context, username, password, addres
 	}, password)
 }
 
-// VerifySecret is VerifyPassword for a program. The secret is given in each way in which it may have been meant.
+// VerifySecret is VerifyPassword for an OAuth client. The secret is given in each form in which it may have been encoded.
 func (s *Service) VerifySecret(ctx context.Context, clientID, address string, secrets ...string) (*account.Account, error) {
-	return s.prove(ctx, "program\x00"+clientID, address, func() (*account.Account, error) {
+	return s.prove(ctx, "client\x00"+clientID, address, func() (*account.Account, error) {
 		a, err := s.accounts.ByGUID(ctx, clientID)
 		if err == nil && !a.Program {
-			return nil, fault.New(fault.NotFound, "There is no such program.")
+			return nil, fault.New(fault.NotFound, "There is no such OAuth client.")
 		}
 		return a, err
 	}, secrets...)
 }
 
-// prove returns the account that find finds if one of the secrets is its own. All that it does and how long that takes
-// is the same whether there is an account or not.
+// prove returns the account that find finds if one of the secrets is its own. It does the same work, in the same time,
+// whether there is an account or not.
 func (s *Service) prove(ctx context.Context, who, address string, find func() (*account.Account, error),
 	secrets ...string) (*account.Account, error) {
 	if err := s.throttle.wait(who, address); err != nil {
@@ -184,7 +184,7 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	}
 	proven := false
 	err = queue.wait(ctx, func() error {
-		// Hundreds may have waited in the queue, and must not be as many guesses.
+		// Hundreds may have waited in the queue, and must not become as many guesses.
 		if err := s.throttle.wait(who, address); err != nil {
 			return err
 		}
@@ -220,8 +220,8 @@ func (s *Service) Hash(ctx context.Context, password string) (string, error) {
 	return s.hasher.hash(ctx, password)
 }
 
-// Bootstrap makes an account with every right, or gives an existing one a new password and every right. It works on the
-// control database alone, for the first start and for when nobody can sign in any more.
+// Bootstrap creates an admin account, or resets the password and scopes of an existing account. It needs only the control
+// database, for the first start and for the case that nobody can sign in.
 func (s *Service) Bootstrap(ctx context.Context, username, password string) (guid string, created bool, err error) {
 	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {

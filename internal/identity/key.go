@@ -16,13 +16,13 @@ import (
 	"rolecall/internal/control"
 )
 
-// The life of a signing key. It is published first, so that every replica and resource server knows it before it meets a
-// token of it; then it signs, until its successor does; and it verifies until the last token that it signed has expired.
+// The lifetime of a signing key. The key is published first, so that every replica and resource server has it before a token
+// is signed with it. Then it signs until its successor does, and verifies until the last token that it signed has expired.
 const (
 	keyLead     = time.Hour
 	keyAge      = 30 * 24 * time.Hour // then its successor is made
-	keysFresh   = time.Minute         // how long a replica goes on with the keys that it has read
-	unknownWait = time.Second         // between looks for a key that is not known
+	keysFresh   = time.Minute         // after which a replica reads the keys again
+	unknownWait = time.Second         // between two queries for an unknown key
 )
 
 // keySet is the signing keys in memory.
@@ -96,8 +96,8 @@ func (s *Service) currentKeys(ctx context.Context) ([]*signingKey, error) {
 	return s.keys.keys, nil
 }
 
-// verifyingKey finds a public key. A kid that is not known may be that of a key which another replica has just made, so
-// the keys are read again, at most once a second: anybody can send any kid.
+// verifyingKey finds a public key. An unknown kid may belong to a key that another replica has just made, so the keys are
+// read again, at most once a second because anybody can send any kid.
 func (s *Service) verifyingKey(ctx context.Context, kid string) (*rsa.PublicKey, error) {
 	for {
 		s.keys.mu.Lock()
@@ -122,7 +122,7 @@ func (s *Service) verifyingKey(ctx context.Context, kid string) (*rsa.PublicKey,
 	}
 }
 
-// loadKeys reads the signing keys, and makes the first one when there is none.
+// loadKeys reads the signing keys, and makes the first one if there is none.
 func (s *Service) loadKeys(ctx context.Context) error {
 	keys, err := s.readKeys(ctx)
 	if err == nil && len(keys) == 0 {
@@ -165,7 +165,7 @@ func (s *Service) readKeys(ctx context.Context) ([]*signingKey, error) {
 	return keys, control.Fault(err)
 }
 
-// ownEntry is what the service does of its own accord.
+// ownEntry is the actor of what the service does by itself.
 var ownEntry = audit.Entry{AccountGUID: audit.ActorRolecall, AccountName: audit.ActorRolecall}
 
 // RotateKey publishes a new signing key now, which signs an hour from now. The entry says who asked for it.
@@ -210,17 +210,17 @@ func (s *Service) makeKey(ctx context.Context, by audit.Entry, wanted func(newes
 	})
 }
 
-// Run renews and retires keys, clears away refresh tokens that have expired, and writes when personal access tokens were
-// used, until ctx ends.
+// Run renews and retires keys, deletes expired refresh tokens, and stores when personal access tokens were used, until ctx
+// ends.
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
 	for {
 		if err := s.maintain(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("signing keys and refresh tokens are looked after later", "error", err)
+			s.log.Warn("the maintenance of signing keys and refresh tokens failed and is repeated", "error", err)
 		}
 		if err := s.flushUses(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("the last uses of personal access tokens are written later", "error", err)
+			s.log.Warn("the last uses of personal access tokens could not be stored yet", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -228,7 +228,7 @@ func (s *Service) Run(ctx context.Context) {
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
 			if err := s.flushUses(end); err != nil {
-				s.log.Warn("the last uses of personal access tokens were not written", "error", err)
+				s.log.Warn("the last uses of personal access tokens are lost", "error", err)
 			}
 			return
 		}
@@ -249,7 +249,7 @@ func (s *Service) maintain(ctx context.Context) error {
 		}
 	}
 	for i, k := range keys[1:] {
-		// Its successor is keys[i]. A margin of an hour is for replicas that learn late of it.
+		// Its successor is keys[i]. The margin of an hour is for replicas that read the keys late.
 		if s.now().Sub(keys[i].created) >= keyLead+longestLifetime+time.Hour {
 			if err := s.retireKey(ctx, k.kid); err != nil {
 				return err

@@ -19,7 +19,7 @@ import (
 	"rolecall/internal/fault"
 )
 
-// OIDCIssuer is another issuer whose bearer tokens are taken.
+// OIDCIssuer is another issuer whose bearer tokens are accepted.
 type OIDCIssuer struct {
 	URL      string // exactly as its tokens name it
 	Audience string // that its tokens must have
@@ -37,7 +37,7 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 		return i, fmt.Errorf("%q does not begin with a URL like https://login.example.org", s)
 	}
 	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return i, fmt.Errorf("%s is not https: anybody on the way could sign anybody in", i.URL)
+		return i, fmt.Errorf("%s is not https: anybody on the network path could sign in as anybody", i.URL)
 	}
 	for _, field := range fields[1:] {
 		name, value, _ := strings.Cut(field, "=")
@@ -72,14 +72,14 @@ func (i OIDCIssuer) Origin() string {
 	return strings.TrimRight(rest, "/")
 }
 
-// The limits of what is asked of an issuer.
+// The limits of requests to an issuer.
 const (
 	issuerTimeout  = 5 * time.Second
 	issuerPause    = time.Second // between two requests for the same thing
 	issuerMaxBytes = 1 << 20
 )
 
-// signatures are the algorithms that are taken (RFC 8725, 3.1): none that is symmetric, and not "none".
+// signatures are the accepted algorithms (RFC 8725, 3.1): none that is symmetric, and not "none".
 var signatures = []string{
 	oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA,
 }
@@ -93,7 +93,7 @@ type externalIssuer struct {
 	keys oidc.KeySet // nil: its documents were not read yet
 }
 
-// CheckOIDCIssuers says why a server whose own issuer is given cannot have these others beside it.
+// CheckOIDCIssuers returns why a server with this issuer of its own cannot accept these others.
 func CheckOIDCIssuers(own string, issuers []OIDCIssuer) error {
 	origins := map[string]bool{OIDCIssuer{URL: own}.Origin(): true}
 	for _, i := range issuers {
@@ -117,8 +117,8 @@ func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer
 	return issuers, CheckOIDCIssuers(c.Issuer, c.OIDC)
 }
 
-// sparing sends a request for the same URL at most once a second: anybody can send tokens with a key id that nobody
-// knows, and each would ask the issuer for its keys. In between, what the last request came to counts.
+// sparing sends a request for the same URL at most once a second: anybody can send tokens with unknown key ids, and each
+// would ask the issuer for its keys. In between, the last error is returned again.
 type sparing struct {
 	now  func() time.Time
 	mu   sync.Mutex
@@ -163,7 +163,7 @@ func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// keySet returns the issuer's keys. Its documents are read at first need, and again until that has worked.
+// keySet returns the issuer's keys. Its documents are read when they are first needed, and until that succeeds.
 func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -237,8 +237,8 @@ func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDTo
 	return t, username, nil
 }
 
-// externalBearer returns the account of a token's issuer and subject, and makes it at their first use. What the token
-// calls the user names a new account, and decides nothing.
+// externalBearer returns the account of a token's issuer and subject, and creates it at the first use. The user name in the
+// token names a new account, and decides nothing.
 func (s *Service) externalBearer(
 	ctx context.Context, e *externalIssuer, token, address string,
 ) (*verifiedCredential, error) {

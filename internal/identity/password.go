@@ -40,8 +40,7 @@ var derive = argon2.IDKey
 const MaxPassword = 255
 
 // hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all of
-// the
-// processor. Sign-ins wait in two queues: accounts that have signed in from this address before, and all others. Of the
+// the processor. Sign-ins wait in two queues: accounts that have signed in from this address before, and all others. Of the
 // others no more than can work at once wait where both queues meet, so a flood of guesses delays no known account.
 type hasher struct {
 	cost             PasswordCost

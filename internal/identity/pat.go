@@ -117,7 +117,7 @@ func (n *NewPersonalToken) check(now time.Time) error {
 	return nil
 }
 
-// CreatePersonalToken makes a token of the principal's and returns it, with the secret that is shown this once.
+// CreatePersonalToken creates a token of the principal and returns it, with the secret that is shown only once.
 func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (t *PersonalToken,
 	secret string, err error) {
 	id, err := uuid.NewV7()
@@ -141,8 +141,8 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 	secret = newPersonalToken(id)
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		var accountID int64
-		// Under the account's lock, so that the limit holds, and none comes after the account lost its tokens: what it was
-		// signed in with may still be remembered.
+		// The lock of the account enforces the limit, and that no token is created after the account has lost its tokens:
+		// the credential of this request may still be remembered.
 		err := tx.QueryRow(ctx, `
 			SELECT id FROM accounts
 			WHERE guid = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR UPDATE`, p.GUID, p.Epoch).
@@ -187,8 +187,8 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 	return t, secret, nil
 }
 
-// RevokePersonalToken ends a token of the principal's, within 5 seconds on every replica. A token may end itself, also
-// one that changes nothing else: to give a right up takes none.
+// RevokePersonalToken ends a token of the principal, within 5 seconds on every replica. Even a read-only token may end
+// itself: giving a right up takes no right.
 func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal, id string) error {
 	missing := fault.New(fault.NotFound, "You have no token %.64q.", id)
 	parsed, err := uuid.Parse(id)
@@ -243,7 +243,7 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*verifiedCr
 		bound: createdBinding(a)}, nil
 }
 
-// createdBinding is for tokens that a new password does not end by itself. What does end them deletes them.
+// createdBinding is for tokens that a new password does not end. Whatever ends them deletes them.
 func createdBinding(a *account.Account) string {
 	return a.IdentityCreatedAt.UTC().Format(time.RFC3339Nano)
 }
@@ -261,8 +261,8 @@ func (s *Service) personalToken(ctx context.Context, id uuid.UUID) (*PersonalTok
 	return t, control.Fault(err)
 }
 
-// tokenUse is when each token was used last, as far as that is not written yet: a write for each request would cost more
-// than the request.
+// tokenUse is when each token was used last, until that is stored: a write for each request would cost more than the
+// request.
 type tokenUse struct {
 	mu   sync.Mutex
 	last map[uuid.UUID]time.Time
@@ -287,7 +287,7 @@ func (u *tokenUse) take() map[uuid.UUID]time.Time {
 	return last
 }
 
-// flushUses writes when tokens were used. What cannot be written is kept for the next time.
+// flushUses stores when tokens were used. After a failure they are kept for the next time.
 func (s *Service) flushUses(ctx context.Context) error {
 	last := s.tokenUse.take()
 	if len(last) == 0 {
@@ -298,7 +298,7 @@ func (s *Service) flushUses(ctx context.Context) error {
 	for i, id := range ids {
 		times[i] = last[id]
 	}
-	// Locked in order: other replicas write, too.
+	// Rows are locked in order, because other replicas write them, too.
 	_, err := s.db.Pool.Exec(ctx, `
 		WITH locked AS (SELECT id FROM personal_tokens WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
 		UPDATE personal_tokens t SET last_used_at = greatest(t.last_used_at, u.at)

@@ -11,10 +11,10 @@ import (
 	"rolecall/internal/fault"
 )
 
-// Rotated is what RotateKeys did.
+// Rotated is the result of RotateKeys.
 type Rotated struct {
-	MasterKey  string // id of the master key that seals everything now
-	Resealed   int    // secrets that were sealed with another one before
+	MasterKey  string // id of the master key that encrypts everything now
+	Resealed   int    // secrets that were encrypted with another one before
 	SigningKey string // id of the new signing key; empty: none was asked for
 }
 

@@ -176,8 +176,7 @@ func TestKeyOfTheTokensChoice(t *testing.T) {
 }
 
 // A deployment with the same issuer, accounts and names of keys, such as one made of a copy for a test that was given keys
-// of
-// its own: its tokens are worth nothing here.
+// of its own: its tokens are worth nothing here.
 func TestTokenOfAnotherDeployment(t *testing.T) {
 	s, other := servicetest.Shared(t), servicetest.New(t, pgtest.Shared(t))
 	username := unique("both")

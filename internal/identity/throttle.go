@@ -40,8 +40,8 @@ var (
 	byAccount = throttleRule{"account ", 100, 5 * time.Second}
 )
 
-// provenFor is how long an account that has signed in from an address is held up there by its own failures only, not by
-// those of others behind the same address or against the same account.
+// provenFor is how long after a sign-in from an address an account is delayed there only by its own failures, not by those
+// of others behind the same address or against the same account.
 const provenFor = 24 * time.Hour
 
 // forgetAfter is how long a failure is remembered.
@@ -70,7 +70,7 @@ func throttleKeys(username, address string) map[throttleRule]string {
 	}
 }
 
-// knows reports whether the account has signed in from the address of late.
+// knows reports whether the account has signed in from the address lately.
 func (t *throttle) knows(username, address string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

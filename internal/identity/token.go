@@ -22,13 +22,13 @@ const Audience = "cloud_controller"
 
 // The lifetimes are those of the UAA in the ecosystem: its client cf, and its default.
 const (
-	userTokenLifetime    = 20 * time.Minute
-	programTokenLifetime = 12 * time.Hour
+	userTokenLifetime   = 20 * time.Minute
+	clientTokenLifetime = 12 * time.Hour
 	// longestLifetime is how long a signing key must verify after it last signed.
 	longestLifetime = 12 * time.Hour
 )
 
-// claims are the UAA's, as its clients and resource servers read them, and the epoch that binds a token to its account.
+// claims are those of the UAA, which its clients and resource servers read, and the epoch that binds a token to its account.
 type claims struct {
 	jwt.RegisteredClaims
 	UserID    string   `json:"user_id,omitempty"`
@@ -42,7 +42,7 @@ type claims struct {
 	Epoch     string   `json:"rolecall_epoch"`
 }
 
-// MintFor returns a token of a local account, for those who hold the signing keys anyway.
+// MintFor returns a token of a local account, for a caller that has the signing keys anyway.
 func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Duration) (string, error) {
 	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
 	if err != nil {
@@ -86,8 +86,7 @@ func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantT
 	return secret.Text(signed), id, err
 }
 
-// audience is who a token is meant for: what stands before the last dot of each scope, as the UAA has it, and this
-// product in any case.
+// audience is whom a token is meant for: the part of each scope before its last dot, as in the UAA, and this product.
 func audience(scopes []string, clientID string) jwt.ClaimStrings {
 	aud := jwt.ClaimStrings{Audience}
 	for _, scope := range scopes {

@@ -1,9 +1,9 @@
-// Package label is the grammar of labels, annotations and label selectors as the Cloud Foundry v3 API has it: which
-// keys and values are taken, what a selector says, which labels it matches. The CF dialect checks metadata and filters
-// lists with it; clusters name with it the accounts that may manage and view them.
+// Package label is the grammar of labels, annotations and label selectors of the Cloud Foundry v3 API: which keys and
+// values are valid, how a selector is read, which labels it matches. The CF dialect checks metadata and filters lists with
+// it; the access rules of clusters are selectors of accounts.
 //
-// Labels are a map from `[prefix/]name` to a value. Nothing enters here that needs a store, a request or a principal:
-// no SQL, no HTTP, no merging of metadata, no limits per resource.
+// Labels are a map from `[prefix/]name` to a value. This package needs no store, request or principal: no SQL, no HTTP, no
+// merging of metadata, no limits per resource.
 //
 // The reference is cloudfoundry/cloud_controller_ng at 3bbba906, named below where a rule comes from its code rather
 // than from its documents.

@@ -10,9 +10,9 @@ import (
 // noValue is a mistake in a rule only.
 const noValue = "a value is missing"
 
-// ParseRule reads a selector that decides who has a right, and wants more of it than Parse. At least one requirement
-// must be positive (k, k=v, k in (…)). And no value may be missing: `team=` matches nobody and `team!=` excludes nobody,
-// which is never what its author meant. The Invalid fault says what is wrong first, and at which character, from 1.
+// ParseRule reads a selector that decides who has a right. It is stricter than Parse: at least one requirement must be
+// positive (k, k=v, k in (…)), and no value may be missing. `team=` matches nobody and `team!=` excludes nobody, which its
+// author never meant. The Invalid fault names the first mistake and its character, counted from 1.
 func ParseRule(s string) (Selector, error) {
 	selector, mistakes := parse(s, true)
 	if len(mistakes) > 0 {
@@ -27,7 +27,7 @@ func ParseRule(s string) (Selector, error) {
 
 func (r Requirement) isPositive() bool { return r.Op == Exists || r.Op == In }
 
-// inRule says the mistake to the author of a rule, who has never heard of the label_selector parameter.
+// inRule words the mistake for the author of a rule, who does not know the label_selector parameter.
 func (m mistake) inRule(rule string) *fault.Error {
 	at := utf8.RuneCountInString(rule[:m.at]) + 1
 	message := m.message

@@ -8,10 +8,10 @@ import (
 	"rolecall/internal/fault"
 )
 
-// A Selector is what all of its requirements say together.
+// A Selector matches if all of its requirements do.
 type Selector []Requirement
 
-// A Requirement is what a selector says of one key.
+// A Requirement is a condition on one key.
 type Requirement struct {
 	Key string
 	Op  Op
@@ -20,7 +20,7 @@ type Requirement struct {
 	Values []string
 }
 
-// An Op is how a requirement looks at its key. Equality is In with one value.
+// An Op is the operator of a requirement. Equality is In with one value.
 type Op int
 
 // The operators. The negative ones match if the label is absent: a translation to SQL has to consider NULL.
@@ -33,7 +33,7 @@ const (
 
 const maxRequirements = 50
 
-// The reference's words, which its clients know. Those for keys and values come from CheckKey and CheckValue.
+// The messages of the reference, which its clients know. Those for keys and values come from CheckKey and CheckValue.
 const (
 	missing = "Missing label_selector value"
 	tooMany = "Too many label_selector requirements (maximum is 50)"
@@ -61,7 +61,7 @@ func Parse(s string) (Selector, error) {
 	return selector, nil
 }
 
-// String returns the one way to write the selector down. Parse makes of it the selector that it returned before.
+// String returns the canonical form of the selector. Parse returns the same selector for it.
 func (s Selector) String() string {
 	parts := make([]string, len(s))
 	for i, r := range s {
@@ -70,8 +70,8 @@ func (s Selector) String() string {
 	return strings.Join(parts, ",")
 }
 
-// Matches reports whether the labels meet every requirement. A selector without any was never parsed, and since rights
-// depend on the answer it matches nothing.
+// Matches reports whether the labels meet every requirement. A selector without any was never parsed; it matches nothing,
+// because rights depend on it.
 func (s Selector) Matches(labels map[string]string) bool {
 	for _, r := range s {
 		if !r.matches(labels) {
@@ -96,7 +96,7 @@ func (r Requirement) matches(labels map[string]string) bool {
 	return false
 }
 
-// String returns the one way to write the requirement down.
+// String returns the canonical form of the requirement.
 func (r Requirement) String() string {
 	equal, in := "=", " in "
 	switch r.Op {
@@ -124,7 +124,7 @@ var (
 	existenceForm = regexp.MustCompile(`^(!?)[` + space + `]*([\w./-]+)$`)
 )
 
-// A mistake is what is wrong with one requirement: from where on, and the text that shows it.
+// A mistake is in one requirement: where it begins, and the text that shows it.
 type mistake struct {
 	span
 	message string
@@ -196,7 +196,7 @@ func parseRequirement(s span, rule bool) (Requirement, *mistake) {
 	return r, nil
 }
 
-// A span is a part of the selector that knows where in it, in bytes, it begins.
+// A span is a part of the selector and its position in it, in bytes.
 type span struct {
 	at   int
 	text string

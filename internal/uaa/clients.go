@@ -10,8 +10,8 @@ import (
 	"rolecall/internal/web"
 )
 
-// clientResource is an OAuth client, which is the account of a program. Its authorities are the account's scopes; scope
-// is what a user's token may carry through it.
+// clientResource is an OAuth client. Its authorities are the scopes of its account; its scope lists the scopes that a user's
+// token may have through it.
 type clientResource struct {
 	ClientID             string   `json:"client_id"`
 	AuthorizedGrantTypes []string `json:"authorized_grant_types"`
@@ -70,7 +70,7 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	return nil
 }
 
-// decodeClient reads what a client may be given into i, which keeps the rest.
+// decodeClient reads the fields of a client into i, which keeps those that are absent.
 func decodeClient(o *web.Object, i *account.Identity) error {
 	for key, v := range map[string]*[]string{"authorized_grant_types": &i.GrantTypes, "scope": &i.UserScopes,
 		"authorities": &i.Scopes} {
@@ -101,7 +101,7 @@ func (a *API) getClient(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return nil
 }
 
-// putClient changes what the body names, and keeps the rest. A secret in it is ignored: it has a path of its own.
+// putClient changes the fields in the body, and keeps the others. A secret is ignored: it has a path of its own.
 func (a *API) putClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	o, err := object(w, r)
 	if err != nil {
@@ -148,7 +148,7 @@ func (a *API) putSecret(w http.ResponseWriter, r *http.Request, p *account.Princ
 		return err
 	}
 	if secret == "" || mode != "" && mode != "UPDATE" {
-		return fault.New(fault.Invalid, "The new secret belongs into the field secret. It replaces the old one: a client has "+
+		return fault.New(fault.Invalid, "Send the new secret in the field secret. It replaces the old one: a client has "+
 			"one secret.")
 	}
 	id := r.PathValue("id")

@@ -16,12 +16,12 @@ import (
 // maxBody is far above any request that makes sense.
 const maxBody = 64 << 10
 
-// object reads a body. Fields that nobody asks for are ignored: clients send back what they have read.
+// object reads a body. Unknown fields are ignored: clients send back what they have read.
 func object(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
 	return web.ObjectBody(w, r, maxBody)
 }
 
-// field reads a field into v, which keeps its value when the field is missing or null: SCIM 1.1, 3.1 has null for
+// field reads a field into v, which keeps its value if the field is missing or null: SCIM 1.1, 3.1 uses null for
 // an attribute that is not set.
 func field[T any](o *web.Object, key string, v *T) error {
 	got, given := o.Get(key)
@@ -53,7 +53,7 @@ func texts(o *web.Object, key string, v *[]string) error {
 	return nil
 }
 
-// secret is what is stored of a password or client secret; nil for none.
+// secret hashes a password or client secret when that is needed; nil for none. cause is that of a refused one.
 func (a *API) secret(password string, cause error) account.Secret {
 	if password == "" {
 		return nil
@@ -67,7 +67,7 @@ func (a *API) secret(password string, cause error) account.Secret {
 	}
 }
 
-// ifMatch reads the version that the request is for. The UAA takes it with and without quotes.
+// ifMatch reads the version that the request is for. The UAA accepts it with and without quotes.
 func ifMatch(r *http.Request) etag.Match {
 	fields := r.Header.Values("If-Match")
 	if len(fields) == 0 {
@@ -85,7 +85,7 @@ func neededIfMatch(r *http.Request) (etag.Match, error) {
 	return match, nil
 }
 
-// page is which part of a list is asked for.
+// page is the requested part of a list.
 type page struct{ start, count int }
 
 // The limits of pages.
@@ -95,7 +95,7 @@ const (
 	maxStart     = 1<<31 - 1
 )
 
-// parsePage reads startIndex, from 1 on, and count. SCIM 1.1, 3.2.2.3: what is below the range counts as its beginning.
+// parsePage reads startIndex, from 1 on, and count. SCIM 1.1, 3.2.2.3: values below the range become its beginning.
 func parsePage(values map[string][]string) (page, error) {
 	p := page{1, defaultCount}
 	for name, v := range map[string]*int{"startIndex": &p.start, "count": &p.count} {
@@ -112,7 +112,7 @@ func parsePage(values map[string][]string) (page, error) {
 	return p, nil
 }
 
-// list is a page of resources. The numbers are numbers: one client goes on for ever without.
+// list is a page of resources. The numbers are always there: one client never ends without them.
 type list[T any] struct {
 	Resources    []T      `json:"resources"`
 	StartIndex   int      `json:"startIndex"`
@@ -124,7 +124,7 @@ type list[T any] struct {
 // scimSchemas names the schema of users, groups and lists of them.
 var scimSchemas = []string{"urn:scim:schemas:core:1.0"}
 
-// writeList writes a page. itemsPerPage is what fits on one, not what this one has: clients add it to startIndex.
+// writeList writes a page. itemsPerPage is the size of a full page, not of this one: clients add it to startIndex.
 func writeList[T any](w http.ResponseWriter, p page, total int, resources []T) {
 	web.JSON(w, http.StatusOK, "application/json", list[T]{slices.Clip(resources), p.start, p.count, total, scimSchemas})
 }

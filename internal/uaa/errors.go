@@ -18,7 +18,7 @@ type answer struct {
 	word   string
 }
 
-// errorTable is how one part of the dialect says all of them.
+// errorTable is the answers of one part of the dialect.
 type errorTable struct {
 	kinds map[fault.Kind]answer
 	// challenge is the scheme that a 401 asks for.
@@ -27,8 +27,8 @@ type errorTable struct {
 	message bool
 }
 
-// tokenErrors are the words of RFC 6749, 5.2. A user's wrong password is the UAA's own: 401 unauthorized, which the clients
-// look for.
+// tokenErrors are the words of RFC 6749, 5.2. A user's wrong password is 401 unauthorized as in the UAA, because clients
+// check for that.
 var tokenErrors = errorTable{challenge: "Basic", kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "invalid_request"},
@@ -47,7 +47,7 @@ var tokenErrors = errorTable{challenge: "Basic", kinds: map[fault.Kind]answer{
 	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
 }}
 
-// scimErrors are the UAA's words for users and groups, and for whatever else is not one of the other two.
+// scimErrors are the UAA's words for users and groups, and for every path that is in neither of the other tables.
 var scimErrors = errorTable{challenge: "Bearer", message: true, kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "scim"},
@@ -84,14 +84,14 @@ func with(table, changes map[fault.Kind]answer) map[fault.Kind]answer {
 	return table
 }
 
-// What the kinds cannot tell from others of their kind.
+// The causes of failures that have another word than their kind.
 var (
 	errGrantType = errors.New("unsupported grant type")
 	errMember    = errors.New("already a member")
 	errPassword  = errors.New("the password is missing or not acceptable")
 )
 
-// causeWords are the words of failures that have another one than their kind.
+// causeWords are the words of these and other causes.
 var causeWords = []struct {
 	cause error
 	word  string

@@ -14,8 +14,8 @@ import (
 // maxFilter is the longest filter in bytes.
 const maxFilter = 4096
 
-// parseFilter reads a SCIM filter of equalities, `and`, `or` and parentheses. fields are the attributes with the names of
-// what they filter. SCIM 1.1, 3.2.2.1: `and` binds before `or`; attributes and operators are taken in any case. An empty
+// parseFilter reads a SCIM filter of equalities, `and`, `or` and parentheses. fields maps attributes to the names of the
+// filtered columns. SCIM 1.1, 3.2.2.1: `and` binds before `or`; attributes and operators are valid in any case. An empty
 // filter selects all.
 func parseFilter(filter string, fields map[string]string) (account.Filter, error) {
 	if strings.TrimSpace(filter) == "" {
@@ -120,7 +120,7 @@ func cutIf(s, prefix string, ok bool) (string, bool) {
 
 func (p *filterParser) space() { p.rest = strings.TrimLeft(p.rest, " \t") }
 
-// word takes a word in any case, which something that is no letter follows.
+// word reads a word in any case that is not followed by a letter.
 func (p *filterParser) word(w string) bool {
 	p.space()
 	if len(p.rest) <= len(w) || !strings.EqualFold(p.rest[:len(w)], w) || !strings.ContainsAny(p.rest[len(w):][:1], " \t(\"") {
@@ -130,7 +130,7 @@ func (p *filterParser) word(w string) bool {
 	return true
 }
 
-// value takes a JSON string. NUL is no part of any value.
+// value reads a JSON string. No value contains NUL.
 func (p *filterParser) value() (value string, ok bool) {
 	p.space()
 	if !strings.HasPrefix(p.rest, `"`) {

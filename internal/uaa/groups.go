@@ -11,8 +11,7 @@ import (
 	"rolecall/internal/web"
 )
 
-// A group is a scope, and its members are the people who have it. There are as many as there are scopes: none is made or
-// deleted.
+// A group is a scope, and its members are the people who have it. Groups are neither created nor deleted.
 type groupResource struct {
 	ID          string   `json:"id"`
 	Meta        meta     `json:"meta"`
@@ -44,7 +43,7 @@ var descriptions = map[string]string{
 	account.ScopeSCIMWrite:     "May change users, groups and clients",
 }
 
-// groupsSince is when groups came to be, for clients that read a date.
+// groupsSince is the creation time of all groups, for clients that read one.
 const groupsSince = "2026-01-01T00:00:00.000Z"
 
 func group(scope string) groupResource {
@@ -87,7 +86,7 @@ func (a *API) listGroups(w http.ResponseWriter, r *http.Request, p *account.Prin
 	return nil
 }
 
-// selects applies a filter to what is not in the database. Names compare in any case.
+// selects applies a filter to groups, which are not in the database. Names compare in any case.
 func selects(f account.Filter, fields map[string]string) bool {
 	for _, part := range f.All {
 		if !selects(part, fields) {

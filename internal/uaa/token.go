@@ -57,7 +57,7 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, _ *account.Principal
 	return nil
 }
 
-// badCredentials is what the UAA says of a wrong password, an unknown user, a wrong secret and an unknown client.
+// badCredentials is the message of the UAA for a wrong password, an unknown user, a wrong secret and an unknown client.
 const badCredentials = "Bad credentials"
 
 var errBadClient = fault.New(fault.Unauthenticated, badCredentials).Because(identity.ErrClient)
@@ -79,7 +79,7 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 		}
 		return a.Identity.GrantWithPassword(r.Context(), client, username, password, scopes, web.InfoOf(r.Context()).Address)
 	case identity.GrantCredentials:
-		return a.Identity.GrantToProgram(r.Context(), client, scopes)
+		return a.Identity.GrantToClient(r.Context(), client, scopes)
 	case identity.GrantRefresh:
 		token, err := needed(form, "refresh_token")
 		if err != nil {
@@ -106,8 +106,8 @@ func needed(form url.Values, name string) (string, error) {
 // maxForm is far above any request that makes sense.
 const maxForm = 64 << 10
 
-// tokenForm reads the body. The query string may hold what says nothing of anybody, such as login_hint; a credential in
-// it would be in the logs of every proxy on the way, so it is refused before it is looked at.
+// tokenForm reads the body. The query string may contain harmless parameters, such as login_hint. A credential in it would
+// be in the logs of every proxy on the way, so it is refused before it is verified.
 func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	inURL, err := query(r)
 	if err != nil {
@@ -117,7 +117,7 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		"grant_type"} {
 		if inURL.Has(name) {
 			return nil, fault.New(fault.Malformed,
-				"The parameter %s belongs into the body, not into the URL, where it would be logged.", name)
+				"Send the parameter %s in the body, not in the URL, where it would be logged.", name)
 		}
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil ||
@@ -133,7 +133,7 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil {
-		// Not its cause: that quotes the body.
+		// The cause is left out, because it quotes the body.
 		return nil, fault.New(fault.Malformed, "The body is not a valid form.")
 	}
 	return form, once(form)
@@ -147,8 +147,8 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 		if !ok {
 			return nil, errBadClient
 		}
-		// The RFC has both encoded as in a form, which libraries do and people with curl do not. No id of ours changes by
-		// being decoded twice; a secret may, so it is tried in both forms, each time.
+		// RFC 6749 encodes both as in a form; libraries do so, people with curl do not. Decoding does not change any id of
+		// ours. It may change a secret, so both forms are always tried.
 		secrets = []string{secret}
 		if decoded, err := url.QueryUnescape(secret); err == nil && decoded != secret {
 			secrets = append(secrets, decoded)
@@ -173,7 +173,7 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 	return client, err
 }
 
-// localOrigin refuses a login_hint for another origin than the one whose passwords are kept here.
+// localOrigin refuses a login_hint for another origin than the one whose passwords are stored here.
 func localOrigin(r *http.Request, form url.Values) error {
 	hint := form.Get("login_hint")
 	if hint == "" {
@@ -196,7 +196,7 @@ func localOrigin(r *http.Request, form url.Values) error {
 	return nil
 }
 
-// infoResponse is what a client asks first.
+// infoResponse is the first document that a client reads.
 type infoResponse struct {
 	App       infoApp             `json:"app"`
 	Links     infoLinks           `json:"links"`
@@ -216,7 +216,7 @@ type infoLinks struct {
 	Login string `json:"login"`
 }
 
-// spokenVersion is the version of the UAA whose API this is, for clients that ask. cf sends an origin from 4.26.0 on.
+// spokenVersion is the version of the UAA that this dialect follows. cf sends an origin from 4.26.0 on.
 const spokenVersion = "77.0.0"
 
 func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {

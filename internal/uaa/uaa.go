@@ -25,9 +25,9 @@ type API struct {
 	PublicURL string
 }
 
-// Handler returns the handler of the dialect. It takes tokens only, as the UAA does: a browser that keeps a password for
-// this host sends it along with requests that other sites make it send. Routes are no secret here, so an unknown one is a
-// 404 for everybody.
+// Handler returns the handler of the dialect. It accepts tokens only, as the UAA does: a browser that remembers a password
+// for this host sends it along with requests of other sites. An unknown path is 404 without a token, because the routes are
+// no secret.
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "uaa", Schemes: []identity.Scheme{identity.Bearer}, Fail: fail, Routes: []door.Route{

@@ -92,7 +92,7 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return listIdentities(a, w, r, p, false, userFields, user)
 }
 
-// listIdentities answers a list of people, or of programs.
+// listIdentities answers a list of people, or of OAuth clients.
 func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, programs bool,
 	fields map[string]string,
 	present func(*account.Identity) T) error {
@@ -150,7 +150,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	return nil
 }
 
-// decodeUser reads what a client may set into i, which keeps the rest.
+// decodeUser reads the fields of a user into i, which keeps those that are absent.
 func decodeUser(o *web.Object, i *account.Identity) error {
 	var name *web.Object
 	for _, err := range []error{
@@ -220,7 +220,7 @@ func (a *API) putUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 		if v, _ := o.Get("userName"); v == nil {
 			return fault.New(fault.Invalid, "The field userName is missing.")
 		}
-		// A name is replaced as a whole: Terraform takes a part of it away by leaving it out.
+		// A name is replaced as a whole: Terraform removes a part of it by leaving it out.
 		if v, _ := o.Get("name"); v != nil {
 			i.GivenName, i.FamilyName = "", ""
 		}
@@ -232,8 +232,8 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	return a.updateUser(w, r, p, func(*web.Object, *account.Identity) error { return nil })
 }
 
-// updateUser changes what the body names. For PUT, too, what it leaves out stays as it is (RFC 7644, 3.5.1 lets a server
-// choose): a client that does not know `active` must not bring a deactivated user back.
+// updateUser changes the fields in the body. Even with PUT absent fields keep their values (RFC 7644, 3.5.1 lets a server
+// choose): a client that does not know `active` must not reactivate a user.
 func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal,
 	prepare func(*web.Object, *account.Identity) error) error {
 	o, err := object(w, r)
@@ -309,7 +309,7 @@ func (a *API) putPassword(w http.ResponseWriter, r *http.Request, p *account.Pri
 	return nil
 }
 
-// oldIsWrong says so in the UAA's status, which cf passwd looks for.
+// oldIsWrong answers a wrong old password with the UAA's status, which cf passwd checks for.
 func oldIsWrong(err error) error {
 	if fault.Is(err, fault.Unauthenticated) {
 		return fault.New(fault.Unauthenticated, "The old password or secret is wrong.")

@@ -13,9 +13,9 @@ import (
 	"rolecall/internal/remote"
 )
 
-// Limiter is a token bucket a key, for instance an account or an address. The zero rate limits nothing.
+// Limiter is a token bucket per key, for instance an account or an address. The zero rate limits nothing.
 type Limiter struct {
-	// PerSecond is the refill, and twice as many may come at once.
+	// PerSecond is the refill rate. A full bucket holds twice as many tokens.
 	PerSecond float64
 
 	mu      sync.Mutex
@@ -23,7 +23,7 @@ type Limiter struct {
 	swept   time.Time
 }
 
-// Take takes one token of the key's bucket, or says when there will be one.
+// Take takes one token of the key's bucket, or returns when there will be one.
 func (l *Limiter) Take(key string) error {
 	if l.PerSecond <= 0 {
 		return nil
@@ -39,8 +39,8 @@ func (l *Limiter) Take(key string) error {
 		seconds(delay)).After(delay)
 }
 
-// Standing says how many requests the key's bucket holds when full, how many are left, and when it is full again. Without
-// a limit ok is false.
+// Standing returns how many tokens a full bucket of the key holds, how many are left, and when it is full again. Without a
+// limit ok is false.
 func (l *Limiter) Standing(key string) (limit, remaining int, full time.Time, ok bool) {
 	if l.PerSecond <= 0 {
 		return 0, 0, time.Time{}, false
@@ -55,7 +55,7 @@ func (l *Limiter) Standing(key string) (limit, remaining int, full time.Time, ok
 // maxBuckets bounds the memory of a Limiter, at about 200 bytes each.
 const maxBuckets = 100_000
 
-// crowd is the key of all who come when there are too many to tell apart.
+// crowd is the key that all new keys share once there are too many.
 const crowd = "\x00crowd"
 
 // bucket finds the key's bucket. Full buckets are evicted, so that addresses which come once do not stay in memory.

@@ -108,7 +108,7 @@ func TestSlowReaders(t *testing.T) {
 	for length, limited := range map[int]bool{100: false, 100_000: true} {
 		w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
 		JSON(w, 200, "application/json", strings.Repeat("x", length))
-		if until := time.Until(w.deadline); w.deadline.IsZero() == limited || limited && until > readPatience {
+		if until := time.Until(w.deadline); w.deadline.IsZero() == limited || limited && until > maxReadTime {
 			t.Errorf("%d bytes may be read until %s", length, w.deadline)
 		}
 	}

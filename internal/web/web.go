@@ -1,5 +1,5 @@
-// Package web is HTTP mechanics without a dialect: request ids, client addresses, routing, bodies, limits, and one
-// log line a request. Statuses of errors, envelopes and authentication belong to the dialects, not here.
+// Package web is HTTP mechanics without a dialect: request ids, bodies, limits, and one log line a request. Authentication
+// belongs to package door; statuses of errors and envelopes belong to the dialects.
 package web
 
 import (
@@ -58,11 +58,11 @@ func InfoOf(ctx context.Context) *Info {
 type Edge struct {
 	Handler http.Handler
 	Log     *slog.Logger
-	// TrustedProxies are the networks whose X-Forwarded-For counts.
+	// TrustedProxies are the networks whose X-Forwarded-For is used.
 	TrustedProxies []netip.Prefix
 	// InFlight bounds the requests in flight; nil: nothing does.
 	InFlight *InFlight
-	// Observe, when set, is told of each answered request.
+	// Observe, if set, is called for each answered request.
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
 
@@ -141,11 +141,11 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
-	sent   *sentBody // nil: there is none, or it holds nobody up
+	sent   *sentBody // nil: there is none, or it delays nothing
 }
 
-// begin notes what the first byte of the answer says. A body that nobody wanted to read must not hold the answer up, nor
-// the connection after it: net/http reads on, to use the connection again, for as long as a body may take.
+// begin notes the status with the first byte of the answer. A body that no handler reads must delay neither the answer nor
+// the next request: net/http reads it to its end, to use the connection again, for as long as a body may take.
 func (r *recorder) begin(status int) {
 	if r.status != 0 {
 		return
@@ -185,7 +185,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// incomingID keeps at most 255 of [A-Za-z0-9_-], so that what a client sends can stand in a log line and a header.
+// incomingID keeps at most 255 of [A-Za-z0-9_-], so that a log line and a header can contain what a client sends.
 func incomingID(h http.Header) string {
 	id := h.Get("X-Vcap-Request-Id")
 	if id == "" {
@@ -201,7 +201,7 @@ func incomingID(h http.Header) string {
 	return id[:min(len(id), 255)]
 }
 
-// Appender encodes itself, for what is answered so often, or is so long, that reflection costs.
+// Appender encodes itself: some answers are so frequent, or so long, that reflection is too slow.
 type Appender interface {
 	AppendJSON(b []byte) []byte
 }
@@ -221,16 +221,16 @@ func JSON(w http.ResponseWriter, status int, contentType string, v any) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if len(body) > atOnce {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(readPatience)) // a recorder has none
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxReadTime)) // a recorder has none
 	}
 	_, _ = w.Write(body) // an error is a client that hung up
 }
 
-// An answer of up to atOnce bytes is left to the buffers of the system. For more, which stays in memory until it is read,
-// a client has as long as readPatience.
+// An answer of up to atOnce bytes fits into the buffers of the system. A longer one stays in memory until the client has
+// read it, for at most maxReadTime.
 const (
-	atOnce       = 64 << 10
-	readPatience = 30 * time.Second
+	atOnce      = 64 << 10
+	maxReadTime = 30 * time.Second
 )
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
