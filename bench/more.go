@@ -162,7 +162,7 @@ func (b *bench) hungCluster(ctx context.Context) (id uuid.UUID, remove func() er
 	}()
 	id = uuid.New()
 	err = b.register(ctx, func(r *cluster.Registry, by audit.Entry) error {
-		return r.Put(ctx, b.clusterAt(id, "hung", l.Addr().(*net.TCPAddr).Port), by)
+		return r.Ensure(ctx, b.clusterAt(id, "hung", l.Addr().(*net.TCPAddr).Port), by)
 	})
 	return id, func() error {
 		err := b.site.exec(ctx, b.site.controlRole, `DELETE FROM rolecall.clusters WHERE id = %L`, id.String())
@@ -237,7 +237,7 @@ func (b *bench) fleet(ctx context.Context) (err error) {
 	}
 	err = b.register(ctx, func(r *cluster.Registry, by audit.Entry) error {
 		for i := 2; i <= clusters; i++ {
-			if err := r.Put(ctx, b.clusterAt(uuid.New(), fmt.Sprintf("cluster %d", i), b.site.pg.Port), by); err != nil {
+			if err := r.Ensure(ctx, b.clusterAt(uuid.New(), fmt.Sprintf("cluster %d", i), b.site.pg.Port), by); err != nil {
 				return err
 			}
 		}

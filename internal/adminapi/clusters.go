@@ -10,7 +10,6 @@ import (
 	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
-	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/secret"
@@ -69,7 +68,7 @@ type tlsOfResource struct {
 
 // present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins.
 func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health) clusterResource {
-	can := dbuser.Capabilities(c)
+	can := c.Capabilities
 	version, _, _ := strings.Cut(h.Version, " ")
 	if version == "" {
 		version, _, _ = strings.Cut(can.VersionName, " ")
@@ -193,12 +192,12 @@ func settings(o *object) cluster.Settings {
 }
 
 // connectionChange reads a connection, of a cluster that is registered or not.
-func connectionChange(o *object, registered bool) *dbuser.ConnectionChange {
+func connectionChange(o *object, registered bool) *cluster.ConnectionChange {
 	c := o.object("connection")
 	if c == nil {
 		return nil
 	}
-	change := &dbuser.ConnectionChange{URL: c.text("url"), Password: (*secret.Text)(c.text("password"))}
+	change := &cluster.ConnectionChange{URL: c.text("url"), Password: (*secret.Text)(c.text("password"))}
 	if t := c.object("tls"); t != nil {
 		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert"))}
 		change.Key = (*secret.Text)(t.text("key"))

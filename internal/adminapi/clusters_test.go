@@ -376,7 +376,7 @@ func TestRotateAtOnce(t *testing.T) {
 	replicas := []*fixture{f, fixtureOn(t, &second, 10_000)}
 	path := "/clusters/" + c.ID + "/rotate-credential"
 
-	release, err := other.Exclusive(t.Context(), uuid.MustParse(c.ID))
+	release, err := other.LockCredential(t.Context(), uuid.MustParse(c.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -619,7 +619,7 @@ func TestSilentCluster(t *testing.T) {
 	}
 	defer silent.Close()
 	id := uuid.New()
-	err = f.Clusters.Put(t.Context(), &cluster.Cluster{
+	err = f.Clusters.Ensure(t.Context(), &cluster.Cluster{
 		ID:          id,
 		DisplayName: "silent",
 		Connection:  cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x", TLS: cluster.TLS{Mode: "disable"}},

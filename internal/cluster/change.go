@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/sqlstate"
 )
 
@@ -133,27 +133,27 @@ func (c *Cluster) checkMatch(m etag.Match) error {
 	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", c.Revision)
 }
 
-// ErrNotCompared says that a cluster of the same system identifier was registered, or moved, while another one was looked
+// errNotCompared says that a cluster of the same system identifier was registered, or moved, while another one was looked
 // at.
-var ErrNotCompared = errors.New("another cluster was registered or moved meanwhile")
+var errNotCompared = errors.New("another cluster was registered or moved meanwhile")
 
-// Found is what an inspection of a cluster has found.
-type Found struct {
+// found is what an inspection of a cluster has found.
+type found struct {
 	Facts
-	Capabilities json.RawMessage
-	Compared     []Compared // clusters that this one is known not to be
+	Capabilities pgrole.Capabilities
+	Compared     []comparedWith // clusters that this one is known not to be
 }
 
-// Compared is a cluster that another one was compared with, where it was then.
-type Compared struct {
+// comparedWith is a cluster that another one was compared with, where it was then.
+type comparedWith struct {
 	ID  uuid.UUID
 	URL string
 }
 
-// claimPlace is ErrNotCompared when there is a cluster of the same system identifier that the one at hand was not compared
+// claimPlace is errNotCompared when there is a cluster of the same system identifier that the one at hand was not compared
 // with, where it is now. Of two that register or move a cluster at once one waits here for the end of the other's tx, so
 // that not both find the place free.
-func claimPlace(ctx context.Context, tx pgx.Tx, found *Found, except uuid.UUID) error {
+func claimPlace(ctx context.Context, tx pgx.Tx, found *found, except uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(lockPlaces)); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func claimPlace(ctx context.Context, tx pgx.Tx, found *Found, except uuid.UUID) 
 		  AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS compared (id, url) WHERE compared.id = c.id AND compared.url = c.url))`,
 		found.SystemIdentifier, except, ids, urls).Scan(&unknown)
 	if err == nil && unknown {
-		err = ErrNotCompared
+		err = errNotCompared
 	}
 	return err
 }
@@ -175,15 +175,15 @@ func claimPlace(ctx context.Context, tx pgx.Tx, found *Found, except uuid.UUID) 
 // lockPlaces is the key of the advisory lock that is held while a cluster gets its place. The bytes of "places".
 const lockPlaces = 0x706c61636573
 
-// Add registers a cluster that was inspected.
-func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Found, by audit.Entry) (*Cluster, error) {
+// add registers a cluster that was inspected.
+func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *found, by audit.Entry) (*Cluster, error) {
 	id := uuid.New()
 	sealed, err := r.seal(sealPlace(id), credential{Password: string(to.Password), Key: string(to.Key)})
 	if err != nil {
 		return nil, err
 	}
 	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
-		if err := claimPlace(ctx, tx, &found, id); err != nil {
+		if err := claimPlace(ctx, tx, found, id); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `
@@ -210,9 +210,9 @@ func (r *Registry) Add(ctx context.Context, s Settings, to Connection, found Fou
 	return r.Get(id.String())
 }
 
-// Change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
+// change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
 // are nil when it stays. The identity becomes that which was found: the caller has made sure of it.
-func (r *Registry) Change(ctx context.Context, c *Cluster, match etag.Match, s Settings, to *Connection, found *Found, by audit.Entry) (*Cluster, error) {
+func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s Settings, to *Connection, found *found, by audit.Entry) (*Cluster, error) {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
 		if to != nil {
 			if err := claimPlace(ctx, tx, found, c.ID); err != nil {
@@ -302,7 +302,6 @@ func taken(err error, displayName *string) error {
 	return err
 }
 
-// detail is the settings as the audit log keeps them.
 // detail is what the audit log keeps of a change of a registration. nil was not given.
 type detail struct {
 	DisplayName            *string   `json:"displayName,omitempty"`
@@ -346,7 +345,12 @@ func rules(selectors []label.Selector) []string {
 
 // Remove forgets a cluster, which itself is not touched. Requests that work on it go on with its pool.
 func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, by audit.Entry) error {
-	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
+	unlock, err := r.LockCredential(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = r.db.Tx(ctx, func(tx pgx.Tx) error {
 		now, err := r.locked(ctx, tx, id)
 		if err != nil {
 			return err
@@ -365,11 +369,6 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, b
 		return err
 	}
 	return r.changed(ctx)
-}
-
-// Probed stores what a probe has found that the administering role can do.
-func (r *Registry) Probed(ctx context.Context, id uuid.UUID, capabilities json.RawMessage) error {
-	return r.update(ctx, `UPDATE clusters SET capabilities = $2 WHERE id = $1 AND capabilities <> $2`, id, capabilities)
 }
 
 // update runs a statement on a cluster's row and reads the registry again.

@@ -20,6 +20,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
@@ -30,28 +31,32 @@ type Cluster struct {
 	DisplayName      string
 	Location         string
 	Connection       Connection
-	SystemIdentifier string          // of the only cluster that anything is done in; "": not known
-	IdentifiedAt     time.Time       // when an admin said that another cluster has taken this one's place; zero: never
-	Capabilities     json.RawMessage // what the administering role can do, as the last probe found it
-	SystemRoles      []string        // globs of role names that are protected
-	MemberOf         []string        // roles that a new user is made a member of
-	Grantable        []string        // roles that a user may be made a member of
+	SystemIdentifier string              // of the only cluster that anything is done in; "": not known
+	IdentifiedAt     time.Time           // when an admin said that another cluster has taken this one's place; zero: never
+	Capabilities     pgrole.Capabilities // as the last probe found them; zero: never probed
+	SystemRoles      []string            // globs of role names that are protected
+	MemberOf         []string            // roles that a new user is made a member of
+	Grantable        []string            // roles that a user may be made a member of
 	Manage, View     []label.Selector
 	CreatedBy        string // guid of the account that registered it
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
 	Revision         int64 // moves with every change of what an admin sets
 
-	rotatedBy string // id of the attempt by which Rolecall gave itself the password; "": an admin gave it
-	unusable  error  // why its row cannot be read, and so nothing can be done in it
-	version   string // of the row
-	link      *link
+	controlDatabase, controlRole string // Rolecall's own, if they lie in this cluster
+
+	rotatedBy uuid.UUID // the attempt that generated the password; zero: an admin gave it
+	err       error     // why its row cannot be read, and so nothing can be done in it
+	version   string    // of the row
+	batcher   *pgrole.Batcher
+	connector *connector
 }
 
-// link is how a cluster is reached. It outlives changes that do not concern it: a new access rule costs no connection.
-type link struct {
+// connector is how a cluster is reached. It outlives changes that do not concern it: a new access rule costs no connection.
+type connector struct {
 	config *pgxpool.Config
 	log    *slog.Logger
+	queues *Queues
 	asking sync.Mutex // held while Health asks
 
 	mu        sync.Mutex
@@ -76,70 +81,70 @@ type Health struct {
 
 // Pool returns the cluster's pool, which is opened at first use and holds no connection while nobody asks.
 func (c *Cluster) Pool(ctx context.Context) (*pgxpool.Pool, error) {
-	if c.unusable != nil {
-		return nil, c.unusable
+	if c.err != nil {
+		return nil, c.err
 	}
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
-	if c.link.pool != nil {
-		return c.link.pool, nil
+	c.connector.mu.Lock()
+	defer c.connector.mu.Unlock()
+	if c.connector.pool != nil {
+		return c.connector.pool, nil
 	}
 	var err error
-	c.link.pool, err = c.link.newPool(ctx)
-	return c.link.pool, err
+	c.connector.pool, err = c.connector.newPool(ctx)
+	return c.connector.pool, err
 }
 
 // Connect opens a connection to another database of the cluster, whose encoding it keeps. The caller closes it.
 func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-	if c.unusable != nil {
-		return nil, c.unusable
+	if c.err != nil {
+		return nil, c.err
 	}
-	config := c.link.config.ConnConfig.Copy()
-	if err := c.link.prepare(ctx, config); err != nil {
+	config := c.connector.config.ConnConfig.Copy()
+	if err := c.connector.prepare(ctx, config); err != nil {
 		return nil, err
 	}
-	c.link.mu.Lock()
-	major := c.link.major
-	c.link.mu.Unlock()
+	c.connector.mu.Lock()
+	major := c.connector.major
+	c.connector.mu.Unlock()
 	return connect(ctx, config, major, database, encoding)
 }
 
-// choosePassword puts the password into config that the cluster takes, while there are two: the credential is being
-// rotated, or whoever did that was cut off.
-func (l *link) choosePassword(ctx context.Context, config *pgx.ConnConfig) error {
-	l.mu.Lock()
-	pending := l.pending
-	l.mu.Unlock()
-	if pending == "" {
-		return nil
-	}
-	try := config.Copy()
-	try.Password = pending
-	conn, err := pgx.ConnectConfig(ctx, try)
+// Server is the cluster as pgrole works on it. Objects of a deleted user may go to the reassignable roles; nil: to any.
+func (c *Cluster) Server(ctx context.Context, reassignable []string) (*pgrole.Server, error) {
+	pool, err := c.Pool(ctx)
 	if err != nil {
-		return nil // then the current one counts, and if the cluster is away its own attempt says so
+		return nil, err
 	}
-	config.Password = pending
-	return conn.Close(ctx)
+	return &pgrole.Server{
+		Pool:            pool,
+		Connect:         c.Connect,
+		SystemRoles:     c.SystemRoles,
+		MemberOf:        c.MemberOf,
+		Grantable:       c.Grantable,
+		Reassignable:    reassignable,
+		ControlDatabase: c.controlDatabase,
+		ControlRole:     c.controlRole,
+		Batcher:         c.batcher,
+	}, nil
 }
 
-// Unusable is why nothing can be done in the cluster before an admin has mended its registration; nil: it can be.
-func (c *Cluster) Unusable() error { return c.unusable }
+// Queues bound what is done in the cluster at a time. They outlive changes of its access rules.
+func (c *Cluster) Queues() *Queues { return c.connector.queues }
 
 // Host is the first host of the connection, for people.
-func (c *Cluster) Host() string { return c.link.config.ConnConfig.Host }
+func (c *Cluster) Host() string { return c.connector.config.ConnConfig.Host }
 
 // Role is the administering role.
-func (c *Cluster) Role() string { return c.link.config.ConnConfig.User }
+func (c *Cluster) Role() string { return c.connector.config.ConnConfig.User }
 
 // Stat returns the pool's counters, nil while it was never opened.
 func (c *Cluster) Stat() *pgxpool.Stat {
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
-	if c.link.pool == nil {
+	c.connector.mu.Lock()
+	defer c.connector.mu.Unlock()
+	if c.connector.pool == nil {
 		return nil
 	}
-	return c.link.pool.Stat()
+	return c.connector.pool.Stat()
 }
 
 // healthFor is how long a look at a cluster counts.
@@ -149,16 +154,16 @@ const healthFor = 10 * time.Second
 // the answer is awaited, all others make do with the last one.
 func (c *Cluster) Health(ctx context.Context) Health {
 	h := c.LastHealth()
-	if c.unusable != nil || time.Since(h.Checked) < healthFor {
+	if c.err != nil || time.Since(h.Checked) < healthFor {
 		return h
 	}
-	if !c.link.asking.TryLock() {
+	if !c.connector.asking.TryLock() {
 		if !h.Checked.IsZero() {
 			return h
 		}
-		c.link.asking.Lock()
+		c.connector.asking.Lock()
 	}
-	defer c.link.asking.Unlock()
+	defer c.connector.asking.Unlock()
 	if h := c.LastHealth(); time.Since(h.Checked) < healthFor {
 		return h
 	}
@@ -167,9 +172,9 @@ func (c *Cluster) Health(ctx context.Context) Health {
 	defer cancel()
 	version, err := c.askVersion(ctx)
 	if err != nil {
-		err = whyNot(err, c.link.config.ConnConfig)
+		err = whyNot(err, c.connector.config.ConnConfig)
 	}
-	return c.Saw(version, err)
+	return c.recordHealth(version, err)
 }
 
 // askVersion asks over a connection that the pool has, and else over one that it closes: whoever looks at a list of a
@@ -183,8 +188,8 @@ func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version)
 		return version, err
 	}
-	config := c.link.config.ConnConfig.Copy()
-	if err := c.link.prepare(ctx, config); err != nil {
+	config := c.connector.config.ConnConfig.Copy()
+	if err := c.connector.prepare(ctx, config); err != nil {
 		return "", err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
@@ -198,12 +203,12 @@ func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 // Healths looks at clusters side by side, so that one which does not answer does not hold up a list for long.
 func Healths(ctx context.Context, clusters []*Cluster) []Health {
 	healths := make([]Health, len(clusters))
-	places := make(chan struct{}, 32)
+	slots := make(chan struct{}, 32)
 	var wg sync.WaitGroup
 	for i, c := range clusters {
-		places <- struct{}{}
+		slots <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-places }()
+			defer func() { <-slots }()
 			healths[i] = c.Health(ctx)
 		})
 	}
@@ -211,39 +216,38 @@ func Healths(ctx context.Context, clusters []*Cluster) []Health {
 	return healths
 }
 
-// Saw notes what a contact with the cluster showed: its version, or why there was none.
-func (c *Cluster) Saw(version string, err error) Health {
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
+// recordHealth notes what a contact with the cluster showed: its version, or why there was none.
+func (c *Cluster) recordHealth(version string, err error) Health {
+	c.connector.mu.Lock()
+	defer c.connector.mu.Unlock()
 	h := Health{Reachable: err == nil, Stopped: errors.Is(err, ErrOther), Version: version, Checked: time.Now()}
 	if err != nil {
-		h.Error, h.Version = fault.Of(c.Explain(err)).Message, c.link.health.Version
+		h.Error, h.Version = fault.Of(explainAuthError(err)).Message, c.connector.health.Version
 		if other, ok := errors.AsType[*intruder](err); ok {
 			h.Error = other.Error()
 		}
 	}
-	c.link.health = h
+	c.connector.health = h
 	return h
 }
 
-// Explain adds to why there was no contact what an admin can do about a password that counts no more. Only Rolecall may
-// have known the one that does.
-func (c *Cluster) Explain(err error) error {
+// explainAuthError adds what an admin can do if the stored password is no longer accepted.
+func explainAuthError(err error) error {
 	if !sqlstate.Is(err, sqlstate.InvalidPassword) {
 		return err
 	}
 	return fault.New(fault.Of(err).Kind, "%s It was changed since, or the control database was restored from a backup from before its last rotation. "+
-		"Give the role a new password in the cluster, and say it here: rolecall clusters update CLUSTER --password.", fault.Of(err).Message).Because(err)
+		"Give the role a new password in the cluster, and update the registration with it.", fault.Of(err).Message).Because(err)
 }
 
 // LastHealth is what the last look showed, however long ago that was.
 func (c *Cluster) LastHealth() Health {
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
-	return c.link.health
+	c.connector.mu.Lock()
+	defer c.connector.mu.Unlock()
+	return c.connector.health
 }
 
-func (l *link) close() {
+func (l *connector) close() {
 	l.mu.Lock()
 	pool := l.pool
 	l.mu.Unlock()
@@ -274,8 +278,8 @@ func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, err
 	}
 	var unusable []error
 	for _, c := range r.All() {
-		if c.unusable != nil {
-			unusable = append(unusable, c.unusable)
+		if c.err != nil {
+			unusable = append(unusable, c.err)
 		}
 	}
 	return r, errors.Join(unusable...)
@@ -305,10 +309,10 @@ func (r *Registry) All() []*Cluster {
 	return r.sorted
 }
 
-// Control says where the control database lies if that is in the cluster, so that it can be kept out of reach there.
-// A restored copy of that cluster has the same identifier and is treated the same: too careful is the right side.
-func (r *Registry) Control(c *Cluster) (database, role string) {
-	if c.SystemIdentifier != r.db.Identity.System {
+// Control returns the control database and its role if they lie in a cluster, so that they are out of reach there. A
+// restored copy of that cluster has the same identifier and is treated the same, to be on the safe side.
+func (r *Registry) Control(systemIdentifier string) (database, role string) {
+	if systemIdentifier != r.db.Identity.System {
 		return "", ""
 	}
 	return r.db.Identity.Database, r.db.Identity.Role
@@ -318,8 +322,8 @@ func (r *Registry) Control(c *Cluster) (database, role string) {
 type credential struct {
 	Password string `json:"password"`
 	Key      string `json:"key,omitempty"`
-	// Attempt is the recorded attempt that made the password: Rolecall itself did, and nobody else knows it.
-	Attempt string `json:"attempt,omitempty"`
+	// Attempt is the recorded attempt that generated the password, which then only Rolecall knows. Zero: an admin gave it.
+	Attempt uuid.UUID `json:"attempt,omitzero"`
 }
 
 func sealPlace(id uuid.UUID) string    { return "clusters/" + id.String() + "/credential" }
@@ -379,23 +383,23 @@ func (r *Registry) Reload(ctx context.Context) error {
 		case old == nil:
 		case old.version == c.version:
 			clusters[i] = old
-		case old.Connection == c.Connection && old.unusable == nil && c.unusable == nil:
-			old.link.mu.Lock()
-			old.link.pending, old.link.identity = c.link.pending, c.link.identity
-			if old.SystemIdentifier != c.SystemIdentifier && old.link.pool != nil {
-				old.link.pool.Reset()
+		case old.Connection == c.Connection && old.err == nil && c.err == nil:
+			old.connector.mu.Lock()
+			old.connector.pending, old.connector.identity = c.connector.pending, c.connector.identity
+			if old.SystemIdentifier != c.SystemIdentifier && old.connector.pool != nil {
+				old.connector.pool.Reset()
 			}
-			old.link.mu.Unlock()
-			c.link = old.link
+			old.connector.mu.Unlock()
+			c.connector = old.connector
 		}
 		byID[c.ID] = clusters[i]
-		if now := clusters[i]; now.unusable != nil && r.byID[now.ID] != now {
-			r.log.Error("a cluster is out of service", "cluster", now.ID, "error", now.unusable)
+		if now := clusters[i]; now.err != nil && r.byID[now.ID] != now {
+			r.log.Error("a cluster is out of service", "cluster", now.ID, "error", now.err)
 		}
 	}
 	for id, old := range r.byID {
-		if now := byID[id]; now == nil || now.link != old.link {
-			time.AfterFunc(grace, old.link.close)
+		if now := byID[id]; now == nil || now.connector != old.connector {
+			time.AfterFunc(grace, old.connector.close)
 		}
 	}
 	r.byID, r.sorted = byID, clusters
@@ -407,13 +411,20 @@ const grace = 2 * time.Minute
 
 // scan reads a row. What keeps the cluster from being worked with is noted in it, and no error.
 func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
-	c := &Cluster{link: &link{config: &pgxpool.Config{ConnConfig: &pgx.ConnConfig{}}, addresses: map[string][]string{}}}
-	var sealed, pending []byte
+	c := &Cluster{
+		batcher: pgrole.NewBatcher(),
+		connector: &connector{
+			config:    &pgxpool.Config{ConnConfig: &pgx.ConnConfig{}},
+			queues:    newQueues(),
+			addresses: map[string][]string{},
+		},
+	}
+	var sealed, pending, capabilities []byte
 	var manage, view []string
 	var synchronousCommit *string
 	var identifiedAt *time.Time
 	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &pending, &c.SystemIdentifier,
-		&c.Capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision,
+		&capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision,
 		&synchronousCommit, &identifiedAt, &c.version)
 	if err != nil {
 		return nil, err
@@ -424,11 +435,13 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	if identifiedAt != nil {
 		c.IdentifiedAt = *identifiedAt
 	}
-	c.link.log, c.link.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
+	_ = json.Unmarshal(capabilities, &c.Capabilities) // one of another release may be none; the next probe stores it again
+	c.controlDatabase, c.controlRole = r.Control(c.SystemIdentifier)
+	c.connector.log, c.connector.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
 	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
 		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until an admin has mended that.", c.DisplayName)
-		c.unusable = why.After(time.Minute).Because(err)
-		c.link.health = Health{Stopped: true, Error: why.Message + " " + err.Error(), Checked: time.Now()}
+		c.err = why.After(time.Minute).Because(err)
+		c.connector.health = Health{Stopped: true, Error: why.Message + " " + err.Error(), Checked: time.Now()}
 	}
 	return c, nil
 }
@@ -452,14 +465,14 @@ func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []st
 		if err != nil {
 			return err
 		}
-		c.link.pending = s.Password
+		c.connector.pending = s.Password
 	}
 	config, err := c.Connection.config()
 	if err != nil {
 		return err
 	}
-	c.link.config = config
-	config.ConnConfig.ValidateConnect, config.ConnConfig.LookupFunc = c.link.validate, c.link.lookUp
+	c.connector.config = config
+	config.ConnConfig.ValidateConnect, config.ConnConfig.LookupFunc = c.connector.validate, c.connector.lookUp
 	return nil
 }
 
@@ -488,10 +501,10 @@ func (r *Registry) locked(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*Cluste
 	return c, err
 }
 
-// Put registers a cluster without a look at it, or changes the connection of one that is registered, and records it in
+// Ensure registers a cluster without a look at it, or changes the connection of one that is registered, and records it in
 // the audit log. A registered one that is the same already is left alone. A password that Rolecall gave itself since is
 // kept: the caller cannot know it.
-func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
+func (r *Registry) Ensure(ctx context.Context, c *Cluster, by audit.Entry) error {
 	if _, err := c.Connection.config(); err != nil {
 		return err
 	}
@@ -503,7 +516,7 @@ func (r *Registry) Put(ctx context.Context, c *Cluster, by audit.Entry) error {
 			return err
 		default:
 			now := c.Connection
-			if old.rotatedBy != "" {
+			if old.rotatedBy != uuid.Nil {
 				s.Password, s.Attempt = string(old.Connection.Password), old.rotatedBy
 				now.Password = old.Connection.Password
 			}
@@ -597,6 +610,6 @@ func awaitChange(ctx context.Context, conn *pgx.Conn) error {
 // Close ends all connections.
 func (r *Registry) Close() {
 	for _, c := range r.All() {
-		c.link.close()
+		c.connector.close()
 	}
 }

@@ -102,13 +102,13 @@ func names(r *cluster.Registry) (names []string) {
 	return names
 }
 
-func TestPut(t *testing.T) {
+func TestEnsure(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	c := get(t, s.Clusters, s.ClusterID)
 	put := func(change func(*cluster.Cluster)) error {
 		again := &cluster.Cluster{ID: c.ID, DisplayName: c.DisplayName, Connection: c.Connection, SystemIdentifier: c.SystemIdentifier}
 		change(again)
-		return s.Clusters.Put(t.Context(), again, audit.Entry{AccountGUID: "g", AccountName: "g", Target: "put"})
+		return s.Clusters.Ensure(t.Context(), again, audit.Entry{AccountGUID: "g", AccountName: "g", Target: "put"})
 	}
 	if err := put(func(*cluster.Cluster) {}); err != nil || get(t, s.Clusters, s.ClusterID) != c || len(s.AuditRows(t, "put")) != 0 {
 		t.Errorf("the same again: %v, recorded %+v", err, s.AuditRows(t, "put"))
@@ -159,11 +159,11 @@ func TestGet(t *testing.T) {
 		}
 	}
 	here := get(t, s.Clusters, s.ClusterID)
-	if database, role := s.Clusters.Control(here); database != s.DB.Identity.Database || role != s.PG.User {
+	if database, role := s.Clusters.Control(here.SystemIdentifier); database != s.DB.Identity.Database || role != s.PG.User {
 		t.Errorf("the control database is %s of %s", database, role)
 	}
 	elsewhere := &cluster.Cluster{SystemIdentifier: "1"}
-	if database, role := s.Clusters.Control(elsewhere); database+role != "" {
+	if database, role := s.Clusters.Control(elsewhere.SystemIdentifier); database+role != "" {
 		t.Errorf("in another cluster the control database is %s of %s", database, role)
 	}
 }

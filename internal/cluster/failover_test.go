@@ -26,7 +26,7 @@ func put(t testing.TB, s *servicetest.Service, hosts, query, role, password, ide
 		Connection:       cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query, TLS: cluster.TLS{Mode: "disable"}, Password: secret.Text(password)},
 		SystemIdentifier: identifier,
 	}
-	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
+	if err := s.Clusters.Ensure(t.Context(), c, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
 		t.Fatal(err)
 	}
 	return get(t, s.Clusters, c.ID.String())

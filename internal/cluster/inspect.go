@@ -20,8 +20,8 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// inspectTimeout is how long a cluster may take to let Rolecall in and say what it is.
-const inspectTimeout = 10 * time.Second
+// openTimeout is how long a cluster may take to let Rolecall in and say what it is.
+const openTimeout = 10 * time.Second
 
 // Facts are what a cluster says of itself.
 type Facts struct {
@@ -36,7 +36,7 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	if err != nil {
 		return nil, Facts{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if errors.Is(err, primary.ErrReplica) {
@@ -50,7 +50,7 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	if err != nil {
 		return nil, Facts{}, whyNot(err, config.ConnConfig)
 	}
-	facts, err := inspect(ctx, conn)
+	facts, err := readFacts(ctx, conn)
 	if err != nil {
 		closeConn(conn)
 		return nil, Facts{}, err
@@ -58,24 +58,24 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	return conn, facts, nil
 }
 
-// Working returns the cluster's connection with the password that the cluster takes, while there are two.
-func (c *Cluster) Working(ctx context.Context) Connection {
+// workingConnection returns the cluster's connection with the password that the cluster takes, while there are two.
+func (c *Cluster) workingConnection(ctx context.Context) Connection {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	to, config := c.Connection, c.link.config.ConnConfig.Copy()
-	_ = c.link.prepare(ctx, config) // an error is one of saying goodbye
+	to, config := c.Connection, c.connector.config.ConnConfig.Copy()
+	_ = c.connector.prepare(ctx, config) // an error is one of closing
 	to.Password = secret.Text(config.Password)
 	return to
 }
 
-// closeConn says goodbye, if that does not take long.
+// closeConn closes a connection, and waits at most a second for that.
 func closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
 }
 
-func inspect(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
+func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	var replica, readOnly bool
 	var pid uint32
 	// The statement gets no name, under which a pooler's server session might know one already.
@@ -168,10 +168,10 @@ func address(config *pgx.ConnConfig) string {
 	return all
 }
 
-// Same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared,
+// same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared,
 // and where they were: those of the same system identifier. A copy of a cluster has that identifier, too, so what decides
 // is whether a lock taken on one connection is seen on the other.
-func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []Compared, err error) {
+func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []comparedWith, err error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails since Go 1.24
 	key := binary.BigEndian.Uint64(random[:])
@@ -183,7 +183,7 @@ func (r *Registry) Same(ctx context.Context, conn *pgx.Conn, systemIdentifier st
 		if c.SystemIdentifier != systemIdentifier || c.ID == except {
 			continue
 		}
-		compared = append(compared, Compared{c.ID, c.Connection.URL})
+		compared = append(compared, comparedWith{c.ID, c.Connection.URL})
 		seen, err := c.sees(ctx, key)
 		if err != nil {
 			return nil, nil, fault.New(fault.Invalid, "This is the cluster %q or a copy of it, and which one cannot be told, because %[1]q does not answer. "+

@@ -46,7 +46,7 @@ func unidentified(role string) error {
 }
 
 // validate lets a new connection through that leads to the primary of the registered cluster.
-func (l *link) validate(ctx context.Context, conn *pgconn.PgConn) error {
+func (l *connector) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	if err := primary.Require(ctx, conn); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func systemIdentifier(ctx context.Context, conn *pgconn.PgConn) (string, error) 
 }
 
 // lookUp resolves the name of a host and remembers what came of it: of the primary only the address is known.
-func (l *link) lookUp(ctx context.Context, name string) ([]string, error) {
+func (l *connector) lookUp(ctx context.Context, name string) ([]string, error) {
 	addresses, err := net.DefaultResolver.LookupHost(ctx, name)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,7 +96,7 @@ func (l *link) lookUp(ctx context.Context, name string) ([]string, error) {
 
 // beginAtPrimary has config begin at the host that was the primary when it was last reached: one that is down for days
 // must not cost every connection its time.
-func (l *link) beginAtPrimary(config *pgx.ConnConfig) {
+func (l *connector) beginAtPrimary(config *pgx.ConnConfig) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	isPrimary := func(name string, port uint16) bool {
@@ -116,13 +116,13 @@ func (l *link) beginAtPrimary(config *pgx.ConnConfig) {
 }
 
 // prepare makes config that of the next connection.
-func (l *link) prepare(ctx context.Context, config *pgx.ConnConfig) error {
+func (l *connector) prepare(ctx context.Context, config *pgx.ConnConfig) error {
 	l.beginAtPrimary(config)
 	return l.choosePassword(ctx, config)
 }
 
 // newPool opens a pool at the primary.
-func (l *link) newPool(ctx context.Context) (*pgxpool.Pool, error) {
+func (l *connector) newPool(ctx context.Context) (*pgxpool.Pool, error) {
 	config := l.config.Copy()
 	config.BeforeConnect = l.prepare
 	return primary.NewPool(ctx, config)

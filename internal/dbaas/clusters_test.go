@@ -149,7 +149,7 @@ func TestDeadCluster(t *testing.T) {
 	}
 	defer silent.Close()
 	for _, name := range []string{"dead 1", "dead 2", "dead 3"} {
-		err := f.Clusters.Put(t.Context(), &cluster.Cluster{
+		err := f.Clusters.Ensure(t.Context(), &cluster.Cluster{
 			ID:          uuid.New(),
 			DisplayName: name,
 			Connection: cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x",

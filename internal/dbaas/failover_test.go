@@ -15,7 +15,6 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
-	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
@@ -48,7 +47,7 @@ func behind(t testing.TB, pg *pgtest.Cluster, proxies ...*pgtest.Proxy) *fixture
 		},
 		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
 	}
-	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
+	if err := s.Clusters.Ensure(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	s.ClusterID = c.ID.String()
@@ -239,7 +238,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	}
 	confirm := func(identifier string) error {
 		_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{},
-			&dbuser.ConnectionChange{SystemIdentifier: &identifier})
+			&cluster.ConnectionChange{SystemIdentifier: &identifier})
 		return err
 	}
 	if err := confirm(was); !fault.Is(err, fault.Invalid) {
@@ -253,7 +252,7 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 		t.Errorf("with a rotation that was cut off: %v", err)
 	}
 	_, err = f.Users.UpdateCluster(t.Context(), admin, f.ClusterID, nil, cluster.Settings{},
-		&dbuser.ConnectionChange{SystemIdentifier: &is, Password: new(secret.Text("administrator"))})
+		&cluster.ConnectionChange{SystemIdentifier: &is, Password: new(secret.Text("administrator"))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,7 +206,7 @@ func TestStaleRotation(t *testing.T) {
 				VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, $4, clock_timestamp())`, attempt, audit.RotateCluster, id, role); err != nil {
 				t.Fatal(err)
 			}
-			r, err := s.Clusters.Propose(t.Context(), id, attempt)
+			r, err := s.Clusters.Propose(t.Context(), id, uuid.MustParse(attempt))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,7 +226,7 @@ func TestStaleRotation(t *testing.T) {
 				t.Errorf("the outcome is %s, %s", got, why)
 			}
 			pending, madeBy, err := s.Clusters.Rotation(t.Context(), id)
-			if err != nil || (pending != nil) != test.left || (madeBy == attempt) != test.adopted {
+			if err != nil || (pending != nil) != test.left || (madeBy.String() == attempt) != test.adopted {
 				t.Errorf("pending %t, made by %q, %v", pending != nil, madeBy, err)
 			}
 			if taken != third {
@@ -241,7 +241,7 @@ func TestStaleRotation(t *testing.T) {
 			if _, err := s.Users.ProbeCluster(t.Context(), admin, id.String()); err == nil || !strings.Contains(err.Error(), "restored from a backup") {
 				t.Errorf("a probe: %v", err)
 			}
-			if h := c.LastHealth(); h.Reachable || !strings.Contains(h.Error, "clusters update CLUSTER --password") {
+			if h := c.LastHealth(); h.Reachable || !strings.Contains(h.Error, "update the registration with it") {
 				t.Errorf("health: %+v", h)
 			}
 		})
@@ -260,7 +260,7 @@ func TestRotationUnderWay(t *testing.T) {
 		VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, 'under way', clock_timestamp())`, attempt, audit.RotateCluster, id); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Clusters.Propose(t.Context(), id, attempt)
+	r, err := s.Clusters.Propose(t.Context(), id, uuid.MustParse(attempt))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestRotationUnderWay(t *testing.T) {
 	if got, why := outcome(t, s, attempt); got != "" {
 		t.Errorf("settled as %s, %s", got, why)
 	}
-	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(secret.Text(rolePassword))})
+	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &cluster.ConnectionChange{Password: new(secret.Text(rolePassword))})
 	wantKind(t, err, fault.InUse)
 	if pending, _, err := s.Clusters.Rotation(t.Context(), id); err != nil || pending == nil {
 		t.Errorf("the next password was forgotten; %v", err)

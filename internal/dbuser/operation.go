@@ -53,6 +53,14 @@ func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
 	return nil
 }
 
+// queue is where the change waits for its turn.
+func (do *change) queue(c *cluster.Cluster) *cluster.Queue {
+	if do.limit > changeTimeout {
+		return c.Queues().Long
+	}
+	return c.Queues().Quick
+}
+
 // operation is one recorded change under way: begin, wait, the change itself, end.
 type operation struct {
 	service   *Service
@@ -60,7 +68,7 @@ type operation struct {
 	do        change
 	cluster   *cluster.Cluster // as of begin or, later, wait
 	server    *pgrole.Server
-	queue     *queue
+	queue     *cluster.Queue
 	attempt   *audit.Attempt
 	recorded  time.Time // when the attempt was, by the wall clock
 	late      time.Duration
@@ -86,15 +94,15 @@ func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cl
 	if invalid != nil {
 		return nil, invalid
 	}
-	op := &operation{service: s, principal: p, do: do, cluster: c, queue: s.sharedOf(c).queues.of(do), late: settleMargin / 2}
+	op := &operation{service: s, principal: p, do: do, cluster: c, queue: do.queue(c), late: settleMargin / 2}
 	var err error
 	if op.server, err = s.server(ctx, c, p); err != nil {
 		return nil, err
 	}
-	if op.leave, err = op.queue.enter(); err != nil {
+	if op.leave, err = op.queue.Enter(); err != nil {
 		return nil, err
 	}
-	if op.attempt, err = s.Audit.Begin(ctx, entry, op.queue.maxWait+do.limit+settleMargin); err != nil {
+	if op.attempt, err = s.Audit.Begin(ctx, entry, op.queue.MaxWait+do.limit+settleMargin); err != nil {
 		op.leave()
 		return nil, err
 	}
@@ -110,7 +118,7 @@ func (op *operation) wait(ctx context.Context) error {
 		return err
 	}
 	op.cluster, op.server, op.done = turn.cluster, turn.server, turn.done
-	op.late += op.queue.maxWait
+	op.late += op.queue.MaxWait
 	return nil
 }
 
@@ -121,7 +129,7 @@ func (op *operation) detach(ctx context.Context) (context.Context, error) {
 	}
 	limit := op.do.limit
 	if op.done == nil {
-		limit += op.queue.maxWait // it waits for its turn only if it needs one
+		limit += op.queue.MaxWait // it waits for its turn only if it needs one
 	}
 	ctx, op.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
 	return ctx, nil
@@ -159,8 +167,8 @@ type turn struct {
 }
 
 // waitTurn waits for a turn in the queue, and then reads the cluster and its rules again.
-func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *queue, do *change) (*turn, error) {
-	done, err := q.acquire(ctx)
+func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *cluster.Queue, do *change) (*turn, error) {
+	done, err := q.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -183,14 +191,14 @@ func wallClock() time.Time { return time.Now().Round(0) }
 
 // errLate keeps a change from beginning when the settler may have judged it already.
 var errLate = fault.New(fault.Unavailable, "The server was stopped for a while, and the time for this request is over. Nothing was changed.").
-	After(time.Second).Because(errNoTurn)
+	After(time.Second).Because(cluster.ErrNoTurn)
 
 // settleMargin is how long after the limit of a change its attempt counts as cut off.
 const settleMargin = 20 * time.Second
 
 // leavesOpen reports that a failure does not tell whether the change was made.
 func leavesOpen(err error) bool {
-	if err == nil || errors.Is(err, errNoTurn) {
+	if err == nil || errors.Is(err, cluster.ErrNoTurn) {
 		return false
 	}
 	f := fault.Of(err)

@@ -80,7 +80,7 @@ func TestHungCluster(t *testing.T) {
 			Password: secret.Text(pg.Password),
 		},
 	}
-	if err := s.Clusters.Put(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
+	if err := s.Clusters.Ensure(t.Context(), c, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	before := runtime.NumGoroutine()

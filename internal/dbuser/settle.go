@@ -48,7 +48,7 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Result, er
 	var err error
 	switch a.Action {
 	case audit.RotateCluster:
-		v.outcome, v.why, err = s.judgeRotation(ctx, a)
+		v.outcome, v.why, err = s.Clusters.SettleRotation(ctx, s.Audit, a)
 	case audit.ReadVerifiers:
 		v = verdict{outcome: audit.Unknown, why: "reading leaves no trace"}
 	default:

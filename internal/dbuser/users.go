@@ -197,8 +197,8 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 	if err := access.Refusal(p, c); err != nil {
 		return nil, err
 	}
-	queue := s.sharedOf(c).queues.long
-	leave, err := queue.enter()
+	queue := c.Queues().Long
+	leave, err := queue.Enter()
 	if err != nil {
 		return nil, err
 	}

@@ -165,7 +165,7 @@ func (f *folder) fill(ctx context.Context, s *server.Server, st *state, pg *loca
 	if err != nil {
 		return err
 	}
-	err = s.Users.Clusters.Put(ctx, &cluster.Cluster{
+	err = s.Users.Clusters.Ensure(ctx, &cluster.Cluster{
 		ID:          st.ClusterID,
 		DisplayName: "local",
 		Location:    "local",
@@ -184,7 +184,7 @@ func (f *folder) fill(ctx context.Context, s *server.Server, st *state, pg *loca
 	if err != nil {
 		return err
 	}
-	if _, err := s.Users.Probe(ctx, c); err != nil {
+	if _, err := s.Users.Clusters.Probe(ctx, c); err != nil {
 		s.Log.Warn("the local PostgreSQL could not be probed", "error", err)
 	}
 	return nil

@@ -17,7 +17,6 @@ import (
 	"rolecall/internal/client"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
-	"rolecall/internal/dbuser"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
@@ -38,7 +37,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		connection,
 		&cluster.Cluster{DisplayName: "shop", Connection: connection},
 		cluster.Rotation{Current: connection, Next: connection},
-		dbuser.ConnectionChange{Password: new(secret.Text(value)), Key: new(secret.Text(value))},
+		cluster.ConnectionChange{Password: new(secret.Text(value)), Key: new(secret.Text(value))},
 		account.Account{Username: "ann", PasswordHash: value},
 		identity.Tokens{Access: value, Refresh: value},
 		client.Tokens{Access: value, Refresh: value},

@@ -10,9 +10,9 @@ import (
 	"rolecall/internal/servicetest"
 )
 
-// TestTrail: where the outcome of a change was lost, and later changes have left their own trace on the user, they tell what
+// TestHistory: where the outcome of a change was lost, and later changes have left their own trace on the user, they tell what
 // came of it.
-func TestTrail(t *testing.T) {
+func TestHistory(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
 	exec(t, control, `CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$`)

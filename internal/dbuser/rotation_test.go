@@ -23,6 +23,9 @@ import (
 
 const rolePassword = "administering-password"
 
+// anAttempt is the id of an attempt that the audit log does not have.
+var anAttempt = uuid.New()
+
 // restarted is another replica that knows only what is stored.
 func restarted(t testing.TB, s *servicetest.Service) *dbuser.Service {
 	t.Helper()
@@ -88,7 +91,7 @@ func TestRotationCutOff(t *testing.T) {
 			id := s.Register(t, role, s.PG, role, rolePassword)
 			attempt := cutOff(t, s, id, audit.RotateCluster, role, 0)
 			if steps[cut].do != nil {
-				r, err := s.Clusters.Propose(ctx, uuid.MustParse(id), attempt)
+				r, err := s.Clusters.Propose(ctx, uuid.MustParse(id), uuid.MustParse(attempt))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -106,7 +109,7 @@ func TestRotationCutOff(t *testing.T) {
 				t.Errorf("the outcome is %q (%s), want %q", got, why, steps[cut].want)
 			}
 			pending, madeBy, err := s.Clusters.Rotation(ctx, uuid.MustParse(id))
-			if err != nil || pending != nil || (madeBy == attempt) != (steps[cut].want == "done") {
+			if err != nil || pending != nil || (madeBy.String() == attempt) != (steps[cut].want == "done") {
 				t.Errorf("after settling: pending %t, made by %q, %v", pending != nil, madeBy, err)
 			}
 			if err := s.PG.Login(role, rolePassword); (err == nil) != (steps[cut].want == "not_done") {
@@ -127,11 +130,11 @@ func TestRotateAfterCutOff(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_again LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "again", s.PG, "rotate_again", rolePassword)
-	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), anAttempt)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "another"); !fault.Is(err, fault.InUse) {
+	if _, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), uuid.New()); !fault.Is(err, fault.InUse) {
 		t.Errorf("a second one was taken: %v", err)
 	}
 	// The cluster has got it, and a human has changed the password of the role at that moment.
@@ -157,7 +160,7 @@ func TestRotationDropped(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_dropped LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "dropped", s.PG, "rotate_dropped", rolePassword)
-	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), anAttempt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,19 +185,19 @@ func TestRotationLosesItsLock(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	pg.Exec(t, `CREATE ROLE rotate_lost LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "lost", pg, "rotate_lost", rolePassword)
-	release, err := s.Clusters.Exclusive(t.Context(), uuid.MustParse(id))
+	release, err := s.Clusters.LockCredential(t.Context(), uuid.MustParse(id))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer release()
-	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), anAttempt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const ofTheAdmin = "of-the-admin-0"
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+ofTheAdmin+`'`)
 	patch := func() error {
-		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &dbuser.ConnectionChange{Password: new(secret.Text(ofTheAdmin))})
+		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &cluster.ConnectionChange{Password: new(secret.Text(ofTheAdmin))})
 		return err
 	}
 	if err := patch(); !fault.Is(err, fault.InUse) {
@@ -205,7 +208,7 @@ func TestRotationLosesItsLock(t *testing.T) {
 	if err := patch(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Clusters.Due(t.Context(), r); !fault.Is(err, fault.InUse) {
+	if err := s.Clusters.StillPending(t.Context(), r); !fault.Is(err, fault.InUse) {
 		t.Errorf("the rotation would go on: %v", err)
 	}
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+string(r.Next.Password)+`'`)
@@ -232,7 +235,7 @@ func TestRotationIsOvertaken(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_overtaken LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "overtaken", s.PG, "rotate_overtaken", rolePassword)
-	slow, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	slow, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), anAttempt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,13 +244,13 @@ func TestRotationIsOvertaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	if err := s.Clusters.Due(t.Context(), slow); err != nil {
+	if err := s.Clusters.StillPending(t.Context(), slow); err != nil {
 		t.Errorf("nobody has overtaken it yet: %v", err)
 	}
 	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
 		t.Fatal(err)
 	}
-	err = pgrole.SetOwnPassword(t.Context(), conn, string(slow.Next.Password), func(ctx context.Context) error { return s.Clusters.Due(ctx, slow) })
+	err = pgrole.SetOwnPassword(t.Context(), conn, string(slow.Next.Password), func(ctx context.Context) error { return s.Clusters.StillPending(ctx, slow) })
 	wantKind(t, err, fault.InUse)
 	if s.PG.Login("rotate_overtaken", string(slow.Next.Password)) == nil {
 		t.Error("the cluster has taken the password of the slow one")
@@ -260,7 +263,7 @@ func TestRotationResealed(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_resealed LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "resealed", s.PG, "rotate_resealed", rolePassword)
-	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), "an-attempt")
+	r, err := s.Clusters.Propose(t.Context(), uuid.MustParse(id), anAttempt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +277,7 @@ func TestRotationResealed(t *testing.T) {
 	if err := s.Clusters.Adopt(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if pending, madeBy, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil || madeBy != "an-attempt" {
+	if pending, madeBy, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil || madeBy != anAttempt {
 		t.Errorf("after it was adopted: %+v, made by %q, %v", pending, madeBy, err)
 	}
 	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password != r.Next.Password {
@@ -282,8 +285,8 @@ func TestRotationResealed(t *testing.T) {
 	}
 }
 
-// Put, by which dev registers its own cluster at each start, does not undo a rotation.
-func TestPutKeepsRotation(t *testing.T) {
+// Ensure, by which dev registers its own cluster at each start, does not undo a rotation.
+func TestEnsureKeepsRotation(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_put LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "put", s.PG, "rotate_put", rolePassword)
@@ -297,7 +300,7 @@ func TestPutKeepsRotation(t *testing.T) {
 	moved := &cluster.Cluster{ID: before.ID, DisplayName: before.DisplayName, Connection: before.Connection, SystemIdentifier: before.SystemIdentifier}
 	for _, query := range []string{"", "?connect_timeout=3"} {
 		moved.Connection.URL = before.Connection.URL + query
-		if err := s.Clusters.Put(t.Context(), moved, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
+		if err := s.Clusters.Ensure(t.Context(), moved, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
 			t.Fatal(err)
 		}
 		now, err := s.Clusters.Get(id)

@@ -1,0 +1,164 @@
+package dbuser
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/access"
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/etag"
+	"rolecall/internal/fault"
+)
+
+// ViewableClusters returns the clusters that the principal may view, in the order of their display names.
+func (s *Service) ViewableClusters(p *account.Principal) []*cluster.Cluster {
+	var viewable []*cluster.Cluster
+	for _, c := range s.Clusters.All() {
+		if access.MayView(p, c) {
+			viewable = append(viewable, c)
+		}
+	}
+	return viewable
+}
+
+// Cluster returns a cluster that the principal may view. Any other does not exist as far as it can tell.
+func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, err := s.Clusters.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	if !access.MayView(p, c) {
+		return nil, fault.Of(cluster.NotFound(id)).Because(access.ErrNoView)
+	}
+	return c, nil
+}
+
+// ExplainAccess says what an account, by its guid or, of a local one, its user name, may do in a cluster, and why. It is
+// for admins.
+func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, who string) (*access.Explanation, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, err
+	}
+	if !p.Has(account.ScopeAdmin) {
+		return nil, access.ErrAdminOnly
+	}
+	a, err := s.Accounts.ByGUID(ctx, who)
+	if fault.Is(err, fault.NotFound) {
+		a, err = s.Accounts.ByUsername(ctx, who, account.LocalOrigin)
+	}
+	if fault.Is(err, fault.NotFound) {
+		return nil, fault.New(fault.NotFound, "There is no account %.100q. Give its guid, or its user name of origin %s.", who, account.LocalOrigin)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return access.Explain(a, c), nil
+}
+
+// RegisterCluster puts a cluster under management.
+func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings, to cluster.Connection) (*cluster.Cluster, error) {
+	entry := p.Entry(audit.RegisterCluster, "", nil)
+	if !p.Has(account.ScopeAdmin) {
+		return nil, s.Audit.Refuse(ctx, entry, access.ErrAdminOnly)
+	}
+	return s.Clusters.Register(ctx, settings, to, entry)
+}
+
+// administer returns a cluster whose registration the principal may change, which no token may that is limited to some
+// clusters, and the entry that records the change. A denied change is recorded.
+func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, audit.Entry, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, audit.Entry{}, err
+	}
+	entry := p.Entry(action, c.DisplayName, nil)
+	entry.Cluster = c.ID
+	if !p.Has(account.ScopeAdmin) {
+		return nil, entry, s.Audit.Refuse(ctx, entry, access.ErrAdminOnly)
+	}
+	return c, entry, nil
+}
+
+// UpdateCluster changes the registration of a cluster.
+func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match etag.Match, settings cluster.Settings, change *cluster.ConnectionChange) (*cluster.Cluster, error) {
+	c, entry, err := s.administer(ctx, p, id, audit.UpdateCluster)
+	if err != nil {
+		return nil, err
+	}
+	c, err = s.Clusters.Update(ctx, c, match, settings, change, entry)
+	if err == nil && (settings.MemberOf != nil || settings.Grantable != nil) {
+		// A probe finds out whether these roles can be granted. Without an answer, the change is done all the same.
+		if probed, err := s.probe(ctx, c); err == nil {
+			return probed, nil
+		}
+	}
+	return c, err
+}
+
+// RemoveCluster ends the management of a cluster, which itself is not touched.
+func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match etag.Match) error {
+	c, entry, err := s.administer(ctx, p, id, audit.RemoveCluster)
+	if err != nil {
+		return err
+	}
+	return s.Clusters.Remove(ctx, c.ID, match, entry)
+}
+
+// ProbeCluster finds out again whether a cluster can be managed and what its administering role can do.
+func (s *Service) ProbeCluster(ctx context.Context, p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, err := s.Cluster(p, id)
+	if err != nil {
+		return nil, err
+	}
+	if !p.Has(account.ScopeAdmin) {
+		return nil, access.ErrAdminOnly
+	}
+	return s.probe(ctx, c)
+}
+
+// probe is ProbeCluster once the principal's right to it is known.
+func (s *Service) probe(ctx context.Context, c *cluster.Cluster) (*cluster.Cluster, error) {
+	c, err := s.Clusters.Probe(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.compare(ctx, c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// RotateCredential gives the administering role of a cluster a random password, which only Rolecall knows. It goes on if its
+// client hangs up.
+func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id string) (*cluster.Cluster, error) {
+	c, entry, err := s.administer(ctx, p, id, audit.RotateCluster)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.CheckRotatable(); err != nil {
+		return nil, err
+	}
+	unlock, err := s.Clusters.LockCredential(ctx, c.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	attempt, err := s.Audit.Begin(ctx, entry, cluster.RotationTimeout+settleMargin)
+	if err != nil {
+		return nil, err
+	}
+	rotating, cancel := context.WithTimeout(context.WithoutCancel(ctx), cluster.RotationTimeout)
+	defer cancel()
+	err = s.Clusters.Rotate(rotating, c.ID, attempt.ID)
+	if !leavesOpen(err) {
+		s.record(ctx, attempt, uuid.Nil, detail{}, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Cluster(p, id)
+}
