@@ -166,7 +166,7 @@ func TestOneAccount(t *testing.T) {
 			}
 		}
 		admin(t, 202, "DELETE", "/v3/users/"+guid, "", nil)
-		// Without the platform user, tokens from before are worth nothing; the identity could sign in anew.
+		// Without the platform user, earlier tokens are rejected; the identity could sign in again.
 		ended(t, bearer)
 		admin(t, 200, "DELETE", "/uaa/Users/"+guid, "", nil)
 		ended(t, basic(name, "password"))

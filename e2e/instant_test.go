@@ -53,8 +53,8 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	})
 }
 
-// TestConnectionLostAtAnyInstant takes the connection to PostgreSQL away from the program, between a COMMIT and its answer;
-// when nothing is left out, at every statement, before and after PostgreSQL got it.
+// TestConnectionLostAtAnyInstant cuts the connection between the program and PostgreSQL, between a COMMIT and its answer. In
+// "make soak" it does so at every statement, before and after PostgreSQL receives it.
 func TestConnectionLostAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
@@ -70,8 +70,8 @@ func TestConnectionLostAtAnyInstant(t *testing.T) {
 	})
 }
 
-// TestPostgreSQLKilledAtAnyInstant ends PostgreSQL, with the cluster and the control database, after one statement of a
-// write, and starts it again; after each statement when nothing is left out.
+// TestPostgreSQLKilledAtAnyInstant kills PostgreSQL, with the cluster and the control database, after one statement of a
+// write, and starts it again. In "make soak" it does so after every statement.
 func TestPostgreSQLKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	breakAll(t, func(t *testing.T, w *world, x *write) {
@@ -80,7 +80,7 @@ func TestPostgreSQLKilledAtAnyInstant(t *testing.T) {
 		case everyInstant:
 			w.breakEach(t, x, "wait", 1)
 		case moreInstants || n%3 == 0:
-			// The instants of all writes are a good mixture.
+			// Each write has its own instant, so together they cover many.
 			for at := 3 + n%8; at > 0 && !w.breakAt(t, x, "wait", at); at -= 2 {
 			}
 		}
@@ -107,7 +107,7 @@ func breakAll(t *testing.T, f func(t *testing.T, w *world, x *write)) {
 	}
 	close(work)
 	worlds.Wait()
-	fmt.Printf("%s: %d writes broken at %d instants in %s: %d had been done by then, %d had not; %d answered all the same\n",
+	fmt.Printf("%s: %d writes broken at %d instants in %s: %d changes found done, %d not; %d answered nevertheless\n",
 		t.Name(), len(writes), seen.broken.Load(), time.Since(began).Round(time.Second), seen.done.Load(), seen.notDone.Load(),
 		seen.answered.Load())
 }
@@ -359,7 +359,7 @@ func (w *world) want(t *testing.T, v any, status int, r request) {
 	}
 }
 
-// signIn sees to a token that will be good for some time.
+// signIn gets a new token if the present one expires soon.
 func (w *world) signIn(t *testing.T) {
 	t.Helper()
 	if time.Since(w.minted) < 5*time.Minute {
@@ -420,7 +420,7 @@ type write struct {
 	// unknowable is set when nothing in the cluster tells that it was done.
 	unknowable bool
 	// arrange makes what the write works on, under a name that nothing else has. It returns the request, and what says
-	// whether it was done, and fails the test if that was done by half.
+	// whether the change is done, and fails the test if half of it is done.
 	arrange func(t *testing.T, w *world, name string) (request, func(t *testing.T) bool)
 }
 
@@ -432,7 +432,7 @@ func (w *world) breakEach(t *testing.T, x *write, word string, every int) {
 	}
 }
 
-// breakAt has a write broken at a statement, and judges what came of it. It reports whether the write came so far.
+// breakAt breaks a write at a statement and checks the result. It reports whether the write reached that statement.
 func (w *world) breakAt(t *testing.T, x *write, word string, at int) (broken bool) {
 	t.Helper()
 	name := fmt.Sprintf("%s %s %d", x.name, word, at)

@@ -2,7 +2,7 @@
 // exchanges of the other clients, with psql, and with kill -9.
 //
 // It is a module of its own, so that the clients' dependencies are not the program's. Of the program only the parser of
-// label selectors is imported, to be held against the one of Kubernetes, and what starts PostgreSQL for tests.
+// label selectors is imported, to compare it with that of Kubernetes, and what starts PostgreSQL for tests.
 package e2e
 
 import (

@@ -291,7 +291,7 @@ func TestOIDC(t *testing.T) {
 	p.rotate(t, 0)
 	unmet, _ := p.signIn(t, "rolecall", "test-user2")
 
-	// The provider goes away. Keys that are known go on; of one that was never met it cannot be said what it is worth.
+	// The provider becomes unreachable. Known keys still verify tokens; a token of an unknown key cannot be verified.
 	p.rotate(t, 1)
 	later, _ := p.signIn(t, "rolecall", "test-user2")
 	soon("the newest key", later, 200, "GET", base+"/v3/users", "")
@@ -299,19 +299,19 @@ func TestOIDC(t *testing.T) {
 	p.rotate(t, 1)
 	unknown, _ := p.signIn(t, "rolecall", "test-user2")
 	p.stop()
-	answers("the provider is away", 200, later, "GET", base+"/v3/users", "")
-	answers("the provider is away, another known key", 200, unmet, "GET", base+"/v3/users", "")
-	answers("the provider is away, somebody new", 200, second, "GET", base+"/v3/users", "")
+	answers("the provider is unreachable", 200, later, "GET", base+"/v3/users", "")
+	answers("the provider is unreachable, another known key", 200, unmet, "GET", base+"/v3/users", "")
+	answers("the provider is unreachable, somebody new", 200, second, "GET", base+"/v3/users", "")
 	time.Sleep(time.Second) // no issuer is asked the same twice within a second
 	if r := answers("the provider is unreachable, an unknown key", 503, unknown, "GET", base+"/v3/users",
 		""); r.header.Get("Retry-After") == "" {
 		t.Errorf("503 without Retry-After: %v", r.header)
 	}
-	answers("the provider is away, a key that is not known", 503, unknown, "GET", users, "")
+	answers("the provider is unreachable, a key that is not known", 503, unknown, "GET", users, "")
 	p.restart(t)
 	soon("the provider is back", unknown, 200, "GET", base+"/v3/users", "")
 
-	// Whoever signs in twice, under whichever name, is one account.
+	// Two logins of one person are one account, under any name.
 	mine := 0
 	for _, a := range accounts(admin) {
 		if a.Origin == origin {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The exchanges below are those that the real clients were seen to make.
+// The exchanges below are those that the real clients make; they were recorded.
 
 type response struct {
 	status int

@@ -143,7 +143,7 @@ func newFleet(t *testing.T) *fleet {
 	var registered struct{ ID string }
 	f.must(t, f.balancer.URL, "POST", "/rolecall/v1/clusters", register, &registered)
 	f.cluster = registered.ID
-	for _, r := range f.replicas { // each is told of it
+	for _, r := range f.replicas { // each notices it
 		f.sees(t, r, "shop")
 	}
 	return f
@@ -283,12 +283,12 @@ func waitUntil(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// calm is how long the load goes on undisturbed between two misfortunes: SOAK_SECONDS for all of them together.
+// calm is how long the load goes on undisturbed between two failures: SOAK_SECONDS for all of them together.
 func (f *fleet) calm(t *testing.T) time.Duration {
 	return pgtest.SoakTime(t, 4*time.Second) / 4
 }
 
-// failOver has the primary of the control database go away, and promotes its standby after a while.
+// failOver stops the primary of the control database, and promotes its standby after a while.
 func (f *fleet) failOver(t *testing.T, l *load, goAway func()) {
 	t.Helper()
 	began := time.Now()
@@ -326,7 +326,7 @@ func (f *fleet) failOver(t *testing.T, l *load, goAway func()) {
 		"%s after the promotion began all replicas wrote again\n",
 		away.Round(time.Millisecond), reads, slowest.Round(time.Millisecond), time.Since(promoted).Round(time.Millisecond))
 	if reads == 0 {
-		t.Error("no reads went on while the control database was away")
+		t.Error("no reads went on while the control database was unreachable")
 	}
 	// They hear of changes again, before they would have looked of their own accord.
 	f.must(t, f.replicas[0].url(), "PATCH", "/rolecall/v1/clusters/"+f.cluster, `{"displayName":"moved"}`, nil)
@@ -394,7 +394,7 @@ func (f *fleet) kill(t *testing.T, l *load) {
 	f.balancer.goesOn.Store(true)
 	defer f.balancer.goesOn.Store(false)
 	under := int64(0)
-	waitUntil(t, "a request is under way", func() bool {
+	waitUntil(t, "a request is in flight", func() bool {
 		under = f.balancer.backends[victim].underWay.Load()
 		return under > 0
 	})
@@ -410,8 +410,8 @@ func (f *fleet) kill(t *testing.T, l *load) {
 	<-r.ended
 	f.balancer.sees(t, victim, false)
 	l.end(killed)
-	fmt.Printf("replicas: killed with %d requests under way: %d failed\n", under, l.failed("kill"))
-	// Whoever sealed the audit log, another one does now.
+	fmt.Printf("replicas: killed with %d requests in flight: %d failed\n", under, l.failed("kill"))
+	// If it was the one that sealed the audit log, another one does now.
 	head := f.head(t)
 	l.run(t, time.Second)
 	waitUntil(t, "another replica seals the audit log", func() bool { return f.head(t) > head })
@@ -464,7 +464,7 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 		t.Errorf("the audit log: %+v", verified)
 	}
 
-	// Of each action and target the best outcome; an attempt that has none by now is a deletion.
+	// Of each action and target the best outcome; an attempt without one is a deletion.
 	outcomes := map[string]string{}
 	rows, err := conn.Query(t.Context(), `
 		SELECT action || ' ' || target, outcome FROM rolecall.audit WHERE phase = 'outcome'
@@ -533,7 +533,7 @@ func (f *fleet) agrees(t *testing.T, l *load) {
 		len(l.databaseUsers), len(l.platformUsers), lost, verified.Checked, cut)
 }
 
-// answer is what came of a request.
+// answer is the result of a request.
 type answer struct {
 	what         string
 	read         bool // of database users, with a token that was verified before
@@ -619,7 +619,7 @@ func (f *fleet) grant(t *testing.T) string {
 	return token
 }
 
-// window is a misfortune: requests may fail that began while it lasted, or were under way at its beginning.
+// window is the time of a failure: requests may fail that began in it, or were in flight at its beginning.
 type window struct {
 	name     string
 	from, to time.Time
@@ -691,7 +691,7 @@ func (l *load) every(pause time.Duration, f func(i int)) {
 	}
 }
 
-// do sends a request to the balancer, once, and notes what came of it.
+// do sends a request to the balancer, once, and records the answer.
 func (l *load) do(read bool, authorization, method, path, body string) answer {
 	a := ask(l.balancer.URL, method, path, authorization, body)
 	a.read = read
@@ -766,7 +766,7 @@ func (l *load) readDatabaseUsers(authorization func() string) {
 	})
 }
 
-// signInAgain gets a token now and then. One is good for 20 minutes, and goes on until there is the next.
+// signInAgain gets a token now and then. A token is valid for 20 minutes, and is used until the next one.
 func (l *load) signInAgain() {
 	l.every(500*time.Millisecond, func(i int) {
 		a, token := l.signIn()

@@ -26,7 +26,7 @@ const soakTime = 3 * time.Second
 
 // TestSoak keeps a server busy over both APIs, with good clients and bad ones. What it holds in memory, goroutines, files
 // and connections must not grow; each answer must be one that was to be expected; and in the end the catalog, the audit
-// log and the answers must tell the same story.
+// log and the answers must agree.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	lasts := pgtest.SoakTime(t, soakTime)
@@ -262,7 +262,7 @@ func (s *soak) labelAccounts(ctx context.Context) {
 	})
 }
 
-// signIn signs in anew, as somebody who is known here, with a password and with what it got for that.
+// signIn signs in again and again as an existing account, with its password and with its refresh token.
 func (s *soak) signIn(ctx context.Context) {
 	every(ctx, time.Second, func(int) {
 		form := url.Values{"grant_type": {"password"}, "username": {"soaker"}, "password": {"soaker's password"}}

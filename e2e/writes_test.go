@@ -460,7 +460,7 @@ func (w *world) forgetOther(t *testing.T) {
 	}
 }
 
-// registerOther registers the second cluster anew.
+// registerOther registers the second cluster again.
 func (w *world) registerOther(t *testing.T, name string) (id string) {
 	t.Helper()
 	w.forgetOther(t)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Proxy is an address under which a cluster is reached, and the misfortunes of the way there.
+// Proxy is an address under which a cluster is reached, and the failures on the way there.
 type Proxy struct {
 	Port int
 

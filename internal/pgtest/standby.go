@@ -87,8 +87,8 @@ func (c *Cluster) Promote(t testing.TB) {
 	}
 }
 
-// Kill ends the server at once, as a crash does: nobody is told, and nothing is written. Start starts it again, and it
-// recovers. https://www.postgresql.org/docs/current/server-shutdown.html
+// Kill ends the server at once, as a crash does: no session is notified, and nothing is written. After Start it recovers.
+// https://www.postgresql.org/docs/current/server-shutdown.html
 func (c *Cluster) Kill(t testing.TB) {
 	t.Helper()
 	c.disconnect()

@@ -182,7 +182,8 @@ func (s *Service) Register(t testing.TB, displayName string, pg *pgtest.Cluster,
 		SystemIdentifier: pgtest.Value[string](t, pg, `SELECT system_identifier::text FROM pg_control_system()`),
 		CreatedBy:        "test",
 	}
-	must(t, s.Clusters.Ensure(context.Background(), c, audit.Entry{AccountGUID: "test", AccountName: "test", Target: displayName}))
+	by := audit.Entry{AccountGUID: "test", AccountName: "test", Target: displayName}
+	must(t, s.Clusters.Ensure(context.Background(), c, by))
 	return c.ID.String()
 }
 
