@@ -22,7 +22,8 @@ import (
 	"rolecall/internal/server"
 )
 
-// settings are the flags of the commands that run a server or work on its control database. Each command binds those that it has.
+// settings are the flags of the commands that run a server or work on its control database. Each command binds those that it
+// has.
 type settings struct {
 	listen          string
 	metricsListen   string
@@ -55,7 +56,8 @@ func (s *settings) bindListen(f *pflag.FlagSet) {
 }
 
 func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string) {
-	f.StringVar(&s.metricsListen, "metrics-listen", metricsListen, "`address` to serve /metrics and pprof on; empty: not served")
+	f.StringVar(&s.metricsListen, "metrics-listen", metricsListen,
+		"`address` to serve /metrics and pprof on; empty: not served")
 	f.Float64Var(&s.rateLimit, "rate-limit", 200,
 		"`requests` per second of one account, with bursts of twice as many; 0: no limit")
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
@@ -71,14 +73,15 @@ func (s *settings) bindDataDir(f *pflag.FlagSet) {
 }
 
 func (s *settings) bindDatabase(f *pflag.FlagSet) {
-	f.StringVar(&s.databaseURL, "database-url", "", "`URL` of the control database, without a password [$"+databaseURLVariable+"]")
+	f.StringVar(&s.databaseURL, "database-url", "",
+		"`URL` of the control database, without a password [$"+databaseURLVariable+"]")
 	f.StringVar(&s.databaseURLFile, "database-url-file", "", "`file` with the URL of the control database")
 	f.StringVar(&s.masterKeyFile, "master-key-file", "",
 		"`file` with the master keys that encrypt stored secrets, or set "+masterKeyVariable)
 }
 
-// withoutVariable are the flags that only the command line sets. The variable of database-url is read apart, because it may hold
-// a password.
+// withoutVariable are the flags that only the command line sets. The variable of database-url is read apart, because it may
+// hold a password.
 var withoutVariable = map[string]bool{
 	"help": true, "database-url": true, "password-stdin": true, "keep-personal-tokens": true,
 }
@@ -123,8 +126,8 @@ func (s *settings) addControl(c *server.Config) (err error) {
 	return err
 }
 
-// addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller closes
-// them, after an error as well.
+// addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
+// closes them, after an error as well.
 func (s *settings) addListeners(c *server.Config) (err error) {
 	if c.Listener, err = listen("listen", s.listen); err != nil || s.metricsListen == "" {
 		return err
@@ -232,7 +235,7 @@ func (s *settings) checkedRateLimit() (float64, error) {
 	return 0, term.Usage("--rate-limit is %g; use a number from 0 to 1000000", s.rateLimit)
 }
 
-// checkedAuditRetention accepts days, unlike time.ParseDuration. Less than a day is more likely a forgotten unit.
+// checkedAuditRetention accepts days, unlike time.ParseDuration. Less than a day is more likely a missing unit.
 func (s *settings) checkedAuditRetention() (time.Duration, error) {
 	age, err := time.ParseDuration(s.auditRetention)
 	if days, ok := strings.CutSuffix(s.auditRetention, "d"); ok {

@@ -35,7 +35,8 @@ func MayView(p *account.Principal, c *cluster.Cluster) bool {
 
 // MayManage reports whether the principal may change the users and databases of a cluster.
 func MayManage(p *account.Principal, c *cluster.Cluster) bool {
-	return !p.ReadOnly && (p.HasOn(c.ID, account.ScopeAdmin) || p.HasOn(c.ID, account.ScopeWrite) && anyMatches(c.Manage, p.Labels))
+	return !p.ReadOnly && (p.HasOn(c.ID, account.ScopeAdmin) || p.HasOn(c.ID, account.ScopeWrite) &&
+		anyMatches(c.Manage, p.Labels))
 }
 
 // Refusal is why the principal, who may view a cluster, may not change its users and databases; nil when it may.
@@ -53,7 +54,8 @@ func Refusal(p *account.Principal, c *cluster.Cluster) error {
 func MayAudit(p *account.Principal) bool { return p.Has(viewAll...) }
 
 // ErrMayNotAudit refuses what is for those who may see the whole audit log.
-var ErrMayNotAudit = fault.New(fault.Forbidden, "This is for admins and auditors: it needs one of the scopes %s.", strings.Join(viewAll, ", "))
+var ErrMayNotAudit = fault.New(fault.Forbidden, "This is for admins and auditors: it needs one of the scopes %s.",
+	strings.Join(viewAll, ", "))
 
 // Audited returns those of the clusters whose audit rows the principal may see without MayAudit: those that it manages. A
 // read-only token reads what its account manages.

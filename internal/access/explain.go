@@ -38,7 +38,7 @@ func Explain(a *account.Account, c *cluster.Cluster) *Explanation {
 	e.View.Allowed, e.Manage.Allowed = MayView(p, c), MayManage(p, c)
 	v, m := &e.View, &e.Manage
 	if byManage := right(p, c, "manage").Why; v.Why == "" && byManage != "" {
-		v.Why = "Who may manage may view: " + strings.ToLower(byManage[:1]) + byManage[1:]
+		v.Why = "An account that may manage may also view: " + strings.ToLower(byManage[:1]) + byManage[1:]
 	}
 	switch {
 	case v.Allowed:

@@ -1,5 +1,5 @@
-// Package account is the accounts of the platform, people and programs, and the Principal, the account of one request.
-// How an account proves who it is belongs to package identity.
+// Package account is the accounts of the platform, of people and of OAuth clients, and the Principal, the account of one
+// request. Package identity authenticates them.
 package account
 
 import (
@@ -36,8 +36,8 @@ const (
 // AdminScopes are the scopes of an account that may do everything.
 var AdminScopes = []string{ScopeAdmin, ScopeRead, ScopeWrite, ScopeSCIMRead, ScopeSCIMWrite}
 
-// Account is one identity of the platform, with two facets: the identity, which signs in, and the platform user, which
-// has labels and annotations. A facet is there when its creation time is not zero; at least one is.
+// Account is one account of the platform. It has an identity, which signs in, a platform user, which has labels and
+// annotations, or both. Each exists if its creation time is not zero.
 type Account struct {
 	ID       int64
 	GUID     string // 1 to 200 characters, not necessarily a UUID
@@ -82,7 +82,7 @@ func (p *Principal) Has(scopes ...string) bool {
 	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.Scopes, s) })
 }
 
-// Reaches reports whether the principal's credential is good for the cluster at all.
+// Reaches reports whether the principal's credential is not limited to other clusters.
 func (p *Principal) Reaches(cluster uuid.UUID) bool {
 	return p.Clusters == nil || slices.Contains(p.Clusters, cluster)
 }
@@ -95,8 +95,8 @@ func (p *Principal) HasOn(cluster uuid.UUID, scopes ...string) bool {
 	return p.Has(scopes...) || slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.ClusterScopes, s) })
 }
 
-// Limit makes the principal that of a personal access token. It keeps the scopes that the limits leave, so that whoever
-// asks for a scope need not know of tokens.
+// Limit makes the principal that of a personal access token. It keeps the scopes that the limits leave, so that a check
+// of a scope need not consider tokens.
 func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) {
 	p.Token, p.ReadOnly, p.Clusters = token, readOnly, clusters
 	if readOnly {
@@ -133,9 +133,9 @@ func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 	}
 }
 
-// endPersonalTokens ends the personal access tokens of an account. They go with the account's right to sign in, with either
-// of its facets, and when somebody else sets its password, who may be taking it back from a thief. They stay when the account
-// changes its own: they are there so that a program need not know it, and they are revoked one by one.
+// endPersonalTokens ends the personal access tokens of an account. They end when the account may no longer sign in, when its
+// identity or platform user is deleted, and when someone else sets its password, because that may be the answer to a theft.
+// They stay when the account changes its own password: services use them in place of it, and they are revoked one by one.
 func endPersonalTokens(ctx context.Context, tx pgx.Tx, id int64) error {
 	_, err := tx.Exec(ctx, `DELETE FROM personal_tokens WHERE account_id = $1`, id)
 	return err
@@ -211,12 +211,14 @@ func (s *Store) one(ctx context.Context, where string, args ...string) (*Account
 func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
-		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes, &a.PlatformCreatedAt, &a.Labels)
+		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes, &a.PlatformCreatedAt,
+		&a.Labels)
 	return &a, err
 }
 
-// Create adds an account with both facets within tx, under a fresh guid.
-func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, passwordHash string, scopes []string) (guid string, err error) {
+// Create adds an account with identity and platform user within tx, with a new guid.
+func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, passwordHash string,
+	scopes []string) (guid string, err error) {
 	err = tx.QueryRow(ctx, `
 		INSERT INTO accounts (guid, username, origin, password_hash, password_changed_at, scopes, emails,
 		  identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
@@ -228,11 +230,13 @@ func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, passwordHash st
 	return guid, err
 }
 
-// Reset gives an account a new password and scopes within tx, both facets, makes it active, and ends its tokens.
+// Reset gives an account a new password and scopes within tx, creates its identity or platform user if missing, activates
+// it, and ends its tokens.
 func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash string, scopes []string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE accounts SET password_hash = $2, password_changed_at = now(), scopes = $3, active = true, epoch = gen_random_uuid(),
-		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(), identity_version = identity_version + 1,
+		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(), identity_version =
+		    identity_version + 1,
 		  platform_created_at = coalesce(platform_created_at, now()), platform_updated_at = now()
 		WHERE id = $1`, id, passwordHash, scopes)
 	if err != nil {

@@ -28,7 +28,7 @@ var Scopes = []string{ScopeAdmin, ScopeAdminReadOnly, ScopeAuditor, ScopeRead, S
 // DefaultScopes are those of a new person. By themselves they open nothing but what labels give.
 var DefaultScopes = []string{ScopeRead, ScopeWrite}
 
-// Identity is the identity facet of an account: of a person, or of a program.
+// Identity is the identity of an account: of a person, or of an OAuth client.
 type Identity struct {
 	GUID, Username, Origin string
 	Program                bool
@@ -56,13 +56,14 @@ func (p *Principal) mayChange(scopes []string) error {
 	}
 	for _, scope := range scopes {
 		if !slices.Contains(DefaultScopes, scope) && !p.Has(ScopeAdmin) {
-			return fault.New(fault.Forbidden, "This concerns the scope %s, and so needs the scope %s beside %s.", scope, ScopeAdmin, ScopeSCIMWrite)
+			return fault.New(fault.Forbidden, "This concerns the scope %s, so it requires the scope %s as well as %s.", scope,
+				ScopeAdmin, ScopeSCIMWrite)
 		}
 	}
 	return nil
 }
 
-// mayBecome says whether the principal may open the way to an identity: whoever sets its password can sign in as it. The
+// mayBecome checks whether the principal may gain control of an identity: setting its password allows signing in as it. The
 // labels of its platform user are rights, too, which only admins give.
 func (p *Principal) mayBecome(ctx context.Context, tx pgx.Tx, i *Identity) error {
 	if p.Has(ScopeAdmin) {
@@ -77,7 +78,8 @@ func (p *Principal) mayBecome(ctx context.Context, tx pgx.Tx, i *Identity) error
 }
 
 var errLabelled = fault.New(fault.Forbidden,
-	"This account has labels, which open clusters to it, and so needs the scope %s beside %s.", ScopeAdmin, ScopeSCIMWrite)
+	"This account has labels that give it access to clusters, so it requires the scope %s as well as %s.", ScopeAdmin,
+	ScopeSCIMWrite)
 
 // mayRead says whether the principal may see an identity; "" stands for all of them.
 func (p *Principal) mayRead(guid string) error {
@@ -110,7 +112,8 @@ func CheckUsername(name string) error {
 func checkClientID(id string) error {
 	if id == "" || utf8.RuneCountInString(id) > 200 || !storable(id) || strings.ContainsAny(id, `/\%+:`) ||
 		strings.ContainsFunc(id, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		return fault.New(fault.Invalid, `A client id has 1 to 200 characters: no spaces, no control characters, none of / \ %% + and the colon.`)
+		return fault.New(fault.Invalid, `A client id has 1 to 200 characters: no spaces, no control characters, none of / \ %% `+
+			`+ and the colon.`)
 	}
 	return nil
 }
@@ -118,7 +121,7 @@ func checkClientID(id string) error {
 // checkGUID says what is wrong with a guid that a new account is given.
 func checkGUID(guid string) error {
 	if audit.IsActor(guid) {
-		return fault.New(fault.Invalid, "The guid %q is reserved: the audit log has it for Rolecall itself. Choose another.", guid)
+		return fault.New(fault.Invalid, "The guid %q is reserved for Rolecall itself. Choose another.", guid)
 	}
 	return nil
 }
@@ -136,7 +139,8 @@ func (i *Identity) check() error {
 	}
 	for _, text := range append([]string{i.GivenName, i.FamilyName, i.Origin}, i.Emails...) {
 		if utf8.RuneCountInString(text) > 255 || !storable(text) || strings.ContainsFunc(text, unicode.IsControl) {
-			return fault.New(fault.Invalid, "Names, e-mail addresses and the origin have at most 255 characters, and no control characters.")
+			return fault.New(fault.Invalid, "Names, e-mail addresses and the origin have at most 255 characters, and no control "+
+				"characters.")
 		}
 	}
 	if len(i.Emails) > 20 || slices.Contains(i.Emails, "") {
@@ -175,20 +179,22 @@ func (f Filter) sql(args *[]any) string {
 	return fmt.Sprintf(filterColumns[f.Field], fmt.Sprintf("$%d", len(*args)))
 }
 
-const identityColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), program, given_name, family_name, emails, active, verified,
-	scopes, grant_types, user_scopes, identity_version, identity_created_at, identity_updated_at,
+const identityColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), program, given_name, family_name,
+	emails, active, verified, scopes, grant_types, user_scopes, identity_version, identity_created_at, identity_updated_at,
 	coalesce(password_changed_at, '0001-01-01'), coalesce(issuer, '')`
 
 func scanIdentity(row pgx.CollectableRow) (*Identity, error) {
 	var i Identity
-	err := row.Scan(&i.id, &i.GUID, &i.Username, &i.Origin, &i.Program, &i.GivenName, &i.FamilyName, &i.Emails, &i.Active, &i.Verified,
+	err := row.Scan(&i.id, &i.GUID, &i.Username, &i.Origin, &i.Program, &i.GivenName, &i.FamilyName, &i.Emails, &i.Active,
+		&i.Verified,
 		&i.Scopes, &i.GrantTypes, &i.UserScopes, &i.Version, &i.Created, &i.Updated, &i.SecretChanged, &i.issuer)
 	return &i, err
 }
 
 // Identities lists people, or programs, in the order in which they were made: at most limit from offset on, and how many
 // there are in all.
-func (s *Store) Identities(ctx context.Context, p *Principal, programs bool, f Filter, offset, limit int) (found []*Identity, total int, err error) {
+func (s *Store) Identities(ctx context.Context, p *Principal, programs bool, f Filter,
+	offset, limit int) (found []*Identity, total int, err error) {
 	if err := p.mayRead(""); err != nil {
 		return nil, 0, err
 	}
@@ -197,7 +203,8 @@ func (s *Store) Identities(ctx context.Context, p *Principal, programs bool, f F
 	if err := s.DB.Pool.QueryRow(ctx, `SELECT count(*)`+where, args...).Scan(&total); err != nil {
 		return nil, 0, control.Fault(err)
 	}
-	rows, err := s.DB.Pool.Query(ctx, `SELECT `+identityColumns+where+fmt.Sprintf(` ORDER BY id LIMIT %d OFFSET %d`, limit, offset), args...)
+	rows, err := s.DB.Pool.Query(ctx, `SELECT `+identityColumns+where+fmt.Sprintf(` ORDER BY id LIMIT %d OFFSET %d`, limit,
+		offset), args...)
 	if err != nil {
 		return nil, 0, control.Fault(err)
 	}
@@ -265,20 +272,22 @@ func (s *Store) CreateIdentity(ctx context.Context, p *Principal, n Identity, se
 		return nil, cmp.Or(p.mayChange(nil), err)
 	}
 	n.Scopes, n.UserScopes = inOrder(n.Scopes), inOrder(n.UserScopes)
-	detail := map[string]any{"facet": "identity", "program": n.Program, "username": n.Username, "origin": n.Origin, "scopes": n.Scopes}
-	err = s.record(ctx, p, audit.CreateAccount, n.GUID, detail, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
-		if err := p.mayChange(n.allScopes()); err != nil {
-			return err
-		}
-		hash, err := secret.hash(ctx)
-		if err != nil {
-			return err
-		}
-		return within(func(tx pgx.Tx) error {
-			made, err = createIdentity(ctx, tx, p, n, hash)
-			return err
+	detail := map[string]any{"facet": "identity", "program": n.Program, "username": n.Username, "origin": n.Origin,
+		"scopes": n.Scopes}
+	err = s.record(ctx, p, audit.CreateAccount, n.GUID, detail,
+		func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
+			if err := p.mayChange(n.allScopes()); err != nil {
+				return err
+			}
+			hash, err := secret.hash(ctx)
+			if err != nil {
+				return err
+			}
+			return within(func(tx pgx.Tx) error {
+				made, err = createIdentity(ctx, tx, p, n, hash)
+				return err
+			})
 		})
-	})
 	return made, err
 }
 
@@ -300,13 +309,15 @@ func createIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n Identity, ha
 		case !free:
 			return nil, taken
 		case !p.Has(ScopeAdmin):
-			return nil, fault.New(fault.Forbidden, "A platform user has this guid: to let a client act as it needs the scope %s.", ScopeAdmin)
+			return nil, fault.New(fault.Forbidden, "A platform user has this guid: a client with it requires the scope %s.",
+				ScopeAdmin)
 		default:
 			insert += ofPlatformUser // which is locked; one that comes now is a conflict
 		}
 	}
 	_, err := tx.Exec(ctx, insert,
-		n.GUID, n.Username, n.Origin, n.Program, n.GivenName, n.FamilyName, notNull(n.Emails), n.Active, n.Verified, notNull(n.Scopes),
+		n.GUID, n.Username, n.Origin, n.Program, n.GivenName, n.FamilyName, notNull(n.Emails), n.Active, n.Verified,
+		notNull(n.Scopes),
 		notNull(n.GrantTypes), notNull(n.UserScopes), hash)
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
 		return nil, taken
@@ -339,7 +350,8 @@ func (i *Identity) checkMatch(m etag.Match) error {
 
 // UpdateIdentity changes an identity by f. People may change their own names and e-mail addresses, and nothing else.
 // An identity that is made inactive loses its tokens.
-func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, guid string, match etag.Match, f func(*Identity) error) (changed *Identity, err error) {
+func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, guid string, match etag.Match,
+	f func(*Identity) error) (changed *Identity, err error) {
 	err = s.inTx(ctx, p, audit.UpdateAccount, guid, map[string]any{"facet": "identity"}, func(tx pgx.Tx) error {
 		i, err := s.changeable(ctx, tx, p, program, guid)
 		if err != nil {
@@ -362,7 +374,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 				return err
 			}
 			if i.Username != before.Username || i.Active != before.Active || i.Verified != before.Verified {
-				return fault.New(fault.Forbidden, "Of yourself you may change your name and e-mail addresses only.")
+				return fault.New(fault.Forbidden, "You may change only your own name and e-mail addresses.")
 			}
 		}
 		if err := before.checkMatch(match); err != nil {
@@ -390,8 +402,8 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, program bool, 
 	return changed, err
 }
 
-// changeable reads an identity for a change of the principal's. Whoever may change nobody is not told whether there is
-// one.
+// changeable reads an identity for a change by the principal. A principal that may change no identity does not learn whether
+// it exists.
 func (s *Store) changeable(ctx context.Context, tx pgx.Tx, p *Principal, program bool, guid string) (*Identity, error) {
 	if err := p.mayChange(nil); err != nil && p.GUID != guid {
 		return nil, err
@@ -401,7 +413,8 @@ func (s *Store) changeable(ctx context.Context, tx pgx.Tx, p *Principal, program
 
 // DeleteIdentity takes the identity from an account and returns what it was. The platform user stays, if there is one,
 // known by its guid alone. Database users are never touched.
-func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, guid string, match etag.Match) (deleted *Identity, err error) {
+func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, guid string,
+	match etag.Match) (deleted *Identity, err error) {
 	detail := map[string]any{"facet": "identity"}
 	err = s.inTx(ctx, p, audit.DeleteAccount, guid, detail, func(tx pgx.Tx) error {
 		deleted, err = s.changeable(ctx, tx, p, program, guid)
@@ -428,9 +441,12 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 		// The name is free again, and who takes it gets a guid and labels of their own. The scopes go: they were given to
 		// the identity, and the next one of this guid must not find them.
 		_, err = tx.Exec(ctx, `
-			UPDATE accounts SET identity_created_at = NULL, identity_updated_at = NULL, identity_version = 0, epoch = gen_random_uuid(),
-			  username = NULL, origin = NULL, issuer = NULL, subject = NULL, program = false, password_hash = NULL, password_changed_at = NULL,
-			  active = true, verified = true, given_name = '', family_name = '', emails = '{}', scopes = '{}', grant_types = '{}', user_scopes = '{}',
+			UPDATE accounts SET identity_created_at = NULL, identity_updated_at = NULL, identity_version = 0, epoch =
+			  gen_random_uuid(),
+			  username = NULL, origin = NULL, issuer = NULL, subject = NULL, program = false, password_hash = NULL,
+			    password_changed_at = NULL,
+			  active = true, verified = true, given_name = '', family_name = '', emails = '{}', scopes = '{}', grant_types = '{}',
+			    user_scopes = '{}',
 			  platform_updated_at = now(), revision = revision + 1
 			WHERE id = $1`, deleted.id)
 		return err
@@ -442,7 +458,8 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, program bool, 
 // somebody else's. The principal may do that to itself when it has proven the old one, and only then: a stolen token must
 // not be enough.
 func (s *Store) SetSecret(ctx context.Context, p *Principal, program bool, guid string, proven bool, secret Secret) error {
-	return s.record(ctx, p, audit.ChangeSecret, guid, nil, func(ctx context.Context, within func(func(pgx.Tx) error) error) error {
+	return s.record(ctx, p, audit.ChangeSecret, guid, nil, func(ctx context.Context,
+		within func(func(pgx.Tx) error) error) error {
 		own := p.GUID == guid
 		if err := p.mayChange(nil); err != nil && !own {
 			return err
@@ -505,7 +522,8 @@ func (s *Store) Revoke(ctx context.Context, p *Principal, guid, scope string) (*
 	})
 }
 
-func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope string, f func(*Identity) ([]string, error)) (i *Identity, err error) {
+func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope string,
+	f func(*Identity) ([]string, error)) (i *Identity, err error) {
 	err = s.inTx(ctx, p, action, guid, map[string]any{"scope": scope}, func(tx pgx.Tx) error {
 		if err := p.mayChange([]string{scope}); err != nil {
 			return err
@@ -551,8 +569,8 @@ type External struct {
 	Address          string
 }
 
-// External returns the account of an issuer and subject. At their first use it is made, with both facets and the default
-// scopes. A name that is taken in the origin, or that is none, is made unique by the beginning of the guid.
+// External returns the account of an issuer and subject. At the first use it is created, with identity, platform user and
+// the default scopes. If the name is not valid, or in use in the origin, the beginning of the guid makes it unique.
 func (s *Store) External(ctx context.Context, x External) (*Account, error) {
 	if !storable(x.Subject) {
 		return nil, fault.New(fault.Unauthenticated, "The subject of the token is not text.")
@@ -618,7 +636,8 @@ func (s *Store) EnsurePlatformUser(ctx context.Context, a *Account, address stri
 }
 
 // errTokenIdentity keeps a personal access token, which may have leaked, from becoming another way to sign in.
-var errTokenIdentity = fault.New(fault.Forbidden, "A personal access token changes no identities, user names, passwords, scopes or clients. Sign in for that.")
+var errTokenIdentity = fault.New(fault.Forbidden, "A personal access token may not change identities, user names, "+
+	"passwords, scopes or clients. Sign in for that.")
 
 // record runs f, which makes its change in the transaction that within gives it, and puts the audit row beside the
 // change. A change that is refused is recorded as well.
@@ -646,7 +665,8 @@ func (s *Store) record(ctx context.Context, p *Principal, action, target string,
 }
 
 // inTx is record for a change that is nothing but its transaction.
-func (s *Store) inTx(ctx context.Context, p *Principal, action, target string, detail map[string]any, change func(pgx.Tx) error) error {
+func (s *Store) inTx(ctx context.Context, p *Principal, action, target string, detail map[string]any,
+	change func(pgx.Tx) error) error {
 	return s.record(ctx, p, action, target, detail, func(_ context.Context, within func(func(pgx.Tx) error) error) error {
 		return within(change)
 	})

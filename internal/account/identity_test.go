@@ -15,7 +15,8 @@ func TestCheckUsername(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	for _, name := range []string{"", " ", " a", "a ", "a\u00a0", "a:b", "a\x00", "a\n", "a\x7f", "a\u0085", "\xff", strings.Repeat("é", 256)} {
+	for _, name := range []string{"", " ", " a", "a ", "a\u00a0", "a:b", "a\x00", "a\n", "a\x7f", "a\u0085", "\xff",
+		strings.Repeat("é", 256)} {
 		if err := CheckUsername(name); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -55,7 +56,8 @@ func TestFilterSQL(t *testing.T) {
 		{Field: "origin", Value: "uaa"},
 	}}
 	args := []any{true}
-	if got := f.sql(&args); got != "((lower(username) = lower($2) OR guid = $3) AND origin = $4)" || fmt.Sprint(args) != "[true bob'; -- 1 uaa]" {
+	if got := f.sql(&args); got != "((lower(username) = lower($2) OR guid = $3) AND origin = $4)" ||
+		fmt.Sprint(args) != "[true bob'; -- 1 uaa]" {
 		t.Errorf("got %s with %v", got, args)
 	}
 	if got := (Filter{}).sql(&args); got != "true" {

@@ -33,7 +33,7 @@ var (
 	ErrTooManyAnnotations = errors.New("too many annotations")
 )
 
-// PlatformUser is an account as its platform facet shows it.
+// PlatformUser is the platform user of an account.
 type PlatformUser struct {
 	GUID             string
 	Username, Origin string // both "" for a user known by its guid alone, and for a program
@@ -45,7 +45,7 @@ type PlatformUser struct {
 	id, revision int64
 	program      bool
 	external     bool // its name is its identity provider's
-	identity     bool // it has the other facet, too
+	identity     bool // it has an identity, too
 }
 
 // Presentation is the name to show.
@@ -70,8 +70,9 @@ func (u *PlatformUser) checkMatch(m etag.Match) error {
 	return fault.New(fault.Stale, "The user has changed: its tag is now %q", u.Tag())
 }
 
-const platformColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), coalesce(presentation_name, ''), labels, annotations,
-	platform_created_at, platform_updated_at, revision, program, issuer IS NOT NULL, identity_created_at IS NOT NULL`
+const platformColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), coalesce(presentation_name, ''),
+	labels, annotations, platform_created_at, platform_updated_at, revision, program, issuer IS NOT NULL,
+	identity_created_at IS NOT NULL`
 
 func scanPlatform(row pgx.CollectableRow) (*PlatformUser, error) {
 	var u PlatformUser
@@ -127,7 +128,7 @@ func (s *Store) RefusePlatform(ctx context.Context, p *Principal, action, guid s
 
 var errPlatformAdminOnly = fault.New(fault.Forbidden, "Only an admin may change platform users.")
 
-// platformFacet says in the audit log which of the facets of an account is meant.
+// platformFacet distinguishes changes of the platform user from those of the identity in the audit log.
 const platformFacet = "platform user"
 
 // NewPlatformUser is who is to be created: a guid, or a user name and its origin. A label or annotation that is nil is
@@ -138,8 +139,8 @@ type NewPlatformUser struct {
 	Labels, Annotations map[string]*string
 }
 
-// CreatePlatform adds the platform facet to the account of that guid or name. An account that is not there is made: by
-// guid without an identity, by name with one that cannot sign in with a password here. Only admins may.
+// CreatePlatform adds the platform user to the account of that guid or name. If there is no account, it is created: by guid
+// without an identity, by name with one that cannot sign in with a password here. Only admins may.
 func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformUser) (*PlatformUser, error) {
 	if !p.Has(ScopeAdmin) {
 		return nil, s.RefusePlatform(ctx, p, audit.CreateAccount, "")
@@ -165,7 +166,8 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 				err = fault.New(fault.Exists, "User with guid '%s' already exists.", n.GUID)
 			}
 		} else {
-			u, err = onePlatform(ctx, tx, insertByName, uuid.NewString(), blank.Labels, blank.Annotations, n.Username, n.Origin, DefaultScopes)
+			u, err = onePlatform(ctx, tx, insertByName, uuid.NewString(), blank.Labels, blank.Annotations, n.Username, n.Origin,
+				DefaultScopes)
 			if errors.Is(err, errNoPlatformUser) {
 				err = nameTaken(n.Username, n.Origin)
 			}
@@ -185,7 +187,7 @@ func nameTaken(username, origin string) error {
 	return fault.New(fault.Exists, "User with username '%s' and origin '%s' already exists.", username, origin)
 }
 
-// Both return no row when the account has the facet already.
+// Both return no row if the account has a platform user already.
 const (
 	insertByGUID = `
 		INSERT INTO accounts (guid, labels, annotations, platform_created_at, platform_updated_at)
@@ -245,7 +247,8 @@ func (e Expected) check(u *PlatformUser) error {
 
 // UpdatePlatform changes a user. The revision and the time of the last change move only if something is different. Only
 // admins may, users not even themselves: labels decide who may manage which cluster.
-func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m etag.Match, c PlatformChange) (*PlatformUser, error) {
+func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m etag.Match,
+	c PlatformChange) (*PlatformUser, error) {
 	if !p.Has(ScopeAdmin) {
 		return nil, s.RefusePlatform(ctx, p, audit.UpdateAccount, guid)
 	}
@@ -300,7 +303,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 }
 
 // update takes the clock's time, not the transaction's: that may be older than the last change, which this one waited
-// for. The name is one that both facets show, so the identity's version moves with it.
+// for. The name belongs to the identity, too, so the identity's version changes with it.
 const update = `
 	UPDATE accounts SET username = nullif($2, ''), origin = nullif($3, ''), presentation_name = nullif($4, ''),
 	  labels = $5, annotations = $6, revision = revision + 1, platform_updated_at = clock_timestamp(),
@@ -371,14 +374,16 @@ func (u *PlatformUser) mergeMetadata(labels, annotations map[string]*string) (de
 	var changed map[string]fromTo
 	u.Labels, changed = merge(u.Labels, labels)
 	if grew(changed) > 0 && len(u.Labels) > MaxLabels {
-		return nil, fault.New(fault.Invalid, "Failed to add %d labels because it would exceed maximum of %d", len(labels), MaxLabels).Because(ErrTooManyLabels)
+		return nil, fault.New(fault.Invalid, "Failed to add %d labels because it would exceed maximum of %d", len(labels),
+			MaxLabels).Because(ErrTooManyLabels)
 	}
 	if len(changed) > 0 {
 		detail["labels"] = changed
 	}
 	u.Annotations, changed = merge(u.Annotations, annotations)
 	if grew(changed) > 0 && len(u.Annotations) > MaxAnnotations {
-		return nil, fault.New(fault.Invalid, "Failed to add %d annotations because it would exceed maximum of %d", len(annotations), MaxAnnotations).Because(ErrTooManyAnnotations)
+		return nil, fault.New(fault.Invalid, "Failed to add %d annotations because it would exceed maximum of %d",
+			len(annotations), MaxAnnotations).Because(ErrTooManyAnnotations)
 	}
 	if len(changed) > 0 {
 		detail["annotations"] = slices.Sorted(maps.Keys(changed))
@@ -421,8 +426,8 @@ func grew(changed map[string]fromTo) (by int) {
 	return by
 }
 
-// DeletePlatform takes the platform facet from an account, and ends its tokens. An account without an identity is gone
-// with it. The returned job is done. Only admins may.
+// DeletePlatform deletes the platform user of an account, and ends its tokens. An account without an identity is gone then.
+// The returned job is done. Only admins may.
 func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m etag.Match) (*Job, error) {
 	if !p.Has(ScopeAdmin) {
 		return nil, s.RefusePlatform(ctx, p, audit.DeleteAccount, guid)
@@ -477,9 +482,9 @@ type Job struct {
 	CreatedAt time.Time
 }
 
-// insertJob also forgets a few jobs of the day before, which nobody polls any more.
+// insertJob also deletes a few jobs of the day before, which no client polls any more.
 const insertJob = `
-	WITH forgotten AS (
+	WITH expired AS (
 	  DELETE FROM jobs WHERE guid IN (
 	    SELECT guid FROM jobs WHERE created_at < now() - interval '1 day' ORDER BY created_at LIMIT 20 FOR UPDATE SKIP LOCKED))
 	INSERT INTO jobs (operation) VALUES ($1) RETURNING guid, created_at`

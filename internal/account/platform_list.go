@@ -50,7 +50,8 @@ var orders = map[PlatformOrder]map[bool]string{
 
 // ListPlatform lists the platform users that the principal may see and the filter lets through, and says how many there
 // are on all pages. Both are of the same moment.
-func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter) (users []*PlatformUser, total int64, err error) {
+func (s *Store) ListPlatform(ctx context.Context, p *Principal,
+	f PlatformFilter) (users []*PlatformUser, total int64, err error) {
 	c := f.conditions()
 	if !seesAll(p) {
 		c.add(`guid = `, c.arg(p.GUID))
@@ -66,7 +67,8 @@ func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter
 	var m matches
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	err = pgx.BeginTxFunc(ctx, s.DB.Pool, options, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `SELECT ARRAY(SELECT id FROM accounts WHERE `+where+` ORDER BY `+order+`), `+changes, planned(c.args)...).Scan(&m.ids, &m.changes)
+		err := tx.QueryRow(ctx, `SELECT ARRAY(SELECT id FROM accounts WHERE `+where+` ORDER BY `+order+`), `+changes,
+			planned(c.args)...).Scan(&m.ids, &m.changes)
 		if err != nil {
 			return err
 		}
@@ -96,7 +98,8 @@ func (m *matches) page(ctx context.Context, q querier, order string, offset, lim
 	if limit == 0 {
 		return nil, nil
 	}
-	rows, err := q.Query(ctx, `SELECT `+platformColumns+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
+	rows, err := q.Query(ctx,
+		`SELECT `+platformColumns+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
 		m.ids[offset:offset+limit], m.changes)
 	if err != nil {
 		return nil, err
@@ -104,8 +107,8 @@ func (m *matches) page(ctx context.Context, q querier, order string, offset, lim
 	return pgx.CollectRows(rows, scanPlatform)
 }
 
-// lists keeps what was found, for requests of other pages and for those that repeat. Whoever uses it checks that there
-// was no change since. The zero value is ready.
+// lists keeps what was found, for requests of other pages and for repeated ones. Its users check that there was no
+// change since. The zero value is ready.
 type lists struct {
 	mu    sync.Mutex
 	byKey map[string]*matches

@@ -46,9 +46,10 @@ func (a *Profile) ID() int64 { return a.id }
 func (a *Profile) allScopes() []string { return append(slices.Clone(a.Scopes), a.userScopes...) }
 
 // An account that is known by its guid alone has no identity: it cannot sign in.
-const profileColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), coalesce(presentation_name, ''), labels, annotations,
-	least(identity_created_at, platform_created_at), greatest(identity_updated_at, platform_updated_at), program, issuer IS NOT NULL,
-	identity_created_at IS NOT NULL, active AND identity_created_at IS NOT NULL, scopes, user_scopes, platform_created_at IS NOT NULL, xmin::text`
+const profileColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''), coalesce(presentation_name, ''),
+	labels, annotations, least(identity_created_at, platform_created_at), greatest(identity_updated_at, platform_updated_at),
+	program, issuer IS NOT NULL, identity_created_at IS NOT NULL, active AND identity_created_at IS NOT NULL, scopes,
+	user_scopes, platform_created_at IS NOT NULL, xmin::text`
 
 func scanProfile(row pgx.CollectableRow) (*Profile, error) {
 	var a Profile
@@ -98,7 +99,8 @@ type ProfileFilter struct {
 
 // Profiles lists at most limit of the accounts that the principal sees and the filter selects, those behind an id, in the
 // order of their creation. more says whether others follow.
-func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, after int64, limit int) (found []*Profile, more bool, err error) {
+func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, after int64,
+	limit int) (found []*Profile, more bool, err error) {
 	c := &conditions{}
 	c.add(`id > `, c.arg(after))
 	c.visible(p, ScopeSCIMRead)
@@ -173,7 +175,8 @@ func (n *NewProfile) check(withPassword bool) error {
 		return err
 	}
 	switch {
-	case n.Origin == "" || utf8.RuneCountInString(n.Origin) > 255 || !storable(n.Origin) || strings.ContainsFunc(n.Origin, unicode.IsControl):
+	case n.Origin == "" || utf8.RuneCountInString(n.Origin) > 255 || !storable(n.Origin) ||
+		strings.ContainsFunc(n.Origin, unicode.IsControl):
 		return fault.New(fault.Invalid, "The origin has 1 to 255 characters, and no control characters.")
 	case withPassword && n.Origin != LocalOrigin:
 		return fault.New(fault.Invalid, "An account of the origin %q has no password here.", n.Origin)
@@ -222,7 +225,8 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 		_, err := tx.Exec(ctx, `
 			INSERT INTO accounts (guid, username, origin, scopes, emails, labels, annotations, password_hash, password_changed_at,
 			  identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
-			VALUES ($1, $2, $3, $4, ARRAY[$2], $5, $6, $7, CASE WHEN $7::text IS NOT NULL THEN now() END, now(), now(), now(), now())`,
+			VALUES ($1, $2, $3, $4, ARRAY[$2], $5, $6, $7, CASE WHEN $7::text IS NOT NULL THEN now() END, now(), now(), now(),
+			  now())`,
 			e.Target, n.Username, n.Origin, n.Scopes, blank.Labels, blank.Annotations, hash)
 		if err != nil {
 			return nameConflict(err, n.Username, n.Origin)
@@ -265,8 +269,10 @@ type ProfileChange struct {
 // metadata.
 func (a *Profile) with(c ProfileChange) (want Profile, signIn, metadata map[string]any, err error) {
 	want, signIn = *a, map[string]any{}
-	if name := c.PresentationName; name != nil && (utf8.RuneCountInString(*name) > 255 || strings.ContainsFunc(*name, unicode.IsControl)) {
-		return want, nil, nil, fault.New(fault.Invalid, "A presentation name has at most 255 characters, and no control characters.")
+	if name := c.PresentationName; name != nil && (utf8.RuneCountInString(*name) > 255 ||
+		strings.ContainsFunc(*name, unicode.IsControl)) {
+		return want, nil, nil, fault.New(fault.Invalid, "A presentation name has at most 255 characters, and no control "+
+			"characters.")
 	}
 	if !a.identity && (c.Active != nil && *c.Active || c.Username != nil || c.Scopes != nil && len(*c.Scopes) > 0) {
 		return want, nil, nil, errCannotSignIn
@@ -294,7 +300,8 @@ func (a *Profile) with(c ProfileChange) (want Profile, signIn, metadata map[stri
 		case a.program:
 			return want, nil, nil, fault.New(fault.Invalid, "This account is an OAuth client: it has no user name.")
 		case a.external:
-			return want, nil, nil, fault.New(fault.Invalid, "The user name of this account comes from its identity provider and cannot be changed.")
+			return want, nil, nil, fault.New(fault.Invalid, "The user name of this account comes from its identity provider and "+
+				"cannot be changed.")
 		}
 		want.Username, signIn["username"] = *c.Username, fromTo{a.Username, *c.Username}
 		err = CheckUsername(want.Username)
@@ -323,7 +330,8 @@ func (p *Principal) mayUpdate(before, want *Profile, signIn, metadata bool) erro
 }
 
 // UpdateProfile changes an account. An account that is made inactive loses its tokens.
-func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m etag.Match, c ProfileChange) (changed *Profile, err error) {
+func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m etag.Match,
+	c ProfileChange) (changed *Profile, err error) {
 	err = s.changeProfile(ctx, p, audit.UpdateAccount, guid, m, func(tx pgx.Tx, before *Profile) (map[string]any, error) {
 		want, signIn, metadata, err := before.with(c)
 		if err == nil {
@@ -354,7 +362,8 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 // clock's time, not the transaction's: that may be older than the last change, which this one waited for.
 func (a *Profile) write(ctx context.Context, tx pgx.Tx, identity, platform bool) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE accounts SET username = nullif($2, ''), scopes = $3, active = CASE WHEN identity_created_at IS NULL THEN active ELSE $4 END,
+		UPDATE accounts SET username = nullif($2, ''), scopes = $3, active = CASE WHEN identity_created_at IS NULL THEN active
+		  ELSE $4 END,
 		  epoch = CASE WHEN active AND NOT $4 THEN gen_random_uuid() ELSE epoch END,
 		  presentation_name = nullif($5, ''), labels = $6, annotations = $7,
 		  identity_version = identity_version + CASE WHEN $8 THEN 1 ELSE 0 END,
@@ -426,7 +435,8 @@ func (s *Store) SetPassword(ctx context.Context, p *Principal, guid string, prov
 	return changed, err
 }
 
-func (s *Store) setPassword(ctx context.Context, p *Principal, guid string, proven bool, secret Secret, e audit.Entry) (changed *Profile, err error) {
+func (s *Store) setPassword(ctx context.Context, p *Principal, guid string, proven bool, secret Secret,
+	e audit.Entry) (changed *Profile, err error) {
 	a, err := readProfile(ctx, s.DB.Pool, p, guid, ``, ScopeSCIMRead, ScopeSCIMWrite)
 	if err != nil {
 		return nil, err
@@ -457,7 +467,7 @@ func (s *Store) setPassword(ctx context.Context, p *Principal, guid string, prov
 	return changed, err
 }
 
-// maySetPassword says whether the principal may set the password of an account: whoever does can sign in as it.
+// maySetPassword checks whether the principal may set the password of an account, and so sign in as it.
 func (p *Principal) maySetPassword(a *Profile, proven bool) error {
 	switch own := p.GUID == a.GUID; {
 	case p.Token != uuid.Nil:

@@ -16,7 +16,7 @@ type Ended struct {
 }
 
 // EndAllTokens ends what every account is signed in with, and its personal access tokens unless they are to be kept. It is
-// for a control database that was restored from a backup: what was revoked since would be good again.
+// for a control database that was restored from a backup: what was revoked since would be valid again.
 func (s *Store) EndAllTokens(ctx context.Context, keepPersonal bool, by audit.Entry) (e Ended, err error) {
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '10min'`); err != nil {

@@ -44,14 +44,18 @@ func TestAccountLife(t *testing.T) {
 	f := fixtureOn(t, servicetest.Shared(t), 10_000)
 	others := f.platform(t)
 	a := f.want(t, 201, "POST", "/accounts",
-		`{"username":"life","labels":{"team":"a","gone":null},"annotations":{"note":"x y"},"scopes":["scim.read","cloud_controller.read"]}`)
+		`{"username":"life","labels":{"team":"a","gone":null},"annotations":{"note":"x `+
+			`y"},"scopes":["scim.read","cloud_controller.read"]}`)
 	var made accountResource
 	a.Into(t, &made)
-	if a.Header.Get("Location") != servicetest.PublicURL+"/rolecall/v1/accounts/"+made.GUID || a.Header.Get("ETag") == "" || len(made.Password) < 20 {
+	if a.Header.Get("Location") != servicetest.PublicURL+"/rolecall/v1/accounts/"+made.GUID || a.Header.Get("ETag") == "" ||
+		len(made.Password) < 20 {
 		t.Fatalf("got %s %s", a.Header, a.Body)
 	}
-	if *made.Username != "life" || *made.Origin != "uaa" || made.PresentationName != "life" || !made.Active || made.OAuthClient ||
-		!slices.Equal(made.Scopes, []string{"cloud_controller.read", "scim.read"}) || !maps.Equal(made.Labels, map[string]string{"team": "a"}) ||
+	if *made.Username != "life" || *made.Origin != "uaa" || made.PresentationName != "life" || !made.Active ||
+		made.OAuthClient ||
+		!slices.Equal(made.Scopes, []string{"cloud_controller.read", "scim.read"}) ||
+		!maps.Equal(made.Labels, map[string]string{"team": "a"}) ||
 		!maps.Equal(made.Annotations, map[string]string{"note": "x y"}) || made.LastSignInAt != nil || len(made.LabelSources) > 0 {
 		t.Errorf("got %s", a.Body)
 	}
@@ -75,12 +79,14 @@ func TestAccountLife(t *testing.T) {
 		}
 	}
 
-	a = f.want(t, 200, "PATCH", at, `{"username":"Life2","active":false,"scopes":["cloud_controller.write"],"presentationName":"The Life",
+	a = f.want(t, 200, "PATCH", at, `{"username":"Life2","active":false,"scopes":["cloud_controller.write"],
+		"presentationName":"The Life",
 		"labels":{"role":"dba","team":null,"absent":null},"annotations":{"note":"z"}}`)
 	var changed accountResource
 	a.Into(t, &changed)
 	if *changed.Username != "Life2" || changed.Active || !slices.Equal(changed.Scopes, []string{"cloud_controller.write"}) ||
-		changed.PresentationName != "The Life" || !maps.Equal(changed.Labels, map[string]string{"role": "dba"}) || changed.Annotations["note"] != "z" ||
+		changed.PresentationName != "The Life" || !maps.Equal(changed.Labels, map[string]string{"role": "dba"}) ||
+		changed.Annotations["note"] != "z" ||
 		!changed.UpdatedAt.After(made.UpdatedAt) || changed.CreatedAt != made.CreatedAt {
 		t.Errorf("got %s", a.Body)
 	}
@@ -95,7 +101,8 @@ func TestAccountLife(t *testing.T) {
 		}
 	}
 	// Who sends back what was read asks for no change, and no change is recorded.
-	same := f.want(t, 200, "PATCH", at, `{"username":"Life2","active":false,"scopes":["cloud_controller.write"],"labels":{"role":"dba"}}`)
+	same := f.want(t, 200, "PATCH", at, `{"username":"Life2","active":false,"scopes":["cloud_controller.write"],`+
+		`"labels":{"role":"dba"}}`)
 	if same.Header.Get("ETag") != a.Header.Get("ETag") {
 		t.Errorf("the tag changed from %s to %s", a.Header.Get("ETag"), same.Header.Get("ETag"))
 	}
@@ -115,7 +122,8 @@ func TestAccountLife(t *testing.T) {
 	for _, row := range f.AuditRows(t, made.GUID) {
 		rows = append(rows, row.Action+" "+row.Outcome)
 	}
-	if want := []string{"account.create done", "account.update done", "account.update done", "account.delete done"}; !slices.Equal(rows, want) {
+	if want := []string{"account.create done", "account.update done", "account.update done",
+		"account.delete done"}; !slices.Equal(rows, want) {
 		t.Errorf("recorded %q", rows)
 	}
 }
@@ -129,14 +137,16 @@ func TestAccountOfOtherAPIs(t *testing.T) {
 	f.admin(t, others, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"of-uaa","password":"of-uaa-password"}`).Into(t, &scim)
 	f.admin(t, others, "platform.yaml", "POST", "/v3/users", `{"guid":"guid-alone","metadata":{"labels":{"team":"a"}}}`)
 	f.admin(t, others, "uaa.yaml", "POST", "/uaa/oauth/clients",
-		`{"client_id":"of-client","client_secret":"s","authorized_grant_types":["client_credentials"],"authorities":["cloud_controller.read"]}`)
+		`{"client_id":"of-client","client_secret":"s","authorized_grant_types":["client_credentials"],`+
+			`"authorities":["cloud_controller.read"]}`)
 
 	var a accountResource
 	f.want(t, 200, "PATCH", "/accounts/"+scim.ID, `{"labels":{"team":"b"}}`).Into(t, &a)
 	if a.Labels["team"] != "b" {
 		t.Errorf("got %+v", a)
 	}
-	if v3 := f.admin(t, others, "platform.yaml", "GET", "/v3/users/"+scim.ID, ""); v3.Status != 200 || !strings.Contains(v3.Body, `"team":"b"`) {
+	if v3 := f.admin(t, others, "platform.yaml", "GET", "/v3/users/"+scim.ID, ""); v3.Status != 200 ||
+		!strings.Contains(v3.Body, `"team":"b"`) {
 		t.Errorf("got %d %s", v3.Status, v3.Body)
 	}
 
@@ -158,7 +168,8 @@ func TestAccountOfOtherAPIs(t *testing.T) {
 	f.do(t, "PATCH", "/accounts/of-client", `{"username":"x"}`).refused(t, 422, "OAuth client")
 	f.want(t, 200, "PATCH", "/accounts/of-client", `{"scopes":["scim.read"],"labels":{"team":"a"}}`)
 	f.want(t, 200, "POST", "/accounts/of-client/password", `{"password":"another"}`)
-	if a := others["uaa.yaml"].Send(t, "POST", "/uaa/oauth/token", "grant_type=client_credentials&client_id=of-client&client_secret=another",
+	if a := others["uaa.yaml"].Send(t, "POST", "/uaa/oauth/token",
+		"grant_type=client_credentials&client_id=of-client&client_secret=another",
 		"Content-Type: application/x-www-form-urlencoded"); a.Status != 200 || !strings.Contains(a.Body, "scim.read") {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
@@ -172,7 +183,8 @@ func TestAccountRights(t *testing.T) {
 	label := map[string]string{"team": "a"}
 	principals := map[string][]string{
 		"r-admin": {account.ScopeAdmin}, "r-readonly": {account.ScopeAdminReadOnly}, "r-auditor": {account.ScopeAuditor},
-		"r-scim-read": {account.ScopeSCIMRead}, "r-scim-write": {account.ScopeSCIMWrite}, "r-plain": account.DefaultScopes, "r-none": nil,
+		"r-scim-read": {account.ScopeSCIMRead}, "r-scim-write": {account.ScopeSCIMWrite}, "r-plain": account.DefaultScopes,
+		"r-none": nil,
 	}
 	guids := map[string]string{}
 	for name, scopes := range principals {
@@ -181,7 +193,8 @@ func TestAccountRights(t *testing.T) {
 	plain := f.Account(t, "r-target", account.DefaultScopes, nil)
 	labelled := f.Account(t, "r-labelled", account.DefaultScopes, label)
 	powerful := f.Account(t, "r-powerful", []string{account.ScopeAuditor}, nil)
-	_, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, platform_created_at, platform_updated_at) VALUES ('r-guid', now(), now())`)
+	_, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, platform_created_at, platform_updated_at) VALUES `+
+		`('r-guid', now(), now())`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +220,8 @@ func TestAccountRights(t *testing.T) {
 		"r-scim-write": itself, "r-plain": itself, "r-none": itself,
 	} {
 		listed := seen(principal)
-		for guid, want := range map[string]bool{guids[principal]: true, plain: sees != itself, labelled: sees != itself, "r-guid": sees == all} {
+		for guid, want := range map[string]bool{guids[principal]: true, plain: sees != itself, labelled: sees != itself,
+			"r-guid": sees == all} {
 			status := map[bool]int{true: 200, false: 404}[want]
 			if a := f.as(t, principal, "GET", "/accounts/"+guid, ""); a.Status != status {
 				t.Errorf("%s reads %s: %d %s", principal, guid, a.Status, a.Body)
@@ -272,7 +286,8 @@ func TestAccountRights(t *testing.T) {
 		{"r-scim-write", "DELETE", "/accounts/" + plain, ``, 204},
 
 		// Admins may do everything, without a scim scope.
-		{"r-admin", "POST", "/accounts", `{"username":"r-by-admin","labels":{"team":"a"},"scopes":["cloud_controller.admin"]}`, 201},
+		{"r-admin", "POST", "/accounts", `{"username":"r-by-admin","labels":{"team":"a"},"scopes":["cloud_controller.admin"]}`,
+			201},
 		{"r-admin", "PATCH", "/accounts/" + labelled, `{"active":true,"labels":{"team":"b"},"scopes":["scim.write"]}`, 200},
 		{"r-admin", "POST", "/accounts/" + labelled + "/password", ``, 200},
 		{"r-admin", "POST", "/accounts/" + guids["r-admin"] + "/password", `{"password":"mine"}`, 403},
@@ -299,7 +314,8 @@ func TestAccountByToken(t *testing.T) {
 	plain := f.token(t, "by-token", `{"name":"plain"}`)
 	readOnly := f.token(t, "by-token", `{"name":"read-only","readOnly":true}`)
 	limited := f.token(t, "by-token", fmt.Sprintf(`{"name":"limited","clusters":[%q]}`, f.ClusterID))
-	_, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, platform_created_at, platform_updated_at) VALUES ('by-token-guid', now(), now())`)
+	_, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, platform_created_at, platform_updated_at) VALUES `+
+		`('by-token-guid', now(), now())`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,13 +348,16 @@ func TestAccountByToken(t *testing.T) {
 		}
 	}
 	// Another's new password and a deactivation end personal access tokens, one's own new password does not.
-	f.as(t, "by-token", "POST", "/accounts/"+guid+"/password", `{"currentPassword":"wrong"}`).refused(t, 403, "current password is wrong")
+	f.as(t, "by-token", "POST", "/accounts/"+guid+"/password", `{"currentPassword":"wrong"}`).
+		refused(t, 403, "current password is wrong")
 	if a := f.as(t, "by-token", "POST", "/accounts/"+guid+"/password",
-		`{"password":"by-token-password","currentPassword":"by-token-password"}`); a.Status != 200 || strings.Contains(a.Body, `"password"`) {
+		`{"password":"by-token-password","currentPassword":"by-token-password"}`); a.Status != 200 ||
+		strings.Contains(a.Body, `"password"`) {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
 	left := func(guid string) (n int) {
-		if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM personal_tokens t JOIN accounts a ON a.id = t.account_id WHERE a.guid = $1`, guid).Scan(&n); err != nil {
+		if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM personal_tokens t JOIN accounts a ON a.id = `+
+			`t.account_id WHERE a.guid = $1`, guid).Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -424,7 +443,8 @@ func TestAccountBadRequests(t *testing.T) {
 		f.do(t, x.method, "/accounts"+x.path, x.body).refused(t, x.status, x.says)
 	}
 	for _, query := range []string{
-		"x=1", "name=", "name=%00", "guid=", "origin=%FF", "scope=", "scope=root", "active=", "active=yes", "selector=", "selector=a+in+(", "name=a&name=b",
+		"x=1", "name=", "name=%00", "guid=", "origin=%FF", "scope=", "scope=root", "active=", "active=yes", "selector=",
+		"selector=a+in+(", "name=a&name=b",
 		"limit=x", "cursor=x!", "cursor=YQ",
 	} {
 		f.do(t, "GET", "/accounts?"+query, "").refused(t, 400)
@@ -443,7 +463,8 @@ func TestAccountIfMatch(t *testing.T) {
 	guid := f.Account(t, "tagged", account.DefaultScopes, nil)
 	at := "/accounts/" + guid
 	var groups struct{ Resources []struct{ ID string } }
-	f.admin(t, others, "uaa.yaml", "GET", "/uaa/Groups?filter="+url.QueryEscape(`displayName eq "scim.read"`), "").Into(t, &groups)
+	f.admin(t, others, "uaa.yaml", "GET", "/uaa/Groups?filter="+url.QueryEscape(`displayName eq "scim.read"`), "").
+		Into(t, &groups)
 	member := "/uaa/Groups/" + groups.Resources[0].ID + "/members"
 	for what, change := range map[string]func() answer{
 		"PATCH":    func() answer { return f.do(t, "PATCH", at, `{"labels":{"a":"b"}}`) },
@@ -497,10 +518,14 @@ func TestAccountList(t *testing.T) {
 		return names, next
 	}
 	for _, x := range []struct{ query, want string }{
-		{"name=LIST1", "list1"}, {"name=list", ""}, {"name=list0", "list0 list0"}, {"name=list0&origin=ldap", "list0"}, {"guid=" + guids[3], "list3"},
-		{"guid=" + strings.ToUpper(guids[3]), ""}, {"selector=team%3Da", "list0 list2 list4"}, {"selector=team+in+(a,b),n!%3D0", "list1 list2 list3 list4"},
-		{"selector=!team", "root list0"}, {"scope=scim.read", "root list2"}, {"active=false", "list2"}, {"active=true&selector=team%3Da", "list0 list4"},
-		{"origin=uaa", "root list0 list1 list2 list3 list4"}, {"name=list1&guid=" + guids[3], ""}, {"", "root list0 list1 list2 list3 list4 list0"},
+		{"name=LIST1", "list1"}, {"name=list", ""}, {"name=list0", "list0 list0"}, {"name=list0&origin=ldap", "list0"},
+		{"guid=" + guids[3], "list3"},
+		{"guid=" + strings.ToUpper(guids[3]), ""}, {"selector=team%3Da", "list0 list2 list4"},
+		{"selector=team+in+(a,b),n!%3D0", "list1 list2 list3 list4"},
+		{"selector=!team", "root list0"}, {"scope=scim.read", "root list2"}, {"active=false", "list2"},
+		{"active=true&selector=team%3Da", "list0 list4"},
+		{"origin=uaa", "root list0 list1 list2 list3 list4"}, {"name=list1&guid=" + guids[3], ""},
+		{"", "root list0 list1 list2 list3 list4 list0"},
 	} {
 		query, err := url.ParseQuery(x.query)
 		if err != nil {
@@ -516,7 +541,8 @@ func TestAccountList(t *testing.T) {
 	f.want(t, 201, "POST", "/accounts", `{"username":"list5"}`)
 	second, next := list(url.Values{"limit": {"3"}, "origin": {"uaa"}, "cursor": {next}})
 	third, end := list(url.Values{"limit": {"3"}, "origin": {"uaa"}, "cursor": {next}})
-	if got := strings.Join(slices.Concat(first, second, third), " "); got != "root list0 list1 list2 list3 list4 list5" || end != "" {
+	if got := strings.Join(slices.Concat(first, second, third), " "); got != "root list0 list1 list2 list3 list4 list5" ||
+		end != "" {
 		t.Errorf("the pages are %s, then %q", got, end)
 	}
 }
@@ -527,13 +553,15 @@ func TestAccountAllOrNothing(t *testing.T) {
 	f := newFixture(t)
 	guid := f.Account(t, "whole", account.DefaultScopes, map[string]string{"team": "a"})
 	_, err := f.DB.Pool.Exec(t.Context(), `
-		CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;
+		CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN
+		  NEW; END $$;
 		CREATE TRIGGER die BEFORE INSERT ON audit FOR EACH ROW WHEN (NEW.action LIKE 'account.%') EXECUTE FUNCTION die()`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	state := func() (all string) {
-		if err := f.DB.Pool.QueryRow(t.Context(), `SELECT string_agg(a::text, E'\n' ORDER BY guid) FROM accounts a`).Scan(&all); err != nil {
+		if err := f.DB.Pool.QueryRow(t.Context(), `SELECT string_agg(a::text, E'\n' ORDER BY guid) FROM accounts a`).
+			Scan(&all); err != nil {
 			t.Fatal(err)
 		}
 		return all
@@ -555,5 +583,6 @@ func TestAccountAllOrNothing(t *testing.T) {
 	if _, err := f.DB.Pool.Exec(t.Context(), `DROP TRIGGER die ON audit`); err != nil {
 		t.Fatal(err)
 	}
-	f.want(t, 200, "PATCH", "/accounts/"+guid, `{"labels":{"team":"b"},"scopes":["cloud_controller.admin"],"active":false,"username":"half"}`)
+	f.want(t, 200, "PATCH", "/accounts/"+guid, `{"labels":{"team":"b"},"scopes":["cloud_controller.admin"],"active":false,`+
+		`"username":"half"}`)
 }

@@ -27,7 +27,8 @@ type API struct {
 // Handler returns the handler of the dialect. To a stranger every path and method looks the same.
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
-		Name: "rolecall", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail, Routes: []door.Route{
+		Name: "rolecall", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
+		Routes: []door.Route{
 			route(http.MethodGet, "/whoami", a.whoami),
 			paged(http.MethodGet, "/clusters", a.listClusters, "name"),
 			route(http.MethodPost, "/clusters", a.registerCluster),
@@ -63,7 +64,10 @@ func (a *API) Handler() *door.Handler {
 
 // route is an operation without query parameters.
 func route(method, pattern string, h door.HandlerFunc) door.Route {
-	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal, _ query) error { return h(w, r, p) })
+	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal,
+		_ query) error {
+		return h(w, r, p)
+	})
 }
 
 type queryHandler func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error

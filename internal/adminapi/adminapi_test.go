@@ -134,13 +134,15 @@ func registration(displayName string, pg *pgtest.Cluster, role, more string) str
 }
 
 func connection(displayName, url, password, more string) string {
-	return fmt.Sprintf(`{"displayName":%q,"connection":{"url":%q,"password":%q,"tls":{"mode":"disable"}}%s}`, displayName, url, password, more)
+	return fmt.Sprintf(`{"displayName":%q,"connection":{"url":%q,"password":%q,"tls":{"mode":"disable"}}%s}`, displayName, url,
+		password, more)
 }
 
 // register registers pg, with a role of its own, and returns the id.
 func (f *fixture) register(t testing.TB, displayName string, pg *pgtest.Cluster, more string) (c clusterResource) {
 	t.Helper()
-	administering := role(t, pg, "adm_"+strconv.FormatInt(int64(len(displayName)), 10)+"_"+strings.ToLower(displayName), "CREATEROLE CREATEDB")
+	administering := role(t, pg, "adm_"+strconv.FormatInt(int64(len(displayName)), 10)+"_"+strings.ToLower(displayName),
+		"CREATEROLE CREATEDB")
 	f.want(t, 201, "POST", "/clusters", registration(displayName, pg, administering, more)).Into(t, &c)
 	return c
 }
@@ -165,7 +167,8 @@ func TestParity(t *testing.T) {
 func TestStranger(t *testing.T) {
 	f := fixtureOn(t, servicetest.Shared(t), 10_000)
 	for _, request := range [][2]string{
-		{"GET", ""}, {"GET", "/whoami"}, {"GET", "/clusters"}, {"POST", "/clusters"}, {"GET", "/clusters/" + f.ClusterID}, {"DELETE", "/clusters/" + f.ClusterID},
+		{"GET", ""}, {"GET", "/whoami"}, {"GET", "/clusters"}, {"POST", "/clusters"}, {"GET", "/clusters/" + f.ClusterID},
+		{"DELETE", "/clusters/" + f.ClusterID},
 		{"POST", "/clusters/" + f.ClusterID + "/rotate-credential"}, {"PUT", "/clusters"}, {"GET", "/nothing"},
 	} {
 		a := f.as(t, "", request[0], request[1], "{malformed")
@@ -184,7 +187,8 @@ func TestStranger(t *testing.T) {
 
 func TestRoutes(t *testing.T) {
 	f := fixtureOn(t, servicetest.Shared(t), 10_000)
-	for _, path := range []string{"", "/", "/nothing", "/clusters/", "/clusters/x/y", "/clusters/" + f.ClusterID + "/probe/", "/WHOAMI"} {
+	for _, path := range []string{"", "/", "/nothing", "/clusters/", "/clusters/x/y", "/clusters/" + f.ClusterID + "/probe/",
+		"/WHOAMI"} {
 		f.do(t, "GET", path, "").refused(t, 404)
 		f.do(t, "DELETE", path, "").refused(t, 404)
 	}
@@ -226,9 +230,12 @@ func TestBodies(t *testing.T) {
 	patch := "/clusters/" + f.ClusterID
 	for body, status := range map[string]int{
 		`{`: 400, ``: 400, `{"a":1,"a":2}`: 400, `{} {}`: 400,
-		`[]`: 422, `null`: 422, `{"displayName":null}`: 422, `{"displayName":7}`: 422, `{"displayname":"x"}`: 422, `{"access":[]}`: 422,
-		`{"access":{"manage":"team"}}`: 422, `{"access":{"manage":[null]}}`: 422, `{"access":{"admin":[]}}`: 422, `{"connection":{"tls":{"mode":1}}}`: 422,
-		`{"connection":{"tls":{"verify":"no"}}}`: 422, `{"id":"x"}`: 422, `{"systemRoles":["a","a"]}`: 422, `{"grantable":[""]}`: 422, `{"location":" x"}`: 422,
+		`[]`: 422, `null`: 422, `{"displayName":null}`: 422, `{"displayName":7}`: 422, `{"displayname":"x"}`: 422,
+		`{"access":[]}`:                422,
+		`{"access":{"manage":"team"}}`: 422, `{"access":{"manage":[null]}}`: 422, `{"access":{"admin":[]}}`: 422,
+		`{"connection":{"tls":{"mode":1}}}`:      422,
+		`{"connection":{"tls":{"verify":"no"}}}`: 422, `{"id":"x"}`: 422, `{"systemRoles":["a","a"]}`: 422,
+		`{"grantable":[""]}`: 422, `{"location":" x"}`: 422,
 	} {
 		f.do(t, "PATCH", patch, body).refused(t, status)
 		f.do(t, "POST", "/clusters", body).refused(t, status)
@@ -236,10 +243,12 @@ func TestBodies(t *testing.T) {
 	f.do(t, "PATCH", patch, `{}`, "Content-Type: text/plain").refused(t, 415)
 	f.do(t, "PATCH", patch, `{"displayName":"`+strings.Repeat("x", 300<<10)+`"}`).refused(t, 413)
 	f.do(t, "POST", "/clusters", `{"displayName":"x"}`).refused(t, 422, "connection is missing")
-	f.do(t, "POST", "/clusters", `{"connection":{"url":"postgres://a@b/c","password":"x"}}`).refused(t, 422, "displayName is missing")
+	f.do(t, "POST", "/clusters", `{"connection":{"url":"postgres://a@b/c","password":"x"}}`).
+		refused(t, 422, "displayName is missing")
 	// A field that is not known may hold anything, a password too.
 	const secret = "hunter2secret"
-	for _, body := range []string{`{"` + secret + `":1}`, `{"connection":{"` + secret + `":1}}`, `{"connection":{"password":["` + secret + `"]}}`} {
+	for _, body := range []string{`{"` + secret + `":1}`, `{"connection":{"` + secret + `":1}}`,
+		`{"connection":{"password":["` + secret + `"]}}`} {
 		a := f.do(t, "PATCH", patch, body)
 		a.refused(t, 422)
 		if strings.Contains(a.Body+f.Log.String(), secret) {

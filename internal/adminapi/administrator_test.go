@@ -19,7 +19,8 @@ func TestLeastPrivilege(t *testing.T) {
 	f := fixtureOn(t, s, 10_000)
 	f.want(t, 204, "DELETE", "/clusters/"+f.ClusterID, "")
 	var c clusterResource
-	f.want(t, 201, "POST", "/clusters", registration("least", pg, role(t, pg, "least_admin", "CREATEROLE CREATEDB"), `,"memberOf":[],"grantable":["elders"]`)).Into(t, &c)
+	f.want(t, 201, "POST", "/clusters", registration("least", pg, role(t, pg, "least_admin", "CREATEROLE CREATEDB"),
+		`,"memberOf":[],"grantable":["elders"]`)).Into(t, &c)
 	foretold := func(parts ...string) {
 		t.Helper()
 		all := strings.Join(c.Capabilities.Problems, "\n")
@@ -60,7 +61,8 @@ func TestLeastPrivilege(t *testing.T) {
 	f.want(t, 200, "PATCH", path, `{"grantable":["elders"]}`).Into(t, &c)
 	foretold()
 	f.want(t, 200, "PUT", path+"/users/elder/roles", `{"roles":["elders"]}`)
-	if got := f.want(t, 200, "PATCH", path+"/users/elder", `{"endSessions":true}`).Body; !strings.Contains(got, `"endedSessions":1`) {
+	if got := f.want(t, 200, "PATCH", path+"/users/elder", `{"endSessions":true}`).
+		Body; !strings.Contains(got, `"endedSessions":1`) {
 		t.Errorf("got %s", got)
 	}
 	if log := f.Log.String(); strings.Contains(log, "level=ERROR") {

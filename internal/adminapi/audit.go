@@ -128,12 +128,13 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 }
 
 // waitForRows returns a page, and waits for its first row.
-func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page, wait time.Duration) ([]*audit.Row, bool, error) {
+func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Filter, page audit.Page,
+	wait time.Duration) ([]*audit.Row, bool, error) {
 	log := a.Users.Audit
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		f.Visible = a.visible(p) // the access rules may have changed meanwhile
+		f.Visible = a.visible(p) // the access rules may have changed during the wait
 		seen := log.Head().Seq   // before the look: a row that is sealed after it ends the wait
 		rows, more, err := log.Rows(ctx, f, page)
 		if err != nil || len(rows) > 0 || waiting.Err() != nil {
@@ -251,7 +252,7 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) // not there in tests
 		for _, r := range rows {
 			if r.Seq > head.Seq {
-				more = false // sealed meanwhile
+				more = false // sealed concurrently
 				break
 			}
 			row := presentRow(r)

@@ -108,7 +108,7 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 	why := "The cluster does not answer."
 	switch {
 	case h.Stopped:
-		res.State, why = "STOPPED", "Nothing is done in the cluster until an admin has seen to it."
+		res.State, why = "STOPPED", "Nothing is done in the cluster until an admin confirms or corrects its registration."
 	case !h.Reachable:
 		res.State = "UNKNOWN"
 	}
@@ -119,7 +119,8 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		res.LastError = &why
 	}
 	if admin {
-		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS), SystemIdentifier: c.SystemIdentifier}
+		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS),
+			SystemIdentifier: c.SystemIdentifier}
 		if res.Connection.TLS.Mode == "" {
 			res.Connection.TLS.Mode = "verify-full"
 		}
@@ -145,7 +146,7 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if err != nil {
 		return err
 	}
-	// By name and not by place, so that a page begins where the last one ended whatever was registered meanwhile.
+	// By name and not by place, so that a page begins where the last one ended, even if clusters were registered in between.
 	var clusters []*cluster.Cluster
 	for _, c := range a.Users.ViewableClusters(p) {
 		if c.DisplayName > page.After && (name == "" || c.DisplayName == name) {
@@ -320,7 +321,8 @@ func (a *API) explainAccess(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	account := accountWithLabels{x.Account.GUID, x.Account.Username, x.Account.Origin, append([]string{}, x.Account.Scopes...), map[string]string{}}
+	account := accountWithLabels{x.Account.GUID, x.Account.Username, x.Account.Origin, append([]string{}, x.Account.Scopes...),
+		map[string]string{}}
 	maps.Copy(account.Labels, x.Account.Labels)
 	web.JSON(w, http.StatusOK, "application/json", accessOfAccount{account, presentRight(x.View), presentRight(x.Manage)})
 	return nil

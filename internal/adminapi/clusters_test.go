@@ -33,23 +33,29 @@ func TestRegister(t *testing.T) {
 	administering := role(t, pg, "adm_orders", "CREATEROLE CREATEDB")
 	pg.Exec(t, `CREATE ROLE app ADMIN adm_orders; CREATE ROLE app_read ADMIN adm_orders`)
 	a := f.want(t, 201, "POST", "/clusters", registration("orders", pg, administering,
-		`,"location":"de/fra","access":{"manage":["team = payments","team=payments"],"view":["role in (dba,sre)"]},"grantable":["app_read"],"memberOf":["app"],"systemRoles":["own_*"]`))
+		`,"location":"de/fra","access":{"manage":["team = payments","team=payments"],"view":["role in `+
+			`(dba,sre)"]},"grantable":["app_read"],"memberOf":["app"],"systemRoles":["own_*"]`))
 	var c clusterResource
 	a.Into(t, &c)
 	if a.Header.Get("Location") != servicetest.PublicURL+"/rolecall/v1/clusters/"+c.ID || a.Header.Get("ETag") != `"1"` {
 		t.Errorf("the headers are %s", a.Header)
 	}
-	if c.DisplayName != "orders" || c.Location != "de/fra" || c.Version != pg.Version || c.State != "AVAILABLE" || !c.Reachable || c.LastError != nil ||
-		!c.Capabilities.ManageUsers || c.Capabilities.Superuser || c.Capabilities.Role != administering || len(c.Capabilities.Problems) > 0 ||
+	if c.DisplayName != "orders" || c.Location != "de/fra" || c.Version != pg.Version || c.State != "AVAILABLE" ||
+		!c.Reachable || c.LastError != nil ||
+		!c.Capabilities.ManageUsers || c.Capabilities.Superuser || c.Capabilities.Role != administering ||
+		len(c.Capabilities.Problems) > 0 ||
 		!slices.Equal(c.Access.Manage, []string{"team=payments"}) || !slices.Equal(c.Access.View, []string{"role in (dba,sre)"}) ||
-		!slices.Equal(c.SystemRoles, []string{"own_*"}) || !slices.Equal(c.MemberOf, []string{"app"}) || !slices.Equal(c.Grantable, []string{"app_read"}) ||
-		c.Connection.URL != fmt.Sprintf("postgres://adm_orders@127.0.0.1:%d/postgres", pg.Port) || c.Connection.TLS.Mode != "disable" || !c.MayManage {
+		!slices.Equal(c.SystemRoles, []string{"own_*"}) || !slices.Equal(c.MemberOf, []string{"app"}) ||
+		!slices.Equal(c.Grantable, []string{"app_read"}) ||
+		c.Connection.URL != fmt.Sprintf("postgres://adm_orders@127.0.0.1:%d/postgres", pg.Port) ||
+		c.Connection.TLS.Mode != "disable" || !c.MayManage {
 		t.Errorf("got %s", a.Body)
 	}
 	if pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname ~ 'probe')`) {
 		t.Error("the probe left a role behind")
 	}
-	if rows := f.AuditRows(t, "orders"); len(rows) != 1 || rows[0].Action != audit.RegisterCluster || rows[0].Outcome != "done" || !strings.Contains(rows[0].Detail, "team=payments") {
+	if rows := f.AuditRows(t, "orders"); len(rows) != 1 || rows[0].Action != audit.RegisterCluster ||
+		rows[0].Outcome != "done" || !strings.Contains(rows[0].Detail, "team=payments") {
 		t.Errorf("recorded %+v", rows)
 	}
 	path := "/clusters/" + c.ID
@@ -59,8 +65,10 @@ func TestRegister(t *testing.T) {
 
 	// A change, and one that comes too late.
 	var changed clusterResource
-	f.want(t, 200, "PATCH", path, `{"displayName":"Orders","access":{"view":[]},"memberOf":[]}`, `If-Match: "1"`).Into(t, &changed)
-	if changed.DisplayName != "Orders" || len(changed.Access.View)+len(changed.MemberOf) != 0 || len(changed.Access.Manage) != 1 || changed.UpdatedAt <= c.UpdatedAt || changed.CreatedAt != c.CreatedAt {
+	f.want(t, 200, "PATCH", path, `{"displayName":"Orders","access":{"view":[]},"memberOf":[]}`, `If-Match: "1"`).
+		Into(t, &changed)
+	if changed.DisplayName != "Orders" || len(changed.Access.View)+len(changed.MemberOf) != 0 ||
+		len(changed.Access.Manage) != 1 || changed.UpdatedAt <= c.UpdatedAt || changed.CreatedAt != c.CreatedAt {
 		t.Errorf("changed to %+v", changed)
 	}
 	f.do(t, "PATCH", path, `{"displayName":"late"}`, `If-Match: "1"`).refused(t, 412)
@@ -69,7 +77,8 @@ func TestRegister(t *testing.T) {
 	f.do(t, "PATCH", path, `{"displayName":"main"}`).refused(t, 409, `"main"`)
 	f.want(t, 200, "PATCH", path, `{"location":"de/txl"}`, `If-Match: *`)
 	// What is so already is no change.
-	for _, same := range []string{`{}`, `{"location":"de/txl","displayName":"Orders","access":{"manage":["team=payments"]},"grantable":["app_read"]}`} {
+	for _, same := range []string{`{}`, `{"location":"de/txl","displayName":"Orders","access":{"manage":["team=payments"]},` +
+		`"grantable":["app_read"]}`} {
 		if a := f.want(t, 200, "PATCH", path, same); a.Header.Get("ETag") != `"3"` {
 			t.Errorf("%s: the tag is %s", same, a.Header.Get("ETag"))
 		}
@@ -77,14 +86,16 @@ func TestRegister(t *testing.T) {
 	if rows := f.AuditRows(t, "Orders"); len(rows) != 1 || rows[0].Action != audit.UpdateCluster {
 		t.Errorf("recorded %+v", rows)
 	}
-	if rows := f.AuditRows(t, "orders"); len(rows) != 2 || !strings.Contains(rows[1].Detail, `"viewBefore": ["role in (dba,sre)"]`) {
+	if rows := f.AuditRows(t, "orders"); len(rows) != 2 || !strings.Contains(rows[1].Detail,
+		`"viewBefore": ["role in (dba,sre)"]`) {
 		t.Errorf("recorded %+v", rows)
 	}
 
 	// It is worked with, under rules that the probe of a moment ago has refreshed.
 	pg.Exec(t, `ALTER ROLE adm_orders NOCREATEDB`)
 	f.want(t, 200, "POST", path+"/probe", "").Into(t, &changed)
-	if len(changed.Capabilities.Problems) != 1 || !strings.Contains(changed.Capabilities.Problems[0], `ALTER ROLE "adm_orders" CREATEDB`) {
+	if len(changed.Capabilities.Problems) != 1 || !strings.Contains(changed.Capabilities.Problems[0],
+		`ALTER ROLE "adm_orders" CREATEDB`) {
 		t.Errorf("the problems are %q", changed.Capabilities.Problems)
 	}
 	f.want(t, 204, "DELETE", path, "", `If-Match: "3"`)
@@ -101,11 +112,13 @@ func TestRegister(t *testing.T) {
 func (f *fixture) hidesSecrets(t testing.TB, secrets ...string) {
 	t.Helper()
 	var rows string
-	err := f.DB.Pool.QueryRow(t.Context(), `SELECT (SELECT coalesce(string_agg(c::text, ''), '') FROM clusters c) || (SELECT coalesce(string_agg(a::text, ''), '') FROM audit a)`).Scan(&rows)
+	err := f.DB.Pool.QueryRow(t.Context(), `SELECT (SELECT coalesce(string_agg(c::text, ''), '') FROM clusters c) || (SELECT `+
+		`coalesce(string_agg(a::text, ''), '') FROM audit a)`).Scan(&rows)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for place, text := range map[string]string{"log": f.Log.String(), "control database": rows, "list": f.want(t, 200, "GET", "/clusters", "").Body} {
+	for place, text := range map[string]string{"log": f.Log.String(), "control database": rows,
+		"list": f.want(t, 200, "GET", "/clusters", "").Body} {
 		for _, secret := range secrets {
 			if strings.Contains(text, secret) {
 				t.Errorf("the %s has the password %s", place, secret)
@@ -153,32 +166,48 @@ func TestRegisterRefused(t *testing.T) {
 		status int
 		parts  []string
 	}{
-		"nobody listens":     {connection("x", "postgres://adm@"+closed.Addr().String()+"/postgres", rolePassword, ""), 422, []string{"cannot be reached", closed.Addr().String(), "refused"}},
-		"nobody answers":     {connection("x", "postgres://adm@"+silent.Addr().String()+"/postgres", rolePassword, ""), 422, []string{"does not answer at " + silent.Addr().String()}},
-		"no such host":       {`{"displayName":"x","connection":{"url":"postgres://adm@nowhere.invalid/postgres","password":"x"}}`, 422, []string{"cannot be reached", "nowhere.invalid"}},
-		"no TLS":             {fmt.Sprintf(`{"displayName":"x","connection":{"url":%q,"password":%q}}`, at("adm", "postgres"), rolePassword), 422, []string{"cannot be reached", "TLS"}},
-		"replica":            {registration("x", standby, "adm", ""), 422, []string{"is a replica", "primary"}},
-		"replica, wanted":    {connection("x", fmt.Sprintf("postgres://adm@127.0.0.1:%d/postgres?target_session_attrs=any", standby.Port), rolePassword, ""), 422, []string{"is a replica"}},
-		"read only":          {connection("x", at("read%20only", "postgres"), rolePassword, ""), 422, []string{"takes no writes", `ALTER ROLE "read only" SET default_transaction_read_only = off`}},
-		"wrong password":     {connection("x", at("adm", "postgres"), "wrong-password-0", ""), 422, []string{"password", `"adm"`}},
-		"unknown role":       {connection("x", at("nobody", "postgres"), rolePassword, ""), 422, []string{"password", `"nobody"`}},
-		"no login":           {connection("x", at("nologin", "postgres"), rolePassword, ""), 422, []string{`"nologin"`, "not permitted to log in"}},
-		"unknown database":   {connection("x", at("adm", "nothing"), rolePassword, ""), 422, []string{`no database "nothing"`}},
-		"closed database":    {connection("x", at("outside", "closed"), rolePassword, ""), 422, []string{`GRANT CONNECT ON DATABASE "closed" TO "outside"`}},
-		"no CREATEROLE":      {connection("x", at("plain", "postgres"), rolePassword, ""), 422, []string{`"plain"`, `ALTER ROLE "plain" CREATEROLE`}},
-		"display name":       {registration("main", pg, "adm", ""), 409, []string{`"main"`}},
-		"looks like an id":   {registration(uuid.NewString(), pg, "adm", ""), 422, []string{"displayName"}},
-		"blank name":         {registration(" x", pg, "adm", ""), 422, []string{"displayName"}},
-		"selector":           {registration("x", pg, "adm", `,"access":{"manage":["team=a","team=a,role in (x"]}`), 422, []string{"access.manage[1]", "at character 8"}},
-		"negative selector":  {registration("x", pg, "adm", `,"access":{"view":["!team"]}`), 422, []string{"access.view[0]", "negatives alone"}},
-		"selector, no value": {registration("x", pg, "adm", `,"access":{"view":["team="]}`), 422, []string{"access.view[0]", "a value is missing"}},
-		"passfile":           {connection("x", at("adm", "postgres?passfile=/etc/passwd"), rolePassword, ""), 422, []string{`"passfile"`}},
-		"sslcert":            {connection("x", at("adm", "postgres?sslcert=/etc/passwd"), rolePassword, ""), 422, []string{`"sslcert"`}},
-		"service":            {connection("x", at("adm", "postgres?service=x"), rolePassword, ""), 422, []string{`"service"`}},
-		"unix socket":        {connection("x", "postgres://adm@%2Ftmp/postgres", rolePassword, ""), 422, []string{"unix socket"}},
-		"password in URL":    {connection("x", "postgres://adm:"+rolePassword+"@127.0.0.1/postgres", "", ""), 422, []string{"holds a password"}},
-		"no password":        {connection("x", at("adm", "postgres"), "", ""), 422, []string{"no password"}},
-		"plain, far away":    {connection("x", "postgres://adm@db.example.test/postgres", rolePassword, ""), 422, []string{"loopback"}},
+		"nobody listens": {connection("x", "postgres://adm@"+closed.Addr().String()+"/postgres", rolePassword, ""), 422,
+			[]string{"cannot be reached", closed.Addr().String(), "refused"}},
+		"nobody answers": {connection("x", "postgres://adm@"+silent.Addr().String()+"/postgres", rolePassword, ""), 422,
+			[]string{"does not answer at " + silent.Addr().String()}},
+		"no such host": {`{"displayName":"x","connection":{"url":"postgres://adm@nowhere.invalid/postgres",` +
+			`"password":"x"}}`, 422, []string{"cannot be reached", "nowhere.invalid"}},
+		"no TLS": {fmt.Sprintf(`{"displayName":"x","connection":{"url":%q,"password":%q}}`, at("adm", "postgres"),
+			rolePassword), 422, []string{"cannot be reached", "TLS"}},
+		"replica": {registration("x", standby, "adm", ""), 422, []string{"is a replica", "primary"}},
+		"replica, wanted": {connection("x", fmt.Sprintf("postgres://adm@127.0.0.1:%d/postgres?target_session_attrs=any",
+			standby.Port), rolePassword, ""), 422, []string{"is a replica"}},
+		"read only": {connection("x", at("read%20only", "postgres"), rolePassword, ""), 422,
+			[]string{"takes no writes", `ALTER ROLE "read only" SET default_transaction_read_only = off`}},
+		"wrong password": {connection("x", at("adm", "postgres"), "wrong-password-0", ""), 422, []string{"password", `"adm"`}},
+		"unknown role":   {connection("x", at("nobody", "postgres"), rolePassword, ""), 422, []string{"password", `"nobody"`}},
+		"no login": {connection("x", at("nologin", "postgres"), rolePassword, ""), 422,
+			[]string{`"nologin"`, "not permitted to log in"}},
+		"unknown database": {connection("x", at("adm", "nothing"), rolePassword, ""), 422, []string{`no database "nothing"`}},
+		"closed database": {connection("x", at("outside", "closed"), rolePassword, ""), 422,
+			[]string{`GRANT CONNECT ON DATABASE "closed" TO "outside"`}},
+		"no CREATEROLE": {connection("x", at("plain", "postgres"), rolePassword, ""), 422,
+			[]string{`"plain"`, `ALTER ROLE "plain" CREATEROLE`}},
+		"display name":     {registration("main", pg, "adm", ""), 409, []string{`"main"`}},
+		"looks like an id": {registration(uuid.NewString(), pg, "adm", ""), 422, []string{"displayName"}},
+		"blank name":       {registration(" x", pg, "adm", ""), 422, []string{"displayName"}},
+		"selector": {registration("x", pg, "adm", `,"access":{"manage":["team=a","team=a,role in (x"]}`), 422,
+			[]string{"access.manage[1]", "at character 8"}},
+		"negative selector": {registration("x", pg, "adm", `,"access":{"view":["!team"]}`), 422,
+			[]string{"access.view[0]", "negatives alone"}},
+		"selector, no value": {registration("x", pg, "adm", `,"access":{"view":["team="]}`), 422,
+			[]string{"access.view[0]", "a value is missing"}},
+		"passfile": {connection("x", at("adm", "postgres?passfile=/etc/passwd"), rolePassword, ""), 422,
+			[]string{`"passfile"`}},
+		"sslcert": {connection("x", at("adm", "postgres?sslcert=/etc/passwd"), rolePassword, ""), 422,
+			[]string{`"sslcert"`}},
+		"service":     {connection("x", at("adm", "postgres?service=x"), rolePassword, ""), 422, []string{`"service"`}},
+		"unix socket": {connection("x", "postgres://adm@%2Ftmp/postgres", rolePassword, ""), 422, []string{"unix socket"}},
+		"password in URL": {connection("x", "postgres://adm:"+rolePassword+"@127.0.0.1/postgres", "", ""), 422,
+			[]string{"holds a password"}},
+		"no password": {connection("x", at("adm", "postgres"), "", ""), 422, []string{"no password"}},
+		"plain, far away": {connection("x", "postgres://adm@db.example.test/postgres", rolePassword, ""), 422,
+			[]string{"loopback"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
@@ -263,17 +292,20 @@ func TestUpdateConnection(t *testing.T) {
 	patch(`{"connection":{"password":"wrong-password-0"}}`).refused(t, 422, "does not take the password")
 	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", 1, "")).refused(t, 422, "cannot be reached")
 	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", pg.Port, "?passfile=/x")).refused(t, 422, "passfile")
-	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", pg.Port, "?require_auth=none")).refused(t, 422, "needs the password again")
+	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", pg.Port, "?require_auth=none")).
+		refused(t, 422, "needs the password again")
 	patch(`{"connection":{"url":"postgres://adm_6_copied@127.0.0.1:%d/postgres"}}`, copied.Port).refused(t, 409, `"copied"`)
 
 	// A cluster of another system identifier.
 	other := pgtest.Other(t)
-	patch(`{"connection":{"url":"postgres://%s@127.0.0.1:%d/postgres","password":%q}}`, other.User, other.Port, other.Password).refused(t, 422, "another cluster", "system identifier")
+	patch(`{"connection":{"url":"postgres://%s@127.0.0.1:%d/postgres","password":%q}}`, other.User, other.Port, other.Password).
+		refused(t, 422, "another cluster", "system identifier")
 	if now := f.want(t, 200, "GET", path, ""); !strings.Contains(now.Body, c.Connection.URL) {
 		t.Errorf("after refusals: %s", now.Body)
 	}
 
-	if a := patch(`{"connection":{"url":%q}}`, url("localhost", pg.Port, "")); a.Status != 200 || !strings.Contains(a.Body, "localhost") {
+	if a := patch(`{"connection":{"url":%q}}`, url("localhost", pg.Port, "")); a.Status != 200 ||
+		!strings.Contains(a.Body, "localhost") {
 		t.Errorf("another host: %d %s", a.Status, a.Body)
 	}
 	pg.Exec(t, `ALTER ROLE adm_6_moving PASSWORD 'given-by-the-dba'`)
@@ -319,7 +351,8 @@ func TestRotate(t *testing.T) {
 	for _, row := range f.AuditRows(t, "rotated") {
 		recorded = append(recorded, strings.TrimSpace(row.Phase+" "+row.Action+" "+row.Outcome))
 	}
-	if want := []string{"outcome cluster.register done", "attempt cluster.rotate", "outcome cluster.rotate done", "attempt cluster.rotate", "outcome cluster.rotate done"}; !slices.Equal(recorded, want) {
+	if want := []string{"outcome cluster.register done", "attempt cluster.rotate", "outcome cluster.rotate done",
+		"attempt cluster.rotate", "outcome cluster.rotate done"}; !slices.Equal(recorded, want) {
 		t.Errorf("recorded %q", recorded)
 	}
 
@@ -332,7 +365,8 @@ func TestRotate(t *testing.T) {
 	f.do(t, "POST", path+"/probe", "").refused(t, 422, "cannot be reached")
 	var seen clusterResource
 	f.want(t, 200, "GET", path, "").Into(t, &seen)
-	if seen.State != "UNKNOWN" || seen.Reachable || seen.LastError == nil || !strings.Contains(*seen.LastError, "cannot be reached") || seen.Version != pg.Version {
+	if seen.State != "UNKNOWN" || seen.Reachable || seen.LastError == nil ||
+		!strings.Contains(*seen.LastError, "cannot be reached") || seen.Version != pg.Version {
 		t.Errorf("a stopped cluster is %+v", seen)
 	}
 	pg.Start(t)
@@ -372,7 +406,8 @@ func TestRotateAtOnce(t *testing.T) {
 	}
 	t.Cleanup(other.Close)
 	second := *f.Service
-	second.Clusters, second.Users = other, &dbuser.Service{Clusters: other, Audit: f.Audit, Accounts: f.Users.Accounts, Log: f.Users.Log}
+	second.Clusters, second.Users = other, &dbuser.Service{Clusters: other, Audit: f.Audit, Accounts: f.Users.Accounts,
+		Log: f.Users.Log}
 	replicas := []*fixture{f, fixtureOn(t, &second, 10_000)}
 	path := "/clusters/" + c.ID + "/rotate-credential"
 
@@ -426,7 +461,8 @@ func TestRemovedMeanwhile(t *testing.T) {
 		_, _, err := f.Users.CreateUser(context.Background(), p, c.ID, "meanwhile", "a-good-password")
 		done <- err
 	}()
-	for !pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted)`) {
+	for !pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT `+
+		`granted)`) {
 	}
 	f.want(t, 204, "DELETE", "/clusters/"+c.ID, "")
 	f.do(t, "GET", "/clusters/"+c.ID, "").refused(t, 404)
@@ -474,7 +510,8 @@ func TestAccess(t *testing.T) {
 	f.Account(t, "erin", nil, map[string]string{"team": "payments"})
 	f.Account(t, "frank", nil, map[string]string{"role": "dba"})
 	guid := f.Account(t, "auditor", []string{"cloud_controller.global_auditor"}, nil)
-	payments := f.register(t, "payments", pgtest.New(t, nil), `,"access":{"manage":["team=payments"],"view":["role in (dba,sre)"]}`)
+	payments := f.register(t, "payments", pgtest.New(t, nil),
+		`,"access":{"manage":["team=payments"],"view":["role in (dba,sre)"]}`)
 	search := f.register(t, "search", pgtest.New(t, nil), `,"access":{"manage":["team=search"]}`)
 	sees := func(who string) (names []string) {
 		t.Helper()
@@ -542,21 +579,28 @@ func TestAccess(t *testing.T) {
 		view, manage  bool
 		why, whyWrite string
 	}{
-		{"alice", payments.ID, true, true, "Who may manage may view: the rule team=payments", "team=payments of manage matches the account's labels team=payments"},
-		{"BOB", payments.ID, true, false, "The rule role in (dba,sre) of view matches the account's labels role=dba", "no rule of manage matches"},
+		{"alice", payments.ID, true, true, "An account that may manage may also view: the rule team=payments",
+			"team=payments of manage matches the account's labels team=payments"},
+		{"BOB", payments.ID, true, false, "The rule role in (dba,sre) of view matches the account's labels role=dba",
+			"no rule of manage matches"},
 		{"carol", payments.ID, false, false, "no rule of view or manage matches", "no rule of manage matches"},
 		{"dave", payments.ID, true, false, "", "lacks the scope cloud_controller.write"},
-		{"erin", payments.ID, false, false, "Who may manage may view: the rule team=payments of manage matches the account's labels team=payments. But the account lacks the scope cloud_controller.read.", "lacks the scope cloud_controller.write"},
-		{"frank", payments.ID, false, false, "of view matches the account's labels role=dba. But the account lacks the scope cloud_controller.read.", "no rule of manage matches"},
+		{"erin", payments.ID, false, false, "An account that may manage may also view: the rule team=payments of manage matches " +
+			"the account's labels team=payments. But the account lacks the scope cloud_controller.read.",
+			"lacks the scope cloud_controller.write"},
+		{"frank", payments.ID, false, false, "of view matches the account's labels role=dba. But the account lacks the scope " +
+			"cloud_controller.read.", "no rule of manage matches"},
 		{"root", payments.ID, true, true, "cloud_controller.admin gives it in every cluster", "cloud_controller.admin gives it"},
 		{guid, search.ID, true, false, "cloud_controller.global_auditor gives it", "no rule of manage matches"},
 	} {
 		view, manage := access(test.who, test.of)
-		if view.Allowed != test.view || manage.Allowed != test.manage || !strings.Contains(view.Why, test.why) || !strings.Contains(manage.Why, test.whyWrite) {
+		if view.Allowed != test.view || manage.Allowed != test.manage || !strings.Contains(view.Why, test.why) ||
+			!strings.Contains(manage.Why, test.whyWrite) {
 			t.Errorf("%s: view %+v, manage %+v", test.who, view, manage)
 		}
 	}
-	if view, _ := access("bob", payments.ID); len(view.Rules) != 1 || !view.Rules[0].Matches || view.Rules[0].Labels["role"] != "dba" || view.Scope != nil {
+	if view, _ := access("bob", payments.ID); len(view.Rules) != 1 || !view.Rules[0].Matches ||
+		view.Rules[0].Labels["role"] != "dba" || view.Scope != nil {
 		t.Errorf("the rules that decide for bob: %+v", view.Rules)
 	}
 
@@ -622,7 +666,8 @@ func TestSilentCluster(t *testing.T) {
 	err = f.Clusters.Ensure(t.Context(), &cluster.Cluster{
 		ID:          id,
 		DisplayName: "silent",
-		Connection:  cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x", TLS: cluster.TLS{Mode: "disable"}},
+		Connection: cluster.Connection{URL: "postgres://role@" + silent.Addr().String() + "/postgres", Password: "x",
+			TLS: cluster.TLS{Mode: "disable"}},
 	}, audit.Entry{})
 	if err != nil {
 		t.Fatal(err)
@@ -675,7 +720,8 @@ func TestForeignMasterKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = cluster.Open(t.Context(), &control.DB{Pool: f.DB.Pool, Keys: keys}, f.Users.Log)
-	if err == nil || !strings.Contains(err.Error(), "is encrypted with the master key ") || !strings.Contains(err.Error(), "which is missing (present: ") {
+	if err == nil || !strings.Contains(err.Error(), "is encrypted with the master key ") ||
+		!strings.Contains(err.Error(), "which is missing (present: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -41,7 +41,7 @@ func (q query) check(known []string) error {
 	case len(known) == 0:
 		return fault.New(fault.Malformed, "This operation takes no query parameters.")
 	}
-	return fault.New(fault.Malformed, "The query has a parameter that is not known here; known are %s.", strings.Join(known, ", "))
+	return fault.New(fault.Malformed, "The query has an unknown parameter; allowed: %s.", strings.Join(known, ", "))
 }
 
 // text reads an optional text; "": it was not sent.

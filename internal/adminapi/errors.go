@@ -49,5 +49,6 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)
-	web.JSON(w, a.status, "application/problem+json", problem{a.title, a.status, f.Message, string(f.Hint), web.InfoOf(r.Context()).ID})
+	web.JSON(w, a.status, "application/problem+json", problem{a.title, a.status, f.Message, string(f.Hint),
+		web.InfoOf(r.Context()).ID})
 }

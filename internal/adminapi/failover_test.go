@@ -29,7 +29,8 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	role(t, one, "adm", "CREATEROLE")
 	role(t, other, "adm", "CREATEROLE")
 	var c clusterResource
-	f.want(t, 201, "POST", "/clusters", connection("placed", fmt.Sprintf("postgres://adm@127.0.0.1:%d/postgres", p.Port), rolePassword, "")).Into(t, &c)
+	f.want(t, 201, "POST", "/clusters", connection("placed", fmt.Sprintf("postgres://adm@127.0.0.1:%d/postgres", p.Port),
+		rolePassword, "")).Into(t, &c)
 	const identifier = `SELECT system_identifier::text FROM pg_control_system()`
 	was, is := pgtest.Value[string](t, one, identifier), pgtest.Value[string](t, other, identifier)
 	if c.Connection.SystemIdentifier != was {
@@ -40,8 +41,10 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	f.want(t, 200, "PATCH", path, `{"access":{"view":["team=placed"]}}`)
 
 	p.Point(other)
-	f.do(t, "POST", path+"/probe", "").refused(t, 422, "its system identifier is "+is+", not "+was, "with the system identifier "+is)
-	if c := f.show(t, path); c.State != "STOPPED" || c.Reachable || c.LastError == nil || !strings.Contains(*c.LastError, is) || c.Connection.SystemIdentifier != was {
+	f.do(t, "POST", path+"/probe", "").refused(t, 422, "its system identifier is "+is+", not "+was,
+		"with the system identifier "+is)
+	if c := f.show(t, path); c.State != "STOPPED" || c.Reachable || c.LastError == nil ||
+		!strings.Contains(*c.LastError, is) || c.Connection.SystemIdentifier != was {
 		t.Errorf("for an admin it is %+v", c)
 	}
 	var seen clusterResource
@@ -57,7 +60,8 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	f.do(t, "PATCH", path, `{"connection":{"systemIdentifier":""}}`).refused(t, 422, "connection.systemIdentifier is empty")
 	f.do(t, "PATCH", path, `{"connection":{"systemIdentifier":"1"}}`).refused(t, 422, "its system identifier is "+is+", not 1")
 	f.as(t, "viewer", "PATCH", path, `{"connection":{"systemIdentifier":"`+is+`"}}`).refused(t, 403)
-	f.do(t, "POST", "/clusters", connection("x", "postgres://a@b/c", "x", `,"connection":{"systemIdentifier":"1"}`)).refused(t, 400)
+	f.do(t, "POST", "/clusters", connection("x", "postgres://a@b/c", "x", `,"connection":{"systemIdentifier":"1"}`)).
+		refused(t, 400)
 
 	f.want(t, 200, "PATCH", path, `{"connection":{"systemIdentifier":"`+is+`"}}`).Into(t, &c)
 	if c.State != "AVAILABLE" || c.Connection.SystemIdentifier != is || c.LastError != nil {
@@ -67,7 +71,9 @@ func TestAnotherClusterInItsPlace(t *testing.T) {
 	f.want(t, 200, "POST", path+"/probe", "")
 	var recorded bool
 	for _, row := range f.AuditRows(t, "placed") {
-		recorded = recorded || row.Action == audit.UpdateCluster && strings.Contains(row.Detail, `"systemIdentifierBefore": "`+was+`"`) && strings.Contains(row.Detail, `"systemIdentifier": "`+is+`"`)
+		recorded = recorded || row.Action == audit.UpdateCluster &&
+			strings.Contains(row.Detail, `"systemIdentifierBefore": "`+was+`"`) &&
+			strings.Contains(row.Detail, `"systemIdentifier": "`+is+`"`)
 	}
 	if !recorded {
 		t.Error("it was not recorded")
@@ -134,7 +140,8 @@ func TestUnreadableCluster(t *testing.T) {
 		{`credential = '\xdead'`, `{"connection":{"password":"` + rolePassword + `"}}`, "credential"},
 		{`pending = '\xdead'`, `{"connection":{"password":"` + rolePassword + `"}}`, "pending"},
 		{`url = 'mysql://x'`, `{"connection":{"url":"` + url + `","password":"` + rolePassword + `"}}`, "URL"},
-		{`tls = '{"mode":"require","ca":"x"}'`, `{"connection":{"tls":{"mode":"disable"},"password":"` + rolePassword + `"}}`, "tls.ca"},
+		{`tls = '{"mode":"require","ca":"x"}'`, `{"connection":{"tls":{"mode":"disable"},"password":"` + rolePassword + `"}}`,
+			"tls.ca"},
 		{`manage = '{!team}'`, `{"access":{"manage":["team=a"]}}`, "negatives alone"},
 	} {
 		if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE clusters SET `+test.broken+` WHERE id = $1`, c.ID); err != nil {
@@ -145,16 +152,19 @@ func TestUnreadableCluster(t *testing.T) {
 				t.Fatalf("%s: %v", test.broken, err)
 			}
 		}
-		if got := f.show(t, path); got.State != "STOPPED" || got.Reachable || got.LastError == nil || !strings.Contains(*got.LastError, "cannot be read") || !strings.Contains(*got.LastError, test.why) {
+		if got := f.show(t, path); got.State != "STOPPED" || got.Reachable || got.LastError == nil ||
+			!strings.Contains(*got.LastError, "cannot be read") || !strings.Contains(*got.LastError, test.why) {
 			t.Errorf("%s: it is %+v, %s", test.broken, got, *got.LastError)
 		}
-		for _, request := range [][2]string{{"GET", "/users/x"}, {"POST", "/probe"}, {"POST", "/rotate-credential"}, {"GET", "/pgbouncer/userlist"}} {
+		for _, request := range [][2]string{{"GET", "/users/x"}, {"POST", "/probe"}, {"POST", "/rotate-credential"},
+			{"GET", "/pgbouncer/userlist"}} {
 			f.do(t, request[0], path+request[1], "").refused(t, 503, `"unreadable" cannot be read`)
 		}
 		if n := strings.Count(f.Log.String(), "a cluster is out of service"); n != i+1 {
 			t.Errorf("%s: logged %d times, want %d", test.broken, n, i+1)
 		}
-		if _, err := cluster.Open(t.Context(), f.DB, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), `"unreadable" cannot be read`) {
+		if _, err := cluster.Open(t.Context(), f.DB, slog.New(slog.DiscardHandler)); err == nil ||
+			!strings.Contains(err.Error(), `"unreadable" cannot be read`) {
 			t.Errorf("%s: a start: %v", test.broken, err)
 		}
 		// The others are kept up to date.
@@ -202,10 +212,12 @@ func TestTwoMoveToOnePlace(t *testing.T) {
 	statuses := make([]int, 2)
 	for i, path := range paths {
 		wg.Go(func() {
-			statuses[i] = f.do(t, "PATCH", path, fmt.Sprintf(`{"connection":{"url":"postgres://adm@127.0.0.1:%d/postgres","password":%q}}`, place.Port, rolePassword)).Status
+			statuses[i] = f.do(t, "PATCH", path, fmt.Sprintf(`{"connection":{"url":"postgres://adm@127.0.0.1:%d/postgres",`+
+				`"password":%q}}`, place.Port, rolePassword)).Status
 		})
 	}
-	for end := time.Now().Add(30 * time.Second); pgtest.Value[int](t, f.PG, waiting, f.DB.Identity.Database) < 2; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); pgtest.Value[int](t, f.PG, waiting,
+		f.DB.Identity.Database) < 2; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("they do not wait for each other")
 		}

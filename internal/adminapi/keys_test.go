@@ -66,12 +66,14 @@ func TestRotateKeys(t *testing.T) {
 	}
 	etag := f.want(t, 200, "GET", "/clusters/"+f.ClusterID, "").Header.Get("ETag")
 
-	f.Account(t, "anna", slices.Concat(account.DefaultScopes, []string{account.ScopeAdminReadOnly, account.ScopeSCIMWrite}), nil)
+	f.Account(t, "anna", slices.Concat(account.DefaultScopes, []string{account.ScopeAdminReadOnly, account.ScopeSCIMWrite}),
+		nil)
 	f.as(t, "anna", "POST", "/keys/rotate", "").refused(t, 403, account.ScopeAdmin)
 	for _, body := range []string{`{"name":"r","readOnly":true}`, `{"name":"c","clusters":["` + f.ClusterID + `"]}`} {
 		f.with(t, f.token(t, "root", body), "POST", "/keys/rotate", "").refused(t, 403, account.ScopeAdmin)
 	}
-	for body, status := range map[string]int{`{`: 400, `[]`: 422, `null`: 422, `{"signingKey":null}`: 422, `{"signingKey":"yes"}`: 422, `{"signingkey":true}`: 422} {
+	for body, status := range map[string]int{`{`: 400, `[]`: 422, `null`: 422, `{"signingKey":null}`: 422,
+		`{"signingKey":"yes"}`: 422, `{"signingkey":true}`: 422} {
 		f.do(t, "POST", "/keys/rotate", body).refused(t, status)
 	}
 	f.do(t, "POST", "/keys/rotate?x=1", "").refused(t, 400)
@@ -88,14 +90,17 @@ func TestRotateKeys(t *testing.T) {
 		t.Errorf("again: %+v", again)
 	}
 	rows := f.AuditRows(t, r.MasterKey)
-	if len(rows) != 2 || rows[0].Action != audit.RotateKeys || rows[0].Outcome != "done" || !strings.Contains(rows[0].Detail, `"signing_keys.private_key": 1`) {
+	if len(rows) != 2 || rows[0].Action != audit.RotateKeys || rows[0].Outcome != "done" ||
+		!strings.Contains(rows[0].Detail, `"signing_keys.private_key": 1`) {
 		t.Errorf("recorded is %+v", rows)
 	}
-	if rows := f.AuditRows(t, r.SigningKey); len(rows) != 1 || rows[0].Action != audit.MakeSigningKey || rows[0].Account == "rolecall" {
+	if rows := f.AuditRows(t, r.SigningKey); len(rows) != 1 || rows[0].Action != audit.MakeSigningKey ||
+		rows[0].Account == "rolecall" {
 		t.Errorf("recorded is %+v", rows)
 	}
 	var denied int
-	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE action = 'keys.rotate' AND outcome = 'denied'`).Scan(&denied); err != nil || denied != 3 {
+	if err := f.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE action = 'keys.rotate' AND outcome = 'denied'`).
+		Scan(&denied); err != nil || denied != 3 {
 		t.Errorf("%d refusals are recorded; %v", denied, err)
 	}
 

@@ -45,15 +45,18 @@ func TestManagerStaysInPlace(t *testing.T) {
 	s.Access(t, s.ClusterID, []string{"team=a"}, nil)
 	s.Access(t, foreign, []string{"team=b"}, nil)
 	pg.Exec(t, `
-		CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'x'; CREATE ROLE in_boss LOGIN NOINHERIT IN ROLE boss; CREATE ROLE bosses NOLOGIN IN ROLE boss;
+		CREATE ROLE boss LOGIN SUPERUSER PASSWORD 'x'; CREATE ROLE in_boss LOGIN NOINHERIT IN ROLE boss; CREATE ROLE bosses
+		  NOLOGIN IN ROLE boss;
 		CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE replicator LOGIN REPLICATION; CREATE ROLE bypass LOGIN BYPASSRLS;
-		CREATE ROLE executes LOGIN IN ROLE pg_execute_server_program; CREATE ROLE in_itself LOGIN IN ROLE rolecall_itself; CREATE ROLE admin LOGIN;
+		CREATE ROLE executes LOGIN IN ROLE pg_execute_server_program; CREATE ROLE in_itself LOGIN IN ROLE rolecall_itself; CREATE
+		  ROLE admin LOGIN;
 		CREATE ROLE vault NOLOGIN; CREATE ROLE readers NOLOGIN; CREATE ROLE victim LOGIN;
 		CREATE TABLE secrets (); ALTER TABLE secrets OWNER TO victim; COMMENT ON ROLE victim IS 'somebody''s'`)
 	pg.Exec(t, `CREATE DATABASE of_boss OWNER boss`)
 	others.Exec(t, `CREATE ROLE victim LOGIN; CREATE ROLE boss LOGIN SUPERUSER`)
 	// An admin's mistake must not open the way either.
-	f.want(t, 200, "PATCH", "/clusters/"+s.ClusterID, `{"grantable":["readers","bosses","boss","rolecall_itself","pg_execute_server_program"]}`)
+	f.want(t, 200, "PATCH", "/clusters/"+s.ClusterID, `{"grantable":["readers","bosses","boss","rolecall_itself",`+
+		`"pg_execute_server_program"]}`)
 	protected := []string{pg.User, own, "boss", "in_boss", "creator", "replicator", "bypass", "executes", "in_itself", "admin"}
 
 	type attempt struct {
@@ -79,15 +82,19 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("GET "+db+"/clusters/{clusterId}/databases", at+"/databases", "", view)
 		try("GET "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/of_boss", "", view)
 		try("GET "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+s.DB.Identity.Database, "", 404)
-		for _, name := range slices.Concat(protected, []string{"pg_monitor", "pg_execute_server_program", "public", "none", "session_user"}) {
+		for _, name := range slices.Concat(protected, []string{"pg_monitor", "pg_execute_server_program", "public", "none",
+			"session_user"}) {
 			taken := 422
 			if id == foreign {
 				taken = 404
 			}
-			try("POST "+db+"/clusters/{clusterId}/users", at+"/users", fmt.Sprintf(`{"properties":{"username":%q,"password":"a-good-password"}}`, name), taken)
-			try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases", fmt.Sprintf(`{"properties":{"name":"mine","owner":%q}}`, name), change, taken)
+			try("POST "+db+"/clusters/{clusterId}/users", at+"/users",
+				fmt.Sprintf(`{"properties":{"username":%q,"password":"a-good-password"}}`, name), taken)
+			try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases",
+				fmt.Sprintf(`{"properties":{"name":"mine","owner":%q}}`, name), change, taken)
 			try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo="+name, "", change, taken)
-			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/users/victim/deletion-plan?reassignTo="+name, "", change, taken)
+			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan",
+				atOwn+"/users/victim/deletion-plan?reassignTo="+name, "", change, taken)
 		}
 		try("GET "+own1+"/clusters/{clusterId}/users", atOwn+"/users?system=true", "", view)
 		for _, name := range protected {
@@ -107,25 +114,29 @@ func TestManagerStaysInPlace(t *testing.T) {
 			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/deletion-plan", "", change)
 		}
 		for _, name := range []string{"bosses", "boss", "rolecall_itself", "pg_execute_server_program"} {
-			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles", fmt.Sprintf(`{"roles":[%q]}`, name), change)
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles",
+				fmt.Sprintf(`{"roles":[%q]}`, name), change)
 		}
 		for _, name := range []string{"vault", "in_boss", "victim", "pg_monitor", "absent"} {
 			status := 422
 			if id == foreign {
 				status = 404
 			}
-			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles", fmt.Sprintf(`{"roles":["readers",%q]}`, name), status)
+			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles",
+				fmt.Sprintf(`{"roles":["readers",%q]}`, name), status)
 		}
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo=vault", "", change)
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim", "", change, 422)
 		for _, name := range []string{"of_boss", "postgres", "template0", "template1", s.DB.Identity.Database} {
 			try("DELETE "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+name, "", change, 404, 422)
 		}
-		try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases", `{"properties":{"name":"`+s.DB.Identity.Database+`","owner":"victim"}}`, 404, 422)
+		try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases",
+			`{"properties":{"name":"`+s.DB.Identity.Database+`","owner":"victim"}}`, 404, 422)
 
 		try("GET "+own1+"/clusters/{clusterId}", atOwn, "", view)
 		for _, body := range []string{
-			`{"access":{"manage":["team=a"]}}`, `{"systemRoles":[]}`, `{"grantable":["boss"]}`, `{"memberOf":["boss"]}`, `{"displayName":"mine"}`, `{"connection":{"password":"x"}}`,
+			`{"access":{"manage":["team=a"]}}`, `{"systemRoles":[]}`, `{"grantable":["boss"]}`, `{"memberOf":["boss"]}`,
+			`{"displayName":"mine"}`, `{"connection":{"password":"x"}}`,
 			fmt.Sprintf(`{"connection":{"url":"postgres://evil@127.0.0.1:%d/postgres"}}`, others.Port), `{}`,
 		} {
 			try("PATCH "+own1+"/clusters/{clusterId}", atOwn, body, admin)
@@ -138,11 +149,13 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("GET "+own1+"/clusters/{clusterId}/pgbouncer/userlist", atOwn+"/pgbouncer/userlist", "", admin)
 		try("GET "+own1+"/audit", own1+"/audit?cluster="+id, "", 200)
 	}
-	for _, route := range []string{"/clusters", "/versions", "/clusters/postgresversions", "/infos/version", "/infos/versions"} {
+	for _, route := range []string{"/clusters", "/versions", "/clusters/postgresversions", "/infos/version",
+		"/infos/versions"} {
 		try("GET "+db+route, db+route, "", 200)
 	}
 	try("GET "+own1+"/clusters", own1+"/clusters", "", 200)
-	try("POST "+own1+"/clusters", own1+"/clusters", registration("mine", others, "evil", `,"access":{"manage":["team=a"]}`), 403)
+	try("POST "+own1+"/clusters", own1+"/clusters", registration("mine", others, "evil", `,"access":{"manage":["team=a"]}`),
+		403)
 	try("GET "+own1+"/whoami", own1+"/whoami", "", 200)
 	try("GET "+own1+"/tokens", own1+"/tokens", "", 200)
 	try("POST "+own1+"/tokens", own1+"/tokens", `{"name":"x","scopes":["cloud_controller.admin"]}`, 422)
@@ -164,16 +177,19 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("PATCH "+cf+"/users/{guid}", cf+"/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`, status)
 		try("DELETE "+cf+"/users/{guid}", cf+"/users/"+guid, "", status)
 		try("GET "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, "", found)
-		for _, body := range []string{`{"labels":{"team":"b"}}`, `{"scopes":["cloud_controller.admin"]}`, `{"username":"root2"}`, `{"active":true}`, `{}`} {
+		for _, body := range []string{`{"labels":{"team":"b"}}`, `{"scopes":["cloud_controller.admin"]}`, `{"username":"root2"}`,
+			`{"active":true}`, `{}`} {
 			try("PATCH "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, body, status)
 		}
 		try("DELETE "+own1+"/accounts/{guid}", own1+"/accounts/"+guid, "", status)
 		try("POST "+own1+"/accounts/{guid}/password", own1+"/accounts/"+guid+"/password", `{"password":"mine"}`, status)
-		try("POST "+own1+"/accounts/{guid}/password", own1+"/accounts/"+guid+"/password", `{"password":"mine","currentPassword":"wrong"}`, status)
+		try("POST "+own1+"/accounts/{guid}/password", own1+"/accounts/"+guid+"/password",
+			`{"password":"mine","currentPassword":"wrong"}`, status)
 	}
 	try("GET "+own1+"/accounts", own1+"/accounts", "", 200)
 	try("POST "+own1+"/accounts", own1+"/accounts", `{"username":"mine"}`, 403)
-	try("POST "+own1+"/accounts", own1+"/accounts", `{"username":"mine","labels":{"team":"b"},"scopes":["cloud_controller.admin"]}`, 403)
+	try("POST "+own1+"/accounts", own1+"/accounts", `{"username":"mine","labels":{"team":"b"},`+
+		`"scopes":["cloud_controller.admin"]}`, 403)
 	try("GET "+cf+"/users", cf+"/users", "", 200)
 	try("POST "+cf+"/users", cf+"/users", `{"guid":"mine","metadata":{"labels":{"team":"b"}}}`, 403)
 	try("GET "+cf+"/jobs/{guid}", cf+"/jobs/x", "", 404, 200)
@@ -190,7 +206,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	platform["uaa.yaml"].Send(t, "GET", groups+"?"+url.Values{"filter": {`displayName eq "cloud_controller.admin"`}}.Encode(), "", "Authorization: Bearer "+rootToken).Into(t, &scopes)
+	platform["uaa.yaml"].Send(t, "GET", groups+"?"+url.Values{"filter": {`displayName eq "cloud_controller.admin"`}}.Encode(),
+		"", "Authorization: Bearer "+rootToken).Into(t, &scopes)
 	group := scopes.Resources[0].ID
 	try("GET "+users, users, "", 403)
 	try("POST "+users, users, `{"userName":"mine","password":"mine"}`, 403)
@@ -211,7 +228,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("GET "+groups+"/{id}", groups+"/"+group, "", 403)
 	try("GET "+groups+"/{id}/members", groups+"/"+group+"/members", "", 403)
 	try("GET "+clients, clients, "", 403)
-	try("POST "+clients, clients, `{"client_id":"mine","client_secret":"x","authorized_grant_types":["client_credentials"],"authorities":["cloud_controller.admin"]}`, 403)
+	try("POST "+clients, clients, `{"client_id":"mine","client_secret":"x","authorized_grant_types":["client_credentials"],`+
+		`"authorities":["cloud_controller.admin"]}`, 403)
 	try("GET "+clients+"/{id}", clients+"/cf", "", 403)
 	try("PUT "+clients+"/{id}", clients+"/cf", `{"authorities":["cloud_controller.admin"]}`, 403)
 	try("DELETE "+clients+"/{id}", clients+"/cf", "", 403)
@@ -225,11 +243,13 @@ func TestManagerStaysInPlace(t *testing.T) {
 	state := func() string {
 		var accounts string
 		if err := s.DB.Pool.QueryRow(t.Context(), `
-			SELECT (SELECT string_agg(a::text, E'\n' ORDER BY guid) FROM accounts a) || (SELECT string_agg(c::text, E'\n' ORDER BY id) FROM clusters c)
+			SELECT (SELECT string_agg(a::text, E'\n' ORDER BY guid) FROM accounts a) || (SELECT string_agg(c::text, E'\n' ORDER BY
+			  id) FROM clusters c)
 				|| (SELECT string_agg(k.kid, E'\n' ORDER BY kid) FROM signing_keys k)`).Scan(&accounts); err != nil {
 			t.Fatal(err)
 		}
-		return strings.Join([]string{pgtest.Value[string](t, pg, everything), pgtest.Value[string](t, others, everything), accounts}, "\n---\n")
+		return strings.Join([]string{pgtest.Value[string](t, pg, everything), pgtest.Value[string](t, others, everything),
+			accounts}, "\n---\n")
 	}
 	f.Send(t, "GET", own1+"/whoami", "", bearer) // the first use is recorded with the account
 	before := state()
@@ -250,7 +270,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 					t.Errorf("%s %s %s: got %d %s, want %v", r.Method, x.path, x.body, a.Status, a.Body, x.statuses)
 				}
 				text := strings.ReplaceAll(a.Body, x.path, "")
-				for _, secret := range []string{"unseen-cluster", strconv.Itoa(others.Port), rolePassword, pg.Password, others.Password, "SCRAM-SHA-256$", "$argon2id$", "PRIVATE KEY", s.MasterKey} {
+				for _, secret := range []string{"unseen-cluster", strconv.Itoa(others.Port), rolePassword, pg.Password, others.Password,
+					"SCRAM-SHA-256$", "$argon2id$", "PRIVATE KEY", s.MasterKey} {
 					if strings.Contains(text, secret) {
 						t.Errorf("%s %s: the answer holds %q: %s", r.Method, x.path, secret, a.Body)
 					}
@@ -275,7 +296,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 	}{
 		{"dbaas.yaml", "POST", at, `{"properties":{"username":"mine","password":"a-good-password"}}`, 200},
 		{"rolecall.yaml", "PUT", own1 + "/clusters/" + s.ClusterID + "/users/mine/roles", `{"roles":["readers"]}`, 200},
-		{"dbaas.yaml", "POST", db + "/clusters/" + s.ClusterID + "/databases", `{"properties":{"name":"mine","owner":"mine"}}`, 200},
+		{"dbaas.yaml", "POST", db + "/clusters/" + s.ClusterID + "/databases", `{"properties":{"name":"mine","owner":"mine"}}`,
+			200},
 		{"dbaas.yaml", "DELETE", at + "/victim?" + url.Values{"reassignTo": {"mine"}}.Encode(), "", 204},
 	} {
 		if a := platform[x.document].Send(t, x.method, x.path, x.body, bearer); a.Status != x.status {
@@ -283,12 +305,15 @@ func TestManagerStaysInPlace(t *testing.T) {
 		}
 	}
 	// An account may write its own profile, in which groups are only shown.
-	platform["uaa.yaml"].Send(t, "PUT", users+"/"+manager, `{"userName":"manager","groups":[{"display":"cloud_controller.admin"}]}`, bearer)
+	platform["uaa.yaml"].Send(t, "PUT", users+"/"+manager, `{"userName":"manager",`+
+		`"groups":[{"display":"cloud_controller.admin"}]}`, bearer)
 	if a, err := s.Accounts.ByGUID(t.Context(), manager); err != nil || !slices.Equal(a.Scopes, account.DefaultScopes) {
 		t.Errorf("its scopes are %v, %v", a, err)
 	}
-	if got := pgtest.Value[string](t, pg, `SELECT concat(rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, ' ',
-		(SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members WHERE member = r.oid)) FROM pg_roles r WHERE rolname = 'mine'`); got != "fffff readers" {
+	if got := pgtest.Value[string](t, pg, `SELECT concat(rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls,
+		' ',
+		(SELECT string_agg(roleid::regrole::text, ',') FROM pg_auth_members WHERE member = r.oid)) FROM pg_roles r WHERE rolname =
+		  'mine'`); got != "fffff readers" {
 		t.Errorf("its user is %s", got)
 	}
 }
@@ -296,9 +321,11 @@ func TestManagerStaysInPlace(t *testing.T) {
 // A browser that remembers a password sends it along with what another site makes it send.
 func TestOtherSites(t *testing.T) {
 	f := fixtureOn(t, servicetest.Shared(t), 10_000)
-	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example", "Origin: null"} {
+	for _, header := range []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example",
+		"Origin: null"} {
 		for _, x := range [][3]string{
-			{"POST", "/tokens", `{"name":"other site"}`}, {"POST", "/keys/rotate", ""}, {"DELETE", "/clusters/" + f.ClusterID, ""}, {"PATCH", "/clusters/" + f.ClusterID, `{"displayName":"x"}`},
+			{"POST", "/tokens", `{"name":"other site"}`}, {"POST", "/keys/rotate", ""}, {"DELETE", "/clusters/" + f.ClusterID, ""},
+			{"PATCH", "/clusters/" + f.ClusterID, `{"displayName":"x"}`},
 			{"PUT", "/clusters/" + f.ClusterID + "/users/x/roles", `{"roles":[]}`},
 		} {
 			f.do(t, x[0], x[1], x[2], header).refused(t, 403, "another site")
@@ -309,7 +336,8 @@ func TestOtherSites(t *testing.T) {
 	req := &http.Request{Header: http.Header{}}
 	req.SetBasicAuth("root", "root-password")
 	for document, path := range map[string]string{"platform.yaml": "/v3/users", "uaa.yaml": "/uaa/Users"} {
-		if a := f.platform(t)[document].Send(t, "POST", path, `{}`, "Authorization: "+req.Header.Get("Authorization")); a.Status != 401 {
+		if a := f.platform(t)[document].Send(t, "POST", path, `{}`,
+			"Authorization: "+req.Header.Get("Authorization")); a.Status != 401 {
 			t.Errorf("%s: got %d %s", path, a.Status, a.Body)
 		}
 	}

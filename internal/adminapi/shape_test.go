@@ -47,7 +47,8 @@ func TestErrorTable(t *testing.T) {
 			continue
 		}
 		w := httptest.NewRecorder()
-		web.Handle(w, httptest.NewRequest(http.MethodGet, "/", nil), func(http.ResponseWriter, *http.Request) error { return fault.New(kind, "why") }, fail)
+		web.Handle(w, httptest.NewRequest(http.MethodGet, "/", nil),
+			func(http.ResponseWriter, *http.Request) error { return fault.New(kind, "why") }, fail)
 		if w.Code != a.status || w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("the kind %d is answered with %d %s", kind, w.Code, w.Header())
 		}

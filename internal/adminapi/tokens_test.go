@@ -56,7 +56,8 @@ func (f *fixture) platform(t testing.TB) platform {
 	for document, h := range map[string]http.Handler{
 		"dbaas.yaml":    (&dbaas.API{Users: f.Users, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
 		"platform.yaml": (&cfapi.API{Accounts: f.Accounts, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
-		"uaa.yaml":      (&uaa.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
+		"uaa.yaml": (&uaa.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).
+			Handler(),
 	} {
 		p[document] = apitest.Load(t, document).Serve(t, &web.Edge{Handler: h, Log: log})
 	}
@@ -78,8 +79,10 @@ func TestTokens(t *testing.T) {
 	f.Account(t, "anna", account.DefaultScopes, map[string]string{"team": "a"})
 	f.Access(t, f.ClusterID, []string{"team=a"}, nil)
 	plain := f.token(t, "anna", `{"name":"plain"}`)
-	full := f.token(t, "anna", fmt.Sprintf(`{"name":"full","readOnly":true,"clusters":[%q,%[1]q],"expiresAt":"2099-01-01T00:00:00+01:00"}`, f.ClusterID))
-	if !regexp.MustCompile(`^rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}$`).MatchString(plain.Secret) || plain.ReadOnly || plain.Clusters != nil || plain.ExpiresAt != nil {
+	full := f.token(t, "anna", fmt.Sprintf(`{"name":"full","readOnly":true,"clusters":[%q,%[1]q],`+
+		`"expiresAt":"2099-01-01T00:00:00+01:00"}`, f.ClusterID))
+	if !regexp.MustCompile(`^rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}$`).MatchString(plain.Secret) || plain.ReadOnly ||
+		plain.Clusters != nil || plain.ExpiresAt != nil {
 		t.Errorf("got %+v", plain)
 	}
 	if !full.ReadOnly || !slices.Equal(full.Clusters, []string{f.ClusterID}) || *full.ExpiresAt != "2098-12-31T23:00:00Z" {
@@ -104,10 +107,14 @@ func TestTokens(t *testing.T) {
 	}
 
 	for body, status := range map[string]int{
-		`{"name":"plain"}`: 409, `{"name":""}`: 422, `{"name":"a\nb"}`: 422, `{"name":"` + strings.Repeat("é", 101) + `"}`: 422, `{}`: 422,
-		`{"name":"x","readOnly":null}`: 422, `{"name":"x","clusters":[]}`: 422, `{"name":"x","clusters":["` + plain.ID + `"]}`: 422,
-		`{"name":"x","clusters":"` + f.ClusterID + `"}`: 422, `{"name":"x","expiresAt":"2020-01-01T00:00:00Z"}`: 422, `{"name":"x","expiresAt":"soon"}`: 422,
-		`{"name":"x","expiresAt":"2099-01-01T00:00:00,5Z"}`: 422, `{"name":"x","expiresAt":1}`: 422, `{"name":"x","scopes":[]}`: 422, `[]`: 422, `{`: 400,
+		`{"name":"plain"}`: 409, `{"name":""}`: 422, `{"name":"a\nb"}`: 422, `{"name":"` + strings.Repeat("é", 101) + `"}`: 422,
+		`{}`:                           422,
+		`{"name":"x","readOnly":null}`: 422, `{"name":"x","clusters":[]}`: 422,
+		`{"name":"x","clusters":["` + plain.ID + `"]}`:  422,
+		`{"name":"x","clusters":"` + f.ClusterID + `"}`: 422, `{"name":"x","expiresAt":"2020-01-01T00:00:00Z"}`: 422,
+		`{"name":"x","expiresAt":"soon"}`:                   422,
+		`{"name":"x","expiresAt":"2099-01-01T00:00:00,5Z"}`: 422, `{"name":"x","expiresAt":1}`: 422,
+		`{"name":"x","scopes":[]}`: 422, `[]`: 422, `{`: 400,
 	} {
 		if a := f.as(t, "anna", "POST", "/tokens", body); a.Status != status {
 			t.Errorf("%s: got %d %s, want %d", body, a.Status, a.Body, status)
@@ -118,7 +125,7 @@ func TestTokens(t *testing.T) {
 	}
 
 	// A token makes no tokens, and revokes none but itself, which even one that changes nothing may.
-	f.with(t, plain, "POST", "/tokens", `{"name":"more"}`).refused(t, 403, "makes no tokens")
+	f.with(t, plain, "POST", "/tokens", `{"name":"more"}`).refused(t, 403, "may not create tokens")
 	f.with(t, plain, "DELETE", "/tokens/"+full.ID, "").refused(t, 403)
 	if a := f.with(t, full, "DELETE", "/tokens/"+full.ID, ""); a.Status != 204 {
 		t.Errorf("got %d %s", a.Status, a.Body)
@@ -137,7 +144,8 @@ func TestTokens(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"token.create denied", "token.create done", "token.revoke done", "token.create done", "token.revoke denied", "token.revoke done"}
+	want := []string{"token.create denied", "token.create done", "token.revoke done", "token.create done",
+		"token.revoke denied", "token.revoke done"}
 	if !slices.Equal(recorded, want) {
 		t.Errorf("recorded %q", recorded)
 	}
@@ -164,7 +172,8 @@ func TestReadOnlyToken(t *testing.T) {
 		p.expect(t, 403, ro, "dbaas.yaml", "PATCH", users+"/tok_ro", `{"properties":{"password":"0987654321"}}`)
 		p.expect(t, 403, ro, "dbaas.yaml", "PATCH", users+"/tok_ro", `{"properties":{}}`)
 		p.expect(t, 403, ro, "dbaas.yaml", "DELETE", users+"/tok_ro?onBlocked=disable", "")
-		p.expect(t, 403, ro, "dbaas.yaml", "POST", "/databases/postgresql/clusters/"+f.ClusterID+"/databases", `{"properties":{"name":"tok_x","owner":"tok_ro"}}`)
+		p.expect(t, 403, ro, "dbaas.yaml", "POST", "/databases/postgresql/clusters/"+f.ClusterID+"/databases",
+			`{"properties":{"name":"tok_x","owner":"tok_ro"}}`)
 		p.expect(t, 200, ro, "platform.yaml", "GET", "/v3/users", "")
 		p.expect(t, 403, ro, "platform.yaml", "POST", "/v3/users", `{"guid":"tok"}`)
 		p.expect(t, 403, ro, "platform.yaml", "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`)
@@ -172,9 +181,12 @@ func TestReadOnlyToken(t *testing.T) {
 		p.expect(t, 403, ro, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"x","password":"y","emails":[{"value":"z"}]}`)
 		p.expect(t, 403, ro, "uaa.yaml", "PUT", "/uaa/Users/"+guid+"/password", `{"oldPassword":"root-password","password":"y"}`)
 		for _, change := range [][3]string{
-			{"POST", "/clusters", `{}`}, {"PATCH", "/clusters/" + f.ClusterID, `{}`}, {"DELETE", "/clusters/" + f.ClusterID}, {"POST", "/clusters/" + f.ClusterID + "/probe"},
-			{"POST", "/clusters/" + f.ClusterID + "/rotate-credential"}, {"PATCH", "/clusters/" + f.ClusterID + "/users/tok_ro", `{"endSessions":true}`},
-			{"PUT", "/clusters/" + f.ClusterID + "/users/tok_ro/roles", `{"roles":[]}`}, {"GET", "/clusters/" + f.ClusterID + "/users/tok_ro/deletion-plan"},
+			{"POST", "/clusters", `{}`}, {"PATCH", "/clusters/" + f.ClusterID, `{}`}, {"DELETE", "/clusters/" + f.ClusterID},
+			{"POST", "/clusters/" + f.ClusterID + "/probe"},
+			{"POST", "/clusters/" + f.ClusterID + "/rotate-credential"},
+			{"PATCH", "/clusters/" + f.ClusterID + "/users/tok_ro", `{"endSessions":true}`},
+			{"PUT", "/clusters/" + f.ClusterID + "/users/tok_ro/roles", `{"roles":[]}`},
+			{"GET", "/clusters/" + f.ClusterID + "/users/tok_ro/deletion-plan"},
 			{"GET", "/clusters/" + f.ClusterID + "/pgbouncer/userlist"}, {"POST", "/tokens", `{"name":"x"}`},
 		} {
 			if a := f.with(t, ro, change[0], change[1], change[2]); a.Status != 403 && (a.Status != 422 || change[2] != "{}") {
@@ -187,7 +199,8 @@ func TestReadOnlyToken(t *testing.T) {
 	}
 
 	// Who may write may read, and so does a token that lost the writing.
-	p.expect(t, 200, f.token(t, "writer", `{"name":"read-only of writer","readOnly":true}`), "dbaas.yaml", "GET", users+"/tok_ro", "")
+	p.expect(t, 200, f.token(t, "writer", `{"name":"read-only of writer","readOnly":true}`), "dbaas.yaml", "GET",
+		users+"/tok_ro", "")
 
 	// What signs in is changed by no token at all; the rest is, and its id is on record.
 	p.expect(t, 403, root, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"x","password":"y","emails":[{"value":"z"}]}`)
@@ -222,7 +235,8 @@ func TestClusterToken(t *testing.T) {
 		p.expect(t, 404, one, "dbaas.yaml", "POST", there+"/users", body)
 		p.expect(t, 200, one, "dbaas.yaml", "POST", here+"/users", body)
 		p.expect(t, 204, one, "dbaas.yaml", "DELETE", here+"/users/tok_one_"+name, "")
-		if a := p.expect(t, 200, one, "dbaas.yaml", "GET", "/databases/postgresql/clusters", ""); strings.Contains(a.Body, other) || !strings.Contains(a.Body, f.ClusterID) {
+		if a := p.expect(t, 200, one, "dbaas.yaml", "GET", "/databases/postgresql/clusters", ""); strings.Contains(a.Body,
+			other) || !strings.Contains(a.Body, f.ClusterID) {
 			t.Errorf("%s: the list is %s", name, a.Body)
 		}
 		for _, path := range []string{"", "/users/postgres", "/users/postgres/deletion-plan", "/pgbouncer/userlist"} {
@@ -237,7 +251,8 @@ func TestClusterToken(t *testing.T) {
 		f.with(t, one, "POST", "/clusters/"+f.ClusterID+"/rotate-credential", "").refused(t, 403)
 		f.with(t, one, "DELETE", "/clusters/"+f.ClusterID, "").refused(t, 403)
 		f.with(t, one, "POST", "/clusters", registration("x", f.PG, f.PG.User, "")).refused(t, 403)
-		if a := p["platform.yaml"].Send(t, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`, "Authorization: Bearer "+one.Secret); a.Status != 403 && a.Status != 404 {
+		if a := p["platform.yaml"].Send(t, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"team":"b"}}}`,
+			"Authorization: Bearer "+one.Secret); a.Status != 403 && a.Status != 404 {
 			t.Errorf("%s: got %d %s", name, a.Status, a.Body)
 		}
 		want := 403
@@ -265,13 +280,15 @@ func TestTokenLeaksNowhere(t *testing.T) {
 	made := f.token(t, "root", `{"name":"secret"}`)
 	secret := made.Secret[strings.LastIndex(made.Secret, "_")+1:]
 	var answers strings.Builder
-	for _, request := range [][2]string{{"GET", "/tokens"}, {"GET", "/whoami"}, {"PUT", "/nothing"}, {"POST", "/tokens"}, {"DELETE", "/tokens/" + made.ID}} {
+	for _, request := range [][2]string{{"GET", "/tokens"}, {"GET", "/whoami"}, {"PUT", "/nothing"}, {"POST", "/tokens"},
+		{"DELETE", "/tokens/" + made.ID}} {
 		a := f.with(t, made, request[0], request[1], "")
 		fmt.Fprintln(&answers, a.Status, a.Header, a.Body)
 	}
 	ctx := t.Context()
 	var dump []string
-	rows, err := f.DB.Pool.Query(ctx, `SELECT to_jsonb(t)::text FROM personal_tokens t UNION ALL SELECT to_jsonb(a)::text FROM audit a`)
+	rows, err := f.DB.Pool.Query(ctx, `SELECT to_jsonb(t)::text FROM personal_tokens t UNION ALL SELECT to_jsonb(a)::text `+
+		`FROM audit a`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +303,8 @@ func TestTokenLeaksNowhere(t *testing.T) {
 		t.Fatalf("%d rows, %v", len(dump), rows.Err())
 	}
 	for place, text := range map[string]string{
-		"the answers": answers.String(), "the log": f.Log.String(), "the log of PostgreSQL": f.PG.ReadLog(t), "the control database": strings.Join(dump, "\n"),
+		"the answers": answers.String(), "the log": f.Log.String(), "the log of PostgreSQL": f.PG.ReadLog(t),
+		"the control database": strings.Join(dump, "\n"),
 	} {
 		if strings.Contains(text, secret) {
 			t.Errorf("the token is in %s", place)
@@ -308,7 +326,8 @@ func TestTokenLastUsed(t *testing.T) {
 	var l struct {
 		Items []struct{ LastUsedAt time.Time }
 	}
-	if err := json.Unmarshal([]byte(f.with(t, made, "GET", "/tokens", "").Body), &l); err != nil || len(l.Items) != 1 || l.Items[0].LastUsedAt.Year() != 2026 {
+	if err := json.Unmarshal([]byte(f.with(t, made, "GET", "/tokens", "").Body), &l); err != nil || len(l.Items) != 1 ||
+		l.Items[0].LastUsedAt.Year() != 2026 {
 		t.Errorf("got %+v, %v", l, err)
 	}
 }

@@ -105,7 +105,7 @@ func presentConnection(c *cluster.Cluster, name string, databases []string) user
 	}
 	to.RawQuery = query.Encode()
 	host, portText, _ := net.SplitHostPort(hosts[0])
-	port, _ := strconv.Atoi(portText) // the registry takes no other
+	port, _ := strconv.Atoi(portText) // the registry accepts no other
 	return userConnection{Host: host, Port: port, Databases: append([]string{}, databases...), URL: to.String()}
 }
 
@@ -119,7 +119,8 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	c, users, more, err := a.Users.DetailsList(r.Context(), p, r.PathValue("clusterId"), system != nil && *system, page.After, page.Limit)
+	c, users, more, err := a.Users.DetailsList(r.Context(), p, r.PathValue("clusterId"), system != nil && *system, page.After,
+		page.Limit)
 	if err != nil {
 		return err
 	}
@@ -157,7 +158,8 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if limits == (pgrole.Limits{}) && !endSessions {
 		return fault.New(fault.Invalid, "Say what to change: validUntil, connectionLimit, or endSessions: true.")
 	}
-	c, d, ended, err := a.Users.SetLimits(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), limits, endSessions, web.IfMatch(r))
+	c, d, ended, err := a.Users.SetLimits(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), limits,
+		endSessions, web.IfMatch(r))
 	if err != nil {
 		return err
 	}
@@ -181,7 +183,8 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if roles == nil {
 		return fault.New(fault.Invalid, "The field roles is missing.")
 	}
-	c, d, kept, err := a.Users.SetRoles(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), *roles, web.IfMatch(r))
+	c, d, kept, err := a.Users.SetRoles(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), *roles,
+		web.IfMatch(r))
 	if err != nil {
 		return err
 	}
@@ -220,13 +223,14 @@ func presentListing(l pgrole.Listing) listing {
 
 func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
 	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
-		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; it takes the name of a role.")
+		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
 	}
 	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), q.Get("reassignTo"))
 	if err != nil {
 		return err
 	}
-	answer := deletionPlan{Blockers: append([]string{}, plan.Blockers...), Sessions: plan.Sessions, Unvisited: plan.Unvisited, Databases: []databasePlan{}}
+	answer := deletionPlan{Blockers: append([]string{}, plan.Blockers...), Sessions: plan.Sessions, Unvisited: plan.Unvisited,
+		Databases: []databasePlan{}}
 	for _, in := range plan.Databases {
 		answer.Databases = append(answer.Databases, databasePlan{
 			Name:              in.Name,
@@ -276,7 +280,10 @@ func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Princi
 		return err
 	}
 	// PgBouncer reads lines. Users made here have no such names.
-	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool { return strings.ContainsFunc(c.Name, unicode.IsControl) })
+	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool {
+		return strings.ContainsFunc(c.Name,
+			unicode.IsControl)
+	})
 	var text strings.Builder
 	for _, c := range credentials {
 		for i, s := range []string{c.Name, string(c.Verifier)} {

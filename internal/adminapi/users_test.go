@@ -38,7 +38,8 @@ type userResource struct {
 // user makes a database user, whose password is userPassword, and returns its path.
 func (f *fixture) user(t testing.TB, name string) (path string) {
 	t.Helper()
-	if a := f.dbaas(t, "POST", "", fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name, userPassword)); a.Status != 200 {
+	if a := f.dbaas(t, "POST", "", fmt.Sprintf(`{"properties":{"username":%q,"password":%q}}`, name,
+		userPassword)); a.Status != 200 {
 		t.Fatalf("got %d %s", a.Status, a.Body)
 	}
 	return "/clusters/" + f.ClusterID + "/users/" + url.PathEscape(name)
@@ -48,7 +49,8 @@ func (f *fixture) user(t testing.TB, name string) (path string) {
 func (f *fixture) dbaas(t testing.TB, method, path, body string) answer {
 	t.Helper()
 	root := f.token(t, "root", fmt.Sprintf(`{"name":"dbaas %d"}`, time.Now().UnixNano()))
-	return answer{f.platform(t)["dbaas.yaml"].Send(t, method, "/databases/postgresql/clusters/"+f.ClusterID+"/users"+path, body, "Authorization: Bearer "+root.Secret)}
+	return answer{f.platform(t)["dbaas.yaml"].Send(t, method, "/databases/postgresql/clusters/"+f.ClusterID+"/users"+path,
+		body, "Authorization: Bearer "+root.Secret)}
 }
 
 // session opens a session as a user.
@@ -70,11 +72,14 @@ func TestUserDetails(t *testing.T) {
 	a := f.want(t, 200, "GET", path, "")
 	a.Into(t, &u)
 	guid, _ := f.Identity.GUID(t.Context(), "root")
-	if u.Username != name || u.State != "active" || u.PasswordKind != "scram-sha-256" || u.System || u.ValidUntil != nil || u.ConnectionLimit != -1 ||
-		fmt.Sprint(u.MemberOf) != "[det_default]" || u.CreatedBy == nil || *u.CreatedBy != guid || u.CreatedAt == nil || a.Header.Get("ETag") != u.ETag {
+	if u.Username != name || u.State != "active" || u.PasswordKind != "scram-sha-256" || u.System || u.ValidUntil != nil ||
+		u.ConnectionLimit != -1 ||
+		fmt.Sprint(u.MemberOf) != "[det_default]" || u.CreatedBy == nil || *u.CreatedBy != guid || u.CreatedAt == nil ||
+		a.Header.Get("ETag") != u.ETag {
 		t.Errorf("got %s", a.Body)
 	}
-	if u.Connection.Host != "127.0.0.1" || u.Connection.Port != f.PG.Port || !strings.Contains(strings.Join(u.Connection.Databases, " "), "det_shop") {
+	if u.Connection.Host != "127.0.0.1" || u.Connection.Port != f.PG.Port ||
+		!strings.Contains(strings.Join(u.Connection.Databases, " "), "det_shop") {
 		t.Errorf("got %+v", u.Connection)
 	}
 	// The URL is one that works, with the password beside it, and it names no database of Rolecall's.
@@ -120,7 +125,8 @@ func TestUserRights(t *testing.T) {
 		{"GET", "/clusters/" + f.ClusterID + "/password-problems", "", 200, 403, 404, 403},
 		{"GET", list, "", 403, 403, 404, 403},
 	} {
-		for name, want := range map[string]int{"manager": x.manager, "viewer": x.viewer, "stranger": x.stranger, "auditor": x.auditor, "": 401} {
+		for name, want := range map[string]int{"manager": x.manager, "viewer": x.viewer, "stranger": x.stranger,
+			"auditor": x.auditor, "": 401} {
 			if a := f.as(t, name, x.method, x.path, x.body); a.Status != want {
 				t.Errorf("%s: %s %s: got %d %s, want %d", name, x.method, x.path, a.Status, a.Body, want)
 			}
@@ -130,7 +136,8 @@ func TestUserRights(t *testing.T) {
 	for _, row := range f.AuditRows(t, "rig") {
 		outcomes[row.Action+" "+row.Phase+row.Outcome]++
 	}
-	for key, want := range map[string]int{"user.limits attempt": 1, "user.limits outcomedone": 1, "user.limits outcomedenied": 2, "user.roles outcomedone": 1, "user.roles outcomedenied": 2} {
+	for key, want := range map[string]int{"user.limits attempt": 1, "user.limits outcomedone": 1,
+		"user.limits outcomedenied": 2, "user.roles outcomedone": 1, "user.roles outcomedenied": 2} {
 		if outcomes[key] != want {
 			t.Errorf("%s: %d rows, want %d: %v", key, outcomes[key], want, outcomes)
 		}
@@ -174,7 +181,8 @@ func TestLimits(t *testing.T) {
 		t.Errorf("got %+v", cleared)
 	}
 
-	for _, body := range []string{`{}`, `{"endSessions":false}`, `{"validUntil":"tomorrow"}`, `{"validUntil":"infinity"}`, `{"validUntil":1}`, `{"connectionLimit":-2}`, `{"connectionLimit":null}`,
+	for _, body := range []string{`{}`, `{"endSessions":false}`, `{"validUntil":"tomorrow"}`, `{"validUntil":"infinity"}`,
+		`{"validUntil":1}`, `{"connectionLimit":-2}`, `{"connectionLimit":null}`,
 		`{"connectionLimit":1.5}`, `{"connectionLimit":99999999999}`, `{"endSessions":null}`, `{"password":"x"}`} {
 		f.do(t, "PATCH", path, body).refused(t, 422)
 	}
@@ -200,7 +208,8 @@ func TestRoles(t *testing.T) {
 	set(`{"roles":["rol_b","rol_a"]}`, "rol_a rol_b rol_out")
 	set(`{"roles":["rol_b"]}`, "rol_b rol_out")
 	for body, status := range map[string]int{
-		`{"roles":["rol_out"]}`: 422, `{"roles":["postgres"]}`: 422, `{"roles":["rol_none"]}`: 422, `{"roles":["rol_danger"]}`: 403, `{"roles":["rol_a","rol_danger"]}`: 403,
+		`{"roles":["rol_out"]}`: 422, `{"roles":["postgres"]}`: 422, `{"roles":["rol_none"]}`: 422,
+		`{"roles":["rol_danger"]}`: 403, `{"roles":["rol_a","rol_danger"]}`: 403,
 		`{"roles":null}`: 422, `{"roles":[1]}`: 422, `{}`: 422,
 	} {
 		f.do(t, "PUT", path+"/roles", body).refused(t, status)
@@ -260,7 +269,8 @@ func TestDeletionPlan(t *testing.T) {
 		t.Errorf("got %+v", p)
 	}
 	reassigned := look("?reassignTo=pla_heir")
-	if strings.Contains(strings.Join(reassigned.Blockers, "\n"), "It owns ") || len(reassigned.Databases[0].Definers.First) != 1 {
+	if strings.Contains(strings.Join(reassigned.Blockers, "\n"), "It owns ") ||
+		len(reassigned.Databases[0].Definers.First) != 1 {
 		t.Errorf("got %+v", reassigned)
 	}
 	if own.Ping(t.Context()) != nil {
@@ -302,7 +312,8 @@ func TestDisableInsteadOfDelete(t *testing.T) {
 		}
 	}
 	state("active")
-	if a := f.dbaas(t, "DELETE", "/dis?onBlocked=disable", ""); a.Status != 200 || !strings.Contains(a.Body, `"username":"dis"`) || a.Header.Get("ETag") == "" {
+	if a := f.dbaas(t, "DELETE", "/dis?onBlocked=disable", ""); a.Status != 200 ||
+		!strings.Contains(a.Body, `"username":"dis"`) || a.Header.Get("ETag") == "" {
 		t.Fatalf("got %d %s", a.Status, a.Body)
 	}
 	state("disabled")
@@ -330,7 +341,8 @@ func TestDisableInsteadOfDelete(t *testing.T) {
 func TestUserlist(t *testing.T) {
 	f := newFixture(t)
 	f.user(t, `ul"x`)
-	f.PG.Exec(t, `CREATE ROLE ul_danger LOGIN CREATEROLE PASSWORD 'x'; CREATE ROLE ul_none LOGIN; CREATE ROLE "ul`+"\n"+`" LOGIN PASSWORD 'x'`)
+	f.PG.Exec(t, `CREATE ROLE ul_danger LOGIN CREATEROLE PASSWORD 'x'; CREATE ROLE ul_none LOGIN; `+
+		`CREATE ROLE "ul`+"\n"+`" LOGIN PASSWORD 'x'`)
 	a := f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/pgbouncer/userlist", "")
 	line := regexp.MustCompile(`^"((?:[^"]|"")+)" "((?:[^"]|"")+)"$`)
 	found := map[string]string{}
@@ -352,7 +364,8 @@ func TestUserlist(t *testing.T) {
 	}
 	var recorded, leaked int
 	err := f.DB.Pool.QueryRow(t.Context(), `
-		SELECT count(*) FILTER (WHERE phase = 'outcome' AND outcome = 'done' AND (detail->>'users')::int > 0), count(*) FILTER (WHERE detail::text LIKE '%SCRAM%')
+		SELECT count(*) FILTER (WHERE phase = 'outcome' AND outcome = 'done' AND (detail->>'users')::int > 0), count(*) FILTER
+		  (WHERE detail::text LIKE '%SCRAM%')
 		FROM audit WHERE action = 'user.verifiers'`).Scan(&recorded, &leaked)
 	if err != nil || recorded != 1 || leaked > 0 || strings.Contains(f.Log.String(), verifier) {
 		t.Errorf("%d rows, %d with a verifier, %v", recorded, leaked, err)
@@ -362,7 +375,8 @@ func TestUserlist(t *testing.T) {
 func TestPasswordProblems(t *testing.T) {
 	f := newFixture(t)
 	const md5 = "md5d41d8cd98f00b204e9800998ecf8427e"
-	f.PG.Exec(t, `CREATE ROLE prob_a LOGIN PASSWORD '`+md5+`'; CREATE ROLE prob_b LOGIN; CREATE ROLE prob_c LOGIN CREATEROLE PASSWORD '`+md5+`'`)
+	f.PG.Exec(t, `CREATE ROLE prob_a LOGIN PASSWORD '`+md5+`'; CREATE ROLE prob_b LOGIN; CREATE ROLE prob_c LOGIN CREATEROLE `+
+		`PASSWORD '`+md5+`'`)
 	f.user(t, "prob_good")
 	type problems struct {
 		Items []struct {
@@ -396,7 +410,8 @@ func TestPasswordProblems(t *testing.T) {
 	}
 	f.Access(t, f.ClusterID, []string{"team=prob"}, nil)
 	f.Account(t, "prob_manager", account.DefaultScopes, map[string]string{"team": "prob"})
-	if a := f.as(t, "prob_manager", "GET", path+"?limit=1000", ""); a.Status != 200 || !strings.Contains(a.Body, `"prob_a"`) || strings.Contains(a.Body, `"prob_c"`) || strings.Contains(a.Body, `"system":true`) {
+	if a := f.as(t, "prob_manager", "GET", path+"?limit=1000", ""); a.Status != 200 || !strings.Contains(a.Body, `"prob_a"`) ||
+		strings.Contains(a.Body, `"prob_c"`) || strings.Contains(a.Body, `"system":true`) {
 		t.Errorf("who cannot renew system users' passwords is answered %d %s", a.Status, a.Body)
 	}
 	f.do(t, "GET", path+"?cursor=AA", "").refused(t, 400)
@@ -448,7 +463,8 @@ func TestListUsers(t *testing.T) {
 			t.Errorf("%s is not among %q", name, names)
 		}
 	}
-	if !slices.IsSorted(names) || slices.Contains(names, "lst_group") || slices.Contains(names, f.PG.User) || !slices.Contains(all, f.PG.User) {
+	if !slices.IsSorted(names) || slices.Contains(names, "lst_group") || slices.Contains(names, f.PG.User) ||
+		!slices.Contains(all, f.PG.User) {
 		t.Errorf("got %q, and with system users %q", names, all)
 	}
 	for _, query := range []string{"?system=1", "?system=", "?x=1", "?cursor=AA"} {

@@ -56,7 +56,7 @@ const (
 // Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.
 const (
 	ActorRolecall  = "rolecall"  // the service, of its own accord
-	ActorBootstrap = "bootstrap" // whoever has the control database
+	ActorBootstrap = "bootstrap" // someone with access to the control database
 	ActorRestored  = "restored"
 	ActorUnknown   = "unknown" // of a failed sign-in
 )
@@ -123,12 +123,13 @@ type Log struct {
 	verifying sync.Mutex
 	mu        sync.Mutex
 	head      Point         // as Run has last seen it
-	moved     chan struct{} // closed and made anew when head moves, for Wait; nil until somebody waits
+	moved     chan struct{} // for Wait: closed and replaced when head moves; nil until a call waits
 }
 
 // insert takes a second row of the same phase for the first: an outcome that the settler was quicker with.
 const insert = `
-	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address, detail, settle_after)
+	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address,
+	  detail, settle_after)
 	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)
 	ON CONFLICT (attempt, phase) DO NOTHING`
 
@@ -157,7 +158,8 @@ func arguments(id uuid.UUID, phase string, e Entry, r Result, settleAfter *time.
 	if e.Cluster != uuid.Nil {
 		cluster = &e.Cluster
 	}
-	return []any{id, phase, e.Action, string(r.Outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target), e.RequestID, e.Address, stored(e, r), settleAfter}
+	return []any{id, phase, e.Action, string(r.Outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target),
+		e.RequestID, e.Address, stored(e, r), settleAfter}
 }
 
 // stored is the detail of a row, with what every row may have. One that cannot be encoded makes the statement fail.
@@ -183,8 +185,8 @@ func stored(e Entry, r Result) any {
 	return detail
 }
 
-// short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits. What
-// PostgreSQL does not store is replaced.
+// short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
+// What PostgreSQL does not store is replaced.
 func short(s string) string {
 	const longest = 255
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\ufffd"), "\ufffd")
@@ -255,7 +257,8 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
 	if err := l.write(ctx, arguments(id, "attempt", e, Result{Detail: e.Detail}, &limit)); err != nil {
-		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
+		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).
+			Because(err)
 	}
 	return &Attempt{ID: id, Entry: e}, nil
 }
@@ -278,15 +281,18 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 		var left time.Duration
 		err := tx.QueryRow(ctx, `
 			INSERT INTO refusals AS r VALUES ($1, date_trunc('minute', clock_timestamp()), 1)
-			ON CONFLICT (account) DO UPDATE SET minute = excluded.minute, count = CASE WHEN r.minute = excluded.minute THEN r.count + 1 ELSE 1 END
+			ON CONFLICT (account) DO UPDATE SET minute = excluded.minute, count = CASE WHEN r.minute = excluded.minute THEN r.count +
+			  1 ELSE 1 END
 			RETURNING count, minute + interval '1 minute' - clock_timestamp()`, e.AccountGUID).Scan(&count, &left)
 		if err != nil {
 			return err
 		}
 		if count > MaxRefusals {
-			return fault.New(fault.TooMany, "You were refused %d times within a minute. Do for less than that, or for the right to it.", MaxRefusals).After(left).Because(why)
+			return fault.New(fault.TooMany, "You were refused %d times within a minute. Send fewer such requests, or ask an admin "+
+				"for the right.", MaxRefusals).After(left).Because(why)
 		}
-		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Denied, Detail: e.Detail}, nil)...)
+		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Denied, Detail: e.Detail},
+			nil)...)
 		return err
 	})
 	if fault.Is(err, fault.TooMany) {
@@ -297,7 +303,8 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 
 // Record writes a change of the control database in the transaction that makes it.
 func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
+	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail},
+		nil)...)
 	return err
 }
 
@@ -315,7 +322,8 @@ func (l *Log) Missing(ctx context.Context, attempts []uuid.UUID) ([]uuid.UUID, e
 	var from *time.Time
 	err := l.DB.Pool.QueryRow(ctx, `
 		SELECT ARRAY(SELECT a.id FROM unnest($1::uuid[]) a(id) WHERE NOT EXISTS (SELECT FROM audit WHERE attempt = a.id)),
-		       (SELECT coalesce((SELECT time FROM audit_seals ORDER BY seq LIMIT 1), c.time) FROM audit_checkpoint c)`, attempts).Scan(&missing, &from)
+		       (SELECT coalesce((SELECT time FROM audit_seals ORDER BY seq LIMIT 1), c.time) FROM audit_checkpoint
+		         c)`, attempts).Scan(&missing, &from)
 	if err != nil {
 		return nil, control.Fault(err)
 	}

@@ -41,7 +41,8 @@ func rows(t testing.TB, l *audit.Log) string {
 	t.Helper()
 	var text string
 	err := l.DB.Pool.QueryRow(t.Context(), `
-		SELECT coalesce(string_agg(concat_ws(' ', phase, action, outcome, account_guid, cluster_id, target, detail), E'\n' ORDER BY id), '') FROM audit`).Scan(&text)
+		SELECT coalesce(string_agg(concat_ws(' ', phase, action, outcome, account_guid, cluster_id, target, detail), E'\n' ORDER
+		  BY id), '') FROM audit`).Scan(&text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,14 +60,16 @@ func TestLog(t *testing.T) {
 	l := newLog(t)
 	ctx := t.Context()
 	cluster := uuid.New()
-	e := audit.Entry{Action: audit.CreateUser, AccountGUID: "g", AccountName: "n", Cluster: cluster, Target: "ü'\"", RequestID: "r", Address: "::1", Detail: map[string]any{"a": "b"}}
+	e := audit.Entry{Action: audit.CreateUser, AccountGUID: "g", AccountName: "n", Cluster: cluster, Target: "ü'\"",
+		RequestID: "r", Address: "::1", Detail: map[string]any{"a": "b"}}
 	a, err := l.Begin(ctx, e, time.Minute)
 	must(t, err)
 	if a.ID.Version() != 7 {
 		t.Errorf("the attempt has the id %s", a.ID)
 	}
 	must(t, l.End(ctx, a, audit.Result{Outcome: audit.Done}))
-	must(t, l.End(ctx, a, audit.Result{Outcome: audit.NotDone, Detail: map[string]any{"reason": "late"}})) // a second outcome is ignored
+	// a second outcome is ignored
+	must(t, l.End(ctx, a, audit.Result{Outcome: audit.NotDone, Detail: map[string]any{"reason": "late"}}))
 	must(t, l.Refused(ctx, audit.Entry{Action: audit.DeleteUser, AccountGUID: "g2", Target: "x"}))
 	no := errors.New("no")
 	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
@@ -97,7 +100,8 @@ func TestLongDetail(t *testing.T) {
 	for n := range 200 {
 		object[fmt.Sprint(long, n)] = map[string][]string{"deep": {long}}
 	}
-	e := audit.Entry{Action: audit.CreateUser, Detail: map[string]any{"text": long, "list": list, "object": object, "number": 1}}
+	e := audit.Entry{Action: audit.CreateUser, Detail: map[string]any{"text": long, "list": list, "object": object,
+		"number": 1}}
 	must(t, l.Refused(t.Context(), e))
 	a, err := l.Begin(t.Context(), e, time.Minute)
 	must(t, err)
@@ -105,14 +109,16 @@ func TestLongDetail(t *testing.T) {
 	var longest, texts, lists int
 	must(t, l.DB.Pool.QueryRow(t.Context(), `
 		SELECT max(length(detail::text)), max(length(detail ->> 'text')), max(jsonb_array_length(detail -> 'list'))
-		FROM audit WHERE detail ->> 'number' = '1' AND detail #>> '{list,100}' = '… and 4900 more'`).Scan(&longest, &texts, &lists))
+		FROM audit WHERE detail ->> 'number' = '1' AND detail #>> '{list,100}' =
+		  '… and 4900 more'`).Scan(&longest, &texts, &lists))
 	if longest > 60_000 || texts != 256 || lists != 101 {
 		t.Errorf("rows have up to %d characters, texts %d, lists %d elements", longest, texts, lists)
 	}
 	must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return audit.Record(t.Context(), tx, e) }))
 	var whole bool
 	must(t, l.DB.Pool.QueryRow(t.Context(), `
-		SELECT detail ->> 'text' = $1 AND jsonb_array_length(detail -> 'list') = 5000 FROM audit WHERE outcome = 'done'`, long).Scan(&whole))
+		SELECT detail ->> 'text' = $1 AND jsonb_array_length(detail -> 'list') = 5000 FROM audit WHERE outcome =
+		  'done'`, long).Scan(&whole))
 	if !whole {
 		t.Error("what was done is cut")
 	}
@@ -125,10 +131,12 @@ func TestRefusalsAreBounded(t *testing.T) {
 	replicas := []*audit.Log{l, {DB: l.DB}}
 	why := fault.New(fault.Forbidden, "no")
 	refuse := func(account string) error {
-		return replicas[time.Now().UnixNano()%2].Refuse(t.Context(), audit.Entry{Action: audit.DeleteUser, AccountGUID: account}, why)
+		return replicas[time.Now().UnixNano()%2].Refuse(t.Context(), audit.Entry{Action: audit.DeleteUser, AccountGUID: account},
+			why)
 	}
 	recorded := func(account string) (n int) {
-		must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE outcome = 'denied' AND account_guid = $1`, account).Scan(&n))
+		must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE outcome = 'denied' AND account_guid = $1`,
+			account).Scan(&n))
 		return n
 	}
 	refused := 0
@@ -162,15 +170,20 @@ func TestRowsAreOnlyAdded(t *testing.T) {
 	_, err := l.Begin(t.Context(), audit.Entry{Action: audit.CreateUser, Target: "x"}, time.Minute)
 	must(t, err)
 	before := rows(t, l)
-	for _, sql := range []string{`UPDATE audit SET target = 'y'`, `UPDATE audit SET target = 'y' WHERE false`, `DELETE FROM audit`, `TRUNCATE audit`} {
-		if _, err := l.DB.Pool.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "rows of audit are only ever added") {
+	for _, sql := range []string{`UPDATE audit SET target = 'y'`, `UPDATE audit SET target = 'y' WHERE false`,
+		`DELETE FROM audit`, `TRUNCATE audit`} {
+		if _, err := l.DB.Pool.Exec(t.Context(), sql); err == nil ||
+			!strings.Contains(err.Error(), "rows of audit are only ever added") {
 			t.Errorf("%s: %v", sql, err)
 		}
 	}
 	for _, sql := range []string{
-		`INSERT INTO audit (attempt, phase, action, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', '', '')`,
-		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'attempt', 'x', 'done', '', '')`,
-		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', 'perhaps', '', '')`,
+		`INSERT INTO audit (attempt, phase, action, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', '', ` +
+			`'')`,
+		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'attempt', ` +
+			`'x', 'done', '', '')`,
+		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', ` +
+			`'x', 'perhaps', '', '')`,
 		`INSERT INTO audit (attempt, phase, action, account_guid, account_name) SELECT attempt, 'attempt', 'x', '', '' FROM audit`,
 	} {
 		if _, err := l.DB.Pool.Exec(t.Context(), sql); err == nil {
@@ -224,7 +237,8 @@ func TestFailedSignIns(t *testing.T) {
 	}
 	must(t, l.FailedSignIn(t.Context(), "unknown", "::1"))
 	var total, most int
-	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT sum(count), count(DISTINCT account) FROM failed_sign_ins`).Scan(&total, &most))
+	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT sum(count), count(DISTINCT account) FROM failed_sign_ins`).Scan(&total,
+		&most))
 	if total != 4 || most != 2 {
 		t.Errorf("%d failures of %d accounts are counted, want 4 of 2", total, most)
 	}

@@ -37,7 +37,8 @@ func ParsePoint(s string) (Point, error) {
 	p.Seq, seqErr = strconv.ParseInt(seq, 10, 64)
 	p.MAC, macErr = hex.DecodeString(mac)
 	if seqErr != nil || macErr != nil || p.Seq < 1 || len(p.MAC) != sha256.Size || p.String() != s {
-		return Point{}, fault.New(fault.Invalid, "%.200q is not a place in the audit chain; it has the form seq:mac, as the head is shown and logged.", s)
+		return Point{}, fault.New(fault.Invalid, "%.200q is not a head of the audit chain; write seq:mac, as the head is shown "+
+			"and logged.", s)
 	}
 	return p, nil
 }
@@ -169,7 +170,8 @@ var errCheckpoint = errors.New("the checkpoint was altered")
 func checkpoint(ctx context.Context, tx pgx.Tx, keys []*chainKey) (c Checkpoint, err error) {
 	var keyID int
 	var proof []byte
-	err = tx.QueryRow(ctx, `SELECT seq, mac, time, key_id, proof FROM audit_checkpoint`).Scan(&c.Seq, &c.MAC, &c.Time, &keyID, &proof)
+	err = tx.QueryRow(ctx, `SELECT seq, mac, time, key_id, proof FROM audit_checkpoint`).
+		Scan(&c.Seq, &c.MAC, &c.Time, &keyID, &proof)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Checkpoint{}, nil
 	}
@@ -186,8 +188,8 @@ func checkpoint(ctx context.Context, tx pgx.Tx, keys []*chainKey) (c Checkpoint,
 	return c, nil
 }
 
-// headOf returns the head of the chain. It looks at the checkpoint only when there is no seal: whoever alters that must
-// not be able to stop the sealer.
+// headOf returns the head of the chain. It reads the checkpoint only if there is no seal: altering it must
+// not stop the sealer.
 func headOf(ctx context.Context, tx pgx.Tx, keys []*chainKey) (head Point, err error) {
 	err = tx.QueryRow(ctx, `SELECT seq, mac FROM audit_seals ORDER BY seq DESC LIMIT 1`).Scan(&head.Seq, &head.MAC)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -218,7 +220,8 @@ type link struct {
 
 // walk checks up to limit links of the chain behind from, and returns those that hold. A nil problem with fewer links
 // than the limit means that the end was reached.
-func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point, limit int) (good []link, problem *Problem, err error) {
+func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point,
+	limit int) (good []link, problem *Problem, err error) {
 	rows, err := tx.Query(ctx, `
 		SELECT s.seq, s.audit_id, s.key_id, s.version, s.mac, a.id IS NOT NULL,
 		       least(greatest(a.time, timestamptz 'epoch'), timestamptz '9999-01-01'), -- an altered one may be anything
@@ -255,7 +258,7 @@ func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point, limit in
 		case !hmac.Equal(l.point.MAC, k.mac(from, l.point.Seq, row)):
 			bad("The row or its seal was altered, or is not in its place.")
 		case moved:
-			bad("What it is found by differs from the row.")
+			bad("The columns by which it is found differ from the row.")
 		default:
 			good = append(good, l)
 			from = l.point

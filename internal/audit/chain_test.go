@@ -23,7 +23,8 @@ import (
 func fill(t testing.TB, l *audit.Log, n int) {
 	t.Helper()
 	for i := range n {
-		must(t, l.Refused(t.Context(), audit.Entry{Action: audit.DeleteUser, AccountGUID: "g", AccountName: "Gwen", Target: fmt.Sprint("user", i)}))
+		must(t, l.Refused(t.Context(), audit.Entry{Action: audit.DeleteUser, AccountGUID: "g", AccountName: "Gwen",
+			Target: fmt.Sprint("user", i)}))
 	}
 	seal(t, l)
 }
@@ -95,7 +96,8 @@ func TestSealersAndWriters(t *testing.T) {
 		writing.Go(func() {
 			for i := range each {
 				err := l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
-					err := audit.Record(t.Context(), tx, audit.Entry{Action: audit.CreateAccount, AccountGUID: fmt.Sprint(w), Target: fmt.Sprint(i)})
+					err := audit.Record(t.Context(), tx, audit.Entry{Action: audit.CreateAccount, AccountGUID: fmt.Sprint(w),
+						Target: fmt.Sprint(i)})
 					if i%7 == 6 {
 						_, err = tx.Exec(t.Context(), `SELECT pg_sleep(0.01)`)
 					}
@@ -120,7 +122,8 @@ func TestSealersAndWriters(t *testing.T) {
 		t.Errorf("the head is %s and %d rows wait", v.Head, v.Unsealed)
 	}
 	var late int
-	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_seals s JOIN audit_seals n ON n.seq = s.seq + 1 WHERE n.audit_id < s.audit_id`).Scan(&late))
+	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_seals s JOIN audit_seals n ON n.seq = s.seq + 1 `+
+		`WHERE n.audit_id < s.audit_id`).Scan(&late))
 	t.Logf("%d rows were sealed behind one with a greater id", late)
 }
 
@@ -141,16 +144,24 @@ func TestVerify(t *testing.T) {
 		"no mac":         {`UPDATE audit_seals SET mac = '' WHERE seq = 5`, 5, 5, "altered"},
 		"a row":          {`DELETE FROM audit WHERE id = 5`, 5, 5, "The row is missing"},
 		"a seal":         {`DELETE FROM audit_seals WHERE seq = 5`, 5, 0, "Its seal is missing"},
-		"row and seal":   {`WITH a AS (DELETE FROM audit WHERE id = 5) DELETE FROM audit_seals WHERE seq = 5`, 5, 0, "Its seal is missing"},
-		"closed gap":     {`DELETE FROM audit WHERE id = 5; DELETE FROM audit_seals WHERE seq = 5; UPDATE audit_seals SET seq = -seq WHERE seq > 5; UPDATE audit_seals SET seq = -seq - 1 WHERE seq < 0`, 5, 6, "altered"},
-		"the first":      {`WITH a AS (DELETE FROM audit WHERE id < 3) DELETE FROM audit_seals WHERE seq < 3`, 1, 0, "Its seal is missing"},
-		"swapped rows":   {`UPDATE audit SET target = CASE id WHEN 5 THEN 'user6' ELSE 'user5' END WHERE id IN (5, 6)`, 5, 5, "altered"},
-		"swapped seals":  {`WITH n AS (SELECT seq, mac FROM audit_seals) UPDATE audit_seals s SET mac = n.mac FROM n WHERE n.seq = 11 - s.seq AND s.seq IN (5, 6)`, 5, 5, "altered"},
-		"the last seal":  {`DELETE FROM audit_seals WHERE seq = 10`, 0, 10, "has no seal"},
-		"a slipped in":   {`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome', 'x', 'done', '', '')`, 0, 11, "slipped in"},
-		"what is found":  {`UPDATE audit_seals SET account_guid = 'other' WHERE seq = 5`, 5, 5, "found by"},
-		"another key":    {`WITH k AS (INSERT INTO audit_keys VALUES (2, 'x') RETURNING id) UPDATE audit_seals SET key_id = id FROM k WHERE seq = 5`, 5, 5, "is missing"},
-		"a checkpoint":   {`INSERT INTO audit_checkpoint SELECT true, seq, mac, now(), key_id, mac FROM audit_seals WHERE seq = 3`, 3, 0, "checkpoint was altered"},
+		"row and seal": {`WITH a AS (DELETE FROM audit WHERE id = 5) DELETE FROM audit_seals WHERE seq = 5`, 5, 0,
+			"Its seal is missing"},
+		"closed gap": {`DELETE FROM audit WHERE id = 5; DELETE FROM audit_seals WHERE seq = 5; UPDATE audit_seals SET seq = ` +
+			`-seq WHERE seq > 5; UPDATE audit_seals SET seq = -seq - 1 WHERE seq < 0`, 5, 6, "altered"},
+		"the first": {`WITH a AS (DELETE FROM audit WHERE id < 3) DELETE FROM audit_seals WHERE seq < 3`, 1, 0,
+			"Its seal is missing"},
+		"swapped rows": {`UPDATE audit SET target = CASE id WHEN 5 THEN 'user6' ELSE 'user5' END WHERE id IN (5, 6)`, 5, 5,
+			"altered"},
+		"swapped seals": {`WITH n AS (SELECT seq, mac FROM audit_seals) UPDATE audit_seals s SET mac = n.mac FROM n WHERE ` +
+			`n.seq = 11 - s.seq AND s.seq IN (5, 6)`, 5, 5, "altered"},
+		"the last seal": {`DELETE FROM audit_seals WHERE seq = 10`, 0, 10, "has no seal"},
+		"a slipped in": {`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES ` +
+			`(gen_random_uuid(), 'outcome', 'x', 'done', '', '')`, 0, 11, "it was inserted"},
+		"what is found": {`UPDATE audit_seals SET account_guid = 'other' WHERE seq = 5`, 5, 5, "found differ"},
+		"another key": {`WITH k AS (INSERT INTO audit_keys VALUES (2, 'x') RETURNING id) UPDATE audit_seals SET key_id = id ` +
+			`FROM k WHERE seq = 5`, 5, 5, "is missing"},
+		"a checkpoint": {`INSERT INTO audit_checkpoint SELECT true, seq, mac, now(), key_id, mac FROM audit_seals WHERE seq = ` +
+			`3`, 3, 0, "checkpoint was altered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLog(t)
@@ -172,19 +183,22 @@ func TestCutOff(t *testing.T) {
 	head := mustHold(t, l, 10).Head
 	tamper(t, l, `WITH a AS (DELETE FROM audit WHERE id > 8) DELETE FROM audit_seals WHERE seq > 8`)
 	mustHold(t, l, 8)
-	if v := verify(t, l, head); v.Problem == nil || v.Problem.Seq != 9 || !strings.Contains(v.Problem.Reason, "cut off") {
+	if v := verify(t, l, head); v.Problem == nil || v.Problem.Seq != 9 ||
+		!strings.Contains(v.Problem.Reason, "Rows are missing") {
 		t.Errorf("cut off: %v", v.Problem)
 	}
 	fill(t, l, 5) // and it goes on, as if nothing had happened
 	mustHold(t, l, 13)
-	if v := verify(t, l, head); v.Problem == nil || v.Problem.Seq != 10 || !strings.Contains(v.Problem.Reason, "another one") {
+	if v := verify(t, l, head); v.Problem == nil || v.Problem.Seq != 10 ||
+		!strings.Contains(v.Problem.Reason, "another chain") {
 		t.Errorf("replaced: %v", v.Problem)
 	}
 	p, err := audit.ParsePoint(head.String())
 	if err != nil || p.Seq != head.Seq || !slices.Equal(p.MAC, head.MAC) {
 		t.Errorf("%s is read as %s, %v", head, p, err)
 	}
-	for _, bad := range []string{"", "1", "1:", "1:ab", "x:" + strings.Repeat("ab", 32), "0:" + strings.Repeat("ab", 32), "-1:" + strings.Repeat("ab", 32), "1:" + strings.Repeat("ab", 33)} {
+	for _, bad := range []string{"", "1", "1:", "1:ab", "x:" + strings.Repeat("ab", 32), "0:" + strings.Repeat("ab", 32),
+		"-1:" + strings.Repeat("ab", 32), "1:" + strings.Repeat("ab", 33)} {
 		if _, err := audit.ParsePoint(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
@@ -203,7 +217,8 @@ func TestUnsealed(t *testing.T) {
 		t.Errorf("%d wait, the oldest since %s", v.Unsealed, v.Oldest)
 	}
 	tamper(t, l, `DELETE FROM audit WHERE id = 4`)
-	if v := verify(t, l, audit.Point{}); v.Problem == nil || v.Problem.ID != 4 || !strings.Contains(v.Problem.Reason, "before it was sealed") {
+	if v := verify(t, l, audit.Point{}); v.Problem == nil || v.Problem.ID != 4 ||
+		!strings.Contains(v.Problem.Reason, "before it was sealed") {
 		t.Errorf("found %v", v.Problem)
 	}
 }
@@ -226,7 +241,8 @@ func TestRetention(t *testing.T) {
 		t.Errorf("removed %d rows, %v", n, err)
 	}
 	v := mustHold(t, l, int64(15-n))
-	if v.Checkpoint.Seq != int64(n) || time.Since(v.Checkpoint.Time).Abs() > time.Minute || v.Head.String() != head.String() || v.Unsealed != 1 {
+	if v.Checkpoint.Seq != int64(n) || time.Since(v.Checkpoint.Time).Abs() > time.Minute || v.Head.String() != head.String() ||
+		v.Unsealed != 1 {
 		t.Errorf("got %+v", v)
 	}
 	if v := verify(t, l, head); v.Problem != nil || v.AnchorRemoved {
@@ -247,7 +263,8 @@ func TestRetention(t *testing.T) {
 		t.Errorf("the next row is sealed as %d", v.Head.Seq)
 	}
 	// Nobody moves the beginning of the chain: not by hand, and not back.
-	tamper(t, l, `WITH s AS (DELETE FROM audit_seals RETURNING seq, mac), a AS (DELETE FROM audit) UPDATE audit_checkpoint c SET seq = s.seq, mac = s.mac FROM s`)
+	tamper(t, l, `WITH s AS (DELETE FROM audit_seals RETURNING seq, mac), a AS (DELETE FROM audit) UPDATE audit_checkpoint c `+
+		`SET seq = s.seq, mac = s.mac FROM s`)
 	if v := verify(t, l, audit.Point{}); v.Problem == nil || !strings.Contains(v.Problem.Reason, "checkpoint was altered") {
 		t.Errorf("found %v", v.Problem)
 	}
@@ -276,8 +293,10 @@ func TestRetentionKeepsEvidence(t *testing.T) {
 func TestRowsAreOnlyRemovedByTheRetention(t *testing.T) {
 	l := newLog(t)
 	fill(t, l, 3)
-	for _, sql := range []string{`DELETE FROM audit`, `DELETE FROM audit_seals`, `UPDATE audit_seals SET seq = seq`, `TRUNCATE audit_seals`,
-		`SET LOCAL rolecall.retention = 'on'; UPDATE audit SET target = ''`, `SET LOCAL rolecall.retention = 'on'; TRUNCATE audit`} {
+	for _, sql := range []string{`DELETE FROM audit`, `DELETE FROM audit_seals`, `UPDATE audit_seals SET seq = seq`,
+		`TRUNCATE audit_seals`,
+		`SET LOCAL rolecall.retention = 'on'; UPDATE audit SET target = ''`, `SET LOCAL rolecall.retention = 'on'; TRUNCATE ` +
+			`audit`} {
 		_, err := l.DB.Pool.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
 		if err == nil || !strings.Contains(err.Error(), "are only ever added") {
 			t.Errorf("%s: %v", sql, err)
@@ -300,10 +319,12 @@ func TestAnotherMasterKey(t *testing.T) {
 	db.Keys = keys
 	stranger := &audit.Log{DB: &db}
 	must(t, l.Refused(t.Context(), audit.Entry{Action: audit.DeleteUser}))
-	if n, err := stranger.Seal(t.Context()); n != 0 || err == nil || !strings.Contains(err.Error(), "is sealed with the master key") {
+	if n, err := stranger.Seal(t.Context()); n != 0 || err == nil ||
+		!strings.Contains(err.Error(), "is encrypted with the master key") {
 		t.Errorf("sealed %d, %v", n, err)
 	}
-	if v := verify(t, stranger, audit.Point{}); v.Problem == nil || v.Problem.Seq != 1 || !strings.Contains(v.Problem.Reason, "is missing") {
+	if v := verify(t, stranger, audit.Point{}); v.Problem == nil || v.Problem.Seq != 1 ||
+		!strings.Contains(v.Problem.Reason, "is missing") {
 		t.Errorf("found %v", v.Problem)
 	}
 	seal(t, l)
@@ -336,7 +357,8 @@ func TestRun(t *testing.T) {
 		}
 	}
 	tamper(t, l, `WITH a AS (DELETE FROM audit WHERE id = 3) DELETE FROM audit_seals WHERE seq = 3`)
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(logged.String(), "was cut off"); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(logged.String(),
+		"rows are missing"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("nobody noticed a cut:\n%s", logged)
 		}
@@ -364,7 +386,8 @@ func TestRunThroughAnOutage(t *testing.T) {
 	done := make(chan struct{})
 	go func() { l.Run(ctx, 0, slog.New(slog.NewTextHandler(logged, nil))); close(done) }()
 	pg.Stop(t)
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(logged.String(), "cannot be sealed"); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(logged.String(),
+		"cannot be sealed"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the outage is not logged")
 		}
@@ -403,7 +426,8 @@ func (x *text) String() string {
 func TestNextKey(t *testing.T) {
 	l := newLog(t)
 	fill(t, l, 3)
-	_, err := l.DB.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (2, $1)`, l.DB.Keys.Seal("audit_keys/2/key", []byte(uuid.NewString())))
+	_, err := l.DB.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (2, $1)`,
+		l.DB.Keys.Seal("audit_keys/2/key", []byte(uuid.NewString())))
 	must(t, err)
 	fill(t, l, 3)
 	mustHold(t, l, 6)

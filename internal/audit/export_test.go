@@ -10,6 +10,7 @@ import (
 
 // Refused records a refusal, however many there are.
 func (l *Log) Refused(ctx context.Context, e Entry) error {
-	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Denied, Detail: e.Detail}, nil)...)
+	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e,
+		Result{Outcome: Denied, Detail: e.Detail}, nil)...)
 	return control.Fault(err)
 }

@@ -33,7 +33,8 @@ func (l *Log) Follow(ctx context.Context, a *Attempt, last, previous uuid.UUID) 
 	var found, deletedSince bool
 	var newest uuid.NullUUID
 	err := l.DB.Pool.QueryRow(ctx, `
-		SELECT coalesce(bool_or(`+previousAttempt+` = $4), false), (array_agg(attempt ORDER BY id DESC) FILTER (WHERE outcome = 'done'))[1],
+		SELECT coalesce(bool_or(`+previousAttempt+` = $4), false), (array_agg(attempt ORDER BY id DESC) FILTER (WHERE outcome =
+		  'done'))[1],
 		  coalesce(bool_or(outcome = 'done' AND action LIKE '%.delete'), false)
 		FROM audit WHERE cluster_id = $1 AND target = $2 AND id > $3 AND phase = 'outcome' AND split_part(action, '.', 1) = $5`,
 		a.Cluster, a.Target, a.row, a.ID.String(), a.kind()).Scan(&found, &newest, &deletedSince)

@@ -62,7 +62,7 @@ const manyClusters = 30
 // lateBy is how much later than a younger row a row may be sealed: more than any transaction lives.
 const lateBy = "10 minutes"
 
-// Rows returns a page of the sealed rows, and whether more follow. Rows that are sealed meanwhile come behind all others,
+// Rows returns a page of the sealed rows, and whether more follow. Rows that are sealed concurrently come after all others,
 // so paging by seq neither misses nor repeats one.
 func (l *Log) Rows(ctx context.Context, f Filter, p Page) (rows []*Row, more bool, err error) {
 	sql, args := query(f, p)
@@ -73,7 +73,8 @@ func (l *Log) Rows(ctx context.Context, f Filter, p Page) (rows []*Row, more boo
 	}
 	rows, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (*Row, error) {
 		var r Row
-		return &r, row.Scan(&r.Seq, &r.MAC, &r.ID, &r.Attempt, &r.Phase, &r.Time, &r.Action, &r.Outcome, &r.AccountGUID, &r.AccountName,
+		return &r, row.Scan(&r.Seq, &r.MAC, &r.ID, &r.Attempt, &r.Phase, &r.Time, &r.Action, &r.Outcome, &r.AccountGUID,
+			&r.AccountName,
 			&r.Cluster, &r.Target, &r.RequestID, &r.Address, &r.Detail)
 	})
 	if err != nil {
@@ -105,11 +106,13 @@ func query(f Filter, p Page) (sql string, args []any) {
 	// go through all rows that are too old or too young.
 	if !f.Since.IsZero() {
 		where("time >= %s", f.Since)
-		all = append(all, fmt.Sprintf(`seq > coalesce((SELECT seq FROM audit_seals WHERE time < $%d::timestamptz - interval '`+lateBy+`' ORDER BY time DESC, seq DESC LIMIT 1), 0)`, len(args)))
+		all = append(all, fmt.Sprintf(`seq > coalesce((SELECT seq FROM audit_seals WHERE time < $%d::timestamptz - interval '`+
+			lateBy+`' ORDER BY time DESC, seq DESC LIMIT 1), 0)`, len(args)))
 	}
 	if !f.Until.IsZero() {
 		where("time < %s", f.Until)
-		all = append(all, fmt.Sprintf(`seq < coalesce((SELECT seq FROM audit_seals WHERE time > $%d::timestamptz + interval '`+lateBy+`' ORDER BY time, seq LIMIT 1), 9223372036854775807)`, len(args)))
+		all = append(all, fmt.Sprintf(`seq < coalesce((SELECT seq FROM audit_seals WHERE time > $%d::timestamptz + interval '`+
+			lateBy+`' ORDER BY time, seq LIMIT 1), 9223372036854775807)`, len(args)))
 	}
 	if f.Target != "" {
 		where("target = left(%s, 200)", f.Target)
@@ -147,7 +150,8 @@ func query(f Filter, p Page) (sql string, args []any) {
 	}
 	// A row that somebody removed still counts for the page, and shows as an empty one.
 	return `SELECT s.seq, s.mac, s.audit_id, coalesce(a.attempt, '00000000-0000-0000-0000-000000000000'), coalesce(a.phase, ''),
-		  coalesce(a.time, 'epoch'), coalesce(a.action, ''), coalesce(a.outcome, ''), coalesce(a.account_guid, ''), coalesce(a.account_name, ''),
+		  coalesce(a.time, 'epoch'), coalesce(a.action, ''), coalesce(a.outcome, ''), coalesce(a.account_guid, ''),
+		    coalesce(a.account_name, ''),
 		  coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'), coalesce(a.target, ''), coalesce(a.request_id, ''),
 		  coalesce(a.address, ''), coalesce(a.detail, '{}')
 		FROM (SELECT * FROM (` + strings.Join(sides, " UNION ALL ") + `) u ORDER BY ` + order + ` LIMIT ` + limit + `) s
@@ -195,7 +199,8 @@ type FailedSignIns struct {
 
 // FailedSignIns returns up to limit counts behind the last one that was seen, and whether more follow. They come in the
 // order of their minutes, beginning with since.
-func (l *Log) FailedSignIns(ctx context.Context, since time.Time, after FailedSignIns, limit int) (counts []FailedSignIns, more bool, err error) {
+func (l *Log) FailedSignIns(ctx context.Context, since time.Time, after FailedSignIns,
+	limit int) (counts []FailedSignIns, more bool, err error) {
 	rows, err := l.DB.Pool.Query(ctx, `
 		SELECT minute, account, address, count FROM failed_sign_ins
 		WHERE minute >= $1 AND (minute, account, address) > ($2, $3, $4) ORDER BY minute, account, address LIMIT $5`,

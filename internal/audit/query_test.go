@@ -31,7 +31,8 @@ func TestRows(t *testing.T) {
 	payments, search := uuid.New(), uuid.New()
 	long := strings.Repeat("ü", 300)
 	entry := func(account string, cluster uuid.UUID, target string) audit.Entry {
-		return audit.Entry{Action: audit.CreateUser, AccountGUID: account, AccountName: strings.ToUpper(account) + "-name", Cluster: cluster, Target: target,
+		return audit.Entry{Action: audit.CreateUser, AccountGUID: account, AccountName: strings.ToUpper(account) + "-name",
+			Cluster: cluster, Target: target,
 			RequestID: "r", Address: "::1", Detail: map[string]any{"k": "v"}}
 	}
 	a, err := l.Begin(ctx, entry("a", payments, "x"), time.Minute) // 1
@@ -45,8 +46,10 @@ func TestRows(t *testing.T) {
 	mustHold(t, l, 6)
 	rows, more, err := l.Rows(ctx, audit.Filter{}, audit.Page{Limit: 1})
 	must(t, err)
-	if r := rows[0]; !more || r.Seq != 1 || r.ID != 1 || len(r.MAC) != 32 || r.Attempt != a.ID || r.Phase != "attempt" || time.Since(r.Time).Abs() > time.Minute ||
-		r.Action != audit.CreateUser || r.Outcome != "" || r.AccountGUID != "a" || r.AccountName != "A-name" || r.Cluster != payments || r.Target != "x" ||
+	if r := rows[0]; !more || r.Seq != 1 || r.ID != 1 || len(r.MAC) != 32 || r.Attempt != a.ID || r.Phase != "attempt" ||
+		time.Since(r.Time).Abs() > time.Minute ||
+		r.Action != audit.CreateUser || r.Outcome != "" || r.AccountGUID != "a" || r.AccountName != "A-name" ||
+		r.Cluster != payments || r.Target != "x" ||
 		r.RequestID != "r" || r.Address != "::1" || string(r.Detail) != `{"k": "v"}` {
 		t.Errorf("got %+v, more %t", r, more)
 	}
@@ -174,7 +177,8 @@ func TestFailedSignInCounts(t *testing.T) {
 	}
 	counts, _, err := l.FailedSignIns(ctx, time.Now().Add(-30*time.Minute), audit.FailedSignIns{}, 10)
 	must(t, err)
-	if len(got) != 3 || got[0] != "old7" || len(counts) == 0 || slices.ContainsFunc(counts, func(c audit.FailedSignIns) bool { return c.Account == "old" }) {
+	if len(got) != 3 || got[0] != "old7" || len(counts) == 0 ||
+		slices.ContainsFunc(counts, func(c audit.FailedSignIns) bool { return c.Account == "old" }) {
 		t.Errorf("got %q, and %v of the last half hour", got, counts)
 	}
 }
@@ -198,9 +202,12 @@ func grow(t testing.TB, l *audit.Log, n int) {
 			return err
 		}
 		_, err := tx.Exec(t.Context(), `
-			INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address, time)
-			SELECT gen_random_uuid(), 'outcome', (ARRAY['user.create', 'user.password', 'user.delete'])[1 + i % 3], CASE WHEN i % 1000 = 0 THEN 'denied' ELSE 'done' END,
-			  'guid' || i % 500, 'name' || i % 500, md5((i % 50)::text)::uuid, 'user' || i % 10000, gen_random_uuid(), '10.0.0.1', now() - interval '1 second' * ($1 - i)
+			INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address,
+			  time)
+			SELECT gen_random_uuid(), 'outcome', (ARRAY['user.create', 'user.password', 'user.delete'])[1 + i % 3], CASE WHEN i %
+			  1000 = 0 THEN 'denied' ELSE 'done' END,
+			  'guid' || i % 500, 'name' || i % 500, md5((i % 50)::text)::uuid, 'user' || i % 10000, gen_random_uuid(), '10.0.0.1',
+			    now() - interval '1 second' * ($1 - i)
 			FROM generate_series(1, $1::int) i`, n)
 		return err
 	})
@@ -239,8 +246,10 @@ func BenchmarkMillion(b *testing.B) {
 		"until":           {audit.Filter{Until: middle}, audit.Page{After: n/2 - 50}},
 		"hour":            {audit.Filter{Since: middle, Until: middle.Add(time.Hour)}, audit.Page{}},
 		"hour+action":     {audit.Filter{Since: middle, Until: middle.Add(time.Hour), Action: audit.CreateUser}, audit.Page{}},
-		"visible":         {audit.Filter{Visible: &audit.Visible{Account: "guid3", Clusters: []uuid.UUID{cluster}}}, audit.Page{After: n / 2}},
-		"visible+denied":  {audit.Filter{Outcome: audit.Denied, Visible: &audit.Visible{Account: "guid3", Clusters: []uuid.UUID{cluster}}}, audit.Page{}},
+		"visible": {audit.Filter{Visible: &audit.Visible{Account: "guid3", Clusters: []uuid.UUID{cluster}}},
+			audit.Page{After: n / 2}},
+		"visible+denied": {audit.Filter{Outcome: audit.Denied,
+			Visible: &audit.Visible{Account: "guid3", Clusters: []uuid.UUID{cluster}}}, audit.Page{}},
 	} {
 		c.p.Limit = 100
 		b.Run(name, func(b *testing.B) {

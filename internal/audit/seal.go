@@ -11,7 +11,7 @@ import (
 )
 
 // The sealer gives recorded rows their seq and links them into the chain. The order of seqs is the order of sealing: a
-// row that is committed later than one with a greater id just gets a later seq, so whoever reads by seq misses nothing.
+// row that is committed later than one with a greater id just gets a later seq, so a reader by seq misses nothing.
 //
 // It looks for rows several times a second instead of being notified: NOTIFY makes the commits of all who record wait
 // for each other, while looking costs a fraction of a millisecond.
@@ -21,7 +21,7 @@ const (
 	sealBatch   = 1000
 	retainEvery = time.Hour
 	// logHeadEvery is how often the head of the chain is logged, when it has moved: a log that is shipped elsewhere is an
-	// anchor that whoever rules the control database cannot reach.
+	// anchor out of reach of someone who controls the control database.
 	logHeadEvery = 10 * time.Minute
 )
 
@@ -51,7 +51,7 @@ func (l *Log) Run(ctx context.Context, retention time.Duration, log *slog.Logger
 		if err != nil && ctx.Err() == nil {
 			wait = sealRetry
 			if !failing {
-				log.Error("the audit log cannot be sealed; it is tried again", "error", err)
+				log.Error("the audit log cannot be sealed; retrying", "error", err)
 			}
 		}
 		failing = err != nil
@@ -66,7 +66,7 @@ func (l *Log) Run(ctx context.Context, retention time.Duration, log *slog.Logger
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if err := l.pass(end, log); err != nil {
-			log.Warn("the last rows of the audit log are left to the next sealer", "error", err)
+			log.Warn("the last rows of the audit log will be sealed by another replica", "error", err)
 		}
 		logHead()
 		return
@@ -90,7 +90,8 @@ func (l *Log) pass(ctx context.Context, log *slog.Logger) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if head.Seq < l.head.Seq {
-		log.Error("the audit log was cut off: its head was further on", "seq", head.Seq, "anchor", l.head.String())
+		log.Error("rows are missing at the end of the audit log: its head was further on", "seq", head.Seq, "anchor",
+			l.head.String())
 	}
 	if head.Seq != l.head.Seq && l.moved != nil {
 		close(l.moved)
@@ -166,7 +167,8 @@ func (l *Log) seal(ctx context.Context, tx pgx.Tx) (int, error) {
 		return 0, err
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT a.id, `+canonical+` FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id ORDER BY u.audit_id LIMIT $1`, sealBatch)
+		SELECT a.id, `+canonical+` FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id ORDER BY u.audit_id LIMIT
+		  $1`, sealBatch)
 	if err != nil {
 		return 0, err
 	}
@@ -184,9 +186,11 @@ func (l *Log) seal(ctx context.Context, tx pgx.Tx) (int, error) {
 		return 0, err
 	}
 	_, err = tx.Exec(ctx, `
-		INSERT INTO audit_seals (seq, audit_id, key_id, version, mac, time, action, outcome, account_guid, account_name, cluster_id, target)
+		INSERT INTO audit_seals (seq, audit_id, key_id, version, mac, time, action, outcome, account_guid, account_name,
+		  cluster_id, target)
 		SELECT n.seq, a.id, $4, $5, n.mac, a.time, `+copied+`
-		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) n(seq, id, mac) JOIN audit a ON a.id = n.id`, seqs, ids, macs, key.id, chainVersion)
+		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) n(seq, id, mac) JOIN audit a ON a.id = n.id`,
+		seqs, ids, macs, key.id, chainVersion)
 	if err != nil {
 		return 0, err
 	}
@@ -287,7 +291,8 @@ func (l *Log) remove(ctx context.Context, tx pgx.Tx, age time.Duration) (int, er
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO audit_checkpoint (seq, mac, time, key_id, proof) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, time = excluded.time, key_id = excluded.key_id, proof = excluded.proof`,
+		ON CONFLICT (one) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, time = excluded.time, key_id = excluded.key_id,
+		  proof = excluded.proof`,
 		last.Seq, last.MAC, now, key.id, key.proof(last, now))
 	if err != nil {
 		return 0, err

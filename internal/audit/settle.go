@@ -24,7 +24,8 @@ var ErrAway = errors.New("the cluster does not answer")
 
 // Settle gives every attempt that was cut off an outcome, which judge finds by looking at the cluster. One replica works
 // at a time; on the others it returns at once. An attempt that cannot be judged now is tried again at the next call.
-func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context, a *Attempt) (Result, error)) (settled, left int, err error) {
+func (l *Log) Settle(ctx context.Context, judge func(ctx context.Context,
+	a *Attempt) (Result, error)) (settled, left int, err error) {
 	conn, err := l.DB.Pool.Acquire(ctx)
 	if err != nil {
 		return 0, 0, control.Fault(err)
@@ -94,7 +95,8 @@ func advance(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err 
 			return err
 		}
 		if _, err = tx.Exec(ctx, `
-			INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time = excluded.time`, settledUntil, now); err != nil {
+			INSERT INTO watermarks VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET time =
+			  excluded.time`, settledUntil, now); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, `SELECT count(*) FROM overdue`).Scan(&left)
@@ -102,13 +104,14 @@ func advance(ctx context.Context, conn *pgx.Conn, now time.Time) (left int, err 
 	return left, err
 }
 
-// late finds the attempts behind the watermark ($2) whose time is over at $1 and that are open: without an outcome. The LIMITs
-// here have rows looked up for each of the few, whatever PostgreSQL knows of the size of the log: after a failover it knows
-// nothing, and would read all of it.
+// late finds the attempts behind the watermark ($2) whose time is over at $1 and that are open: without an outcome. The
+// LIMITs here have rows looked up for each of the few, whatever PostgreSQL knows of the size of the log: after a failover it
+// knows nothing, and would read all of it.
 const (
 	late = `
 		SELECT a.attempt FROM audit a
-		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name = $2), '-infinity')
+		WHERE a.phase = 'attempt' AND a.settle_after <= $1 AND a.settle_after > coalesce((SELECT time FROM watermarks WHERE name =
+		  $2), '-infinity')
 		  AND ` + open
 	open = `(SELECT true FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome' LIMIT 1) IS NULL`
 )
@@ -116,12 +119,13 @@ const (
 // settleBatch is how many attempts are read at a time.
 const settleBatch = 200
 
-// due reads attempts whose time is over, in the order in which they were recorded, from the row behind after, without those of
-// some clusters.
+// due reads attempts whose time is over, in the order in which they were recorded, from the row behind after, without those
+// of some clusters.
 func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skipped []uuid.UUID) ([]*Attempt, error) {
 	rows, err := conn.Query(ctx, `
 		WITH late AS MATERIALIZED (`+late+` UNION SELECT attempt FROM overdue a WHERE `+open+`)
-		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id, '00000000-0000-0000-0000-000000000000'),
+		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id,
+		  '00000000-0000-0000-0000-000000000000'),
 		       a.target, a.request_id, a.address, a.time, a.detail
 		FROM late CROSS JOIN LATERAL (SELECT * FROM audit WHERE attempt = late.attempt AND phase = 'attempt' LIMIT 1) a
 		WHERE a.id > $4 AND (a.cluster_id = ANY ($5)) IS NOT TRUE
@@ -131,7 +135,8 @@ func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skippe
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*Attempt, error) {
 		var a Attempt
-		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address, &a.Time, &a.Stored)
+		err := row.Scan(&a.row, &a.ID, &a.Action, &a.AccountGUID, &a.AccountName, &a.Cluster, &a.Target, &a.RequestID, &a.Address,
+			&a.Time, &a.Stored)
 		return &a, err
 	})
 }
@@ -150,6 +155,7 @@ func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
 		  SELECT FROM audit a LEFT JOIN audit o ON o.attempt = a.attempt AND o.phase = 'outcome'
 		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = $4
 		    AND a.id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt')
-		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.`+previousAttempt+` IS NOT NULL, true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
+		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.`+previousAttempt+` IS NOT NULL,
+		      true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
 	return later, control.Fault(err)
 }

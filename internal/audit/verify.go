@@ -22,7 +22,7 @@ type Verification struct {
 	// Unsealed is how many rows wait to be sealed, the oldest of them recorded at Oldest.
 	Unsealed int64
 	Oldest   time.Time
-	// AnchorRemoved says that the anchor lies before the checkpoint, so that it can no longer be compared.
+	// AnchorRemoved says that the anchor is older than the checkpoint, so that it can no longer be compared.
 	AnchorRemoved bool
 }
 
@@ -43,12 +43,13 @@ func (l *Log) Verify(ctx context.Context, anchor Point) (v *Verification, err er
 	defer cancel()
 	v = &Verification{}
 	// All of it is read as of one moment, so that neither sealing nor removing goes on in between.
-	err = pgx.BeginTxFunc(ctx, l.DB.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '1min'`); err != nil {
-			return err
-		}
-		return l.verify(ctx, tx, v, anchor)
-	})
+	err = pgx.BeginTxFunc(ctx, l.DB.Pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+		func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '1min'`); err != nil {
+				return err
+			}
+			return l.verify(ctx, tx, v, anchor)
+		})
 	if err != nil {
 		return nil, control.Fault(err)
 	}
@@ -57,7 +58,8 @@ func (l *Log) Verify(ctx context.Context, anchor Point) (v *Verification, err er
 
 func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Point) error {
 	err := tx.QueryRow(ctx, `
-		SELECT count(*), coalesce(min(a.time), 'epoch') FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id`).Scan(&v.Unsealed, &v.Oldest)
+		SELECT count(*), coalesce(min(a.time), 'epoch') FROM audit_unsealed u JOIN audit a ON a.id =
+		  u.audit_id`).Scan(&v.Unsealed, &v.Oldest)
 	if err != nil {
 		return err
 	}
@@ -66,14 +68,16 @@ func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Poi
 		return err
 	}
 	if v.Checkpoint, err = checkpoint(ctx, tx, keys); errors.Is(err, errCheckpoint) {
-		v.Problem = &Problem{Seq: v.Checkpoint.Seq, Reason: fmt.Sprintf("The chain does not begin where the retention left it: %v.", err)}
+		v.Problem = &Problem{Seq: v.Checkpoint.Seq, Reason: fmt.Sprintf("The chain does not begin where the retention left it: "+
+			"%v.", err)}
 		return nil
 	} else if err != nil {
 		return err
 	}
 	v.Head = v.Checkpoint.Point
 	v.AnchorRemoved = 0 < anchor.Seq && anchor.Seq < v.Checkpoint.Seq
-	anchored := anchor.Seq == 0 || v.AnchorRemoved || anchor.Seq == v.Checkpoint.Seq && bytes.Equal(anchor.MAC, v.Checkpoint.MAC)
+	anchored := anchor.Seq == 0 || v.AnchorRemoved || anchor.Seq == v.Checkpoint.Seq &&
+		bytes.Equal(anchor.MAC, v.Checkpoint.MAC)
 	for n := verifyBatch; n == verifyBatch && v.Problem == nil; {
 		var good []link
 		if good, v.Problem, err = walk(ctx, tx, keys, v.Head, verifyBatch); err != nil {
@@ -97,9 +101,10 @@ func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Poi
 	switch {
 	case v.Problem != nil || anchored:
 	case anchor.Seq > v.Head.Seq:
-		v.Problem = &Problem{Seq: v.Head.Seq + 1, Reason: fmt.Sprintf("The log was cut off here: it once went on at least to %d.", anchor.Seq)}
+		v.Problem = &Problem{Seq: v.Head.Seq + 1, Reason: fmt.Sprintf("Rows are missing after this one: the log once reached at "+
+			"least %d.", anchor.Seq)}
 	default:
-		v.Problem = &Problem{Seq: anchor.Seq, Reason: "The chain is another one than the one that the anchor was taken from: up to here, rows were replaced."}
+		v.Problem = &Problem{Seq: anchor.Seq, Reason: "The anchor belongs to another chain: rows up to this one were replaced."}
 	}
 	return nil
 }
@@ -109,8 +114,9 @@ func stray(ctx context.Context, tx pgx.Tx) (*Problem, error) {
 	for _, check := range []struct{ sql, reason string }{
 		{`SELECT a.id FROM audit a WHERE NOT EXISTS (SELECT FROM audit_seals s WHERE s.audit_id = a.id)
 		    AND NOT EXISTS (SELECT FROM audit_unsealed u WHERE u.audit_id = a.id) ORDER BY a.id LIMIT 1`,
-			"The row has no seal and is not waiting for one: it was slipped in, or its seal was removed."},
-		{`SELECT u.audit_id FROM audit_unsealed u WHERE NOT EXISTS (SELECT FROM audit a WHERE a.id = u.audit_id) ORDER BY 1 LIMIT 1`,
+			"The row has no seal and does not wait for one: it was inserted, or its seal was removed."},
+		{`SELECT u.audit_id FROM audit_unsealed u WHERE NOT EXISTS (SELECT FROM audit a WHERE a.id = u.audit_id) ORDER BY 1 ` +
+			`LIMIT 1`,
 			"The row was removed before it was sealed."},
 	} {
 		p := &Problem{Reason: check.reason}

@@ -543,7 +543,7 @@ func TestCreateMessages(t *testing.T) {
 		{`{"guid":"a","presentation_name":"b"}`, "Unknown field(s): 'presentation_name'"},
 		{`[]`, "Guid or 'username' and 'origin' must be provided, Unknown field(s): '_json'"},
 		{`{"guid":"a","metadata":{"labels":{"a b":"c"}}}`, "Metadata label key error: 'a b' contains invalid characters"},
-		{`{"guid":"bootstrap"}`, `The guid "bootstrap" is reserved: the audit log has it for Rolecall itself. Choose another.`},
+		{`{"guid":"bootstrap"}`, `The guid "bootstrap" is reserved for Rolecall itself. Choose another.`},
 		{`{"guid":"create-taken"}`, "User with guid 'create-taken' already exists."},
 		{`{"username":"Create-Taken","origin":"ldap"}`, "User with username 'Create-Taken' and origin 'ldap' already exists."},
 	} {

@@ -55,7 +55,8 @@ func findAccount(ctx context.Context, c *client.Client, nameOrGUID string) (*acc
 		for _, a := range found {
 			guids = append(guids, a.GUID+" (origin "+a.Origin+")")
 		}
-		return nil, term.Usage("there are %d accounts %q; give the guid instead: %s", len(found), nameOrGUID, strings.Join(guids, ", "))
+		return nil, term.Usage("there are %d accounts %q; give the guid instead: %s", len(found), nameOrGUID,
+			strings.Join(guids, ", "))
 	}
 	return nil, term.NotFound("There is no account %q that you may see.", nameOrGUID)
 }

@@ -152,7 +152,8 @@ func clusterOfFlag(cmd *cobra.Command, c *client.Client) (*client.ClusterRef, er
 			return findCluster(cmd.Context(), c, value)
 		}
 	}
-	return nil, term.Usage("no cluster is given: add --cluster NAME, or set %s; to see the names: rolecall clusters list", ClusterVariable)
+	return nil, term.Usage("no cluster is given: add --cluster NAME, or set %s; to see the names: rolecall clusters list",
+		ClusterVariable)
 }
 
 // findCluster finds a cluster by its name or id. A name takes precedence.
@@ -179,7 +180,8 @@ func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*clien
 // completeTimeout is how long somebody who has pressed Tab waits.
 const completeTimeout = 3 * time.Second
 
-// complete offers the member of every item of a list. It offers nothing after an error: a shell's prompt is no place for one.
+// complete offers the member of every item of a list. It offers nothing after an error: a shell's prompt is no place for
+// one.
 func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), member string) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		names, err := names(cmd, path, member)

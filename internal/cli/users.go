@@ -438,7 +438,8 @@ func planFields(_ *call, p *client.DeletionPlan) [][]string {
 	}
 	fields = append(fields, []string{"sessions to end", strconv.Itoa(p.Sessions)})
 	if p.Unvisited > 0 {
-		fields = append(fields, []string{"incomplete", fmt.Sprintf("%d more databases were not checked for lack of time", p.Unvisited)})
+		fields = append(fields, []string{"incomplete", fmt.Sprintf("%d more databases were not checked for lack of time",
+			p.Unvisited)})
 	}
 	for _, in := range p.Databases {
 		for _, part := range []struct {

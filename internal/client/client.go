@@ -49,11 +49,12 @@ func (c *Client) Show(certificate tls.Certificate) {
 // ParseURL reads a base URL, which holds no credentials.
 func ParseURL(s string) (string, error) {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.ForceQuery ||
+		u.Fragment != "" {
 		return "", errors.New("this is not a URL like https://rolecall.example.org")
 	}
 	if u.User != nil {
-		return "", errors.New("the URL holds a user name or password, which do not belong there")
+		return "", errors.New("the URL must not contain a user name or password")
 	}
 	return strings.TrimRight(u.String(), "/"), nil
 }

@@ -78,7 +78,8 @@ func TestErrors(t *testing.T) {
 			if client.Status(err) != test.status {
 				t.Errorf("Status is %d", client.Status(err))
 			}
-			if s := err.Error(); strings.Contains(s, "secret") || !strings.Contains(s, fmt.Sprintf("(HTTP %d, request r-1)", test.status)) {
+			if s := err.Error(); strings.Contains(s, "secret") || !strings.Contains(s,
+				fmt.Sprintf("(HTTP %d, request r-1)", test.status)) {
 				t.Errorf("the error says %q", s)
 			}
 		})
@@ -95,7 +96,8 @@ func TestWarning(t *testing.T) {
 	}, "secret-token")
 	for _, want := range []string{warning, ""} {
 		warning = want
-		if answer, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/x"}); err != nil || answer.Warning != want {
+		if answer, err := c.Do(t.Context(), client.Request{Method: http.MethodPost, Path: "/x"}); err != nil ||
+			answer.Warning != want {
 			t.Errorf("the warning is %q, %v, want %q", answer.Warning, err, want)
 		}
 	}
@@ -127,7 +129,8 @@ func TestNoAnswer(t *testing.T) {
 				Method: http.MethodPost, Path: "/x", Query: url.Values{"q": {"in-the-query"}},
 				Body: map[string]string{"password": "secret-password"},
 			})
-			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "query") {
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") ||
+				strings.Contains(err.Error(), "query") {
 				t.Errorf("got %v, want %q without secrets", err, test.want)
 			}
 			if client.Status(err) != 0 {
@@ -177,7 +180,8 @@ func TestSignIn(t *testing.T) {
 		switch {
 		case r.PostFormValue("client_id") != "cf":
 			w.WriteHeader(http.StatusUnauthorized)
-		case r.PostFormValue("grant_type") == "password" && r.PostFormValue("username") == "alice" && r.PostFormValue("password") == password,
+		case r.PostFormValue("grant_type") == "password" && r.PostFormValue("username") == "alice" &&
+			r.PostFormValue("password") == password,
 			r.PostFormValue("grant_type") == "refresh_token" && r.PostFormValue("refresh_token") == "r1":
 			_, _ = io.WriteString(w, `{"access_token":"a1","refresh_token":"r1","expires_in":1200}`)
 		default:
@@ -189,7 +193,8 @@ func TestSignIn(t *testing.T) {
 		func() (*client.Tokens, error) { return c.Renew(t.Context(), "r1") },
 	} {
 		tokens, err := get()
-		if err != nil || tokens.Access != "a1" || tokens.Refresh != "r1" || time.Until(tokens.Expires).Round(time.Minute) != 20*time.Minute {
+		if err != nil || tokens.Access != "a1" || tokens.Refresh != "r1" ||
+			time.Until(tokens.Expires).Round(time.Minute) != 20*time.Minute {
 			t.Errorf("got %+v, %v", tokens, err)
 		}
 	}

@@ -10,7 +10,8 @@ import (
 
 // FuzzParseURL: a base URL that is taken is where a path can be put behind, and holds no credentials.
 func FuzzParseURL(f *testing.F) {
-	for _, s := range []string{"", "http://h", "https://h:1/x//", "https://u:p@h", "https://u@h", "ftp://h", "http://", "http://h?x", "http://h?", "http://h#x", "HTTP://H", "http://[::1", "http://h/%zz", "http://h/ä", "//h", "http:h"} {
+	for _, s := range []string{"", "http://h", "https://h:1/x//", "https://u:p@h", "https://u@h", "ftp://h", "http://",
+		"http://h?x", "http://h?", "http://h#x", "HTTP://H", "http://[::1", "http://h/%zz", "http://h/ä", "//h", "http:h"} {
 		f.Add(s, "a/b %é")
 	}
 	f.Fuzz(func(t *testing.T, text, name string) {
@@ -24,7 +25,8 @@ func FuzzParseURL(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(client.Path(base+"/x", name))
-		if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !strings.HasSuffix(u.Path, "/x/"+name) {
+		if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "http" && u.Scheme != "https" ||
+			u.Host == "" || !strings.HasSuffix(u.Path, "/x/"+name) {
 			t.Errorf("%q became %q, and with %q %q: %v", text, base, name, u, err)
 		}
 		if again, err := client.ParseURL(base); err != nil || again != base {

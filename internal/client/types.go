@@ -45,7 +45,7 @@ type Whoami struct {
 	} `json:"clusters"`
 }
 
-// Account is a person or a program that uses Rolecall.
+// Account is a person or an OAuth client that uses Rolecall.
 type Account struct {
 	GUID         string            `json:"guid"`
 	Username     string            `json:"username"`

@@ -105,7 +105,7 @@ func (q *queue) wait(ctx context.Context, f func() error) error {
 // hash returns the PHC form of a new argon2id hash, with a random salt.
 func (h *hasher) hash(ctx context.Context, password string) (phc string, err error) {
 	if password == "" || len(password) > MaxPassword {
-		return "", fault.New(fault.Invalid, "An account's password has 1 to %d bytes.", MaxPassword)
+		return "", fault.New(fault.Invalid, "The password of an account must have 1 to %d bytes.", MaxPassword)
 	}
 	leave, err := h.known.join()
 	if err != nil {

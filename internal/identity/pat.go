@@ -69,7 +69,7 @@ const (
 )
 
 var errTokensByToken = fault.New(fault.Forbidden,
-	"A personal access token makes no tokens and revokes none but itself. Sign in for that.")
+	"A personal access token may not create tokens, or revoke another one. Sign in for that.")
 
 const personalColumns = `t.id, t.name, t.read_only, t.clusters, t.created_at, coalesce(t.expires_at, '0001-01-01'),
 	coalesce(t.last_used_at, '0001-01-01'), t.secret_hash, t.scopes, a.guid`

@@ -10,8 +10,8 @@ import (
 // The limits that hold for everybody, signed in or not. docs/internals/reliability.md lists them together with those of
 // single packages.
 
-// How much may be in progress at once. A request that waits costs about 30 KiB, an idle connection 20 KiB, and a large body up
-// to 40 MiB until it is stored.
+// How much may be in progress at once. A request that waits costs about 30 KiB, an idle connection 20 KiB, and a large body
+// up to 40 MiB until it is stored.
 const (
 	maxInFlight           = 4096
 	maxInFlightPerAddress = 256

@@ -44,7 +44,8 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 		route = "unknown"
 	}
 	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions:
 	default:
 		method = "other"
 	}
@@ -52,8 +53,8 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	m.took.WithLabelValues(route, method).Observe(took.Seconds())
 }
 
-// handler serves the metrics and Go's profiles on a listener of their own. It serves the probes as well: a prober may have no
-// client certificate for the public listener.
+// handler serves the metrics and Go's profiles on a listener of their own. It serves the probes as well: a prober may have
+// no client certificate for the public listener.
 func (m *metrics) handler(ready *readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", healthz)
@@ -88,7 +89,8 @@ var (
 )
 
 func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, clusterUnrecorded, controlConns, registeredDesc} {
+	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, clusterUnrecorded, controlConns,
+		registeredDesc} {
 		ch <- d
 	}
 }

@@ -16,12 +16,13 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readiness decides whether requests should come to this replica: not while it stops, and not after the control database has
-// been unreachable for longer than patience, when nothing works any more. Until then reads still work. A balancer that
-// removed the replica earlier would remove all of them, because the control database is unreachable for every replica at once.
+// been unreachable for longer than tolerance, when nothing works any more. Until then reads still work. A balancer that
+// removed the replica earlier would remove all of them, because the control database is unreachable for every replica at
+// once.
 type readiness struct {
-	db       *control.DB
-	patience time.Duration
-	stopping atomic.Bool
+	db        *control.DB
+	tolerance time.Duration
+	stopping  atomic.Bool
 
 	mu       sync.Mutex // its holder asks the database on behalf of all who wait
 	asked    time.Time
@@ -29,11 +30,11 @@ type readiness struct {
 	answered time.Time // when the control database answered last
 }
 
-func newReadiness(db *control.DB, patience time.Duration) *readiness {
-	return &readiness{db: db, patience: patience, answered: time.Now()}
+func newReadiness(db *control.DB, tolerance time.Duration) *readiness {
+	return &readiness{db: db, tolerance: tolerance, answered: time.Now()}
 }
 
-// unreachable reports that the control database has not answered for longer than patience.
+// unreachable reports that the control database has not answered for longer than tolerance.
 func (rd *readiness) unreachable() bool {
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
@@ -48,7 +49,7 @@ func (rd *readiness) unreachable() bool {
 		}
 		rd.failed = err != nil
 	}
-	return rd.failed && time.Since(rd.answered) >= rd.patience
+	return rd.failed && time.Since(rd.answered) >= rd.tolerance
 }
 
 func (rd *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

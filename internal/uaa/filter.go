@@ -28,7 +28,7 @@ func parseFilter(filter string, fields map[string]string) (account.Filter, error
 	}
 	if !ok || strings.TrimSpace(p.rest) != "" {
 		return account.Filter{}, fault.New(fault.Malformed,
-			`Invalid filter, at byte %d of %d: it takes ATTRIBUTE eq "VALUE", and, or and parentheses; the attributes are %s.`,
+			`Invalid filter, at byte %d of %d: write ATTRIBUTE eq "VALUE", and, or and parentheses; the attributes are %s.`,
 			len(filter)-len(p.rest), len(filter), strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 	}
 	return f, nil

@@ -37,8 +37,8 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// Arguments checks the number of arguments. They are named as in the command's usage line: [NAME] is optional, NAME... may be
-// repeated.
+// Arguments checks the number of arguments. They are named as in the command's usage line: [NAME] is optional, NAME... may
+// be repeated.
 func Arguments(names ...string) cobra.PositionalArgs {
 	least, most := len(names), len(names)
 	switch last := names[len(names)-1]; {

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// terminals stay open until the process ends. An interrupted prompt goes on reading, and later resets the terminal by the number
-// of its file: another test's file must not get that number.
+// terminals stay open until the process ends. An interrupted prompt goes on reading, and later resets the terminal by the
+// number of its file: another test's file must not get that number.
 var terminals struct {
 	sync.Mutex
 	files []*os.File
@@ -53,7 +53,8 @@ const patience = 60 * time.Second
 func echoes(t *testing.T, tty *os.File) bool {
 	t.Helper()
 	var settings syscall.Termios
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, tty.Fd(), syscall.TCGETS, uintptr(unsafe.Pointer(&settings))); errno != 0 {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, tty.Fd(), syscall.TCGETS,
+		uintptr(unsafe.Pointer(&settings))); errno != 0 {
 		t.Fatal(errno)
 	}
 	return settings.Lflag&syscall.ECHO != 0
@@ -61,7 +62,8 @@ func echoes(t *testing.T, tty *os.File) bool {
 
 // typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen. A hidden line is
 // typed once the terminal shows no more, which is a moment after the prompt.
-func typist(t *testing.T, hidden bool, lines map[string]string, f func(cmd *cobra.Command) error) (screen string, err error) {
+func typist(t *testing.T, hidden bool, lines map[string]string,
+	f func(cmd *cobra.Command) error) (screen string, err error) {
 	t.Helper()
 	keyboard, tty := openTerminal(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -134,7 +136,8 @@ func TestPasswordPrompt(t *testing.T) {
 				got, err = NewPassword(cmd, "app")
 				return err
 			})
-			if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			if test.err == "" && (err != nil || got != test.want) || test.err != "" &&
+				(err == nil || !strings.Contains(err.Error(), test.err)) {
 				t.Errorf("got %q, %v; want %q, %q", got, err, test.want, test.err)
 			}
 			if strings.Contains(screen, "horse") || strings.Contains(screen, "a b") {
@@ -146,10 +149,12 @@ func TestPasswordPrompt(t *testing.T) {
 
 func TestConsent(t *testing.T) {
 	t.Parallel()
-	for answer, ok := range map[string]bool{"y": true, "YES": true, " yes ": true, "n": false, "": false, "yess": false, "\x03": false} {
-		_, err := typist(t, false, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer}, func(cmd *cobra.Command) error {
-			return Confirm(cmd, "Delete \"a\x1bb\"?")
-		})
+	for answer, ok := range map[string]bool{"y": true, "YES": true, " yes ": true, "n": false, "": false, "yess": false,
+		"\x03": false} {
+		_, err := typist(t, false, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer},
+			func(cmd *cobra.Command) error {
+				return Confirm(cmd, "Delete \"a\x1bb\"?")
+			})
 		if (err == nil) != ok {
 			t.Errorf("after the answer %q: %v", answer, err)
 		}
