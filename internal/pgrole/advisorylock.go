@@ -54,7 +54,8 @@ func unlock(ctx context.Context, conn *pgx.Conn, lock int64) {
 	}
 }
 
-// terminatingBlockers runs f. If f fails with a lock timeout because sessions of other roles hold or await an advisory lock in
+// terminatingBlockers runs f. If f fails with a lock timeout because sessions of other roles hold or await an advisory lock
+// in
 // a database ("" is the registered one), it terminates them and runs f once more. The keys are no secret: anybody who may
 // connect there could take one, and so keep itself or others from being changed.
 func (s *Server) terminatingBlockers(ctx context.Context, database string, lock int64, f func() error) error {
@@ -136,7 +137,8 @@ func terminateBlockers(ctx context.Context, conn *pgx.Conn, database string, loc
 			n, err := b.end(ctx, conn)
 			ended += n
 			if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-				by = fmt.Sprintf("a session of the role %q, process %d, has taken its lock, and has to be ended by that role or a superuser (pg_terminate_backend)", valid(b.Role), b.PIDs[0])
+				by = fmt.Sprintf("a session of the role %q, process %d, has taken its lock, and has to be ended by that role or a "+
+					"superuser (pg_terminate_backend)", valid(b.Role), b.PIDs[0])
 			}
 			continue
 		}
@@ -144,7 +146,8 @@ func terminateBlockers(ctx context.Context, conn *pgx.Conn, database string, loc
 			ended++
 			continue
 		}
-		by = fmt.Sprintf("the prepared transaction %q of the role %q has taken its lock, and has to be rolled back by that role or a superuser (ROLLBACK PREPARED)", valid(b.GID), valid(b.Role))
+		by = fmt.Sprintf("the prepared transaction %q of the role %q has taken its lock, and has to be rolled back by that "+
+			"role or a superuser (ROLLBACK PREPARED)", valid(b.GID), valid(b.Role))
 	}
 	return ended, by
 }
@@ -191,7 +194,8 @@ const selectBlockers = `
 	FROM pg_locks l
 	LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 	LEFT JOIN pg_roles r ON r.oid = a.usesysid
-	LEFT JOIN (SELECT x.virtualtransaction, p.* FROM pg_prepared_xacts p JOIN pg_locks x ON x.transactionid = p.transaction AND x.pid IS NULL) p
+	LEFT JOIN (SELECT x.virtualtransaction, p.* FROM pg_prepared_xacts p JOIN pg_locks x ON x.transactionid = p.transaction AND
+	  x.pid IS NULL) p
 	  ON l.pid IS NULL AND l.virtualtransaction = p.virtualtransaction
 	WHERE l.locktype = 'advisory' AND l.objsubid = 1
 	  AND l.database = (SELECT oid FROM pg_database WHERE datname = coalesce(nullif($2, ''), current_database()))

@@ -24,19 +24,23 @@ func TestCreate(t *testing.T) {
 		}
 		mayLogin(t, c, name, password)
 		mayNotLogin(t, c, name, password2)
-		attributes := pgtest.Value[string](t, c, `SELECT concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
-			rolbypassrls, rolconnlimit, coalesce(rolvaliduntil::text, 'ever'), left(rolpassword, 14)) FROM pg_authid WHERE rolname = $1`, name)
+		attributes := pgtest.Value[string](t, c,
+			`SELECT concat_ws(' ', rolsuper, rolinherit, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication,
+			rolbypassrls, rolconnlimit, coalesce(rolvaliduntil::text, 'ever'), left(rolpassword, 14)) FROM pg_authid WHERE rolname =
+			  $1`, name)
 		if want := "f t f f t f f -1 ever SCRAM-SHA-256$"; attributes != want {
 			t.Errorf("attributes are %s, want %s", attributes, want)
 		}
 		p := u.Provenance
-		if u.Name != name || u.System() || !p.Managed() || p.CreatedBy != account || p.ModifiedBy != account || p.Attempt != by.Attempt ||
+		if u.Name != name || u.System() || !p.Managed() || p.CreatedBy != account || p.ModifiedBy != account ||
+			p.Attempt != by.Attempt ||
 			p.Revision != 1 || p.State != "" || !p.Created.Equal(p.Modified) || time.Since(p.Created).Abs() > time.Minute {
 			t.Errorf("got %+v", u)
 		}
 		line, ours := strings.CutPrefix(comment(t, c, name), "rolecall:v1 ")
 		var got map[string]any
-		if err := json.Unmarshal([]byte(line), &got); !ours || err != nil || strings.Contains(line, "\n") || got["createdBy"] != account ||
+		if err := json.Unmarshal([]byte(line), &got); !ours || err != nil || strings.Contains(line, "\n") ||
+			got["createdBy"] != account ||
 			got["modifiedBy"] != account || got["attempt"] != by.Attempt.String() || got["revision"] != 1.0 || len(got) != 6 {
 			t.Errorf("the comment is %s", line)
 		}
@@ -78,7 +82,8 @@ func TestHumanCommentIsKept(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	for i, human := range []string{"of the shop", "two\nlines, it's a \\ comment", "rolecall:v1 {}", "rolecall:v1 {\"revision\":0}\n", "\n", "a\n\nb\n"} {
+	for i, human := range []string{"of the shop", "two\nlines, it's a \\ comment", "rolecall:v1 {}",
+		"rolecall:v1 {\"revision\":0}\n", "\n", "a\n\nb\n"} {
 		name := fmt.Sprintf("human_comment_%d", i)
 		c.Exec(t, `CREATE ROLE `+name+` LOGIN`)
 		c.Exec(t, `COMMENT ON ROLE `+name+` IS E'`+strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(human)+`'`)
@@ -92,7 +97,8 @@ func TestHumanCommentIsKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			refused(t, remove(t, s, name, "", nil, actor()), fault.InUse)
-			if got := comment(t, c, name); !strings.HasPrefix(got, human+"\nrolecall:v1 {") || strings.Count(got, "\n") != strings.Count(human, "\n")+1 {
+			if got := comment(t, c, name); !strings.HasPrefix(got, human+"\nrolecall:v1 {") ||
+				strings.Count(got, "\n") != strings.Count(human, "\n")+1 {
 				t.Errorf("the comment %q became %q", human, got)
 			}
 		}
@@ -123,7 +129,8 @@ func TestUnmanaged(t *testing.T) {
 	_, err = s.SetPassword(t.Context(), "unmanaged", password, etag.Match{first.Revision()}, actor())
 	refused(t, err, fault.Stale)
 	u, err := s.SetPassword(t.Context(), "unmanaged", password, nil, actor())
-	if err != nil || u.Provenance.Revision != 1 || u.Provenance.CreatedBy != "" || !u.Provenance.Created.IsZero() || u.Provenance.ModifiedBy != account {
+	if err != nil || u.Provenance.Revision != 1 || u.Provenance.CreatedBy != "" || !u.Provenance.Created.IsZero() ||
+		u.Provenance.ModifiedBy != account {
 		t.Errorf("got %+v, %v", u, err)
 	}
 }
@@ -159,8 +166,10 @@ func TestNames(t *testing.T) {
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
 	for _, name := range []string{
-		"a", `quo"te`, `""`, `'`, `it's`, "a/b", "a b", " ", "x;drop role postgres", `"; DROP ROLE postgres; --`, `back\slash`, `\`, `E'\'`, "%", "%s", "_", "$1",
-		"🙂", strings.Repeat("é", 31), strings.Repeat("n", 63), "Dup", "dup", "DUP", "PG_x", "pgx", "publicx", "Public", "select", "...", ".a", "e\u0301",
+		"a", `quo"te`, `""`, `'`, `it's`, "a/b", "a b", " ", "x;drop role postgres", `"; DROP ROLE postgres; --`, `back\slash`,
+		`\`, `E'\'`, "%", "%s", "_", "$1",
+		"🙂", strings.Repeat("é", 31), strings.Repeat("n", 63), "Dup", "dup", "DUP", "PG_x", "pgx", "publicx", "Public", "select",
+		"...", ".a", "e\u0301",
 		"a@b.c", "<script>", `{"a":1}`, "\u00a0", "- -", "-d", "rolecall:v1 {}",
 	} {
 		u, err := s.Create(t.Context(), name, password, actor())
@@ -177,7 +186,8 @@ func TestNames(t *testing.T) {
 			t.Errorf("the list lacks %q", name)
 		}
 	}
-	for _, name := range []string{"Dup", "dup", "DUP", "🙂", `"; DROP ROLE postgres; --`, strings.Repeat("é", 31), `\`, "pgx", "publicx"} {
+	for _, name := range []string{"Dup", "dup", "DUP", "🙂", `"; DROP ROLE postgres; --`, strings.Repeat("é", 31), `\`, "pgx",
+		"publicx"} {
 		mustDelete(t, s, name)
 		if exists(t, c, name) {
 			t.Errorf("%q is still there", name)
@@ -194,8 +204,10 @@ func TestNamesThatAreRefused(t *testing.T) {
 	s := superuser(t, c)
 	before := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE oid < 16384`)
 	for _, name := range []string{
-		"", ".", "..", strings.Repeat("é", 32), strings.Repeat("n", 64), strings.Repeat("🙂", 16), "pg_x", "pg_", "public", "none", "user", "current_user",
-		"session_user", "current_role", "postgres", "admin", "standby", "rdsadmin", "rds_superuser", "cloudsqladmin", "azure_pg_admin", "doadmin",
+		"", ".", "..", strings.Repeat("é", 32), strings.Repeat("n", 64), strings.Repeat("🙂", 16), "pg_x", "pg_", "public", "none",
+		"user", "current_user",
+		"session_user", "current_role", "postgres", "admin", "standby", "rdsadmin", "rds_superuser", "cloudsqladmin",
+		"azure_pg_admin", "doadmin",
 		"a\x00b", "a\nb", "a\tb", "\x7f", "a\u0085b", "\xff", "a\xc3",
 	} {
 		_, err := s.Create(t.Context(), name, password, actor())
@@ -271,7 +283,8 @@ func TestPasswordsAreJustPasswords(t *testing.T) {
 		}
 	}
 	before := state(t, c, name)
-	for _, password := range []string{"", "too short", strings.Repeat("x", 64), "a new\nline here", "\x00234567890", "tab\tand more", "\xff234567890"} {
+	for _, password := range []string{"", "too short", strings.Repeat("x", 64), "a new\nline here", "\x00234567890",
+		"tab\tand more", "\xff234567890"} {
 		_, err := s.SetPassword(t.Context(), name, password, nil, actor())
 		refused(t, err, fault.Invalid)
 		_, err = s.Create(t.Context(), name+"_new", password, actor())
@@ -315,7 +328,8 @@ func TestCreateAgainstSQL(t *testing.T) {
 		_, err := s.Create(t.Context(), "create_against_sql", password, actor())
 		done <- err
 	}()
-	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE ROLE "create_against_sql"%')`)
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'CREATE ROLE `+
+		`"create_against_sql"%')`)
 	exec(t, conn, `COMMIT`)
 	refused(t, <-done, fault.Exists)
 }

@@ -24,9 +24,11 @@ type Database struct {
 func (d *Database) System() bool { return d.protected }
 
 // selectDatabases leaves out templates, which nobody uses, the control database, which is nobody's business ($1), and what
-// is not finished. A comment that is longer than any of ours is left where it is: its writer is the owner, who may make it a gigabyte.
+// is not finished. A comment that is longer than any of ours is left where it is: its writer is the owner, who may make it
+// a gigabyte.
 const selectDatabases = `
-	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description ELSE '' END, d.datname IN (current_database(), 'postgres')
+	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description
+	  ELSE '' END, d.datname IN (current_database(), 'postgres')
 	FROM pg_database d
 	LEFT JOIN pg_shdescription c ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass
 	WHERE NOT d.datistemplate AND d.datname <> $1 AND NOT starts_with(d.datname::text, '` + unfinishedPrefix + `')`
@@ -34,7 +36,8 @@ const selectDatabases = `
 // Databases lists the databases in the order of their names' bytes, and says whether more follow.
 func (s *Server) Databases(ctx context.Context, page Page) (databases []*Database, more bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectDatabases+` ORDER BY d.datname LIMIT $2 OFFSET $3`, s.ControlDatabase, page.Limit+1, page.Offset)
+		rows, err := conn.Query(ctx, selectDatabases+` ORDER BY d.datname LIMIT $2 OFFSET $3`, s.ControlDatabase, page.Limit+1,
+			page.Offset)
 		if err != nil {
 			return err
 		}
@@ -87,7 +90,8 @@ func databaseNotFound(name string) error {
 }
 
 // reservedDatabases are names that PostgreSQL or Rolecall has taken, or that are sure to confuse.
-var reservedDatabases = []string{"postgres", "template0", "template1", "rdsadmin", "cloudsqladmin", "azure_maintenance", "azure_sys"}
+var reservedDatabases = []string{"postgres", "template0", "template1", "rdsadmin", "cloudsqladmin", "azure_maintenance",
+	"azure_sys"}
 
 // unfinishedPrefix begins the name of a database that is being made, which ends with the id of the attempt.
 const unfinishedPrefix = "rolecall_unfinished_"
@@ -158,9 +162,11 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 	case sqlstate.Is(err, sqlstate.DuplicateDatabase, sqlstate.UniqueViolation):
 		err = databaseExists(name)
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
-		err = fault.New(fault.Unavailable, "The template database is in use, so no database can be made now.").After(2 * time.Second).Because(err)
+		err = fault.New(fault.Unavailable,
+			"The template database is in use, so no database can be made now.").After(2 * time.Second).Because(err)
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-		err = fault.New(fault.Forbidden, "Rolecall's administering role may not make a database for %q: it needs CREATEDB, and to be able to grant itself %s.", owner, ident(owner)).Because(err)
+		err = fault.New(fault.Forbidden, "Rolecall's administering role may not make a database for %q: it needs CREATEDB, and "+
+			"to be able to grant itself %s.", owner, ident(owner)).Because(err)
 	}
 	return d, s.fault(err, name)
 }
@@ -169,7 +175,7 @@ func databaseExists(name string) *fault.Error {
 	return fault.New(fault.Exists, "There is a database %q in this cluster already.", name)
 }
 
-// InspectDatabase reads a database after waiting for changes of it that are under way, nil when there is none. What an
+// InspectDatabase reads a database after waiting for changes of it that are in progress; nil when there is none. What an
 // attempt to make it has left unfinished is dropped: nobody has ever seen that.
 func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.UUID) (d *Database, err error) {
 	err = s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
@@ -214,11 +220,13 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 	})
 	switch {
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
-		err = fault.New(fault.InUse, "The database %q is in use: it has open sessions, prepared transactions or subscriptions. End them first.", name).Because(err)
+		err = fault.New(fault.InUse, "The database %q is in use: it has open sessions, prepared transactions or subscriptions. "+
+			"End them first.", name).Because(err)
 	case sqlstate.Is(err, sqlstate.UndefinedDatabase):
 		err = databaseNotFound(name)
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-		err = fault.New(fault.Forbidden, "Rolecall's administering role may not drop the database %q: it needs to own it, or to be able to grant itself its owner.", name).Because(err)
+		err = fault.New(fault.Forbidden, "Rolecall's administering role may not drop the database %q: it needs to own it, or "+
+			"to be able to grant itself its owner.", name).Because(err)
 	}
 	return s.fault(err, name)
 }
@@ -234,14 +242,17 @@ func (s *Server) checkOwner(ctx context.Context, conn *pgx.Conn, d *Database) er
 	if err := conn.QueryRow(ctx, `SELECT current_user = $1`, d.Owner).Scan(&own); err != nil || own {
 		return err
 	}
-	return fault.New(fault.Forbidden, "The database %q belongs to the system role %q: it cannot be deleted here.", d.Name, d.Owner)
+	return fault.New(fault.Forbidden, "The database %q belongs to the system role %q: it cannot be deleted here.", d.Name,
+		d.Owner)
 }
 
 // takeOver makes the administering role the owner of a database, unless it may drop it already.
-func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn, d *Database) (restore func(context.Context) error, err error) {
+func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn,
+	d *Database) (restore func(context.Context) error, err error) {
 	var may bool
 	var self string
-	err = conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE'), current_user::text FROM pg_database WHERE datname = $1`, d.Name).Scan(&may, &self)
+	err = conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE'), current_user::text FROM pg_database WHERE datname = $1`,
+		d.Name).Scan(&may, &self)
 	if err != nil || may {
 		return nil, err
 	}

@@ -20,7 +20,8 @@ func TestDatabases(t *testing.T) {
 		c.Exec(t, `CREATE DATABASE `+name)
 	}
 	all := []string{"B", "a", "b", "postgres", "é"}
-	for _, page := range []pgrole.Page{{Limit: 100}, {Limit: 5}, {Limit: 2}, {Limit: 2, Offset: 2}, {Limit: 2, Offset: 4}, {Limit: 1, Offset: 9}} {
+	for _, page := range []pgrole.Page{{Limit: 100}, {Limit: 5}, {Limit: 2}, {Limit: 2, Offset: 2}, {Limit: 2, Offset: 4},
+		{Limit: 1, Offset: 9}} {
 		want := all[min(page.Offset, 5):min(page.Offset+page.Limit, 5)]
 		databases, more, err := s.Databases(t.Context(), page)
 		var got []string
@@ -56,14 +57,16 @@ func TestCreateAndDropDatabase(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d.Name != name || d.Owner != owner || d.System() || d.Provenance.Attempt != by.Attempt || d.Provenance.CreatedBy != account || d.Provenance.Revision != 1 {
+			if d.Name != name || d.Owner != owner || d.System() || d.Provenance.Attempt != by.Attempt ||
+				d.Provenance.CreatedBy != account || d.Provenance.Revision != 1 {
 				t.Errorf("got %+v", d)
 			}
 			again, err := s.Database(t.Context(), name)
 			if err != nil || *again != *d {
 				t.Errorf("Database gives %+v, %v; Create gave %+v", again, err, d)
 			}
-			if got := pgtest.Value[string](t, c, `SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1`, name); !strings.HasPrefix(got, "rolecall:v1 {") {
+			if got := pgtest.Value[string](t, c, `SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1`,
+				name); !strings.HasPrefix(got, "rolecall:v1 {") {
 				t.Errorf("the comment is %s", got)
 			}
 			_, err = s.CreateDatabase(t.Context(), name, owner, actor())
@@ -98,7 +101,8 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	s.ControlDatabase = "db_ref_control"
 	mustCreate(t, s, "db_ref_owner")
 	c.Exec(t, `CREATE ROLE db_ref_replicator LOGIN REPLICATION; CREATE ROLE db_ref_member LOGIN IN ROLE db_ref_replicator`)
-	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control", "rolecall_unfinished_", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
+	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control",
+		"rolecall_unfinished_", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
 		_, err := s.CreateDatabase(t.Context(), name, "db_ref_owner", actor())
 		refused(t, err, fault.Invalid)
 	}
@@ -147,7 +151,8 @@ func TestUnfinishedDatabase(t *testing.T) {
 		if _, err := s.CreateDatabase(t.Context(), owner, owner, by); err != nil {
 			t.Fatal(err)
 		}
-		if d, err := s.InspectDatabase(t.Context(), owner, by.Attempt); err != nil || d == nil || d.Provenance.Attempt != by.Attempt {
+		if d, err := s.InspectDatabase(t.Context(), owner, by.Attempt); err != nil || d == nil ||
+			d.Provenance.Attempt != by.Attempt {
 			t.Errorf("got %+v, %v", d, err)
 		}
 		if err := s.DropDatabase(t.Context(), owner); err != nil {

@@ -30,14 +30,16 @@ import (
 // A blocker that appears between the phases gives the role its LOGIN back and is answered with InUse.
 //
 // previous is the attempt that changed the user last before this one, also when the deletion was aborted.
-func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match, by Actor) (previous uuid.UUID, err error) {
+func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match,
+	by Actor) (previous uuid.UUID, err error) {
 	return s.delete(ctx, name, match, &deletion{s: s, reassignTo: reassignTo, by: by})
 }
 
 // DeleteOrDisable is Delete, but a blocked deletion leaves the user disabled: NOLOGIN, without a password and without
 // sessions, in the state "disabled". Then why says what blocked it, as a sentence for the caller; "" means that the user
 // is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
-func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match, by Actor) (why string, previous uuid.UUID, err error) {
+func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match,
+	by Actor) (why string, previous uuid.UUID, err error) {
 	d := &deletion{s: s, reassignTo: reassignTo, orDisable: true, by: by}
 	previous, err = s.delete(ctx, name, match, d)
 	return d.disabled, previous, err
@@ -64,7 +66,7 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 	return previous, s.fault(err, name)
 }
 
-// deletion is one Delete under way.
+// deletion is one Delete in progress.
 type deletion struct {
 	s          *Server
 	conn       *pgx.Conn // in the registered database, holding the role's lock
@@ -73,7 +75,7 @@ type deletion struct {
 	by         Actor
 	user       *User
 	revoked    []string // what was taken away so far, for people
-	disabling  bool     // what called it off disables the user
+	disabling  bool     // the deletion was aborted by disabling the user
 	disabled   string   // why the user was disabled instead
 }
 
@@ -88,7 +90,8 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 			err = d.visit(ctx, p.databases, nil)
 		}
 		if t, ok := errors.AsType[*outOfTime](err); ok {
-			return fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
+			return fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look "+
+				"into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
 				name, t.of, t.visited).After(5 * time.Second).Because(err)
 		}
 		if err != nil {
@@ -104,8 +107,8 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 	err := d.finish(ctx, found)
 	b, isBlocked := errors.AsType[*blocked](err)
 	if isBlocked {
-		if err = d.callOff(ctx); err == nil {
-			return d.calledOff(b)
+		if err = d.abort(ctx); err == nil {
+			return d.aborted(b)
 		}
 		err = errors.Join(err, b)
 	}
@@ -116,7 +119,7 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 		case u == nil || u.oid != d.user.oid:
 			return d.s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) })
 		case isBlocked && u.Provenance.Attempt == d.by.Attempt && u.Provenance.State != StateDeleting:
-			return d.calledOff(b)
+			return d.aborted(b)
 		}
 	}
 	if err == nil || fault.Is(err, fault.Stale) {
@@ -126,7 +129,8 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 	if t, ok := errors.AsType[*outOfTime](err); ok {
 		progress = fmt.Sprintf(" Visited %d of %d databases.", t.visited, t.of)
 	}
-	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in.%s Delete it again to finish.", name, progress).
+	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in.%s "+
+		"Delete it again to finish.", name, progress).
 		After(2 * time.Second).Because(err)
 }
 
@@ -179,7 +183,8 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 		return fault.New(fault.Forbidden, "The role %q is a system role: nothing is reassigned to it.", d.reassignTo)
 	}
 	if !d.s.mayOwn(to) {
-		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: only an admin reassigns to it.", d.reassignTo)
+		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: "+
+			"only an admin reassigns to it.", d.reassignTo)
 	}
 	return nil
 }
@@ -189,7 +194,7 @@ func (s *Server) mayOwn(to *User) bool {
 	return !to.System() && (to.login || s.Reassignable == nil || slices.Contains(s.Reassignable, to.Name))
 }
 
-// disable is phase 2. It reads the role again: SQL from elsewhere does not take our locks.
+// disable is phase 2. It reads the role again: SQL from elsewhere ignores our locks.
 func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.changeable(ctx, tx, d.user.Name, match)
@@ -208,13 +213,13 @@ func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 		if _, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.human))); err != nil {
 			return err
 		}
-		return d.check(ctx, tx)
+		return d.checkName(ctx, tx)
 	})
 }
 
-// check fails when the name means another role by now. SQL from elsewhere may rename roles between a look and the
-// statement after it, and nothing can be locked against that: so it is looked again before the transaction commits.
-func (d *deletion) check(ctx context.Context, q querier) error {
+// checkName fails when the name means another role now. SQL from elsewhere may rename roles between a look and the
+// statement after it, and no lock prevents that; so the name is checked before the transaction commits.
+func (d *deletion) checkName(ctx context.Context, q querier) error {
 	var same bool
 	err := q.QueryRow(ctx, `SELECT rolname = $2 FROM pg_roles WHERE oid = $1`, d.user.oid, d.user.Name).Scan(&same)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && !same {
@@ -229,7 +234,7 @@ func (u *User) left(ctx context.Context, q querier) (left bool, err error) {
 	return left, err
 }
 
-// gone is nil when the role is gone, whoever has dropped it: that is what was asked for.
+// gone is nil when the role is gone, also if somebody else has dropped it: that is what was asked for.
 func (u *User) gone(ctx context.Context, q querier) error {
 	left, err := u.left(ctx, q)
 	if err == nil && left {
@@ -239,7 +244,8 @@ func (u *User) gone(ctx context.Context, q querier) error {
 }
 
 func (u *User) replaced() error {
-	return fault.New(fault.Stale, "The user %q was dropped or renamed concurrently. Read it again before you change or delete it.", u.Name)
+	return fault.New(fault.Stale, "The user %q was dropped or renamed concurrently. Read it again before you change or "+
+		"delete it.", u.Name)
 }
 
 // retry is retryOn the deletion's own connection.
@@ -247,8 +253,8 @@ func (d *deletion) retry(ctx context.Context, f func(tx *transaction) error) err
 	return retryOn(ctx, d.conn, f)
 }
 
-// finish is phases 3 and 4. What was granted meanwhile is planned and revoked again, a few times. found is what blocked
-// it before it began.
+// finish is phases 3 and 4. It plans and revokes again, a few times, if something was granted concurrently. found is what
+// blocked the deletion before it began.
 func (d *deletion) finish(ctx context.Context, found *blocked) error {
 	for i := 1; ; i++ {
 		if err := d.endSessions(ctx); err != nil {
@@ -260,7 +266,7 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 		if err := d.clear(ctx); err != nil {
 			return err
 		}
-		// A session that was let in just before NOLOGIN may have shown up only now.
+		// A login that was in progress at NOLOGIN may have become a session only now.
 		if err := d.endSessions(ctx); err != nil {
 			return err
 		}
@@ -274,7 +280,8 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 		case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
 			return block(err, "Rolecall's administering role may not drop it")
 		case refusal(err):
-			return block(err, "PostgreSQL refuses to drop it with SQLSTATE %s, about which the server's log says more", sqlstate.Code(err))
+			return block(err, "PostgreSQL refuses to drop it with SQLSTATE %s, about which the server's log says more",
+				sqlstate.Code(err))
 		}
 		return err
 	}
@@ -294,8 +301,8 @@ func (d *deletion) endSessions(ctx context.Context) error {
 	return err
 }
 
-// clear is phase 3 after the sessions. Each database is looked at again and cleared in one visit, so that a call which
-// runs out of time has got on, and the next one visits the rest.
+// clear is phase 3 after the sessions. Each visit reads a database again and clears it, so that a call which runs out of
+// time has made progress, and the next one visits the rest.
 func (d *deletion) clear(ctx context.Context) error {
 	p, err := d.plan(ctx)
 	if err != nil {
@@ -329,7 +336,7 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 	var revoked []string
 	err := d.s.terminatingBlockers(ctx, dp.name, databaseLock(dp.name), func() error {
 		return retryOn(ctx, conn, func(tx *transaction) (err error) {
-			revoked, err = d.clearIn(ctx, tx, dp)
+			revoked, err = d.revokeIn(ctx, tx, dp)
 			return err
 		})
 	})
@@ -345,18 +352,21 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 	case sqlstate.Is(err, goneCodes...):
 		return nil // dropped since the look; the next plan will not name it, nor what was not revoked for it
 	case sqlstate.Is(err, sqlstate.CharacterNotInRepertoire):
-		return block(err, "the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding, valid(dp.name))
+		return block(err,
+			"the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding,
+			valid(dp.name))
 	case refusal(err):
-		return block(err, "PostgreSQL refuses to revoke its privileges in database %q with SQLSTATE %s, about which the server's log says more", valid(dp.name), sqlstate.Code(err))
+		return block(err, "PostgreSQL refuses to revoke its privileges in database %q with SQLSTATE %s, about which the "+
+			"server's log says more", valid(dp.name), sqlstate.Code(err))
 	}
 	return err
 }
 
-func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
+func (d *deletion) revokeIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
 	if left, err := d.user.left(ctx, tx); err != nil || !left {
 		return nil, err // dropped by somebody else
 	}
-	if err := d.check(ctx, tx); err != nil {
+	if err := d.checkName(ctx, tx); err != nil {
 		return nil, err
 	}
 	// Reassigning many objects takes longer than a statement usually may, and other deletions may hold the locks.
@@ -376,30 +386,32 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 			return err
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions", d.user.Name, d.reassignTo, valid(dp.name))
+			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs "+
+				"CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions", d.user.Name, d.reassignTo,
+				valid(dp.name))
 		}
 		if err != nil {
 			return nil, err
 		}
 		revoked = append(revoked, fmt.Sprintf("what it owned in database %q went to %q", valid(dp.name), d.reassignTo))
 	}
-	gifts, err := dp.gifts(d.user.Name)
+	granted, err := dp.grantedTo(d.user.Name)
 	if err != nil {
 		return nil, err
 	}
-	if len(gifts) > 0 {
+	if len(granted) > 0 {
 		// Every grant on an object, above all on the database or a schema, changes the same row, for which concurrent
 		// deletes would fight.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(dp.name)); err != nil {
 			return nil, err
 		}
 	}
-	for len(gifts) > 0 {
-		g := gifts[0]
-		err := tx.as(ctx, g.giver, func() error {
-			for giver := g.giver; len(gifts) > 0 && gifts[0].giver == giver; gifts = gifts[1:] {
-				g = gifts[0]
-				for _, sql := range g.takeBack {
+	for len(granted) > 0 {
+		g := granted[0]
+		err := tx.as(ctx, g.grantor, func() error {
+			for grantor := g.grantor; len(granted) > 0 && granted[0].grantor == grantor; granted = granted[1:] {
+				g = granted[0]
+				for _, sql := range g.revokes {
 					if _, err := tx.Exec(ctx, sql); err != nil {
 						return err
 					}
@@ -409,46 +421,51 @@ func (d *deletion) clearIn(ctx context.Context, tx *transaction, dp *databasePla
 			return nil
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects, sqlstate.InvalidGrant) {
-			return nil, block(err, "%s were granted by %q, for whom Rolecall's administering role may not revoke them", g.what, valid(g.giver))
+			return nil, block(err, "%s were granted by %q, for whom Rolecall's administering role may not revoke them", g.what,
+				valid(g.grantor))
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	return revoked, d.check(ctx, tx)
+	return revoked, d.checkName(ctx, tx)
 }
 
-// gift is something that the role was given, and the statements by which its giver takes that back.
-type gift struct {
-	giver, what string
-	takeBack    []string
+// grantedTo is something that the role was granted, and the statements by which its grantor revokes it.
+type grantedTo struct {
+	grantor, what string
+	revokes       []string
 }
 
-// gifts are in the order of their givers. All transactions become these in the same order: to become one takes a lock on
-// it from PostgreSQL 16 on.
-func (dp *databasePlan) gifts(user string) ([]gift, error) {
-	var gifts []gift
+// grantedTo lists what the user was granted, ordered by grantor. All transactions become the grantors in this order: from
+// PostgreSQL 16 on SET ROLE after GRANT takes a lock on the role.
+func (dp *databasePlan) grantedTo(user string) ([]grantedTo, error) {
+	var all []grantedTo
 	for _, g := range dp.grants {
-		gifts = append(gifts, gift{g.grantor, fmt.Sprintf("privileges on %s in database %q", valid(g.target), valid(dp.name)), []string{revokeAll(g.target, user)}})
+		all = append(all, grantedTo{g.grantor, fmt.Sprintf("privileges on %s in database %q", valid(g.target), valid(dp.name)),
+			[]string{revokeAll(g.target, user)}})
 	}
 	for _, def := range dp.defaults {
 		statements, err := clearDefault(def)
 		if err != nil {
 			return nil, err
 		}
-		gifts = append(gifts, gift{def.owner, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner), valid(dp.name)), statements})
+		all = append(all, grantedTo{def.owner, fmt.Sprintf("default privileges of %q in database %q", valid(def.owner),
+			valid(dp.name)), statements})
 	}
-	slices.SortStableFunc(gifts, func(a, b gift) int { return strings.Compare(a.giver, b.giver) })
-	return gifts, nil
+	slices.SortStableFunc(all, func(a, b grantedTo) int { return strings.Compare(a.grantor, b.grantor) })
+	return all, nil
 }
 
-// goneCodes say that an object or a grantor is not there any more. What was dropped while it was read is named by its
-// number, which is no syntax.
-var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema, sqlstate.UndefinedFunction,
+// goneCodes mean that an object or grantor was dropped concurrently. A dropped one is printed as its OID, hence the syntax
+// error.
+var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema,
+	sqlstate.UndefinedFunction,
 	sqlstate.SyntaxError, sqlstate.InvalidParameterValue}
 
 // defaultKinds are the kinds of objects that have default privileges.
-var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS", "L": "LARGE OBJECTS"}
+var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS",
+	"L": "LARGE OBJECTS"}
 
 // clearDefault brings an entry of pg_default_acl back to what PostgreSQL has built in, which removes the entry. Without
 // a schema the built-in rights are those of the owner, and of PUBLIC for routines and types.
@@ -493,9 +510,10 @@ func (d *deletion) drop(ctx context.Context) error {
 	})
 }
 
-// callOff gives the role its LOGIN back, or the state that it had, or disables it; calledOff says why it was not deleted,
-// and what it has lost already.
-func (d *deletion) callOff(ctx context.Context) error {
+// abort gives the role its LOGIN back, or its former state, or disables it; aborted says why it was not deleted, and what
+// was
+// revoked already.
+func (d *deletion) abort(ctx context.Context) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
 		if err != nil {
@@ -507,7 +525,7 @@ func (d *deletion) callOff(ctx context.Context) error {
 		p := u.Provenance.changed(tx.now, d.by)
 		p.State, p.Was = d.user.Provenance.Was, ""
 		sql := alterLogin(u.Name, p.State == "")
-		// One that has become protected meanwhile gets back what this call has taken, and no more is done to it.
+		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
 		if d.disabling = d.orDisable && !u.System(); d.disabling {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
@@ -515,11 +533,11 @@ func (d *deletion) callOff(ctx context.Context) error {
 		if _, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.human))); err != nil {
 			return err
 		}
-		return d.check(ctx, tx)
+		return d.checkName(ctx, tx)
 	})
 }
 
-func (d *deletion) calledOff(b *blocked) error {
+func (d *deletion) aborted(b *blocked) error {
 	if d.disabling {
 		d.disabled = d.inUse(b, d.done("It was disabled instead.")).Message
 		return nil

@@ -28,22 +28,30 @@ func rights(t testing.TB, conn *pgx.Conn, role string) []string {
 	}
 	return value[[]string](t, conn, `
 		WITH object(what, owner, acl) AS (
-			SELECT 'table ' || oid::regclass, relowner, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, relowner)) FROM pg_class WHERE oid >= 16384
-			UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname, 0, attacl FROM pg_attribute WHERE attrelid >= 16384 AND attacl <> '{}'
-			UNION ALL SELECT 'routine ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc WHERE oid >= 16384
+			SELECT 'table ' || oid::regclass, relowner, coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's'::"char" ELSE 'r'
+			  END, relowner)) FROM pg_class WHERE oid >= 16384
+			UNION ALL SELECT 'column ' || attrelid::regclass || '.' || attname, 0, attacl FROM pg_attribute WHERE attrelid >= 16384
+			  AND attacl <> '{}'
+			UNION ALL SELECT 'routine ' || oid::regprocedure, proowner, coalesce(proacl, acldefault('f', proowner)) FROM pg_proc
+			  WHERE oid >= 16384
 			UNION ALL SELECT 'schema ' || nspname, nspowner, coalesce(nspacl, acldefault('n', nspowner)) FROM pg_namespace
-			UNION ALL SELECT 'type ' || oid::regtype, typowner, coalesce(typacl, acldefault('T', typowner)) FROM pg_type WHERE oid >= 16384 OR typname = 'varchar'
+			UNION ALL SELECT 'type ' || oid::regtype, typowner, coalesce(typacl, acldefault('T', typowner)) FROM pg_type WHERE oid >=
+			  16384 OR typname = 'varchar'
 			UNION ALL SELECT 'language ' || lanname, lanowner, coalesce(lanacl, acldefault('l', lanowner)) FROM pg_language
 			UNION ALL SELECT 'wrapper ' || fdwname, fdwowner, coalesce(fdwacl, acldefault('F', fdwowner)) FROM pg_foreign_data_wrapper
 			UNION ALL SELECT 'server ' || srvname, srvowner, coalesce(srvacl, acldefault('S', srvowner)) FROM pg_foreign_server
-			UNION ALL SELECT 'large object ' || oid, lomowner, coalesce(lomacl, acldefault('L', lomowner)) FROM pg_largeobject_metadata
-			UNION ALL SELECT 'database ' || datname, datdba, coalesce(datacl, acldefault('d', datdba)) FROM pg_database WHERE datname = current_database()
+			UNION ALL SELECT 'large object ' || oid, lomowner, coalesce(lomacl, acldefault('L', lomowner)) FROM
+			  pg_largeobject_metadata
+			UNION ALL SELECT 'database ' || datname, datdba, coalesce(datacl, acldefault('d', datdba)) FROM pg_database WHERE datname
+			  = current_database()
 			UNION ALL SELECT 'tablespace ' || spcname, spcowner, coalesce(spcacl, acldefault('t', spcowner)) FROM pg_tablespace
 			UNION ALL SELECT 'default ' || defaclobjtype::text || defaclnamespace, defaclrole, defaclacl FROM pg_default_acl
 			`+parameters+`)
 		SELECT array_agg(line ORDER BY line) FROM (
-			SELECT what || ' of ' || owner::regrole || ': ' || coalesce(string_agg(a.item, ' ' ORDER BY a.item) FILTER (WHERE a.item IS NOT NULL), '') AS line
-			FROM object LEFT JOIN LATERAL (SELECT i::text AS item FROM unnest(acl) i WHERE i::text NOT LIKE $1 || '=%') a ON true GROUP BY what, owner) lines`, role)
+			SELECT what || ' of ' || owner::regrole || ': ' || coalesce(string_agg(a.item, ' ' ORDER BY a.item) FILTER (WHERE a.item
+			  IS NOT NULL), '') AS line
+			FROM object LEFT JOIN LATERAL (SELECT i::text AS item FROM unnest(acl) i WHERE i::text NOT LIKE $1 || '=%') a ON true
+			  GROUP BY what, owner) lines`, role)
 }
 
 // difference fails t for lines that only one of two has.
@@ -106,7 +114,8 @@ func furnish(t testing.TB, conn *pgx.Conn, user, owner, other string) {
 		`CREATE MATERIALIZED VIEW "S; drop".m AS SELECT 1 AS one`,
 		`CREATE TABLE "S; drop".parts (a int) PARTITION BY RANGE (a)`,
 		`CREATE SEQUENCE "S; drop".s`,
-		`CREATE FUNCTION "S; drop".f(a int, varchar, "S; drop"."t'""\x", VARIADIC text[] DEFAULT '{}') RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+		`CREATE FUNCTION "S; drop".f(a int, varchar, "S; drop"."t'""\x", VARIADIC text[] DEFAULT '{}') RETURNS int LANGUAGE `+
+			`sql AS 'SELECT 1'`,
 		`CREATE PROCEDURE "S; drop".p(IN a text, OUT b int) LANGUAGE plpgsql AS 'BEGIN b := 1; END'`,
 		`CREATE AGGREGATE "S; drop".sum2(int) (SFUNC = int4pl, STYPE = int)`,
 		`CREATE AGGREGATE "S; drop".counted(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0')`,
@@ -125,7 +134,8 @@ func furnish(t testing.TB, conn *pgx.Conn, user, owner, other string) {
 		exec(t, conn, `GRANT SELECT (a), UPDATE ("b b") ON "S; drop"."t'""\x" TO `+to)
 	}
 	exec(t, conn, `RESET ROLE`, `SET ROLE `+other,
-		`GRANT ALL ON ALL TABLES IN SCHEMA "S; drop" TO `+user, `GRANT ALL ON SCHEMA "S; drop" TO `+user, `GRANT ALL ON ALL ROUTINES IN SCHEMA "S; drop" TO `+user,
+		`GRANT ALL ON ALL TABLES IN SCHEMA "S; drop" TO `+user, `GRANT ALL ON SCHEMA "S; drop" TO `+user,
+		`GRANT ALL ON ALL ROUTINES IN SCHEMA "S; drop" TO `+user,
 		`GRANT SELECT ("b b") ON "S; drop"."t'""\x" TO `+user,
 		`RESET ROLE`)
 	// Default privileges, the user's own and others' for it.
@@ -177,7 +187,8 @@ func TestDeleteWithGrantsEverywhere(t *testing.T) {
 			user, owner, other := "user_"+admin, "owner_"+admin, "other_"+admin
 			mustCreate(t, s, user, owner, other)
 			members := memberships(t, c)
-			c.Exec(t, `CREATE ROLE group_`+admin+`; GRANT group_`+admin+` TO `+user+`; GRANT pg_monitor TO `+user+`; GRANT `+user+` TO `+other)
+			c.Exec(t, `CREATE ROLE group_`+admin+`; GRANT group_`+admin+` TO `+user+`; GRANT pg_monitor TO `+user+`; GRANT `+user+
+				` TO `+other)
 			var dbs []*pgx.Conn
 			for i := range 2 {
 				name := fmt.Sprintf("grants_%s_%d", admin, i)
@@ -193,16 +204,20 @@ func TestDeleteWithGrantsEverywhere(t *testing.T) {
 				for _, db := range dbs {
 					furnishAsSuperuser(t, db, user)
 				}
-				exec(t, dbs[0], `SET allow_in_place_tablespaces = on`, `CREATE TABLESPACE "in place" LOCATION ''`, `GRANT CREATE ON TABLESPACE "in place" TO `+user,
+				exec(t, dbs[0], `SET allow_in_place_tablespaces = on`, `CREATE TABLESPACE "in place" LOCATION ''`,
+					`GRANT CREATE ON TABLESPACE "in place" TO `+user,
 					`GRANT CONNECT ON DATABASE postgres TO `+user)
 				if c.Major >= 15 {
-					exec(t, dbs[0], `SET my."select" = 'x'`, `GRANT SET ON PARAMETER work_mem, "TimeZone", my."select" TO `+user+`, `+other, `GRANT ALTER SYSTEM ON PARAMETER work_mem TO `+user)
+					exec(t, dbs[0], `SET my."select" = 'x'`,
+						`GRANT SET ON PARAMETER work_mem, "TimeZone", my."select" TO `+user+`, `+other,
+						`GRANT ALTER SYSTEM ON PARAMETER work_mem TO `+user)
 				}
 			}
 			before := make([][]string, len(dbs))
 			for i, db := range dbs {
 				for _, line := range rights(t, db, user) {
-					if !strings.Contains(line, " of "+user+":") && !strings.HasSuffix(line, ": ") { // its own default privileges, and entries for it alone
+					// its own default privileges, and entries for it alone
+					if !strings.Contains(line, " of "+user+":") && !strings.HasSuffix(line, ": ") {
 						before[i] = append(before[i], line)
 					}
 				}
@@ -227,7 +242,8 @@ func TestDeleteWithGrantsEverywhere(t *testing.T) {
 }
 
 func TestDeleteRefusals(t *testing.T) {
-	asEachAlone(t, map[string]string{"max_prepared_transactions": "5"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "5"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server,
+		_ string) {
 		a, b := database(t, c, "ref_a"), database(t, c, "ref_b")
 		main := c.Connect(t, c.User, c.Password, "postgres")
 		c.Exec(t, `CREATE ROLE bystander; CREATE ROLE grp`)
@@ -244,19 +260,23 @@ func TestDeleteRefusals(t *testing.T) {
 				}
 				exec(t, b, `DROP TABLE owns_10, owns_9`)
 				c.Exec(t, `CREATE SCHEMA one AUTHORIZATION `+name)
-			}, []string{`11 objects in database "ref_a": table `, " and 1 more", `9 objects in database "ref_b": table `, `1 object in database "postgres": schema one`}},
+			}, []string{`11 objects in database "ref_a": table `, " and 1 more", `9 objects in database "ref_b": table `,
+				`1 object in database "postgres": schema one`}},
 			{"owns_database", func(name string) { c.Exec(t, `CREATE DATABASE owned_db OWNER `+name) }, []string{"database owned_db"}},
 			{"policy", func(name string) {
 				exec(t, a, `CREATE TABLE secured (); CREATE POLICY pol ON secured TO `+name)
 			}, []string{`policy pol on table `, `"ref_a"`}},
 			{"mapping", func(name string) {
-				exec(t, b, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR `+name+` SERVER srv`)
+				exec(t, b, `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR `+name+
+					` SERVER srv`)
 			}, []string{`user mapping for mapping on server srv`, `"ref_b"`}},
 			{"gave", func(name string) {
-				exec(t, a, `CREATE TABLE given (x int); GRANT SELECT ON given TO gave WITH GRANT OPTION; SET ROLE gave; GRANT SELECT ON given TO bystander; RESET ROLE`)
+				exec(t, a, `CREATE TABLE given (x int); GRANT SELECT ON given TO gave WITH GRANT OPTION; SET ROLE gave; GRANT SELECT `+
+					`ON given TO bystander; RESET ROLE`)
 			}, []string{`TABLE public.given to bystander`, `"ref_a"`}},
 			{"gave_column", func(name string) {
-				exec(t, a, `GRANT SELECT (x) ON given TO gave_column WITH GRANT OPTION; SET ROLE gave_column; GRANT SELECT (x) ON given TO PUBLIC; RESET ROLE`)
+				exec(t, a, `GRANT SELECT (x) ON given TO gave_column WITH GRANT OPTION; SET ROLE gave_column; GRANT SELECT (x) ON `+
+					`given TO PUBLIC; RESET ROLE`)
 			}, []string{`TABLE public.given to `, `"ref_a"`}},
 			{"gave_membership", func(name string) {
 				c.Exec(t, `GRANT grp TO gave_membership WITH ADMIN OPTION; SET ROLE gave_membership; GRANT grp TO bystander; RESET ROLE`)
@@ -303,7 +323,8 @@ func TestReassignable(t *testing.T) {
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
 	mustCreate(t, s, "reassignable", "reassignable_user")
-	c.Exec(t, `CREATE ROLE reassignable_vault; CREATE ROLE reassignable_group; CREATE TABLE reassignable_t (); ALTER TABLE reassignable_t OWNER TO reassignable`)
+	c.Exec(t, `CREATE ROLE reassignable_vault; CREATE ROLE reassignable_group; CREATE TABLE reassignable_t (); ALTER TABLE `+
+		`reassignable_t OWNER TO reassignable`)
 	s.Reassignable = []string{"reassignable_group"}
 	refused(t, remove(t, s, "reassignable", "reassignable_vault", nil, actor()), fault.Forbidden, "only an admin")
 	if _, err := s.Plan(t.Context(), "reassignable", "reassignable_vault"); !fault.Is(err, fault.Forbidden) {
@@ -344,8 +365,10 @@ func TestReassign(t *testing.T) {
 			exec(t, second, `SET ROLE third_`+admin, `GRANT CREATE ON DATABASE reassign2_`+admin+` TO `+user+`, `+role, `RESET ROLE`)
 			exec(t, first, `GRANT CREATE ON DATABASE reassign_`+admin+` TO `+role)
 			for _, db := range []*pgx.Conn{first, second} {
-				exec(t, db, `SET ROLE `+user, `CREATE SCHEMA owned`, `CREATE TABLE owned.t (id serial PRIMARY KEY)`, `INSERT INTO owned.t SELECT FROM generate_series(1, 5)`,
-					`CREATE VIEW owned.v AS SELECT * FROM owned.t`, `SELECT lo_create(1)`, `CREATE TYPE owned.e AS ENUM ()`, `GRANT SELECT ON owned.t TO pg_monitor`,
+				exec(t, db, `SET ROLE `+user, `CREATE SCHEMA owned`, `CREATE TABLE owned.t (id serial PRIMARY KEY)`,
+					`INSERT INTO owned.t SELECT FROM generate_series(1, 5)`,
+					`CREATE VIEW owned.v AS SELECT * FROM owned.t`, `SELECT lo_create(1)`, `CREATE TYPE owned.e AS ENUM ()`,
+					`GRANT SELECT ON owned.t TO pg_monitor`,
 					`CREATE FUNCTION owned.f() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `RESET ROLE`, `GRANT CREATE ON SCHEMA owned TO `+to)
 			}
 			exec(t, main, `CREATE TABLE t_`+admin+` ()`, `ALTER TABLE t_`+admin+` OWNER TO `+user)
@@ -369,7 +392,8 @@ func TestReassign(t *testing.T) {
 				if n := value[int](t, db, `SELECT count(*) FROM owned.t`); n != 5 {
 					t.Errorf("%d rows", n)
 				}
-				if acl := value[string](t, db, `SELECT relacl::text FROM pg_class WHERE oid = 'owned.t'::regclass`); !strings.Contains(acl, "pg_monitor=r/"+to) {
+				if acl := value[string](t, db,
+					`SELECT relacl::text FROM pg_class WHERE oid = 'owned.t'::regclass`); !strings.Contains(acl, "pg_monitor=r/"+to) {
 					t.Errorf("the table's privileges are %s", acl)
 				}
 			}
@@ -441,7 +465,8 @@ rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","stat
 	c.Exec(t, `CREATE TABLE cut_off_blocked_t (); ALTER TABLE cut_off_blocked_t OWNER TO `+name)
 	refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "cut_off_blocked_t", "may log in again")
 	mayLogin(t, c, name, password)
-	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" || !strings.HasPrefix(comment(t, c, name), "shop\n") {
+	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" ||
+		!strings.HasPrefix(comment(t, c, name), "shop\n") {
 		t.Errorf("got %+v, %v", u, err)
 	}
 }
@@ -450,7 +475,8 @@ func TestDisabledUser(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
-	const name, comment = "disabled_user", `'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`
+	const name, comment = "disabled_user",
+		`'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`
 	c.Exec(t, `CREATE ROLE `+name+`; COMMENT ON ROLE `+name+` IS `+comment)
 	if got := allUsers(t, s, name); !slices.Equal(got, []string{name}) {
 		t.Errorf("the list has %q", got)
@@ -464,7 +490,8 @@ func TestDisabledUser(t *testing.T) {
 	exec(t, conn, `COMMIT`)
 	refused(t, <-done, fault.InUse, "disabled_user_t", "It is disabled, as before")
 	u, err := s.User(t.Context(), name)
-	if err != nil || u.Provenance.State != pgrole.StateDisabled || pgtest.Value[bool](t, c, `SELECT rolcanlogin FROM pg_roles WHERE rolname = $1`, name) {
+	if err != nil || u.Provenance.State != pgrole.StateDisabled ||
+		pgtest.Value[bool](t, c, `SELECT rolcanlogin FROM pg_roles WHERE rolname = $1`, name) {
 		t.Errorf("got %+v, %v, want it disabled as before", u, err)
 	}
 	if _, err := s.SetPassword(t.Context(), name, password, nil, actor()); err != nil {
@@ -477,7 +504,8 @@ func TestDisabledUser(t *testing.T) {
 
 func waitForDrop(t testing.TB, c *pgtest.Cluster, name string) {
 	t.Helper()
-	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DROP ROLE "' || $1 || '"%')`, name)
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%DROP ROLE "' `+
+		`|| $1 || '"%')`, name)
 }
 
 // An object that another session gives the user after the plan, and commits while DROP ROLE waits for it, is not lost.
@@ -489,7 +517,8 @@ func TestObjectAppearsDuringDelete(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
-		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
+		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
+			`GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		members := memberships(t, c)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
 		done, previous := make(chan error), uuid.Nil
@@ -510,7 +539,8 @@ func TestObjectAppearsDuringDelete(t *testing.T) {
 		if err != nil || u.Provenance.State != "" || u.Provenance.Revision != 3 {
 			t.Errorf("got %+v, %v", u, err)
 		}
-		if before := made.Provenance.Attempt; previous != before || u.Provenance.Previous != before || u.Provenance.Attempt == before {
+		if before := made.Provenance.Attempt; previous != before || u.Provenance.Previous != before ||
+			u.Provenance.Attempt == before {
 			t.Errorf("it found %q, and the user says %+v; it was made by %q", previous, u.Provenance, before)
 		}
 		noNewMembership(t, c, members, name)
@@ -548,7 +578,8 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 		go func() {
 			n := 0
 			for ; ; n++ {
-				_, err := conn.Exec(t.Context(), fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s; ALTER TABLE %[1]s_%d OWNER TO postgres; GRANT SELECT ON %[1]s_%d TO %[1]s`, name, n))
+				_, err := conn.Exec(t.Context(), fmt.Sprintf(`CREATE TABLE %s_%d (); ALTER TABLE %[1]s_%d OWNER TO %[1]s; ALTER `+
+					`TABLE %[1]s_%d OWNER TO postgres; GRANT SELECT ON %[1]s_%d TO %[1]s`, name, n))
 				if err != nil {
 					break
 				}
@@ -569,7 +600,8 @@ func TestDeleteAgainstBusySessions(t *testing.T) {
 			c.Exec(t, `SELECT pg_terminate_backend($1::int)`, conn.PgConn().PID())
 		}
 		n := <-made
-		if got := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_class WHERE relname LIKE $1`, name+`\_%`); got != n && got != n+1 {
+		if got := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_class WHERE relname LIKE $1`, name+`\_%`); got != n &&
+			got != n+1 {
 			t.Errorf("%d tables, made were %d, and perhaps one whose COMMIT was cut off", got, n)
 		}
 	}
@@ -583,7 +615,8 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		var dbs []*pgx.Conn
 		for i := range 2 {
 			dbs = append(dbs, database(t, c, fmt.Sprintf("shared_%d", i), "OWNER owner"))
-			exec(t, dbs[i], `CREATE SCHEMA s AUTHORIZATION owner`, `SET ROLE owner`, `CREATE TABLE s.shared ()`, `GRANT USAGE ON SCHEMA s TO other`, `GRANT SELECT ON s.shared TO other WITH GRANT OPTION`)
+			exec(t, dbs[i], `CREATE SCHEMA s AUTHORIZATION owner`, `SET ROLE owner`, `CREATE TABLE s.shared ()`,
+				`GRANT USAGE ON SCHEMA s TO other`, `GRANT SELECT ON s.shared TO other WITH GRANT OPTION`)
 		}
 		var users []string
 		for i := range 12 {
@@ -592,8 +625,10 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		mustCreate(t, s, users...)
 		for i, db := range dbs {
 			for _, name := range users {
-				exec(t, db, fmt.Sprintf(`GRANT ALL ON DATABASE shared_%d TO %s`, i, name), `GRANT SELECT ON s.shared TO `+name, `GRANT USAGE ON SCHEMA s TO `+name,
-					`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO `+name, `ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON SEQUENCES TO `+name,
+				exec(t, db, fmt.Sprintf(`GRANT ALL ON DATABASE shared_%d TO %s`, i, name), `GRANT SELECT ON s.shared TO `+name,
+					`GRANT USAGE ON SCHEMA s TO `+name,
+					`ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO `+name,
+					`ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON SEQUENCES TO `+name,
 					`SET ROLE other`, `GRANT SELECT ON s.shared TO `+name, `SET ROLE owner`)
 			}
 		}
@@ -615,7 +650,8 @@ func TestDeleteManyAtOnce(t *testing.T) {
 		}
 		noNewMembership(t, c, members, "")
 		for _, db := range dbs {
-			if !value[bool](t, db, `SELECT has_table_privilege('other', 's.shared', 'SELECT WITH GRANT OPTION') AND NOT EXISTS (SELECT FROM pg_default_acl)`) {
+			if !value[bool](t, db, `SELECT has_table_privilege('other', 's.shared', 'SELECT WITH GRANT OPTION') AND NOT EXISTS `+
+				`(SELECT FROM pg_default_acl)`) {
 				t.Error("too much was revoked, or too little")
 			}
 		}
@@ -644,14 +680,18 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 	asEachAlone(t, nil, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
 		mustCreate(t, s, "é", "ë", "🙂", "owner")
 		latin1 := database(t, c, "latin1", "OWNER owner ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-		exec(t, latin1, `CREATE SCHEMA s AUTHORIZATION owner`, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, // the one byte 0xe9
+		// the one byte 0xe9
+		exec(t, latin1, `CREATE SCHEMA s AUTHORIZATION owner`, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`,
 			`SET ROLE owner`, `CREATE TABLE s."tä" ()`, `GRANT SELECT ON s."tä" TO "é"`,
-			`SET client_encoding = 'LATIN1'`, `GRANT SELECT ON s."t`+"\xe4"+`" TO "é"`, `GRANT CREATE ON SCHEMA s TO "é"`, `GRANT ALL ON DATABASE latin1 TO "é"`, // the two of UTF-8
+			`SET client_encoding = 'LATIN1'`, `GRANT SELECT ON s."t`+"\xe4"+`" TO "é"`, `GRANT CREATE ON SCHEMA s TO "é"`,
+			`GRANT ALL ON DATABASE latin1 TO "é"`, // the two of UTF-8
 			`RESET ROLE`, `CREATE TABLE s.o (); ALTER TABLE s.o OWNER TO "é"`)
 		privileges := func() []string {
-			return value[[]string](t, latin1, `SELECT array_agg(encode(a::text::bytea, 'escape') ORDER BY a::text) FROM pg_class, unnest(relacl) a WHERE relname = $1`, "t\xe4")
+			return value[[]string](t, latin1, `SELECT array_agg(encode(a::text::bytea, 'escape') ORDER BY a::text) FROM pg_class, `+
+				`unnest(relacl) a WHERE relname = $1`, "t\xe4")
 		}
-		if got, want := privileges(), []string{`"\303\251"=r/owner`, `"\351"=r/owner`, `owner=arwdDxt/owner`}; len(got) != 3 || !slices.Equal(got[:2], want[:2]) {
+		if got, want := privileges(), []string{`"\303\251"=r/owner`, `"\351"=r/owner`, `owner=arwdDxt/owner`}; len(got) != 3 ||
+			!slices.Equal(got[:2], want[:2]) {
 			t.Fatalf("the privileges are %q", got)
 		}
 		refused(t, remove(t, s, "é", "", nil, actor()), fault.InUse, "table s.o")
@@ -661,7 +701,8 @@ func TestDeleteInOtherEncodings(t *testing.T) {
 		if got := privileges(); len(got) != 2 || got[0] != `"\351"=r/owner` {
 			t.Errorf("the privileges are %q", got)
 		}
-		if owner := value[string](t, latin1, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'o'`); owner != `"ë"` && owner != "ë" {
+		if owner := value[string](t, latin1,
+			`SELECT relowner::regrole::text FROM pg_class WHERE relname = 'o'`); owner != `"ë"` && owner != "ë" {
 			t.Errorf("the owner is %q", owner)
 		}
 		if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_authid WHERE rolname::text::bytea = '\xe9'`); n != 1 {
@@ -689,7 +730,8 @@ func TestGrantThatCannotBeRevoked(t *testing.T) {
 		owner, grantor := name+"_owner", name+"_grantor"
 		mustCreate(t, s, name, owner, grantor)
 		conn := c.Connect(t, c.User, c.Password, "postgres")
-		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+owner, `SET ROLE `+owner, `GRANT USAGE ON SCHEMA `+name+` TO `+grantor+` WITH GRANT OPTION`,
+		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+owner, `SET ROLE `+owner,
+			`GRANT USAGE ON SCHEMA `+name+` TO `+grantor+` WITH GRANT OPTION`,
 			`SET ROLE `+grantor, `GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`, `GRANT `+owner+` TO `+grantor)
 		refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "SCHEMA "+name, "may log in again")
 		mayLogin(t, c, name, password)
@@ -732,7 +774,8 @@ func TestDropTogether(t *testing.T) {
 		mustCreate(t, s, names...)
 		mustCreate(t, s, name+"_owner", name+"_locked", name+"_stale")
 		conn := c.Connect(t, c.User, c.Password, "postgres")
-		exec(t, conn, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_owner`, `BEGIN`, `ALTER ROLE `+name+`_locked CONNECTION LIMIT 5`)
+		exec(t, conn, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_owner`, `BEGIN`,
+			`ALTER ROLE `+name+`_locked CONNECTION LIMIT 5`)
 		others := []func() error{
 			func() error { return remove(t, s, name+"_owner", "", nil, actor()) },
 			func() error { return remove(t, s, name+"_locked", "", nil, actor()) },
@@ -819,7 +862,8 @@ func TestDeleteDespiteHungLogin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	hello, err := (&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber, Parameters: map[string]string{"user": "alone"}}).Encode(nil)
+	hello, err := (&pgproto3.StartupMessage{ProtocolVersion: pgproto3.ProtocolVersionNumber,
+		Parameters: map[string]string{"user": "alone"}}).Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -840,7 +884,8 @@ func TestRightsOnSchemaPublic(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn := database(t, c, prefix+"_of_super")
-		exec(t, c.Connect(t, c.User, c.Password, owner), `ALTER SCHEMA public OWNER TO pg_database_owner`, `GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
+		exec(t, c.Connect(t, c.User, c.Password, owner), `ALTER SCHEMA public OWNER TO pg_database_owner`,
+			`GRANT CREATE, USAGE ON SCHEMA public TO "`+user+`"`)
 		mustDelete(t, s, user)
 
 		mustCreate(t, s, user)

@@ -47,7 +47,8 @@ func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) 
 	}
 	// A login in progress may already have resolved the role.
 	if _, err := s.Batcher.ends.Do(ctx, d.user, s.endLate); err != nil {
-		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.", name).Because(err)
+		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no "+
+			"session left.", name).Because(err)
 	}
 	return d.user, nil
 }
@@ -114,7 +115,7 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 
 var errNobody = errors.New("something depends on each of the roles")
 
-// endLate ends the sessions of roles that were being let in when they were dropped.
+// endLate ends the sessions of logins that were in progress when their role was dropped.
 func (s *Server) endLate(ctx context.Context, gone []*User) ([]struct{}, error) {
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := endSessions(ctx, conn, gone, true)
@@ -132,7 +133,8 @@ func collect[T any](into *[]T, scan pgx.RowToFunc[T]) func(pgx.Rows) error {
 }
 
 // tryLocks returns those of the names ($1) whose lock ($2) is free, and takes it.
-const tryLocks = `SELECT name FROM unnest($1::text[], $2::bigint[]) AS role (name, lock) WHERE pg_try_advisory_xact_lock(lock)`
+const tryLocks = `SELECT name FROM unnest($1::text[], $2::bigint[]) AS role (name, lock) WHERE ` +
+	`pg_try_advisory_xact_lock(lock)`
 
 // selectAlone finds those of the names ($1) that nothing depends on. It also asks whether a session that comes at the last
 // moment can be ended: that of a dropped role only by those who may end any. Its parts are LIMITed so that each is looked

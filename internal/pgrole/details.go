@@ -52,7 +52,8 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 
 // DetailsList returns all about the database users in the order of their names' bytes, protected ones only if system is set:
 // up to limit of those after a name, "" for the first. more says whether others follow.
-func (s *Server) DetailsList(ctx context.Context, system bool, after string, limit int) (list []*Details, more bool, err error) {
+func (s *Server) DetailsList(ctx context.Context, system bool, after string,
+	limit int) (list []*Details, more bool, err error) {
 	if after != "" && !storable(after) {
 		return nil, false, fault.New(fault.Malformed, "No page of users begins there.")
 	}
@@ -78,17 +79,21 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string, lim
 
 // selectDetails brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
 const selectDetails = `
-	SELECT r.oid, CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'), '0001-01-01 00:00:01Z') END,
+	SELECT r.oid, CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'),
+	  '0001-01-01 00:00:01Z') END,
 	       r.rolconnlimit,
-	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid ORDER BY g.rolname)::text[],
+	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
+	         ORDER BY g.rolname)::text[],
 	       array(SELECT d.datname FROM pg_database d
-	             WHERE d.datallowconn AND NOT d.datistemplate AND d.datconnlimit <> -2 -- left by a DROP DATABASE that was cut off
+	             WHERE d.datallowconn AND NOT d.datistemplate
+	               AND d.datconnlimit <> -2 -- left by an interrupted DROP DATABASE
 	               AND d.datname <> $2 AND has_database_privilege(r.oid, d.oid, 'CONNECT') ORDER BY d.datname)::text[],
 	       ` + readsVerifiers + `
 	FROM pg_roles r WHERE r.oid = ANY ($1)`
 
 // passwordKind is the kind of the password of a row a of pg_authid.
-const passwordKind = `CASE WHEN a.rolpassword IS NULL THEN 'none' WHEN a.rolpassword ~ '^SCRAM-SHA-256\$\d+:' THEN 'scram-sha-256'
+const passwordKind = `CASE WHEN a.rolpassword IS NULL THEN 'none'
+	WHEN a.rolpassword ~ '^SCRAM-SHA-256\$\d+:' THEN 'scram-sha-256'
 	WHEN a.rolpassword ~ '^md5[0-9a-f]{32}$' THEN 'md5' ELSE 'unknown' END`
 
 const selectPasswordKinds = `SELECT a.oid, ` + passwordKind + ` FROM pg_authid a WHERE a.oid = ANY ($1)`
@@ -118,12 +123,13 @@ func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Deta
 	if err != nil {
 		return nil, err
 	}
-	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.Databases, &readable}, func() error {
-		found := d
-		found.PasswordKind = PasswordUnknown
-		byOID[oid], d = &found, Details{}
-		return nil
-	})
+	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.Databases, &readable},
+		func() error {
+			found := d
+			found.PasswordKind = PasswordUnknown
+			byOID[oid], d = &found, Details{}
+			return nil
+		})
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,8 @@ import (
 func isDisabled(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string, sessions ...*pgx.Conn) {
 	t.Helper()
 	mayNotLogin(t, c, name, password)
-	if got := pgtest.Value[string](t, c, `SELECT rolcanlogin || coalesce(rolpassword, ' none') FROM pg_authid WHERE rolname = $1`, name); got != "false none" {
+	if got := pgtest.Value[string](t, c,
+		`SELECT rolcanlogin || coalesce(rolpassword, ' none') FROM pg_authid WHERE rolname = $1`, name); got != "false none" {
 		t.Errorf("it has LOGIN and password %s", got)
 	}
 	for _, session := range sessions {
@@ -52,7 +53,8 @@ func TestDisableRefusals(t *testing.T) {
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
 	mustCreate(t, s, "disable_refused")
-	c.Exec(t, `CREATE ROLE disable_nologin; CREATE TABLE disable_refused_t (); ALTER TABLE disable_refused_t OWNER TO disable_refused`)
+	c.Exec(t, `CREATE ROLE disable_nologin; CREATE TABLE disable_refused_t (); ALTER TABLE disable_refused_t OWNER TO `+
+		`disable_refused`)
 	for _, tt := range []struct {
 		name  string
 		match etag.Match
@@ -74,7 +76,8 @@ func TestDisableRefusals(t *testing.T) {
 		}
 	}
 	before := state(t, c, "disable_refused")
-	for to, kind := range map[string]fault.Kind{"disable_refused": fault.Invalid, "absent": fault.Invalid, "postgres": fault.Forbidden} {
+	for to, kind := range map[string]fault.Kind{"disable_refused": fault.Invalid, "absent": fault.Invalid,
+		"postgres": fault.Forbidden} {
 		_, _, err := s.DeleteOrDisable(t.Context(), "disable_refused", to, nil, actor())
 		refused(t, err, kind)
 	}
@@ -86,7 +89,8 @@ func TestDisableRefusals(t *testing.T) {
 func TestDeleteOrDisable(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_free", name+"_to")
-		if why, _, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, actor()); why != "" || err != nil || exists(t, c, name+"_free") {
+		if why, _, err := s.DeleteOrDisable(t.Context(), name+"_free", "", nil, actor()); why != "" || err != nil ||
+			exists(t, c, name+"_free") {
 			t.Errorf("got %q, %v", why, err)
 		}
 		c.Exec(t, `CREATE SCHEMA `+name+`; CREATE TABLE `+name+`.t AS SELECT 1 AS one; GRANT USAGE ON SCHEMA `+name+` TO `+name)
@@ -115,7 +119,8 @@ func TestDeleteOrDisable(t *testing.T) {
 			}
 			match = etag.Match{u.Revision()}
 		}
-		if !pgtest.Value[bool](t, c, `SELECT has_schema_privilege($1::name, $1::text, 'USAGE')`, name) || pgtest.Value[int](t, c, `SELECT one FROM `+name+`.t`) != 1 {
+		if !pgtest.Value[bool](t, c, `SELECT has_schema_privilege($1::name, $1::text, 'USAGE')`, name) ||
+			pgtest.Value[int](t, c, `SELECT one FROM `+name+`.t`) != 1 {
 			t.Error("it has lost something")
 		}
 		noNewMembership(t, c, members, name)
@@ -131,7 +136,8 @@ func TestDeleteOrDisable(t *testing.T) {
 		}
 		match = etag.Match{d.User.Revision()}
 		c.Exec(t, `ALTER TABLE `+name+`.t OWNER TO postgres; REVOKE ALL ON SCHEMA `+name+` FROM `+name)
-		if why, _, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, actor()); why != "" || err != nil || exists(t, c, name) {
+		if why, _, err := s.DeleteOrDisable(t.Context(), name, name+"_to", match, actor()); why != "" || err != nil ||
+			exists(t, c, name) {
 			t.Errorf("got %q, %v", why, err)
 		}
 	})
@@ -142,7 +148,8 @@ func TestDisabledInTheMiddle(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")
 		conn, granted := c.Connect(t, c.User, c.Password, "postgres"), c.Connect(t, c.User, c.Password, "postgres")
-		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`, `GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
+		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
+			`GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
 		var why string
 		done := make(chan error)
@@ -156,7 +163,8 @@ func TestDisabledInTheMiddle(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		for _, part := range []string{"table public." + name + "_t", "disabled instead", "Already done: ", "SCHEMA " + name + "_granted"} {
+		for _, part := range []string{"table public." + name + "_t", "disabled instead", "Already done: ", "SCHEMA " + name +
+			"_granted"} {
 			if !strings.Contains(why, part) {
 				t.Errorf("%q does not say %q", why, part)
 			}
@@ -176,9 +184,13 @@ func TestCutOffAndBlockedIsDisabled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Exec(t, `ALTER ROLE cut_off_disabled NOLOGIN; CREATE TABLE cut_off_disabled_t (); ALTER TABLE cut_off_disabled_t OWNER TO cut_off_disabled;
-		COMMENT ON ROLE cut_off_disabled IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","createdBy":"`+u.Provenance.CreatedBy+`","state":"deleting","was":"disabled"}'`)
-	if why, _, err := s.DeleteOrDisable(t.Context(), "cut_off_disabled", "", nil, actor()); err != nil || !strings.Contains(why, "cut_off_disabled_t") {
+	c.Exec(t, `ALTER ROLE cut_off_disabled NOLOGIN; CREATE TABLE cut_off_disabled_t ();
+		ALTER TABLE cut_off_disabled_t OWNER TO cut_off_disabled;
+		COMMENT ON ROLE cut_off_disabled IS 'rolecall:v1 {"revision":2,`+
+		`"attempt":"0198f3a2-0000-7000-8000-000000000001","createdBy":"`+u.Provenance.CreatedBy+
+		`","state":"deleting","was":"disabled"}'`)
+	if why, _, err := s.DeleteOrDisable(t.Context(), "cut_off_disabled", "", nil, actor()); err != nil ||
+		!strings.Contains(why, "cut_off_disabled_t") {
 		t.Errorf("got %q, %v", why, err)
 	}
 	isDisabled(t, c, s, "cut_off_disabled")

@@ -20,7 +20,7 @@ const selectRecords = `
 	WHERE d.classoid = 'pg_authid'::regclass AND d.description LIKE '%' || $1 || '%'`
 
 // LastChanges returns the last changes that were attempted after a time, of roles in no order. Databases are left out:
-// whoever owns one writes its comment.
+// the owner of a database writes its comment.
 func (s *Server) LastChanges(ctx context.Context, after time.Time) (changes []LastChange, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, err := conn.Query(ctx, selectRecords, marker)

@@ -37,7 +37,8 @@ func fuzzConn(f *testing.F) (ask func(t *testing.T, sql string, args ...any) (co
 }
 
 func seed(f *testing.F) {
-	for _, s := range []string{"", "a", "A b", `"`, `""`, `'`, `''`, `\`, `\'`, `\\`, `E'`, "--", "/*", "*/", ";", "$1", "$$", "é", "🙂", "\n", "\r", "\t", `'; DROP ROLE x; --`,
+	for _, s := range []string{"", "a", "A b", `"`, `""`, `'`, `''`, `\`, `\'`, `\\`, `E'`, "--", "/*", "*/", ";", "$1", "$$",
+		"é", "🙂", "\n", "\r", "\t", `'; DROP ROLE x; --`,
 		`"; DROP ROLE x; --`, strings.Repeat("é", 31), strings.Repeat("x", 63), "%", "_", "U&'\\0041'", "\u2028", "a\u0301"} {
 		f.Add(s)
 	}
@@ -78,8 +79,10 @@ func FuzzLiteral(f *testing.F) {
 // FuzzLikeMatch: a name that is refused for a system role's pattern is one that PostgreSQL finds by it.
 func FuzzLikeMatch(f *testing.F) {
 	for _, s := range [][2]string{
-		{"", ""}, {"*", ""}, {"?", ""}, {"*", "abc"}, {"a*", "abc"}, {"*c", "abc"}, {"a*c", "abc"}, {"a?c", "abc"}, {"a*b*c", "aXbXbXc"}, {"**", "a"}, {"*?*", "é"}, {"??", "é"}, {"?", "🙂"},
-		{"%", "a"}, {"_", "a"}, {"%", "%"}, {"_", "_"}, {`\`, `\`}, {`\*`, `\abc`}, {`\%`, `%`}, {`a\`, `a\`}, {"[a]", "a"}, {"[a]", "[a]"}, {"A", "a"}, {"*a*a*a*b", "aaaaaaaaaaaa"}, {"a/*", "a/b/c"}, {"a\n*", "a\nb"},
+		{"", ""}, {"*", ""}, {"?", ""}, {"*", "abc"}, {"a*", "abc"}, {"*c", "abc"}, {"a*c", "abc"}, {"a?c", "abc"},
+		{"a*b*c", "aXbXbXc"}, {"**", "a"}, {"*?*", "é"}, {"??", "é"}, {"?", "🙂"},
+		{"%", "a"}, {"_", "a"}, {"%", "%"}, {"_", "_"}, {`\`, `\`}, {`\*`, `\abc`}, {`\%`, `%`}, {`a\`, `a\`}, {"[a]", "a"},
+		{"[a]", "[a]"}, {"A", "a"}, {"*a*a*a*b", "aaaaaaaaaaaa"}, {"a/*", "a/b/c"}, {"a\n*", "a\nb"},
 	} {
 		f.Add(s[0], s[1])
 	}
@@ -98,10 +101,18 @@ func FuzzLikeMatch(f *testing.F) {
 // FuzzParseComment: a comment is a human's part and ours, and together they are the comment again.
 func FuzzParseComment(f *testing.F) {
 	attempt := uuid.UUID{2}
-	p := Provenance{Created: time.Unix(1e9, 1000).UTC(), CreatedBy: "a"}.changed(time.Unix(2e9, 0).UTC(), Actor{"b", uuid.UUID{1}})
-	for _, s := range []string{marker + `{"revision":1,"attempt":"x"}`, "", "\n", "human", "human\n", "\n\n", marker, marker + "{}", marker + "null", marker + `{"revision":1}`, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
-		marker + `{"revision":-1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"} `, marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}` + "\n", marker + `{"revision":1e99,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
-		marker + `[]`, " " + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, "human\n" + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting","was":"disabled","more":1}`, p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
+	p := Provenance{Created: time.Unix(1e9, 1000).UTC(), CreatedBy: "a"}.changed(time.Unix(2e9, 0).UTC(),
+		Actor{"b", uuid.UUID{1}})
+	for _, s := range []string{marker + `{"revision":1,"attempt":"x"}`, "", "\n", "human", "human\n", "\n\n", marker, marker +
+		"{}", marker + "null", marker + `{"revision":1}`, marker +
+		`{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		marker + `{"revision":-1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, marker +
+			`{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"} `, marker +
+			`{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}` + "\n", marker +
+			`{"revision":1e99,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		marker + `[]`, " " + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, "human\n" + marker +
+			`{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting","was":"disabled","more":1}`,
+		p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, comment string) {
@@ -118,7 +129,8 @@ func FuzzParseComment(f *testing.F) {
 			return
 		}
 		again, q := parseComment(p.comment(human))
-		if again != human || !q.Created.Equal(p.Created) || q.Attempt != attempt || q.Revision != p.Revision || q.State != p.State {
+		if again != human || !q.Created.Equal(p.Created) || q.Attempt != attempt || q.Revision != p.Revision ||
+			q.State != p.State {
 			t.Errorf("%q and %+v became %q and %+v", human, p, again, q)
 		}
 	})

@@ -101,7 +101,8 @@ func administrator(t testing.TB, c *pgtest.Cluster) (s *pgrole.Server, role stri
 func rdsAdministrator(t testing.TB, c *pgtest.Cluster) *pgrole.Server {
 	t.Helper()
 	s, role := administrator(t, c)
-	c.Exec(t, `CREATE ROLE `+role+`_group; GRANT pg_signal_backend, pg_monitor TO `+role+`_group WITH ADMIN OPTION; GRANT `+role+`_group TO `+role)
+	c.Exec(t, `CREATE ROLE `+role+`_group; GRANT pg_signal_backend, pg_monitor TO `+role+`_group WITH ADMIN OPTION; GRANT `+
+		role+`_group TO `+role)
 	return s
 }
 
@@ -116,11 +117,14 @@ func asEach(t *testing.T, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Serv
 }
 
 // asEachAlone is asEach with a cluster for each.
-func asEachAlone(t *testing.T, settings map[string]string, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string)) {
-	as(t, []string{"superuser", "administrator", "rds"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, settings) }, f)
+func asEachAlone(t *testing.T, settings map[string]string, f func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server,
+	prefix string)) {
+	as(t, []string{"superuser", "administrator", "rds"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, settings) },
+		f)
 }
 
-// selected returns the kinds of administering role that ROLECALL_TEST_ADMINISTRATOR selects: all of them, or one. A test that
+// selected returns the kinds of administering role that ROLECALL_TEST_ADMINISTRATOR selects: all of them, or one. A test
+// that
 // has no rds runs as the administrator instead.
 func selected(t testing.TB, kinds []string) []string {
 	t.Helper()
@@ -189,7 +193,8 @@ func remove(t testing.TB, s *pgrole.Server, name, reassignTo string, match etag.
 }
 
 // deleteUser is remove with the attempt that changed the user before.
-func deleteUser(ctx context.Context, s *pgrole.Server, name, reassignTo string, match etag.Match, by pgrole.Actor) (previous uuid.UUID, err error) {
+func deleteUser(ctx context.Context, s *pgrole.Server, name, reassignTo string, match etag.Match,
+	by pgrole.Actor) (previous uuid.UUID, err error) {
 	if reassignTo == "" {
 		if was, err := s.DropUnused(ctx, name, match); err != nil || was != nil {
 			if was != nil {
@@ -202,14 +207,16 @@ func deleteUser(ctx context.Context, s *pgrole.Server, name, reassignTo string, 
 }
 
 // setRoles is SetRoles where these roles are grantable.
-func setRoles(ctx context.Context, s *pgrole.Server, name string, roles, grantable []string, match etag.Match, by pgrole.Actor) (*pgrole.Details, []string, error) {
+func setRoles(ctx context.Context, s *pgrole.Server, name string, roles, grantable []string, match etag.Match,
+	by pgrole.Actor) (*pgrole.Details, []string, error) {
 	where := *s
 	where.Grantable = grantable
 	return where.SetRoles(ctx, name, roles, match, by)
 }
 
 // setLimitsAndEnd is SetLimits, and then EndSessions.
-func setLimitsAndEnd(ctx context.Context, s *pgrole.Server, name string, limits pgrole.Limits, match etag.Match, by pgrole.Actor) (d *pgrole.Details, ended int, err error) {
+func setLimitsAndEnd(ctx context.Context, s *pgrole.Server, name string, limits pgrole.Limits, match etag.Match,
+	by pgrole.Actor) (d *pgrole.Details, ended int, err error) {
 	if d, err = s.SetLimits(ctx, name, limits, match, by); err != nil {
 		return nil, 0, err
 	}
@@ -247,12 +254,14 @@ func exists(t testing.TB, c *pgtest.Cluster, role string) bool {
 func state(t testing.TB, c *pgtest.Cluster, role string) string {
 	t.Helper()
 	return pgtest.Value[string](t, c, `
-		SELECT coalesce((SELECT to_jsonb(r)::text || ' ' || coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid r WHERE rolname = $1), 'none')`, role)
+		SELECT coalesce((SELECT to_jsonb(r)::text || ' ' || coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid r
+		  WHERE rolname = $1), 'none')`, role)
 }
 
 func comment(t testing.TB, c *pgtest.Cluster, role string) string {
 	t.Helper()
-	return pgtest.Value[string](t, c, `SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid WHERE rolname = $1`, role)
+	return pgtest.Value[string](t, c, `SELECT coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_authid WHERE `+
+		`rolname = $1`, role)
 }
 
 func mayLogin(t testing.TB, c *pgtest.Cluster, user, password string) {

@@ -34,11 +34,14 @@ func TestBlockerOnTheLock(t *testing.T) {
 		for i, session := range sessions[1:] {
 			sql := fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, lock)
 			if i%2 == 0 {
-				sql = fmt.Sprintf(`DO $$ BEGIN WHILE NOT pg_try_advisory_lock(%d) LOOP PERFORM pg_sleep(0.001); END LOOP; PERFORM pg_sleep(600); END $$`, lock)
+				sql = fmt.Sprintf(`DO $$ BEGIN WHILE NOT pg_try_advisory_lock(%d) LOOP PERFORM pg_sleep(0.001); END LOOP; PERFORM `+
+					`pg_sleep(600); END $$`, lock)
 			}
 			waiting.Go(func() { _, _ = session.Exec(context.Background(), sql) })
 		}
-		waitFor(t, c, `SELECT count(*) = 3 FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE usename = '`+name+`' AND locktype = 'advisory' AND NOT granted`)
+		waitFor(t, c,
+			`SELECT count(*) = 3 FROM pg_locks l JOIN pg_stat_activity USING (pid) WHERE usename = '`+name+
+				`' AND locktype = 'advisory' AND NOT granted`)
 		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Error(err)
 		}
@@ -50,10 +53,12 @@ func TestBlockerOnTheLock(t *testing.T) {
 
 // A prepared transaction holds its locks without a session.
 func TestPreparedBlocker(t *testing.T) {
-	asEachAlone(t, map[string]string{"max_prepared_transactions": "2"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "2"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server,
+		name string) {
 		s = impatient(t, s)
 		mustCreate(t, s, name)
-		exec(t, c.Connect(t, name, password, "postgres"), `BEGIN`, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`, advisoryLock("role", name)), `PREPARE TRANSACTION 'it''s \ a trap'`)
+		exec(t, c.Connect(t, name, password, "postgres"), `BEGIN`, fmt.Sprintf(`SELECT pg_advisory_xact_lock(%d)`,
+			advisoryLock("role", name)), `PREPARE TRANSACTION 'it''s \ a trap'`)
 		role := s.Pool.Config().ConnConfig.User
 		if role != c.User {
 			before := memberships(t, c)
@@ -86,7 +91,8 @@ func TestPreparedBlocker(t *testing.T) {
 	})
 }
 
-// A change that was decided on one role is never made on another of the same name: here a superuser takes the name of the user
+// A change that was decided on one role is never made on another of the same name: here a superuser takes the name of the
+// user
 // just before the statement that changes it.
 func TestSwappedRole(t *testing.T) {
 	t.Parallel()
@@ -167,7 +173,8 @@ func TestBlockerOnTheLockOfDatabase(t *testing.T) {
 	mustCreate(t, s, "squat_owner", "squat_victim")
 	conn := database(t, c, "squat_db", "OWNER squat_owner")
 	exec(t, conn, `CREATE TABLE t ()`, `GRANT SELECT ON t TO squat_victim`)
-	exec(t, c.Connect(t, "squat_owner", password, "squat_db"), fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("database", "squat_db")))
+	exec(t, c.Connect(t, "squat_owner", password, "squat_db"), fmt.Sprintf(`SELECT pg_advisory_lock(%d)`,
+		advisoryLock("database", "squat_db")))
 	mustDelete(t, s, "squat_victim")
 }
 
@@ -185,8 +192,10 @@ func TestHostileOwnerOfDatabase(t *testing.T) {
 	conn := database(t, c, "hostile_db", "OWNER hostile")
 	exec(t, conn, `CREATE SCHEMA s`, `GRANT USAGE ON SCHEMA s TO hostile_victim`)
 	for _, comment := range []string{
-		`rolecall:v1 {"created":"9999-12-31T23:59:59-23:59","createdBy":"x","revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
-		`rolecall:v1 {"createdBy":"` + strings.Repeat("x", 201) + `","revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		`rolecall:v1 {"created":"9999-12-31T23:59:59-23:59","createdBy":"x","revision":1,` +
+			`"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
+		`rolecall:v1 {"createdBy":"` + strings.Repeat("x", 201) +
+			`","revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
 		strings.Repeat("long ", 1_000_000),
 	} {
 		c.Exec(t, `COMMENT ON DATABASE hostile_db IS '`+comment+`'`)

@@ -26,17 +26,20 @@ var loud = map[string]string{
 	"log_parameter_max_length": "-1", "log_parameter_max_length_on_error": "-1", "log_replication_commands": "on",
 	"log_lock_waits": "on", "deadlock_timeout": "10ms", "log_connections": "on", "log_disconnections": "on",
 	"debug_print_parse": "on", "debug_print_rewritten": "on", "debug_print_plan": "on", "debug_pretty_print": "off",
-	"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0", "auto_explain.log_nested_statements": "on",
-	"auto_explain.log_verbose": "on", "pg_stat_statements.track": "all", "track_activity_query_size": "100kB",
+	"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0",
+	"auto_explain.log_nested_statements": "on",
+	"auto_explain.log_verbose":           "on", "pg_stat_statements.track": "all", "track_activity_query_size": "100kB",
 }
 
 // No clear password gets to the server's log, its statistics, an error or a profile, however the statement ends.
 func TestNoClearPassword(t *testing.T) {
-	as(t, []string{"superuser", "administrator"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, loud) }, noClearPassword)
+	as(t, []string{"superuser", "administrator"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, loud) },
+		noClearPassword)
 }
 
 func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
-	c.Exec(t, `CREATE EXTENSION IF NOT EXISTS pg_stat_statements; CREATE ROLE leak_super LOGIN SUPERUSER; CREATE ROLE leak_nologin`)
+	c.Exec(t, `CREATE EXTENSION IF NOT EXISTS pg_stat_statements; CREATE ROLE leak_super LOGIN SUPERUSER; CREATE ROLE `+
+		`leak_nologin`)
 	blocker := c.Connect(t, c.User, c.Password, "postgres")
 	var passwords []string
 	secret := func() string {
@@ -97,7 +100,8 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 	call(set(s, "leak", etag.Match{"x"}), fault.Stale)
 	call(set(s, "leak_super", nil), fault.Forbidden)
 	call(set(s, "leak_absent", nil), fault.NotFound)
-	for _, password := range []string{secret() + strings.Repeat("x", 63), secret() + "\x00", secret() + "\n", secret() + "\xff"} {
+	for _, password := range []string{secret() + strings.Repeat("x", 63), secret() + "\x00", secret() + "\n", secret() +
+		"\xff"} {
 		_, err := s.Create(t.Context(), "leak_refused", password, actor())
 		call(err, fault.Invalid)
 		_, err = s.SetPassword(t.Context(), "leak", password, nil, actor())
@@ -136,8 +140,10 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 
 	log := c.ReadLog(t)
 	for _, marker := range []string{
-		`CREATE ROLE "leak" LOGIN PASSWORD 'SCRAM-SHA-256$`, `ALTER ROLE CURRENT_USER PASSWORD 'SCRAM-SHA-256$`, "duplicate key value", "still waiting for",
-		"due to administrator command", "due to user request", "due to lock timeout", "due to statement timeout", "Query Text: ", "{QUERY",
+		`CREATE ROLE "leak" LOGIN PASSWORD 'SCRAM-SHA-256$`, `ALTER ROLE CURRENT_USER PASSWORD 'SCRAM-SHA-256$`,
+		"duplicate key value", "still waiting for",
+		"due to administrator command", "due to user request", "due to lock timeout", "due to statement timeout", "Query Text: ",
+		"{QUERY",
 	} {
 		if !strings.Contains(log, marker) {
 			t.Errorf("the log lacks %q", marker)
@@ -149,9 +155,11 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		"profiles":           profiles.String(),
 		"pg_stat_statements": pgtest.Value[string](t, c, `SELECT string_agg(query, E'\n') FROM pg_stat_statements`),
 		"pg_stat_activity":   pgtest.Value[string](t, c, `SELECT string_agg(query, E'\n') FROM pg_stat_activity`),
-		"roles":              pgtest.Value[string](t, c, `SELECT string_agg(concat(rolname, rolpassword, shobj_description(oid, 'pg_authid')), E'\n') FROM pg_authid`),
+		"roles": pgtest.Value[string](t, c, `SELECT string_agg(concat(rolname, rolpassword, `+
+			`shobj_description(oid, 'pg_authid')), E'\n') FROM pg_authid`),
 	}
-	for place, marker := range map[string]string{"errors": "leak_racing", "profiles": "noClearPassword", "pg_stat_statements": `CREATE ROLE "leak"`, "roles": "SCRAM-SHA-256$"} {
+	for place, marker := range map[string]string{"errors": "leak_racing", "profiles": "noClearPassword",
+		"pg_stat_statements": `CREATE ROLE "leak"`, "roles": "SCRAM-SHA-256$"} {
 		if !strings.Contains(places[place], marker) {
 			t.Errorf("the %s lack %q", place, marker)
 		}
@@ -186,7 +194,8 @@ func TestNeverInTheCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		ast.Inspect(file, func(n ast.Node) bool {
-			if s, ok := n.(*ast.BasicLit); ok && s.Kind == token.STRING && (never.MatchString(s.Value) || strings.Contains(s.Value, "CASCADE")) &&
+			if s, ok := n.(*ast.BasicLit); ok && s.Kind == token.STRING && (never.MatchString(s.Value) ||
+				strings.Contains(s.Value, "CASCADE")) &&
 				s.Value != "`REASSIGN OWNED BY `" && !strings.Contains(s.Value, "what it owned in database") {
 				t.Errorf("%s: %s", name, s.Value)
 			}

@@ -29,7 +29,8 @@ func CheckLimits(l Limits) error {
 }
 
 // SetLimits changes what limits a user's logins.
-func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match etag.Match, by Actor) (d *Details, err error) {
+func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, match etag.Match,
+	by Actor) (d *Details, err error) {
 	if err := CheckLimits(limits); err != nil {
 		return nil, err
 	}
@@ -45,7 +46,8 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 			return err
 		}
 		p := u.Provenance.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits), old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
+		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits),
+			old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
 			return err
 		}
 		d, err = s.readDetailsBack(ctx, tx, u)

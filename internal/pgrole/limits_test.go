@@ -39,12 +39,14 @@ func TestSetLimits(t *testing.T) {
 			return d
 		}
 		// Both limits are those of PostgreSQL: the client feels them.
-		if d := set(pgrole.Limits{ValidUntil: until(time.Now().Add(-time.Second))}); d.ConnectionLimit != -1 || d.ValidUntil.After(time.Now()) {
+		if d := set(pgrole.Limits{ValidUntil: until(time.Now().Add(-time.Second))}); d.ConnectionLimit != -1 ||
+			d.ValidUntil.After(time.Now()) {
 			t.Errorf("got %+v", d)
 		}
 		mayNotLogin(t, c, name, password)
 		at := time.Now().Add(time.Hour).In(time.FixedZone("", -3*3600))
-		if d := set(pgrole.Limits{ValidUntil: until(at), ConnectionLimit: new(0)}); d.ConnectionLimit != 0 || !d.ValidUntil.Equal(at.Truncate(time.Microsecond)) || d.ValidUntil.Location() != time.UTC {
+		if d := set(pgrole.Limits{ValidUntil: until(at), ConnectionLimit: new(0)}); d.ConnectionLimit != 0 ||
+			!d.ValidUntil.Equal(at.Truncate(time.Microsecond)) || d.ValidUntil.Location() != time.UTC {
 			t.Errorf("got %+v, want until %v", d, at)
 		}
 		mayNotLogin(t, c, name, password)
@@ -59,7 +61,8 @@ func TestSetLimits(t *testing.T) {
 			t.Error(err)
 		}
 		set(pgrole.Limits{ValidUntil: until(*details(t, s, name).ValidUntil), ConnectionLimit: new(1)})
-		if d := set(pgrole.Limits{ValidUntil: never, ConnectionLimit: new(math.MaxInt32)}); d.ConnectionLimit != math.MaxInt32 || d.ValidUntil != nil {
+		if d := set(pgrole.Limits{ValidUntil: never, ConnectionLimit: new(math.MaxInt32)}); d.ConnectionLimit != math.MaxInt32 ||
+			d.ValidUntil != nil {
 			t.Errorf("got %+v", d)
 		}
 		set(pgrole.Limits{ValidUntil: never})
@@ -68,14 +71,16 @@ func TestSetLimits(t *testing.T) {
 		}
 		set(pgrole.Limits{})
 		mayLogin(t, c, name, password)
-		for _, at := range []time.Time{{}, time.Date(1, 2, 3, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)} {
+		for _, at := range []time.Time{{}, time.Date(1, 2, 3, 0, 0, 0, 0, time.UTC), time.Date(9999, 12, 31, 23, 59, 59,
+			999_999_999, time.UTC)} {
 			if d := set(pgrole.Limits{ValidUntil: until(at)}); d.ValidUntil == nil || d.ValidUntil.Sub(at).Abs() > time.Second {
 				t.Errorf("%v became %v", at, d.ValidUntil)
 			}
 		}
 		// Only what changes is named.
 		log := c.ReadLog(t)
-		for part, want := range map[string]int{" CONNECTION LIMIT 1;": 1, " VALID UNTIL 'infinity'": 1, " CONNECTION LIMIT -1;": 1} {
+		for part, want := range map[string]int{" CONNECTION LIMIT 1;": 1, " VALID UNTIL 'infinity'": 1,
+			" CONNECTION LIMIT -1;": 1} {
 			n := 0
 			for line := range strings.Lines(log) {
 				if strings.Contains(line, `statement: ALTER ROLE "`+name+`"`) && strings.Contains(line, part) {
@@ -95,8 +100,10 @@ func TestSetLimitsRefusals(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "limits")
 	c.Exec(t, `CREATE ROLE limits_nologin; CREATE ROLE limits_super LOGIN SUPERUSER;
-		CREATE ROLE limits_deleting; COMMENT ON ROLE limits_deleting IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}';
-		CREATE ROLE limits_disabled; COMMENT ON ROLE limits_disabled IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`)
+		CREATE ROLE limits_deleting; COMMENT ON ROLE limits_deleting IS
+		  'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}';
+		CREATE ROLE limits_disabled; COMMENT ON ROLE limits_disabled IS
+		  'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"disabled"}'`)
 	session := c.Connect(t, "limits", password, "postgres")
 	limits := pgrole.Limits{ConnectionLimit: new(3)}
 	for _, tt := range []struct {
@@ -109,7 +116,8 @@ func TestSetLimitsRefusals(t *testing.T) {
 		{"limits", pgrole.Limits{ConnectionLimit: new(-2)}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ConnectionLimit: new(math.MaxInt32 + 1)}, nil, fault.Invalid},
 		{"limits", pgrole.Limits{ValidUntil: until(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}, nil, fault.Invalid},
-		{"limits", pgrole.Limits{ValidUntil: until(time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -3600)))}, nil, fault.Invalid},
+		{"limits", pgrole.Limits{ValidUntil: until(time.Date(9999, 12, 31, 23, 0, 0, 0, time.FixedZone("", -3600)))}, nil,
+			fault.Invalid},
 		{"limits", pgrole.Limits{ValidUntil: until(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC))}, nil, fault.Invalid},
 		{"limits_super", limits, nil, fault.Forbidden},
 		{"postgres", limits, nil, fault.Forbidden},
@@ -128,7 +136,8 @@ func TestSetLimitsRefusals(t *testing.T) {
 		t.Errorf("a refused change ended a session: %v", err)
 	}
 	// A disabled user keeps its state.
-	if d, _, err := setLimitsAndEnd(t.Context(), s, "limits_disabled", limits, nil, actor()); err != nil || d.State != pgrole.StateDisabled || d.ConnectionLimit != 3 {
+	if d, _, err := setLimitsAndEnd(t.Context(), s, "limits_disabled", limits, nil, actor()); err != nil ||
+		d.State != pgrole.StateDisabled || d.ConnectionLimit != 3 {
 		t.Errorf("got %+v, %v", d, err)
 	}
 }
@@ -186,7 +195,8 @@ func TestEndSessionsOfOneWhoComesBack(t *testing.T) {
 	for range 3 {
 		waitFor(t, c, all, clients)
 		start := time.Now()
-		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended < clients || ended > 2*clients || time.Since(start) > 3*time.Second {
+		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended < clients ||
+			ended > 2*clients || time.Since(start) > 3*time.Second {
 			t.Errorf("%d ended in %v, %v", ended, time.Since(start), err)
 		}
 	}
@@ -234,13 +244,15 @@ func TestLimitsAndRolesAreCut(t *testing.T) {
 		session := c.Connect(t, name, password, "postgres")
 		p.arm(before, 0, 1)
 		d, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{ConnectionLimit: new(10 + i)}, nil, actor())
-		if err != nil || ended != 1 || session.Ping(t.Context()) == nil || d.Provenance.Revision != 2+2*i || details(t, s, name).ConnectionLimit != 10+i {
+		if err != nil || ended != 1 || session.Ping(t.Context()) == nil || d.Provenance.Revision != 2+2*i ||
+			details(t, s, name).ConnectionLimit != 10+i {
 			t.Errorf("cut before %v: %+v, %d, %v", before, d, ended, err)
 		}
 		p.arm(before, 0, 1)
 		want := []string{name + "_a", name + "_b"}[i:]
 		d, _, err = setRoles(t.Context(), s, name, want, []string{name + "_a", name + "_b"}, nil, actor())
-		if now := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, want) || !slices.Equal(now.MemberOf, want) || now.Revision() != d.Revision() || d.Provenance.Revision != 3+2*i {
+		if now := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, want) || !slices.Equal(now.MemberOf, want) ||
+			now.Revision() != d.Revision() || d.Provenance.Revision != 3+2*i {
 			t.Errorf("cut before %v: %+v, %v", before, d, err)
 		}
 	}

@@ -14,7 +14,8 @@ func TestUsers(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
 	s := superuser(t, c)
-	c.Exec(t, `CREATE ROLE "B" LOGIN; CREATE ROLE a LOGIN; CREATE ROLE b LOGIN; CREATE ROLE "é" LOGIN; CREATE ROLE "_" LOGIN; CREATE ROLE "Z" LOGIN REPLICATION;
+	c.Exec(t, `CREATE ROLE "B" LOGIN; CREATE ROLE a LOGIN; CREATE ROLE b LOGIN; CREATE ROLE "é" LOGIN; CREATE ROLE "_" LOGIN;
+		CREATE ROLE "Z" LOGIN REPLICATION;
 		CREATE ROLE "group"; CREATE ROLE "10" LOGIN; CREATE ROLE "9" LOGIN`)
 	own := []string{"10", "9", "B", "_", "a", "b", "é"} // by bytes, whatever the cluster's collation
 	all := []string{"10", "9", "B", "Z", "_", "a", "b", "postgres", "é"}
@@ -59,7 +60,8 @@ func TestRolesOfOtherEncodings(t *testing.T) {
 	s := superuser(t, c)
 	s.SystemRoles = []string{"é?", "*x*", "__"}
 	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`, `CREATE ROLE "ÿx" LOGIN`)
+	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`,
+		`CREATE ROLE "ÿx" LOGIN`)
 	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, true)
 	if got := names(users); err != nil || !slices.Contains(got, "\xe9") || !slices.Contains(got, "\xffx") {
 		t.Errorf("got %q, %v", got, err)
@@ -107,7 +109,8 @@ func TestListWalksTheIndex(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, map[string]string{"session_preload_libraries": "auto_explain", "auto_explain.log_min_duration": "0"})
 	s := superuser(t, c)
-	c.Exec(t, `DO $$ BEGIN FOR i IN 1..2000 LOOP EXECUTE format('CREATE ROLE r%s LOGIN; COMMENT ON ROLE r%s IS ''x''', i, i); END LOOP; END $$`)
+	c.Exec(t, `DO $$ BEGIN FOR i IN 1..2000 LOOP EXECUTE format('CREATE ROLE r%s LOGIN; COMMENT ON ROLE r%s IS ''x''', i, `+
+		`i); END LOOP; END $$`)
 	for _, table := range []string{"pg_authid", "pg_shdescription", "pg_auth_members"} {
 		c.Exec(t, `VACUUM ANALYZE `+table)
 	}

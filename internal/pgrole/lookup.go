@@ -11,7 +11,7 @@ import (
 // unwritable are the codes for a name that the encoding of a database has not all the characters of. No role there has it.
 var unwritable = []string{sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter}
 
-// lookup reads a role, nil when there is none of that name, in the company of others.
+// lookup reads a role, batched with concurrent lookups; nil when there is none of that name.
 func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 	if !storable(name) {
 		return nil, nil

@@ -25,7 +25,8 @@ type estate struct {
 
 func newEstate(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, prefix string) *estate {
 	t.Helper()
-	e := &estate{name: prefix + "_db", user: prefix, owner: prefix + "_owner", heir: prefix + "_heir", group: prefix + "_group", admin: s.Pool.Config().ConnConfig.User}
+	e := &estate{name: prefix + "_db", user: prefix, owner: prefix + "_owner", heir: prefix + "_heir", group: prefix +
+		"_group", admin: s.Pool.Config().ConnConfig.User}
 	mustCreate(t, s, e.owner, e.heir)
 	e.db = database(t, c, e.name, `OWNER `+e.owner)
 	e.main = c.Connect(t, c.User, c.Password, "postgres")
@@ -40,19 +41,22 @@ func (e *estate) furnish(t testing.TB, s *pgrole.Server) {
 	t.Helper()
 	mustCreate(t, s, e.user)
 	exec(t, e.db, `SET ROLE `+e.owner,
-		`GRANT CONNECT ON DATABASE `+e.name+` TO `+e.user, `GRANT USAGE ON SCHEMA s TO `+e.user, `GRANT SELECT ON s.kept TO `+e.user,
+		`GRANT CONNECT ON DATABASE `+e.name+` TO `+e.user, `GRANT USAGE ON SCHEMA s TO `+e.user,
+		`GRANT SELECT ON s.kept TO `+e.user,
 		`ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO `+e.user, `RESET ROLE`)
 }
 
 // intact fails t if others have lost something, or the administering role has kept a membership.
 func (e *estate) intact(t testing.TB, c *pgtest.Cluster) {
 	t.Helper()
-	if value[int](t, e.db, `SELECT count(*) FROM s.kept`) != 1 || !value[bool](t, e.db, `SELECT has_table_privilege($1, 's.kept', 'SELECT')`, e.heir) {
+	if value[int](t, e.db, `SELECT count(*) FROM s.kept`) != 1 ||
+		!value[bool](t, e.db, `SELECT has_table_privilege($1, 's.kept', 'SELECT')`, e.heir) {
 		t.Error("others have lost something")
 	}
 	for _, m := range memberships(t, c) {
 		// From PostgreSQL 16 on the server itself makes who creates a role a member of it.
-		if strings.Contains(m, " to "+e.admin+" ") && !slices.Contains(e.members, m) && !(strings.HasPrefix(m, e.user) && strings.Contains(m, " by "+c.User+" ")) {
+		if strings.Contains(m, " to "+e.admin+" ") && !slices.Contains(e.members, m) &&
+			!(strings.HasPrefix(m, e.user) && strings.Contains(m, " by "+c.User+" ")) {
 			t.Errorf("left: %s", m)
 		}
 	}
@@ -105,7 +109,8 @@ func TestDeleteCutAnywhere(t *testing.T) {
 					t.Errorf("cut at statement %d, %s, and again: %v", n, statement, err)
 				}
 			}
-			if owner := value[string](t, e.db, `SELECT relowner::regrole::text FROM pg_class WHERE oid = 's.moves'::regclass`); owner != e.heir {
+			if owner := value[string](t, e.db,
+				`SELECT relowner::regrole::text FROM pg_class WHERE oid = 's.moves'::regclass`); owner != e.heir {
 				t.Errorf("cut at statement %d, %s: the heir got nothing; %s has it", n, statement, owner)
 			}
 			e.intact(t, c)
@@ -134,7 +139,8 @@ type meddling struct {
 // Whatever others do in whichever phase of a deletion: nobody loses anything, and it ends with a user that is gone, or as
 // it was.
 func TestMeddling(t *testing.T) {
-	asEachAlone(t, map[string]string{"max_prepared_transactions": "5"}, func(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, prefix string) {
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "5"}, func(t *testing.T, c *pgtest.Cluster,
+		direct *pgrole.Server, prefix string) {
 		e := newEstate(t, c, direct, prefix)
 		is := func(want, sql string, args ...any) func(*testing.T, bool) {
 			return func(t *testing.T, _ bool) {
@@ -147,40 +153,56 @@ func TestMeddling(t *testing.T) {
 		was := e.user + "_was"
 		const mayRead = `SELECT has_table_privilege($1, 's.kept', 'SELECT')::text`
 		for i, m := range []meddling{
-			{name: "object", blocks: true, sql: []string{`CREATE TABLE s.new AS SELECT 1 AS one`, `ALTER TABLE s.new OWNER TO ` + e.user},
-				then: is("1 "+e.user, `SELECT (SELECT one FROM s.new) || ' ' || relowner::regrole FROM pg_class WHERE relname = 'new'`), undo: []string{`DROP TABLE s.new`}},
-			{name: "object, reassigned", reassign: true, sql: []string{`CREATE TABLE s.new AS SELECT 1 AS one`, `ALTER TABLE s.new OWNER TO ` + e.user},
-				then: is("1 "+e.heir, `SELECT (SELECT one FROM s.new) || ' ' || relowner::regrole FROM pg_class WHERE relname = 'new'`), undo: []string{`DROP TABLE s.new`}},
+			{name: "object", blocks: true, sql: []string{`CREATE TABLE s.new AS SELECT 1 AS one`, `ALTER TABLE s.new OWNER TO ` +
+				e.user},
+				then: is("1 "+e.user, `SELECT (SELECT one FROM s.new) || ' ' || relowner::regrole FROM pg_class WHERE relname = 'new'`),
+				undo: []string{`DROP TABLE s.new`}},
+			{name: "object, reassigned", reassign: true, sql: []string{`CREATE TABLE s.new AS SELECT 1 AS one`,
+				`ALTER TABLE s.new OWNER TO ` + e.user},
+				then: is("1 "+e.heir, `SELECT (SELECT one FROM s.new) || ' ' || relowner::regrole FROM pg_class WHERE relname = 'new'`),
+				undo: []string{`DROP TABLE s.new`}},
 			{name: "grant", sql: []string{`SET ROLE ` + e.owner, `GRANT INSERT ON s.kept TO ` + e.user, `RESET ROLE`}},
-			{name: "grant on a database", sql: []string{`SET ROLE ` + e.owner, `GRANT TEMPORARY ON DATABASE ` + e.name + ` TO ` + e.user, `RESET ROLE`}},
-			{name: "grant of its own", blocks: true, sql: []string{`SET ROLE ` + e.owner, `GRANT INSERT ON s.kept TO ` + e.user + ` WITH GRANT OPTION`, `SET ROLE ` + e.user,
-				`GRANT INSERT ON s.kept TO ` + e.group, `RESET ROLE`}, then: is("true", `SELECT has_table_privilege($1, 's.kept', 'INSERT')::text`, e.group),
+			{name: "grant on a database", sql: []string{`SET ROLE ` + e.owner, `GRANT TEMPORARY ON DATABASE ` + e.name + ` TO ` +
+				e.user, `RESET ROLE`}},
+			{name: "grant of its own", blocks: true, sql: []string{`SET ROLE ` + e.owner, `GRANT INSERT ON s.kept TO ` + e.user +
+				` WITH GRANT OPTION`, `SET ROLE ` + e.user,
+				`GRANT INSERT ON s.kept TO ` + e.group, `RESET ROLE`}, then: is("true",
+				`SELECT has_table_privilege($1, 's.kept', 'INSERT')::text`, e.group),
 				undo: []string{`SET ROLE ` + e.owner, `REVOKE INSERT ON s.kept FROM ` + e.user + ` CASCADE`, `RESET ROLE`}},
-			{name: "default privileges", sql: []string{`ALTER DEFAULT PRIVILEGES FOR ROLE ` + e.owner + ` GRANT SELECT ON SEQUENCES TO ` + e.user}},
-			{name: "membership that it grants", blocks: true, may: c.Major < 16, sql: []string{`GRANT ` + e.group + ` TO ` + e.user + ` WITH ADMIN OPTION`, `SET ROLE ` + e.user,
-				`GRANT ` + e.group + ` TO ` + e.heir, `RESET ROLE`}, then: is("true", `SELECT pg_has_role($1, $2, 'MEMBER')::text`, e.heir, e.group),
+			{name: "default privileges", sql: []string{`ALTER DEFAULT PRIVILEGES FOR ROLE ` + e.owner +
+				` GRANT SELECT ON SEQUENCES TO ` + e.user}},
+			{name: "membership that it grants", blocks: true, may: c.Major < 16, sql: []string{`GRANT ` + e.group + ` TO ` + e.user +
+				` WITH ADMIN OPTION`, `SET ROLE ` + e.user,
+				`GRANT ` + e.group + ` TO ` + e.heir, `RESET ROLE`}, then: is("true", `SELECT pg_has_role($1, $2, 'MEMBER')::text`,
+				e.heir, e.group),
 				undo: []string{`REVOKE ` + e.group + ` FROM ` + e.user + ` CASCADE`, `REVOKE ` + e.group + ` FROM ` + e.heir}},
 			{name: "membership", sql: []string{`GRANT ` + e.user + ` TO ` + e.heir, `GRANT ` + e.group + ` TO ` + e.user}},
 			{name: "policy", blocks: true, sql: []string{`CREATE POLICY p ON s.kept TO ` + e.user},
 				then: is("p", `SELECT polname::text FROM pg_policy`), undo: []string{`DROP POLICY p ON s.kept`}},
-			{name: "prepared transaction", blocks: true, may: true, sql: []string{`SET ROLE ` + e.user, `BEGIN`, `SELECT 1`, `PREPARE TRANSACTION 'p'`, `RESET ROLE`},
+			{name: "prepared transaction", blocks: true, may: true, sql: []string{`SET ROLE ` + e.user, `BEGIN`, `SELECT 1`,
+				`PREPARE TRANSACTION 'p'`, `RESET ROLE`},
 				then: is("p", `SELECT gid FROM pg_prepared_xacts`), undo: []string{`ROLLBACK PREPARED 'p'`}},
 			{name: "login", sql: []string{`ALTER ROLE ` + e.user + ` LOGIN`}},
-			{name: "protected", blocks: true, may: true, sql: []string{`GRANT ` + c.User + ` TO ` + e.user}, undo: []string{`REVOKE ` + c.User + ` FROM ` + e.user}},
-			{name: "renamed", blocks: true, sql: []string{`ALTER ROLE ` + e.user + ` RENAME TO ` + was}, then: is("1", `SELECT count(*)::text FROM pg_roles WHERE rolname = $1`, was),
+			{name: "protected", blocks: true, may: true, sql: []string{`GRANT ` + c.User + ` TO ` + e.user},
+				undo: []string{`REVOKE ` + c.User + ` FROM ` + e.user}},
+			{name: "renamed", blocks: true, sql: []string{`ALTER ROLE ` + e.user + ` RENAME TO ` + was},
+				then: is("1", `SELECT count(*)::text FROM pg_roles WHERE rolname = $1`, was),
 				undo: []string{`ALTER ROLE ` + was + ` RENAME TO ` + e.user}},
 			{name: "another of the name", blocks: true,
-				sql: []string{`ALTER ROLE ` + e.user + ` RENAME TO ` + was, `CREATE ROLE ` + e.user + ` LOGIN`, `SET ROLE ` + e.owner, `GRANT SELECT ON s.kept TO ` + e.user, `RESET ROLE`},
+				sql: []string{`ALTER ROLE ` + e.user + ` RENAME TO ` + was, `CREATE ROLE ` + e.user + ` LOGIN`, `SET ROLE ` + e.owner,
+					`GRANT SELECT ON s.kept TO ` + e.user, `RESET ROLE`},
 				then: func(t *testing.T, gone bool) {
 					is("true", mayRead, e.user)(t, gone)
 					is("true", `SELECT rolcanlogin::text FROM pg_roles WHERE rolname = $1`, e.user)(t, gone)
 					is("1", `SELECT count(*)::text FROM pg_roles WHERE rolname = $1`, was)(t, gone)
 				},
-				undo: []string{`REVOKE ALL ON s.kept FROM ` + e.user, `DROP ROLE ` + e.user, `ALTER ROLE ` + was + ` RENAME TO ` + e.user}},
+				undo: []string{`REVOKE ALL ON s.kept FROM ` + e.user, `DROP ROLE ` + e.user, `ALTER ROLE ` + was + ` RENAME TO ` +
+					e.user}},
 			{name: "drop", sql: []string{`DROP ROLE ` + e.user}},
 		} {
 			// One of the points, or all of them. Each administrator has another one.
-			points := []string{"array(SELECT gid", "NOLOGIN", "pg_terminate_backend", "pg_advisory_xact_lock", "REVOKE ALL", "DROP ROLE"}
+			points := []string{"array(SELECT gid", "NOLOGIN", "pg_terminate_backend", "pg_advisory_xact_lock", "REVOKE ALL",
+				"DROP ROLE"}
 			if !pgtest.Full() {
 				at := (i + c.Major + 2*strings.Index("sar", prefix[len(prefix)-1:])) % len(points)
 				points = points[at : at+1]
@@ -245,7 +267,8 @@ func (e *estate) meddle(t *testing.T, c *pgtest.Cluster, direct *pgrole.Server, 
 	defer mu.Unlock()
 	gone := !exists(t, c, e.user)
 	switch {
-	case err != nil && !fault.Is(err, fault.InUse) && !fault.Is(err, fault.Stale) && !fault.Is(err, fault.Forbidden) && !fault.Is(err, fault.NotFound):
+	case err != nil && !fault.Is(err, fault.InUse) && !fault.Is(err, fault.Stale) && !fault.Is(err, fault.Forbidden) &&
+		!fault.Is(err, fault.NotFound):
 		t.Errorf("the answer is %v", err)
 	case err == nil && !gone:
 		t.Error("it is still there")

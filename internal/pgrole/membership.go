@@ -27,7 +27,8 @@ type membership struct{ role, grantor string }
 // SetRoles makes the user a member of roles, and of no others that are grantable: what is missing is granted, without
 // ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable list are left alone and returned as
 // kept.
-func (s *Server) SetRoles(ctx context.Context, name string, roles []string, match etag.Match, by Actor) (d *Details, kept []string, err error) {
+func (s *Server) SetRoles(ctx context.Context, name string, roles []string, match etag.Match,
+	by Actor) (d *Details, kept []string, err error) {
 	if err := CheckGrantable(roles, s.Grantable); err != nil {
 		return nil, nil, err
 	}
@@ -104,7 +105,8 @@ func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member s
 	case u.harmful && u.protectedBy == role:
 		return fault.New(fault.Forbidden, "The role %q is a system role: %q cannot be made a member of it here.", role, member)
 	case u.harmful:
-		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: %q cannot be made a member of it here.", role, u.protectedBy, member)
+		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: %q cannot be made a member of it here.",
+			role, u.protectedBy, member)
 	}
 	return nil
 }
@@ -117,9 +119,11 @@ func (s *Server) grant(ctx context.Context, tx *transaction, role, member string
 	_, err := tx.Exec(ctx, grantRole(role, member))
 	switch sqlstate.Code(err) {
 	case sqlstate.InvalidGrant:
-		return fault.New(fault.Invalid, "The user %q cannot be made a member of %q, which is a member of %[1]q.", member, role).Because(err)
+		return fault.New(fault.Invalid, "The user %q cannot be made a member of %q, which is a member of %[1]q.", member,
+			role).Because(err)
 	case sqlstate.InsufficientPrivilege:
-		return fault.New(fault.Forbidden, "Rolecall's administering role may not make members of %q: GRANT %s TO <administering role> WITH ADMIN OPTION.", role, ident(role)).Because(err)
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not make members of %q: GRANT %s TO "+
+			"<administering role> WITH ADMIN OPTION.", role, ident(role)).Because(err)
 	case sqlstate.UndefinedObject:
 		return fault.New(fault.Invalid, "There is no role %q in this cluster for %q to be a member of.", role, member).Because(err)
 	}
@@ -142,9 +146,11 @@ func (tx *transaction) revoke(ctx context.Context, m membership, member string) 
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DependentObjects:
-		return fault.New(fault.InUse, "The user %q has made others members of %q, which has to be revoked first.", member, valid(m.role)).Because(err)
+		return fault.New(fault.InUse, "The user %q has made others members of %q, which has to be revoked first.", member,
+			valid(m.role)).Because(err)
 	case sqlstate.InsufficientPrivilege, sqlstate.InvalidGrant:
-		return fault.New(fault.Forbidden, "The user %q was made a member of %q by %q, for whom Rolecall's administering role may not revoke it.", member, valid(m.role), valid(m.grantor)).Because(err)
+		return fault.New(fault.Forbidden, "The user %q was made a member of %q by %q, for whom Rolecall's administering role "+
+			"may not revoke it.", member, valid(m.role), valid(m.grantor)).Because(err)
 	}
 	return err
 }

@@ -21,7 +21,8 @@ func groups(t testing.TB, s *pgrole.Server, names ...string) {
 	}
 }
 
-func mustSetRoles(t testing.TB, s *pgrole.Server, name string, roles, grantable []string) (d *pgrole.Details, kept []string) {
+func mustSetRoles(t testing.TB, s *pgrole.Server, name string, roles,
+	grantable []string) (d *pgrole.Details, kept []string) {
 	t.Helper()
 	d, kept, err := setRoles(t.Context(), s, name, roles, grantable, nil, actor())
 	if err != nil {
@@ -47,11 +48,13 @@ func TestSetRoles(t *testing.T) {
 		for i, want := range [][]string{{b, a, b}, {b, third}, {b, third}, {}, {third}} {
 			d, kept := mustSetRoles(t, s, name, want, grantable)
 			all := slices.Compact(slices.Sorted(slices.Values(append([]string{outside}, want...))))
-			if !slices.Equal(d.MemberOf, all) || !slices.Equal(kept, []string{outside}) || d.Provenance.Revision != i+2 || d.State != pgrole.StateActive {
+			if !slices.Equal(d.MemberOf, all) || !slices.Equal(kept, []string{outside}) || d.Provenance.Revision != i+2 ||
+				d.State != pgrole.StateActive {
 				t.Errorf("SetRoles(%q) = %+v, kept %q", want, d, kept)
 			}
 			for _, role := range []string{a, b, third} {
-				if has := pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') AND pg_has_role($1, $2, 'MEMBER')`, name, role); has != slices.Contains(want, role) {
+				if has := pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') AND pg_has_role($1, $2, 'MEMBER')`, name,
+					role); has != slices.Contains(want, role) {
 					t.Errorf("after %q it has %s: %v", want, role, has)
 				}
 			}
@@ -72,12 +75,16 @@ func TestSetRolesRefusals(t *testing.T) {
 	s := superuser(t, c)
 	s.SystemRoles = append(s.SystemRoles, "refused_sys*")
 	mustCreate(t, s, "refused", "refused_had")
-	c.Exec(t, `CREATE ROLE refused_a; CREATE ROLE refused_super SUPERUSER; CREATE ROLE refused_in_super IN ROLE refused_super; CREATE ROLE refused_in_in NOINHERIT IN ROLE refused_in_super;
-		CREATE ROLE refused_creates CREATEROLE; CREATE ROLE refused_system; CREATE ROLE refused_circle IN ROLE refused; CREATE ROLE refused_files IN ROLE pg_read_server_files;
+	c.Exec(t, `CREATE ROLE refused_a; CREATE ROLE refused_super SUPERUSER; CREATE ROLE refused_in_super IN ROLE refused_super;
+		CREATE ROLE refused_in_in NOINHERIT IN ROLE refused_in_super;
+		CREATE ROLE refused_creates CREATEROLE; CREATE ROLE refused_system; CREATE ROLE refused_circle IN ROLE refused; CREATE
+		  ROLE refused_files IN ROLE pg_read_server_files;
 		CREATE ROLE refused_was; GRANT refused_was TO refused;
 		CREATE ROLE refused_protected LOGIN IN ROLE refused_super; CREATE ROLE refused_nologin;
-		CREATE ROLE refused_deleting; COMMENT ON ROLE refused_deleting IS 'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}'`)
-	grantable := []string{"refused", "refused_a", "refused_super", "refused_in_super", "refused_in_in", "refused_creates", "refused_system", "refused_circle", "refused_files",
+		CREATE ROLE refused_deleting; COMMENT ON ROLE refused_deleting IS
+		  'rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting"}'`)
+	grantable := []string{"refused", "refused_a", "refused_super", "refused_in_super", "refused_in_in", "refused_creates",
+		"refused_system", "refused_circle", "refused_files",
 		"refused_was", "absent", "", "a\x00b", "pg_execute_server_program", "pg_database_owner"}
 	members := membershipsOf(t, c, "refused")
 	for _, tt := range []struct {
@@ -118,7 +125,9 @@ func TestSetRolesRefusals(t *testing.T) {
 	}
 	difference(t, members, membershipsOf(t, c, "refused"))
 	// Of PostgreSQL's own roles those may be granted that make nobody dangerous, where an administrator allows it.
-	if d, kept := mustSetRoles(t, s, "refused", []string{"pg_monitor", "refused_was"}, []string{"pg_monitor", "refused_was"}); !slices.Equal(d.MemberOf, []string{"pg_monitor", "refused_was"}) || d.System() || len(kept) > 0 {
+	if d, kept := mustSetRoles(t, s, "refused", []string{"pg_monitor", "refused_was"},
+		[]string{"pg_monitor", "refused_was"}); !slices.Equal(d.MemberOf, []string{"pg_monitor", "refused_was"}) || d.System() ||
+		len(kept) > 0 {
 		t.Errorf("got %+v, kept %q", d, kept)
 	}
 }
@@ -132,7 +141,8 @@ func TestRevokeWhatOthersGranted(t *testing.T) {
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `GRANT `+role+` TO `+grantor+`, `+grantor2+` WITH ADMIN OPTION`)
 		without := membershipsOf(t, c, name)
-		exec(t, conn, `SET ROLE `+grantor, `GRANT `+role+` TO `+name, `SET ROLE `+grantor2, `GRANT `+role+` TO `+name, `RESET ROLE`)
+		exec(t, conn, `SET ROLE `+grantor, `GRANT `+role+` TO `+name, `SET ROLE `+grantor2, `GRANT `+role+` TO `+name,
+			`RESET ROLE`)
 		for range 2 {
 			if d, _ := mustSetRoles(t, s, name, nil, []string{role}); len(d.MemberOf) > 0 {
 				t.Errorf("it is a member of %q", d.MemberOf)
@@ -157,7 +167,8 @@ func TestRevokeWhatOthersGranted(t *testing.T) {
 		}
 
 		// What it has passed on is not taken from others on the way.
-		exec(t, conn, `GRANT `+role+` TO `+name+` WITH ADMIN OPTION`, `SET ROLE `+name, `GRANT `+role+` TO pg_monitor`, `RESET ROLE`)
+		exec(t, conn, `GRANT `+role+` TO `+name+` WITH ADMIN OPTION`, `SET ROLE `+name, `GRANT `+role+` TO pg_monitor`,
+			`RESET ROLE`)
 		given := membershipsOf(t, c, name)
 		_, _, err = setRoles(t.Context(), s, name, nil, []string{role}, nil, actor())
 		switch {
@@ -212,11 +223,13 @@ func TestMemberOf(t *testing.T) {
 		c.Exec(t, `CREATE ROLE `+name+`_super SUPERUSER; CREATE ROLE `+name+`_in_super IN ROLE `+name+`_super`)
 		s.MemberOf = []string{b, a}
 		u, err := s.Create(t.Context(), name, password, actor())
-		if d := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, []string{a, b}) || u.System() || d.Revision() != u.Revision() {
+		if d := details(t, s, name); err != nil || !slices.Equal(d.MemberOf, []string{a, b}) || u.System() ||
+			d.Revision() != u.Revision() {
 			t.Errorf("got %+v, %+v, %v", d, u, err)
 		}
 		mayLogin(t, c, name, password)
-		for role, kind := range map[string]fault.Kind{"absent": fault.Invalid, name + "_super": fault.Forbidden, name + "_in_super": fault.Forbidden, "pg_read_server_files": fault.Forbidden, name + "_new": fault.Invalid} {
+		for role, kind := range map[string]fault.Kind{"absent": fault.Invalid, name + "_super": fault.Forbidden, name +
+			"_in_super": fault.Forbidden, "pg_read_server_files": fault.Forbidden, name + "_new": fault.Invalid} {
 			s.MemberOf = []string{a, role}
 			_, err := s.Create(t.Context(), name+"_new", password, actor())
 			refused(t, err, kind, `"`+role+`"`)
@@ -245,7 +258,8 @@ func TestConcurrentSetRoles(t *testing.T) {
 		}
 	}
 	for _, name := range users {
-		if d, _ := mustSetRoles(t, replicas[0], name, all[1:], all); !slices.Equal(d.MemberOf, all[1:]) || d.Provenance.Revision != 8 {
+		if d, _ := mustSetRoles(t, replicas[0], name, all[1:], all); !slices.Equal(d.MemberOf, all[1:]) ||
+			d.Provenance.Revision != 8 {
 			t.Errorf("got %+v", d)
 		}
 	}

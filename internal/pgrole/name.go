@@ -44,9 +44,11 @@ func checkIdentifier(what, name string) error {
 	case !utf8.ValidString(name):
 		return fault.New(fault.Invalid, "The name of a %s must be valid UTF-8.", what)
 	case utf8.RuneCountInString(name) > MaxName:
-		return fault.New(fault.Invalid, "The name of a %s has at most %d characters, this one %d.", what, MaxName, utf8.RuneCountInString(name))
+		return fault.New(fault.Invalid, "The name of a %s has at most %d characters, this one %d.", what, MaxName,
+			utf8.RuneCountInString(name))
 	case len(name) > MaxName:
-		return fault.New(fault.Invalid, "The name %q is %d bytes long; PostgreSQL keeps %d, so it would become another name.", name, len(name), MaxName)
+		return fault.New(fault.Invalid, "The name %q is %d bytes long; PostgreSQL keeps %d, so it would become another name.",
+			name, len(name), MaxName)
 	case strings.ContainsFunc(name, unicode.IsControl):
 		return fault.New(fault.Invalid, "The name %q holds a control character.", name)
 	case name == "." || name == "..":

@@ -32,7 +32,8 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "row_locked", "row_locked2", "row_locked3", "row_locked4")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
-	exec(t, conn, `BEGIN`, `ALTER ROLE row_locked CONNECTION LIMIT 5; ALTER ROLE row_locked2 CONNECTION LIMIT 5; ALTER ROLE row_locked3 CONNECTION LIMIT 5`,
+	exec(t, conn, `BEGIN`, `ALTER ROLE row_locked CONNECTION LIMIT 5; ALTER ROLE row_locked2 CONNECTION LIMIT 5; ALTER ROLE `+
+		`row_locked3 CONNECTION LIMIT 5`,
 		`ALTER ROLE row_locked4 CONNECTION LIMIT 5`)
 	states := func() (all []string) {
 		for _, name := range []string{"row_locked", "row_locked2", "row_locked3", "row_locked4"} {
@@ -128,10 +129,12 @@ func TestOutage(t *testing.T) {
 	}
 	c.Start(t)
 	// Each call meets a pool full of connections that died a moment ago.
-	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases", "Drop database",
+	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases",
+		"Drop database",
 		"Details", "SetLimits", "SetRoles", "Plan", "Userlist", "Delete", "Create", "Delete or disable"} {
 		warm()
-		c.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+		c.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = `+
+			`'client backend'`)
 		if err := calls[name](); err != nil {
 			t.Errorf("%s after an outage: %v", name, err)
 		}
@@ -365,7 +368,8 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 	mustCreate(t, serverAs(t, c, c.User, c.Password), "commit_lost_owner")
 	p.arm(false, 0, 1)
-	if d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", actor()); err != nil || d.Owner != "commit_lost_owner" {
+	if d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", actor()); err != nil ||
+		d.Owner != "commit_lost_owner" {
 		t.Errorf("got %+v, %v", d, err)
 	}
 	p.arm(false, 0, 0)

@@ -37,7 +37,7 @@ type Server struct {
 	// SystemRoles are globs (`*`, `?`) of role names that are protected.
 	SystemRoles []string
 	// Reassignable are the roles without LOGIN that objects may go to; nil: any. What a role owns runs as it (functions with
-	// SECURITY DEFINER, triggers), so whoever may give it objects may become it.
+	// SECURITY DEFINER, triggers), so a principal that may give it objects may become it.
 	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
@@ -90,7 +90,8 @@ func checkMatch(m etag.Match, u *User) error {
 	if m.Allows(u.Revision()) {
 		return nil
 	}
-	return fault.New(fault.Stale, "The user %q has changed: it is at revision %q. Read it again before you change it.", u.Name, u.Revision())
+	return fault.New(fault.Stale, "The user %q has changed: it is at revision %q. Read it again before you change it.", u.Name,
+		u.Revision())
 }
 
 func notFound(name string) error {
@@ -105,7 +106,8 @@ func checkChangeable(u *User) error {
 	case u.protectedBy == u.Name:
 		return fault.New(fault.Forbidden, "The user %q is a system user: it cannot be changed or deleted here.", u.Name)
 	}
-	return fault.New(fault.Forbidden, "The user %q is a system user, because it is a member of %q: it cannot be changed or deleted here.", u.Name, u.protectedBy)
+	return fault.New(fault.Forbidden, "The user %q is a system user, because it is a member of %q: it cannot be changed or "+
+		"deleted here.", u.Name, u.protectedBy)
 }
 
 // checkNotDeleting refuses a user whose deletion has begun, which can only go forward.
@@ -218,7 +220,8 @@ func scanUser(row pgx.CollectableRow) (*User, error) {
 	return &u, nil
 }
 
-// Create makes a role that may log in with the password, is a member of s.MemberOf, and nothing else. A name that is taken by any role, also one
+// Create makes a role that may log in with the password, is a member of s.MemberOf, and nothing else. A name that is taken
+// by any role, also one
 // without LOGIN, is refused.
 func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u *User, err error) {
 	if err := CheckName(name, s.SystemRoles); err != nil {
@@ -277,7 +280,8 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		}
 		p := old.Provenance.changed(tx.now, by)
 		p.State = ""
-		if _, err := tx.Exec(ctx, lockRole(name)+alterPassword(name, verifier, !old.login)+commentOnRole(name, p.comment(old.human))); err != nil {
+		if _, err := tx.Exec(ctx, lockRole(name)+alterPassword(name, verifier, !old.login)+commentOnRole(name,
+			p.comment(old.human))); err != nil {
 			return err
 		}
 		u, err = s.readBack(ctx, tx, old)
@@ -326,8 +330,8 @@ func (s *Server) readBack(ctx context.Context, tx *transaction, old *User) (*Use
 	return u, err
 }
 
-// Inspect reads any role after waiting for changes of it that are under way, nil when there is none. It is how an
-// attempt whose end is not known is judged. What it returns is as safe as what a change has answered.
+// Inspect reads any role after waiting for changes of it that are in progress; nil when there is none. It is how an attempt
+// without an outcome is judged. The result is as durable as an acknowledged change.
 func (s *Server) Inspect(ctx context.Context, name string) (u *User, err error) {
 	err = s.withRole(ctx, name, func(ctx context.Context, tx *transaction, found *User) error {
 		u = found

@@ -58,7 +58,8 @@ func TestDocumentedGroups(t *testing.T) {
 		for _, user := range []string{"migrate", "app", "report"} {
 			mustDelete(t, s, user)
 		}
-		if owner := value[string](t, shop, `SELECT relowner::regrole::text FROM pg_class WHERE oid = 'items'::regclass`); owner != "shop_owner" {
+		if owner := value[string](t, shop,
+			`SELECT relowner::regrole::text FROM pg_class WHERE oid = 'items'::regclass`); owner != "shop_owner" {
 			t.Errorf("the table belongs to %s", owner)
 		}
 		// Whoever is in no group: up to PostgreSQL 14 the schema public is everybody's.
@@ -89,7 +90,8 @@ func TestTablespaceIsReassigned(t *testing.T) {
 		if err := remove(t, s, name, to, nil, actor()); err != nil {
 			t.Fatal(err)
 		}
-		if owner := pgtest.Value[string](t, c, `SELECT pg_get_userbyid(spcowner)::text FROM pg_tablespace WHERE spcname = $1`, name); owner != to {
+		if owner := pgtest.Value[string](t, c, `SELECT pg_get_userbyid(spcowner)::text FROM pg_tablespace WHERE spcname = $1`,
+			name); owner != to {
 			t.Errorf("it belongs to %s", owner)
 		}
 	})
@@ -105,13 +107,16 @@ func TestRestored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verifier, commented := pgtest.Value[string](t, c, `SELECT rolpassword FROM pg_authid WHERE rolname = 'restored'`), comment(t, c, "restored")
+	verifier, commented := pgtest.Value[string](t, c, `SELECT rolpassword FROM pg_authid WHERE rolname = 'restored'`),
+		comment(t, c, "restored")
 	later, err := s.SetPassword(t.Context(), "restored", password2, nil, actor())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Exec(t, `DROP ROLE restored; CREATE ROLE restored LOGIN PASSWORD '`+verifier+`'; COMMENT ON ROLE restored IS '`+commented+`'`) // as pg_dumpall writes it
-	if now, err := s.User(t.Context(), "restored"); err != nil || now.Revision() != first.Revision() || now.Provenance != first.Provenance {
+	c.Exec(t, `DROP ROLE restored; CREATE ROLE restored LOGIN PASSWORD '`+verifier+`'; COMMENT ON ROLE restored IS '`+commented+
+		`'`) // as pg_dumpall writes it
+	if now, err := s.User(t.Context(), "restored"); err != nil || now.Revision() != first.Revision() ||
+		now.Provenance != first.Provenance {
 		t.Errorf("got %+v, %v, want %+v", now, err, first)
 	}
 	mayLogin(t, c, "restored", password)

@@ -17,22 +17,22 @@ import (
 
 // Capabilities is what a server is, and what the administering role can do in it.
 type Capabilities struct {
-	Role             string // the administering role
-	Version          int    // server_version_num: 150018
-	VersionName      string // as the server says it: "15.18 (Debian 15.18-0+deb12u1)"
-	SystemIdentifier string // the same for all servers of one cluster; empty when it may not be read
-	Primary          bool   // takes writes: no standby, and not set to read only
+	Role        string // the administering role
+	Version     int    // server_version_num: 150018
+	VersionName string // as the server says it: "15.18 (Debian 15.18-0+deb12u1)"
 
 	Superuser, CreateRole, CreateDB bool
-	ManageUsers                     bool // it has made a role, set its password, commented on it and dropped it, and rolled all of it back
-	ForeignRoles                    bool // it may change roles that others made: a superuser, and CREATEROLE up to PostgreSQL 15
-	SignalBackend                   bool // it is a member of pg_signal_backend; without, it ends the sessions of the roles that it may change
-	ReadVerifiers                   bool // it may read pg_authid, and so tell kinds of passwords and make a list for PgBouncer
+	// it has made a role, set its password, commented on it and dropped it, and rolled all of it back
+	ManageUsers bool
+	// it may change roles that others made: a superuser, and CREATEROLE up to PostgreSQL 15
+	ForeignRoles bool
+	// it is a member of pg_signal_backend; without, it ends the sessions of the roles that it may change
+	SignalBackend bool
+	ReadVerifiers bool // it may read pg_authid, and so tell kinds of passwords and make a list for PgBouncer
 
-	PasswordEncryption                string
-	MaxConnections, SuperuserReserved int
+	MaxConnections int
 
-	// Problems are sentences on what keeps Rolecall from its work, with the SQL that mends it where there is one.
+	// Problems are sentences about what keeps Rolecall from its work, with the SQL that fixes it if there is any.
 	Problems []string
 }
 
@@ -40,7 +40,7 @@ type Capabilities struct {
 type Purpose struct {
 	MemberOf, Grantable          []string // roles to make users members of
 	SystemRoles                  []string // globs of names that it is to leave alone
-	ControlDatabase, ControlRole string   // Rolecall's own, when they lie there: nobody's business
+	ControlDatabase, ControlRole string   // Rolecall's own, when they lie there: never shown
 }
 
 func (c *Capabilities) problem(format string, args ...any) {
@@ -50,17 +50,18 @@ func (c *Capabilities) problem(format string, args ...any) {
 const selectCapabilities = `
 	SELECT r.rolname::text, current_setting('server_version_num')::int, current_setting('server_version'),
 	       has_function_privilege('pg_control_system()', 'EXECUTE'),
-	       pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
 	       r.rolsuper, r.rolsuper OR r.rolcreaterole, r.rolsuper OR r.rolcreatedb,
 	       pg_has_role('pg_signal_backend', 'USAGE'), ` + readsVerifiers + `,
-	       current_setting('password_encryption'), current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
+	       current_setting('password_encryption'),
+	       current_setting('max_connections')::int,
 	       (SELECT count(*) FROM pg_roles o
-	        WHERE o.rolcanlogin AND NOT (o.rolsuper OR o.rolreplication OR o.rolbypassrls OR o.rolcreaterole) AND NOT pg_has_role(o.oid, 'MEMBER WITH ADMIN OPTION')
+	        WHERE o.rolcanlogin AND NOT (o.rolsuper OR o.rolreplication OR o.rolbypassrls OR o.rolcreaterole) AND NOT
+	          pg_has_role(o.oid, 'MEMBER WITH ADMIN OPTION')
 	          AND o.rolname <> $1 AND NOT o.rolname::text LIKE ANY ($2))
 	FROM pg_roles r WHERE r.rolname = current_user`
 
 // selectClosed lists the databases in which the administering role cannot look for what a user has there. $1 is those
-// that are nobody's business.
+// that are never shown.
 const selectClosed = `
 	SELECT datname::text FROM pg_database
 	WHERE datallowconn AND NOT datistemplate AND NOT has_database_privilege(oid, 'CONNECT') AND datname <> ALL ($1)
@@ -87,55 +88,49 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		_ = tx.Rollback(end)
 	}()
 	c := &Capabilities{}
-	var identifiable, standby, readOnly bool
+	var identifiable bool
+	var passwordEncryption string
 	var foreign int
 	system := make([]string, len(purpose.SystemRoles))
 	for i, glob := range purpose.SystemRoles {
 		system[i] = likePattern(glob)
 	}
-	err = tx.QueryRow(ctx, selectCapabilities, purpose.ControlRole, system).Scan(&c.Role, &c.Version, &c.VersionName, &identifiable, &standby, &readOnly,
-		&c.Superuser, &c.CreateRole, &c.CreateDB, &c.SignalBackend, &c.ReadVerifiers, &c.PasswordEncryption, &c.MaxConnections, &c.SuperuserReserved, &foreign)
+	err = tx.QueryRow(ctx, selectCapabilities, purpose.ControlRole, system).Scan(&c.Role, &c.Version, &c.VersionName,
+		&identifiable, &c.Superuser, &c.CreateRole, &c.CreateDB, &c.SignalBackend, &c.ReadVerifiers, &passwordEncryption,
+		&c.MaxConnections, &foreign)
 	if err != nil {
 		return nil, err
 	}
-	if identifiable {
-		if err := tx.QueryRow(ctx, `SELECT system_identifier::text FROM pg_control_system()`).Scan(&c.SystemIdentifier); err != nil {
-			return nil, err
-		}
-	} else {
-		c.problem("The role may not read which cluster this is: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s;", ident(c.Role))
+	if !identifiable {
+		c.problem("The role may not read which cluster this is: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s;",
+			ident(c.Role))
 	}
-	c.Primary = !standby && !readOnly
 	c.ForeignRoles = c.Superuser || c.CreateRole && c.Version < 160000
 	if c.Version < 140000 {
 		c.problem("The server is PostgreSQL %s, and Rolecall is made for %s and later: upgrade it.", c.VersionName, Majors[0])
 	}
-	switch {
-	case standby:
-		c.problem("The server is a standby, which takes no changes: register the primary, or several hosts with target_session_attrs=primary.")
-	case readOnly:
-		c.problem("The role's transactions are read only: ALTER ROLE %s SET default_transaction_read_only = off;", ident(c.Role))
-	}
-	switch {
-	case !c.CreateRole:
+	if !c.CreateRole {
 		c.problem("The role may not make users: ALTER ROLE %s CREATEROLE;", ident(c.Role))
-	case c.Primary:
+	} else {
 		err := c.tryUser(ctx, tx)
 		if c.ManageUsers = err == nil; !c.ManageUsers {
 			if sqlstate.Code(err) == "" || sqlstate.Away(err) {
 				return nil, err
 			}
-			c.problem("The role has CREATEROLE, but to make a user with a SCRAM verifier for a password was refused with SQLSTATE %s: an extension or a setting of the server forbids it; its log says which.", sqlstate.Code(err))
+			c.problem("The role has CREATEROLE, but to make a user with a SCRAM verifier for a password was refused with SQLSTATE "+
+				"%s: an extension or a setting of the server forbids it; its log says which.", sqlstate.Code(err))
 		}
 	}
 	if !c.CreateDB {
 		c.problem("The role may not make databases: ALTER ROLE %s CREATEDB;", ident(c.Role))
 	}
-	if c.PasswordEncryption == "md5" {
-		c.problem("Passwords that are set with SQL are stored as md5 hashes, which PostgreSQL gives up; those that are set here are not: ALTER SYSTEM SET password_encryption = 'scram-sha-256';")
+	if passwordEncryption == "md5" {
+		c.problem("Passwords that are set with SQL are stored as md5 hashes, which PostgreSQL gives up; those that are set " +
+			"here are not: ALTER SYSTEM SET password_encryption = 'scram-sha-256';")
 	}
 	if c.CreateRole && !c.ForeignRoles && foreign > 0 {
-		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
+		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to "+
+			"change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
 	}
 	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose))
 }
@@ -155,13 +150,15 @@ func (c *Capabilities) lookForClosed(ctx context.Context, tx pgx.Tx, purpose Pur
 	if len(closed) > len(first) {
 		which = fmt.Sprintf("%d databases, of which these are the first", len(closed))
 	}
-	c.problem("The role may not connect to %s, and a user that has anything there cannot be deleted: GRANT CONNECT ON DATABASE %s TO %s;", which, idents(first), ident(c.Role))
+	c.problem("The role may not connect to %s, and a user that has anything there cannot be deleted: GRANT CONNECT ON "+
+		"DATABASE %s TO %s;", which, idents(first), ident(c.Role))
 	return nil
 }
 
 // lookAtGranted looks at the roles that users are made members of.
 func (c *Capabilities) lookAtGranted(ctx context.Context, tx pgx.Tx, purpose Purpose) error {
-	rows, err := tx.Query(ctx, selectGranted, slices.Concat(purpose.MemberOf, purpose.Grantable), c.CreateRole && c.Version < 160000)
+	rows, err := tx.Query(ctx, selectGranted, slices.Concat(purpose.MemberOf, purpose.Grantable), c.CreateRole &&
+		c.Version < 160000)
 	if err != nil {
 		return err
 	}
@@ -176,12 +173,14 @@ func (c *Capabilities) lookAtGranted(ctx context.Context, tx pgx.Tx, purpose Pur
 			ungrantable = append(ungrantable, name)
 		}
 		if reads {
-			c.problem("Members of %q may read pg_authid, where the verifiers of all passwords are, as all may that read all data.", name)
+			c.problem("Members of %q may read pg_authid, where the verifiers of all passwords are, as all may that read all data.",
+				name)
 		}
 		return nil
 	})
 	if len(ungrantable) > 0 {
-		c.problem("The role may not make users members of some roles: GRANT %s TO %s WITH ADMIN OPTION;", idents(ungrantable), ident(c.Role))
+		c.problem("The role may not make users members of some roles: GRANT %s TO %s WITH ADMIN OPTION;", idents(ungrantable),
+			ident(c.Role))
 	}
 	return err
 }
@@ -204,7 +203,8 @@ func (c *Capabilities) tryUser(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	_, err = try.Exec(ctx, createRole(name, verifier)+alterPassword(name, verifier, true)+commentOnRole(name, "probe")+dropRole(name))
+	_, err = try.Exec(ctx, createRole(name, verifier)+alterPassword(name, verifier, true)+commentOnRole(name,
+		"probe")+dropRole(name))
 	if rollbackErr := try.Rollback(ctx); err == nil {
 		err = rollbackErr
 	}

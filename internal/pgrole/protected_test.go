@@ -36,15 +36,20 @@ func TestProtected(t *testing.T) {
 		CREATE ROLE of_cloud LOGIN IN ROLE rds_superuser;
 		CREATE ROLE in_control LOGIN IN ROLE control;
 		CREATE ROLE in_administering LOGIN NOINHERIT IN ROLE `+administering+`;
-		CREATE ROLE star LOGIN; CREATE ROLE stair LOGIN; CREATE ROLE "app-" LOGIN; CREATE ROLE "app-x/y" LOGIN; CREATE ROLE appx LOGIN;
-		CREATE ROLE ".system" LOGIN; CREATE ROLE systems LOGIN; CREATE ROLE "50%" LOGIN; CREATE ROLE "501" LOGIN; CREATE ROLE a_b LOGIN; CREATE ROLE axb LOGIN;
-		CREATE ROLE "back\slash" LOGIN; CREATE ROLE "back*" LOGIN; CREATE ROLE "éé" LOGIN; CREATE ROLE "é" LOGIN; CREATE ROLE "[x]" LOGIN; CREATE ROLE x LOGIN;
+		CREATE ROLE star LOGIN; CREATE ROLE stair LOGIN; CREATE ROLE "app-" LOGIN; CREATE ROLE "app-x/y" LOGIN; CREATE ROLE appx
+		  LOGIN;
+		CREATE ROLE ".system" LOGIN; CREATE ROLE systems LOGIN; CREATE ROLE "50%" LOGIN; CREATE ROLE "501" LOGIN; CREATE ROLE a_b
+		  LOGIN; CREATE ROLE axb LOGIN;
+		CREATE ROLE "back\slash" LOGIN; CREATE ROLE "back*" LOGIN; CREATE ROLE "éé" LOGIN; CREATE ROLE "é" LOGIN; CREATE ROLE
+		  "[x]" LOGIN; CREATE ROLE x LOGIN;
 		CREATE ROLE plain LOGIN IN ROLE pg_monitor, pg_read_all_data;
 		CREATE ROLE makes_databases LOGIN CREATEDB;
 		CREATE ROLE victim LOGIN; CREATE TABLE owned (); ALTER TABLE owned OWNER TO victim`)
 	protected := []string{
-		"postgres", "super", "in_super", "by_group", "by_two_groups", "replicator", "in_replicator", "bypass", "creator", "in_creator", "executes", "reads",
-		"writes", "of_cloud", "in_control", "in_administering", "control", administering, "star", "app-", "app-x/y", ".system", "50%", "a_b", `back\slash`, "éé", "[x]",
+		"postgres", "super", "in_super", "by_group", "by_two_groups", "replicator", "in_replicator", "bypass", "creator",
+		"in_creator", "executes", "reads",
+		"writes", "of_cloud", "in_control", "in_administering", "control", administering, "star", "app-", "app-x/y", ".system",
+		"50%", "a_b", `back\slash`, "éé", "[x]",
 	}
 	for _, name := range protected {
 		before := state(t, c, name)
@@ -66,10 +71,12 @@ func TestProtected(t *testing.T) {
 	for _, name := range []string{"supers", "supers2", "rds_superuser", "pg_monitor", "pg_execute_server_program"} {
 		refused(t, remove(t, adm, "victim", name, nil, actor()), fault.Forbidden)
 	}
-	if owner := pgtest.Value[string](t, c, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 'owned'`); owner != "victim" || !exists(t, c, "victim") {
+	if owner := pgtest.Value[string](t, c,
+		`SELECT relowner::regrole::text FROM pg_class WHERE relname = 'owned'`); owner != "victim" || !exists(t, c, "victim") {
 		t.Errorf("the table went to %s", owner)
 	}
-	for _, name := range []string{"stair", "appx", "systems", "501", "axb", "back*", "é", "x", "plain", "makes_databases", "victim"} {
+	for _, name := range []string{"stair", "appx", "systems", "501", "axb", "back*", "é", "x", "plain", "makes_databases",
+		"victim"} {
 		u, err := adm.User(t.Context(), name)
 		if err != nil || u.System() {
 			t.Errorf("%q: got %+v, %v, want no system user", name, u, err)
@@ -95,10 +102,12 @@ func TestBecomesProtected(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "becomes_protected")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
-	exec(t, conn, `BEGIN`, `CREATE TABLE becomes_protected_t (); ALTER TABLE becomes_protected_t OWNER TO becomes_protected`, `DROP TABLE becomes_protected_t`)
+	exec(t, conn, `BEGIN`, `CREATE TABLE becomes_protected_t (); ALTER TABLE becomes_protected_t OWNER TO becomes_protected`,
+		`DROP TABLE becomes_protected_t`)
 	done := make(chan error)
 	go func() { done <- remove(t, s, "becomes_protected", "", nil, actor()) }()
-	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE "becomes_protected"%')`)
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE `+
+		`"becomes_protected"%')`)
 	c.Exec(t, `GRANT postgres TO becomes_protected`) // too late for this DROP, which has been decided
 	exec(t, conn, `COMMIT`)
 	if err := <-done; err != nil || exists(t, c, "becomes_protected") {

@@ -22,7 +22,8 @@ var record = Provenance{
 
 // FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.
 func FuzzScan(f *testing.F) {
-	for _, p := range []Provenance{record, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(), Actor{"guid", uuid.New()})} {
+	for _, p := range []Provenance{record, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(),
+		Actor{"guid", uuid.New()})} {
 		data, err := json.Marshal(p)
 		if err != nil {
 			f.Fatal(err)
@@ -32,7 +33,9 @@ func FuzzScan(f *testing.F) {
 		}
 		f.Add(string(data))
 	}
-	for _, s := range []string{"", "{", "{}", `{"revision":01}`, `{"revision":1,}`, `{"revision":1}}`, `{"revision":1,"revision":2}`, `{"Revision":1}`, `{"state":"\u0041"}`, `{"created":"2026-11-21T20:00:00+01:00"}`, `{"attempt":null}`, `{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
+	for _, s := range []string{"", "{", "{}", `{"revision":01}`, `{"revision":1,}`, `{"revision":1}}`,
+		`{"revision":1,"revision":2}`, `{"Revision":1}`, `{"state":"\u0041"}`, `{"created":"2026-11-21T20:00:00+01:00"}`,
+		`{"attempt":null}`, `{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, data string) {

@@ -12,7 +12,7 @@ import (
 )
 
 // attempts bounds how often something is tried that PostgreSQL rolled back for a passing reason: a deadlock, or "tuple
-// concurrently updated" by something that does not take our locks.
+// concurrently updated" by SQL that ignores our locks.
 const attempts = 5
 
 // failoverPause is how often a new primary is looked for.
@@ -32,7 +32,7 @@ const (
 	giveUp       next = iota
 	tryAgain          // after a pause
 	reconnect         // try again, and on new connections: after a restart the idle ones are as dead as this one
-	awaitPrimary      // try again: a failover may be under way
+	awaitPrimary      // try again: a failover may be in progress
 )
 
 // after returns what follows a failure at the time now, and the pause before it.

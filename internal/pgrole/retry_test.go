@@ -36,20 +36,24 @@ func TestRetries(t *testing.T) {
 		next next
 	}
 	for name, steps := range map[string][]step{
-		"passes":                        {{deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, giveUp}},
-		"refused":                       {{refused, 0, giveUp}},
-		"refused in the end":            {{updated, 0, tryAgain}, {refused, 0, giveUp}},
-		"lost once":                     {{lost, 0, reconnect}, {lost, 0, giveUp}},
-		"session terminated":            {{ended, 0, reconnect}, {ended, 0, giveUp}},
-		"lost, then a deadlock":         {{lost, 0, reconnect}, {deadlock, 0, tryAgain}, {lost, 0, giveUp}},
-		"lost during COMMIT":            {{inCommit, 0, giveUp}},
-		"no time left":                  {{late, 0, giveUp}},
-		"no connection left":            {{full, 0, giveUp}},
-		"starting":                      {{starting, 0, giveUp}},
-		"replicas for too long":         {{replica, 0, awaitPrimary}, {readOnly, time.Second, awaitPrimary}, {replica, 5 * time.Second, giveUp}},
-		"a new primary starts afresh":   {{lost, 0, reconnect}, {replica, 0, awaitPrimary}, {lost, time.Second, reconnect}, {lost, time.Second, giveUp}},
-		"deadlocks after a new primary": {{deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}, {replica, 0, awaitPrimary}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}},
-		"wrapped":                       {{errors.Join(errors.New("read"), deadlock), 0, tryAgain}},
+		"passes": {{deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, tryAgain},
+			{updated, 0, tryAgain}, {deadlock, 0, giveUp}},
+		"refused":               {{refused, 0, giveUp}},
+		"refused in the end":    {{updated, 0, tryAgain}, {refused, 0, giveUp}},
+		"lost once":             {{lost, 0, reconnect}, {lost, 0, giveUp}},
+		"session terminated":    {{ended, 0, reconnect}, {ended, 0, giveUp}},
+		"lost, then a deadlock": {{lost, 0, reconnect}, {deadlock, 0, tryAgain}, {lost, 0, giveUp}},
+		"lost during COMMIT":    {{inCommit, 0, giveUp}},
+		"no time left":          {{late, 0, giveUp}},
+		"no connection left":    {{full, 0, giveUp}},
+		"starting":              {{starting, 0, giveUp}},
+		"replicas for too long": {{replica, 0, awaitPrimary}, {readOnly, time.Second, awaitPrimary},
+			{replica, 5 * time.Second, giveUp}},
+		"a new primary starts afresh": {{lost, 0, reconnect}, {replica, 0, awaitPrimary}, {lost, time.Second, reconnect},
+			{lost, time.Second, giveUp}},
+		"deadlocks after a new primary": {{deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain},
+			{replica, 0, awaitPrimary}, {deadlock, 0, tryAgain}, {deadlock, 0, tryAgain}},
+		"wrapped": {{errors.Join(errors.New("read"), deadlock), 0, tryAgain}},
 	} {
 		r := retries{until: start.Add(5 * time.Second)}
 		for i, s := range steps {

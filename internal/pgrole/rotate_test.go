@@ -20,7 +20,8 @@ func TestSetOwnPassword(t *testing.T) {
 	c.Exec(t, `CREATE ROLE own_group`)
 	c.LogStatements(t)
 	var secrets []string
-	for role, options := range map[string]string{"own_super": `SUPERUSER`, "own_admin": `CREATEROLE`, "own_plain": ``, "own_settings": `CREATEROLE IN ROLE own_group`} {
+	for role, options := range map[string]string{"own_super": `SUPERUSER`, "own_admin": `CREATEROLE`, "own_plain": ``,
+		"own_settings": `CREATEROLE IN ROLE own_group`} {
 		c.Exec(t, `CREATE ROLE `+role+` LOGIN PASSWORD 'old password' `+options)
 		if role == "own_settings" {
 			c.Exec(t, `ALTER ROLE own_settings SET role = 'own_group'`)
@@ -38,7 +39,8 @@ func TestSetOwnPassword(t *testing.T) {
 			mayNotLogin(t, c, role, old)
 			old = secret
 		}
-		if got := pgtest.Value[string](t, c, `SELECT left(rolpassword, 14) FROM pg_authid WHERE rolname = $1`, role); got != "SCRAM-SHA-256$" {
+		if got := pgtest.Value[string](t, c, `SELECT left(rolpassword, 14) FROM pg_authid WHERE rolname = $1`,
+			role); got != "SCRAM-SHA-256$" {
 			t.Errorf("%s: %s", role, got)
 		}
 		if got := value[string](t, conn, `SELECT current_user::text`); got != who {
@@ -49,7 +51,8 @@ func TestSetOwnPassword(t *testing.T) {
 			t.Errorf("the empty password: %v", err)
 		}
 		notDue := fault.New(fault.InUse, "not due")
-		if err := pgrole.SetOwnPassword(t.Context(), conn, rand.Text(), func(context.Context) error { return notDue }); err != notDue || state(t, c, role) != before {
+		if err := pgrole.SetOwnPassword(t.Context(), conn, rand.Text(),
+			func(context.Context) error { return notDue }); err != notDue || state(t, c, role) != before {
 			t.Errorf("one that was called off: %v", err)
 		}
 	}

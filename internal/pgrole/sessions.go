@@ -14,8 +14,8 @@ import (
 const sessionsTimeout = 5 * time.Second
 
 // endSessions ends the sessions that the roles have, waits until they are gone and returns how many there were. all also
-// ends those that come meanwhile, and waits for those that are being let in, which is for roles that may not log in any
-// more. A superuser and a member of pg_signal_backend may end them; any other administering role becomes a member of the
+// ends those that appear in the meantime, and waits for logins in progress; it is for roles that may no longer log in. A
+// superuser and a member of pg_signal_backend may end them; any other administering role becomes a member of the
 // roles for it.
 func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (ended int, err error) {
 	names, oids := make([]string, len(of)), make([]uint32, len(of))
@@ -29,7 +29,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 	for {
 		var pids []int32
 		look := &pgx.Batch{}
-		// Before the sessions are looked at: what is let in between the two is a session by then.
+		// Before the sessions are read: a login that completes in between shows up as a session.
 		if all && (logins == nil || len(logins) > 0) {
 			look.Queue(selectLogins, logins).Query(collect(&logins, pgx.RowTo[string]))
 			look.Queue(`SELECT pg_stat_clear_snapshot()`) // else the sessions are those of the first look
@@ -62,7 +62,8 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 }
 
 // terminateAsMember is terminateSessions for an administering role that has to become a member of the roles first.
-func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids []uint32, only []int32) (pids []int32, err error) {
+func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids []uint32,
+	only []int32) (pids []int32, err error) {
 	err = retryOn(ctx, conn, func(tx *transaction) error {
 		return tx.asMember(ctx, names, func() error {
 			rows, err := tx.Query(ctx, terminateSessions, oids, only)
@@ -78,14 +79,16 @@ func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids
 
 // terminateSessions ends the sessions of roles ($1), only those of some processes ($2) unless that is null. What is
 // selected is computed for rows that the conditions have let through, and for no others.
-const terminateSessions = `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY ($1::oid[]) AND ($2::int[] IS NULL OR pid = ANY ($2))`
+const terminateSessions = `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY ($1::oid[]) ` +
+	`AND ($2::int[] IS NULL OR pid = ANY ($2))`
 
 func terminated(row pgx.CollectableRow) (pid int32, err error) {
 	return pid, row.Scan(&pid, nil)
 }
 
-// selectLogins finds the transactions, of those given ($1) unless that is null, in which clients are being let in. Whom as
-// is not known yet: pg_stat_activity has no row for them, or since PostgreSQL 18 one that names neither user nor database.
+// selectLogins finds the transactions, of those given ($1) unless that is null, in which clients are logging in. As which
+// user is not known yet: pg_stat_activity has no row for them, or since PostgreSQL 18 one that names neither user nor
+// database.
 const selectLogins = `
 	SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
@@ -103,8 +106,10 @@ func (s *Server) EndSessions(ctx context.Context, u *User) (ended int, err error
 	case err == nil:
 		return ended, nil
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-		return ended, fault.New(fault.Forbidden, "The user %q was changed, but Rolecall's administering role may not end its sessions: GRANT pg_signal_backend TO <administering role>.", u.Name).Because(err)
+		return ended, fault.New(fault.Forbidden, "The user %q was changed, but Rolecall's administering role may not end its "+
+			"sessions: GRANT pg_signal_backend TO <administering role>.", u.Name).Because(err)
 	}
-	return ended, fault.New(fault.Unavailable, "The user %q was changed, but it could not be made sure that its sessions have ended. Do it again.", u.Name).
+	return ended, fault.New(fault.Unavailable, "The user %q was changed, but it could not be made sure that its sessions "+
+		"have ended. Do it again.", u.Name).
 		After(2 * time.Second).Because(err)
 }

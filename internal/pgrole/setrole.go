@@ -13,7 +13,8 @@ import (
 func (tx *transaction) as(ctx context.Context, role string, f func() error) error {
 	var own bool
 	err := tx.QueryRow(ctx, `
-		SELECT name, name = current_user FROM pg_database d, LATERAL (SELECT CASE $1 WHEN 'pg_database_owner' THEN pg_get_userbyid(datdba) ELSE $1 END) role (name)
+		SELECT name, name = current_user FROM pg_database d, LATERAL (SELECT CASE $1 WHEN 'pg_database_owner' THEN
+		  pg_get_userbyid(datdba) ELSE $1 END) role (name)
 		WHERE datname = current_database()`, role).Scan(&role, &own)
 	if err != nil {
 		return err
@@ -68,7 +69,8 @@ func (tx *transaction) join(ctx context.Context, role string) (end string, err e
 		return revokeMembership(role), err
 	}
 	var member bool
-	err = tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'SET') AND pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1`, role).Scan(&member)
+	err = tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'SET') AND pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1`,
+		role).Scan(&member)
 	if err != nil || member {
 		return "", err
 	}

@@ -90,16 +90,17 @@ func alterOwnPassword(verifier string) string {
 
 func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
 
-// dropRoles drops the roles, or divides by zero when a name means another role by now: an oid of no role is written as
-// itself, any other as the role's quoted name. One that is locked by others would hold up all who wait for these, so it is
-// not waited for for long. https://www.postgresql.org/docs/current/datatype-oid.html
+// dropRoles drops the roles, and fails the transaction (division by zero) if a name was reused concurrently: an oid of no
+// role is written as itself, any other as the role's quoted name. A role that others have locked would delay the whole
+// batch, so the wait for it is short. https://www.postgresql.org/docs/current/datatype-oid.html
 func dropRoles(users []*User) string {
 	names, gone := make([]string, len(users)), make([]string, len(users))
 	for i, u := range users {
 		oid := strconv.FormatUint(uint64(u.oid), 10)
 		names[i], gone[i] = u.Name, oid+`::regrole::text = '`+oid+`'`
 	}
-	return `SET LOCAL lock_timeout = '50ms'; DROP ROLE ` + idents(names) + `; SELECT 1 / (` + strings.Join(gone, ` AND `) + `)::int;`
+	return `SET LOCAL lock_timeout = '50ms'; DROP ROLE ` + idents(names) + `; SELECT 1 / (` + strings.Join(gone, ` AND `) +
+		`)::int;`
 }
 
 func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
@@ -126,7 +127,8 @@ func revokeRoleAsGrantor(role, member string) string {
 // grantMembershipWith and revokeOwnMembership are for PostgreSQL 16 and later, where a membership says whether it
 // inherits and whether it allows SET ROLE, and has a grantor.
 func grantMembershipWith(role string, inherit, set bool) string {
-	return grantMembership(role) + ` WITH INHERIT ` + strconv.FormatBool(inherit) + `, SET ` + strconv.FormatBool(set) + ` GRANTED BY CURRENT_USER`
+	return grantMembership(role) + ` WITH INHERIT ` + strconv.FormatBool(inherit) + `, SET ` + strconv.FormatBool(set) +
+		` GRANTED BY CURRENT_USER`
 }
 
 func revokeOwnMembership(role string) string {
@@ -224,7 +226,8 @@ var (
         SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid
       )
       SELECT p.rolname FROM up, LATERAL (
-        SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND ` + dangerous("p") + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
+        SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND
+          ` + dangerous("p") + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
 	protectedBy = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
 	// IS NOT TRUE, and not IS NULL: the planner takes that for rare, and sorts all roles to find a page of them.
 	unprotected = "NOT (r.rolname >= 'pg_' AND r.rolname < 'pg`')" + ` AND NOT ` + protectedItself + `
@@ -234,10 +237,12 @@ var (
 const isMember = `(SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1)`
 
 // comment is of role r, looked up for each role: left to itself the planner compares each role with all comments.
-const comment = `(SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
+const comment = `
+    (SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
 // attributes make the revision of a role that has no record of ours in its comment.
-const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin, r.rolreplication,
+const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
+    r.rolreplication,
               r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)`
 
 // selectRoles reads the roles of the names $4.
@@ -280,7 +285,8 @@ var selectUserlist = `
 const selectPlaces = `
   SELECT coalesce(db.datname, own.datname)::text, pg_encoding_to_char(coalesce(db.encoding, own.encoding))::text,
          coalesce(db.oid, own.oid) = own.oid,
-         bool_or(d.deptype <> 'a' AND d.classid <> 'pg_default_acl'::regclass AND NOT ($2 AND d.deptype = 'o' AND d.classid <> 'pg_user_mapping'::regclass)),
+         bool_or(d.deptype <> 'a' AND d.classid <> 'pg_default_acl'::regclass AND NOT ($2 AND d.deptype = 'o' AND d.classid
+           <> 'pg_user_mapping'::regclass)),
          coalesce(db.datallowconn, true),
          CASE WHEN coalesce(db.datconnlimit, -1) = 0 AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN -1
               ELSE coalesce(db.datconnlimit, -1) END
@@ -293,8 +299,10 @@ const selectPlaces = `
 // selectVisitors is how many databases to visit at the same time: $1 at most, and a quarter of the connections that are
 // free, for others want some, too.
 const selectVisitors = `
-  SELECT greatest(1, least($1, (current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-    - coalesce(current_setting('reserved_connections', true)::int, 0) - (SELECT sum(numbackends)::int FROM pg_stat_database)) / 4))`
+  SELECT greatest(1, least($1, (current_setting('max_connections')::int -
+    current_setting('superuser_reserved_connections')::int
+    - coalesce(current_setting('reserved_connections', true)::int, 0) - (SELECT sum(numbackends)::int FROM
+      pg_stat_database)) / 4))`
 
 // ofRole restricts pg_shdepend to one role ($1) in the current database, and for the registered one ($2) to shared
 // objects as well.
@@ -318,7 +326,8 @@ const selectDefiners = `
   LEFT JOIN pg_proc f ON d.classid = 'pg_proc'::regclass AND f.oid = d.objid
   LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
   WHERE ` + ofRole + ` AND d.deptype = 'o' AND (f.prosecdef OR c.relkind IN ('v', 'm')
-    AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker' AND option_value::bool))
+    AND NOT EXISTS (SELECT FROM pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker' AND
+      option_value::bool))
   ORDER BY d.classid, d.objid LIMIT $3`
 
 const selectNamed = `
@@ -335,7 +344,8 @@ func selectGrants(parameters bool) string {
 	}
 	return grantsOf + `
     UNION ALL
-    SELECT 'PARAMETER ' || (SELECT string_agg(quote_ident(part), '.' ORDER BY i) FROM regexp_split_to_table(o.parname, '\.') WITH ORDINALITY p(part, i)), 10, o.paracl
+    SELECT 'PARAMETER ' || (SELECT string_agg(quote_ident(part), '.' ORDER BY i) FROM regexp_split_to_table(o.parname, '\.')
+      WITH ORDINALITY p(part, i)), 10, o.paracl
       FROM dep JOIN pg_parameter_acl o ON dep.classid = 'pg_parameter_acl'::regclass AND o.oid = dep.objid` + grantsEnd
 }
 
@@ -355,7 +365,8 @@ const grantsOf = `
     SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl
       FROM dep JOIN pg_namespace o ON dep.classid = 'pg_namespace'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl -- regtype gives SQL's own names for some
+    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl
+    -- regtype gives SQL's own names for some
       FROM dep JOIN pg_type o ON dep.classid = 'pg_type'::regclass AND o.oid = dep.objid
       JOIN pg_namespace n ON n.oid = o.typnamespace
     UNION ALL
@@ -387,7 +398,8 @@ const grantsEnd = `
 const selectDefaults = `
   SELECT pg_get_userbyid(a.defaclrole)::text, coalesce(quote_ident(n.nspname), ''), a.defaclobjtype::text,
          CASE WHEN a.defaclrole = $1
-           THEN array(SELECT DISTINCT CASE x.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(x.grantee)::text END FROM aclexplode(a.defaclacl) x)
+           THEN array(SELECT DISTINCT CASE x.grantee WHEN 0 THEN '' ELSE pg_get_userbyid(x.grantee)::text END FROM
+             aclexplode(a.defaclacl) x)
            ELSE ARRAY[pg_get_userbyid($1)::text]
          END, a.defaclrole = $1
   FROM (SELECT DISTINCT d.objid FROM pg_shdepend d WHERE ` + ofRole + ` AND d.classid = 'pg_default_acl'::regclass) dep
@@ -397,5 +409,6 @@ const selectDefaults = `
 
 // setTimeouts bounds the statements of a transaction that may take longer than others.
 func setTimeouts(statement, lock time.Duration) string {
-	return fmt.Sprintf(`SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d`, statement.Milliseconds(), lock.Milliseconds())
+	return fmt.Sprintf(`SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d`, statement.Milliseconds(),
+		lock.Milliseconds())
 }

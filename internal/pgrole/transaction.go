@@ -30,7 +30,8 @@ type transaction struct {
 // change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the
 // connection is lost during COMMIT the role tells, by the attempt in its comment, whether it was done: the lock is taken
 // first, because a COMMIT that waits for a standby is not visible while it still holds it.
-func (s *Server) change(ctx context.Context, name string, by Actor, f func(ctx context.Context, tx *transaction, u *User) error) error {
+func (s *Server) change(ctx context.Context, name string, by Actor, f func(ctx context.Context, tx *transaction,
+	u *User) error) error {
 	for i := 1; ; i++ {
 		err := s.withRole(ctx, name, f)
 		if _, lost := errors.AsType[*commitLost](err); !lost || i == attempts {
@@ -46,7 +47,7 @@ func (s *Server) change(ctx context.Context, name string, by Actor, f func(ctx c
 	}
 }
 
-// commitLost says that the connection failed while a COMMIT was under way.
+// commitLost says that the connection failed while a COMMIT was in progress.
 type commitLost struct{ cause error }
 
 func (e *commitLost) Error() string {
@@ -56,7 +57,8 @@ func (e *commitLost) Unwrap() error { return e.cause }
 
 // withRole runs f in a transaction under the role's lock, with the role, nil when there is none, and again when it was
 // rolled back for a passing reason.
-func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction, u *User) error) error {
+func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction,
+	u *User) error) error {
 	lock, begun := roleLock(name), false
 	err := s.terminatingBlockers(ctx, "", lock, func() error {
 		return s.retry(ctx, func() error {
@@ -84,12 +86,14 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 	return err
 }
 
-const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true), current_setting('server_version_num')::int,
+const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true),
+	current_setting('server_version_num')::int,
 	(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`
 
 // runTransaction runs f in one transaction of conn and commits it, unless f has. The transaction has a lock, if lock is not
 // nil, and what read asks for before f begins: all in one round trip, for each costs as much as the work of most statements.
-func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(*pgx.Batch), f func(ctx context.Context, tx *transaction) error) error {
+func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(*pgx.Batch),
+	f func(ctx context.Context, tx *transaction) error) error {
 	t := &transaction{querier: conn}
 	defer func() {
 		if conn.PgConn().TxStatus() == 'I' || conn.IsClosed() {
@@ -111,7 +115,10 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 		sql, args = `WITH l AS MATERIALIZED (SELECT pg_advisory_xact_lock($1)) `+selectSettings+` FROM l`, []any{*lock}
 	}
 	var iterations *string
-	begin.Queue(sql, args...).QueryRow(func(row pgx.Row) error { return row.Scan(&t.now, &iterations, &t.version, &t.superuser) })
+	begin.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&t.now, &iterations, &t.version,
+			&t.superuser)
+	})
 	if read != nil {
 		read(begin)
 	}
@@ -149,7 +156,8 @@ func (tx *transaction) commit(ctx context.Context, last string) error {
 	return nil
 }
 
-// confirm makes COMMIT wait until a synchronous standby, if there is one, has everything read in this transaction. What another transaction has committed can be seen although its own wait was broken off, by a connection that was
+// confirm makes COMMIT wait until a synchronous standby, if there is one, has everything read in this transaction. What
+// another transaction has committed can be seen although its own wait was broken off, by a connection that was
 // lost: then no standby may have it. The wait goes by what is written to the WAL, and a COMMIT of nothing writes nothing.
 // https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
 func (tx *transaction) confirm(ctx context.Context) error {
@@ -186,47 +194,55 @@ func (s *Server) fault(err error, name string) error {
 		return nil
 	}
 	if _, lost := errors.AsType[*commitLost](err); lost {
-		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read %q to see whether it was done.", name).
+		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read %q to see "+
+			"whether it was done.", name).
 			After(2 * time.Second).Because(err)
 	}
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
 	}
 	if s, ok := errors.AsType[*blockedBy](err); ok {
-		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name,
+			s.by).After(5 * time.Second).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
 		return exists(name)
 	case sqlstate.UndefinedObject:
 		return notFound(name)
-	case sqlstate.ReservedName, sqlstate.InvalidName, sqlstate.NameTooLong, sqlstate.CharacterNotInRepertoire, sqlstate.UntranslatableCharacter:
-		return fault.New(fault.Invalid, "PostgreSQL does not take the name %q.", name).Because(err)
+	case sqlstate.ReservedName, sqlstate.InvalidName, sqlstate.NameTooLong, sqlstate.CharacterNotInRepertoire,
+		sqlstate.UntranslatableCharacter:
+		return fault.New(fault.Invalid, "PostgreSQL rejects the name %q.", name).Because(err)
 	case sqlstate.DependentObjects:
 		return fault.New(fault.InUse, "Objects in the cluster still depend on %q.", name).Because(err)
 	case sqlstate.InsufficientPrivilege:
-		return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. From PostgreSQL 16 on it needs ADMIN OPTION on roles that it did not make: "+
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. From PostgreSQL 16 on it needs "+
+			"ADMIN OPTION on roles that it did not make: "+
 			"GRANT %s TO <administering role> WITH ADMIN OPTION.", name, ident(name)).Because(err)
 	case sqlstate.LockNotAvailable, sqlstate.QueryCanceled:
 		if name == "" {
 			return fault.New(fault.Unavailable, "The cluster is busy and did not answer in time.").After(2 * time.Second).Because(err)
 		}
-		return fault.New(fault.Unavailable, "The cluster is busy: something else holds %q locked. Nothing was changed.", name).After(2 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The cluster is busy: something else holds %q locked. Nothing was changed.",
+			name).After(2 * time.Second).Because(err)
 	case sqlstate.TooManyConnections:
 		return fault.New(fault.Unavailable, "The cluster has no connection left.").After(2 * time.Second).Because(err)
 	}
 	if sqlstate.Retry(err) {
-		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.", name).After(time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.",
+			name).After(time.Second).Because(err)
 	}
 	if primary.Missing(err) {
-		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. A failover may be under way.").
+		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. "+
+			"A failover may be in progress.").
 			After(2 * time.Second).Because(err)
 	}
 	if sqlstate.Away(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
 	}
 	if code := sqlstate.Code(err); name != "" && code != "" && code[:2] != mistakes {
-		return fault.New(fault.Invalid, "PostgreSQL refuses to do this to %q, with SQLSTATE %s; the log of the cluster says more.", name, code).Because(err)
+		return fault.New(fault.Invalid,
+			"PostgreSQL refuses to do this to %q, with SQLSTATE %s; the log of the cluster says more.", name, code).Because(err)
 	}
 	return err
 }

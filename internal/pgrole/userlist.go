@@ -21,7 +21,8 @@ func (c Credential) String() string   { return c.Name }
 func (c Credential) GoString() string { return c.Name }
 
 // readsVerifiers reports whether the administering role may read passwords' verifiers.
-const readsVerifiers = `(has_column_privilege('pg_authid', 'oid', 'SELECT') AND has_column_privilege('pg_authid', 'rolpassword', 'SELECT'))`
+const readsVerifiers = `(has_column_privilege('pg_authid', 'oid', 'SELECT') AND has_column_privilege('pg_authid', ` +
+	`'rolpassword', 'SELECT'))`
 
 // Userlist returns the users that may log in with a password now and are not protected, in the order of their names'
 // bytes. Nothing is quoted.
@@ -40,10 +41,11 @@ func (s *Server) Userlist(ctx context.Context) (list []Credential, err error) {
 	return list, nil
 }
 
-// verifiersHidden says in words that pg_authid may not be read.
+// verifiersHidden explains that pg_authid may not be read.
 func verifiersHidden(err error) error {
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-		return fault.New(fault.Forbidden, "Rolecall's administering role may not read the users' verifiers: only a superuser may.").Because(err)
+		return fault.New(fault.Forbidden,
+			"Rolecall's administering role may not read the users' verifiers: only a superuser may.").Because(err)
 	}
 	return err
 }

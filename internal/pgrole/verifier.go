@@ -21,7 +21,8 @@ const manyIterations = 65_536
 // per free core.
 func (tx *transaction) verifier(ctx context.Context, password string) (string, error) {
 	if tx.iterations > scram.MaxIterations {
-		return "", fault.New(fault.Forbidden, "The cluster asks for a SCRAM verifier of %d iterations (scram_iterations); Rolecall makes none of more than %d.",
+		return "", fault.New(fault.Forbidden, "The cluster asks for a SCRAM verifier of %d iterations (scram_iterations); "+
+			"Rolecall makes none of more than %d.",
 			tx.iterations, scram.MaxIterations)
 	}
 	slots := hashing

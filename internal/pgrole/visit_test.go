@@ -104,7 +104,8 @@ func TestVisits(t *testing.T) {
 			}
 		}
 		each(`CREATE TABLE s.owned ()`, `ALTER TABLE s.owned OWNER TO `+prefix)
-		refused(t, remove(t, s, prefix, "", nil, actor()), fault.InUse, "_00", "_09", "; and for 4 more reasons. Nothing was changed")
+		refused(t, remove(t, s, prefix, "", nil, actor()), fault.InUse, "_00", "_09",
+			"; and for 4 more reasons. Nothing was changed")
 		each(`DROP TABLE s.owned`)
 		mustDelete(t, s, prefix)
 		for name, times := range v.of {
@@ -226,10 +227,13 @@ func TestClosedDatabases(t *testing.T) {
 			want []string
 			free bool
 		}{
-			"closed":   {`ALTER DATABASE closed ALLOW_CONNECTIONS false`, []string{"takes no connections", `ALTER DATABASE "closed" ALLOW_CONNECTIONS true`}, false},
-			"zero":     {`ALTER DATABASE zero CONNECTION LIMIT 0`, []string{"takes no connections", "CONNECTION LIMIT -1"}, !limited},
-			"cut_off":  {`UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'cut_off'`, []string{"removal was cut off", `DROP DATABASE "cut_off"`}, false},
-			"unasked":  {`REVOKE CONNECT ON DATABASE unasked FROM PUBLIC`, []string{"may not connect", "SQLSTATE 42501", `GRANT CONNECT ON DATABASE "unasked"`}, !limited},
+			"closed": {`ALTER DATABASE closed ALLOW_CONNECTIONS false`, []string{"takes no connections",
+				`ALTER DATABASE "closed" ALLOW_CONNECTIONS true`}, false},
+			"zero": {`ALTER DATABASE zero CONNECTION LIMIT 0`, []string{"takes no connections", "CONNECTION LIMIT -1"}, !limited},
+			"cut_off": {`UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'cut_off'`,
+				[]string{"removal was cut off", `DROP DATABASE "cut_off"`}, false},
+			"unasked": {`REVOKE CONNECT ON DATABASE unasked FROM PUBLIC`, []string{"may not connect", "SQLSTATE 42501",
+				`GRANT CONNECT ON DATABASE "unasked"`}, !limited},
 			"bystands": {`SELECT 1`, nil, true},
 		} {
 			mustCreate(t, s, name, name+"_owner")
@@ -278,7 +282,8 @@ func TestDatabaseDroppedDuringDelete(t *testing.T) {
 			mustCreate(t, direct, prefix)
 			name := prefix + "_db"
 			db := database(t, c, name)
-			exec(t, db, `CREATE SCHEMA s AUTHORIZATION `+prefix+`_owner`, `SET ROLE `+prefix+`_owner`, `GRANT USAGE ON SCHEMA s TO `+prefix)
+			exec(t, db, `CREATE SCHEMA s AUTHORIZATION `+prefix+`_owner`, `SET ROLE `+prefix+`_owner`,
+				`GRANT USAGE ON SCHEMA s TO `+prefix)
 			var mu sync.Mutex // guards what follows
 			dropped := false
 			s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
@@ -326,8 +331,10 @@ func TestHostileLoops(t *testing.T) {
 				}
 				// They fail as well, which is nobody's business.
 				for _, sql := range []string{
-					fmt.Sprintf(`ALTER ROLE hostile CONNECTION LIMIT %d`, 10+i+n%10), `GRANT CONNECT ON DATABASE hostile_db TO hostile_other`, `GRANT SELECT ON t TO hostile_other`,
-					`COMMENT ON ROLE hostile IS NULL`, `ALTER DEFAULT PRIVILEGES FOR ROLE hostile_owner GRANT SELECT ON TABLES TO hostile_other`,
+					fmt.Sprintf(`ALTER ROLE hostile CONNECTION LIMIT %d`, 10+i+n%10),
+					`GRANT CONNECT ON DATABASE hostile_db TO hostile_other`, `GRANT SELECT ON t TO hostile_other`,
+					`COMMENT ON ROLE hostile IS NULL`, `ALTER DEFAULT PRIVILEGES FOR ROLE hostile_owner GRANT SELECT ON TABLES TO ` +
+						`hostile_other`,
 					`REVOKE CONNECT ON DATABASE hostile_db FROM hostile_other`, `REVOKE SELECT ON t FROM hostile_other`,
 					`ALTER DEFAULT PRIVILEGES FOR ROLE hostile_owner REVOKE SELECT ON TABLES FROM hostile_other`,
 				} {
@@ -338,7 +345,8 @@ func TestHostileLoops(t *testing.T) {
 	}
 	conn := c.Connect(t, c.User, c.Password, "hostile_db")
 	given := func(name string) {
-		for _, sql := range []string{`GRANT CONNECT ON DATABASE hostile_db TO ` + name, `GRANT SELECT ON t TO ` + name, `ALTER DEFAULT PRIVILEGES FOR ROLE hostile_owner GRANT SELECT ON TABLES TO ` + name} {
+		for _, sql := range []string{`GRANT CONNECT ON DATABASE hostile_db TO ` + name, `GRANT SELECT ON t TO ` + name,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE hostile_owner GRANT SELECT ON TABLES TO ` + name} {
 			for _, err := conn.Exec(t.Context(), sql); err != nil; _, err = conn.Exec(t.Context(), sql) {
 			}
 		}
@@ -353,7 +361,8 @@ func TestHostileLoops(t *testing.T) {
 				return err
 			},
 			func() error {
-				_, _, err := setRoles(t.Context(), s, "hostile", []string{"hostile_group"}[:n%2], []string{"hostile_group"}, nil, actor())
+				_, _, err := setRoles(t.Context(), s, "hostile", []string{"hostile_group"}[:n%2], []string{"hostile_group"}, nil,
+					actor())
 				return err
 			},
 			func() error { _, err := s.Create(t.Context(), name, password, actor()); return err },

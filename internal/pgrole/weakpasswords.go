@@ -32,7 +32,8 @@ var selectPasswordProblems = `
 // PasswordProblems returns users with such passwords, with system protected ones too, in the order of their names' bytes:
 // up to limit of those after a name, "" for the first. Users that Rolecall has disabled are no problem. It needs an
 // administering role that may read pg_authid.
-func (s *Server) PasswordProblems(ctx context.Context, system bool, after string, limit int) (problems []PasswordProblem, more bool, err error) {
+func (s *Server) PasswordProblems(ctx context.Context, system bool, after string,
+	limit int) (problems []PasswordProblem, more bool, err error) {
 	if after != "" && !storable(after) {
 		return nil, false, fault.New(fault.Malformed, "No page of users with password problems begins there.")
 	}
@@ -62,7 +63,8 @@ func scanPasswordProblem(row pgx.CollectableRow) (p PasswordProblem, err error) 
 	case PasswordNone:
 		p.Problem = "It has no password, and logs in only where pg_hba.conf asks for none."
 	case PasswordMD5:
-		p.Problem = "It is stored as an md5 hash, which PostgreSQL gives up and which is lost when the role is renamed. Set a new password."
+		p.Problem = "It is stored as an md5 hash, which PostgreSQL gives up and which is lost when the role is renamed. Set a " +
+			"new password."
 	case PasswordSCRAM:
 		p.Problem = fmt.Sprintf("Its verifier has %d iterations, new ones have %d. Set a new password.", p.Iterations, wanted)
 	default:

@@ -41,6 +41,7 @@ var held = []string{
 	"internal/identity",
 	"internal/label",
 	"internal/localpg",
+	"internal/pgrole",
 	"internal/pgtest",
 	"internal/primary",
 	"internal/remote",

@@ -87,7 +87,8 @@ func (p *plan) blocked() *blocked {
 func (d *deletion) plan(ctx context.Context) (*plan, error) {
 	p := &plan{}
 	var gids []string
-	err := d.conn.QueryRow(ctx, `SELECT array(SELECT gid || ' in database ' || database FROM pg_prepared_xacts WHERE owner = $1 ORDER BY 1)`, d.user.Name).Scan(&gids)
+	err := d.conn.QueryRow(ctx, `SELECT array(SELECT gid || ' in database ' || database FROM pg_prepared_xacts WHERE owner `+
+		`= $1 ORDER BY 1)`, d.user.Name).Scan(&gids)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +103,8 @@ func (d *deletion) plan(ctx context.Context) (*plan, error) {
 		return nil, err
 	}
 	if len(given) > 0 {
-		p.block("it has granted memberships to others, to be revoked or granted by another role first: %s", some(given, len(given)))
+		p.block("it has granted memberships to others, to be revoked or granted by another role first: %s",
+			some(given, len(given)))
 	}
 	rows, err := d.conn.Query(ctx, selectPlaces, d.user.oid, d.reassignTo != "")
 	if err != nil {
@@ -114,9 +116,11 @@ func (d *deletion) plan(ctx context.Context) (*plan, error) {
 	_, err = pgx.ForEachRow(rows, []any{&pl.name, &pl.encoding, &pl.registered, &pl.suspect, &allowed, &limit}, func() error {
 		switch name := valid(pl.name); {
 		case limit == invalidDatabase:
-			p.block("something in database %q depends on it, whose removal was cut off (DROP DATABASE %s finishes it)", name, valid(ident(pl.name)))
+			p.block("something in database %q depends on it, whose removal was cut off (DROP DATABASE %s finishes it)", name,
+				valid(ident(pl.name)))
 		case !allowed || limit == 0:
-			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true CONNECTION LIMIT -1 lets it be looked at)", name, valid(ident(pl.name)))
+			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true "+
+				"CONNECTION LIMIT -1 lets it be looked at)", name, valid(ident(pl.name)))
 		default:
 			p.databases = append(p.databases, &databasePlan{place: pl})
 		}
@@ -125,16 +129,18 @@ func (d *deletion) plan(ctx context.Context) (*plan, error) {
 	return p, err
 }
 
-// invalidDatabase is the connection limit of a database that DROP DATABASE was cut off in.
+// invalidDatabase is the connection limit of a database in which DROP DATABASE was interrupted.
 // https://www.postgresql.org/docs/current/catalog-pg-database.html
 const invalidDatabase = -2
 
 // maxVisitors is how many databases one deletion visits at the same time, at most.
 const maxVisitors = 6
 
-// visit looks into databases, a few at a time, and does then, which may be nil, in each that has nothing in the way. It
-// ends early at the first error, and with then at the first blocker. What it was doing elsewhere it finishes.
-func (d *deletion) visit(ctx context.Context, databases []*databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error) error {
+// visit reads databases, a few at a time, and runs then, unless it is nil, in each that has no blocker. It stops starting
+// visits at the first error (or blocker, if then is set); running visits finish.
+func (d *deletion) visit(
+	ctx context.Context, databases []*databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error,
+) error {
 	visitors := 1
 	if len(databases) > 1 {
 		if err := d.conn.QueryRow(ctx, selectVisitors, maxVisitors).Scan(&visitors); err != nil {
@@ -143,7 +149,7 @@ func (d *deletion) visit(ctx context.Context, databases []*databasePlan, then fu
 	}
 	if end, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4) // some of the time is for what comes after
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)*3/4) // leave a quarter of the time for the following phases
 		defer cancel()
 	}
 	free := make(chan struct{}, visitors)
@@ -190,7 +196,8 @@ func (e *outOfTime) Error() string {
 }
 func (e *outOfTime) Unwrap() error { return e.cause }
 
-func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error) error {
+func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx context.Context, conn *pgx.Conn,
+	dp *databasePlan) error) error {
 	*dp = databasePlan{place: dp.place}
 	conn := d.conn
 	if !dp.registered {
@@ -206,7 +213,8 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 	}
 	err := dp.look(ctx, conn, d.user, d.reassignTo != "")
 	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
-		dp.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand", valid(dp.name), dp.encoding)
+		dp.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand",
+			valid(dp.name), dp.encoding)
 		return nil
 	}
 	if err != nil || then == nil || len(dp.blockers) > 0 {
@@ -224,12 +232,13 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 func (dp *databasePlan) refused(err error) error {
 	code := sqlstate.Code(err)
 	if code == sqlstate.UndefinedDatabase {
-		return nil // dropped meanwhile, with all that was in it
+		return nil // dropped concurrently, with all that was in it
 	}
 	if code == "" || slices.Contains([]string{"08", "53", "57", "58"}, code[:2]) {
 		return err
 	}
-	dp.block("something in database %q depends on it, to which Rolecall's administering role may not connect (SQLSTATE %s: GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)",
+	dp.block("something in database %q depends on it, to which Rolecall's administering role may not connect (SQLSTATE %s: "+
+		"GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)",
 		valid(dp.name), code, valid(ident(dp.name)))
 	dp.cause = err
 	return nil
@@ -274,7 +283,8 @@ func (dp *databasePlan) look(ctx context.Context, conn *pgx.Conn, u *User, reass
 		return err
 	}
 	if named.Count > 0 {
-		dp.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name), some(named.First, named.Count))
+		dp.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name),
+			some(named.First, named.Count))
 	}
 	if err := dp.lookGrants(ctx, conn, u); err != nil {
 		return err
@@ -330,7 +340,8 @@ func (dp *databasePlan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User)
 		return nil
 	})
 	if len(given) > 0 {
-		dp.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s", valid(dp.name), some(given, len(given)))
+		dp.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s",
+			valid(dp.name), some(given, len(given)))
 	}
 	return err
 }

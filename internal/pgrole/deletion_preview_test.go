@@ -24,14 +24,18 @@ func TestPlan(t *testing.T) {
 		for i := range 12 {
 			exec(t, db, fmt.Sprintf(`CREATE TABLE t%02d (); ALTER TABLE t%02[1]d OWNER TO %s`, i, name))
 		}
-		exec(t, db, `CREATE SCHEMA s`, `CREATE FUNCTION s.definer() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'`, `CREATE FUNCTION s.invoker() RETURNS int LANGUAGE sql AS 'SELECT 1'`,
+		exec(t, db, `CREATE SCHEMA s`, `CREATE FUNCTION s.definer() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'`,
+			`CREATE FUNCTION s.invoker() RETURNS int LANGUAGE sql AS 'SELECT 1'`,
 			`CREATE VIEW s.v AS SELECT 1 AS one`, `CREATE MATERIALIZED VIEW s.m AS SELECT 1 AS one`, `CREATE TABLE s.granted (a int)`,
-			`ALTER FUNCTION s.definer OWNER TO `+name, `ALTER FUNCTION s.invoker OWNER TO `+name, `ALTER VIEW s.v OWNER TO `+name, `ALTER MATERIALIZED VIEW s.m OWNER TO `+name,
+			`ALTER FUNCTION s.definer OWNER TO `+name, `ALTER FUNCTION s.invoker OWNER TO `+name, `ALTER VIEW s.v OWNER TO `+name,
+			`ALTER MATERIALIZED VIEW s.m OWNER TO `+name,
 			`GRANT SELECT (a) ON s.granted TO `+name, `GRANT USAGE ON SCHEMA s TO `+name, `ALTER SCHEMA s OWNER TO `+owner,
-			`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` IN SCHEMA s GRANT SELECT ON TABLES TO `+name, `ALTER DEFAULT PRIVILEGES FOR ROLE `+name+` REVOKE ALL ON ROUTINES FROM PUBLIC`)
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+owner+` IN SCHEMA s GRANT SELECT ON TABLES TO `+name,
+			`ALTER DEFAULT PRIVILEGES FOR ROLE `+name+` REVOKE ALL ON ROUTINES FROM PUBLIC`)
 		owned := 16
 		if c.Major >= 15 {
-			exec(t, db, `CREATE VIEW s.vi WITH (security_invoker = on) AS SELECT 1 AS one`, `CREATE VIEW s.vd WITH (security_invoker = off) AS SELECT 1 AS one`,
+			exec(t, db, `CREATE VIEW s.vi WITH (security_invoker = on) AS SELECT 1 AS one`,
+				`CREATE VIEW s.vd WITH (security_invoker = off) AS SELECT 1 AS one`,
 				`ALTER VIEW s.vi OWNER TO `+name, `ALTER VIEW s.vd OWNER TO `+name)
 			owned += 2
 		}
@@ -43,20 +47,24 @@ func TestPlan(t *testing.T) {
 		if err != nil || len(p.Blockers) != 1 || p.Sessions != 1 || len(p.Databases) != 2 {
 			t.Fatalf("got %+v, %v", p, err)
 		}
-		for _, part := range []string{fmt.Sprintf(`It owns %d objects in database "%s_db": `, owned, name), "table public.t00", " and "} {
+		for _, part := range []string{fmt.Sprintf(`It owns %d objects in database "%s_db": `, owned, name), "table public.t00",
+			" and "} {
 			if !strings.Contains(p.Blockers[0], part) {
 				t.Errorf("the blocker lacks %q: %s", part, p.Blockers[0])
 			}
 		}
-		if in := p.Databases[0]; in.Name != "postgres" || in.Objects.Count+in.Defaults.Count != 0 || !slices.Equal(in.Privileges.First, []string{`DATABASE ` + name + `_db, granted by "postgres"`}) {
+		if in := p.Databases[0]; in.Name != "postgres" || in.Objects.Count+in.Defaults.Count != 0 ||
+			!slices.Equal(in.Privileges.First, []string{`DATABASE ` + name + `_db, granted by "postgres"`}) {
 			t.Errorf("shared: %+v", in)
 		}
 		in := p.Databases[1]
 		if in.Name != name+"_db" || in.Objects.Count != owned || len(in.Objects.First) != 10 || in.Definers.Count != 0 ||
-			!slices.Equal(in.Privileges.First, []string{fmt.Sprintf("SCHEMA s, granted by %q", owner), `TABLE s.granted, granted by "postgres"`}) || in.Privileges.Count != 2 {
+			!slices.Equal(in.Privileges.First, []string{fmt.Sprintf("SCHEMA s, granted by %q", owner),
+				`TABLE s.granted, granted by "postgres"`}) || in.Privileges.Count != 2 {
 			t.Errorf("got %+v", in)
 		}
-		if want := []string{fmt.Sprintf("on routines that %q makes", name), fmt.Sprintf("on tables that %q makes in schema s", owner)}; !slices.Equal(in.Defaults.First, want) || in.Defaults.Count != 2 {
+		if want := []string{fmt.Sprintf("on routines that %q makes", name), fmt.Sprintf("on tables that %q makes in schema s",
+			owner)}; !slices.Equal(in.Defaults.First, want) || in.Defaults.Count != 2 {
 			t.Errorf("default privileges are %+v, want %q", in.Defaults, want)
 		}
 
@@ -66,7 +74,8 @@ func TestPlan(t *testing.T) {
 		}
 		want := []string{"function s.definer()", "materialized view s.m", "view s.v", "view s.vd"}
 		definers := p.Databases[1].Definers
-		if got := slices.Sorted(slices.Values(definers.First)); !slices.Equal(got, want[:len(want)-1+(owned-16)/2]) || definers.Count != len(got) {
+		if got := slices.Sorted(slices.Values(definers.First)); !slices.Equal(got, want[:len(want)-1+(owned-16)/2]) ||
+			definers.Count != len(got) {
 			t.Errorf("with the owner's rights run %+v, want %q", definers, want)
 		}
 
@@ -79,7 +88,8 @@ func TestPlan(t *testing.T) {
 			_, err := s.Plan(t.Context(), name, to)
 			refused(t, err, kind)
 		}
-		for name, kind := range map[string]fault.Kind{"absent": fault.NotFound, "postgres": fault.Forbidden, name + "_db": fault.NotFound} {
+		for name, kind := range map[string]fault.Kind{"absent": fault.NotFound, "postgres": fault.Forbidden, name +
+			"_db": fault.NotFound} {
 			_, err := s.Plan(t.Context(), name, "")
 			refused(t, err, kind)
 		}
@@ -93,7 +103,8 @@ func TestPlanOfWhatBlocks(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "plan_blocks")
 	db := database(t, c, "plan_blocks_db")
-	exec(t, db, `CREATE TABLE secured (x int)`, `CREATE POLICY pol ON secured TO plan_blocks`, `GRANT SELECT ON secured TO plan_blocks WITH GRANT OPTION`,
+	exec(t, db, `CREATE TABLE secured (x int)`, `CREATE POLICY pol ON secured TO plan_blocks`,
+		`GRANT SELECT ON secured TO plan_blocks WITH GRANT OPTION`,
 		`SET ROLE plan_blocks`, `GRANT SELECT ON secured TO PUBLIC`, `RESET ROLE`)
 	c.Exec(t, `CREATE DATABASE plan_blocks_off`)
 	c.Exec(t, `GRANT CONNECT ON DATABASE plan_blocks_db TO plan_blocks`)
