@@ -79,14 +79,16 @@ func (a *abused) says(t *testing.T, conn net.Conn, text string) string {
 func from(address, method, path string) string { return fromAccount("admin", address, method, path) }
 
 func fromAccount(account, address, method, path string) string {
-	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: %s\r\n", method, path, address, basicAuth(account, "password"))
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: %s\r\n", method, path, address,
+		basicAuth(account, "password"))
 }
 
 // signIn has all the accounts be known.
 func (a *abused) signIn(t *testing.T) {
 	t.Helper()
 	for _, account := range abusers {
-		if line := a.says(t, a.connect(t), fromAccount(account, "192.0.2.1", "GET", "/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 200 OK" {
+		if line := a.says(t, a.connect(t), fromAccount(account, "192.0.2.1", "GET",
+			"/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 200 OK" {
 			t.Fatalf("%s: %s", account, line)
 		}
 	}
@@ -136,13 +138,15 @@ func (a *abused) slowClients(t *testing.T) {
 	var held []net.Conn
 	for range own {
 		conn := a.connect(t)
-		if _, err := io.WriteString(conn, from("203.0.113.1", "POST", "/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(conn, from("203.0.113.1", "POST",
+			"/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 		held = append(held, conn)
 	}
 	eventually(t, func() error {
-		if line := a.says(t, a.connect(t), from("203.0.113.2", "GET", "/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 429 Too Many Requests" {
+		if line := a.says(t, a.connect(t), from("203.0.113.2", "GET",
+			"/rolecall/v1/whoami")+"\r\n"); line != "HTTP/1.1 429 Too Many Requests" {
 			return fmt.Errorf("the account has %d requests under way, and one more is answered with %s", own, line)
 		}
 		return nil
@@ -162,7 +166,8 @@ func (a *abused) slowClients(t *testing.T) {
 	var lines []string
 	for i := range bodies {
 		conn := a.connect(t)
-		if _, err := io.WriteString(conn, fromAccount(abusers[i%len(abusers)], "198.51.100.1", "POST", "/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
+		if _, err := io.WriteString(conn, fromAccount(abusers[i%len(abusers)], "198.51.100.1", "POST",
+			"/rolecall/v1/tokens")+"Content-Length: 1000\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
 		go func() {
@@ -190,7 +195,8 @@ func (a *abused) slowClients(t *testing.T) {
 		return nil
 	})
 	a.answers(t, "192.0.2.1")
-	if line := a.says(t, a.connect(t), "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"); line != "HTTP/1.1 200 OK" {
+	if line := a.says(t, a.connect(t),
+		"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n"); line != "HTTP/1.1 200 OK" {
 		t.Errorf("a probe: %s", line)
 	}
 
@@ -219,7 +225,8 @@ func (a *abused) slowClients(t *testing.T) {
 // What is too long, too deep or cannot be read is refused, and the connection, or the next one, goes on.
 func (a *abused) nonsense(t *testing.T) {
 	body := func(text string) string {
-		return from("192.0.2.1", "POST", "/rolecall/v1/tokens") + "Content-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(text)) + "\r\n\r\n" + text
+		return from("192.0.2.1", "POST", "/rolecall/v1/tokens") + "Content-Type: application/json\r\nContent-Length: " +
+			strconv.Itoa(len(text)) + "\r\n\r\n" + text
 	}
 	many := func(format string, n int) string {
 		var b strings.Builder
@@ -229,19 +236,21 @@ func (a *abused) nonsense(t *testing.T) {
 		return b.String()
 	}
 	for name, x := range map[string]struct{ text, want string }{
-		"many headers":       {"GET / HTTP/1.1\r\nHost: x\r\n" + many("X-%d: x\r\n", 5000) + "\r\n", "431"},
-		"a long header":      {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "431"},
-		"a long URL":         {"GET /" + strings.Repeat("x", 100_000) + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
-		"a long URL, still":  {"GET /" + strings.Repeat("x", 20_000) + " HTTP/1.1\r\nHost: x\r\n\r\n", "404"},
-		"many forwarders":    {"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: " + strings.Repeat("127.0.0.1,", 3000) + "\r\n\r\n", "200"},
-		"a huge body":        {body(`{"name":"` + strings.Repeat("x", 300_000) + `"}`), "413"},
-		"a nested body":      {body(strings.Repeat("[", 200_000)), "400"},
-		"nested objects":     {body(strings.Repeat(`{"a":`, 30_000)), "400"},
-		"many values":        {body("[" + strings.Repeat("1,", 100_000) + "1]"), "400"},
-		"two lengths":        {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12", "400"},
-		"a length and parts": {"POST " + clusters + " HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "401"},
-		"no HTTP":            {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", "400"},
-		"no host":            {"GET / HTTP/1.1\r\n\r\n", "400"},
+		"many headers":      {"GET / HTTP/1.1\r\nHost: x\r\n" + many("X-%d: x\r\n", 5000) + "\r\n", "431"},
+		"a long header":     {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 100_000) + "\r\n\r\n", "431"},
+		"a long URL":        {"GET /" + strings.Repeat("x", 100_000) + " HTTP/1.1\r\nHost: x\r\n\r\n", "431"},
+		"a long URL, still": {"GET /" + strings.Repeat("x", 20_000) + " HTTP/1.1\r\nHost: x\r\n\r\n", "404"},
+		"many forwarders": {"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: " + strings.Repeat("127.0.0.1,", 3000) +
+			"\r\n\r\n", "200"},
+		"a huge body":    {body(`{"name":"` + strings.Repeat("x", 300_000) + `"}`), "413"},
+		"a nested body":  {body(strings.Repeat("[", 200_000)), "400"},
+		"nested objects": {body(strings.Repeat(`{"a":`, 30_000)), "400"},
+		"many values":    {body("[" + strings.Repeat("1,", 100_000) + "1]"), "400"},
+		"two lengths":    {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12", "400"},
+		"a length and parts": {"POST " + clusters +
+			" HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "401"},
+		"no HTTP": {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", "400"},
+		"no host": {"GET / HTTP/1.1\r\n\r\n", "400"},
 	} {
 		conn := a.connect(t)
 		go func() { _, _ = io.WriteString(conn, x.text) }() // it may be answered before it was sent
@@ -293,7 +302,8 @@ func TestHTTP2Abuse(t *testing.T) {
 	// Bodies that do not come.
 	const sent = 150
 	for i := range sent {
-		c.write(t, frameHeaders, endHeaders, uint32(2*i+1), headers("POST", "/rolecall/v1/tokens", "198.51.100.1", abusers[i%len(abusers)]))
+		c.write(t, frameHeaders, endHeaders, uint32(2*i+1), headers("POST", "/rolecall/v1/tokens", "198.51.100.1",
+			abusers[i%len(abusers)]))
 	}
 	refused := 0
 	for refused < sent-streams {
@@ -327,7 +337,8 @@ func TestHTTP2Abuse(t *testing.T) {
 		}
 	}()
 	for i := range 5000 {
-		err := errors.Join(c.send(frameHeaders, endStream|endHeaders, uint32(2*i+1), headers("GET", clusters, "198.51.100.2", "admin")),
+		err := errors.Join(c.send(frameHeaders, endStream|endHeaders, uint32(2*i+1), headers("GET", clusters, "198.51.100.2",
+			"admin")),
 			c.send(frameReset, 0, uint32(2*i+1), binary.BigEndian.AppendUint32(nil, cancelled)))
 		if err == nil && i%100 == 0 {
 			err = c.out.Flush()

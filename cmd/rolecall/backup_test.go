@@ -32,7 +32,8 @@ func newBackupCluster(t *testing.T) *pgtest.Cluster {
 func postgres(t *testing.T, pg *pgtest.Cluster, program string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(pg.BinDir, program), args...)
-	cmd.Env = []string{"PGHOST=" + pg.Host, "PGPORT=" + strconv.Itoa(pg.Port), "PGUSER=" + pg.User, "PGPASSWORD=" + pg.Password, "PGSSLMODE=disable"}
+	cmd.Env = []string{"PGHOST=" + pg.Host, "PGPORT=" + strconv.Itoa(pg.Port), "PGUSER=" + pg.User, "PGPASSWORD=" +
+		pg.Password, "PGSSLMODE=disable"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", program, err, out)
 	}
@@ -69,7 +70,8 @@ func counts(t *testing.T, pg *pgtest.Cluster, name string) map[string]int {
 	conn := pg.Connect(t, pg.User, pg.Password, name)
 	defer conn.Close(context.Background())
 	rows, err := conn.Query(t.Context(), `
-		SELECT relname::text, (xpath('//c/text()', query_to_xml(format('SELECT count(*) AS c FROM %s', c.oid::regclass), false, true, '')))[1]::text::int
+		SELECT relname::text, (xpath('//c/text()',
+		  query_to_xml(format('SELECT count(*) AS c FROM %s', c.oid::regclass), false, true, '')))[1]::text::int
 		FROM pg_class c WHERE relkind = 'r' AND relnamespace = 'rolecall'::regnamespace`)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +103,8 @@ func TestBackupAndRestore(t *testing.T) {
 		if n := admin.value(t, "unsealed.count", "audit", "verify"); n != 0.0 {
 			return fmt.Errorf("%v rows are not sealed", n)
 		}
-		anchor = fmt.Sprintf("%.0f:%s", admin.value(t, "head.seq", "audit", "verify"), admin.value(t, "head.mac", "audit", "verify"))
+		anchor = fmt.Sprintf("%.0f:%s", admin.value(t, "head.seq", "audit", "verify"), admin.value(t, "head.mac", "audit",
+			"verify"))
 		return nil
 	})
 	dump := filepath.Join(t.TempDir(), "rolecall.dump")
@@ -184,7 +187,8 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 		if n := admin.value(t, "unsealed.count", "audit", "verify"); n != 0.0 {
 			return fmt.Errorf("%v rows are not sealed", n)
 		}
-		anchor = fmt.Sprintf("%.0f:%s", admin.value(t, "head.seq", "audit", "verify"), admin.value(t, "head.mac", "audit", "verify"))
+		anchor = fmt.Sprintf("%.0f:%s", admin.value(t, "head.seq", "audit", "verify"), admin.value(t, "head.mac", "audit",
+			"verify"))
 		return nil
 	})
 	if code := p.end(t); code != 0 {
@@ -193,7 +197,8 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 	restore(t, pg, name, dump)
 	before := roles(t, pg)
 	if code, out, errOut := execute(t, "", append([]string{"recover"}, flags[:4]...)...); code != 0 || errOut != "" ||
-		!strings.Contains(out, "1 accounts were ended; 1 personal access tokens") || !strings.Contains(out, "The audit log ends at 2") {
+		!strings.Contains(out, "1 accounts were ended; 1 personal access tokens") ||
+		!strings.Contains(out, "The audit log ends at 2") {
 		t.Fatalf("recover: exit code %d, printed %q and %q", code, out, errOut)
 	}
 
@@ -204,13 +209,16 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 		}
 	}
 	admin.signIn(t, url, "admin", "password")
-	if code, _, errOut := admin.run(t, "", "audit", "verify", "--anchor", anchor); code != term.ExitFailed || !strings.Contains(errOut, "Rows are missing") {
+	if code, _, errOut := admin.run(t, "", "audit", "verify", "--anchor", anchor); code != term.ExitFailed ||
+		!strings.Contains(errOut, "Rows are missing") {
 		t.Errorf("verify with a later anchor: exit code %d: %s", code, errOut)
 	}
 	admin.has(t, []string{"intact yes"}, "audit", "verify")
 
 	// Its password for the cluster is the one from before the rotation.
-	admin.has(t, []string{"state UNKNOWN", `last error .*the password of the role "shop_admin"\. .*restored from a backup.*clusters update.*`}, "clusters", "show", "shop")
+	admin.has(t, []string{"state UNKNOWN",
+		`last error .*the password of the role "shop_admin"\. .*restored from a backup.*update the registration with it.*`}, "clusters", "show",
+		"shop")
 	admin.fails(t, term.ExitFailed, "restored from a backup", "", "clusters", "probe", "shop")
 	if now := roles(t, pg); now != before {
 		t.Errorf("the roles have become\n%s\nfrom\n%s", now, before)
@@ -219,12 +227,17 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 	before = roles(t, pg)
 	admin.ok(t, "administering secret, again\n", "clusters", "update", "shop", "--password-stdin")
 	admin.ok(t, "", "clusters", "probe", "shop")
-	admin.has(t, []string{"state AVAILABLE", `problems The last changes of some users \("late", "ann", at \S+Z\) are not in the audit log.*restored from.*`}, "clusters", "show", "shop")
+	admin.has(t, []string{"state AVAILABLE",
+		`problems The last changes of some users \("late", "ann", at \S+Z\) are not in the audit log.*restored from.*`},
+		"clusters", "show", "shop")
 	p.awaits(t, p.errOut, "the last changes of users are not in the audit log")
-	if line := p.logged(t, "the last changes of users are not in the audit log: another Rolecall made them, or the control database was restored from an older backup"); line["users"] != 2.0 {
+	if line := p.logged(t,
+		"the last changes of users are not in the audit log: another Rolecall made them, or the control database was "+
+			"restored from an older backup"); line["users"] != 2.0 {
 		t.Errorf("logged %v", line)
 	}
-	if body := get(t, "http://"+metrics+"/metrics", "").body; !strings.Contains(body, `rolecall_cluster_unrecorded_users{cluster="`+admin.value(t, "id", "clusters", "show", "shop").(string)+`"} 2`) {
+	if body := get(t, "http://"+metrics+"/metrics", "").body; !strings.Contains(body,
+		`rolecall_cluster_unrecorded_users{cluster="`+admin.value(t, "id", "clusters", "show", "shop").(string)+`"} 2`) {
 		t.Errorf("/metrics does not say it:\n%s", body)
 	}
 	if now := roles(t, pg); now != before {

@@ -18,7 +18,6 @@ import (
 
 	"rolecall/internal/cli"
 	"rolecall/internal/cli/term"
-	"rolecall/internal/dev"
 	"rolecall/internal/pgtest"
 )
 
@@ -31,7 +30,8 @@ type shell struct {
 // newShell is for tests that do not run in parallel: the environment is the process's.
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	for _, name := range []string{cli.URLVariable, cli.TokenVariable, cli.ClusterVariable, cli.ClusterIDVariable, term.OutputVariable} {
+	for _, name := range []string{cli.URLVariable, cli.TokenVariable, cli.ClusterVariable, cli.ClusterIDVariable,
+		term.OutputVariable} {
 		t.Setenv(name, "")
 		os.Unsetenv(name)
 	}
@@ -61,7 +61,8 @@ func (s *shell) fails(t *testing.T, code int, words, stdin string, args ...strin
 	t.Helper()
 	got, out, errOut := s.run(t, stdin, args...)
 	if got != code || !isSentence(errOut) || !strings.Contains(errOut, words) || out != "" {
-		t.Errorf("rolecall %q: exit code %d, printed %q and %q; want %d and one sentence with %q", args, got, out, errOut, code, words)
+		t.Errorf("rolecall %q: exit code %d, printed %q and %q; want %d and one sentence with %q", args, got, out, errOut, code,
+			words)
 	}
 }
 
@@ -114,9 +115,8 @@ const uuidPattern = `[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`
 func TestCommandLine(t *testing.T) {
 	admin := newShell(t)
 	alice := &shell{config: t.TempDir(), printed: admin.printed}
-	dir := newFolder(t)
-	const adminPassword = "the admin's secret"
-	t.Setenv(dev.AdminPasswordVariable, adminPassword)
+	dir := preparedFolder(t)
+	const adminPassword = preparedPassword
 	server, url := beginDev(t, dir)
 	pg := pgtest.Shared(t)
 	secrets := []string{adminPassword, pg.Password}
@@ -129,7 +129,8 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, "--password-stdin", "", "login", url, "-u", "admin")
 		admin.fails(t, term.ExitDenied, "password is wrong", "wrong\n", "login", url, "-u", "admin", "--password-stdin")
 		admin.fails(t, term.ExitFailed, "empty", "\n", "login", url, "-u", "admin", "--password-stdin")
-		admin.fails(t, term.ExitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin", "--password-stdin")
+		admin.fails(t, term.ExitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin",
+			"--password-stdin")
 		admin.signIn(t, url+"/", "admin", adminPassword)
 		for path, mode := range map[string]fs.FileMode{"rolecall": fs.ModeDir | 0o700, "rolecall/login.json": 0o600} {
 			if info, err := os.Stat(filepath.Join(admin.config, path)); err != nil || info.Mode() != mode {
@@ -199,7 +200,8 @@ func TestCommandLine(t *testing.T) {
 		if err := login(generated); err != nil {
 			t.Errorf("the generated password does not sign in: %v", err)
 		}
-		admin.fails(t, term.ExitFailed, `role "app"`, "a long password\n", "users", "create", "app", "-c", "local", "--password-stdin")
+		admin.fails(t, term.ExitFailed, `role "app"`, "a long password\n", "users", "create", "app", "-c", "local",
+			"--password-stdin")
 		admin.ok(t, "another password\r\n", "users", "passwd", "app", "-c", "local", "--password-stdin")
 		if err := login("another password"); err != nil {
 			t.Errorf("the new password does not sign in: %v", err)
@@ -211,7 +213,8 @@ func TestCommandLine(t *testing.T) {
 
 		id, _ := admin.value(t, "id", "clusters", "show", "local").(string)
 		for _, given := range []string{"local", id, strings.ToUpper(id)} {
-			admin.has(t, []string{`NAME SYSTEM CREATED BY CHANGED BY`, `app no \S+ \S+ admin \S+ \S+ admin`}, "users", "list", "-c", given)
+			admin.has(t, []string{`NAME SYSTEM CREATED BY CHANGED BY`, `app no \S+ \S+ admin \S+ \S+ admin`}, "users", "list",
+				"-c", given)
 		}
 		t.Setenv(cli.ClusterIDVariable, id)
 		admin.has(t, []string{`postgres yes`}, "users", "list", "--system")
@@ -221,7 +224,8 @@ func TestCommandLine(t *testing.T) {
 
 		admin.has(t, []string{"name app", "cluster local", "state active", "expires never", "connection limit none",
 			`created .* by admin`, `connect with postgresql://app@127\.0\.0\.1:\d+/postgres.*`}, "users", "show", "app")
-		admin.ok(t, "", "users", "set", "app", "--valid-until", "2037-01-31T18:00:00Z", "--connection-limit", "7", "--end-sessions")
+		admin.ok(t, "", "users", "set", "app", "--valid-until", "2037-01-31T18:00:00Z", "--connection-limit", "7",
+			"--end-sessions")
 		if got := admin.value(t, "validUntil", "users", "show", "app"); got != "2037-01-31T18:00:00Z" {
 			t.Errorf("validUntil is %v", got)
 		}
@@ -232,7 +236,8 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"expires never", "connection limit none"}, "users", "show", "app")
 
 		// A password that some drivers prepare otherwise, and one that is a hash still.
-		if code, out, errOut := admin.run(t, "a password \u2168 of note\n", "users", "passwd", "app", "--password-stdin"); code != 0 || out != "" ||
+		if code, out, errOut := admin.run(t, "a password \u2168 of note\n", "users", "passwd", "app",
+			"--password-stdin"); code != 0 || out != "" ||
 			!strings.Contains(errOut, "has a new password.\nWarning: The password has characters") {
 			t.Errorf("passwd: exit code %d, printed %q and %q", code, out, errOut)
 		}
@@ -250,7 +255,8 @@ func TestCommandLine(t *testing.T) {
 			Password string
 			Username string
 		}
-		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "create", "a/b", "--generate", "-o", "json")), &made); err != nil ||
+		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "create", "a/b", "--generate", "-o", "json")),
+			&made); err != nil ||
 			made.Password == "" || made.Username != "a/b" {
 			t.Errorf("created %+v, %v", made, err)
 		}
@@ -263,11 +269,13 @@ func TestCommandLine(t *testing.T) {
 		psql(t, variables(t, dir), "CREATE ROLE readers; CREATE TABLE kept (i int); ALTER TABLE kept OWNER TO app")
 		for _, format := range []string{"table", "json"} {
 			code, out, errOut := admin.run(t, "", "users", "delete", "app", "--plan", "-o", format)
-			if code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, `"app" would not be deleted`) || !strings.Contains(out, "public.kept") {
+			if code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, `"app" would not be deleted`) ||
+				!strings.Contains(out, "public.kept") {
 				t.Errorf("the plan ended with %d, printed %q and %q", code, out, errOut)
 			}
 		}
-		admin.has(t, []string{"would be rejected no", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete", "app", "--plan", "--reassign-to", "readers")
+		admin.has(t, []string{"would be rejected no", "database postgres objects owned, 1: .*public.kept.*"}, "users", "delete",
+			"app", "--plan", "--reassign-to", "readers")
 		admin.fails(t, term.ExitFailed, "--reassign-to ROLE", "", "users", "delete", "app", "--yes")
 		admin.ok(t, "", "users", "delete", "app", "--yes", "--on-blocked", "disable")
 		admin.has(t, []string{"state disabled"}, "users", "show", "app")
@@ -286,10 +294,13 @@ func TestCommandLine(t *testing.T) {
 		register := []string{"clusters", "register", "payments", "--url", connection, "--tls-mode", "disable", "--password-stdin"}
 		admin.fails(t, term.ExitFailed, "", "not the password\n", register...)
 		admin.fails(t, term.ExitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
-		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage", "role=dba",
+		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage",
+			"role=dba",
 			"--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role)...)
-		admin.has(t, []string{`payments de/fra .* AVAILABLE team=payments or role=dba team=search ` + uuidPattern, `local local .*`}, "clusters", "list")
-		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters", "show", "payments")
+		admin.has(t, []string{`payments de/fra .* AVAILABLE team=payments or role=dba team=search ` + uuidPattern,
+			`local local .*`}, "clusters", "list")
+		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters",
+			"show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
 		admin.has(t, []string{"name money", "may manage team=payments or role=dba", "may view -"}, "clusters", "show", "money")
 		admin.fails(t, term.ExitNotFound, `"payments"`, "", "clusters", "show", "payments")
@@ -299,7 +310,8 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "")
 		admin.has(t, []string{"commits -"}, "clusters", "show", "payments")
 		admin.fails(t, term.ExitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
-		admin.fails(t, term.ExitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments", "--system-identifier", "")
+		admin.fails(t, term.ExitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments",
+			"--system-identifier", "")
 		admin.ok(t, "", "clusters", "probe", "payments")
 
 		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")
@@ -323,14 +335,17 @@ func TestCommandLine(t *testing.T) {
 	t.Run("accounts", func(t *testing.T) {
 		const password = "alice has a secret"
 		secrets = append(secrets, password, "alice has another")
-		admin.fails(t, term.ExitFailed, "", password+"\n", "accounts", "create", "alice", "--label", "team=not allowed", "--password-stdin")
+		admin.fails(t, term.ExitFailed, "", password+"\n", "accounts", "create", "alice", "--label", "team=not allowed",
+			"--password-stdin")
 		admin.fails(t, term.ExitNotFound, "alice", "", "accounts", "show", "alice") // nothing is left of it
 		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "create", "alice", "--scope", "nonsense", "--generate")
 		admin.ok(t, password+"\n", "accounts", "create", "alice", "--label", "team=search", "--label", "old=1", "--password-stdin")
 		admin.fails(t, term.ExitFailed, "taken", password+"\n", "accounts", "create", "alice", "--password-stdin")
 		guid, _ := admin.value(t, "guid", "accounts", "show", "alice").(string)
-		admin.has(t, []string{`alice uaa yes old=1,team=search cloud_controller.read cloud_controller.write ` + guid, `admin uaa yes .*`}, "accounts", "list")
-		if out := admin.ok(t, "", "accounts", "list", "--selector", "team=search"); strings.Contains(out, "admin") || !strings.Contains(out, "alice") {
+		admin.has(t, []string{`alice uaa yes old=1,team=search cloud_controller.read cloud_controller.write ` + guid,
+			`admin uaa yes .*`}, "accounts", "list")
+		if out := admin.ok(t, "", "accounts", "list", "--selector", "team=search"); strings.Contains(out, "admin") ||
+			!strings.Contains(out, "alice") {
 			t.Errorf("the selected accounts are\n%s", out)
 		}
 		admin.has(t, []string{"user name alice", "labels old=1,team=search"}, "accounts", "show", guid)
@@ -347,7 +362,8 @@ func TestCommandLine(t *testing.T) {
 		alice.fails(t, term.ExitDenied, "", "", "clusters", "update", "payments", "--view", "")
 		alice.fails(t, term.ExitDenied, "", "", "clusters", "userlist", "payments")
 		alice.fails(t, term.ExitDenied, "", "", "accounts", "label", "alice", "team=payments")
-		admin.has(t, []string{"may view yes: .*team=search.*", "may manage no: .*"}, "clusters", "access", "payments", "--account", "alice")
+		admin.has(t, []string{"may view yes: .*team=search.*", "may manage no: .*"}, "clusters", "access", "payments",
+			"--account", "alice")
 		admin.ok(t, "", "accounts", "label", "alice", "team=payments", "old-")
 		admin.ok(t, "", "accounts", "annotate", "alice", "note=two words, and a comma")
 		admin.has(t, []string{"labels team=payments", "annotations note=two words, and a comma"}, "accounts", "show", "alice")
@@ -356,7 +372,8 @@ func TestCommandLine(t *testing.T) {
 		alice.ok(t, "", "users", "create", "made_by_alice", "-c", "payments", "--generate")
 		admin.has(t, []string{`made_by_alice no \S+ \S+ alice .*`}, "users", "list", "-c", "payments")
 
-		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor", "cloud_controller.write-", "cloud_controller.read")
+		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor", "cloud_controller.write-",
+			"cloud_controller.read")
 		admin.has(t, []string{"scopes cloud_controller.global_auditor cloud_controller.read"}, "accounts", "show", "alice")
 		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor-", "cloud_controller.write")
@@ -370,8 +387,10 @@ func TestCommandLine(t *testing.T) {
 	})
 
 	t.Run("tokens", func(t *testing.T) {
-		token := strings.TrimSuffix(alice.ok(t, "", "tokens", "create", "ci", "-c", "payments", "--read-only", "--expires", "1h"), "\n")
-		alice.has(t, []string{`NAME READ-ONLY CLUSTERS EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern}, "tokens", "list")
+		token := strings.TrimSuffix(alice.ok(t, "", "tokens", "create", "ci", "-c", "payments", "--read-only", "--expires",
+			"1h"), "\n")
+		alice.has(t, []string{`NAME READ-ONLY CLUSTERS EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern},
+			"tokens", "list")
 		program := &shell{config: t.TempDir(), printed: &strings.Builder{}}
 		t.Setenv(cli.URLVariable, url)
 		t.Setenv(cli.TokenVariable, token)
@@ -393,7 +412,8 @@ func TestCommandLine(t *testing.T) {
 		for _, args := range [][]string{
 			{"whoami"}, {"clusters", "list"}, {"clusters", "show", "payments"}, {"users", "list", "-c", "payments"},
 			{"users", "show", "made_by_alice", "-c", "payments"}, {"accounts", "list"}, {"accounts", "show", "alice"},
-			{"clusters", "access", "payments", "--account", "alice"}, {"users", "delete", "made_by_alice", "-c", "payments", "--plan"},
+			{"clusters", "access", "payments", "--account", "alice"}, {"users", "delete", "made_by_alice", "-c", "payments",
+				"--plan"},
 		} {
 			var fromJSON, fromYAML any
 			if err := json.Unmarshal([]byte(admin.ok(t, "", append(args, "-o", "json")...)), &fromJSON); err != nil {
@@ -438,12 +458,15 @@ func TestCommandLine(t *testing.T) {
 	t.Run("audit", func(t *testing.T) {
 		eventually(t, func() error { // rows are sealed within a second
 			code, out, errOut := admin.run(t, "", "audit", "--user", "made_by_alice", "--last", "0")
-			if lines := strings.Count(out, "user.create"); code != 0 || lines < 2 || !strings.Contains(out, "done") || !strings.Contains(out, "alice") {
+			if lines := strings.Count(out, "user.create"); code != 0 || lines < 2 || !strings.Contains(out, "done") ||
+				!strings.Contains(out, "alice") {
 				return fmt.Errorf("exit code %d: %s%s", code, out, errOut)
 			}
 			return nil
 		})
-		if out := admin.ok(t, "", "audit", "-c", "payments", "--account", "alice", "--action", "user.create", "--outcome", "done", "--since", "1h", "-o", "jsonl", "-n", "1"); strings.Count(out, "\n") != 1 || !strings.Contains(out, `"made_by_alice"`) {
+		if out := admin.ok(t, "", "audit", "-c", "payments", "--account", "alice", "--action", "user.create", "--outcome",
+			"done", "--since", "1h", "-o", "jsonl", "-n", "1"); strings.Count(out, "\n") != 1 ||
+			!strings.Contains(out, `"made_by_alice"`) {
 			t.Errorf("the filtered row is %s", out)
 		}
 		admin.fails(t, term.ExitNotFound, "nowhere", "", "audit", "-c", "nowhere")
@@ -459,12 +482,14 @@ func TestCommandLine(t *testing.T) {
 			t.Fatalf("the export has %d lines and ends with %s: %v", len(lines), last, err)
 		}
 		admin.has(t, []string{"intact yes"}, "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, head.Head.MAC))
-		code, out, errOut := admin.run(t, "", "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq, strings.Repeat("00", 32)))
+		code, out, errOut := admin.run(t, "", "audit", "verify", "--anchor", fmt.Sprintf("%d:%s", head.Head.Seq,
+			strings.Repeat("00", 32)))
 		if code != term.ExitFailed || !strings.Contains(out, "intact") || !isSentence(errOut) {
 			t.Errorf("verify with a wrong anchor: exit code %d: %s%s", code, out, errOut)
 		}
 		alice.fails(t, term.ExitDenied, "", "", "audit", "verify")
-		admin.has(t, []string{`MINUTE ACCOUNT ADDRESS COUNT`, `\S+ \S+ admin 127\.0\.0\.1 \d+`}, "audit", "failed-sign-ins", "--since", "1h")
+		admin.has(t, []string{`MINUTE ACCOUNT ADDRESS COUNT`, `\S+ \S+ admin 127\.0\.0\.1 \d+`}, "audit", "failed-sign-ins",
+			"--since", "1h")
 
 		follow := begin(t, "audit", "--follow", "-n", "1", "-o", "jsonl")
 		eventually(t, func() error {
@@ -503,7 +528,8 @@ func TestCommandLine(t *testing.T) {
 
 	server.end(t)
 	for _, secret := range secrets {
-		for name, text := range map[string]string{"a command": admin.printed.String(), "the server's log": server.errOut.String()} {
+		for name, text := range map[string]string{"a command": admin.printed.String(),
+			"the server's log": server.errOut.String()} {
 			if secret == "" || strings.Contains(text, secret) {
 				t.Errorf("%s has written the secret %q", name, secret)
 			}
@@ -542,7 +568,8 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 func TestOtherServer(t *testing.T) {
 	s := newShell(t)
 	t.Setenv(cli.TokenVariable, "t")
-	for answer, want := range map[string]string{"<html>": "check the URL", `{"clusters":7}`: "this version of rolecall cannot read"} {
+	for answer, want := range map[string]string{"<html>": "check the URL",
+		`{"items":[7]}`: "this version of rolecall cannot read"} {
 		url := serveText(t, answer)
 		t.Setenv(cli.URLVariable, url)
 		s.fails(t, term.ExitFailed, want, "", "users", "list", "-c", "x")
@@ -556,7 +583,10 @@ func serveText(t *testing.T, text string) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) })}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = w.Write([]byte(text))
+	})}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close() })
 	return "http://" + l.Addr().String()

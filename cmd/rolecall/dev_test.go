@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,11 +14,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"rolecall/internal/cli/term"
+	"rolecall/internal/dev"
 	"rolecall/internal/localpg"
+	"rolecall/internal/server"
 )
 
 // beginDev starts a local server in this process and waits until it is ready.
@@ -29,6 +35,73 @@ func beginDevProcess(t *testing.T, dir string, env ...string) (p *program, url s
 	t.Helper()
 	p = beginProcess(t, env, "dev", "--listen", "127.0.0.1:0", "--data-dir", dir)
 	return p, p.readyAt(t)
+}
+
+// preparedPassword is the password of admin in every prepared folder.
+const preparedPassword = "the admin's secret"
+
+var prepared struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// prepare makes a data folder as the first start leaves it, once for all tests of this process.
+func prepare() {
+	parent, err := os.MkdirTemp("", "rolecall-test-")
+	if err != nil {
+		prepared.err = err
+		return
+	}
+	prepared.dir = filepath.Join(parent, "data")
+	if prepared.err = os.Chmod(parent, 0o711); prepared.err != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	config := dev.Config{
+		Server: server.Config{
+			PublicURL:    "http://127.0.0.1",
+			PasswordCost: passwordCost,
+			Log:          slog.New(slog.DiscardHandler),
+		},
+		DataDir:       prepared.dir,
+		AdminPassword: preparedPassword,
+	}
+	if config.Server.Listener, prepared.err = listen("listen", "127.0.0.1:0"); prepared.err == nil {
+		prepared.err = dev.Run(ctx, config, writerFunc(cancel)) // it prints when it is ready
+	}
+	for _, name := range []string{"lock", "postgresql/pg.lock", "postgresql/pg.log", "postgresql/pg.port"} {
+		prepared.err = errors.Join(prepared.err, os.Remove(filepath.Join(prepared.dir, name)))
+	}
+}
+
+// writerFunc is called with every write.
+type writerFunc func()
+
+func (f writerFunc) Write(data []byte) (int, error) {
+	f()
+	return len(data), nil
+}
+
+func removePrepared() {
+	if prepared.dir != "" {
+		os.RemoveAll(filepath.Dir(prepared.dir))
+	}
+}
+
+// preparedFolder returns a copy of a data folder whose first start is over.
+func preparedFolder(t *testing.T) string {
+	t.Helper()
+	prepared.once.Do(prepare)
+	if prepared.err != nil {
+		t.Fatal(prepared.err)
+	}
+	dir := newFolder(t)
+	if out, err := exec.Command("cp", "-a", "--reflink=auto", prepared.dir, dir).CombinedOutput(); err != nil {
+		t.Fatalf("copy the prepared folder: %v: %s", err, out)
+	}
+	return dir
 }
 
 func (p *program) readyAt(t *testing.T) (url string) {
@@ -97,7 +170,8 @@ func TestDev(t *testing.T) {
 		t.Errorf("ROLECALL_CLUSTER_ID is %q, want a lower-case UUID", id)
 	}
 	// What can be done in the local cluster is known from the first moment on.
-	if r := get(t, url+"/rolecall/v1/clusters/"+v["ROLECALL_CLUSTER_ID"], "Bearer "+v["IONOS_TOKEN"]); !strings.Contains(r.body, `"superuser":true`) || !strings.Contains(r.body, `"problems":[]`) {
+	if r := get(t, url+"/rolecall/v1/clusters/"+v["ROLECALL_CLUSTER_ID"],
+		"Bearer "+v["IONOS_TOKEN"]); !strings.Contains(r.body, `"superuser":true`) || !strings.Contains(r.body, `"problems":[]`) {
 		t.Errorf("the local cluster: %d %s", r.status, r.body)
 	}
 	if again := variables(t, dir); again["IONOS_TOKEN"] == v["IONOS_TOKEN"] {
@@ -107,7 +181,8 @@ func TestDev(t *testing.T) {
 	// Everything that was printed works.
 	users := url + "/databases/postgresql/clusters/" + v["ROLECALL_CLUSTER_ID"] + "/users"
 	bearer, basic := "Bearer "+v["IONOS_TOKEN"], basicAuth("admin", v["IONOS_PASSWORD"])
-	created := request(t, http.DefaultClient, http.MethodPost, users, bearer, `{"properties":{"username":"kept","password":"correct horse"}}`)
+	created := request(t, http.DefaultClient, http.MethodPost, users, bearer,
+		`{"properties":{"username":"kept","password":"correct horse"}}`)
 	if created.status != http.StatusOK {
 		t.Fatalf("POST users with the token: %d %s", created.status, created.body)
 	}
@@ -128,7 +203,8 @@ func TestDev(t *testing.T) {
 
 	checkModes(t, dir)
 	if code, _, errOut := execute(t, "", "dev", "--listen", "127.0.0.1:0", "--data-dir", dir); code != term.ExitFailed ||
-		!isSentence(errOut) || !strings.Contains(errOut, "another rolecall dev is running on "+dir) || !strings.Contains(errOut, "--data-dir") {
+		!isSentence(errOut) || !strings.Contains(errOut, "another rolecall dev is running on "+dir) ||
+		!strings.Contains(errOut, "--data-dir") {
 		t.Errorf("a second dev on the folder: exit code %d: %s", code, errOut)
 	}
 	if code := first.end(t); code != 0 {
@@ -141,7 +217,8 @@ func TestDev(t *testing.T) {
 		t.Error("PostgreSQL still runs after dev ended")
 	}
 	code, out, errOut := execute(t, "", "env", "--data-dir", dir)
-	if code != term.ExitFailed || out != "" || !isSentence(errOut) || !strings.Contains(errOut, "no local server runs on "+dir) {
+	if code != term.ExitFailed || out != "" || !isSentence(errOut) ||
+		!strings.Contains(errOut, "no local server runs on "+dir) {
 		t.Errorf("rolecall env without a server: exit code %d, printed %q and %q", code, out, errOut)
 	}
 
@@ -268,12 +345,13 @@ func removeElsewhere(t *testing.T, dir string) {
 
 func TestDevAfterKill(t *testing.T) {
 	t.Parallel()
-	dir := newFolder(t)
+	dir := preparedFolder(t)
 	killed, url := beginDevProcess(t, dir)
 	v := variables(t, dir)
 	users := url + "/databases/postgresql/clusters/" + v["ROLECALL_CLUSTER_ID"] + "/users"
 	basic := basicAuth("admin", v["IONOS_PASSWORD"])
-	if r := request(t, http.DefaultClient, http.MethodPost, users, basic, `{"properties":{"username":"kept","password":"correct horse"}}`); r.status != http.StatusOK {
+	if r := request(t, http.DefaultClient, http.MethodPost, users, basic,
+		`{"properties":{"username":"kept","password":"correct horse"}}`); r.status != http.StatusOK {
 		t.Fatalf("POST users: %d %s", r.status, r.body)
 	}
 	t.Cleanup(func() { // should the test fail halfway
@@ -288,7 +366,8 @@ func TestDevAfterKill(t *testing.T) {
 	if !postmasterRuns(t, dir) {
 		t.Fatal("PostgreSQL ended with rolecall: the test proves nothing")
 	}
-	if code, _, errOut := execute(t, "", "env", "--data-dir", dir); code != term.ExitFailed || !strings.Contains(errOut, "no local server runs") {
+	if code, _, errOut := execute(t, "", "env", "--data-dir", dir); code != term.ExitFailed ||
+		!strings.Contains(errOut, "no local server runs") {
 		t.Errorf("rolecall env after a kill: exit code %d: %s", code, errOut)
 	}
 	p, url := beginDev(t, dir)
@@ -307,14 +386,15 @@ func TestDevAfterKill(t *testing.T) {
 
 func TestDevDrains(t *testing.T) {
 	t.Parallel()
-	dir := newFolder(t)
+	dir := preparedFolder(t)
 	p, url := beginDevProcess(t, dir)
 	v := variables(t, dir)
 	users := url + "/databases/postgresql/clusters/" + v["ROLECALL_CLUSTER_ID"] + "/users"
-	r := inFlight(t, users, basicAuth("admin", v["IONOS_PASSWORD"]), `{"properties":{"username":"late","password":"correct horse"}}`, func() {
-		p.stop()
-		p.awaits(t, p.errOut, "stopping")
-	})
+	r := inFlight(t, users, basicAuth("admin", v["IONOS_PASSWORD"]),
+		`{"properties":{"username":"late","password":"correct horse"}}`, func() {
+			p.stop()
+			p.awaits(t, p.errOut, "stopping")
+		})
 	if r.status != http.StatusOK {
 		t.Errorf("a request in flight at SIGTERM: %d %s", r.status, r.body)
 	}
@@ -406,7 +486,8 @@ func TestDevAddresses(t *testing.T) {
 		t.Error("a dev that was refused has made its data folder")
 	}
 
-	p := begin(t, "dev", "--data-dir", dir, "--listen", "0.0.0.0:0", "--allow-remote", "--metrics-listen", "127.0.0.1:0")
+	p := begin(t, "dev", "--data-dir", preparedFolder(t), "--listen", "0.0.0.0:0", "--allow-remote", "--metrics-listen",
+		"127.0.0.1:0")
 	url := p.readyAt(t)
 	if !strings.HasPrefix(url, "http://127.0.0.1:") {
 		t.Errorf("on every address the server says that it is at %s, want one that clients can use", url)

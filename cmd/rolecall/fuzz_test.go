@@ -14,20 +14,28 @@ import (
 func FuzzConfig(f *testing.F) {
 	f.Setenv("PGPASSFILE", "/nowhere") // else pgx looks for a password at home
 	for _, s := range [][4]string{
-		{"https://rolecall.example.org/", "10.0.0.0/8", "90d", "postgres://u@h:5432/db"}, {"http://u:p@h", "fd00::1", "0", "postgres://u:p@h/db"}, {"https://h?x", "10.0.0.1/33", "-1d", "postgres://u@h/db?password=x"}, {"ftp://h", "1.2.3.4/8", "65535d", "postgres://u@h/db?pass%77ord=x"},
-		{"https://h/a b//", "::ffff:10.0.0.1/128", "2160h", "postgres://u@h/db?password=x;y"}, {"https:///", "10.0.0.0/08", "23h59m", "postgresql://u@a,b:1/db"}, {"HTTPS://H#", "", "1e3d", "host=h password=x"}, {"", "x", "", ""}, {"https://[::1]:1/%zz", "fe80::1%eth0", "-2160h", "postgres://u:@h/db"},
-		{"https://h?", "0.0.0.0/0", "18446744073709551615d", "postgres://u@h/db?sslpassword=x"}, {"https://h", "::/0", "2562047h47m16.854775807s", "postgres://u@h/db?a=%zz&password=x"}, {"", "", "", "postgres://u@h/db#?password=x"}, {"", "", "", "postgres://u@h/db?x#&password=x"}, {"", "", "", "postgres://u@h/d b?pass word=x&password =x"},
+		{"https://rolecall.example.org/", "10.0.0.0/8", "90d", "postgres://u@h:5432/db"}, {"http://u:p@h", "fd00::1", "0",
+			"postgres://u:p@h/db"}, {"https://h?x", "10.0.0.1/33", "-1d", "postgres://u@h/db?password=x"}, {"ftp://h", "1.2.3.4/8",
+			"65535d", "postgres://u@h/db?pass%77ord=x"},
+		{"https://h/a b//", "::ffff:10.0.0.1/128", "2160h", "postgres://u@h/db?password=x;y"}, {"https:///", "10.0.0.0/08",
+			"23h59m", "postgresql://u@a,b:1/db"}, {"HTTPS://H#", "", "1e3d", "host=h password=x"}, {"", "x", "", ""},
+		{"https://[::1]:1/%zz", "fe80::1%eth0", "-2160h", "postgres://u:@h/db"},
+		{"https://h?", "0.0.0.0/0", "18446744073709551615d", "postgres://u@h/db?sslpassword=x"}, {"https://h", "::/0",
+			"2562047h47m16.854775807s", "postgres://u@h/db?a=%zz&password=x"}, {"", "", "", "postgres://u@h/db#?password=x"}, {"",
+			"", "", "postgres://u@h/db?x#&password=x"}, {"", "", "", "postgres://u@h/d b?pass word=x&password =x"},
 		{"", "", "", "postgresql://u%3Ap@h/db"}, {"", "", "", "postgres://u@h,u:p@i/db"},
 	} {
 		f.Add(s[0], s[1], s[2], s[3], 1.5)
 	}
 	f.Fuzz(func(t *testing.T, publicURL, proxy, retention, databaseURL string, rate float64) {
 		c := &settings{
-			publicURL: publicURL, trustedProxies: []string{proxy}, auditRetention: retention, databaseURL: databaseURL, rateLimit: rate,
+			publicURL: publicURL, trustedProxies: []string{proxy}, auditRetention: retention, databaseURL: databaseURL,
+			rateLimit: rate,
 		}
 		if base, err := c.checkedPublicURL(); err == nil {
 			u, err := url.Parse(base + "/x?y#z")
-			if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "y" || u.Fragment != "z" || !strings.HasSuffix(u.Path, "/x") || strings.HasSuffix(base, "/") {
+			if err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "y" ||
+				u.Fragment != "z" || !strings.HasSuffix(u.Path, "/x") || strings.HasSuffix(base, "/") {
 				t.Errorf("--public-url %q is %q, and %q below it: %v", publicURL, base, u, err)
 			}
 		}

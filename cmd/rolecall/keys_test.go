@@ -9,7 +9,6 @@ import (
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
-	"rolecall/internal/dev"
 	"rolecall/internal/pgtest"
 )
 
@@ -42,7 +41,8 @@ func TestReplaceMasterKey(t *testing.T) {
 
 	p, url := serve("# the new one\n" + next + "\n" + old)
 	admin.signIn(t, url, "admin", "password")
-	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 2`, `new signing key rolecall-\S+`}, "keys", "rotate", "--signing-key")
+	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 2`, `new signing key rolecall-\S+`}, "keys", "rotate",
+		"--signing-key")
 	admin.has(t, []string{`re-encrypted 0`}, "keys", "rotate")
 	id, _ := admin.value(t, "masterKey", "keys", "rotate").(string)
 	if code, _, errOut := admin.run(t, "", "keys", "rotate"); code != 0 || !strings.Contains(errOut, "master key "+id) {
@@ -55,13 +55,15 @@ func TestReplaceMasterKey(t *testing.T) {
 	end(p)
 
 	p, url = serve(next)
-	if r := get(t, url+"/rolecall/v1/audit/verify", basicAuth("admin", "password")); r.status != http.StatusOK || !strings.Contains(r.body, `"ok":true`) {
+	if r := get(t, url+"/rolecall/v1/audit/verify", basicAuth("admin", "password")); r.status != http.StatusOK ||
+		!strings.Contains(r.body, `"ok":true`) {
 		t.Errorf("the audit log: %d %s", r.status, r.body)
 	}
 	end(p)
 
 	write(t, file, old+"\n")
-	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
+	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0",
+		"--metrics-listen="}, flags...)...)
 	if code != term.ExitFailed || !strings.Contains(errOut, "is encrypted with the master key "+id) {
 		t.Errorf("with the old key alone: exit code %d: %s", code, errOut)
 	}
@@ -78,11 +80,14 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := pg.Connect(t, pg.User, pg.Password, name)
-	if _, err := conn.Exec(t.Context(), `INSERT INTO rolecall.audit_keys VALUES (1, $1)`, stranger.Seal("audit_keys/1/key", []byte("secret"))); err != nil {
+	if _, err := conn.Exec(t.Context(), `INSERT INTO rolecall.audit_keys VALUES (1, $1)`, stranger.Seal("audit_keys/1/key",
+		[]byte("secret"))); err != nil {
 		t.Fatal(err)
 	}
-	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
-	if code != term.ExitFailed || !regexp.MustCompile(`audit_keys/1/key is encrypted with the master key [0-9a-f]{16}`).MatchString(errOut) {
+	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0",
+		"--metrics-listen="}, flags...)...)
+	if code != term.ExitFailed ||
+		!regexp.MustCompile(`audit_keys/1/key is encrypted with the master key [0-9a-f]{16}`).MatchString(errOut) {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
 }
@@ -90,18 +95,13 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 // The key file of dev may hold several keys, too.
 func TestReplaceMasterKeyOfDev(t *testing.T) {
 	admin := newShell(t)
-	t.Setenv(dev.AdminPasswordVariable, "password")
-	dir := newFolder(t)
+	dir := preparedFolder(t)
 	file := filepath.Join(dir, "master.key")
-	p, _ := beginDev(t, dir)
-	if code := p.end(t); code != 0 {
-		t.Fatalf("exit code %d: %s", code, p.errOut)
-	}
 	next := control.NewMasterKey()
 	for _, keys := range []string{next + "\n" + read(t, file), next + "\n"} {
 		write(t, file, keys)
 		p, url := beginDev(t, dir)
-		admin.signIn(t, url, "admin", "password")
+		admin.signIn(t, url, "admin", preparedPassword)
 		if keys != next+"\n" {
 			admin.has(t, []string{`re-encrypted [2-9]`}, "keys", "rotate")
 		}

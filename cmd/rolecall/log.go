@@ -27,7 +27,8 @@ func (s *settings) logger(out io.Writer) (*slog.Logger, error) {
 	return nil, term.Usage("--log-format is %q; use text or json", s.logFormat)
 }
 
-// escaped escapes characters that would control a terminal, or that it would hide. JSON allows them, and a line of the log may
+// escaped escapes characters that would control a terminal, or that it would hide. JSON allows them, and a line of the log
+// may
 // quote a client.
 type escaped struct {
 	out io.Writer

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	os.Setenv("ROLECALL_DRAIN_DELAY", "0s") // no balancer has to learn that a server stops
-	pgtest.Main(m)
+	pgtest.Main(m, removePrepared)
 }
 
 // patience is how long anything may take before a test fails. Two cores may be shared by all packages' tests.

@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write docs/reference.md")
 
 const referenceFile = "../../docs/reference.md"
 
-// TestReference holds docs/reference.md to the help of the commands. After a change of a flag: go test ./cmd/rolecall -update
+// TestReference holds docs/reference.md to the help of the commands. After a change of a flag: go test ./cmd/rolecall
+// -update
 func TestReference(t *testing.T) {
 	want := reference()
 	if *update {
@@ -48,18 +49,30 @@ flag: it comes from a file, from a variable or from standard input.
 
 | variable without a flag | commands | |
 |---|---|---|
-| ` + "`" + databaseURLVariable + "`" + ` | serve, bootstrap, recover | URL of the control database; unlike ` + "`--database-url`" + ` it may contain the password |
-| ` + "`" + masterKeyVariable + "`" + ` | serve, bootstrap, recover | the keys that encrypt stored secrets: 32 bytes in base64 each, one per line; the first one encrypts |
-| ` + "`" + dev.AdminPasswordVariable + "`" + ` | dev | password of ` + "`admin`" + `, used at the first start only |
-| ` + "`" + cli.URLVariable + "`" + ` | commands that use a server | URL of the server; default: that of the last login |
-| ` + "`" + cli.TokenVariable + "`" + ` | commands that use a server | bearer token for that server, such as a personal access token; no login is needed then |
-| ` + "`" + cli.ClientCertVariable + "`, `" + cli.ClientKeyVariable + "`" + ` | commands that use a server | files with a certificate and its key, in PEM, for a server with ` + "`--tls-client-ca`" + ` |
-| ` + "`" + cli.ClusterIDVariable + "`" + ` | the ` + "`users`" + ` commands | id of the cluster, if neither the flag nor its variable gives one |
 `
+
+// otherVariables are those without a flag, the commands that read them, and what they are.
+var otherVariables = [][3]string{
+	{databaseURLVariable, "serve, bootstrap, recover",
+		"URL of the control database; unlike `--database-url` it may contain the password"},
+	{masterKeyVariable, "serve, bootstrap, recover",
+		"the keys that encrypt stored secrets: 32 bytes in base64 each, one per line; the first one encrypts"},
+	{dev.AdminPasswordVariable, "dev", "password of `admin`, used at the first start only"},
+	{cli.URLVariable, "commands that use a server", "URL of the server; default: that of the last login"},
+	{cli.TokenVariable, "commands that use a server",
+		"bearer token for that server, such as a personal access token; no login is needed then"},
+	{cli.ClientCertVariable, "commands that use a server",
+		"file with the client certificate, in PEM, for a server with `--tls-client-ca`"},
+	{cli.ClientKeyVariable, "commands that use a server", "file with the key of the client certificate, in PEM"},
+	{cli.ClusterIDVariable, "the `users` commands", "id of the cluster, if neither the flag nor its variable gives one"},
+}
 
 func reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
+	for _, v := range otherVariables {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v[0], v[1], v[2])
+	}
 	for _, cmd := range rootCommand().Commands() {
 		describe(&b, cmd)
 	}

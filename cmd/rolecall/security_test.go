@@ -57,7 +57,8 @@ func issue(t *testing.T, by *tls.Certificate, template *x509.Certificate) *tls.C
 
 func newAuthority(t *testing.T) *tls.Certificate {
 	t.Helper()
-	return issue(t, nil, &x509.Certificate{Subject: pkix.Name{CommonName: rand.Text()}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	return issue(t, nil, &x509.Certificate{Subject: pkix.Name{CommonName: rand.Text()}, IsCA: true,
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
 }
 
 func inPEM(t *testing.T, c *tls.Certificate) (cert, key string) {
@@ -66,7 +67,8 @@ func inPEM(t *testing.T, c *tls.Certificate) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // Who shows no certificate of an authority that is named gets no answer, also when the authorities have changed since.
@@ -89,7 +91,8 @@ func TestClientCertificates(t *testing.T) {
 	firstPEM, _ := inPEM(t, first)
 	secondPEM, _ := inPEM(t, second)
 	cert, key := inPEM(t, issue(t, own, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}))
-	_, address := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", file("cert", cert), "--tls-key", file("key", key),
+	_, address := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", file("cert",
+		cert), "--tls-key", file("key", key),
 		"--tls-client-ca", file("ca", firstPEM))...)
 	address = "https://" + strings.TrimPrefix(address, "http://")
 
@@ -102,7 +105,10 @@ func TestClientCertificates(t *testing.T) {
 	showing := func(c *tls.Certificate, version uint16) func() error {
 		config := &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1), MaxVersion: version}
 		if c != nil {
-			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c, nil } // asked for or not
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return c,
+					nil
+			} // asked for or not
 		}
 		return func() error {
 			transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
@@ -129,7 +135,8 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]*tls.Certificate{
-		"none": nil, "of another authority": shown(second, x509.ExtKeyUsageClientAuth), "of the server's authority": shown(own, x509.ExtKeyUsageClientAuth),
+		"none": nil, "of another authority": shown(second, x509.ExtKeyUsageClientAuth), "of the server's authority": shown(own,
+			x509.ExtKeyUsageClientAuth),
 		"signed by itself": shown(nil, x509.ExtKeyUsageClientAuth), "of a server": shown(first, x509.ExtKeyUsageServerAuth),
 	} {
 		for _, version := range []uint16{0, tls.VersionTLS12} {
@@ -150,7 +157,8 @@ func TestClientCertificates(t *testing.T) {
 	}
 	clientCert, clientKey := inPEM(t, client)
 	t.Setenv(cli.ClientCertVariable, file("client", clientCert))
-	if code, errOut := login(); code != term.ExitUsage || !isSentence(errOut) || !strings.Contains(errOut, cli.ClientKeyVariable) {
+	if code, errOut := login(); code != term.ExitUsage || !isSentence(errOut) ||
+		!strings.Contains(errOut, cli.ClientKeyVariable) {
 		t.Errorf("without a key: exit code %d: %s", code, errOut)
 	}
 	t.Setenv(cli.ClientKeyVariable, file("client.key", clientKey))
@@ -173,9 +181,12 @@ func everyAnswer(t *testing.T, address string, check func(t *testing.T, what str
 	t.Helper()
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for _, path := range []string{
-		"/", "/healthz", "/readyz", "/docs", "/docs/", "/docs/docs.js", "/openapi/dbaas.yaml", "/openapi/none", "/nothing", "/console/", "//evil.example", "/%2f%2fevil.example", "/docs/..//evil.example",
-		"/uaa/login", "/uaa/login?redirect_uri=https://evil.example", "/uaa/token_keys", "/uaa/.well-known/openid-configuration", "/uaa/oauth/token", "/uaa/oauth/authorize?redirect_uri=https://evil.example",
-		"/uaa/Users", "/uaa/nothing", "/v3", "/v3/info", "/v3/users", "/v3/nothing", "/rolecall/v1/whoami", "/rolecall/v1/clusters", "/rolecall/v1/audit",
+		"/", "/healthz", "/readyz", "/docs", "/docs/", "/docs/docs.js", "/openapi/dbaas.yaml", "/openapi/none", "/nothing",
+		"/console/", "//evil.example", "/%2f%2fevil.example", "/docs/..//evil.example",
+		"/uaa/login", "/uaa/login?redirect_uri=https://evil.example", "/uaa/token_keys",
+		"/uaa/.well-known/openid-configuration", "/uaa/oauth/token", "/uaa/oauth/authorize?redirect_uri=https://evil.example",
+		"/uaa/Users", "/uaa/nothing", "/v3", "/v3/info", "/v3/users", "/v3/nothing", "/rolecall/v1/whoami",
+		"/rolecall/v1/clusters", "/rolecall/v1/audit",
 		"/databases/postgresql/clusters", "/databases/postgresql/clusters/x/users", "/databases/postgresql/infos/version",
 	} {
 		for _, method := range []string{"GET", "POST", "OPTIONS"} {
@@ -186,9 +197,11 @@ func everyAnswer(t *testing.T, address string, check func(t *testing.T, what str
 				}
 				req.Host = "evil.example"
 				for name, value := range map[string]string{
-					"Authorization": authorization, "Origin": "https://evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "javascript", "X-Original-URL": "//evil.example",
+					"Authorization": authorization, "Origin": "https://evil.example", "X-Forwarded-Host": "evil.example",
+					"X-Forwarded-Proto": "javascript", "X-Original-URL": "//evil.example",
 					"Forwarded": "host=evil.example;proto=http", "X-Forwarded-Prefix": "//evil.example", "Referer": "https://evil.example",
-					"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization", "Access-Control-Request-Private-Network": "true",
+					"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization",
+					"Access-Control-Request-Private-Network": "true",
 				} {
 					if value != "" {
 						req.Header.Set(name, value)
@@ -203,7 +216,8 @@ func everyAnswer(t *testing.T, address string, check func(t *testing.T, what str
 				if err != nil {
 					t.Fatal(err)
 				}
-				check(t, fmt.Sprintf("%s %s, signed in: %t", method, path, authorization != ""), response{resp.StatusCode, resp.Header, string(body)})
+				check(t, fmt.Sprintf("%s %s, signed in: %t", method, path, authorization != ""), response{resp.StatusCode,
+					resp.Header, string(body)})
 			}
 		}
 	}
@@ -225,11 +239,14 @@ func TestSecurityHeaders(t *testing.T) {
 			}
 		}
 		policy := r.header.Get("Content-Security-Policy")
-		if !strings.HasPrefix(policy, "default-src 'none';") || !strings.HasSuffix(policy, "frame-ancestors 'none'") || strings.Contains(policy, "script-src 'unsafe") ||
-			r.header.Get("X-Content-Type-Options") != "nosniff" || r.header.Get("Referrer-Policy") != "no-referrer" || r.header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
+		if !strings.HasPrefix(policy, "default-src 'none';") || !strings.HasSuffix(policy, "frame-ancestors 'none'") ||
+			strings.Contains(policy, "script-src 'unsafe") ||
+			r.header.Get("X-Content-Type-Options") != "nosniff" || r.header.Get("Referrer-Policy") != "no-referrer" ||
+			r.header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
 			t.Errorf("%s: %v", what, r.header)
 		}
-		if cache := r.header.Get("Cache-Control"); cache != "no-store" && (cache != "no-cache" || r.status == http.StatusUnauthorized) {
+		if cache := r.header.Get("Cache-Control"); cache != "no-store" && (cache != "no-cache" ||
+			r.status == http.StatusUnauthorized) {
 			t.Errorf("%s: Cache-Control is %q", what, cache)
 		}
 	})
@@ -240,7 +257,8 @@ func TestSecurityHeaders(t *testing.T) {
 	})
 }
 
-// Links, issuer and redirects go by --public-url. What a client says about hosts is in no answer, and nobody is sent anywhere.
+// Links, issuer and redirects go by --public-url. What a client says about hosts is in no answer, and nobody is sent
+// anywhere.
 func TestHostIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
@@ -256,7 +274,8 @@ func TestHostIsNotTrusted(t *testing.T) {
 			t.Errorf("%s: %d to %s", what, r.status, location)
 		}
 		// It may be quoted as the path that it was, and nowhere else.
-		if text := fmt.Sprint(r.header) + strings.ReplaceAll(r.body, "//evil.example", ""); strings.Contains(text, "evil.example") && !strings.Contains(what, "%2f") {
+		if text := fmt.Sprint(r.header) + strings.ReplaceAll(r.body, "//evil.example", ""); strings.Contains(text,
+			"evil.example") && !strings.Contains(what, "%2f") {
 			t.Errorf("%s: %s", what, text)
 		}
 		if r.status >= 500 {
@@ -291,7 +310,8 @@ func TestSmuggling(t *testing.T) {
 	_, address := beginServe(t, flags...)
 	const second = "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
 	statuses := regexp.MustCompile(`(?m)^HTTP/1\.1 (\d+)`)
-	if answers := statuses.FindAllString(raw(t, address, "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"+second), -1); len(answers) != 2 {
+	if answers := statuses.FindAllString(raw(t, address, "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"+second),
+		-1); len(answers) != 2 {
 		t.Fatalf("two requests get %q", answers)
 	}
 	for name, head := range map[string]string{
@@ -316,7 +336,8 @@ func TestSmuggling(t *testing.T) {
 		}
 	}
 	// Of a length and an encoding the encoding counts (RFC 9112, 6.3): the length takes nothing of what follows.
-	head := fmt.Sprintf("POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n", 5+len(second))
+	head := fmt.Sprintf("POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n",
+		5+len(second))
 	if answers := statuses.FindAllString(raw(t, address, head+"0\r\n\r\n"+second), -1); len(answers) != 2 {
 		t.Errorf("a length and an encoding: got %q", answers)
 	}
@@ -328,11 +349,14 @@ func TestPathsLeadNowhere(t *testing.T) {
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	_, address := beginServe(t, flags...)
 	for _, path := range []string{
-		"/docs/../../../../etc/passwd", "/docs/..%2f..%2f..%2fetc/passwd", "/docs/%2e%2e/%2e%2e/etc/passwd", "/openapi/../api.go", "/openapi/..%5c..%5cetc%5cpasswd", "/openapi/dbaas.yaml/..",
-		"/openapi/dbaas.yaml%00.html", "/docs//etc/passwd", "/..", "/%2e%2e", "/./docs/../healthz", "//docs/../etc/passwd", "/uaa/../docs/docs.html", "/debug/pprof/", "/metrics", "/docs/../metrics",
+		"/docs/../../../../etc/passwd", "/docs/..%2f..%2f..%2fetc/passwd", "/docs/%2e%2e/%2e%2e/etc/passwd",
+		"/openapi/../api.go", "/openapi/..%5c..%5cetc%5cpasswd", "/openapi/dbaas.yaml/..",
+		"/openapi/dbaas.yaml%00.html", "/docs//etc/passwd", "/..", "/%2e%2e", "/./docs/../healthz", "//docs/../etc/passwd",
+		"/uaa/../docs/docs.html", "/debug/pprof/", "/metrics", "/docs/../metrics",
 	} {
 		answer := raw(t, address, "GET "+path+" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-		if !strings.HasPrefix(answer, "HTTP/1.1 40") || strings.Contains(answer, "root:") || strings.Contains(answer, "Location:") {
+		if !strings.HasPrefix(answer, "HTTP/1.1 40") || strings.Contains(answer, "root:") ||
+			strings.Contains(answer, "Location:") {
 			t.Errorf("%s: %.200s", path, answer)
 		}
 	}
@@ -341,14 +365,16 @@ func TestPathsLeadNowhere(t *testing.T) {
 // Whatever callers write into paths, names and headers, a line of the log is one line, and text to a terminal.
 func TestLogInjection(t *testing.T) {
 	t.Parallel()
-	const evil = "\r\ntime=2026-01-01T00:00:00Z level=INFO msg=forged\x1b[31m\u009b31m\u202e\u2028\x7f\U000e0001{\"msg\":\"forged\"}"
+	const evil = "\r\ntime=2026-01-01T00:00:00Z level=INFO " +
+		"msg=forged\x1b[31m\u009b31m\u202e\u2028\x7f\U000e0001{\"msg\":\"forged\"}"
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	if code, _, errOut := bootstrap(t, flags, "a good password"); code != 0 {
 		t.Fatal(errOut)
 	}
 	for _, format := range []string{"text", "json"} {
 		t.Run(format, func(t *testing.T) {
-			p := begin(t, append([]string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0", "--metrics-listen=", "--log-level", "debug", "--log-format", format}, flags...)...)
+			p := begin(t, append([]string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0",
+				"--metrics-listen=", "--log-level", "debug", "--log-format", format}, flags...)...)
 			p.awaits(t, p.errOut, "serving")
 			address := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(p.errOut.String())
 			admin := basicAuth("admin", "a good password")
@@ -363,8 +389,11 @@ func TestLogInjection(t *testing.T) {
 				{"GET", "/databases/postgresql/clusters/" + escaped + "/users/" + escaped, admin, ""},
 				{"GET", "/databases/postgresql/clusters", basicAuth(evil, evil), ""},
 				{"POST", "/rolecall/v1/clusters", admin, fmt.Sprintf(`{"displayName":%s}`, quoted)},
-				{"POST", "/rolecall/v1/clusters", admin, fmt.Sprintf(`{"displayName":"x","connection":{"url":%s,"password":%[1]s}}`, quoted)},
-				{"POST", "/rolecall/v1/clusters", admin, fmt.Sprintf(`{"displayName":"x","access":{"manage":[%s]},"connection":{"url":"postgres://a@127.0.0.1:1/x","password":"x","tls":{"mode":%[1]s}}}`, quoted)},
+				{"POST", "/rolecall/v1/clusters", admin, fmt.Sprintf(`{"displayName":"x","connection":{"url":%s,"password":%[1]s}}`,
+					quoted)},
+				{"POST", "/rolecall/v1/clusters", admin,
+					fmt.Sprintf(`{"displayName":"x","access":{"manage":[%s]},"connection":`+
+						`{"url":"postgres://a@127.0.0.1:1/x","password":"x","tls":{"mode":%[1]s}}}`, quoted)},
 				{"POST", "/rolecall/v1/tokens", admin, fmt.Sprintf(`{"name":%s}`, quoted)},
 				{"GET", "/rolecall/v1/audit?account=" + url.QueryEscape(evil), admin, ""},
 				{"POST", "/uaa/oauth/token?grant_type=" + url.QueryEscape(evil), basicAuth(url.QueryEscape(evil), "x"), ""},
@@ -373,7 +402,8 @@ func TestLogInjection(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				req.Header = http.Header{"Authorization": {x.authorization}, "X-Request-Id": {"in\u202e=forged"}, "User-Agent": {"\u009b31m"}, "X-Forwarded-For": {"forged"}}
+				req.Header = http.Header{"Authorization": {x.authorization}, "X-Request-Id": {"in\u202e=forged"},
+					"User-Agent": {"\u009b31m"}, "X-Forwarded-For": {"forged"}}
 				resp, err := http.DefaultClient.Do(req)
 				if err != nil {
 					t.Fatal(err)
@@ -394,7 +424,8 @@ func TestLogInjection(t *testing.T) {
 						break
 					}
 				}
-				if m := map[string]any{}; format == "json" && json.Unmarshal([]byte(line), &m) != nil || format == "text" && !strings.HasPrefix(line, "time=") || strings.HasPrefix(line, "time=2026-01-01") {
+				if m := map[string]any{}; format == "json" && json.Unmarshal([]byte(line), &m) != nil || format == "text" &&
+					!strings.HasPrefix(line, "time=") || strings.HasPrefix(line, "time=2026-01-01") {
 					t.Errorf("this is no line of the log: %s", line)
 				} else if strings.Contains(line, "msg=request") || m["msg"] == "request" {
 					requests++
@@ -418,12 +449,14 @@ func TestServerIsNotPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server.Config{PublicURL: "https://rolecall.example.org", DatabaseURL: "postgres://rolecall:opensesame@db/rolecall", Keys: keys}
+	s := &server.Config{PublicURL: "https://rolecall.example.org", DatabaseURL: "postgres://rolecall:opensesame@db/rolecall",
+		Keys: keys}
 	var log buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("server", "database", s.DatabaseURL, "keys", s.Keys)
 	slog.New(slog.NewTextHandler(&log, nil)).Info("server", "server", s)
 	for _, text := range []string{fmt.Sprintf("%v %+v", s, s), fmt.Sprintf("%#v", *s), log.String()} {
-		if !strings.Contains(text, "[secret]") || strings.Contains(text, "opensesame") || strings.Contains(text, strings.Trim(fmt.Sprint(key[:8]), "[]")) || strings.Contains(text, line) {
+		if !strings.Contains(text, "[secret]") || strings.Contains(text, "opensesame") ||
+			strings.Contains(text, strings.Trim(fmt.Sprint(key[:8]), "[]")) || strings.Contains(text, line) {
 			t.Error(text)
 		}
 	}

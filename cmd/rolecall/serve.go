@@ -34,10 +34,10 @@ A replica is stateless: all state is in the control database and in the clusters
 	s.bindListen(f)
 	f.StringVar(&s.publicURL, "public-url", "", "base `URL` under which clients reach this server (required)")
 	s.bindDatabase(f)
-	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with the certificate chain in PEM; reloaded when it changes")
-	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with the certificate's private key in PEM; reloaded when it changes")
+	f.StringVar(&s.tlsCert, "tls-cert", "", "`file` with the certificate chain in PEM; reloaded on change")
+	f.StringVar(&s.tlsKey, "tls-key", "", "`file` with the certificate's private key in PEM; reloaded on change")
 	f.StringVar(&s.tlsClientCA, "tls-client-ca", "",
-		"`file` with the authorities, in PEM, that sign client certificates; every client needs one then; reloaded when it changes")
+		"`file` with the authorities, in PEM, that sign client certificates, which every client needs then; reloaded on change")
 	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "`networks` of the proxies whose X-Forwarded-For is trusted")
 	f.DurationVar(&s.drainDelay, "drain-delay", 5*time.Second,
 		"`time` for which requests are still accepted after SIGTERM, while /readyz answers 503 and balancers notice")

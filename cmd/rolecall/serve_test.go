@@ -46,7 +46,8 @@ func controlDatabase(t *testing.T, pg *pgtest.Cluster) (flags []string, name str
 // beginServe starts a server, and returns it with the URLs of its two listeners as soon as it writes its log.
 func beginServe(t *testing.T, flags ...string) (p *program, url string) {
 	t.Helper()
-	args := []string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"}
+	args := []string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0", "--metrics-listen",
+		"127.0.0.1:0"}
 	p = begin(t, append(args, flags...)...)
 	return p, "http://" + p.servesAt(t)
 }
@@ -86,7 +87,8 @@ func TestBootstrap(t *testing.T) {
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	guid := regexp.MustCompile(`\(([0-9a-f-]{36})\)`)
 	code, out, errOut := bootstrap(t, flags, "first password\r\nnot this line\n")
-	if code != 0 || errOut != "" || !strings.HasPrefix(out, "The admin account admin (") || !strings.HasSuffix(out, ") was created.\n") {
+	if code != 0 || errOut != "" || !strings.HasPrefix(out, "The admin account admin (") ||
+		!strings.HasSuffix(out, ") was created.\n") {
 		t.Fatalf("bootstrap: exit code %d, printed %q and %q", code, out, errOut)
 	}
 	_, url := beginServe(t, flags...)
@@ -108,22 +110,26 @@ func TestBootstrap(t *testing.T) {
 		}
 		return nil
 	})
-	if code, out, errOut := bootstrap(t, flags, "third password\n", "Alice B"); code != 0 || !strings.Contains(out, "account Alice B (") {
+	if code, out, errOut := bootstrap(t, flags, "third password\n", "Alice B"); code != 0 ||
+		!strings.Contains(out, "account Alice B (") {
 		t.Errorf("bootstrap of another account: exit code %d, printed %q and %q", code, out, errOut)
 	}
 	for _, password := range []string{"", "\n", strings.Repeat("x", 256)} {
-		if code, _, errOut := bootstrap(t, flags, password); code != term.ExitFailed || !isSentence(errOut) || strings.Contains(errOut, "xxx") {
+		if code, _, errOut := bootstrap(t, flags, password); code != term.ExitFailed || !isSentence(errOut) ||
+			strings.Contains(errOut, "xxx") {
 			t.Errorf("bootstrap with a password of %d bytes: exit code %d: %s", len(password), code, errOut)
 		}
 	}
 	other := filepath.Join(t.TempDir(), "other.key")
 	write(t, other, control.NewMasterKey())
-	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--master-key-file", other), "x"); code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, "master key") {
+	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--master-key-file", other),
+		"x"); code != term.ExitFailed || !isSentence(errOut) || !strings.Contains(errOut, "master key") {
 		t.Errorf("bootstrap with another master key: exit code %d: %s", code, errOut)
 	}
 	missing := filepath.Join(t.TempDir(), "url")
 	write(t, missing, strings.Replace(pgtest.Shared(t).URL("nowhere"), "postgres:", "postgresql:", 1))
-	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--database-url-file", missing), "x"); code != term.ExitFailed || strings.Contains(errOut, pgtest.Shared(t).Password) {
+	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--database-url-file", missing),
+		"x"); code != term.ExitFailed || strings.Contains(errOut, pgtest.Shared(t).Password) {
 		t.Errorf("bootstrap without a database: exit code %d: %s", code, errOut)
 	}
 }
@@ -132,7 +138,9 @@ func TestServe(t *testing.T) {
 	t.Parallel()
 	flags, name := controlDatabase(t, pgtest.Shared(t))
 	p, url := beginServe(t, append(flags, "--trusted-proxies", "127.0.0.0/8,192.0.2.7")...)
-	if n := pgtest.Value[int](t, pgtest.Shared(t), "SELECT count(*) FROM pg_database WHERE datname = $1 AND NOT has_database_privilege('pg_monitor', oid, 'CONNECT')", name); n != 1 {
+	if n := pgtest.Value[int](t, pgtest.Shared(t),
+		"SELECT count(*) FROM pg_database WHERE datname = $1 AND NOT has_database_privilege('pg_monitor', oid, 'CONNECT')",
+		name); n != 1 {
 		t.Error("everybody may connect to the control database")
 	}
 	for path, want := range map[string]response{
@@ -166,7 +174,8 @@ func TestServe(t *testing.T) {
 		"198.51.100.9, 192.0.2.7":           "198.51.100.9",
 		"198.51.100.9, nonsense, 192.0.2.7": "192.0.2.7",
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/databases/postgresql/clusters?token=opensesame", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			url+"/databases/postgresql/clusters?token=opensesame", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,8 +192,10 @@ func TestServe(t *testing.T) {
 		resp.Body.Close()
 		p.awaits(t, p.errOut, resp.Header.Get("X-Request-Id"))
 		line := p.logged(t, "request")
-		if line["request"] != resp.Header.Get("X-Request-Id") || line["address"] != want || line["incoming"] != "mine1" || line["status"] != 401.0 {
-			t.Errorf("X-Forwarded-For %q: logged %v, want the address %s and the id %s", forwarded, line, want, resp.Header.Get("X-Request-Id"))
+		if line["request"] != resp.Header.Get("X-Request-Id") || line["address"] != want || line["incoming"] != "mine1" ||
+			line["status"] != 401.0 {
+			t.Errorf("X-Forwarded-For %q: logged %v, want the address %s and the id %s", forwarded, line, want,
+				resp.Header.Get("X-Request-Id"))
 		}
 	}
 	if strings.Contains(p.errOut.String(), "opensesame") {
@@ -221,9 +232,11 @@ func TestMetrics(t *testing.T) {
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	metricsAddress := freeAddress(t)
 	p, url := beginServe(t, append(flags, "--metrics-listen", metricsAddress)...)
-	for _, path := range []string{"/databases/postgresql/clusters", "/opensesame", "/docs", "/databases/postgresql/clusters/opensesame/users/opensesame"} {
+	for _, path := range []string{"/databases/postgresql/clusters", "/opensesame", "/docs",
+		"/databases/postgresql/clusters/opensesame/users/opensesame"} {
 		get(t, url+path, "")
-		request(t, http.DefaultClient, "OPENSESAME", url+path, basicAuth("opensesame", "opensesame"), `{"properties":{"password":"opensesame"}}`)
+		request(t, http.DefaultClient, "OPENSESAME", url+path, basicAuth("opensesame", "opensesame"),
+			`{"properties":{"password":"opensesame"}}`)
 	}
 	metrics := get(t, "http://"+metricsAddress+"/metrics", "")
 	if metrics.status != http.StatusOK {
@@ -251,8 +264,10 @@ func TestMetrics(t *testing.T) {
 	if t.Failed() {
 		t.Log(metrics.body)
 	}
-	for path, want := range map[string]string{"goroutine?debug=1": "goroutine profile", "goroutine?debug=2": "goroutine 1 [", "heap?debug=1": "heap profile"} {
-		if r := get(t, "http://"+metricsAddress+"/debug/pprof/"+path, ""); r.status != http.StatusOK || !strings.Contains(r.body, want) || strings.Contains(r.body, "opensesame") {
+	for path, want := range map[string]string{"goroutine?debug=1": "goroutine profile", "goroutine?debug=2": "goroutine 1 [",
+		"heap?debug=1": "heap profile"} {
+		if r := get(t, "http://"+metricsAddress+"/debug/pprof/"+path, ""); r.status != http.StatusOK ||
+			!strings.Contains(r.body, want) || strings.Contains(r.body, "opensesame") {
 			t.Errorf("GET /debug/pprof/%s: %d %.100s", path, r.status, r.body)
 		}
 	}
@@ -275,7 +290,7 @@ func TestMetrics(t *testing.T) {
 func TestClusterMetrics(t *testing.T) {
 	t.Parallel()
 	metricsAddress := freeAddress(t)
-	dir := newFolder(t)
+	dir := preparedFolder(t)
 	_, url := beginDev(t, dir, "--metrics-listen", metricsAddress)
 	v := variables(t, dir)
 	get(t, url+"/databases/postgresql/clusters/"+v["ROLECALL_CLUSTER_ID"]+"/users", "Bearer "+v["IONOS_TOKEN"])
@@ -327,14 +342,16 @@ func TestServeWaitsAndRecovers(t *testing.T) {
 	ready(http.StatusOK)
 	pg.Stop(t)
 	if r := get(t, "http://"+address+"/readyz", ""); r.status != http.StatusOK {
-		t.Errorf("/readyz just after the control database went away: %d, want 200: a balancer would end the reads that go on", r.status)
+		t.Errorf("/readyz just after the control database went away: %d, want 200: a balancer would end the reads that go on",
+			r.status)
 	}
 	if r := get(t, "http://"+address+"/healthz", ""); r.status != http.StatusOK {
 		t.Errorf("/healthz without the control database: %d, want 200: a restart would not help", r.status)
 	}
 	r := get(t, "http://"+address+"/databases/postgresql/clusters", basicAuth("admin", "password"))
 	if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
-		t.Errorf("a request without the control database: %d %s, Retry-After %q; want 503 and when to come again", r.status, r.body, r.header.Get("Retry-After"))
+		t.Errorf("a request without the control database: %d %s, Retry-After %q; want 503 and when to come again", r.status,
+			r.body, r.header.Get("Retry-After"))
 	}
 	pg.Start(t)
 	ready(http.StatusOK)
@@ -362,28 +379,30 @@ func TestServeDrains(t *testing.T) {
 	p, url := beginServe(t, append(flags, "--drain-delay=5s")...)
 	// The cluster does not exist, which is what a whole request is told.
 	users := url + "/databases/postgresql/clusters/00000000-0000-4000-8000-000000000000/users"
-	r := inFlight(t, users, basicAuth("admin", "password"), `{"properties":{"username":"u","password":"correct horse"}}`, func() {
-		p.stop()
-		p.awaits(t, p.errOut, "stopping")
-		// Until its balancers know, it takes requests, and asks for the next one to come over another connection.
-		for path, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK, "/openapi/dbaas.yaml": http.StatusOK} {
-			resp, err := http.Get(url + path)
-			if err != nil {
-				t.Error(err)
-				continue
+	r := inFlight(t, users, basicAuth("admin", "password"), `{"properties":{"username":"u","password":"correct horse"}}`,
+		func() {
+			p.stop()
+			p.awaits(t, p.errOut, "stopping")
+			// Until its balancers know, it takes requests, and asks for the next one to come over another connection.
+			for path, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/healthz": http.StatusOK,
+				"/openapi/dbaas.yaml": http.StatusOK} {
+				resp, err := http.Get(url + path)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				resp.Body.Close()
+				if resp.StatusCode != want || !resp.Close {
+					t.Errorf("GET %s of a stopping server: %d, closed %t; want %d and closed", path, resp.StatusCode, resp.Close, want)
+				}
 			}
-			resp.Body.Close()
-			if resp.StatusCode != want || !resp.Close {
-				t.Errorf("GET %s of a stopping server: %d, closed %t; want %d and closed", path, resp.StatusCode, resp.Close, want)
-			}
-		}
-		eventually(t, func() error {
-			if _, err := send(&http.Client{Transport: &http.Transport{}}, http.MethodGet, url+"/readyz", "", nil); err == nil {
-				return errors.New("a stopping server takes new connections")
-			}
-			return nil
+			eventually(t, func() error {
+				if _, err := send(&http.Client{Transport: &http.Transport{}}, http.MethodGet, url+"/readyz", "", nil); err == nil {
+					return errors.New("a stopping server takes new connections")
+				}
+				return nil
+			})
 		})
-	})
 	if r.status != http.StatusNotFound || !strings.Contains(r.body, "paas-notfound-1") {
 		t.Errorf("a request in flight: %d %s, want 404 and the reason", r.status, r.body)
 	}
@@ -399,7 +418,8 @@ func TestReplicasStartAtOnce(t *testing.T) {
 	const replicas = 3
 	var all [replicas]*program
 	for i := range all {
-		all[i] = begin(t, append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="}, flags...)...)
+		all[i] = begin(t, append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0", "--metrics-listen="},
+			flags...)...)
 	}
 	var urls [replicas]string
 	for i, p := range all {
@@ -407,7 +427,9 @@ func TestReplicasStartAtOnce(t *testing.T) {
 	}
 	conn := pg.Connect(t, pg.User, pg.Password, name)
 	var keys, repeated int
-	err := conn.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM rolecall.signing_keys), (SELECT count(*) - max(version) FROM rolecall.migrations)`).Scan(&keys, &repeated)
+	err := conn.QueryRow(t.Context(),
+		`SELECT (SELECT count(*) FROM rolecall.signing_keys),
+		  (SELECT count(*) - max(version) FROM rolecall.migrations)`).Scan(&keys, &repeated)
 	if err != nil || keys != 1 || repeated != 0 {
 		t.Errorf("%d signing keys, %d migrations too many (%v); want 1 and 0", keys, repeated, err)
 	}
@@ -443,7 +465,8 @@ func TestTLS(t *testing.T) {
 		}
 	}
 	renew(1)
-	p, url := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", cert, "--tls-key", key)...)
+	p, url := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", cert, "--tls-key",
+		key)...)
 	address := strings.TrimPrefix(url, "http://")
 	shows := func(want int64) error {
 		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true})
@@ -459,7 +482,8 @@ func TestTLS(t *testing.T) {
 	if err := shows(1); err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		ForceAttemptHTTP2: true}}
 	if r := request(t, client, http.MethodGet, "https://"+address+"/readyz", "", ""); r.status != http.StatusOK {
 		t.Errorf("/readyz over TLS: %d", r.status)
 	}

@@ -22,8 +22,8 @@ import (
 	"rolecall/internal/server"
 )
 
-// settings are the flags of the commands that run a server or work on its control database. Each command binds those that it
-// has.
+// settings are the flags of the commands that run a server or work on its control database. Each command binds those that
+// it has.
 type settings struct {
 	listen          string
 	metricsListen   string
@@ -81,7 +81,8 @@ func (s *settings) bindDatabase(f *pflag.FlagSet) {
 }
 
 // withoutVariable are the flags that only the command line sets. The variable of database-url is read apart, because it may
-// hold a password.
+// hold
+// a password.
 var withoutVariable = map[string]bool{
 	"help": true, "database-url": true, "password-stdin": true, "keep-personal-tokens": true,
 }
@@ -127,7 +128,8 @@ func (s *settings) addControl(c *server.Config) (err error) {
 }
 
 // addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
-// closes them, after an error as well.
+// closes
+// them, after an error as well.
 func (s *settings) addListeners(c *server.Config) (err error) {
 	if c.Listener, err = listen("listen", s.listen); err != nil || s.metricsListen == "" {
 		return err

@@ -181,7 +181,8 @@ func TestUsageErrors(t *testing.T) {
 	} {
 		code, out, errOut := execute(t, "", strings.Fields(test.args)...)
 		if code != term.ExitUsage || out != "" || !isSentence(errOut) || !strings.Contains(errOut, test.says) {
-			t.Errorf("rolecall %s: exit code %d, printed %q and %q; want %d and a sentence about %s", test.args, code, out, errOut, term.ExitUsage, test.says)
+			t.Errorf("rolecall %s: exit code %d, printed %q and %q; want %d and a sentence about %s", test.args, code, out, errOut,
+				term.ExitUsage, test.says)
 		}
 		if strings.Contains(errOut, "opensesame") {
 			t.Errorf("rolecall %s: the error shows the secret: %s", test.args, errOut)
@@ -210,7 +211,8 @@ func TestVariablesThatCannotBeRead(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range []string{"", "--help", "help dev", "dev --help", "serve --help", "bootstrap --help", "env --help", "version"} {
+	for _, args := range []string{"", "--help", "help dev", "dev --help", "serve --help", "bootstrap --help", "env --help",
+		"version"} {
 		code, out, errOut := execute(t, "", strings.Fields(args)...)
 		if code != 0 || out == "" || errOut != "" {
 			t.Errorf("rolecall %s: exit code %d, printed %q and %q", args, code, out, errOut)

@@ -17,7 +17,7 @@ import (
 )
 
 func accountsCommand() *cobra.Command {
-	return term.Group("accounts", "Accounts: the people and programs that use Rolecall",
+	return term.Group("accounts", "Accounts: the users and OAuth clients of Rolecall",
 		accountsListCommand(), accountsShowCommand(), accountsCreateCommand(), accountsLabelCommand(), accountsAnnotateCommand(),
 		accountsPasswdCommand(), accountsGrantCommand(), accountsDeleteCommand())
 }

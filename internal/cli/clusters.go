@@ -113,8 +113,8 @@ type registration struct {
 
 func (r *registration) bind(f *pflag.FlagSet) {
 	f.StringVar(&r.url, "url", "", "`URL` of the cluster, without a password: postgres://role@host:5432/database")
-	f.StringVar(&r.tlsMode, "tls-mode", "", "TLS `mode`: verify-full (the default), verify-ca, require or, on loopback only, "+
-		"disable")
+	f.StringVar(&r.tlsMode, "tls-mode", "",
+		"TLS `mode`: verify-full (the default), verify-ca, require or, on loopback only, disable")
 	f.StringVar(&r.tlsCA, "tls-ca", "", "`file` with the trusted certificate authorities, in PEM")
 	f.StringVar(&r.tlsCert, "tls-cert", "", "`file` with the client certificate, in PEM")
 	f.StringVar(&r.tlsKey, "tls-key", "", "`file` with the key of the client certificate, in PEM")

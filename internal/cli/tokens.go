@@ -74,11 +74,11 @@ API.`,
 	})
 	f := cmd.Flags()
 	f.BoolVar(&readOnly, "read-only", false, "make the token read-only")
-	f.StringArrayVarP(&clusters, "cluster", "c", nil, "`name` or id of a cluster that the token can reach; repeatable; "+
-		"default: all")
+	f.StringArrayVarP(&clusters, "cluster", "c", nil,
+		"`name` or id of a cluster that the token can reach; repeatable; default: all")
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
-	f.StringVar(&expires, "expires", "", "token expiry: a `time` like 2027-01-31T18:00:00Z, a duration from now like 2160h, "+
-		"or never")
+	f.StringVar(&expires, "expires", "",
+		"token expiry: a `time` like 2027-01-31T18:00:00Z, a duration from now like 2160h, or never")
 	return onServer(cmd, func(c *call) error {
 		body := map[string]any{"name": c.args[0], "readOnly": readOnly}
 		if c.given("expires") {

@@ -183,7 +183,8 @@ func setUserPassword(c *call, method, path string, properties map[string]string,
 	return errors.Join(err, term.PrintWithPassword(c.cmd, user, password)) // a generated password is printed in any case
 }
 
-// changedUser is the user that the first argument names, as users show prints it. The change is done, and the DBaaS API, which
+// changedUser is the user that the first argument names, as users show prints it. The change is done, and the DBaaS API,
+// which
 // did it, has another shape. Without --output it is nil: the report says all.
 func changedUser(c *call) (json.RawMessage, error) {
 	if term.Format(c.cmd) == "table" {
@@ -206,7 +207,8 @@ password. Only a superuser can read this, so the administering role has to be on
 		Example: `  rolecall users check-passwords -c payments
   rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
 		Args: term.NoArguments,
-	}), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil }, "NAME,SYSTEM,PASSWORD,PROBLEM",
+	}), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil },
+		"NAME,SYSTEM,PASSWORD,PROBLEM",
 		func(p *client.PasswordProblem) []string {
 			return []string{p.Username, term.YesNo(p.System), p.PasswordKind, p.Problem}
 		}))

@@ -78,8 +78,8 @@ func TestErrors(t *testing.T) {
 			if client.Status(err) != test.status {
 				t.Errorf("Status is %d", client.Status(err))
 			}
-			if s := err.Error(); strings.Contains(s, "secret") || !strings.Contains(s,
-				fmt.Sprintf("(HTTP %d, request r-1)", test.status)) {
+			if s := err.Error(); strings.Contains(s, "secret") || !strings.Contains(s, fmt.Sprintf("(HTTP %d, request r-1)",
+				test.status)) {
 				t.Errorf("the error says %q", s)
 			}
 		})

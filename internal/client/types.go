@@ -45,7 +45,7 @@ type Whoami struct {
 	} `json:"clusters"`
 }
 
-// Account is a person or an OAuth client that uses Rolecall.
+// Account is a user or an OAuth client of Rolecall.
 type Account struct {
 	GUID         string            `json:"guid"`
 	Username     string            `json:"username"`

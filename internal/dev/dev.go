@@ -108,8 +108,8 @@ func whileRunning(ctx context.Context, pg *localpg.Server) (context.Context, con
 	return ctx, func() { cancel(nil) }
 }
 
-// whyNotReady is the reason for a failed start. If the context has ended, that is the reason, whatever has failed because of
-// it.
+// whyNotReady is the reason for a failed start. If the context has ended, that is the reason, whatever has failed because
+// of it.
 func whyNotReady(ctx context.Context, err error) error {
 	switch cause := context.Cause(ctx); {
 	case errors.Is(cause, errEnded):

@@ -46,8 +46,9 @@ var shared struct {
 	err error
 }
 
-// Main is for TestMain of a package that uses Shared: it runs the tests, removes the shared cluster and exits.
-func Main(m *testing.M) {
+// Main is for TestMain of a package that uses Shared: it runs the tests, removes the shared cluster, calls cleanup and
+// exits.
+func Main(m *testing.M, cleanup ...func()) {
 	shared.usable = true
 	code := m.Run()
 	if shared.Cluster != nil {
@@ -55,6 +56,9 @@ func Main(m *testing.M) {
 	}
 	if shared.folder != nil {
 		shared.folder.remove()
+	}
+	for _, clean := range cleanup {
+		clean()
 	}
 	os.Exit(code)
 }

@@ -20,6 +20,8 @@ import (
 var held = []string{
 	"api",
 	"bench",
+	"cmd/rolecall",
+	"docs/reference.md",
 	"e2e",
 	"internal/access",
 	"internal/account",
@@ -28,6 +30,7 @@ var held = []string{
 	"internal/audit",
 	"internal/batch",
 	"internal/cfapi",
+	"internal/cli",
 	"internal/cli/term",
 	"internal/client",
 	"internal/compat",

@@ -16,12 +16,12 @@ func healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 // readiness decides whether requests should come to this replica: not while it stops, and not after the control database has
-// been unreachable for longer than tolerance, when nothing works any more. Until then reads still work. A balancer that
+// been unreachable for longer than tolerated, when nothing works any more. Until then reads still work. A balancer that
 // removed the replica earlier would remove all of them, because the control database is unreachable for every replica at
 // once.
 type readiness struct {
 	db        *control.DB
-	tolerance time.Duration
+	tolerated time.Duration // of silence
 	stopping  atomic.Bool
 
 	mu       sync.Mutex // its holder asks the database on behalf of all who wait
@@ -30,11 +30,11 @@ type readiness struct {
 	answered time.Time // when the control database answered last
 }
 
-func newReadiness(db *control.DB, tolerance time.Duration) *readiness {
-	return &readiness{db: db, tolerance: tolerance, answered: time.Now()}
+func newReadiness(db *control.DB, tolerated time.Duration) *readiness {
+	return &readiness{db: db, tolerated: tolerated, answered: time.Now()}
 }
 
-// unreachable reports that the control database has not answered for longer than tolerance.
+// unreachable reports that the control database has not answered for longer than tolerated.
 func (rd *readiness) unreachable() bool {
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
@@ -49,7 +49,7 @@ func (rd *readiness) unreachable() bool {
 		}
 		rd.failed = err != nil
 	}
-	return rd.failed && time.Since(rd.answered) >= rd.tolerance
+	return rd.failed && time.Since(rd.answered) >= rd.tolerated
 }
 
 func (rd *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {

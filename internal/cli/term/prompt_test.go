@@ -16,7 +16,8 @@ import (
 )
 
 // terminals stay open until the process ends. An interrupted prompt goes on reading, and later resets the terminal by the
-// number of its file: another test's file must not get that number.
+// number
+// of its file: another test's file must not get that number.
 var terminals struct {
 	sync.Mutex
 	files []*os.File
@@ -62,8 +63,8 @@ func echoes(t *testing.T, tty *os.File) bool {
 
 // typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen. A hidden line is
 // typed once the terminal shows no more, which is a moment after the prompt.
-func typist(t *testing.T, hidden bool, lines map[string]string,
-	f func(cmd *cobra.Command) error) (screen string, err error) {
+func typist(t *testing.T, hidden bool, lines map[string]string, f func(cmd *cobra.Command) error) (screen string,
+	err error) {
 	t.Helper()
 	keyboard, tty := openTerminal(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -136,8 +137,8 @@ func TestPasswordPrompt(t *testing.T) {
 				got, err = NewPassword(cmd, "app")
 				return err
 			})
-			if test.err == "" && (err != nil || got != test.want) || test.err != "" &&
-				(err == nil || !strings.Contains(err.Error(), test.err)) {
+			if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil ||
+				!strings.Contains(err.Error(), test.err)) {
 				t.Errorf("got %q, %v; want %q, %q", got, err, test.want, test.err)
 			}
 			if strings.Contains(screen, "horse") || strings.Contains(screen, "a b") {
