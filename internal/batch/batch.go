@@ -1,5 +1,5 @@
-// Package batch lets calls that come at the same time share the work of one: a query that reads eight rows costs a
-// database little more than one that reads a single row, and a commit of eight rows no more than a commit of one.
+// Package batch lets concurrent calls share the work of one: a query that reads eight rows costs a database little more than
+// one that reads a single row, and a commit of eight rows no more than a commit of one.
 package batch
 
 import (
@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// Group answers questions, those together that come while others are being answered. No question waits for company:
-// the first is asked at once. The zero value is not ready; all exported fields are needed.
+// Group answers questions; those asked while others are being answered are answered in one batch. No question waits for a
+// batch to fill: the first is answered at once. All exported fields are required.
 type Group[Q, A any] struct {
-	// Parallel is how many are answered at the same time, each with up to Longest questions.
+	// Parallel is how many batches are answered at the same time, each with up to Longest questions.
 	Parallel, Longest int
-	// Timeout ends an answer. Who asks has a deadline of its own.
+	// Timeout bounds the answer to one batch. Each caller has a deadline of its own.
 	Timeout time.Duration
-	// SplitOn reports an error that is the fault of a single question: then each is asked again by itself.
+	// SplitOn reports an error that a single question causes: then each question of the batch is answered by itself.
 	SplitOn func(error) bool
 
 	mu      sync.Mutex
@@ -26,63 +26,70 @@ type Group[Q, A any] struct {
 }
 
 type call[Q, A any] struct {
+	values   context.Context // of the caller, without its deadline
 	question Q
 	answer   A
 	err      error
 	done     chan struct{}
 }
 
-// Do returns the answer to a question, or the context's error. answer must return as many answers as there are
-// questions, in their order, or an error; it is called with questions of others too, and all calls on a group must give
-// one that does the same. It begins after Do was called, so it sees what was true then, and it goes on when ctx ends,
-// because others wait for it.
+// Do returns the answer to a question, or ctx's error as soon as ctx ends. answer must return as many answers as there are
+// questions, in their order, or an error. It is called with questions of other callers too, so all callers of a group must
+// pass one that does the same. It begins after Do was called, so it sees what was true then. It does not end with ctx,
+// because other callers wait for it; its context has the values of one of the batch's callers.
 func (g *Group[Q, A]) Do(ctx context.Context, question Q,
 	answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
-	c := &call[Q, A]{question: question, done: make(chan struct{})}
+	c := &call[Q, A]{values: context.WithoutCancel(ctx), question: question, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
-	lead := g.running < g.Parallel
-	if lead {
+	if g.running < g.Parallel {
 		g.running++
+		go g.run(answer)
 	}
 	g.mu.Unlock()
-	if lead {
-		g.lead(ctx, answer)
-	}
+	return c.wait(ctx)
+}
+
+// wait prefers the answer if ctx has ended, too.
+func (c *call[Q, A]) wait(ctx context.Context) (A, error) {
 	select {
 	case <-c.done:
 		return c.answer, c.err
 	case <-ctx.Done():
+	}
+	select {
+	case <-c.done:
+		return c.answer, c.err
+	default:
 		var none A
 		return none, ctx.Err()
 	}
 }
 
-// lead answers the first of those that wait, and leaves the rest to a goroutine: its caller is not to wait for others.
-func (g *Group[Q, A]) lead(ctx context.Context, answer func(context.Context, []Q) ([]A, error)) {
-	g.mu.Lock()
-	n := min(len(g.waiting), g.Longest)
-	calls := g.waiting[:n:n]
-	g.waiting = g.waiting[n:]
-	g.mu.Unlock()
-
-	if n > 0 {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.Timeout)
+// run answers one batch after the other until no question waits.
+func (g *Group[Q, A]) run(answer func(context.Context, []Q) ([]A, error)) {
+	for calls := g.next(); len(calls) > 0; calls = g.next() {
+		ctx, cancel := context.WithTimeout(calls[0].values, g.Timeout)
 		g.settle(ctx, calls, answer)
 		cancel()
 	}
-
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.waiting) == 0 {
-		g.waiting = nil
-		g.running--
-		return
-	}
-	go g.lead(context.WithoutCancel(ctx), answer)
 }
 
-// guarded makes an error of a panic, which would leave all who wait, now and later, without an answer.
+// next takes the questions that wait, as many as one batch may have. If there are none, one batch less is running.
+func (g *Group[Q, A]) next() []*call[Q, A] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(g.waiting), g.Longest)
+	calls := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	if n == 0 {
+		g.waiting = nil // which frees the array of past calls
+		g.running--
+	}
+	return calls
+}
+
+// guarded turns a panic of answer into an error: else all current and later callers would wait for ever.
 func guarded[Q, A any](ctx context.Context, questions []Q,
 	answer func(context.Context, []Q) ([]A, error)) (answers []A, err error) {
 	defer func() {
@@ -93,6 +100,7 @@ func guarded[Q, A any](ctx context.Context, questions []Q,
 	return answer(ctx, questions)
 }
 
+// settle answers the calls of one batch.
 func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A], answer func(context.Context, []Q) ([]A, error)) {
 	questions := make([]Q, len(calls))
 	for i, c := range calls {

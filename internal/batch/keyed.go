@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Keyed answers the same question of several callers once. The zero value is not ready; all exported fields are needed.
+// Keyed answers a question once for all concurrent callers that ask it. All exported fields are required.
 type Keyed[Q comparable, A any] struct {
 	// Parallel is how many answers to one question are made at the same time.
 	Parallel int
-	// Timeout ends an answer. Who asks has a deadline of its own.
+	// Timeout bounds an answer. Each caller has a deadline of its own.
 	Timeout time.Duration
 
 	mu     sync.Mutex
@@ -22,8 +22,8 @@ type keyed[A any] struct {
 	asking int
 }
 
-// Do returns the answer to a question, which others may have as well and so must not change, or the context's error.
-// answer begins after Do was called, so it sees what was true then, and it goes on when ctx ends.
+// Do returns the answer to a question, or ctx's error as soon as ctx ends. Callers share the answer and must not change it.
+// answer begins after Do was called, so it sees what was true then. It does not end with ctx.
 func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx context.Context) (A, error)) (A, error) {
 	k.mu.Lock()
 	g := k.groups[question]

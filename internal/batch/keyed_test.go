@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Who asks what is being answered waits for the next answer, together with all who ask it meanwhile; another question
-// waits for nobody, and nothing is kept.
+// A caller whose question is being answered waits for the next answer, which all later callers share. Another question does
+// not wait, and nothing is kept.
 func TestKeyed(t *testing.T) {
 	k := &Keyed[string, int]{Parallel: 1, Timeout: time.Minute}
 	failed := errors.New("failed")

@@ -22,7 +22,7 @@ const (
 	UnknownMethod        // the path exists, the method does not
 	Unauthenticated      // no credentials, or wrong ones
 	Forbidden            // known, but not allowed
-	NotFound             // no such thing, or not visible to this principal
+	NotFound             // it does not exist, or is not visible to this principal
 	Invalid              // parsed, but a value is not acceptable
 	Exists               // the name is taken
 	InUse                // something still depends on it
@@ -54,9 +54,9 @@ const (
 type Error struct {
 	Kind    Kind
 	Message string
-	// Hint is what the caller can do, NoHint if the message says all.
+	// Hint is what the caller can do, NoHint if there is nothing beyond the message.
 	Hint Hint
-	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: say nothing.
+	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: unknown.
 	RetryAfter time.Duration
 	// Cause is for the log only.
 	Cause error
@@ -67,7 +67,7 @@ func New(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Message: fmt.Sprintf(format, args...)}
 }
 
-// Because adds what the log should know and the caller should not.
+// Because adds the cause, for the log and not for the caller.
 func (e *Error) Because(cause error) *Error {
 	c := *e
 	c.Cause = cause
@@ -81,7 +81,7 @@ func (e *Error) Suggest(h Hint) *Error {
 	return &c
 }
 
-// After adds when to try again.
+// After adds how long the caller should wait before it tries again.
 func (e *Error) After(d time.Duration) *Error {
 	c := *e
 	c.RetryAfter = d

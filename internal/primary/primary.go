@@ -1,5 +1,5 @@
-// Package primary keeps a pool at the primary of a PostgreSQL cluster, wherever a failover takes that. Which cluster it is
-// and who connects is the caller's business.
+// Package primary keeps a pool connected to the primary of a PostgreSQL cluster, through failovers. The caller decides which
+// cluster that is and who connects.
 package primary
 
 import (
@@ -16,15 +16,16 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// A connection that was idle for pingAfter is asked whether it is alive; what does not hang answers within pingTimeout.
+// A connection that was idle for pingAfter is pinged before use, and must answer within pingTimeout.
 const (
 	pingAfter   = time.Second
 	pingTimeout = time.Second
-	idle        = "rolecall idle" // how long a connection was, in its own data: the pool tells only one of the two hooks
+	// idle is the key under which a connection keeps how long it was idle: the pool passes that to ShouldPing only.
+	idle = "rolecall idle"
 )
 
-// NewPool opens a pool that hands out only what is a primary's, and has answered within the last second. When one
-// connection does not answer the others are no better, and go as well: after a failover a request waits for one at most.
+// NewPool opens a pool that returns only connections to a primary that have answered within the last second. If one does
+// not answer, all are closed: so a request waits for at most one dead connection after a failover.
 func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, err error) {
 	config = config.Copy()
 	config.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
@@ -47,7 +48,7 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 	return pool, err
 }
 
-// ErrReplica says that a server was reached that takes no writes.
+// ErrReplica means that the server that was reached takes no writes.
 var ErrReplica = errors.New("the server is a replica, or is set to read only")
 
 // TakesWrites reports whether the server of a connection took writes when it last answered. PostgreSQL reports both settings
@@ -56,7 +57,7 @@ func TakesWrites(conn *pgconn.PgConn) bool {
 	return conn.ParameterStatus("in_hot_standby") != "on" && conn.ParameterStatus("default_transaction_read_only") != "on"
 }
 
-// Missing reports that only servers were reached that take no writes, or that the server has become one during the call.
+// Missing reports that no server that was reached takes writes, or that it stopped taking them during the call.
 func Missing(err error) bool {
 	return errors.Is(err, ErrReplica) || sqlstate.Is(err, sqlstate.ReadOnly)
 }
@@ -72,12 +73,12 @@ func Require(ctx context.Context, conn *pgconn.PgConn) error {
 	return err
 }
 
-// silence is how long a server may give no sign of life that was sent something, or that is waited for. One that works or
-// waits gives them: its system answers for it.
+// silence is how long the system of a server may leave packets or keepalives unacknowledged. It acknowledges them also while
+// PostgreSQL works or waits for a lock.
 const silence = 10 * time.Second
 
-// Dialer returns what opens connections that fail when their server has vanished without a word, as with its power or its
-// network. Left to itself, Linux goes on for a quarter of an hour. Each of refuse may say why an address is not dialled.
+// Dialer opens connections that fail soon when their server loses its power or its network. By default, Linux retransmits
+// for a quarter of an hour. Each of refuse may return an error for an address that must not be dialed.
 func Dialer(timeout time.Duration, refuse ...func(address string) error) pgconn.DialFunc {
 	const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, in milliseconds: tcp(7)
 	return (&net.Dialer{
@@ -89,7 +90,7 @@ func Dialer(timeout time.Duration, refuse ...func(address string) error) pgconn.
 					return err
 				}
 			}
-			// Not for a unix socket, which refuses it and needs it not.
+			// A unix socket refuses this option, and does not need it.
 			return raw.Control(func(fd uintptr) {
 				_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(silence.Milliseconds()))
 			})

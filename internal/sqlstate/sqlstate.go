@@ -1,6 +1,5 @@
-// Package sqlstate reads PostgreSQL's error codes. It matches codes, never texts, which
-// vary with version and locale.
-// The codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
+// Package sqlstate reads PostgreSQL's error codes. It matches codes and never texts, which vary with version and locale. The
+// codes are those of https://www.postgresql.org/docs/current/errcodes-appendix.html.
 package sqlstate
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The codes that the product decides by.
+// The codes that decisions depend on.
 const (
 	ProtocolViolation        = "08P01"
 	InsufficientPrivilege    = "42501"
@@ -64,14 +63,14 @@ func Is(err error, codes ...string) bool {
 	return code != "" && slices.Contains(codes, code)
 }
 
-// Retry reports that a transaction was rolled back for a reason that passes: a deadlock, a serialization failure, or
-// XX000, which is what PostgreSQL says for "tuple concurrently updated".
+// Retry reports that a transaction was rolled back for a passing reason: a deadlock, a serialization failure, or XX000,
+// which is PostgreSQL's code for "tuple concurrently updated".
 func Retry(err error) bool {
 	return Is(err, InternalError, SerializationFailure, DeadlockDetected) && !Lost(err)
 }
 
-// Away reports that the server could not be reached, went away, refused for want of resources or did not answer in
-// time: classes 08 (connection) and 53 (resources), shutdown and start-up, a read-only server, locks and time limits.
+// Away reports that the server was unreachable, stopped, lacked resources, took no writes or did not answer in time: classes
+// 08 (connection), 53 (resources), 57 (shutdown, start-up, time limits) and 58 (system), a lock, a read-only server.
 func Away(err error) bool {
 	if err == nil {
 		return false
