@@ -120,6 +120,7 @@ type Log struct {
 
 	once      sync.Once
 	rows      *batch.Group[[]any, struct{}] // made at first use
+	retry     time.Duration                 // of Run, if it could not seal; 0: sealRetry
 	verifying sync.Mutex
 	mu        sync.Mutex
 	head      Point         // as Run has last seen it

@@ -57,6 +57,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestLog(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	ctx := t.Context()
 	cluster := uuid.New()
@@ -93,6 +94,7 @@ outcome account.create done  kept {}`, "CLUSTER", cluster.String())
 
 // What somebody only asked for takes a bounded place; what was done is there as a whole.
 func TestLongDetail(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	long := strings.Repeat("ü", 5000)
 	list := slices.Repeat([]string{"r"}, 5000)
@@ -127,6 +129,7 @@ func TestLongDetail(t *testing.T) {
 // The first refusals of an account in a minute are recorded, on whatever replica; then it is told to wait, and nothing is
 // added. Others are not held up, and neither is the account later.
 func TestRefusalsAreBounded(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	replicas := []*audit.Log{l, {DB: l.DB}}
 	why := fault.New(fault.Forbidden, "no")
@@ -166,6 +169,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 }
 
 func TestRowsAreOnlyAdded(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	_, err := l.Begin(t.Context(), audit.Entry{Action: audit.CreateUser, Target: "x"}, time.Minute)
 	must(t, err)
@@ -196,6 +200,7 @@ func TestRowsAreOnlyAdded(t *testing.T) {
 }
 
 func TestBeginFails(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	_, err := l.DB.Pool.Exec(t.Context(), `DROP TABLE audit`)
 	must(t, err)
@@ -206,6 +211,7 @@ func TestBeginFails(t *testing.T) {
 }
 
 func TestLater(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	cluster, elsewhere := uuid.New(), uuid.New()
 	begin := func(cluster uuid.UUID, target string) *audit.Attempt {
@@ -231,6 +237,7 @@ func TestLater(t *testing.T) {
 }
 
 func TestFailedSignIns(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	for range 3 {
 		must(t, l.FailedSignIn(t.Context(), "g", "::1"))

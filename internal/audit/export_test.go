@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -14,3 +15,6 @@ func (l *Log) Refused(ctx context.Context, e Entry) error {
 		Result{Outcome: Denied, Detail: e.Detail}, nil)...)
 	return control.Fault(err)
 }
+
+// RetryAfter has Run try again after d if it could not seal.
+func (l *Log) RetryAfter(d time.Duration) { l.retry = d }

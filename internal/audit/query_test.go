@@ -26,6 +26,7 @@ func seqs(t testing.TB, l *audit.Log, f audit.Filter, p audit.Page) []int64 {
 }
 
 func TestRows(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	ctx := t.Context()
 	payments, search := uuid.New(), uuid.New()
@@ -122,6 +123,7 @@ func TestRows(t *testing.T) {
 
 // Paging sees each row once while others arrive.
 func TestPagingWhileRowsArrive(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	fill(t, l, 50)
 	var writing sync.WaitGroup
@@ -155,6 +157,7 @@ func TestPagingWhileRowsArrive(t *testing.T) {
 }
 
 func TestFailedSignInCounts(t *testing.T) {
+	t.Parallel()
 	l := newLog(t)
 	ctx := t.Context()
 	for range 3 {

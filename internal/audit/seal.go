@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -41,15 +42,23 @@ func (l *Log) Run(ctx context.Context, retention time.Duration, log *slog.Logger
 		loggedAt = time.Now()
 	}
 	failing := false
+	removed := 0
 	for {
 		wait := sealEvery
-		err := l.pass(ctx, log)
+		err := l.sealPending(ctx, log)
 		if err == nil && time.Since(retained) > retainEvery {
-			retained = time.Now()
-			err = l.retain(ctx, retention, log)
+			var n int
+			var more bool
+			n, more, err = l.retain(ctx, retention, log)
+			if removed += n; !more {
+				if removed > 0 {
+					log.Info("removed old rows of the audit log", "rows", removed)
+				}
+				removed, retained = 0, time.Now()
+			}
 		}
 		if err != nil && ctx.Err() == nil {
-			wait = sealRetry
+			wait = cmp.Or(l.retry, sealRetry)
 			if !failing {
 				log.Error("the audit log cannot be sealed; retrying", "error", err)
 			}
@@ -65,7 +74,7 @@ func (l *Log) Run(ctx context.Context, retention time.Duration, log *slog.Logger
 		}
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		if err := l.pass(end, log); err != nil {
+		if err := l.sealPending(end, log); err != nil {
 			log.Warn("the last rows of the audit log will be sealed by another replica", "error", err)
 		}
 		logHead()
@@ -73,9 +82,9 @@ func (l *Log) Run(ctx context.Context, retention time.Duration, log *slog.Logger
 	}
 }
 
-// pass seals what there is to seal, if no other replica does, and tells those who wait how far the chain has come.
-func (l *Log) pass(ctx context.Context, log *slog.Logger) error {
-	head, waiting, err := l.look(ctx)
+// sealPending seals all pending rows, if no other replica does, and wakes those who wait for the chain to move.
+func (l *Log) sealPending(ctx context.Context, log *slog.Logger) error {
+	head, waiting, err := l.readHead(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,7 +92,7 @@ func (l *Log) pass(ctx context.Context, log *slog.Logger) error {
 		if sealed, err = l.Seal(ctx); err != nil {
 			return err
 		}
-		if head, _, err = l.look(ctx); err != nil {
+		if head, _, err = l.readHead(ctx); err != nil {
 			return err
 		}
 	}
@@ -101,8 +110,8 @@ func (l *Log) pass(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// look returns the head of the chain, and whether rows wait to be sealed.
-func (l *Log) look(ctx context.Context) (head Point, waiting bool, err error) {
+// readHead returns the head of the chain, and whether rows wait to be sealed.
+func (l *Log) readHead(ctx context.Context) (head Point, waiting bool, err error) {
 	err = l.DB.Pool.QueryRow(ctx, `
 		SELECT coalesce(h.seq, 0), coalesce(h.mac, ''), EXISTS (SELECT FROM audit_unsealed)
 		FROM (VALUES (1)) one LEFT JOIN (
@@ -113,7 +122,7 @@ func (l *Log) look(ctx context.Context) (head Point, waiting bool, err error) {
 
 // ReadHead returns the head of the chain.
 func (l *Log) ReadHead(ctx context.Context) (Point, error) {
-	head, _, err := l.look(ctx)
+	head, _, err := l.readHead(ctx)
 	return head, control.Fault(err)
 }
 
@@ -207,51 +216,38 @@ func lockChain(ctx context.Context, tx pgx.Tx) (ours bool, err error) {
 // signInAge is how long counts of failed sign-ins are kept, at the longest.
 const signInAge = 90 * 24 * time.Hour
 
-// retain removes what is older than the retention.
-func (l *Log) retain(ctx context.Context, retention time.Duration, log *slog.Logger) error {
+// retain removes one batch of what is older than the retention, so that the sealing goes on between two. It says how many
+// rows of the log were among it, and whether there may be more.
+func (l *Log) retain(ctx context.Context, retention time.Duration, log *slog.Logger) (removed int, more bool, err error) {
 	age := signInAge
 	if retention > 0 {
 		age = min(age, retention)
-		removed, err := l.Remove(ctx, retention)
-		if removed > 0 {
-			log.Info("removed old rows of the audit log", "rows", removed)
-		}
-		if err != nil {
+		if removed, err = l.Remove(ctx, retention); err != nil {
 			// Sealing goes on: what is recorded now is worth more.
 			log.Error("no old rows are removed from the audit log", "error", err)
 		}
 	}
-	for {
-		tag, err := l.DB.Pool.Exec(ctx, `
-			DELETE FROM failed_sign_ins WHERE ctid = ANY(ARRAY(
-			  SELECT ctid FROM failed_sign_ins WHERE minute < clock_timestamp() - $1::interval LIMIT 10000))`, age)
-		if err != nil || tag.RowsAffected() == 0 {
-			return control.Fault(err)
-		}
-	}
+	tag, err := l.DB.Pool.Exec(ctx, `
+		DELETE FROM failed_sign_ins WHERE ctid = ANY(ARRAY(
+		  SELECT ctid FROM failed_sign_ins WHERE minute < clock_timestamp() - $1::interval LIMIT 10000))`, age)
+	return removed, removed > 0 || tag.RowsAffected() > 0, control.Fault(err)
 }
 
 // removeBatch is how many rows are removed in a transaction.
 const removeBatch = 2000
 
-// Remove removes the rows that are older than age, from the beginning of the chain up to the first one that is younger,
-// and leaves a checkpoint from which the rest can be verified. Rows that are not as they were sealed are evidence: they
-// are an error, and stay.
+// Remove removes a batch of the rows that are older than age, from the beginning of the chain up to the first one that is
+// younger, and leaves a checkpoint from which the rest can be verified. Rows that are not as they were sealed are evidence:
+// they are an error, and stay.
 func (l *Log) Remove(ctx context.Context, age time.Duration) (removed int, err error) {
-	for {
-		n := 0
-		err := l.DB.Tx(ctx, func(tx pgx.Tx) error {
-			n, err = l.remove(ctx, tx, age)
-			return err
-		})
-		if err != nil {
-			return removed, err
-		}
-		removed += n
-		if n == 0 {
-			return removed, nil
-		}
+	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
+		removed, err = l.remove(ctx, tx, age)
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
+	return removed, nil
 }
 
 func (l *Log) remove(ctx context.Context, tx pgx.Tx, age time.Duration) (int, error) {

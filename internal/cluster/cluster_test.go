@@ -44,6 +44,7 @@ func get(t testing.TB, r *cluster.Registry, id string) *cluster.Cluster {
 
 // Another replica hears of every change at once, and goes on with the pools of the clusters that did not change.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	other, err := cluster.Open(t.Context(), s.DB, slog.New(slog.NewTextHandler(s.Log, nil)))
 	if err != nil {
@@ -103,6 +104,7 @@ func names(r *cluster.Registry) (names []string) {
 }
 
 func TestEnsure(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	c := get(t, s.Clusters, s.ClusterID)
 	put := func(change func(*cluster.Cluster)) error {
@@ -152,6 +154,7 @@ func TestEnsure(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	for _, id := range []string{"", "x", uuid.NewString(), "{" + s.ClusterID + "}", "urn:uuid:" + s.ClusterID, strings.ReplaceAll(s.ClusterID, "-", ""), s.ClusterID + " "} {
 		if _, err := s.Clusters.Get(id); !fault.Is(err, fault.NotFound) {
@@ -169,6 +172,7 @@ func TestGet(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	own := pgtest.New(t, nil)
 	c := get(t, s.Clusters, s.Register(t, "own", own, own.User, own.Password))

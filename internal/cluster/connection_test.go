@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 const host = "postgres://role@db.example.test:6543/app"
 
 func TestConfig(t *testing.T) {
+	t.Parallel()
 	good := func(c Connection) *pgx.ConnConfig {
 		t.Helper()
 		if c.Password == "" {
@@ -72,6 +73,7 @@ func TestConfig(t *testing.T) {
 }
 
 func TestConfigRefused(t *testing.T) {
+	t.Parallel()
 	const secret = "hunter2secret"
 	for name, c := range map[string]Connection{
 		"password in the URL":     {URL: "postgres://role:" + secret + "@h/app"},
@@ -199,6 +201,7 @@ func issue(t testing.TB, by *authority, template *x509.Certificate) (cert *x509.
 
 // A real server with a certificate for localhost, reached by that name and by its address.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	ca, stranger := newAuthority(t), newAuthority(t)
 	_, _, cert, key := issue(t, ca, &x509.Certificate{DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
@@ -272,6 +275,7 @@ func TestTLS(t *testing.T) {
 // hash of it, gets nothing. Where pg_hba.conf says md5, it asks a role that has a verifier for SCRAM.
 // What is committed is on disk, however the server, the database or the role is set.
 func TestCommitsAreDurable(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, map[string]string{"synchronous_commit": "off"})
 	for setting, want := range map[string]string{"": "on", "local": "local"} {
 		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: secret.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
@@ -288,6 +292,7 @@ func TestCommitsAreDurable(t *testing.T) {
 }
 
 func TestRequireAuth(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, map[string]string{"password_encryption": "md5"})
 	pg.Exec(t, `CREATE ROLE hashed LOGIN SUPERUSER PASSWORD 'a-hash-of-this'`)
 	hba := filepath.Join(pg.DataDir, "pg_hba.conf")

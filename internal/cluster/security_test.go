@@ -19,6 +19,7 @@ import (
 
 // The metadata services of clouds are not connected to, by whatever name they go.
 func TestLinkLocal(t *testing.T) {
+	t.Parallel()
 	for _, host := range []string{
 		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80", "[fe80::1%25lo]", "[fd00:ec2::254]:80", "[fd00:ec2::254%25lo]", "127.0.0.1,169.254.169.254:1",
 	} {
@@ -40,6 +41,7 @@ func TestLinkLocal(t *testing.T) {
 
 // A server that has vanished without a word is noticed: a delete must not wait for it until its deadline.
 func TestVanishedServerIsNoticed(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -68,6 +70,7 @@ func TestVanishedServerIsNoticed(t *testing.T) {
 
 // A service that is no PostgreSQL is sent eight bytes that are always the same, and what it answers is not passed on.
 func TestAnyServiceSeesNothing(t *testing.T) {
+	t.Parallel()
 	for _, answer := range []string{"N", "E", "HTTP/1.1 200 OK\r\n\r\nthe-secret-of-the-service", "220 the-secret-of-the-service\r\n", ""} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

@@ -68,7 +68,7 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	}
 	config.ConnConfig.DialFunc = primary.Dialer(config.ConnConfig.ConnectTimeout)
 	config.ConnConfig.ValidateConnect = primary.Require
-	config.ConnConfig.Tracer = limits{}
+	config.ConnConfig.Tracer = &limits{connectTimeout, hangTimeout}
 	failpoint.On(config.ConnConfig)
 	config.MaxConns = max(config.MaxConns, 8)
 	config.MaxConnIdleTime = 5 * time.Minute

@@ -44,6 +44,7 @@ func mustOpen(t testing.TB, url string) *control.DB {
 
 // Replicas that start at once on an empty database take turns.
 func TestOpenAtOnce(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Shared(t)
 	pg.Exec(t, `CREATE DATABASE at_once`)
 	var wg sync.WaitGroup
@@ -92,6 +93,7 @@ func TestOpenAtOnce(t *testing.T) {
 
 // A migration waits for a table that is in use, and meanwhile lets those pass that come after it.
 func TestMigrationLetsOthersPass(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Shared(t)
 	pg.Exec(t, `CREATE DATABASE busy_tables`)
 	conn := pg.Connect(t, pg.User, pg.Password, "busy_tables")
@@ -148,6 +150,7 @@ func TestCommitHangs(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	pg.Exec(t, `CREATE DATABASE hangs`)
 	db := mustOpen(t, pg.URL("hangs"))
+	db.HangsAfter(time.Second)
 	pg.Set(t, "synchronous_standby_names", "gone")
 	err := db.Tx(t.Context(), func(tx pgx.Tx) error {
 		_, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ('hangs', now())`)
@@ -161,6 +164,7 @@ func TestCommitHangs(t *testing.T) {
 
 // Every role of the cluster may be in the hands of somebody else, so the control database is shut to them.
 func TestRightsAreClosed(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Shared(t)
 	const password = "a-good-password"
 	for _, role := range []string{"stranger", "keeper"} {
@@ -210,6 +214,7 @@ func TestRightsAreClosed(t *testing.T) {
 }
 
 func TestOpenFails(t *testing.T) {
+	t.Parallel()
 	const secret = "hunter2secret"
 	for _, bad := range []string{"postgres://role:" + secret + "@h:port/db",
 		"postgres://role:" + secret + "@h/db?sslmode=nonsense", secret, "host=" + secret + " port=x"} {
@@ -230,6 +235,7 @@ func TestOpenFails(t *testing.T) {
 
 // What is committed is on disk, and what a session holds it holds, however the server is set.
 func TestSettingsOfTheServer(t *testing.T) {
+	t.Parallel()
 	c := pgtest.New(t, map[string]string{"synchronous_commit": "off", "default_transaction_isolation": "serializable",
 		"idle_session_timeout": "1min"})
 	db := mustOpen(t, c.URL("postgres"))
@@ -244,6 +250,7 @@ func TestSettingsOfTheServer(t *testing.T) {
 
 // Whoever comes with other master keys, and so not to this database, leaves its schema alone.
 func TestOpenWithOtherKeys(t *testing.T) {
+	t.Parallel()
 	c := pgtest.Shared(t)
 	c.Exec(t, `CREATE DATABASE other_keys`)
 	db := mustOpen(t, c.URL("other_keys"))
@@ -268,6 +275,7 @@ func TestOpenWithOtherKeys(t *testing.T) {
 }
 
 func TestTx(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	pg.Exec(t, `CREATE DATABASE tx`)
 	db := mustOpen(t, pg.URL("tx"))
@@ -314,6 +322,7 @@ func keyring(t testing.TB, keys ...string) *control.Keyring {
 }
 
 func TestSeal(t *testing.T) {
+	t.Parallel()
 	old, next := control.NewMasterKey(), control.NewMasterKey()
 	k := keyring(t, old)
 	secret := []byte("a secret")
@@ -341,7 +350,7 @@ func TestSeal(t *testing.T) {
 		case i == 0:
 			want = "not a sealed value"
 		case i <= 8:
-			want = "is sealed with the master key"
+			want = "is encrypted with the master key"
 		}
 		opens(k, "clusters/1/credential", altered, want)
 	}
@@ -356,6 +365,7 @@ func TestSeal(t *testing.T) {
 }
 
 func TestParseKeyring(t *testing.T) {
+	t.Parallel()
 	good := control.NewMasterKey()
 	for _, bad := range []string{"", "\n# nothing\n", "x", good[:20], good + "\n" + good[:43],
 		base64.StdEncoding.EncodeToString(make([]byte, 33)), base64.RawURLEncoding.EncodeToString(make([]byte, 32))} {

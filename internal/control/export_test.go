@@ -1,5 +1,7 @@
 package control
 
+import "time"
+
 // SealedColumns are the columns that Reseal seals anew, as "table.column".
 func SealedColumns() (names []string) {
 	for _, c := range sealedColumns {
@@ -7,3 +9,6 @@ func SealedColumns() (names []string) {
 	}
 	return names
 }
+
+// HangsAfter ends a statement that takes longer than d.
+func (db *DB) HangsAfter(d time.Duration) { db.Pool.Config().ConnConfig.Tracer.(*limits).hang = d }

@@ -21,6 +21,7 @@ var notSealed = []string{
 
 // Every column of bytes is either sealed anew or known to be no secret.
 func TestResealForgetsNothing(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Shared(t)
 	pg.Exec(t, `CREATE DATABASE reseal_columns`)
 	db := mustOpen(t, pg.URL("reseal_columns"))
@@ -44,6 +45,7 @@ func TestResealForgetsNothing(t *testing.T) {
 }
 
 func TestReseal(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.Shared(t)
 	pg.Exec(t, `CREATE DATABASE reseal`)
 	db := mustOpen(t, pg.URL("reseal"))

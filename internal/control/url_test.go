@@ -4,6 +4,7 @@ import "testing"
 
 // Beyond loopback nobody but the server that is meant gets the password, unless the URL says so.
 func TestURLBeyondLoopback(t *testing.T) {
+	t.Parallel()
 	for url, want := range map[string]struct {
 		tls, unverified bool
 		auth            string

@@ -55,6 +55,7 @@ func expect(t testing.TB, got []string, want ...string) {
 }
 
 func TestRecorded(t *testing.T) {
+	t.Parallel()
 	s := servicetest.Shared(t)
 	ctx := t.Context()
 	create(t, s, "rec")
@@ -141,6 +142,7 @@ func wantKind(t testing.TB, err error, kind fault.Kind) {
 
 // An outcome that cannot be written does not change the answer, and the settler writes it.
 func TestOutcomeNotWritten(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
 	exec(t, control, `

@@ -60,6 +60,7 @@ func compare(t testing.TB, s *dbuser.Service, clusterID string) *dbuser.Unrecord
 }
 
 func TestCompare(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	create(t, s, "compare-ours")
@@ -117,6 +118,7 @@ func TestCompare(t *testing.T) {
 
 // What the retention has removed is not missing.
 func TestCompareAfterRetention(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE clusters SET created_at = now() - interval '1 y'`); err != nil {
@@ -152,6 +154,7 @@ func TestCompareAfterRetention(t *testing.T) {
 
 // An attempt that was cut off is not taken for undone where the cluster is ahead of the audit log.
 func TestSettleInOldControlDatabase(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	commented(t, pg, "old-password", uuid.NewString())
@@ -185,6 +188,7 @@ func TestSettleInOldControlDatabase(t *testing.T) {
 
 // A rotation that a control database from yesterday wants to finish is only looked at.
 func TestStaleRotation(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	const current, third = rolePassword, "a-third-password"
 	for name, test := range map[string]struct {
@@ -251,6 +255,7 @@ func TestStaleRotation(t *testing.T) {
 // The session of a rotation whose replica was killed may still be about to commit, while it waits for a standby. Until it has
 // ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
 func TestRotationUnderWay(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_under_way LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := uuid.MustParse(s.Register(t, "under way", s.PG, "rotate_under_way", rolePassword))

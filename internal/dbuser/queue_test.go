@@ -114,6 +114,7 @@ func TestHungCluster(t *testing.T) {
 // However many changes of a cluster come, a few work at a time, some wait, the rest are refused, reads get through, and
 // what the audit log says is what was done.
 func TestChangesLeaveRoomForReads(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	create(t, s, "reader")

@@ -59,6 +59,7 @@ func works(t testing.TB, s *dbuser.Service, clusterID string) {
 // A rotation that is cut off between any two of its steps loses nothing: a replica that is started then works with the
 // cluster, the settler finishes the rotation, and the attempt gets its outcome.
 func TestRotationCutOff(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	ctx := t.Context()
 	steps := []struct {
@@ -127,6 +128,7 @@ func TestRotationCutOff(t *testing.T) {
 
 // The next rotation finishes the one that was cut off.
 func TestRotateAfterCutOff(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_again LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "again", s.PG, "rotate_again", rolePassword)
@@ -157,6 +159,7 @@ func TestRotateAfterCutOff(t *testing.T) {
 
 // What was dropped is not adopted by one who comes late, but it is not forgotten either: the cluster may know it.
 func TestRotationDropped(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_dropped LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "dropped", s.PG, "rotate_dropped", rolePassword)
@@ -181,6 +184,7 @@ func TestRotationDropped(t *testing.T) {
 // The session that holds the lock of a rotation is lost, and at that moment an admin gives the credential anew, as which
 // the cluster then has the one or the other. Rolecall gets in with either.
 func TestRotationLosesItsLock(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	pg := pgtest.New(t, nil)
 	pg.Exec(t, `CREATE ROLE rotate_lost LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
@@ -232,6 +236,7 @@ func TestRotationLosesItsLock(t *testing.T) {
 // One who rotates is overtaken by another, who finishes that rotation and makes one more. What the slow one sends then does not
 // become the password of the cluster, even if it is killed before it sees that.
 func TestRotationIsOvertaken(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_overtaken LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "overtaken", s.PG, "rotate_overtaken", rolePassword)
@@ -260,6 +265,7 @@ func TestRotationIsOvertaken(t *testing.T) {
 
 // A rotation under way is not disturbed when its password gets another seal.
 func TestRotationResealed(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_resealed LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "resealed", s.PG, "rotate_resealed", rolePassword)
@@ -287,6 +293,7 @@ func TestRotationResealed(t *testing.T) {
 
 // Ensure, by which dev registers its own cluster at each start, does not undo a rotation.
 func TestEnsureKeepsRotation(t *testing.T) {
+	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_put LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := s.Register(t, "put", s.PG, "rotate_put", rolePassword)

@@ -19,6 +19,7 @@ import (
 
 // Rules, system roles and grantable roles that were changed while a change waited for its turn count for it.
 func TestRulesChangeDuringTheWait(t *testing.T) {
+	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	manager := &account.Principal{GUID: "g-manager", Username: "manager", Scopes: account.DefaultScopes, Labels: map[string]string{"team": "a"}}
