@@ -106,7 +106,7 @@ func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.
 	c.connector.mu.Lock()
 	major := c.connector.major
 	c.connector.mu.Unlock()
-	return connect(ctx, config, major, database, encoding)
+	return pgrole.ConnectTo(ctx, config, major, database, encoding)
 }
 
 // Server is the cluster as pgrole works on it. Objects of a deleted user may go to the reassignable roles; nil: to any.

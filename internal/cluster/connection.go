@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -12,12 +11,12 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/primary"
 	"rolecall/internal/secret"
 )
@@ -45,13 +44,8 @@ type TLS struct {
 // do; every key that would make pgx read a file or a service definition stays out.
 var urlKeys = []string{"target_session_attrs", "connect_timeout", "channel_binding", "require_auth"}
 
-// The limits of every session in a cluster. statement_timeout ends a statement on the server before the request's own
-// deadline would cut the connection, so that its outcome is known.
-const (
-	lockTimeout      = "4s"
-	statementTimeout = "8s"
-	connectTimeout   = 4 * time.Second
-)
+// connectTimeout is how long it takes at most to connect to one host, unless the URL says less.
+const connectTimeout = 4 * time.Second
 
 // maxConns is how many sessions one Rolecall holds in one cluster at most, not counting those to other databases.
 const maxConns = 9
@@ -119,19 +113,8 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 			return nil, err
 		}
 	}
-	config.RuntimeParams = map[string]string{
-		"application_name":                    "rolecall",
-		"client_encoding":                     "UTF8",
-		"search_path":                         "pg_catalog",
-		"timezone":                            "UTC",
-		"standard_conforming_strings":         "on",
-		"jit":                                 "off",                // compiling our short queries takes a hundred times longer than running them
-		"plan_cache_mode":                     "force_generic_plan", // planning takes ten times longer, and no parameter changes a plan
-		"lock_timeout":                        lockTimeout,
-		"statement_timeout":                   statementTimeout,
-		"idle_in_transaction_session_timeout": "20s",
-		"idle_session_timeout":                "0", // one that holds a lock sits idle while databases are visited
-	}
+	config.RuntimeParams = pgrole.SessionSettings()
+	config.RuntimeParams["application_name"] = "rolecall"
 	if c.SynchronousCommit != "" {
 		config.RuntimeParams["synchronous_commit"] = c.SynchronousCommit
 	}
@@ -220,20 +203,4 @@ func verifyChain(state tls.ConnectionState, roots *x509.CertPool) error {
 	}
 	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates})
 	return err
-}
-
-// connect opens a connection of its own to another database of the cluster. Names in it are read and written in the
-// database's own encoding, as bytes: role names are shared by all databases but stored once, so in a LATIN1 database a
-// converted name would be another one. The major is that of the cluster's PostgreSQL, 0 when it is not known.
-func connect(ctx context.Context, config *pgx.ConnConfig, major int, database, encoding string) (*pgx.Conn, error) {
-	own := config.Copy()
-	own.Database = database
-	own.RuntimeParams["client_encoding"] = encoding
-	// Its owner may have set these for whoever connects to it; what is asked for here comes before that.
-	own.RuntimeParams["default_transaction_read_only"] = "off"
-	own.RuntimeParams["role"] = "none"
-	if major >= 17 { // an older one refuses what it does not know; and a SET, later, might itself come too late
-		own.RuntimeParams["transaction_timeout"] = "0"
-	}
-	return pgx.ConnectConfig(ctx, own)
 }

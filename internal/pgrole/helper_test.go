@@ -20,6 +20,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/primary"
 )
 
 const (
@@ -43,27 +44,11 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 	}
 	own := config.ConnConfig
 	own.User, own.Password, own.ConnectTimeout = role, password, 4*time.Second
-	own.RuntimeParams = map[string]string{
-		"client_encoding":                     "UTF8",
-		"search_path":                         "pg_catalog",
-		"timezone":                            "UTC",
-		"standard_conforming_strings":         "on",
-		"jit":                                 "off",
-		"plan_cache_mode":                     "force_generic_plan",
-		"lock_timeout":                        "4s",
-		"statement_timeout":                   "8s",
-		"idle_in_transaction_session_timeout": "20s",
-	}
+	own.RuntimeParams, own.ValidateConnect = pgrole.SessionSettings(), primary.Require
 	return &pgrole.Server{
 		Pool: pool(t, config),
 		Connect: func(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-			other := own.Copy()
-			other.Database = database
-			other.RuntimeParams["client_encoding"] = encoding
-			other.RuntimeParams["default_transaction_read_only"] = "off"
-			other.RuntimeParams["role"] = "none"
-			other.RuntimeParams["idle_session_timeout"] = "0"
-			return pgx.ConnectConfig(ctx, other)
+			return pgrole.ConnectTo(ctx, own, 0, database, encoding)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
 		Batcher:     pgrole.NewBatcher(),
@@ -360,7 +345,7 @@ func allUsers(t testing.TB, s *pgrole.Server, prefix string) []string {
 
 func pool(t testing.TB, config *pgxpool.Config) *pgxpool.Pool {
 	t.Helper()
-	pool, err := pgxpool.NewWithConfig(context.Background(), config)
+	pool, err := primary.NewPool(context.Background(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
