@@ -217,8 +217,8 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 
 	// Its password for the cluster is the one from before the rotation.
 	admin.has(t, []string{"state UNKNOWN",
-		`last error .*the password of the role "shop_admin"\. .*restored from a backup.*update the registration with it.*`}, "clusters", "show",
-		"shop")
+		`last error .*the password of the role "shop_admin"\. .*restored from a backup.*update the registration with it.*`},
+		"clusters", "show", "shop")
 	admin.fails(t, term.ExitFailed, "restored from a backup", "", "clusters", "probe", "shop")
 	if now := roles(t, pg); now != before {
 		t.Errorf("the roles have become\n%s\nfrom\n%s", now, before)

@@ -16,8 +16,8 @@ var Majors = []int{14, 15, 16, 17, 18}
 // variable names the major that Shared and New use.
 const variable = "ROLECALL_TEST_MAJOR"
 
-// EachMajor runs f on some majors, side by side; where ROLECALL_TEST_MAJOR names one, on no other. It is for packages that
-// scripts/test-matrix runs with each major in turn, so that nothing is run twice.
+// EachMajor runs f on some majors, in parallel. If ROLECALL_TEST_MAJOR names a major, f runs on that one or not at all. It
+// is for packages that scripts/test-majors runs on each of these majors.
 func EachMajor(t *testing.T, majors []int, f func(t *testing.T, major int)) {
 	only := os.Getenv(variable)
 	for _, major := range majors {

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Full reports whether tests leave nothing out that takes long: ROLECALL_TEST_FULL is set, as "make test-majors" does.
+// Full reports whether tests try every case, however long that takes. "make test-majors" sets ROLECALL_TEST_FULL for it.
 func Full() bool { return os.Getenv("ROLECALL_TEST_FULL") != "" }
 
-// SoakTime is how long a test goes on that can go on for any time: short, unless SOAK_SECONDS says more, as make soak has
-// it.
+// SoakTime is the duration of a test that can run for any time: short, or SOAK_SECONDS, which "make soak" sets.
 func SoakTime(t testing.TB, short time.Duration) time.Duration {
 	t.Helper()
 	text := os.Getenv("SOAK_SECONDS")
