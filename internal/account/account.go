@@ -1,11 +1,11 @@
-// Package account is the accounts of the platform, of people and of OAuth clients, and the Principal, the account of one
-// request. Package identity authenticates them.
+// Package account is the accounts of the platform and the Principal, which is the account of one request.
+// How an account proves who it is belongs to package identity.
 package account
 
 import (
 	"context"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,138 +15,44 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/secret"
-	"rolecall/internal/sqlstate"
 )
 
 // LocalOrigin is the origin of accounts whose password is kept here. The name is the one that the clients of the
 // ecosystem send.
 const LocalOrigin = "uaa"
 
-// The scopes of the platform. Their names are Cloud Foundry's.
-const (
-	ScopeAdmin         = "cloud_controller.admin"
-	ScopeAdminReadOnly = "cloud_controller.admin_read_only"
-	ScopeAuditor       = "cloud_controller.global_auditor"
-	ScopeRead          = "cloud_controller.read"
-	ScopeWrite         = "cloud_controller.write"
-	ScopeSCIMRead      = "scim.read"
-	ScopeSCIMWrite     = "scim.write"
-)
-
-// AdminScopes are the scopes of an account that may do everything.
-var AdminScopes = []string{ScopeAdmin, ScopeRead, ScopeWrite, ScopeSCIMRead, ScopeSCIMWrite}
-
-// Account is one account of the platform. It has an identity, which signs in, a platform user, which has labels and
-// annotations, or both. Each exists if its creation time is not zero.
+// Account is what a sign-in needs of an account: of one person, of one OAuth client, or of somebody who is known by a guid
+// alone. It can have an identity, which signs in and which /uaa shows, and be a platform user, which has labels and
+// annotations and which /v3 shows. It is one of the two or both, and is so when that creation time is not zero.
 type Account struct {
 	ID       int64
 	GUID     string // 1 to 200 characters, not necessarily a UUID
-	Username string // "" for a platform user known by its guid alone, and for a program
+	Username string // "" for a platform user known by its guid alone, and for an OAuth client
 	Origin   string
 	Scopes   []string
 	Epoch    uuid.UUID // what tokens are bound to
 
 	IdentityCreatedAt time.Time
-	Program           bool        // an OAuth client, whose id is the guid
+	OAuthClient       bool        // its client id is the guid
 	PasswordHash      secret.Text // argon2id in PHC form; "" when it cannot sign in with a password or secret
 	Active            bool
-	GrantTypes        []string // of a program: the OAuth grants that it may use
-	UserScopes        []string // of a program: the scopes that a user's token may carry through it
+	GrantTypes        []string // of an OAuth client: the grants that it may use
+	UserScopes        []string // of an OAuth client: the scopes that a user's token may carry through it
 
 	PlatformCreatedAt time.Time
 	Labels            map[string]string
 }
 
-// Principal is the authenticated account of one request, with the scopes that its credential carries.
-type Principal struct {
-	GUID, Username, Origin string
-	Scopes                 []string
-	Labels                 map[string]string
-	// Epoch is the account's when the credential was last verified.
-	Epoch uuid.UUID
-	// Token is the personal access token that the request came with; zero: another credential.
-	Token uuid.UUID
-	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; CouldWrite says that one
-	// would be, so that the token reads what its account may read because it manages it.
-	ReadOnly, CouldWrite bool
-	// Clusters are the only ones that the token reaches; nil: no limit. A token with a limit opens nothing beyond them, so
-	// the scopes that would are not among Scopes: ClusterScopes has them, and HasOn counts them on these clusters alone.
-	Clusters      []uuid.UUID
-	ClusterScopes []string
-	// RequestID and Address say where the request came from, for the audit log.
-	RequestID, Address string
-}
-
-// Has reports whether the principal has one of the scopes.
-func (p *Principal) Has(scopes ...string) bool {
-	return slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.Scopes, s) })
-}
-
-// Reaches reports whether the principal's credential is not limited to other clusters.
-func (p *Principal) Reaches(cluster uuid.UUID) bool {
-	return p.Clusters == nil || slices.Contains(p.Clusters, cluster)
-}
-
-// HasOn is Has for what is done on one cluster.
-func (p *Principal) HasOn(cluster uuid.UUID, scopes ...string) bool {
-	if !p.Reaches(cluster) {
-		return false
-	}
-	return p.Has(scopes...) || slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(p.ClusterScopes, s) })
-}
-
-// Limit makes the principal that of a personal access token. It keeps the scopes that the limits leave, so that a check
-// of a scope need not consider tokens.
-func (p *Principal) Limit(token uuid.UUID, readOnly bool, clusters []uuid.UUID) {
-	p.Token, p.ReadOnly, p.Clusters = token, readOnly, clusters
-	if readOnly {
-		p.CouldWrite = p.Has(ScopeAdmin, ScopeWrite)
-		var reads []string
-		for _, s := range p.Scopes {
-			switch s {
-			case ScopeAdmin:
-				reads = append(reads, ScopeAdminReadOnly)
-			case ScopeWrite, ScopeSCIMWrite:
-			default:
-				reads = append(reads, s)
-			}
-		}
-		p.Scopes = inOrder(reads)
-	}
-	if clusters != nil {
-		p.ClusterScopes = p.Scopes
-		p.Scopes = slices.DeleteFunc(slices.Clone(p.Scopes), func(s string) bool { return !slices.Contains(DefaultScopes, s) })
-	}
-}
-
-// Entry is what the audit log is told of something that the principal does.
-func (p *Principal) Entry(action, target string, detail any) audit.Entry {
-	return audit.Entry{
-		Action:      action,
-		AccountGUID: p.GUID,
-		AccountName: p.Username,
-		Token:       p.Token,
-		Target:      target,
-		RequestID:   p.RequestID,
-		Address:     p.Address,
-		Detail:      detail,
-	}
-}
-
-// endPersonalTokens ends the personal access tokens of an account. They end when the account may no longer sign in, when its
-// identity or platform user is deleted, and when someone else sets its password, because that may be the answer to a theft.
-// They stay when the account changes its own password: services use them in place of it, and they are revoked one by one.
-func endPersonalTokens(ctx context.Context, tx pgx.Tx, id int64) error {
-	_, err := tx.Exec(ctx, `DELETE FROM personal_tokens WHERE account_id = $1`, id)
-	return err
-}
-
 // Store is the accounts in the control database.
 type Store struct {
-	DB *control.DB
+	DB    *control.DB
+	Audit *audit.Log
 
 	lists lists
 }
+
+// NewStore returns the accounts of a control database, with its audit log.
+func NewStore(db *control.DB) *Store { return &Store{DB: db, Audit: &audit.Log{DB: db}} }
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
 	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
@@ -211,36 +117,103 @@ func (s *Store) one(ctx context.Context, where string, args ...string) (*Account
 func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
-		&a.IdentityCreatedAt, &a.Program, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes, &a.PlatformCreatedAt,
-		&a.Labels)
+		&a.IdentityCreatedAt, &a.OAuthClient, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes,
+		&a.PlatformCreatedAt, &a.Labels)
 	return &a, err
 }
 
-// Create adds an account with identity and platform user within tx, with a new guid.
-func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, passwordHash string,
-	scopes []string) (guid string, err error) {
-	err = tx.QueryRow(ctx, `
-		INSERT INTO accounts (guid, username, origin, password_hash, password_changed_at, scopes, emails,
-		  identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
-		VALUES ($1, $2, $3, $4, now(), $5, ARRAY[$2], now(), now(), now(), now())
-		RETURNING guid`, uuid.NewString(), username, LocalOrigin, passwordHash, scopes).Scan(&guid)
-	if sqlstate.Is(err, sqlstate.UniqueViolation) {
+// Create adds an account that signs in and is a platform user within tx, under a fresh guid.
+func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, hash string, scopes []string) (guid string, err error) {
+	n := newProfile(uuid.NewString(), username, LocalOrigin, scopes)
+	made, err := insert(ctx, tx, n, parts{identity: true, platform: true}, &hash)
+	if err == nil && made == nil {
 		err = fault.New(fault.Exists, "An account %q of origin %q exists already.", username, LocalOrigin)
 	}
-	return guid, err
+	return n.GUID, err
 }
 
-// Reset gives an account a new password and scopes within tx, creates its identity or platform user if missing, activates
-// it, and ends its tokens.
+// Reset gives an account a new password and scopes within tx, makes it an active identity and a platform user, and ends its
+// tokens.
 func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash string, scopes []string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE accounts SET password_hash = $2, password_changed_at = now(), scopes = $3, active = true, epoch = gen_random_uuid(),
-		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(), identity_version =
-		    identity_version + 1,
+		  identity_created_at = coalesce(identity_created_at, now()), identity_updated_at = now(),
+		  identity_version = identity_version + 1,
 		  platform_created_at = coalesce(platform_created_at, now()), platform_updated_at = now()
 		WHERE id = $1`, id, passwordHash, scopes)
 	if err != nil {
 		return err
 	}
 	return endPersonalTokens(ctx, tx, id)
+}
+
+// External is what is known of somebody whom another issuer vouches for.
+type External struct {
+	Issuer, Subject  string // who it is
+	Origin, Username string // what it is called
+	Address          string
+}
+
+// External returns the account of an issuer and subject. At their first use it is made, as a platform user with the
+// default scopes. A name that is taken in the origin, or is not valid, is made unique by the beginning of the
+// guid.
+func (s *Store) External(ctx context.Context, x External) (*Account, error) {
+	if !storable(x.Subject) {
+		return nil, fault.New(fault.Unauthenticated, "The subject of the token is not text.")
+	}
+	find := func() (*Account, error) { return s.one(ctx, `WHERE issuer = $1 AND subject = $2`, x.Issuer, x.Subject) }
+	a, err := find()
+	if !fault.Is(err, fault.NotFound) {
+		return a, err
+	}
+	guid := uuid.NewString()
+	names := []string{x.Username, x.Username + "-" + guid[:8], guid}
+	for _, name := range names {
+		if CheckUsername(name) != nil {
+			continue
+		}
+		n := newProfile(guid, name, x.Origin, DefaultScopes)
+		n.issuer, n.subject = x.Issuer, x.Subject
+		var made *Profile
+		err := s.DB.Tx(ctx, func(tx pgx.Tx) (err error) {
+			if made, err = insert(ctx, tx, n, parts{identity: true, platform: true}, nil); err != nil || made == nil {
+				return err
+			}
+			return audit.Record(ctx, tx, audit.Entry{
+				Action: audit.CreateAccount, AccountGUID: guid, AccountName: name, Target: guid, Address: x.Address,
+				Detail: detail{Username: name, Origin: x.Origin, Issuer: x.Issuer, Reason: firstUse},
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+		// What is there now may be another request's work, for the same subject.
+		if a, err := find(); made != nil || !fault.Is(err, fault.NotFound) {
+			return a, err
+		}
+	}
+	return nil, fmt.Errorf("no name is free for the subject of %s", x.Issuer)
+}
+
+// EnsurePlatformUser gives an identity that signs in and has no platform user one. Accounts that have one are left alone.
+func (s *Store) EnsurePlatformUser(ctx context.Context, a *Account, address string) error {
+	if !a.PlatformCreatedAt.IsZero() {
+		return nil
+	}
+	return s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `
+			UPDATE accounts SET platform_created_at = now(), platform_updated_at = now(), revision = revision + 1
+			WHERE id = $1 AND platform_created_at IS NULL AND identity_created_at IS NOT NULL RETURNING platform_created_at`, a.ID).
+			Scan(&a.PlatformCreatedAt)
+		if errors.Is(err, pgx.ErrNoRows) { // another request was faster, or it is gone
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, audit.Entry{
+			Action: audit.CreateAccount, AccountGUID: a.GUID, AccountName: a.Username, Target: a.GUID, Address: address,
+			Detail: detail{Part: platformPart, Reason: firstUse},
+		})
+	})
 }

@@ -50,8 +50,8 @@ var orders = map[PlatformOrder]map[bool]string{
 
 // ListPlatform lists the platform users that the principal may see and the filter lets through, and says how many there
 // are on all pages. Both are of the same moment.
-func (s *Store) ListPlatform(ctx context.Context, p *Principal,
-	f PlatformFilter) (users []*PlatformUser, total int64, err error) {
+func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter) (
+	users []*Profile, total int64, err error) {
 	c := f.conditions()
 	if !seesAll(p) {
 		c.add(`guid = `, c.arg(p.GUID))
@@ -92,19 +92,19 @@ type matches struct {
 }
 
 // page reads the rows of a page. It is empty when there has been a change since.
-func (m *matches) page(ctx context.Context, q querier, order string, offset, limit int64) ([]*PlatformUser, error) {
+func (m *matches) page(ctx context.Context, q querier, order string, offset, limit int64) ([]*Profile, error) {
 	offset = min(offset, int64(len(m.ids)))
 	limit = min(limit, int64(len(m.ids))-offset)
 	if limit == 0 {
 		return nil, nil
 	}
 	rows, err := q.Query(ctx,
-		`SELECT `+platformColumns+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
+		`SELECT `+withAnnotations+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
 		m.ids[offset:offset+limit], m.changes)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanPlatform)
+	return pgx.CollectRows(rows, scanProfile)
 }
 
 // lists keeps what was found, for requests of other pages and for repeated ones. Its users check that there was no

@@ -46,14 +46,14 @@ func presentAccount(a *account.Profile) accountResource {
 		Username:         given(a.Username),
 		Origin:           given(a.Origin),
 		PresentationName: a.Presentation(),
-		Active:           a.Active,
-		OAuthClient:      a.OAuthClient(),
+		Active:           a.CanSignIn(),
+		OAuthClient:      a.OAuthClient,
 		Scopes:           append([]string{}, a.Scopes...),
 		Labels:           map[string]string{},
 		Annotations:      map[string]string{},
 		LabelSources:     map[string]string{},
-		CreatedAt:        a.CreatedAt.UTC(),
-		UpdatedAt:        a.UpdatedAt.UTC(),
+		CreatedAt:        a.Created().UTC(),
+		UpdatedAt:        a.Updated().UTC(),
 	}
 	maps.Copy(res.Labels, a.Labels)
 	maps.Copy(res.Annotations, a.Annotations)
@@ -85,7 +85,7 @@ func (a *API) listAccounts(w http.ResponseWriter, r *http.Request, p *account.Pr
 		l.Items = append(l.Items, presentAccount(found))
 	}
 	if more {
-		l.Next = cursor(strconv.FormatInt(accounts[len(accounts)-1].ID(), 10))
+		l.Next = cursor(strconv.FormatInt(accounts[len(accounts)-1].ID, 10))
 	}
 	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil

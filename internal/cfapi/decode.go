@@ -102,9 +102,9 @@ func decodeNew(body *web.Object) (n account.NewPlatformUser, err error) {
 		case !given["username"] && !given["origin"]:
 			ps.add("Guid or 'username' and 'origin' must be provided")
 		case !given["username"]:
-			ps.add("Origin can only be provided together with 'username'")
+			ps.add(originAlone)
 		case !given["origin"]:
-			ps.add("Username can only be provided together with 'origin'")
+			ps.add(usernameAlone)
 		case n.Origin == account.LocalOrigin:
 			ps.add("Origin cannot be 'uaa' when creating a user by username")
 		}

@@ -2,6 +2,7 @@ package cfapi
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -41,8 +42,12 @@ var answers = map[fault.Kind]answer{
 	fault.Unavailable: {http.StatusServiceUnavailable, 10015, "CF-ServiceUnavailable", "Database connection failure"},
 }
 
-// errQuery is a cause that the table of kinds cannot tell from others.
-var errQuery = errors.New("the query string cannot be decoded")
+// The causes that the table of kinds cannot tell from others.
+var (
+	errQuery              = errors.New("the query string cannot be decoded")
+	errTooManyLabels      = errors.New("too many labels")
+	errTooManyAnnotations = errors.New("too many annotations")
+)
 
 // exceptions go by the cause of a failure, and before its kind.
 var exceptions = []struct {
@@ -53,8 +58,37 @@ var exceptions = []struct {
 	{door.ErrAddressLimit, answer{http.StatusTooManyRequests, 10014, "CF-IPBasedRateLimitExceeded",
 		"Rate Limit Exceeded: Unauthenticated requests from this IP address have exceeded the limit. Please log in."}},
 	{errQuery, answer{http.StatusBadRequest, 10004, "CF-InvalidRequest", "The request is invalid"}},
-	{account.ErrTooManyLabels, answer{http.StatusUnprocessableEntity, 390020, "CF-LabelLimitExceeded", ""}},
-	{account.ErrTooManyAnnotations, answer{http.StatusUnprocessableEntity, 390023, "CF-AnnotationLimitExceeded", ""}},
+	{errTooManyLabels, answer{http.StatusUnprocessableEntity, 390020, "CF-LabelLimitExceeded", ""}},
+	{errTooManyAnnotations, answer{http.StatusUnprocessableEntity, 390023, "CF-AnnotationLimitExceeded", ""}},
+	{account.ErrNoPlatformUser, answer{http.StatusNotFound, 10010, "CF-ResourceNotFound", "User not found"}},
+	{account.ErrNoJob, answer{http.StatusNotFound, 10010, "CF-ResourceNotFound", "Job not found"}},
+	{account.ErrExternalName, answer{http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity",
+		"Username and origin of this user are its identity provider's and cannot be changed"}},
+	{account.ErrClientName, answer{http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity",
+		"This user is a client: it has no username and origin"}},
+	{account.ErrNoUsername, answer{http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", originAlone}},
+	{account.ErrNoOrigin, answer{http.StatusUnprocessableEntity, 10008, "CF-UnprocessableEntity", usernameAlone}},
+}
+
+const (
+	originAlone   = "Origin can only be provided together with 'username'"
+	usernameAlone = "Username can only be provided together with 'origin'"
+)
+
+// worded puts failures that name values into the words of the reference.
+func worded(err error) error {
+	f := *fault.Of(err)
+	if t, ok := errors.AsType[account.TooMany](err); ok {
+		f.Message = fmt.Sprintf("Failed to add %d %s because it would exceed maximum of %d", t.Given, t.Kind, t.Most)
+		f.Cause = map[string]error{"labels": errTooManyLabels, "annotations": errTooManyAnnotations}[t.Kind]
+	}
+	if t, ok := errors.AsType[account.Taken](err); ok {
+		f.Message = fmt.Sprintf("User with username '%s' and origin '%s' already exists.", t.Username, t.Origin)
+		if t.GUID != "" {
+			f.Message = fmt.Sprintf("User with guid '%s' already exists.", t.GUID)
+		}
+	}
+	return &f
 }
 
 func answerOf(f *fault.Error) answer {

@@ -367,7 +367,7 @@ func TestListsAfterChanges(t *testing.T) {
 		if now == last {
 			t.Errorf("%s: nothing has changed:\n%s", change.what, now)
 		}
-		if want := shown(&account.Store{DB: f.DB}); now != want {
+		if want := shown(account.NewStore(f.DB)); now != want {
 			t.Errorf("%s: got\n%swant\n%s", change.what, now, want)
 		}
 		last = now

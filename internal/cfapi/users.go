@@ -32,11 +32,11 @@ type selfLinks struct {
 	Self link `json:"self"`
 }
 
-func (a *API) present(u *account.PlatformUser) user {
+func (a *API) present(u *account.Profile) user {
 	return user{
 		GUID:             u.GUID,
-		CreatedAt:        stamp(u.CreatedAt),
-		UpdatedAt:        stamp(u.UpdatedAt),
+		CreatedAt:        stamp(u.PlatformCreated),
+		UpdatedAt:        stamp(u.PlatformUpdated),
 		Username:         orNull(u.Username),
 		PresentationName: u.Presentation(),
 		Origin:           orNull(u.Origin),
@@ -55,8 +55,8 @@ func orNull(s string) *string {
 	return &s
 }
 
-func (a *API) writeUser(w http.ResponseWriter, status int, u *account.PlatformUser) {
-	w.Header().Set("ETag", strconv.Quote(u.Tag()))
+func (a *API) writeUser(w http.ResponseWriter, status int, u *account.Profile) {
+	w.Header().Set("ETag", strconv.Quote(u.PlatformTag()))
 	web.JSON(w, status, jsonType, a.present(u))
 }
 
@@ -72,10 +72,12 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	u, err := a.Accounts.CreatePlatform(r.Context(), p, n)
 	if fault.Is(err, fault.Exists) {
 		// A duplicate is an invalid request in the reference. A conflict is our own status, for a change that clashes.
-		return fault.New(fault.Invalid, "%s", fault.Of(err).Message)
+		f := *fault.Of(worded(err))
+		f.Kind = fault.Invalid
+		return &f
 	}
 	if err != nil {
-		return err
+		return worded(err)
 	}
 	a.writeUser(w, http.StatusCreated, u)
 	return nil
@@ -109,7 +111,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 		return differing(d)
 	}
 	if err != nil {
-		return err
+		return worded(err)
 	}
 	a.writeUser(w, http.StatusOK, u)
 	return nil

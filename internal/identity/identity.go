@@ -54,10 +54,11 @@ type Service struct {
 
 // New returns a service. It makes the first signing key if there is none.
 func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
+	accounts := account.NewStore(db)
 	s := &Service{
 		db:       db,
-		accounts: &account.Store{DB: db},
-		audit:    &audit.Log{DB: db},
+		accounts: accounts,
+		audit:    accounts.Audit,
 		log:      c.Log,
 		issuer:   c.Issuer,
 		now:      time.Now,
@@ -73,6 +74,9 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	}
 	return s, s.loadKeys(ctx)
 }
+
+// Accounts returns the accounts and, in them, the audit log that the service uses. Each process has one of either.
+func (s *Service) Accounts() *account.Store { return s.accounts }
 
 // Issuer returns the issuer of the service's own tokens.
 func (s *Service) Issuer() string { return s.issuer }
@@ -152,7 +156,7 @@ func (s *Service) VerifyPassword(ctx context.Context, username, password, addres
 func (s *Service) VerifySecret(ctx context.Context, clientID, address string, secrets ...string) (*account.Account, error) {
 	return s.prove(ctx, "client\x00"+clientID, address, func() (*account.Account, error) {
 		a, err := s.accounts.ByGUID(ctx, clientID)
-		if err == nil && !a.Program {
+		if err == nil && !a.OAuthClient {
 			return nil, fault.New(fault.NotFound, "There is no such OAuth client.")
 		}
 		return a, err

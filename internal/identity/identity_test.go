@@ -102,21 +102,20 @@ func TestSignIn(t *testing.T) {
 // What was taken from an account ends on every replica within five seconds, and not because something else ended.
 func TestEndsOnEveryReplica(t *testing.T) {
 	s := servicetest.Shared(t)
-	inactive, active := false, true
-	set := func(v bool) func(*account.Identity) error {
-		return func(i *account.Identity) error { i.Active = v; return nil }
-	}
 	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
 	for name, end := range map[string]func(guid, username string) error{
 		"deactivated": func(guid, _ string) error {
-			_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, set(inactive))
+			_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+				account.IdentityChange{Active: new(false)})
 			return err
 		},
 		"deactivated for a moment": func(guid, _ string) error {
-			if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, set(inactive)); err != nil {
+			if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+				account.IdentityChange{Active: new(false)}); err != nil {
 				return err
 			}
-			_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil, set(active))
+			_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+				account.IdentityChange{Active: new(true)})
 			return err
 		},
 		"new password": func(guid, _ string) error {
@@ -332,8 +331,7 @@ func TestScopesFollowTheAccount(t *testing.T) {
 // The first use makes the platform user, once, and says so in the audit log.
 func TestFirstUse(t *testing.T) {
 	s := servicetest.Shared(t)
-	i, err := s.Accounts.CreateIdentity(t.Context(), admin,
-		account.Identity{Username: unique("first"), Origin: "uaa", Active: true}, nil)
+	i, err := s.Accounts.CreateUser(t.Context(), admin, account.IdentityChange{Username: new(unique("first"))}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -212,7 +212,7 @@ func TestExternalIssuer(t *testing.T) {
 	refused(t, id, basic(name, ""))
 	// Deactivated, it stays out, with new tokens too.
 	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, got.GUID, nil,
-		func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+		account.IdentityChange{Active: new(false)}); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(identity.FreshFor)

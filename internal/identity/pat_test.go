@@ -34,7 +34,7 @@ func TestPersonalTokenEndsOnEveryReplica(t *testing.T) {
 	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
 	active := func(guid string, v bool) error {
 		_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
-			func(i *account.Identity) error { i.Active = v; return nil })
+			account.IdentityChange{Active: &v})
 		return err
 	}
 	for name, x := range map[string]struct {

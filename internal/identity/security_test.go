@@ -51,11 +51,10 @@ func TestTheSameWorkForEverybody(t *testing.T) {
 	s.Admin(t, known)
 	guid := s.Admin(t, inactive)
 	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
-		func(i *account.Identity) error { i.Active = false; return nil }); err != nil {
+		account.IdentityChange{Active: new(false)}); err != nil {
 		t.Fatal(err)
 	}
-	bare, err := s.Accounts.CreateIdentity(t.Context(), admin,
-		account.Identity{Username: unique("bare"), Origin: "uaa", Active: true}, nil)
+	bare, err := s.Accounts.CreateUser(t.Context(), admin, account.IdentityChange{Username: new(unique("bare"))}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

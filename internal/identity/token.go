@@ -77,7 +77,7 @@ func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantT
 		Scope:     append([]string{}, scopes...), // never null
 		Epoch:     a.Epoch.String(),
 	}
-	if !a.Program {
+	if !a.OAuthClient {
 		c.UserID, c.UserName, c.Origin = a.GUID, a.Username, a.Origin
 	}
 	t := jwt.NewWithClaims(jwt.SigningMethodRS256, c)
@@ -152,7 +152,7 @@ func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKe
 	if err != nil {
 		return nil, err
 	}
-	if !a.Active || a.IdentityCreatedAt.IsZero() || a.Program != program || epochBinding(a) != c.Epoch {
+	if !a.Active || a.IdentityCreatedAt.IsZero() || a.OAuthClient != program || epochBinding(a) != c.Epoch {
 		return nil, errWrong
 	}
 	return &verifiedCredential{

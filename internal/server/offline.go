@@ -45,12 +45,12 @@ func Bootstrap(ctx context.Context, config Config, username, password string) (g
 
 // Recover ends all tokens after the control database was restored from a backup.
 func Recover(ctx context.Context, config Config, keepPersonalTokens bool) (account.Ended, error) {
-	db, _, err := OpenIdentity(ctx, config)
+	db, id, err := OpenIdentity(ctx, config)
 	if err != nil {
 		return account.Ended{}, err
 	}
 	defer db.Close()
-	return (&account.Store{DB: db}).EndAllTokens(ctx, keepPersonalTokens, audit.Entry{
+	return id.Accounts().EndAllTokens(ctx, keepPersonalTokens, audit.Entry{
 		AccountGUID: audit.ActorRestored,
 		AccountName: audit.ActorRestored,
 		Target:      db.Identity.Database,

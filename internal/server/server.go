@@ -15,8 +15,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"rolecall/internal/account"
-	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
@@ -96,8 +94,8 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 	}
 	users := &dbuser.Service{
 		Clusters: clusters,
-		Audit:    &audit.Log{DB: db},
-		Accounts: &account.Store{DB: db},
+		Audit:    id.Accounts().Audit,
+		Accounts: id.Accounts(),
 		Log:      config.Log,
 	}
 	return &Server{Config: config, DB: db, Identity: id, Users: users}, nil

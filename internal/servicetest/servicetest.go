@@ -123,11 +123,11 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	must(t, err)
 	t.Cleanup(s.DB.Close)
 	must(t, shareSigningKey(ctx, s.DB))
-	s.Accounts = &account.Store{DB: s.DB}
-	s.Audit = &audit.Log{DB: s.DB}
 	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token",
 		PasswordCost: PasswordCost, Log: logger})
 	must(t, err)
+	s.Accounts = s.Identity.Accounts()
+	s.Audit = s.Accounts.Audit
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
 	t.Cleanup(s.Clusters.Close)

@@ -22,7 +22,7 @@ type clientResource struct {
 	LastModified         int64    `json:"lastModified"` // milliseconds
 }
 
-func client(i *account.Identity) clientResource {
+func client(i *account.Profile) clientResource {
 	return clientResource{
 		ClientID:             i.GUID,
 		AuthorizedGrantTypes: i.GrantTypes,
@@ -30,7 +30,7 @@ func client(i *account.Identity) clientResource {
 		Authorities:          i.Scopes,
 		ResourceIDs:          []string{"none"},
 		AutoApprove:          []string{},
-		LastModified:         i.Updated.UnixMilli(),
+		LastModified:         i.IdentityUpdated.UnixMilli(),
 	}
 }
 
@@ -45,11 +45,15 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if err != nil {
 		return err
 	}
-	n := account.Identity{Program: true, Active: true, Verified: true}
-	if err := field(o, "client_id", &n.GUID); err != nil {
+	var id string
+	if err := field(o, "client_id", &id); err != nil {
 		return err
 	}
-	if err := decodeClient(o, &n); err != nil {
+	c, err := decodeClient(o)
+	if err == nil && c.GrantTypes == nil {
+		err = errNoGrantTypes
+	}
+	if err != nil {
 		return err
 	}
 	var secret string
@@ -59,10 +63,10 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if secret == "" {
 		return fault.New(fault.Invalid, "The field client_secret is missing or empty.")
 	}
-	if n.GUID == identity.PublicClient {
-		return fault.New(fault.Exists, "The client id %q is that of the public client.", n.GUID)
+	if id == identity.PublicClient {
+		return fault.New(fault.Exists, "The client id %q is that of the public client.", id)
 	}
-	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(secret, nil))
+	made, err := a.Accounts.CreateClient(r.Context(), p, id, c, a.secret(secret, nil))
 	if err != nil {
 		return err
 	}
@@ -70,26 +74,34 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	return nil
 }
 
-// decodeClient reads the fields of a client into i, which keeps those that are absent.
-func decodeClient(o *web.Object, i *account.Identity) error {
-	for key, v := range map[string]*[]string{"authorized_grant_types": &i.GrantTypes, "scope": &i.UserScopes,
-		"authorities": &i.Scopes} {
-		if err := texts(o, key, v); err != nil {
-			return err
+var errNoGrantTypes = fault.New(fault.Invalid, "The field authorized_grant_types is missing or empty.")
+
+// decodeClient reads what a client may be given.
+func decodeClient(o *web.Object) (c account.IdentityChange, err error) {
+	for key, v := range map[string]**[]string{
+		"authorized_grant_types": &c.GrantTypes, "scope": &c.UserScopes, "authorities": &c.Scopes,
+	} {
+		if *v, err = texts(o, key); err != nil {
+			return c, err
 		}
 	}
-	// The UAA's word for no scope.
-	none := func(scope string) bool { return scope == "uaa.none" }
-	i.Scopes, i.UserScopes = slices.DeleteFunc(i.Scopes, none), slices.DeleteFunc(i.UserScopes, none)
-	if len(i.GrantTypes) == 0 {
-		return fault.New(fault.Invalid, "The field authorized_grant_types is missing or empty.")
+	for _, scopes := range []*[]string{c.Scopes, c.UserScopes} {
+		if scopes != nil { // uaa.none is the UAA's word for no scope
+			*scopes = slices.DeleteFunc(*scopes, func(scope string) bool { return scope == "uaa.none" })
+		}
 	}
-	for _, grant := range i.GrantTypes {
+	if c.GrantTypes == nil {
+		return c, nil
+	}
+	if len(*c.GrantTypes) == 0 {
+		return c, errNoGrantTypes
+	}
+	for _, grant := range *c.GrantTypes {
 		if !slices.Contains(grants, grant) {
-			return fault.New(fault.Invalid, "The grant type %.80q is not offered; offered: %q.", grant, grants)
+			return c, fault.New(fault.Invalid, "The grant type %.80q is not offered; offered: %q.", grant, grants)
 		}
 	}
-	return nil
+	return c, nil
 }
 
 func (a *API) getClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -114,8 +126,11 @@ func (a *API) putClient(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if id != r.PathValue("id") {
 		return fault.New(fault.Invalid, "A client's id cannot be changed.")
 	}
-	i, err := a.Accounts.UpdateIdentity(r.Context(), p, true, id, nil,
-		func(i *account.Identity) error { return decodeClient(o, i) })
+	c, err := decodeClient(o)
+	if err != nil {
+		return err
+	}
+	i, err := a.Accounts.UpdateIdentity(r.Context(), p, true, id, nil, c)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func TestClientOfAPlatformUser(t *testing.T) {
 	}
 	f.as(t, f.root(t), "DELETE", "/oauth/clients/"+id, "").want(t, 200, "")
 	a, err := f.Accounts.ByGUID(t.Context(), id)
-	if err != nil || a.Program || len(a.Scopes) != 0 || a.Labels["team"] != "dba" {
+	if err != nil || a.OAuthClient || len(a.Scopes) != 0 || a.Labels["team"] != "dba" {
 		t.Errorf("what is left is %+v, %v", a, err)
 	}
 	f.program(t, map[string]any{"client_id": id, "client_secret": "y", "authorities": []string{}})

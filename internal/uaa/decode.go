@@ -36,21 +36,33 @@ func field[T any](o *web.Object, key string, v *T) error {
 	return nil
 }
 
-// texts reads a field that is an array of strings.
-func texts(o *web.Object, key string, v *[]string) error {
-	var list []any
-	if err := field(o, key, &list); err != nil || list == nil {
+// optional reads a field; nil: it is missing or null.
+func optional[T any](o *web.Object, key string, v **T) error {
+	var value T
+	if err := field(o, key, &value); err != nil {
 		return err
 	}
-	*v = make([]string, len(list))
+	if got, _ := o.Get(key); got != nil {
+		*v = &value
+	}
+	return nil
+}
+
+// texts reads a field that is an array of strings; nil: it is missing or null.
+func texts(o *web.Object, key string) (*[]string, error) {
+	var list []any
+	if err := field(o, key, &list); err != nil || list == nil {
+		return nil, err
+	}
+	values := make([]string, len(list))
 	for i, entry := range list {
 		text, ok := entry.(string)
 		if !ok {
-			return fault.New(fault.Invalid, "The field %s holds strings, not %s.", key, web.TypeName(entry))
+			return nil, fault.New(fault.Invalid, "The field %s holds strings, not %s.", key, web.TypeName(entry))
 		}
-		(*v)[i] = text
+		values[i] = text
 	}
-	return nil
+	return &values, nil
 }
 
 // secret hashes a password or client secret when that is needed; nil for none. cause is that of a refused one.

@@ -1,6 +1,7 @@
 package uaa
 
 import (
+	"cmp"
 	"net/http"
 	"strconv"
 	"time"
@@ -51,10 +52,10 @@ type groupRef struct {
 // date writes a time as the UAA does, in milliseconds.
 func date(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-func user(i *account.Identity) userResource {
+func user(i *account.Profile) userResource {
 	u := userResource{
 		ID:        i.GUID,
-		Meta:      meta{i.Version, date(i.Created), date(i.Updated)},
+		Meta:      meta{i.Version, date(i.IdentityCreated), date(i.IdentityUpdated)},
 		UserName:  i.Username,
 		Name:      name{i.FamilyName, i.GivenName},
 		Emails:    []email{},
@@ -81,7 +82,7 @@ func user(i *account.Identity) userResource {
 	return u
 }
 
-func writeUser(w http.ResponseWriter, status int, i *account.Identity) {
+func writeUser(w http.ResponseWriter, status int, i *account.Profile) {
 	w.Header().Set("ETag", strconv.Quote(strconv.Itoa(i.Version)))
 	web.JSON(w, status, "application/json", user(i))
 }
@@ -95,7 +96,7 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 // listIdentities answers a list of people, or of OAuth clients.
 func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, programs bool,
 	fields map[string]string,
-	present func(*account.Identity) T) error {
+	present func(*account.Profile) T) error {
 	values, err := query(r)
 	if err != nil {
 		return err
@@ -125,24 +126,15 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	n := account.Identity{Active: true, Verified: true}
-	if err := decodeUser(o, &n); err != nil {
+	c, err := decodeUser(o)
+	if err != nil {
 		return err
-	}
-	if n.Origin == "" {
-		n.Origin = account.LocalOrigin
-	}
-	if n.Emails == nil {
-		n.Emails = []string{n.Username}
 	}
 	var password string
 	if err := field(o, "password", &password); err != nil {
 		return err
 	}
-	if password != "" && n.Origin != account.LocalOrigin {
-		return fault.New(fault.Invalid, "A user of the origin %q has no password here.", n.Origin)
-	}
-	made, err := a.Accounts.CreateIdentity(r.Context(), p, n, a.secret(password, errPassword))
+	made, err := a.Accounts.CreateUser(r.Context(), p, c, a.secret(password, errPassword))
 	if err != nil {
 		return err
 	}
@@ -150,49 +142,48 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	return nil
 }
 
-// decodeUser reads the fields of a user into i, which keeps those that are absent.
-func decodeUser(o *web.Object, i *account.Identity) error {
+// decodeUser reads what a client may set.
+func decodeUser(o *web.Object) (c account.IdentityChange, err error) {
 	var name *web.Object
 	for _, err := range []error{
-		field(o, "userName", &i.Username),
-		field(o, "origin", &i.Origin),
-		field(o, "active", &i.Active),
-		field(o, "verified", &i.Verified),
+		optional(o, "userName", &c.Username),
+		optional(o, "origin", &c.Origin),
+		optional(o, "active", &c.Active),
+		optional(o, "verified", &c.Verified),
 		field(o, "name", &name),
 	} {
 		if err != nil {
-			return err
+			return c, err
 		}
 	}
 	if name != nil {
-		if err := field(name, "givenName", &i.GivenName); err != nil {
-			return err
-		}
-		if err := field(name, "familyName", &i.FamilyName); err != nil {
-			return err
+		if err := cmp.Or(optional(name, "givenName", &c.GivenName), optional(name, "familyName", &c.FamilyName)); err != nil {
+			return c, err
 		}
 	}
-	return decodeEmails(o, i)
+	c.Emails, err = decodeEmails(o)
+	return c, err
 }
 
-func decodeEmails(o *web.Object, i *account.Identity) error {
+// decodeEmails returns nil when there are none.
+func decodeEmails(o *web.Object) (*[]string, error) {
 	var list []any
 	if err := field(o, "emails", &list); err != nil || len(list) == 0 {
-		return err
+		return nil, err
 	}
 	emails, primary := make([]string, 0, len(list)), -1
 	for n, entry := range list {
 		e, ok := entry.(*web.Object)
 		if !ok {
-			return fault.New(fault.Invalid, "The field emails holds objects, not %s.", web.TypeName(entry))
+			return nil, fault.New(fault.Invalid, "The field emails holds objects, not %s.", web.TypeName(entry))
 		}
 		var value string
 		var first bool
 		if err := field(e, "value", &value); err != nil {
-			return err
+			return nil, err
 		}
 		if err := field(e, "primary", &first); err != nil {
-			return err
+			return nil, err
 		}
 		if first && primary < 0 {
 			primary = n
@@ -202,8 +193,7 @@ func decodeEmails(o *web.Object, i *account.Identity) error {
 	if primary > 0 {
 		emails[0], emails[primary] = emails[primary], emails[0]
 	}
-	i.Emails = emails
-	return nil
+	return &emails, nil
 }
 
 func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -215,48 +205,49 @@ func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 	return nil
 }
 
+// putUser changes the fields in the body. Absent fields keep their values (RFC 7644, 3.5.1 lets a server choose): a client
+// that does not know `active` must not reactivate a user.
 func (a *API) putUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return a.updateUser(w, r, p, func(o *web.Object, i *account.Identity) error {
-		if v, _ := o.Get("userName"); v == nil {
-			return fault.New(fault.Invalid, "The field userName is missing.")
-		}
-		// A name is replaced as a whole: Terraform removes a part of it by leaving it out.
-		if v, _ := o.Get("name"); v != nil {
-			i.GivenName, i.FamilyName = "", ""
-		}
-		return nil
-	})
-}
-
-func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return a.updateUser(w, r, p, func(*web.Object, *account.Identity) error { return nil })
-}
-
-// updateUser changes the fields in the body. Even with PUT absent fields keep their values (RFC 7644, 3.5.1 lets a server
-// choose): a client that does not know `active` must not reactivate a user.
-func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal,
-	prepare func(*web.Object, *account.Identity) error) error {
 	o, err := object(w, r)
 	if err != nil {
 		return err
 	}
+	if v, _ := o.Get("userName"); v == nil {
+		return fault.New(fault.Invalid, "The field userName is missing.")
+	}
+	c, err := decodeUser(o)
+	if err != nil {
+		return err
+	}
+	// A name is replaced as a whole: Terraform removes a part of it by leaving it out.
+	if v, _ := o.Get("name"); v != nil {
+		for _, part := range []**string{&c.GivenName, &c.FamilyName} {
+			if *part == nil {
+				*part = new(string)
+			}
+		}
+	}
+	return a.updateUser(w, r, p, c)
+}
+
+func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := object(w, r)
+	if err != nil {
+		return err
+	}
+	c, err := decodeUser(o)
+	if err != nil {
+		return err
+	}
+	return a.updateUser(w, r, p, c)
+}
+
+func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Principal, c account.IdentityChange) error {
 	match, err := neededIfMatch(r)
 	if err != nil {
 		return err
 	}
-	i, err := a.Accounts.UpdateIdentity(r.Context(), p, false, r.PathValue("id"), match, func(i *account.Identity) error {
-		origin := i.Origin
-		if err := prepare(o, i); err != nil {
-			return err
-		}
-		if err := decodeUser(o, i); err != nil {
-			return err
-		}
-		if i.Origin == "" {
-			i.Origin = origin
-		}
-		return nil
-	})
+	i, err := a.Accounts.UpdateIdentity(r.Context(), p, false, r.PathValue("id"), match, c)
 	if err != nil {
 		return err
 	}
