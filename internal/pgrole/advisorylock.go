@@ -55,8 +55,7 @@ func unlock(ctx context.Context, conn *pgx.Conn, lock int64) {
 }
 
 // terminatingBlockers runs f. If f fails with a lock timeout because sessions of other roles hold or await an advisory lock
-// in
-// a database ("" is the registered one), it terminates them and runs f once more. The keys are no secret: anybody who may
+// in a database ("" is the registered one), it terminates them and runs f once more. The keys are no secret: anybody who may
 // connect there could take one, and so keep itself or others from being changed.
 func (s *Server) terminatingBlockers(ctx context.Context, database string, lock int64, f func() error) error {
 	err := f()
@@ -161,8 +160,8 @@ func (b *blocker) end(ctx context.Context, conn *pgx.Conn) (int, error) {
 	}
 	pids, err := pgx.CollectRows(rows, terminated)
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) && b.Role != "" {
-		if asMember, memberErr := terminateAsMember(ctx, conn, []string{b.Role}, oids, b.PIDs); memberErr == nil {
-			pids, err = asMember, nil
+		if withMembership, memberErr := terminateAsMember(ctx, conn, []string{b.Role}, oids, b.PIDs); memberErr == nil {
+			pids, err = withMembership, nil
 		}
 	}
 	return len(pids), err

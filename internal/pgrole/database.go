@@ -132,7 +132,7 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 			if _, err := tx.Exec(ctx, renameDatabase(unfinished, name)+`; `+commentOnDatabase(name, p.comment(""))); err != nil {
 				return err
 			}
-			err := tx.asMember(ctx, []string{owner}, func() error {
+			err := tx.withMembership(ctx, []string{owner}, func() error {
 				_, err := tx.Exec(ctx, alterDatabaseOwner(name, owner))
 				return err
 			})
@@ -258,7 +258,7 @@ func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn,
 	}
 	give := func(ctx context.Context, to string) error {
 		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
-			return tx.asMember(ctx, []string{d.Owner}, func() error {
+			return tx.withMembership(ctx, []string{d.Owner}, func() error {
 				_, err := tx.Exec(ctx, alterDatabaseOwner(d.Name, to))
 				return err
 			})

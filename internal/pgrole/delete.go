@@ -80,14 +80,14 @@ type deletion struct {
 }
 
 func (d *deletion) run(ctx context.Context, name string, match etag.Match) error {
-	if err := d.look(ctx, name, match); err != nil {
+	if err := d.readUser(ctx, name, match); err != nil {
 		return err
 	}
 	var found *blocked
 	if d.user.Provenance.State != StateDeleting { // else it was looked at already, and goes on
 		p, err := d.plan(ctx)
 		if err == nil {
-			err = d.visit(ctx, p.databases, nil)
+			err = d.visitDatabases(ctx, p.databases, nil)
 		}
 		if t, ok := errors.AsType[*outOfTime](err); ok {
 			return fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look "+
@@ -117,7 +117,7 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 		switch {
 		case inspectErr != nil:
 		case u == nil || u.oid != d.user.oid:
-			return d.s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) })
+			return d.s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.checkDropped(ctx, conn) })
 		case isBlocked && u.Provenance.Attempt == d.by.Attempt && u.Provenance.State != StateDeleting:
 			return d.aborted(b)
 		}
@@ -134,9 +134,9 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 		After(2 * time.Second).Because(err)
 }
 
-// look reads the user, and refuses what is refused whatever depends on it.
-func (d *deletion) look(ctx context.Context, name string, match etag.Match) (err error) {
-	if d.user, err = d.s.changeable(ctx, d.conn, name, match); err != nil {
+// readUser reads the user, and refuses one that is not deleted whatever depends on it.
+func (d *deletion) readUser(ctx context.Context, name string, match etag.Match) (err error) {
+	if d.user, err = d.s.readChangeable(ctx, d.conn, name, match); err != nil {
 		return err
 	}
 	return d.checkReassign(ctx)
@@ -197,7 +197,7 @@ func (s *Server) mayOwn(to *User) bool {
 // disable is phase 2. It reads the role again: SQL from elsewhere ignores our locks.
 func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 	return d.retry(ctx, func(tx *transaction) error {
-		u, err := d.s.changeable(ctx, tx, d.user.Name, match)
+		u, err := d.s.readChangeable(ctx, tx, d.user.Name, match)
 		if err != nil {
 			return err
 		}
@@ -206,19 +206,19 @@ func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 		}
 		p := u.Provenance.changed(tx.now, d.by)
 		if p.State != StateDeleting {
-			p.Was, p.State = p.State, StateDeleting
+			p.FormerState, p.State = p.State, StateDeleting
 		}
 		d.user = u
 		d.user.Provenance = p
-		if _, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.human))); err != nil {
+		if _, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		return d.checkName(ctx, tx)
 	})
 }
 
-// checkName fails when the name means another role now. SQL from elsewhere may rename roles between a look and the
-// statement after it, and no lock prevents that; so the name is checked before the transaction commits.
+// checkName fails when the name means another role now. SQL from elsewhere may rename roles between our
+// statements, and no lock prevents that; so the name is checked before the transaction commits.
 func (d *deletion) checkName(ctx context.Context, q querier) error {
 	var same bool
 	err := q.QueryRow(ctx, `SELECT rolname = $2 FROM pg_roles WHERE oid = $1`, d.user.oid, d.user.Name).Scan(&same)
@@ -228,16 +228,16 @@ func (d *deletion) checkName(ctx context.Context, q querier) error {
 	return err
 }
 
-// left reports whether the role is there, under whatever name.
-func (u *User) left(ctx context.Context, q querier) (left bool, err error) {
-	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE oid = $1)`, u.oid).Scan(&left)
-	return left, err
+// exists reports whether the role still exists, under this name or another.
+func (u *User) exists(ctx context.Context, q querier) (exists bool, err error) {
+	err = q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE oid = $1)`, u.oid).Scan(&exists)
+	return exists, err
 }
 
-// gone is nil when the role is gone, also if somebody else has dropped it: that is what was asked for.
-func (u *User) gone(ctx context.Context, q querier) error {
-	left, err := u.left(ctx, q)
-	if err == nil && left {
+// checkDropped fails if the role still exists. It does not matter who has dropped it.
+func (u *User) checkDropped(ctx context.Context, q querier) error {
+	exists, err := u.exists(ctx, q)
+	if err == nil && exists {
 		return u.replaced()
 	}
 	return err
@@ -287,7 +287,7 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 	}
 }
 
-// refusal reports that PostgreSQL will say the same when asked again.
+// refusal reports that PostgreSQL would answer the same again.
 func refusal(err error) bool {
 	return sqlstate.Code(err) != "" && !sqlstate.Retry(err) && !sqlstate.Away(err)
 }
@@ -315,14 +315,14 @@ func (d *deletion) clear(ctx context.Context) error {
 			suspects = append(suspects, dp)
 		}
 	}
-	err = d.visit(ctx, suspects, nil)
+	err = d.visitDatabases(ctx, suspects, nil)
 	if b := p.blocked(); b != nil {
 		return b
 	}
 	if err != nil {
 		return err
 	}
-	err = d.visit(ctx, p.databases, d.clearDatabase)
+	err = d.visitDatabases(ctx, p.databases, d.clearDatabase)
 	for _, dp := range p.databases {
 		d.revoked = append(d.revoked, dp.revoked...)
 	}
@@ -350,7 +350,7 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 	case err == nil:
 		dp.revoked = revoked
 	case sqlstate.Is(err, goneCodes...):
-		return nil // dropped since the look; the next plan will not name it, nor what was not revoked for it
+		return nil // dropped concurrently; the next plan has neither it nor what was not revoked because of it
 	case sqlstate.Is(err, sqlstate.CharacterNotInRepertoire):
 		return block(err,
 			"the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding,
@@ -363,7 +363,7 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 }
 
 func (d *deletion) revokeIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
-	if left, err := d.user.left(ctx, tx); err != nil || !left {
+	if exists, err := d.user.exists(ctx, tx); err != nil || !exists {
 		return nil, err // dropped by somebody else
 	}
 	if err := d.checkName(ctx, tx); err != nil {
@@ -381,7 +381,7 @@ func (d *deletion) revokeIn(ctx context.Context, tx *transaction, dp *databasePl
 		if to == nil || !d.s.mayOwn(to) {
 			return nil, block(nil, "%q, to which its objects should go, was dropped or can no longer be given them", d.reassignTo)
 		}
-		err = tx.asMember(ctx, []string{d.user.Name, d.reassignTo}, func() error {
+		err = tx.withMembership(ctx, []string{d.user.Name, d.reassignTo}, func() error {
 			_, err := tx.Exec(ctx, reassignOwned(d.user.Name, d.reassignTo))
 			return err
 		})
@@ -408,7 +408,7 @@ func (d *deletion) revokeIn(ctx context.Context, tx *transaction, dp *databasePl
 	}
 	for len(granted) > 0 {
 		g := granted[0]
-		err := tx.as(ctx, g.grantor, func() error {
+		err := tx.asRole(ctx, g.grantor, func() error {
 			for grantor := g.grantor; len(granted) > 0 && granted[0].grantor == grantor; granted = granted[1:] {
 				g = granted[0]
 				for _, sql := range g.revokes {
@@ -460,8 +460,7 @@ func (dp *databasePlan) grantedTo(user string) ([]grantedTo, error) {
 // goneCodes mean that an object or grantor was dropped concurrently. A dropped one is printed as its OID, hence the syntax
 // error.
 var goneCodes = []string{sqlstate.UndefinedObject, sqlstate.UndefinedTable, sqlstate.UndefinedSchema,
-	sqlstate.UndefinedFunction,
-	sqlstate.SyntaxError, sqlstate.InvalidParameterValue}
+	sqlstate.UndefinedFunction, sqlstate.SyntaxError, sqlstate.InvalidParameterValue}
 
 // defaultKinds are the kinds of objects that have default privileges.
 var defaultKinds = map[string]string{"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES", "n": "SCHEMAS",
@@ -498,21 +497,19 @@ func (d *deletion) drop(ctx context.Context) error {
 			return err
 		}
 		if u == nil || u.oid != d.user.oid {
-			return d.user.gone(ctx, tx)
+			return d.user.checkDropped(ctx, tx)
 		}
-		if err := checkChangeable(u); err != nil {
+		if err := checkNotProtected(u); err != nil {
 			return &blocked{reasons: []string{err.Error()}, cause: err}
 		}
 		if _, err = tx.Exec(ctx, dropRole(d.user.Name)); err != nil {
 			return err
 		}
-		return d.user.gone(ctx, tx) // one that was replaced comes back with the end of the transaction
+		return d.user.checkDropped(ctx, tx) // one that was replaced comes back with the end of the transaction
 	})
 }
 
-// abort gives the role its LOGIN back, or its former state, or disables it; aborted says why it was not deleted, and what
-// was
-// revoked already.
+// abort gives the role its LOGIN back, or its former state, or disables it.
 func (d *deletion) abort(ctx context.Context) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
@@ -523,28 +520,29 @@ func (d *deletion) abort(ctx context.Context) error {
 			return d.user.replaced()
 		}
 		p := u.Provenance.changed(tx.now, d.by)
-		p.State, p.Was = d.user.Provenance.Was, ""
+		p.State, p.FormerState = d.user.Provenance.FormerState, ""
 		sql := alterLogin(u.Name, p.State == "")
 		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
 		if d.disabling = d.orDisable && !u.System(); d.disabling {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
 		}
-		if _, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.human))); err != nil {
+		if _, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		return d.checkName(ctx, tx)
 	})
 }
 
+// aborted says why the role was not deleted, and what was revoked already.
 func (d *deletion) aborted(b *blocked) error {
 	if d.disabling {
 		d.disabled = d.inUse(b, d.done("It was disabled instead.")).Message
 		return nil
 	}
 	end := "It may log in again; its sessions were ended."
-	if d.user.Provenance.Was != "" {
-		end = "It is " + d.user.Provenance.Was + ", as before; its sessions were ended."
+	if d.user.Provenance.FormerState != "" {
+		end = "It is " + d.user.Provenance.FormerState + ", as before; its sessions were ended."
 	}
 	return d.inUse(b, d.done(end)).Because(b.cause)
 }

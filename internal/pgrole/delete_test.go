@@ -465,7 +465,7 @@ rolecall:v1 {"revision":2,"attempt":"0198f3a2-0000-7000-8000-000000000001","stat
 	c.Exec(t, `CREATE TABLE cut_off_blocked_t (); ALTER TABLE cut_off_blocked_t OWNER TO `+name)
 	refused(t, remove(t, s, name, "", nil, actor()), fault.InUse, "cut_off_blocked_t", "may log in again")
 	mayLogin(t, c, name, password)
-	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.Was != "" ||
+	if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" || u.Provenance.FormerState != "" ||
 		!strings.HasPrefix(comment(t, c, name), "shop\n") {
 		t.Errorf("got %+v, %v", u, err)
 	}

@@ -41,7 +41,8 @@ func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) 
 		if now, err := s.Inspect(ctx, name); err != nil || now != nil && now.oid == d.user.oid {
 			return nil, err // it is there: the phases may do it
 		}
-		if err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.gone(ctx, conn) }); err != nil {
+		err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.checkDropped(ctx, conn) })
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -84,7 +85,7 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 				if at := slices.IndexFunc(users, func(u *User) bool { return u.Name == d.name }); at >= 0 {
 					u = users[at]
 				}
-				if results[i].err = changeable(u, d.name, d.match); results[i].err != nil {
+				if results[i].err = checkChangeable(u, d.name, d.match); results[i].err != nil {
 					continue
 				}
 				if slices.Contains(alone, d.name) && u.Provenance.State != StateDeleting {

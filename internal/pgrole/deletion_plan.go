@@ -136,9 +136,9 @@ const invalidDatabase = -2
 // maxVisitors is how many databases one deletion visits at the same time, at most.
 const maxVisitors = 6
 
-// visit reads databases, a few at a time, and runs then, unless it is nil, in each that has no blocker. It stops starting
-// visits at the first error (or blocker, if then is set); running visits finish.
-func (d *deletion) visit(
+// visitDatabases reads databases, a few at a time, and runs then, unless it is nil, in each that has no blocker. It stops
+// starting visits at the first error (or blocker, if then is set); running visits finish.
+func (d *deletion) visitDatabases(
 	ctx context.Context, databases []*databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error,
 ) error {
 	visitors := 1
@@ -211,7 +211,7 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 			_ = conn.Close(end)
 		}()
 	}
-	err := dp.look(ctx, conn, d.user, d.reassignTo != "")
+	err := dp.readDependencies(ctx, conn, d.user, d.reassignTo != "")
 	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
 		dp.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand",
 			valid(dp.name), dp.encoding)
@@ -259,8 +259,8 @@ func (s *Server) connect(ctx context.Context, database, encoding string) (*pgx.C
 	}
 }
 
-// look reads what depends on the role in the connection's database.
-func (dp *databasePlan) look(ctx context.Context, conn *pgx.Conn, u *User, reassign bool) error {
+// readDependencies reads what depends on the role in the connection's database.
+func (dp *databasePlan) readDependencies(ctx context.Context, conn *pgx.Conn, u *User, reassign bool) error {
 	dp.visited = true
 	// A database in another encoding may not take the bytes of the name, and then nothing there can be revoked.
 	if _, err := conn.Exec(ctx, `SELECT $1::text`, u.Name); err != nil {
@@ -286,7 +286,7 @@ func (dp *databasePlan) look(ctx context.Context, conn *pgx.Conn, u *User, reass
 		dp.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name),
 			some(named.First, named.Count))
 	}
-	if err := dp.lookGrants(ctx, conn, u); err != nil {
+	if err := dp.readGrants(ctx, conn, u); err != nil {
 		return err
 	}
 	rows, err := conn.Query(ctx, selectDefaults, u.oid, dp.registered)
@@ -317,7 +317,7 @@ func describe(ctx context.Context, conn *pgx.Conn, sql string, u *User, dp *data
 	return l, err
 }
 
-func (dp *databasePlan) lookGrants(ctx context.Context, conn *pgx.Conn, u *User) error {
+func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User) error {
 	// pg_parameter_acl came with PostgreSQL 15, and a query cannot name a table that is not there.
 	var parameters bool
 	if err := conn.QueryRow(ctx, `SELECT to_regclass('pg_parameter_acl') IS NOT NULL`).Scan(&parameters); err != nil {

@@ -51,14 +51,14 @@ func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *Deletio
 	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		d := &deletion{s: s, conn: conn, reassignTo: reassignTo}
-		if err := d.look(ctx, name, nil); err != nil {
+		if err := d.readUser(ctx, name, nil); err != nil {
 			return err
 		}
 		p, err := d.plan(ctx)
 		if err != nil {
 			return err
 		}
-		err = d.visit(ctx, p.databases, nil)
+		err = d.visitDatabases(ctx, p.databases, nil)
 		t, late := errors.AsType[*outOfTime](err)
 		if err != nil && !late {
 			return err

@@ -155,7 +155,7 @@ func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Deta
 		if d == nil {
 			continue
 		}
-		d.User, d.State, d.Comment = u, cmp.Or(u.Provenance.State, StateActive), valid(u.human)
+		d.User, d.State, d.Comment = u, cmp.Or(u.Provenance.State, StateActive), valid(u.userComment)
 		if d.ValidUntil != nil {
 			*d.ValidUntil = d.ValidUntil.UTC()
 		}

@@ -27,7 +27,8 @@ func isDisabled(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string, 
 		}
 	}
 	u, err := s.User(t.Context(), name)
-	if err != nil || u.Provenance.State != pgrole.StateDisabled || u.Provenance.Was != "" || u.Provenance.CreatedBy != account {
+	if err != nil || u.Provenance.State != pgrole.StateDisabled || u.Provenance.FormerState != "" ||
+		u.Provenance.CreatedBy != account {
 		t.Errorf("got %+v, %v", u, err)
 	}
 	if d := details(t, s, name); d.State != pgrole.StateDisabled || d.PasswordKind == pgrole.PasswordSCRAM {

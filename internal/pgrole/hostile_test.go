@@ -92,8 +92,7 @@ func TestPreparedBlocker(t *testing.T) {
 }
 
 // A change that was decided on one role is never made on another of the same name: here a superuser takes the name of the
-// user
-// just before the statement that changes it.
+// user just before the statement that changes it.
 func TestSwappedRole(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)

@@ -35,7 +35,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		return nil, err
 	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
-		if err := changeable(u, name, match); err != nil {
+		if err := checkChangeable(u, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(u); err != nil {
@@ -47,7 +47,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		}
 		p := u.Provenance.changed(tx.now, by)
 		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits),
-			old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.human))); err != nil {
+			old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		d, err = s.readDetailsBack(ctx, tx, u)

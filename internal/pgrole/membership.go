@@ -33,7 +33,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		return nil, nil, err
 	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
-		if err := changeable(u, name, match); err != nil {
+		if err := checkChangeable(u, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(u); err != nil {
@@ -78,7 +78,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 			has = append(has, role)
 		}
 		p := u.Provenance.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.human))); err != nil {
+		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		d, err = s.readDetailsBack(ctx, tx, u)
@@ -102,9 +102,9 @@ func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member s
 		return fault.New(fault.Invalid, "There is no role %q in this cluster for %q to be a member of.", role, member)
 	case role == "pg_database_owner":
 		return fault.New(fault.Invalid, "PostgreSQL lets %q have no members.", role)
-	case u.harmful && u.protectedBy == role:
+	case u.dangerous && u.protectedBy == role:
 		return fault.New(fault.Forbidden, "The role %q is a system role: %q cannot be made a member of it here.", role, member)
-	case u.harmful:
+	case u.dangerous:
 		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: %q cannot be made a member of it here.",
 			role, u.protectedBy, member)
 	}
@@ -142,7 +142,7 @@ func (tx *transaction) revoke(ctx context.Context, m membership, member string) 
 		err = f()
 	} else {
 		sql = revokeRoleAsGrantor(m.role, member)
-		err = tx.as(ctx, m.grantor, f)
+		err = tx.asRole(ctx, m.grantor, f)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DependentObjects:

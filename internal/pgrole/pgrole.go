@@ -1,8 +1,8 @@
 // Package pgrole is the roles and databases of one PostgreSQL cluster: the SQL that reads and changes them, passwords
 // as SCRAM verifiers, which roles are protected, and who made a role, written with the role itself.
 //
-// It decides inside the transaction that changes, and trusts no earlier look. Who may ask for what, and that it is
-// recorded, is package dbuser's; nothing here knows of accounts, HTTP or the control database.
+// Each change is decided in its own transaction, and not by what was read before. Package dbuser authorizes and records
+// changes; nothing here knows accounts, HTTP or the control database.
 package pgrole
 
 import (
@@ -49,22 +49,22 @@ type Server struct {
 	Batcher *Batcher
 }
 
-// User is a role as the catalog shows it.
+// User is a role as it is in the catalog.
 type User struct {
 	Name        string
 	Provenance  Provenance
 	protectedBy string // the role that makes it protected, itself or one that it is a member of; else ""
-	harmful     bool   // members of it would be protected, too, or are not to be made
+	dangerous   bool   // its members are protected, too; nobody is made one
 	oid         uint32
 	login       bool
-	human       string // the part of its comment that is not ours
+	userComment string // the part of its comment that is not ours
 	attributes  string
 }
 
 // System reports whether the role is protected: no call may change or delete it.
 func (u *User) System() bool { return u.protectedBy != "" }
 
-// isUser reports whether the role is a database user: one with LOGIN, or one that Rolecall itself disabled.
+// isUser reports whether the role is a database user: it has LOGIN, or Rolecall has disabled it.
 func (u *User) isUser() bool {
 	return u.login || u.Provenance.State == StateDeleting || u.Provenance.State == StateDisabled
 }
@@ -98,8 +98,8 @@ func notFound(name string) error {
 	return fault.New(fault.NotFound, "There is no user %q in this cluster.", name)
 }
 
-// checkChangeable refuses what no call may change.
-func checkChangeable(u *User) error {
+// checkNotProtected refuses what no call may change.
+func checkNotProtected(u *User) error {
 	switch {
 	case !u.System():
 		return nil
@@ -212,17 +212,16 @@ func scanUser(row pgx.CollectableRow) (*User, error) {
 	}
 	switch {
 	case protectedBy.Valid:
-		u.protectedBy, u.harmful = protectedBy.String, true
+		u.protectedBy, u.dangerous = protectedBy.String, true
 	case strings.HasPrefix(u.Name, "pg_"):
 		u.protectedBy = u.Name // nobody to change, or to give objects to, but pg_monitor and the like may have members
 	}
-	u.human, u.Provenance = parseComment(comment.String)
+	u.userComment, u.Provenance = parseComment(comment.String)
 	return &u, nil
 }
 
-// Create makes a role that may log in with the password, is a member of s.MemberOf, and nothing else. A name that is taken
-// by any role, also one
-// without LOGIN, is refused.
+// Create makes a role that may log in with the password and is a member of s.MemberOf, and nothing else. It refuses a name
+// that any role has, also one without LOGIN.
 func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u *User, err error) {
 	if err := CheckName(name, s.SystemRoles); err != nil {
 		return nil, err
@@ -268,7 +267,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		return nil, err
 	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
-		if err := changeable(old, name, match); err != nil {
+		if err := checkChangeable(old, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(old); err != nil {
@@ -281,7 +280,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		p := old.Provenance.changed(tx.now, by)
 		p.State = ""
 		if _, err := tx.Exec(ctx, lockRole(name)+alterPassword(name, verifier, !old.login)+commentOnRole(name,
-			p.comment(old.human))); err != nil {
+			p.comment(old.userComment))); err != nil {
 			return err
 		}
 		u, err = s.readBack(ctx, tx, old)
@@ -290,42 +289,42 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 	return u, err
 }
 
-// changeable refuses a role that is absent, no user, protected, or not at the revision asked for.
-func changeable(u *User, name string, match etag.Match) error {
+// checkChangeable refuses a role that is absent, no user, protected, or not at the revision asked for.
+func checkChangeable(u *User, name string, match etag.Match) error {
 	if u == nil || !u.isUser() {
 		return notFound(name)
 	}
-	return cmp.Or(checkChangeable(u), checkMatch(match, u))
+	return cmp.Or(checkNotProtected(u), checkMatch(match, u))
 }
 
-// changeable reads a user and refuses one that no call may change.
-func (s *Server) changeable(ctx context.Context, q querier, name string, match etag.Match) (*User, error) {
+// readChangeable reads a user and refuses one that may not be changed.
+func (s *Server) readChangeable(ctx context.Context, q querier, name string, match etag.Match) (*User, error) {
 	u, err := s.role(ctx, q, name)
 	if err != nil {
 		return nil, err
 	}
-	return u, changeable(u, name, match)
+	return u, checkChangeable(u, name, match)
 }
 
-// Changeable returns a user that a change would be taken of, at the revision asked for.
+// Changeable returns the user, or why it may not be changed.
 func (s *Server) Changeable(ctx context.Context, name string, match etag.Match) (u *User, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		u, err = s.changeable(ctx, conn, name, match)
+		u, err = s.readChangeable(ctx, conn, name, match)
 		return err
 	})
 	return u, err
 }
 
 // readBack reads a user that was changed by its name, and refuses one that is not the user that the change was decided on:
-// SQL from elsewhere may rename roles, or make them protected, between a look and the statement after it. The transaction is
-// then rolled back.
+// SQL from elsewhere may rename roles, or make them protected, between our statements. The transaction is then rolled
+// back.
 func (s *Server) readBack(ctx context.Context, tx *transaction, old *User) (*User, error) {
 	u, err := s.role(ctx, tx, old.Name)
 	if err == nil && (u == nil || u.oid != old.oid) {
 		return nil, old.replaced()
 	}
 	if err == nil {
-		err = checkChangeable(u)
+		err = checkNotProtected(u)
 	}
 	return u, err
 }

@@ -23,8 +23,8 @@ type Provenance struct {
 	// Previous is the attempt that changed the role before this one: whatever became of its record, it was committed.
 	Previous uuid.UUID `json:"previous,omitzero"`
 	State    string    `json:"state,omitempty"`
-	// Was is the state to which a delete that is called off returns.
-	Was string `json:"was,omitempty"`
+	// FormerState is the state to which an aborted deletion returns.
+	FormerState string `json:"was,omitempty"`
 }
 
 // The states of a database user other than the usual one, which is "".
@@ -39,7 +39,7 @@ func (p Provenance) Managed() bool { return p.Revision > 0 }
 func (p Provenance) changed(now time.Time, by Actor) Provenance {
 	p.Modified = now
 	p.ModifiedBy = by.Account
-	if p.Attempt != by.Attempt { // a deletion that is called off changes it twice
+	if p.Attempt != by.Attempt { // an aborted deletion changes the role twice
 		p.Previous = p.Attempt
 	}
 	p.Attempt = by.Attempt
@@ -125,7 +125,7 @@ func (p *Provenance) scan(data string) bool {
 		case "state":
 			p.State = value
 		case "was":
-			p.Was = value
+			p.FormerState = value
 		default:
 			ok = false
 		}

@@ -9,15 +9,15 @@ import (
 )
 
 var record = Provenance{
-	Created:    time.Date(2026, 11, 21, 20, 0, 0, 123_456_000, time.UTC),
-	CreatedBy:  "7c4b1d1e-0000-4000-8000-00000000000a",
-	Modified:   time.Date(2026, 11, 21, 20, 0, 1, 0, time.UTC),
-	ModifiedBy: "cf",
-	Revision:   12,
-	Attempt:    uuid.MustParse("0198f3a2-0000-7000-8000-000000000001"),
-	Previous:   uuid.MustParse("0198f3a2-0000-7000-8000-000000000000"),
-	State:      StateDeleting,
-	Was:        StateDisabled,
+	Created:     time.Date(2026, 11, 21, 20, 0, 0, 123_456_000, time.UTC),
+	CreatedBy:   "7c4b1d1e-0000-4000-8000-00000000000a",
+	Modified:    time.Date(2026, 11, 21, 20, 0, 1, 0, time.UTC),
+	ModifiedBy:  "cf",
+	Revision:    12,
+	Attempt:     uuid.MustParse("0198f3a2-0000-7000-8000-000000000001"),
+	Previous:    uuid.MustParse("0198f3a2-0000-7000-8000-000000000000"),
+	State:       StateDeleting,
+	FormerState: StateDisabled,
 }
 
 // FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.

@@ -65,7 +65,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids []uint32,
 	only []int32) (pids []int32, err error) {
 	err = retryOn(ctx, conn, func(tx *transaction) error {
-		return tx.asMember(ctx, names, func() error {
+		return tx.withMembership(ctx, names, func() error {
 			rows, err := tx.Query(ctx, terminateSessions, oids, only)
 			if err != nil {
 				return err

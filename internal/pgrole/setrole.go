@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// as runs f as another role: what a role granted, only that role (or one that may become it) revokes. The
-// administering role becomes it by SET ROLE, having made itself a member within the transaction where it was none.
-// Nobody can be made a member of pg_database_owner, which the schema public belongs to: the owner of the database is one.
-func (tx *transaction) as(ctx context.Context, role string, f func() error) error {
+// asRole runs f as another role: only the role that granted something, or a member of it, can revoke it. The administering
+// role makes itself a member, if it is none, within the transaction. Nobody can be made a member of pg_database_owner, which
+// owns the schema public: the owner of the database is its only member.
+func (tx *transaction) asRole(ctx context.Context, role string, f func() error) error {
 	var own bool
 	err := tx.QueryRow(ctx, `
 		SELECT name, name = current_user FROM pg_database d, LATERAL (SELECT CASE $1 WHEN 'pg_database_owner' THEN
@@ -22,7 +22,7 @@ func (tx *transaction) as(ctx context.Context, role string, f func() error) erro
 	if own {
 		return f()
 	}
-	return tx.asMember(ctx, []string{role}, func() error {
+	return tx.withMembership(ctx, []string{role}, func() error {
 		if _, err := tx.Exec(ctx, setRole(role)); err != nil {
 			return err
 		}
@@ -34,17 +34,17 @@ func (tx *transaction) as(ctx context.Context, role string, f func() error) erro
 	})
 }
 
-// asMember runs f while the administering role is a member of the roles. Memberships that it did not have are given
-// back in the same transaction, so nothing of them is ever seen outside. A superuser needs none.
-func (tx *transaction) asMember(ctx context.Context, roles []string, f func() error) error {
+// withMembership runs f while the administering role is a member of the roles. Memberships that it did not have end in the
+// same transaction, so no other session ever sees them. A superuser needs none.
+func (tx *transaction) withMembership(ctx context.Context, roles []string, f func() error) error {
 	if tx.superuser || len(roles) == 0 {
 		return f()
 	}
-	end, err := tx.join(ctx, roles[0])
+	end, err := tx.becomeMember(ctx, roles[0])
 	if err != nil {
 		return err
 	}
-	if err := tx.asMember(ctx, roles[1:], f); err != nil {
+	if err := tx.withMembership(ctx, roles[1:], f); err != nil {
 		return err
 	}
 	if end != "" {
@@ -53,12 +53,12 @@ func (tx *transaction) asMember(ctx context.Context, roles []string, f func() er
 	return err
 }
 
-// join makes the administering role a member of a role where it is none, and returns the statement that ends it.
+// becomeMember makes the administering role a member of a role, if it is none, and returns the statement that ends that.
 //
 // Up to PostgreSQL 15 there is one membership of a role in a role, so one that exists is left alone. From 16 on there is
 // one for each grantor, each with its own options, and only the one that the administering role granted itself is ours
 // to change and to put back.
-func (tx *transaction) join(ctx context.Context, role string) (end string, err error) {
+func (tx *transaction) becomeMember(ctx context.Context, role string) (end string, err error) {
 	if tx.version < 160000 {
 		var member bool
 		err := tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1`, role).Scan(&member)

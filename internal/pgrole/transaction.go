@@ -116,8 +116,7 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 	}
 	var iterations *string
 	begin.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&t.now, &iterations, &t.version,
-			&t.superuser)
+		return row.Scan(&t.now, &iterations, &t.version, &t.superuser)
 	})
 	if read != nil {
 		read(begin)
@@ -202,8 +201,8 @@ func (s *Server) fault(err error, name string) error {
 		return err
 	}
 	if s, ok := errors.AsType[*blockedBy](err); ok {
-		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name,
-			s.by).After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).
+			After(5 * time.Second).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
