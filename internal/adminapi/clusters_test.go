@@ -289,7 +289,7 @@ func TestUpdateConnection(t *testing.T) {
 	url := func(host string, port int, rest string) string {
 		return fmt.Sprintf("postgres://adm_6_moving@%s:%d/postgres%s", host, port, rest)
 	}
-	patch(`{"connection":{"password":"wrong-password-0"}}`).refused(t, 422, "does not take the password")
+	patch(`{"connection":{"password":"wrong-password-0"}}`).refused(t, 422, "rejects the password")
 	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", 1, "")).refused(t, 422, "cannot be reached")
 	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", pg.Port, "?passfile=/x")).refused(t, 422, "passfile")
 	patch(`{"connection":{"url":%q}}`, url("127.0.0.1", pg.Port, "?require_auth=none")).
@@ -309,7 +309,7 @@ func TestUpdateConnection(t *testing.T) {
 		t.Errorf("another host: %d %s", a.Status, a.Body)
 	}
 	pg.Exec(t, `ALTER ROLE adm_6_moving PASSWORD 'given-by-the-dba'`)
-	f.do(t, "POST", path+"/probe", "").refused(t, 422, "does not take the password")
+	f.do(t, "POST", path+"/probe", "").refused(t, 422, "rejects the password")
 	if a := patch(`{"connection":{"password":"given-by-the-dba"}}`); a.Status != 200 {
 		t.Errorf("another password: %d %s", a.Status, a.Body)
 	}

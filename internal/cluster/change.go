@@ -69,7 +69,8 @@ func (s *Settings) Check() error {
 		}
 		for i, text := range *rules.list {
 			if _, err := label.ParseRule(text); err != nil {
-				return fault.New(fault.Invalid, "The field %s[%d] is no selector: %s.", rules.field, i, strings.TrimSuffix(fault.Of(err).Message, "."))
+				return fault.New(fault.Invalid, "The field %s[%d] is no selector: %s.", rules.field, i,
+					strings.TrimSuffix(fault.Of(err).Message, "."))
 			}
 		}
 	}
@@ -85,7 +86,8 @@ func (s *Settings) Check() error {
 		}
 		for i, name := range *roles.list {
 			if name == "" || len(name) > 63 || strings.ContainsFunc(name, unicode.IsControl) {
-				return fault.New(fault.Invalid, "The field %s[%d] is no name of a role: it has 1 to 63 bytes and no control characters.", roles.field, i)
+				return fault.New(fault.Invalid, "The field %s[%d] is no name of a role: it has 1 to 63 bytes and no control characters.",
+					roles.field, i)
 			}
 			if slices.Index(*roles.list, name) < i {
 				return fault.New(fault.Invalid, "The field %s has %q twice.", roles.field, name)
@@ -93,14 +95,17 @@ func (s *Settings) Check() error {
 		}
 	}
 	if v := s.SynchronousCommit; v != nil && *v != "" && !slices.Contains(SynchronousCommits, *v) {
-		return fault.New(fault.Invalid, "The field synchronousCommit is null or one of %s.", strings.Join(SynchronousCommits, ", "))
+		return fault.New(fault.Invalid, "The field synchronousCommit is null or one of %s.",
+			strings.Join(SynchronousCommits, ", "))
 	}
 	return nil
 }
 
 func checkText(field, text string) error {
-	if text == "" || utf8.RuneCountInString(text) > maxDisplayName || strings.TrimSpace(text) != text || strings.ContainsFunc(text, unicode.IsControl) {
-		return fault.New(fault.Invalid, "The field %s has 1 to %d characters, no control characters, and no space at its ends.", field, maxDisplayName)
+	if text == "" || utf8.RuneCountInString(text) > maxDisplayName || strings.TrimSpace(text) != text ||
+		strings.ContainsFunc(text, unicode.IsControl) {
+		return fault.New(fault.Invalid, "The field %s has 1 to %d characters, no control characters, and no space at its ends.",
+			field, maxDisplayName)
 	}
 	return nil
 }
@@ -130,12 +135,13 @@ func (c *Cluster) checkMatch(m etag.Match) error {
 	if m.Allows(c.Tag()) {
 		return nil
 	}
-	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.", c.Revision)
+	return fault.New(fault.Stale, "The cluster has changed: it is at revision %d. Read it again before you change it.",
+		c.Revision)
 }
 
 // errNotCompared says that a cluster of the same system identifier was registered, or moved, while another one was looked
 // at.
-var errNotCompared = errors.New("another cluster was registered or moved meanwhile")
+var errNotCompared = errors.New("another cluster was registered or moved concurrently")
 
 // found is what an inspection of a cluster has found.
 type found struct {
@@ -150,8 +156,9 @@ type comparedWith struct {
 	URL string
 }
 
-// claimPlace is errNotCompared when there is a cluster of the same system identifier that the one at hand was not compared
-// with, where it is now. Of two that register or move a cluster at once one waits here for the end of the other's tx, so
+// claimPlace is errNotCompared when there is a cluster of the same system identifier that this one was not
+// compared with, where it is now. Of two that register or move a cluster at once one waits here for the end of the other's
+// tx, so
 // that not both find the place free.
 func claimPlace(ctx context.Context, tx pgx.Tx, found *found, except uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(lockPlaces)); err != nil {
@@ -164,7 +171,8 @@ func claimPlace(ctx context.Context, tx pgx.Tx, found *found, except uuid.UUID) 
 	var unknown bool
 	err := tx.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM clusters c WHERE c.system_identifier = $1 AND c.id <> $2
-		  AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS compared (id, url) WHERE compared.id = c.id AND compared.url = c.url))`,
+		  AND NOT EXISTS (SELECT FROM unnest($3::uuid[], $4::text[]) AS compared (id, url) WHERE compared.id = c.id AND
+		  compared.url = c.url))`,
 		found.SystemIdentifier, except, ids, urls).Scan(&unknown)
 	if err == nil && unknown {
 		err = errNotCompared
@@ -189,10 +197,12 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 		_, err = tx.Exec(ctx, `
 			INSERT INTO clusters (id, display_name, location, url, tls, credential, system_identifier, capabilities,
 			  system_roles, member_of, grantable, manage, view, created_by, synchronous_commit)
-			VALUES ($1, $2, coalesce($3, 'local'), $4, $5, $6, $7, $8, coalesce($9, $14::text[]), coalesce($10::text[], '{}'), coalesce($11::text[], '{}'),
+			VALUES ($1, $2, coalesce($3, 'local'), $4, $5, $6, $7, $8, coalesce($9, $14::text[]), coalesce($10::text[],
+			  '{}'), coalesce($11::text[], '{}'),
 			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15, nullif($16, ''))`,
 			id, s.DisplayName, s.Location, to.URL, to.TLS, sealed, found.SystemIdentifier, found.Capabilities,
-			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID, s.SynchronousCommit)
+			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID,
+			s.SynchronousCommit)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -212,7 +222,8 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 
 // change changes a cluster that the caller has read as c. to is its new connection, which found was found behind; both
 // are nil when it stays. The identity becomes that which was found: the caller has made sure of it.
-func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s Settings, to *Connection, found *found, by audit.Entry) (*Cluster, error) {
+func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s Settings, to *Connection, found *found,
+	by audit.Entry) (*Cluster, error) {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
 		if to != nil {
 			if err := claimPlace(ctx, tx, found, c.ID); err != nil {
@@ -230,7 +241,8 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 		d := s.detail()
 		if to != nil {
 			if now.Connection != c.Connection {
-				return fault.New(fault.Stale, "The connection of the cluster was changed meanwhile. Read it again before you change it.")
+				return fault.New(fault.Stale, "The connection of the cluster was changed concurrently. Read it again before you "+
+					"change it.")
 			}
 			given := credential{Password: string(to.Password), Key: string(to.Key)}
 			if to.Password == now.Connection.Password {
@@ -240,7 +252,8 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			if err != nil {
 				return err
 			}
-			_, err = tx.Exec(ctx, `UPDATE clusters SET url = $2, tls = $3, credential = $4, pending = NULL, capabilities = $5 WHERE id = $1`,
+			_, err = tx.Exec(ctx, `UPDATE clusters SET url = $2, tls = $3, credential = $4, pending = NULL, capabilities = $5 `+
+				`WHERE id = $1`,
 				c.ID, to.URL, to.TLS, sealed, found.Capabilities)
 			if err != nil {
 				return err
@@ -248,7 +261,8 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			changed := to.Password != now.Connection.Password
 			d.URL, d.Password = to.URL, &changed
 			if found.SystemIdentifier != now.SystemIdentifier {
-				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`, c.ID, found.SystemIdentifier)
+				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`,
+					c.ID, found.SystemIdentifier)
 				if err != nil {
 					return err
 				}
@@ -256,13 +270,17 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			}
 		}
 		tag, err := tx.Exec(ctx, `
-			UPDATE clusters SET display_name = coalesce($2, display_name), location = coalesce($3, location), system_roles = coalesce($4, system_roles),
-			  member_of = coalesce($5, member_of), grantable = coalesce($6, grantable), manage = coalesce($7, manage), view = coalesce($8, view),
-			  synchronous_commit = nullif(coalesce($10, synchronous_commit), ''), revision = revision + 1, updated_at = clock_timestamp()
-			WHERE id = $1 AND ($9 OR (display_name, location, system_roles, member_of, grantable, manage, view, synchronous_commit) IS DISTINCT FROM
+			UPDATE clusters SET display_name = coalesce($2, display_name), location = coalesce($3, location),
+			  system_roles = coalesce($4, system_roles), member_of = coalesce($5, member_of), grantable = coalesce($6, grantable),
+			  manage = coalesce($7, manage), view = coalesce($8, view),
+			  synchronous_commit = nullif(coalesce($10, synchronous_commit), ''),
+			  revision = revision + 1, updated_at = clock_timestamp()
+			WHERE id = $1 AND ($9 OR
+			  (display_name, location, system_roles, member_of, grantable, manage, view, synchronous_commit) IS DISTINCT FROM
 			  (coalesce($2, display_name), coalesce($3, location), coalesce($4, system_roles), coalesce($5, member_of),
 			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view), nullif(coalesce($10, synchronous_commit), '')))`,
-			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved, s.SynchronousCommit)
+			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved,
+			s.SynchronousCommit)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -290,7 +308,8 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 // record writes the audit row of a change beside it. What cannot be recorded is not done.
 func record(ctx context.Context, tx pgx.Tx, e audit.Entry) error {
 	if err := audit.Record(ctx, tx, e); err != nil {
-		return fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(
+			5 * time.Second).Because(err)
 	}
 	return nil
 }
@@ -343,7 +362,7 @@ func rules(selectors []label.Selector) []string {
 	return texts
 }
 
-// Remove forgets a cluster, which itself is not touched. Requests that work on it go on with its pool.
+// Remove unregisters a cluster, which itself is not touched. Requests that work on it go on with its pool.
 func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, by audit.Entry) error {
 	unlock, err := r.LockCredential(ctx, id)
 	if err != nil {

@@ -73,7 +73,7 @@ type connector struct {
 // Health is what the last contact with a cluster showed.
 type Health struct {
 	Reachable bool
-	Stopped   bool   // nothing is done in the cluster until an admin has seen to it
+	Stopped   bool   // nothing is done in the cluster until an admin has corrected the registration
 	Version   string // as the server says it: "15.18 (Debian 15.18-0+deb12u1)"
 	Error     string
 	Checked   time.Time
@@ -177,7 +177,7 @@ func (c *Cluster) Health(ctx context.Context) Health {
 	return c.recordHealth(version, err)
 }
 
-// askVersion asks over a connection that the pool has, and else over one that it closes: whoever looks at a list of a
+// askVersion asks over a connection that the pool has, and else over one that it closes: a request for a list of a
 // thousand clusters leaves no thousand connections behind.
 func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 	if stat := c.Stat(); stat != nil && stat.TotalConns() > 0 {
@@ -200,7 +200,7 @@ func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 	return conn.PgConn().ParameterStatus("server_version"), nil
 }
 
-// Healths looks at clusters side by side, so that one which does not answer does not hold up a list for long.
+// Healths looks at clusters side by side, so that an unreachable one delays a list only briefly.
 func Healths(ctx context.Context, clusters []*Cluster) []Health {
 	healths := make([]Health, len(clusters))
 	slots := make(chan struct{}, 32)
@@ -236,7 +236,8 @@ func explainAuthError(err error) error {
 	if !sqlstate.Is(err, sqlstate.InvalidPassword) {
 		return err
 	}
-	return fault.New(fault.Of(err).Kind, "%s It was changed since, or the control database was restored from a backup from before its last rotation. "+
+	return fault.New(fault.Of(err).Kind, "%s It was changed since, or the control database was restored from a backup from "+
+		"before its last rotation. "+
 		"Give the role a new password in the cluster, and update the registration with it.", fault.Of(err).Message).Because(err)
 }
 
@@ -269,7 +270,8 @@ type Registry struct {
 	sorted []*Cluster
 }
 
-// Open reads the registry. A cluster that cannot be read is an error here, and not when it turns up later: whoever starts
+// Open reads the registry. A cluster that cannot be read is an error here, and not when it is used later: an admin who
+// starts
 // with the wrong master key is to know at once.
 func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, error) {
 	r := &Registry{db: db, log: log}
@@ -285,7 +287,7 @@ func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, err
 	return r, errors.Join(unusable...)
 }
 
-// Get returns a cluster, or NotFound in words that say no more than they must.
+// Get returns a cluster, or NotFound.
 func (r *Registry) Get(id string) (*Cluster, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -349,14 +351,16 @@ func (r *Registry) open(place string, sealed []byte) (s credential, err error) {
 }
 
 const selectClusters = `
-	SELECT id, display_name, location, url, tls, credential, pending, system_identifier, capabilities, system_roles, member_of, grantable,
+	SELECT id, display_name, location, url, tls, credential, pending, system_identifier, capabilities, system_roles,
+	  member_of, grantable,
 	       manage, view, created_by, created_at, updated_at, revision, synchronous_commit, identified_at, xmin::text
 	FROM clusters `
 
 // changed is Reload after a change of this replica's own.
 func (r *Registry) changed(ctx context.Context) error {
 	if err := r.Reload(ctx); err != nil {
-		return fault.New(fault.Unavailable, "The change was made, and then the control database did not answer any more. Read the cluster to see it.").
+		return fault.New(fault.Unavailable, "The change was made, and then the control database did not answer any more. Read "+
+			"the cluster to see it.").
 			After(5 * time.Second).Because(err)
 	}
 	return nil
@@ -423,8 +427,10 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	var manage, view []string
 	var synchronousCommit *string
 	var identifiedAt *time.Time
-	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &pending, &c.SystemIdentifier,
-		&capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt, &c.Revision,
+	err := row.Scan(&c.ID, &c.DisplayName, &c.Location, &c.Connection.URL, &c.Connection.TLS, &sealed, &pending,
+		&c.SystemIdentifier,
+		&capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt,
+		&c.Revision,
 		&synchronousCommit, &identifiedAt, &c.version)
 	if err != nil {
 		return nil, err
@@ -439,14 +445,15 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	c.controlDatabase, c.controlRole = r.Control(c.SystemIdentifier)
 	c.connector.log, c.connector.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
 	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
-		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until an admin has mended that.", c.DisplayName)
+		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until "+
+			"an admin has corrected it.", c.DisplayName)
 		c.err = why.After(time.Minute).Because(err)
 		c.connector.health = Health{Stopped: true, Error: why.Message + " " + err.Error(), Checked: time.Now()}
 	}
 	return c, nil
 }
 
-// openRow opens and parses what a row has sealed or in words.
+// openRow opens and parses the secrets and selectors of a row.
 func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []string) error {
 	var err error
 	if c.Manage, err = selectors(manage); err != nil {
@@ -536,7 +543,8 @@ func (r *Registry) Ensure(ctx context.Context, c *Cluster, by audit.Entry) error
 			ON CONFLICT (id) DO UPDATE SET url = excluded.url, tls = excluded.tls, credential = excluded.credential,
 			  system_identifier = excluded.system_identifier, updated_at = clock_timestamp(), revision = clusters.revision + 1
 			RETURNING xmax = 0`,
-			c.ID, c.DisplayName, c.Location, c.Connection.URL, c.Connection.TLS, sealed, c.SystemIdentifier, c.CreatedBy).Scan(&inserted)
+			c.ID, c.DisplayName, c.Location, c.Connection.URL, c.Connection.TLS, sealed, c.SystemIdentifier,
+			c.CreatedBy).Scan(&inserted)
 		if err != nil {
 			return err
 		}

@@ -61,7 +61,8 @@ func TestReplicas(t *testing.T) {
 	}
 
 	listening := func() bool {
-		return pgtest.Value[bool](t, s.PG, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN rolecall_clusters' AND state = 'idle' AND datname = $1)`, s.DB.Identity.Database)
+		return pgtest.Value[bool](t, s.PG, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query = 'LISTEN `+
+			`rolecall_clusters' AND state = 'idle' AND datname = $1)`, s.DB.Identity.Database)
 	}
 	eventually(t, "it listens", listening)
 	id := s.Register(t, "more", s.PG, s.PG.User, s.PG.Password)
@@ -71,7 +72,8 @@ func TestReplicas(t *testing.T) {
 	}
 	more := get(t, other, id)
 	s.Access(t, id, []string{"team=a"}, nil)
-	if took := eventually(t, "a changed cluster", func() bool { return len(get(t, other, id).Manage) == 1 }); took > time.Second {
+	if took := eventually(t, "a changed cluster",
+		func() bool { return len(get(t, other, id).Manage) == 1 }); took > time.Second {
 		t.Errorf("a change was known after %s", took)
 	}
 	if get(t, other, id) == more {
@@ -81,12 +83,14 @@ func TestReplicas(t *testing.T) {
 	if old, err := more.Pool(t.Context()); err != nil || old.Ping(t.Context()) != nil {
 		t.Errorf("the pool of the cluster before its change: %v", err)
 	}
-	if now, err := get(t, other, s.ClusterID).Pool(t.Context()); err != nil || get(t, other, s.ClusterID) != kept || now != pool {
+	if now, err := get(t, other, s.ClusterID).Pool(t.Context()); err != nil || get(t, other, s.ClusterID) != kept ||
+		now != pool {
 		t.Errorf("a cluster that did not change has another pool; %v", err)
 	}
 
 	// The connection that listens is lost; what happened meanwhile is read again.
-	s.PG.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN rolecall_clusters' AND datname = $1`, s.DB.Identity.Database)
+	s.PG.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN rolecall_clusters' AND `+
+		`datname = $1`, s.DB.Identity.Database)
 	if _, err := s.DB.Pool.Exec(t.Context(), `DELETE FROM clusters WHERE id = $1`, id); err != nil {
 		t.Fatal(err)
 	}
@@ -108,11 +112,13 @@ func TestEnsure(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	c := get(t, s.Clusters, s.ClusterID)
 	put := func(change func(*cluster.Cluster)) error {
-		again := &cluster.Cluster{ID: c.ID, DisplayName: c.DisplayName, Connection: c.Connection, SystemIdentifier: c.SystemIdentifier}
+		again := &cluster.Cluster{ID: c.ID, DisplayName: c.DisplayName, Connection: c.Connection,
+			SystemIdentifier: c.SystemIdentifier}
 		change(again)
 		return s.Clusters.Ensure(t.Context(), again, audit.Entry{AccountGUID: "g", AccountName: "g", Target: "put"})
 	}
-	if err := put(func(*cluster.Cluster) {}); err != nil || get(t, s.Clusters, s.ClusterID) != c || len(s.AuditRows(t, "put")) != 0 {
+	if err := put(func(*cluster.Cluster) {}); err != nil || get(t, s.Clusters, s.ClusterID) != c ||
+		len(s.AuditRows(t, "put")) != 0 {
 		t.Errorf("the same again: %v, recorded %+v", err, s.AuditRows(t, "put"))
 	}
 	if err := put(func(c *cluster.Cluster) { c.Connection.URL = "postgres://role:pw@h/db" }); !fault.Is(err, fault.Invalid) {
@@ -129,26 +135,30 @@ func TestEnsure(t *testing.T) {
 		t.Errorf("recorded %+v", rows)
 	}
 	var row, sealed string
-	err := s.DB.Pool.QueryRow(t.Context(), `SELECT to_jsonb(c)::text, encode(credential, 'escape') FROM clusters c`).Scan(&row, &sealed)
+	err := s.DB.Pool.QueryRow(t.Context(), `SELECT to_jsonb(c)::text, encode(credential, 'escape') FROM clusters c`).Scan(&row,
+		&sealed)
 	if err != nil || strings.Contains(row+sealed, secret) {
 		t.Errorf("the row holds the password: %s; %v", row, err)
 	}
 
 	// A credential that was copied to another row does not open there, nor does one under a foreign master key.
 	other := uuid.New()
-	_, err = s.DB.Pool.Exec(t.Context(), `INSERT INTO clusters (id, display_name, url, tls, credential, system_identifier) SELECT $1, 'copy', url, tls, credential, system_identifier FROM clusters`, other)
+	_, err = s.DB.Pool.Exec(t.Context(), `INSERT INTO clusters (id, display_name, url, tls, credential, system_identifier) `+
+		`SELECT $1, 'copy', url, tls, credential, system_identifier FROM clusters`, other)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const altered = "/credential was altered, or moved"
-	if _, err := cluster.Open(t.Context(), s.DB, slog.New(slog.NewTextHandler(s.Log, nil))); err == nil || !strings.Contains(err.Error(), "clusters/"+other.String()+altered) {
+	if _, err := cluster.Open(t.Context(), s.DB, slog.New(slog.NewTextHandler(s.Log, nil))); err == nil ||
+		!strings.Contains(err.Error(), "clusters/"+other.String()+altered) {
 		t.Errorf("a copied credential: %v", err)
 	}
 	keys, err := control.ParseKeyring(control.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cluster.Open(t.Context(), &control.DB{Pool: s.DB.Pool, Keys: keys}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "which is missing") {
+	if _, err := cluster.Open(t.Context(), &control.DB{Pool: s.DB.Pool, Keys: keys},
+		slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "which is missing") {
 		t.Errorf("a foreign master key: %v", err)
 	}
 }
@@ -156,7 +166,8 @@ func TestEnsure(t *testing.T) {
 func TestGet(t *testing.T) {
 	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
-	for _, id := range []string{"", "x", uuid.NewString(), "{" + s.ClusterID + "}", "urn:uuid:" + s.ClusterID, strings.ReplaceAll(s.ClusterID, "-", ""), s.ClusterID + " "} {
+	for _, id := range []string{"", "x", uuid.NewString(), "{" + s.ClusterID + "}", "urn:uuid:" + s.ClusterID,
+		strings.ReplaceAll(s.ClusterID, "-", ""), s.ClusterID + " "} {
 		if _, err := s.Clusters.Get(id); !fault.Is(err, fault.NotFound) {
 			t.Errorf("%q: %v", id, err)
 		}
@@ -204,7 +215,8 @@ func TestHealth(t *testing.T) {
 		t.Fatal("the cluster does not answer")
 	}
 	before := pool.Stat().AcquireCount()
-	if h := used.Health(t.Context()); !h.Reachable || !strings.HasPrefix(h.Version, s.PG.Version) || pool.Stat().AcquireCount() == before {
+	if h := used.Health(t.Context()); !h.Reachable || !strings.HasPrefix(h.Version, s.PG.Version) ||
+		pool.Stat().AcquireCount() == before {
 		t.Errorf("over a pool that was acquired from %d times, now %d: %+v", before, pool.Stat().AcquireCount(), h)
 	}
 }

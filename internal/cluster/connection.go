@@ -57,21 +57,25 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		return nil, errSocket
 	}
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
+		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form "+
+			"postgres://role@host:5432/database.")
 	}
 	if _, has := u.User.Password(); has {
 		return nil, fault.New(fault.Invalid, "The connection's URL holds a password; give it in the field password.")
 	}
 	if u.User.Username() == "" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
-		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: postgres://role@host:5432/database.")
+		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: "+
+			"postgres://role@host:5432/database.")
 	}
 	// Without TLS they are sent as they are, and to a service that takes lines of text a new line begins a command.
 	if strings.ContainsFunc(u.User.Username()+u.Path, unicode.IsControl) {
-		return nil, fault.New(fault.Invalid, "The connection's URL has a control character in the name of the role or of the database.")
+		return nil, fault.New(fault.Invalid, "The connection's URL has a control character in the name of the role or of the "+
+			"database.")
 	}
 	for key, values := range u.Query() {
 		if !slices.Contains(urlKeys, key) {
-			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; taken are %s.", key, strings.Join(urlKeys, ", "))
+			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; accepted are %s.", key,
+				strings.Join(urlKeys, ", "))
 		}
 		if len(values) > 1 { // the driver would take the last, which may be no demand at all
 			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q twice.", key)
@@ -93,14 +97,16 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	}
 	pool, err := pgxpool.ParseConfig(u.String())
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form postgres://role@host:5432/database.")
+		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form "+
+			"postgres://role@host:5432/database.")
 	}
 	pool.MaxConns = maxConns
 	pool.MaxConnIdleTime = 2 * time.Minute
 	pool.MaxConnLifetime = time.Hour
 	config := pool.ConnConfig
 	// It counts for each host: one that hangs must leave time for the others.
-	if share := max(connectTimeout/time.Duration(1+len(config.Fallbacks)), time.Second); config.ConnectTimeout == 0 || config.ConnectTimeout > share {
+	if share := max(connectTimeout/time.Duration(1+len(config.Fallbacks)), time.Second); config.ConnectTimeout == 0 ||
+		config.ConnectTimeout > share {
 		config.ConnectTimeout = share
 	}
 	config.DialFunc = primary.Dialer(config.ConnectTimeout, notLinkLocal)
@@ -124,9 +130,10 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 }
 
 // notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
-// secrets to whoever is on the machine, and nobody has a PostgreSQL. One cloud has its services at another address, too.
+// secrets to all who are on the machine, and nobody has a PostgreSQL. One cloud has its services at another address, too.
 func notLinkLocal(address string) error {
-	if to, err := netip.ParseAddrPort(address); err == nil && (to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr().WithZone("") == metadataOfAWS) {
+	if to, err := netip.ParseAddrPort(address); err == nil &&
+		(to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr().WithZone("") == metadataOfAWS) {
 		return errors.New("this is a link-local address, or that of a cloud's metadata service, and not connected to")
 	}
 	return nil
@@ -187,7 +194,8 @@ func (c *Connection) tls(host string) (*tls.Config, error) {
 	case "require":
 		config.InsecureSkipVerify = true
 	default:
-		return nil, fault.New(fault.Invalid, "The TLS mode %q is not known; taken are verify-full, verify-ca, require and disable.", c.TLS.Mode)
+		return nil, fault.New(fault.Invalid, "The TLS mode %q is not known; accepted are verify-full, verify-ca, require and "+
+			"disable.", c.TLS.Mode)
 	}
 	return config, nil
 }

@@ -42,31 +42,38 @@ func TestConfig(t *testing.T) {
 		return config.ConnConfig
 	}
 	c := good(Connection{URL: host})
-	if c.Host != "db.example.test" || c.Port != 6543 || c.User != "role" || c.Database != "app" || c.Password != "s3cret:/?#@ ü" ||
-		c.TLSConfig == nil || c.TLSConfig.InsecureSkipVerify || c.TLSConfig.ServerName != "db.example.test" || c.TLSConfig.RootCAs != nil ||
-		c.RequireAuth != "scram-sha-256" || c.ConnectTimeout != connectTimeout || len(c.Fallbacks) != 0 || c.RuntimeParams["search_path"] != "pg_catalog" {
+	if c.Host != "db.example.test" || c.Port != 6543 || c.User != "role" || c.Database != "app" ||
+		c.Password != "s3cret:/?#@ ü" ||
+		c.TLSConfig == nil || c.TLSConfig.InsecureSkipVerify || c.TLSConfig.ServerName != "db.example.test" ||
+		c.TLSConfig.RootCAs != nil ||
+		c.RequireAuth != "scram-sha-256" || c.ConnectTimeout != connectTimeout || len(c.Fallbacks) != 0 ||
+		c.RuntimeParams["search_path"] != "pg_catalog" {
 		t.Errorf("got %+v", c)
 	}
 	// An empty value is no way round what is required.
-	if c = good(Connection{URL: host + "?require_auth=&channel_binding="}); c.RequireAuth != "scram-sha-256" || c.ChannelBinding != "prefer" {
+	if c = good(Connection{URL: host + "?require_auth=&channel_binding="}); c.RequireAuth != "scram-sha-256" ||
+		c.ChannelBinding != "prefer" {
 		t.Errorf("got %+v", c)
 	}
 	c = good(Connection{URL: "postgresql://role@a,b:6543/app?connect_timeout=2&require_auth=none&target_session_attrs=any"})
-	if c.Host != "a" || c.Port != 5432 || len(c.Fallbacks) != 1 || c.Fallbacks[0].Port != 6543 || c.Fallbacks[0].TLSConfig.ServerName != "b" ||
+	if c.Host != "a" || c.Port != 5432 || len(c.Fallbacks) != 1 || c.Fallbacks[0].Port != 6543 ||
+		c.Fallbacks[0].TLSConfig.ServerName != "b" ||
 		c.ConnectTimeout != 2*time.Second || c.RequireAuth != "none" {
 		t.Errorf("got %+v, fallbacks %+v", c, c.Fallbacks)
 	}
 	if c = good(Connection{URL: host + "?connect_timeout=600"}); c.ConnectTimeout != connectTimeout {
 		t.Errorf("a connection may take %s", c.ConnectTimeout)
 	}
-	for _, loopback := range []string{"localhost", "127.0.0.1", "127.1.2.3:5433", "[::1]", "[::1]:5433", "localhost,127.0.0.1"} {
+	for _, loopback := range []string{"localhost", "127.0.0.1", "127.1.2.3:5433", "[::1]", "[::1]:5433",
+		"localhost,127.0.0.1"} {
 		c := good(Connection{URL: "postgres://role@" + loopback + "/app", TLS: TLS{Mode: "disable"}})
 		if c.TLSConfig != nil || len(c.Fallbacks) > 0 && c.Fallbacks[0].TLSConfig != nil {
 			t.Errorf("%s: TLS although disabled", loopback)
 		}
 	}
 	for _, mode := range []string{"verify-ca", "require"} {
-		if c := good(Connection{URL: host, TLS: TLS{Mode: mode}}); !c.TLSConfig.InsecureSkipVerify || (c.TLSConfig.VerifyConnection != nil) != (mode == "verify-ca") {
+		if c := good(Connection{URL: host, TLS: TLS{Mode: mode}}); !c.TLSConfig.InsecureSkipVerify ||
+			(c.TLSConfig.VerifyConnection != nil) != (mode == "verify-ca") {
 			t.Errorf("%s: %+v", mode, c.TLSConfig)
 		}
 	}
@@ -143,14 +150,19 @@ func TestConfigWithoutEnvironment(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := config.ConnConfig
-		return fmt.Sprint(p.Host, p.Port, p.Database, p.User, p.Password, p.ConnectTimeout, p.SSLNegotiation, p.SSLCertMode, p.MinProtocolVersion, p.MaxProtocolVersion,
-			p.ChannelBinding, p.RequireAuth, p.RuntimeParams, p.KerberosSrvName, len(p.Fallbacks), p.TLSConfig.InsecureSkipVerify, len(p.TLSConfig.Certificates), p.TLSConfig.RootCAs, config.MaxConns)
+		return fmt.Sprint(p.Host, p.Port, p.Database, p.User, p.Password, p.ConnectTimeout, p.SSLNegotiation, p.SSLCertMode,
+			p.MinProtocolVersion, p.MaxProtocolVersion,
+			p.ChannelBinding, p.RequireAuth, p.RuntimeParams, p.KerberosSrvName, len(p.Fallbacks), p.TLSConfig.InsecureSkipVerify,
+			len(p.TLSConfig.Certificates), p.TLSConfig.RootCAs, config.MaxConns)
 	}
 	want := show()
 	for name, value := range map[string]string{
-		"HOME": home, "PGHOST": "elsewhere", "PGPORT": "1", "PGDATABASE": "elsewhere", "PGUSER": "elsewhere", "PGPASSWORD": "elsewhere", "PGPASSFILE": "/etc/passwd",
-		"PGAPPNAME": "elsewhere", "PGCONNECT_TIMEOUT": "1", "PGSSLMODE": "nonsense", "PGSSLKEY": "/none", "PGSSLCERT": "/none", "PGSSLCERTMODE": "require", "PGSSLSNI": "0",
-		"PGSSLROOTCERT": "/none", "PGSSLPASSWORD": "x", "PGSSLNEGOTIATION": "direct", "PGTARGETSESSIONATTRS": "nonsense", "PGTZ": "Europe/Berlin", "PGOPTIONS": "-csearch_path=public",
+		"HOME": home, "PGHOST": "elsewhere", "PGPORT": "1", "PGDATABASE": "elsewhere", "PGUSER": "elsewhere",
+		"PGPASSWORD": "elsewhere", "PGPASSFILE": "/etc/passwd",
+		"PGAPPNAME": "elsewhere", "PGCONNECT_TIMEOUT": "1", "PGSSLMODE": "nonsense", "PGSSLKEY": "/none", "PGSSLCERT": "/none",
+		"PGSSLCERTMODE": "require", "PGSSLSNI": "0",
+		"PGSSLROOTCERT": "/none", "PGSSLPASSWORD": "x", "PGSSLNEGOTIATION": "direct", "PGTARGETSESSIONATTRS": "nonsense",
+		"PGTZ": "Europe/Berlin", "PGOPTIONS": "-csearch_path=public",
 		"PGMINPROTOCOLVERSION": "3.2", "PGMAXPROTOCOLVERSION": "3.2", "PGCHANNELBINDING": "require", "PGREQUIREAUTH": "none",
 	} {
 		t.Setenv(name, value)
@@ -170,12 +182,15 @@ type authority struct {
 func newAuthority(t testing.TB) *authority {
 	t.Helper()
 	a := &authority{}
-	a.cert, a.key, a.pem, _ = issue(t, nil, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "CA"}})
+	a.cert, a.key, a.pem, _ = issue(t, nil,
+		&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+			Subject: pkix.Name{CommonName: "CA"}})
 	return a
 }
 
 // issue makes a certificate, self-signed without an authority.
-func issue(t testing.TB, by *authority, template *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM string) {
+func issue(t testing.TB, by *authority, template *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM,
+	keyPEM string) {
 	t.Helper()
 	fail := func(err error) {
 		if err != nil {
@@ -196,7 +211,8 @@ func issue(t testing.TB, by *authority, template *x509.Certificate) (cert *x509.
 	fail(err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	fail(err)
-	return cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	return cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 }
 
 // A real server with a certificate for localhost, reached by that name and by its address.
@@ -204,7 +220,8 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
 	ca, stranger := newAuthority(t), newAuthority(t)
-	_, _, cert, key := issue(t, ca, &x509.Certificate{DNSNames: []string{"localhost"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	_, _, cert, key := issue(t, ca, &x509.Certificate{DNSNames: []string{"localhost"},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	data, err := os.Stat(pg.DataDir)
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +241,8 @@ func TestTLS(t *testing.T) {
 	pg.Start(t)
 
 	connect := func(host string, tls TLS) (encrypted bool, err error) {
-		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port), Password: secret.Text(pg.Password), TLS: tls}
+		c := Connection{URL: fmt.Sprintf("postgres://%s@%s:%d/postgres", pg.User, host, pg.Port),
+			Password: secret.Text(pg.Password), TLS: tls}
 		config, err := c.config()
 		if err != nil {
 			return false, err
@@ -254,7 +272,8 @@ func TestTLS(t *testing.T) {
 		{"127.0.0.1", TLS{Mode: "require", Cert: cert}, "tls.cert and tls.key"},
 	} {
 		encrypted, err := connect(test.host, test.tls)
-		if test.want == "" && (err != nil || !encrypted) || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if test.want == "" && (err != nil || !encrypted) ||
+			test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s, mode %q: encrypted %t, %v; want %q", test.host, test.tls.Mode, encrypted, err, test.want)
 		}
 	}
@@ -278,7 +297,8 @@ func TestCommitsAreDurable(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, map[string]string{"synchronous_commit": "off"})
 	for setting, want := range map[string]string{"": "on", "local": "local"} {
-		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port), Password: secret.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
+		c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", pg.User, pg.Port),
+			Password: secret.Text(pg.Password), TLS: TLS{Mode: "disable"}, SynchronousCommit: setting}
 		conn, _, err := c.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -303,7 +323,8 @@ func TestRequireAuth(t *testing.T) {
 		pg.Stop(t)
 		pg.Start(t)
 		open := func(role, password string) error {
-			c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port), Password: secret.Text(password), TLS: TLS{Mode: "disable"}}
+			c := Connection{URL: fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, pg.Port), Password: secret.Text(password),
+				TLS: TLS{Mode: "disable"}}
 			conn, _, err := c.Open(t.Context())
 			if err == nil {
 				conn.Close(t.Context())
@@ -314,7 +335,9 @@ func TestRequireAuth(t *testing.T) {
 			t.Errorf("with %s: %v", method, err)
 		}
 		err := open("hashed", "a-hash-of-this")
-		if err == nil || strings.Contains(err.Error(), "a-hash") || method == "md5" && !strings.HasPrefix(err.Error(), `The cluster does not ask the role "hashed" for a SCRAM password: server requested md5 authentication.`) {
+		if err == nil || strings.Contains(err.Error(), "a-hash") ||
+			method == "md5" && !strings.HasPrefix(err.Error(),
+				`The cluster does not ask the role "hashed" for a SCRAM password: server requested md5 authentication.`) {
 			t.Errorf("with %s and an md5 hash: %v", method, err)
 		}
 	}

@@ -21,9 +21,10 @@ import (
 func put(t testing.TB, s *servicetest.Service, hosts, query, role, password, identifier string) *cluster.Cluster {
 	t.Helper()
 	c := &cluster.Cluster{
-		ID:               uuid.New(),
-		DisplayName:      t.Name() + uuid.NewString(),
-		Connection:       cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query, TLS: cluster.TLS{Mode: "disable"}, Password: secret.Text(password)},
+		ID:          uuid.New(),
+		DisplayName: t.Name() + uuid.NewString(),
+		Connection: cluster.Connection{URL: "postgres://" + role + "@" + hosts + "/postgres" + query,
+			TLS: cluster.TLS{Mode: "disable"}, Password: secret.Text(password)},
 		SystemIdentifier: identifier,
 	}
 	if err := s.Clusters.Ensure(t.Context(), c, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {
@@ -67,7 +68,8 @@ func TestHostThatHangs(t *testing.T) {
 	hanging.Point(pg)
 	good.Hang()
 	eventually(t, "no connection was used a moment ago", func() bool {
-		return pgtest.Value[bool](t, pg, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'rolecall' AND state_change > clock_timestamp() - interval '1.1 s')`)
+		return pgtest.Value[bool](t, pg, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'rolecall' `+
+			`AND state_change > clock_timestamp() - interval '1.1 s')`)
 	})
 	start := time.Now()
 	if _, err := replica(t, c); err != nil {
@@ -91,7 +93,8 @@ func TestReplicaIsNotUsed(t *testing.T) {
 		}
 	}
 	alone := put(t, s, fmt.Sprintf("127.0.0.1:%d", standby.Port), "?target_session_attrs=any", pg.User, pg.Password, "")
-	if h := alone.Health(t.Context()); h.Reachable || h.Stopped || h.Error != fmt.Sprintf("The cluster has no primary at the moment: of 127.0.0.1:%d none takes writes.", standby.Port) {
+	if h := alone.Health(t.Context()); h.Reachable || h.Stopped ||
+		h.Error != fmt.Sprintf("The cluster has no primary at the moment: of 127.0.0.1:%d none takes writes.", standby.Port) {
 		t.Errorf("a replica alone: %+v", h)
 	}
 }
@@ -104,7 +107,8 @@ func TestIdentity(t *testing.T) {
 	pg.Exec(t, `CREATE ROLE blind LOGIN PASSWORD 'blind'; CREATE ROLE sees LOGIN PASSWORD 'sees'`)
 	for _, database := range []string{"postgres", "template1"} {
 		conn := pg.Connect(t, pg.User, pg.Password, database)
-		if _, err := conn.Exec(t.Context(), `REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC; GRANT EXECUTE ON FUNCTION pg_control_system() TO sees`); err != nil {
+		if _, err := conn.Exec(t.Context(), `REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC; GRANT EXECUTE ON `+
+			`FUNCTION pg_control_system() TO sees`); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -113,13 +117,15 @@ func TestIdentity(t *testing.T) {
 	for _, test := range []struct {
 		role, identifier string
 		refused          bool
-	}{{"sees", identifier, false}, {"sees", "1", true}, {"sees", "", false}, {"blind", identifier, true}, {"blind", "1", true}, {"blind", "", false}} {
+	}{{"sees", identifier, false}, {"sees", "1", true}, {"sees", "", false}, {"blind", identifier, true}, {"blind", "1", true},
+		{"blind", "", false}} {
 		c := put(t, s, hosts, "", test.role, test.role, test.identifier)
 		_, err := replica(t, c)
 		if fault.Is(err, fault.Unavailable) != test.refused || !test.refused && err != nil {
 			t.Errorf("%+v: %v", test, err)
 		}
-		if message := fault.Of(err).Message; test.refused && strings.Contains(message, "GRANT EXECUTE ON FUNCTION pg_control_system() TO \"blind\"") != (test.role == "blind") ||
+		if message := fault.Of(err).Message; test.refused &&
+			strings.Contains(message, "GRANT EXECUTE ON FUNCTION pg_control_system() TO \"blind\"") != (test.role == "blind") ||
 			test.refused && strings.Contains(message, identifier) {
 			t.Errorf("%+v: told %s", test, message)
 		}

@@ -14,7 +14,8 @@ import (
 // FuzzConnection: whatever URL is taken, the connection is what it says: to named hosts over TLS, or to this machine, with
 // the given password and the settings of ours, and nothing of it out of the environment.
 func FuzzConnection(f *testing.F) {
-	for _, name := range []string{"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGAPPNAME", "PGOPTIONS", "PGTZ", "PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLPASSWORD", "PGTARGETSESSIONATTRS", "PGSERVICEFILE"} {
+	for _, name := range []string{"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE", "PGAPPNAME", "PGOPTIONS", "PGTZ",
+		"PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLPASSWORD", "PGTARGETSESSIONATTRS", "PGSERVICEFILE"} {
 		f.Setenv(name, "/poison")
 	}
 	f.Setenv("PGPORT", "6666")
@@ -22,11 +23,20 @@ func FuzzConnection(f *testing.F) {
 	f.Setenv("PGREQUIREAUTH", "none")
 	f.Setenv("PGCONNECT_TIMEOUT", "6666")
 	for _, s := range []string{
-		"", host, "postgresql://role@a,b:6543/app?connect_timeout=2&require_auth=none&target_session_attrs=any", "postgres://role:x@h/app", "postgres://role@%2Ftmp/app", "postgres://role@h/app?host=/tmp", "postgres://role@/app?host=h", "postgres://@h/app",
-		"postgres://role@h", "postgres://role@h/", "postgres://role@h:99999/app", "postgres://role@h:0/app", "postgres://role@[::1]:5433/app", "postgres://role@[fe80::1%25eth0]/app", "postgres://role@localhost,127.0.0.1/app", "postgres://role@127.0.0.1,h/app",
-		"host=h user=role dbname=app", "postgres://role@h/app?sslmode=disable", "postgres://role@h/app?service=x", "postgres://role@h/app?connect_timeout=", "postgres://role@h/app?connect_timeout=-1", "postgres://role@h/app?require_auth=!password&channel_binding=require",
-		"postgres://role@h/app#x", "postgres://role@h/a%2Fb%00", "postgres://ro%20le'@h,/app", "postgres://role@h,,h/app", "postgres://role@h /app", "postgres://role@H.EXAMPLE/app", "postgres://role@0/app", "postgres://role@127.1/app", "postgres://role@[::ffff:127.0.0.1]/app",
-		"postgres://role@h/app?target_session_attrs=standby", "postgres://role@h/app?a=%zz", "postgres://role@h/app?require_auth=scram-sha-256&require_auth=none", "postgres://role@h/app;x", "postgres://role@@h/app",
+		"", host, "postgresql://role@a,b:6543/app?connect_timeout=2&require_auth=none&target_session_attrs=any",
+		"postgres://role:x@h/app", "postgres://role@%2Ftmp/app", "postgres://role@h/app?host=/tmp", "postgres://role@/app?host=h",
+		"postgres://@h/app",
+		"postgres://role@h", "postgres://role@h/", "postgres://role@h:99999/app", "postgres://role@h:0/app",
+		"postgres://role@[::1]:5433/app", "postgres://role@[fe80::1%25eth0]/app", "postgres://role@localhost,127.0.0.1/app",
+		"postgres://role@127.0.0.1,h/app",
+		"host=h user=role dbname=app", "postgres://role@h/app?sslmode=disable", "postgres://role@h/app?service=x",
+		"postgres://role@h/app?connect_timeout=", "postgres://role@h/app?connect_timeout=-1",
+		"postgres://role@h/app?require_auth=!password&channel_binding=require",
+		"postgres://role@h/app#x", "postgres://role@h/a%2Fb%00", "postgres://ro%20le'@h,/app", "postgres://role@h,,h/app",
+		"postgres://role@h /app", "postgres://role@H.EXAMPLE/app", "postgres://role@0/app", "postgres://role@127.1/app",
+		"postgres://role@[::ffff:127.0.0.1]/app",
+		"postgres://role@h/app?target_session_attrs=standby", "postgres://role@h/app?a=%zz",
+		"postgres://role@h/app?require_auth=scram-sha-256&require_auth=none", "postgres://role@h/app;x", "postgres://role@@h/app",
 	} {
 		f.Add(s, "")
 		f.Add(s, "disable")
@@ -48,7 +58,8 @@ func FuzzConnection(f *testing.F) {
 			return
 		}
 		c := pool.ConnConfig
-		if c.Password != password || c.User == "" || c.Database == "" || c.ConnectTimeout <= 0 || c.ConnectTimeout > connectTimeout || c.ValidateConnect == nil || c.RequireAuth == "" {
+		if c.Password != password || c.User == "" || c.Database == "" || c.ConnectTimeout <= 0 ||
+			c.ConnectTimeout > connectTimeout || c.ValidateConnect == nil || c.RequireAuth == "" {
 			t.Errorf("%q: %+v", text, c)
 		}
 		for _, own := range []string{c.User, c.Database, c.Host, c.RequireAuth} {
@@ -56,7 +67,8 @@ func FuzzConnection(f *testing.F) {
 				t.Errorf("%q reads the environment: %q", text, own)
 			}
 		}
-		if !maps.Equal(c.RuntimeParams, plain.ConnConfig.RuntimeParams) || strings.Contains(fmt.Sprint(c.RuntimeParams), "poison") {
+		if !maps.Equal(c.RuntimeParams, plain.ConnConfig.RuntimeParams) ||
+			strings.Contains(fmt.Sprint(c.RuntimeParams), "poison") {
 			t.Errorf("%q has the settings %v", text, c.RuntimeParams)
 		}
 		check := func(host string, port uint16, config *tls.Config) {
@@ -71,7 +83,8 @@ func FuzzConnection(f *testing.F) {
 				if mode != "disable" || !local {
 					t.Errorf("%q in mode %q has no TLS to %s", text, mode, host)
 				}
-			case config.InsecureSkipVerify && config.VerifyConnection == nil && mode != "require", config.ServerName != host, config.MinVersion < tls.VersionTLS12, len(config.Certificates) > 0, config.RootCAs != nil:
+			case config.InsecureSkipVerify && config.VerifyConnection == nil && mode != "require", config.ServerName != host,
+				config.MinVersion < tls.VersionTLS12, len(config.Certificates) > 0, config.RootCAs != nil:
 				t.Errorf("%q in mode %q to %s: %+v", text, mode, host, config)
 			}
 		}

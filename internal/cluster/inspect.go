@@ -80,56 +80,68 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	var pid uint32
 	// The statement gets no name, under which a pooler's server session might know one already.
 	err = conn.QueryRow(ctx, `
-		SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, pg_backend_pid(), current_setting('server_version'),
+		SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, pg_backend_pid(),
+		  current_setting('server_version'),
 		       system_identifier::text FROM pg_control_system()`, pgx.QueryExecModeExec).
 		Scan(&replica, &readOnly, &pid, &facts.Version, &facts.SystemIdentifier)
 	role := conn.Config().User
 	switch {
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
 		return facts, fault.New(fault.Invalid, "The role %q may not ask the cluster for its system identifier. "+
-			"As a superuser, run: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role, pgx.Identifier{role}.Sanitize()).Because(err)
+			"As a superuser, run: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role,
+			pgx.Identifier{role}.Sanitize()).Because(err)
 	case err != nil:
 		return facts, whyNot(err, conn.Config())
 	case pid != conn.PgConn().PID():
 		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. %s", needsDirect)
 	case replica:
-		return facts, fault.New(fault.Invalid, "%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the one that "+
-			"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host)
+		return facts, fault.New(fault.Invalid,
+			"%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the "+
+				"one that "+
+				"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host)
 	case readOnly:
-		return facts, fault.New(fault.Invalid, "The cluster takes no writes here: default_transaction_read_only is on for the server, the database %q or the role %q. "+
-			"For the role, this mends it: ALTER ROLE %s SET default_transaction_read_only = off", conn.Config().Database, role, pgx.Identifier{role}.Sanitize())
+		return facts, fault.New(fault.Invalid,
+			"The cluster takes no writes here: default_transaction_read_only is on for the server, the database %q or the role %q. "+
+				"For the role, this fixes it: ALTER ROLE %s SET default_transaction_read_only = off", conn.Config().Database, role,
+			pgx.Identifier{role}.Sanitize())
 	}
 	return facts, nil
 }
 
 const needsDirect = "Rolecall takes locks that last as long as a session, and so needs a direct connection to the primary."
 
-// whyNot says in words why a cluster cannot be worked with. No error of a connection holds its password.
+// whyNot says why a cluster cannot be worked with. No error of a connection holds its password.
 func whyNot(err error, config *pgx.ConnConfig) error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f
 	}
 	if primary.Missing(err) {
-		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.", address(config)).Because(err)
+		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.",
+			address(config)).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.ProtocolViolation:
 		// PostgreSQL itself has nothing against what we say; PgBouncer has, and answers everything with this code.
-		return fault.New(fault.Invalid, "A pooler, such as PgBouncer, answers at %s and says: %s. %s", address(config), serverMessage(err), needsDirect).Because(err)
+		return fault.New(fault.Invalid, "A pooler, such as PgBouncer, answers at %s and says: %s. %s", address(config),
+			serverMessage(err), needsDirect).Because(err)
 	case sqlstate.InvalidPassword:
-		return fault.New(fault.Invalid, "The cluster does not take the password of the role %q.", config.User).Because(err)
+		return fault.New(fault.Invalid, "The cluster rejects the password of the role %q.", config.User).Because(err)
 	case sqlstate.InvalidAuthorization:
-		return fault.New(fault.Invalid, "The cluster does not let the role %q log in: %s.", config.User, serverMessage(err)).Because(err)
+		return fault.New(fault.Invalid, "The cluster does not let the role %q log in: %s.", config.User,
+			serverMessage(err)).Because(err)
 	case sqlstate.UndefinedDatabase:
 		return fault.New(fault.Invalid, "The cluster has no database %q.", config.Database).Because(err)
 	case sqlstate.InsufficientPrivilege:
-		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON DATABASE %s TO %s",
-			config.User, config.Database, pgx.Identifier{config.Database}.Sanitize(), pgx.Identifier{config.User}.Sanitize()).Because(err)
+		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON "+
+			"DATABASE %s TO %s",
+			config.User, config.Database, pgx.Identifier{config.Database}.Sanitize(),
+			pgx.Identifier{config.User}.Sanitize()).Because(err)
 	}
 	if _, why, found := strings.Cut(err.Error(), "authentication method requirement"); found { // pgx has no type for it
 		_, why, _ = strings.Cut(why, "failed: ")
 		why, _, _ = strings.Cut(why, "\n")
-		return fault.New(fault.Invalid, "The cluster does not ask the role %q for a SCRAM password: %s. If its password is stored as an md5 hash, give it a new one after SET password_encryption = 'scram-sha-256'.",
+		return fault.New(fault.Invalid, "The cluster does not ask the role %q for a SCRAM password: %s. If its password is "+
+			"stored as an md5 hash, give it a new one after SET password_encryption = 'scram-sha-256'.",
 			config.User, why).Because(err)
 	}
 	if timedOut(err) {
@@ -143,7 +155,8 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		}
 		why = strings.Join(strings.Fields(cause.Error()), " ")
 	}
-	return fault.New(fault.Unavailable, "The cluster cannot be reached at %s: %.500s.", address(config), strings.TrimSuffix(why, ".")).Because(err)
+	return fault.New(fault.Unavailable, "The cluster cannot be reached at %s: %.500s.", address(config),
+		strings.TrimSuffix(why, ".")).Because(err)
 }
 
 func timedOut(err error) bool {
@@ -171,7 +184,8 @@ func address(config *pgx.ConnConfig) string {
 // same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared,
 // and where they were: those of the same system identifier. A copy of a cluster has that identifier, too, so what decides
 // is whether a lock taken on one connection is seen on the other.
-func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster, compared []comparedWith, err error) {
+func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster,
+	compared []comparedWith, err error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails since Go 1.24
 	key := binary.BigEndian.Uint64(random[:])
@@ -186,8 +200,9 @@ func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier st
 		compared = append(compared, comparedWith{c.ID, c.Connection.URL})
 		seen, err := c.sees(ctx, key)
 		if err != nil {
-			return nil, nil, fault.New(fault.Invalid, "This is the cluster %q or a copy of it, and which one cannot be told, because %[1]q does not answer. "+
-				"If it has moved, change its connection; if it is gone, remove it first.", c.DisplayName).Because(err)
+			return nil, nil, fault.New(fault.Invalid,
+				"This is the cluster %q or a copy of it, and which one cannot be told, because %[1]q does not answer. "+
+					"If it has moved, change its connection; if it is gone, remove it first.", c.DisplayName).Because(err)
 		}
 		if seen {
 			return c, compared, nil

@@ -21,12 +21,14 @@ import (
 // ErrOther says that the server at the other end belongs to another cluster than the registered one, or may do so.
 var ErrOther = errors.New("another cluster answers")
 
-// intruder is an ErrOther in words for admins: Health and the log have them.
+// intruder is an ErrOther for admins: Health and the log have them.
 type intruder struct{ registered, found string }
 
 func (i *intruder) Error() string {
-	return fmt.Sprintf("Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is registered. "+
-		"Nothing is done in it until an admin has corrected the connection, or has updated the registration with the system identifier %[1]s.",
+	return fmt.Sprintf("Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is "+
+		"registered. "+
+		"Nothing is done in it until an admin has corrected the connection, or has updated the registration with the system "+
+		"identifier %[1]s.",
 		i.found, i.registered)
 }
 
@@ -34,14 +36,17 @@ func (*intruder) Unwrap() error { return ErrOther }
 
 // otherCluster is what everybody is told who wants something of a cluster whose place another one has taken.
 func otherCluster(registered, found string) error {
-	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one; an admin has to look at it.").
+	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one; an admin has to look "+
+		"at it.").
 		After(time.Minute).Because(&intruder{registered, found})
 }
 
 // unidentified refuses a server of which the role may not know whether it belongs to the registered cluster.
 func unidentified(role string) error {
-	return fault.New(fault.Unavailable, "Whether this is the registered PostgreSQL cluster cannot be told, because the role %q may not ask for its system identifier. "+
-		"As a superuser, run in each database: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role, pgx.Identifier{role}.Sanitize()).
+	return fault.New(fault.Unavailable, "Whether this is the registered PostgreSQL cluster cannot be told, because the role "+
+		"%q may not ask for its system identifier. "+
+		"As a superuser, run in each database: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role,
+		pgx.Identifier{role}.Sanitize()).
 		After(time.Minute).Because(ErrOther)
 }
 
@@ -63,7 +68,8 @@ func (l *connector) validate(ctx context.Context, conn *pgconn.PgConn) error {
 		}
 		if why := refusal.Error(); l.refused != why {
 			l.refused = why
-			l.log.Error("another cluster answers, or may do so, in the place of a registered one: nothing is done in it", "registered", l.identity, "found", found, "error", refusal)
+			l.log.Error("another cluster answers, or may do so, in the place of a registered one: nothing is done in it",
+				"registered", l.identity, "found", found, "error", refusal)
 		}
 		return refusal
 	}

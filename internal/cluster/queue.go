@@ -34,7 +34,8 @@ func (s Slots) Enter() (leave func(), err error) {
 	case s <- struct{}{}:
 		return func() { <-s }, nil
 	default:
-		return nil, fault.New(fault.Unavailable, "The cluster is busy: %d operations of this kind are under way or waiting.", cap(s)).After(time.Second)
+		return nil, fault.New(fault.Unavailable, "The cluster is busy: %d operations of this kind are running or waiting.",
+			cap(s)).After(time.Second)
 	}
 }
 
@@ -57,7 +58,8 @@ func (q *Queue) Acquire(ctx context.Context) (done func(), err error) {
 	case q.running <- struct{}{}:
 		return func() { <-q.running }, nil
 	case <-ctx.Done():
-		return nil, fault.New(fault.Unavailable, "The cluster is busy: other changes have taken all the time. Nothing was changed.").
+		return nil, fault.New(fault.Unavailable,
+			"The cluster is busy: other changes have taken all the time. Nothing was changed.").
 			After(2 * time.Second).Because(ErrNoTurn)
 	}
 }

@@ -24,7 +24,8 @@ const probeTimeout = 25 * time.Second
 const minVersion = 140000
 
 // errPlaceTaken is the answer after placeAttempts in which other clusters of the same identity were registered or moved.
-var errPlaceTaken = fault.New(fault.Unavailable, "Other clusters are being registered or moved at this moment.").After(time.Second)
+var errPlaceTaken = fault.New(fault.Unavailable, "Other clusters are being registered or moved at this moment.").After(
+	time.Second)
 
 const placeAttempts = 3
 
@@ -37,7 +38,8 @@ func (r *Registry) Register(ctx context.Context, settings Settings, to Connectio
 	if err := settings.Check(); err != nil {
 		return nil, err
 	}
-	purpose := &Cluster{MemberOf: orNone(settings.MemberOf), Grantable: orNone(settings.Grantable), SystemRoles: orNone(settings.SystemRoles)}
+	purpose := &Cluster{MemberOf: orNone(settings.MemberOf), Grantable: orNone(settings.Grantable),
+		SystemRoles: orNone(settings.SystemRoles)}
 	for range placeAttempts {
 		if err := r.Reload(ctx); err != nil { // other replicas register clusters, too
 			return nil, err
@@ -80,8 +82,10 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 	}
 	defer closeConn(conn)
 	if c.SystemIdentifier != "" && facts.SystemIdentifier != c.SystemIdentifier {
-		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, not %s. If it has taken that one's place, update the "+
-			"registration with the system identifier %[1]s. Otherwise register it as a cluster of its own.", facts.SystemIdentifier, c.SystemIdentifier).
+		return nil, fault.New(fault.Invalid, "This is another cluster: its system identifier is %s, not %s. If it has taken "+
+			"that one's place, update the "+
+			"registration with the system identifier %[1]s. Otherwise register it as a cluster of its own.", facts.SystemIdentifier,
+			c.SystemIdentifier).
 			Because(ErrOther)
 	}
 	same, compared, err := r.same(ctx, conn, facts.SystemIdentifier, c.ID)
@@ -98,7 +102,8 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 		return nil, fault.New(fault.Invalid, "The cluster went away, or did not answer, while it was probed.").Because(err)
 	}
 	if !capabilities.ManageUsers || capabilities.Version < minVersion {
-		return nil, fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", capabilities.Role, strings.Join(capabilities.Problems, " "))
+		return nil, fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", capabilities.Role,
+			strings.Join(capabilities.Problems, " "))
 	}
 	return &found{Facts: facts, Capabilities: *capabilities, Compared: compared}, nil
 }
@@ -160,7 +165,8 @@ func requireAuth(connectionURL string) string {
 
 // Update changes the registration of a cluster. A new connection must lead to the same cluster, or to the one that the
 // caller says has taken its place.
-func (r *Registry) Update(ctx context.Context, c *Cluster, match etag.Match, settings Settings, change *ConnectionChange, by audit.Entry) (*Cluster, error) {
+func (r *Registry) Update(ctx context.Context, c *Cluster, match etag.Match, settings Settings, change *ConnectionChange,
+	by audit.Entry) (*Cluster, error) {
 	if err := settings.Check(); err != nil {
 		return nil, err
 	}
@@ -168,7 +174,8 @@ func (r *Registry) Update(ctx context.Context, c *Cluster, match etag.Match, set
 		return r.change(ctx, c, match, settings, nil, nil, by)
 	}
 	if change.SystemIdentifier != nil && *change.SystemIdentifier == "" {
-		return nil, fault.New(fault.Invalid, "The field connection.systemIdentifier is empty; it takes the system identifier of the cluster that "+
+		return nil, fault.New(fault.Invalid, "The field connection.systemIdentifier is empty; it takes the system identifier "+
+			"of the cluster that "+
 			"has taken the place of the registered one.")
 	}
 	unlock, err := r.LockCredential(ctx, c.ID)
@@ -187,7 +194,8 @@ func (r *Registry) Update(ctx context.Context, c *Cluster, match etag.Match, set
 }
 
 // move gives a cluster another connection, under the lock of its credential.
-func (r *Registry) move(ctx context.Context, id uuid.UUID, match etag.Match, settings Settings, change *ConnectionChange, by audit.Entry) (*Cluster, error) {
+func (r *Registry) move(ctx context.Context, id uuid.UUID, match etag.Match, settings Settings, change *ConnectionChange,
+	by audit.Entry) (*Cluster, error) {
 	if err := r.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -200,13 +208,14 @@ func (r *Registry) move(ctx context.Context, id uuid.UUID, match etag.Match, set
 		return nil, err
 	}
 	if pending != nil && change.Password == nil {
-		return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was interrupted. Rotate it again first, or give the password.")
+		return nil, fault.New(fault.InUse, "A rotation of the cluster's credential was interrupted. Rotate it again first, or "+
+			"give the password.")
 	}
 	to, err := change.apply(c.Connection)
 	if err != nil {
 		return nil, err
 	}
-	if pending != nil { // it is forgotten, and the cluster must not get it after that
+	if pending != nil { // it is dropped, and the cluster must not get it after that
 		if err := to.awaitRotation(ctx); err != nil {
 			return nil, err
 		}

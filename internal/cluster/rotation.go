@@ -36,13 +36,14 @@ type Rotation struct {
 const RotationTimeout = 40 * time.Second
 
 // staleRotation is the age from which an interrupted rotation is not resumed. The settler only finds out which password the
-// cluster accepts: a slow replica has ended by then, and the control database may have been restored from a backup.
+// cluster accepts: a slow replica has ended, and the control database may have been restored from a backup.
 const staleRotation = 5 * time.Minute
 
 // lockRotation is the class of the advisory locks that keep two rotations of one credential apart. The bytes of "rota".
 const lockRotation = 0x726f7461
 
-var errRotating = fault.New(fault.InUse, "The credential of the cluster is being changed by another request. Try again when that has ended.")
+var errRotating = fault.New(fault.InUse,
+	"The credential of the cluster is being changed by another request. Try again when that has ended.")
 
 // CheckRotatable says why the password of the administering role cannot be rotated, in any state of the cluster.
 func (c *Cluster) CheckRotatable() error {
@@ -50,7 +51,8 @@ func (c *Cluster) CheckRotatable() error {
 		return c.err
 	}
 	if c.controlRole == c.Role() {
-		return fault.New(fault.Invalid, "Rolecall also reaches its control database as the role %q: with another password it could not start any more. "+
+		return fault.New(fault.Invalid, "Rolecall also reaches its control database as the role %q: with another password it "+
+			"could not start any more. "+
 			"Register the cluster with a role of its own.", c.controlRole)
 	}
 	return nil
@@ -109,7 +111,8 @@ func (r *Registry) finish(ctx context.Context, p *Rotation) error {
 	if fault.Is(err, fault.Invalid) {
 		next, nextErr := p.Open(ctx, &p.Next)
 		if fault.Is(nextErr, fault.Invalid) {
-			return fault.New(fault.Invalid, "The cluster accepts neither the current password nor the next one. %s", fault.Of(err).Message).Because(err)
+			return fault.New(fault.Invalid, "The cluster accepts neither the current password nor the next one. %s",
+				fault.Of(err).Message).Because(err)
 		}
 		conn, err = next, nextErr
 	}
@@ -136,14 +139,16 @@ func (r *Registry) refused(ctx context.Context, p *Rotation, why error) error {
 	}
 	conn, err := p.Open(ctx, &p.Current)
 	if err != nil {
-		return fault.New(fault.Unavailable, "The rotation could not be finished, and is tried again.").Because(errors.Join(why, err))
+		return fault.New(fault.Unavailable, "The rotation could not be finished, and is tried again.").Because(
+			errors.Join(why, err))
 	}
 	closeConn(conn)
 	if err := r.Drop(ctx, p); err != nil {
 		return err
 	}
 	if fault.Is(why, fault.Internal) {
-		return fault.New(fault.Invalid, "The cluster refuses the new password, and keeps the current one; its log says why.").Because(why)
+		return fault.New(fault.Invalid,
+			"The cluster refuses the new password, and keeps the current one; its log says why.").Because(why)
 	}
 	return fault.New(fault.Invalid, "The cluster keeps the current password. %s", fault.Of(why).Message).Because(why)
 }
@@ -187,9 +192,9 @@ func (r *Registry) SettleRotation(ctx context.Context, log *audit.Log, a *audit.
 	return audit.NotDone, "no password of it is known", nil
 }
 
-// resolve finds out which of the two passwords the cluster accepts, and forgets the other.
+// resolve finds out which of the two passwords the cluster accepts, and drops the other.
 func (r *Registry) resolve(ctx context.Context, p *Rotation) (audit.Outcome, string, error) {
-	// The next one is tried again after the current one: a change that was under way has ended then.
+	// The next one is tried again after the current one: a change in progress has ended then.
 	for _, with := range []*Connection{&p.Next, &p.Current, &p.Next} {
 		conn, err := p.Open(ctx, with)
 		if err == nil {
@@ -224,7 +229,8 @@ func (c *Connection) awaitRotation(ctx context.Context) error {
 	}
 	defer closeConn(conn)
 	if err := pgrole.AwaitOwnPassword(ctx, conn, string(c.Password)); err != nil {
-		return fault.New(fault.InUse, "A rotation of the cluster's credential is still under way in the cluster. Try again when it has ended there.").Because(err)
+		return fault.New(fault.InUse, "A rotation of the cluster's credential is still in progress in the cluster. Try again "+
+			"when it has ended there.").Because(err)
 	}
 	return nil
 }
@@ -279,7 +285,8 @@ func (r *Registry) Rotation(ctx context.Context, id uuid.UUID) (pending *Rotatio
 		if err != nil {
 			return err
 		}
-		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id, systemIdentifier: c.SystemIdentifier}
+		pending = &Rotation{Current: c.Connection, Next: c.Connection, Attempt: s.Attempt, id: id,
+			systemIdentifier: c.SystemIdentifier}
 		pending.Next.Password = secret.Text(s.Password)
 		return nil
 	})
@@ -333,11 +340,13 @@ func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
 		if err != nil {
 			return err
 		}
-		place, sql := sealPlace(p.id), `UPDATE clusters SET credential = $2, pending = NULL, revision = revision + 1, updated_at = clock_timestamp() WHERE id = $1`
+		place, sql := sealPlace(p.id), `UPDATE clusters SET credential = $2, pending = NULL, revision = revision + 1, `+
+			`updated_at = clock_timestamp() WHERE id = $1`
 		if kept = !ours; kept {
 			place, sql = pendingPlace(p.id), `UPDATE clusters SET pending = $2 WHERE id = $1`
 		}
-		sealed, err := r.seal(place, credential{Password: string(p.Next.Password), Key: string(now.Connection.Key), Attempt: p.Attempt})
+		sealed, err := r.seal(place, credential{Password: string(p.Next.Password), Key: string(now.Connection.Key),
+			Attempt: p.Attempt})
 		if err != nil {
 			return err
 		}
@@ -354,7 +363,7 @@ func (r *Registry) Adopt(ctx context.Context, p *Rotation) error {
 	return err
 }
 
-// Drop forgets the next password, which the cluster has refused, unless another one is pending now.
+// Drop deletes the next password, which the cluster has refused, unless another one is pending now.
 func (r *Registry) Drop(ctx context.Context, p *Rotation) error {
 	err := r.db.Tx(ctx, func(tx pgx.Tx) error {
 		if _, err := r.locked(ctx, tx, p.id); err != nil {

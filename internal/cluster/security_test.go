@@ -21,10 +21,12 @@ import (
 func TestLinkLocal(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{
-		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80", "[fe80::1%25lo]", "[fd00:ec2::254]:80", "[fd00:ec2::254%25lo]", "127.0.0.1,169.254.169.254:1",
+		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80",
+		"[fe80::1%25lo]", "[fd00:ec2::254]:80", "[fd00:ec2::254%25lo]", "127.0.0.1,169.254.169.254:1",
 	} {
 		c := Connection{URL: "postgres://role@" + host + "/app", Password: "hunter2secret"}
-		if _, _, err := c.Open(t.Context()); !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.Of(err).Message, "link-local") || strings.Contains(err.Error(), "hunter2") {
+		if _, _, err := c.Open(t.Context()); !fault.Is(err, fault.Unavailable) ||
+			!strings.Contains(fault.Of(err).Message, "link-local") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
@@ -63,7 +65,11 @@ func TestVanishedServerIsNoticed(t *testing.T) {
 	const tcpUserTimeout = 18 // TCP_USER_TIMEOUT, in milliseconds: tcp(7)
 	var got int
 	var getErr error
-	if err := raw.Control(func(fd uintptr) { got, getErr = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout) }); err != nil || getErr != nil || got != 10_000 {
+	if err := raw.Control(func(fd uintptr) {
+		got,
+			getErr = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout)
+	}); err != nil || getErr != nil ||
+		got != 10_000 {
 		t.Errorf("it is given up after %d ms, %v, %v", got, err, getErr)
 	}
 }
@@ -71,7 +77,8 @@ func TestVanishedServerIsNoticed(t *testing.T) {
 // A service that is no PostgreSQL is sent eight bytes that are always the same, and what it answers is not passed on.
 func TestAnyServiceSeesNothing(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []string{"N", "E", "HTTP/1.1 200 OK\r\n\r\nthe-secret-of-the-service", "220 the-secret-of-the-service\r\n", ""} {
+	for _, answer := range []string{"N", "E", "HTTP/1.1 200 OK\r\n\r\nthe-secret-of-the-service",
+		"220 the-secret-of-the-service\r\n", ""} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -94,11 +101,13 @@ func TestAnyServiceSeesNothing(t *testing.T) {
 				seen <- append(first[:n], rest...)
 			}
 		}()
-		commands := Connection{URL: fmt.Sprintf("postgres://x%%0d%%0aFLUSHALL%%0d%%0a@%s/app", listener.Addr()), Password: "hunter2secret", TLS: TLS{Mode: "disable"}}
+		commands := Connection{URL: fmt.Sprintf("postgres://x%%0d%%0aFLUSHALL%%0d%%0a@%s/app", listener.Addr()),
+			Password: "hunter2secret", TLS: TLS{Mode: "disable"}}
 		if _, _, err := commands.Open(t.Context()); !fault.Is(err, fault.Invalid) {
 			t.Errorf("with commands in the name of the role: %v", err)
 		}
-		c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", listener.Addr()), Password: secret.Text("hunter2secret"), TLS: TLS{Mode: "require"}}
+		c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", listener.Addr()), Password: secret.Text("hunter2secret"),
+			TLS: TLS{Mode: "require"}}
 		_, _, err = c.Open(t.Context())
 		listener.Close()
 		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Invalid) || strings.Contains(err.Error(), "the-secret") {

@@ -51,7 +51,8 @@ func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, w
 		a, err = s.Accounts.ByUsername(ctx, who, account.LocalOrigin)
 	}
 	if fault.Is(err, fault.NotFound) {
-		return nil, fault.New(fault.NotFound, "There is no account %.100q. Give its guid, or its user name of origin %s.", who, account.LocalOrigin)
+		return nil, fault.New(fault.NotFound, "There is no account %.100q. Give its guid, or its user name of origin %s.", who,
+			account.LocalOrigin)
 	}
 	if err != nil {
 		return nil, err
@@ -60,7 +61,8 @@ func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, w
 }
 
 // RegisterCluster puts a cluster under management.
-func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings, to cluster.Connection) (*cluster.Cluster, error) {
+func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings,
+	to cluster.Connection) (*cluster.Cluster, error) {
 	entry := p.Entry(audit.RegisterCluster, "", nil)
 	if !p.Has(account.ScopeAdmin) {
 		return nil, s.Audit.Refuse(ctx, entry, access.ErrAdminOnly)
@@ -70,7 +72,8 @@ func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, set
 
 // administer returns a cluster whose registration the principal may change, which no token may that is limited to some
 // clusters, and the entry that records the change. A denied change is recorded.
-func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, audit.Entry, error) {
+func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, audit.Entry,
+	error) {
 	c, err := s.Cluster(p, id)
 	if err != nil {
 		return nil, audit.Entry{}, err
@@ -84,7 +87,8 @@ func (s *Service) administer(ctx context.Context, p *account.Principal, id, acti
 }
 
 // UpdateCluster changes the registration of a cluster.
-func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match etag.Match, settings cluster.Settings, change *cluster.ConnectionChange) (*cluster.Cluster, error) {
+func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id string, match etag.Match,
+	settings cluster.Settings, change *cluster.ConnectionChange) (*cluster.Cluster, error) {
 	c, entry, err := s.administer(ctx, p, id, audit.UpdateCluster)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,8 @@ import (
 )
 
 // Databases lists the databases of a cluster, and says whether more follow.
-func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page) (c *cluster.Cluster, databases []*pgrole.Database, more bool, err error) {
+func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID string,
+	page pgrole.Page) (c *cluster.Cluster, databases []*pgrole.Database, more bool, err error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, false, err
@@ -24,7 +25,8 @@ func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID
 }
 
 // Database returns one database.
-func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.Database, error) {
+func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster,
+	*pgrole.Database, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -35,13 +37,15 @@ func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID,
 }
 
 // CreateDatabase makes a database that belongs to owner.
-func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (*cluster.Cluster, *pgrole.Database, error) {
+func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (*cluster.Cluster,
+	*pgrole.Database, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err
 	}
 	invalid := cmp.Or(pgrole.CheckDatabaseName(name), pgrole.CheckOwner(owner))
-	op, err := s.begin(ctx, p, c, change{action: audit.CreateDatabase, target: name, detail: detail{Owner: owner}, limit: databaseTimeout}, invalid)
+	op, err := s.begin(ctx, p, c, change{action: audit.CreateDatabase, target: name, detail: detail{Owner: owner},
+		limit: databaseTimeout}, invalid)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -59,7 +63,8 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 	if err != nil {
 		return err
 	}
-	op, err := s.begin(ctx, p, c, change{action: audit.DeleteDatabase, target: name, limit: databaseTimeout}, pgrole.CheckStorableDatabase(name))
+	op, err := s.begin(ctx, p, c, change{action: audit.DeleteDatabase, target: name, limit: databaseTimeout},
+		pgrole.CheckStorableDatabase(name))
 	if err != nil {
 		return err
 	}

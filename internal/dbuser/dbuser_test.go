@@ -19,7 +19,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 const password = "a-good-password"
 
 var (
-	admin  = &account.Principal{GUID: "g-admin", Username: "root", Scopes: account.AdminScopes, RequestID: "r-1", Address: "192.0.2.1"}
+	admin = &account.Principal{GUID: "g-admin", Username: "root", Scopes: account.AdminScopes, RequestID: "r-1",
+		Address: "192.0.2.1"}
 	viewer = &account.Principal{GUID: "g-viewer", Username: "viewer", Scopes: []string{account.ScopeAdminReadOnly}}
 )
 
@@ -63,7 +64,8 @@ func TestRecorded(t *testing.T) {
 
 	// The role carries the id of the attempt that made it, and the rows say where the request came from.
 	var attempt, requestID, address, name string
-	err := s.DB.Pool.QueryRow(ctx, `SELECT attempt, request_id, address, account_name FROM audit WHERE target = 'rec' AND phase = 'attempt'`).
+	err := s.DB.Pool.QueryRow(ctx, `SELECT attempt, request_id, address, account_name FROM audit WHERE target = 'rec' AND `+
+		`phase = 'attempt'`).
 		Scan(&attempt, &requestID, &address, &name)
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +78,8 @@ func TestRecorded(t *testing.T) {
 		t.Errorf("the role says %s, the attempt is %s", comment, attempt)
 	}
 	var unsettled int
-	if err := s.DB.Pool.QueryRow(ctx, `SELECT count(*) FROM audit WHERE phase = 'attempt' AND settle_after < time + interval '30 s'`).Scan(&unsettled); err != nil || unsettled > 0 {
+	if err := s.DB.Pool.QueryRow(ctx, `SELECT count(*) FROM audit WHERE phase = 'attempt' AND settle_after < time + `+
+		`interval '30 s'`).Scan(&unsettled); err != nil || unsettled > 0 {
 		t.Errorf("%d attempts would be settled while they are under way; %v", unsettled, err)
 	}
 

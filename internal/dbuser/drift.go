@@ -22,7 +22,7 @@ type Unrecorded struct {
 	Latest time.Time // attempt; zero when there is none
 }
 
-// Problem says it in words, "" when there is nothing to say.
+// Problem is a sentence about it, "" if there is none.
 func (u *Unrecorded) Problem() string {
 	if u == nil || u.Count == 0 {
 		return ""
@@ -35,8 +35,10 @@ func (u *Unrecorded) Problem() string {
 	if u.Count > len(names) {
 		which = fmt.Sprintf("of %d, the latest being %s", u.Count, which)
 	}
-	return fmt.Sprintf("The last changes of some users (%s, at %s) are not in the audit log: another Rolecall made them, or they were made after the backup "+
-		"that the control database was restored from. Nothing is done about it. Look at these users; the next change by this Rolecall takes one off the list.",
+	return fmt.Sprintf("The last changes of some users (%s, at %s) are not in the audit log: another Rolecall made them, or "+
+		"they were made after the backup "+
+		"that the control database was restored from. Nothing is done about it. Look at these users; the next change by this "+
+		"Rolecall takes one off the list.",
 		which, u.Latest.Format(time.RFC3339))
 }
 
@@ -47,7 +49,7 @@ type comparison struct {
 	next time.Time
 }
 
-// How often a cluster is compared, looked at again when it did not answer, and looked for that has been registered.
+// How often a cluster is compared, compared again if it did not answer, and new registrations are looked for.
 const (
 	compareEvery = time.Hour
 	compareRetry = 5 * time.Minute
@@ -109,7 +111,8 @@ func (s *Service) compare(ctx context.Context, c *cluster.Cluster) (*Unrecorded,
 		return nil, err
 	}
 	if found.Count > 0 && (last.found == nil || last.found.Count == 0) {
-		s.Log.Warn("the last changes of users are not in the audit log: another Rolecall made them, or the control database was restored from an older backup",
+		s.Log.Warn("the last changes of users are not in the audit log: another Rolecall made them, or the control database "+
+			"was restored from an older backup",
 			"cluster", c.ID, "users", found.Count, "latest", found.Latest)
 	}
 	s.comparisons[c.ID] = comparison{found, now, now.Add(compareEvery)}

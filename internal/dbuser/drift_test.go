@@ -77,12 +77,14 @@ func TestCompare(t *testing.T) {
 	other := servicetest.NewAs(t, pg, pg.User, pg.Password)
 	create(t, other, "compare-theirs")
 	roles := func() string {
-		return pgtest.Value[string](t, pg, `SELECT string_agg(concat_ws('|', to_jsonb(a), shobj_description(oid, 'pg_authid')), ' ' ORDER BY oid) FROM pg_authid a`)
+		return pgtest.Value[string](t, pg, `SELECT string_agg(concat_ws('|', to_jsonb(a), shobj_description(oid, `+
+			`'pg_authid')), ' ' ORDER BY oid) FROM pg_authid a`)
 	}
 	before := roles()
 	replica := restarted(t, s)
 	found := compare(t, replica, s.ClusterID)
-	if found.Count != 1 || !slices.Equal(found.Users, []string{"compare-theirs"}) || !strings.Contains(found.Problem(), `("compare-theirs", at 2`) {
+	if found.Count != 1 || !slices.Equal(found.Users, []string{"compare-theirs"}) ||
+		!strings.Contains(found.Problem(), `("compare-theirs", at 2`) {
 		t.Errorf("found %+v: %s", found, found.Problem())
 	}
 	if roles() != before {
@@ -107,7 +109,8 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	found = replica.Unrecorded(c)
-	if found.Count != 13 || len(found.Users) != 10 || found.Users[0] != "compare-11" || found.Latest.Sub(now.Add(11*time.Minute)).Abs() > time.Millisecond ||
+	if found.Count != 13 || len(found.Users) != 10 || found.Users[0] != "compare-11" ||
+		found.Latest.Sub(now.Add(11*time.Minute)).Abs() > time.Millisecond ||
 		!strings.Contains(found.Problem(), `(of 13, the latest being "compare-11", "compare-10", `) {
 		t.Errorf("found %+v: %s", found, found.Problem())
 	}
@@ -177,7 +180,8 @@ func TestSettleInOldControlDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range attempts {
-		if got, why := outcome(t, s, id); got != "unknown" || why != "the cluster has later changes that the audit log does not have" {
+		if got, why := outcome(t, s, id); got != "unknown" ||
+			why != "the cluster has later changes that the audit log does not have" {
 			t.Errorf("%s, %s", got, why)
 		}
 	}
@@ -207,7 +211,8 @@ func TestStaleRotation(t *testing.T) {
 			attempt := uuid.NewString()
 			if _, err := s.DB.Pool.Exec(t.Context(), `
 				INSERT INTO audit (attempt, phase, time, action, account_guid, account_name, cluster_id, target, settle_after)
-				VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, $4, clock_timestamp())`, attempt, audit.RotateCluster, id, role); err != nil {
+				VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, $4, clock_timestamp())`, attempt,
+				audit.RotateCluster, id, role); err != nil {
 				t.Fatal(err)
 			}
 			r, err := s.Clusters.Propose(t.Context(), id, uuid.MustParse(attempt))
@@ -242,7 +247,8 @@ func TestStaleRotation(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Users.ProbeCluster(t.Context(), admin, id.String()); err == nil || !strings.Contains(err.Error(), "restored from a backup") {
+			if _, err := s.Users.ProbeCluster(t.Context(), admin, id.String()); err == nil ||
+				!strings.Contains(err.Error(), "restored from a backup") {
 				t.Errorf("a probe: %v", err)
 			}
 			if h := c.LastHealth(); h.Reachable || !strings.Contains(h.Error, "update the registration with it") {
@@ -252,7 +258,8 @@ func TestStaleRotation(t *testing.T) {
 	}
 }
 
-// The session of a rotation whose replica was killed may still be about to commit, while it waits for a standby. Until it has
+// The session of a rotation whose replica was killed may still be about to commit, while it waits for a standby. Until it
+// has
 // ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
 func TestRotationUnderWay(t *testing.T) {
 	t.Parallel()
@@ -262,7 +269,8 @@ func TestRotationUnderWay(t *testing.T) {
 	attempt := uuid.NewString()
 	if _, err := s.DB.Pool.Exec(t.Context(), `
 		INSERT INTO audit (attempt, phase, time, action, account_guid, account_name, cluster_id, target, settle_after)
-		VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, 'under way', clock_timestamp())`, attempt, audit.RotateCluster, id); err != nil {
+		VALUES ($1, 'attempt', now() - interval '1 d', $2, 'g', 'g', $3, 'under way', clock_timestamp())`, attempt,
+		audit.RotateCluster, id); err != nil {
 		t.Fatal(err)
 	}
 	r, err := s.Clusters.Propose(t.Context(), id, uuid.MustParse(attempt))
@@ -275,7 +283,8 @@ func TestRotationUnderWay(t *testing.T) {
 	if got, why := outcome(t, s, attempt); got != "" {
 		t.Errorf("settled as %s, %s", got, why)
 	}
-	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{}, &cluster.ConnectionChange{Password: new(secret.Text(rolePassword))})
+	_, err = s.Users.UpdateCluster(t.Context(), admin, id.String(), nil, cluster.Settings{},
+		&cluster.ConnectionChange{Password: new(secret.Text(rolePassword))})
 	wantKind(t, err, fault.InUse)
 	if pending, _, err := s.Clusters.Rotation(t.Context(), id); err != nil || pending == nil {
 		t.Errorf("the next password was forgotten; %v", err)

@@ -17,7 +17,8 @@ import (
 // SetLimits changes what limits the logins of a database user. With endSessions it then ends the sessions that the user has,
 // which the limits do not touch, and returns how many there were; if that fails the limits are set all the same, and the
 // error says so.
-func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID, name string, limits pgrole.Limits, endSessions bool, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, ended int, err error) {
+func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID, name string, limits pgrole.Limits,
+	endSessions bool, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, ended int, err error) {
 	c, err = s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, 0, err

@@ -16,7 +16,8 @@ import (
 
 // SetRoles makes a database user a member of exactly these of the cluster's grantable roles. It returns the memberships
 // that it has left alone because nobody may grant them here.
-func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID, name string, roles []string, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, kept []string, err error) {
+func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID, name string, roles []string,
+	match etag.Match) (c *cluster.Cluster, d *pgrole.Details, kept []string, err error) {
 	c, err = s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, nil, err

@@ -19,7 +19,7 @@ import (
 type change struct {
 	action, target string
 	detail         detail
-	limit          time.Duration // once its turn has come
+	limit          time.Duration // once it runs
 	adminOnly      bool
 	oneTransaction bool // nothing of it is done unless that is committed
 }
@@ -53,7 +53,7 @@ func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
 	return nil
 }
 
-// queue is where the change waits for its turn.
+// queue is where the change waits until it may run.
 func (do *change) queue(c *cluster.Cluster) *cluster.Queue {
 	if do.limit > changeTimeout {
 		return c.Queues().Long
@@ -61,7 +61,7 @@ func (do *change) queue(c *cluster.Cluster) *cluster.Queue {
 	return c.Queues().Quick
 }
 
-// operation is one recorded change under way: begin, wait, the change itself, end.
+// operation is one recorded change in progress: begin, wait, the change itself, end.
 type operation struct {
 	service   *Service
 	principal *account.Principal
@@ -85,7 +85,8 @@ func (op *operation) by() pgrole.Actor {
 // begin checks the access rule and records the attempt. invalid is why the change cannot be done in any state of the
 // cluster, nil if it may: that is no attempt, and is answered after the rule has been checked. Without an error the caller
 // must call end.
-func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (*operation, error) {
+func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (*operation,
+	error) {
 	entry := p.Entry(do.action, do.target, do.detail)
 	entry.Cluster = c.ID
 	if refused := do.refusal(p, c); refused != nil {
@@ -129,7 +130,7 @@ func (op *operation) detach(ctx context.Context) (context.Context, error) {
 	}
 	limit := op.do.limit
 	if op.done == nil {
-		limit += op.queue.MaxWait // it waits for its turn only if it needs one
+		limit += op.queue.MaxWait // it waits in the queue only if it needs to
 	}
 	ctx, op.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
 	return ctx, nil
@@ -167,7 +168,8 @@ type turn struct {
 }
 
 // waitTurn waits for a turn in the queue, and then reads the cluster and its rules again.
-func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *cluster.Queue, do *change) (*turn, error) {
+func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *cluster.Queue, do *change) (*turn,
+	error) {
 	done, err := q.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -190,7 +192,8 @@ func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID 
 func wallClock() time.Time { return time.Now().Round(0) }
 
 // errLate keeps a change from beginning when the settler may have judged it already.
-var errLate = fault.New(fault.Unavailable, "The server was stopped for a while, and the time for this request is over. Nothing was changed.").
+var errLate = fault.New(fault.Unavailable,
+	"The server was stopped for a while, and the time for this request is over. Nothing was changed.").
 	After(time.Second).Because(cluster.ErrNoTurn)
 
 // settleMargin is how long after the limit of a change its attempt counts as cut off.

@@ -154,12 +154,14 @@ func TestChangesLeaveRoomForReads(t *testing.T) {
 	exec(t, blocker, `ROLLBACK`)
 	load.Wait()
 	if changes.done != working || changes.busy != sent-working {
-		t.Errorf("%d changes done, %d refused, %d ended otherwise; want %d and %d", changes.done, changes.busy, changes.others, working, sent-working)
+		t.Errorf("%d changes done, %d refused, %d ended otherwise; want %d and %d", changes.done, changes.busy, changes.others,
+			working, sent-working)
 	}
 	roles := pgtest.Value[int](t, pg, `SELECT count(*)::int FROM pg_roles WHERE rolname LIKE 'writer%'`)
 	var attempts, done, notDone int
 	err = s.DB.Pool.QueryRow(t.Context(), `
-		SELECT count(*) FILTER (WHERE phase = 'attempt'), count(*) FILTER (WHERE outcome = 'done'), count(*) FILTER (WHERE outcome = 'not_done')
+		SELECT count(*) FILTER (WHERE phase = 'attempt'), count(*) FILTER (WHERE outcome = 'done'), count(*) FILTER (WHERE
+		  outcome = 'not_done')
 		FROM audit WHERE target LIKE 'writer%'`).Scan(&attempts, &done, &notDone)
 	if err != nil {
 		t.Fatal(err)

@@ -75,7 +75,8 @@ func TestRotationCutOff(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close(context.Background())
-			if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password), func(context.Context) error { return nil }); err != nil {
+			if err := pgrole.SetOwnPassword(ctx, conn, string(r.Next.Password),
+				func(context.Context) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}, "done"},
@@ -144,7 +145,8 @@ func TestRotateAfterCutOff(t *testing.T) {
 	if _, err := s.Users.RotateCredential(t.Context(), admin, id); !fault.Is(err, fault.Invalid) {
 		t.Errorf("neither password is taken: %v", err)
 	}
-	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending == nil || pending.Next.Password != r.Next.Password {
+	if pending, _, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending == nil ||
+		pending.Next.Password != r.Next.Password {
 		t.Errorf("what is pending was lost: %v", err)
 	}
 	s.PG.Exec(t, `ALTER ROLE rotate_again PASSWORD '`+string(r.Next.Password)+`'`)
@@ -152,7 +154,8 @@ func TestRotateAfterCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	works(t, restarted(t, s), id)
-	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password == r.Next.Password || s.PG.Login("rotate_again", string(c.Connection.Password)) != nil {
+	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password == r.Next.Password ||
+		s.PG.Login("rotate_again", string(c.Connection.Password)) != nil {
 		t.Errorf("it was not rotated; %v", err)
 	}
 }
@@ -201,7 +204,8 @@ func TestRotationLosesItsLock(t *testing.T) {
 	const ofTheAdmin = "of-the-admin-0"
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+ofTheAdmin+`'`)
 	patch := func() error {
-		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{}, &cluster.ConnectionChange{Password: new(secret.Text(ofTheAdmin))})
+		_, err := s.Users.UpdateCluster(t.Context(), admin, id, nil, cluster.Settings{},
+			&cluster.ConnectionChange{Password: new(secret.Text(ofTheAdmin))})
 		return err
 	}
 	if err := patch(); !fault.Is(err, fault.InUse) {
@@ -216,7 +220,8 @@ func TestRotationLosesItsLock(t *testing.T) {
 		t.Errorf("the rotation would go on: %v", err)
 	}
 	pg.Exec(t, `ALTER ROLE rotate_lost PASSWORD '`+string(r.Next.Password)+`'`)
-	if err := s.Clusters.Adopt(t.Context(), r); !fault.Is(err, fault.InUse) || !strings.Contains(err.Error(), "Both passwords are kept") {
+	if err := s.Clusters.Adopt(t.Context(), r); !fault.Is(err, fault.InUse) ||
+		!strings.Contains(err.Error(), "Both passwords are kept") {
 		t.Errorf("adopted: %v", err)
 	}
 	for _, password := range []string{string(r.Next.Password), ofTheAdmin} {
@@ -233,7 +238,8 @@ func TestRotationLosesItsLock(t *testing.T) {
 	works(t, restarted(t, s), id)
 }
 
-// One who rotates is overtaken by another, who finishes that rotation and makes one more. What the slow one sends then does not
+// One who rotates is overtaken by another, who finishes that rotation and makes one more. What the slow one sends then does
+// not
 // become the password of the cluster, even if it is killed before it sees that.
 func TestRotationIsOvertaken(t *testing.T) {
 	t.Parallel()
@@ -255,7 +261,8 @@ func TestRotationIsOvertaken(t *testing.T) {
 	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
 		t.Fatal(err)
 	}
-	err = pgrole.SetOwnPassword(t.Context(), conn, string(slow.Next.Password), func(ctx context.Context) error { return s.Clusters.StillPending(ctx, slow) })
+	err = pgrole.SetOwnPassword(t.Context(), conn, string(slow.Next.Password),
+		func(ctx context.Context) error { return s.Clusters.StillPending(ctx, slow) })
 	wantKind(t, err, fault.InUse)
 	if s.PG.Login("rotate_overtaken", string(slow.Next.Password)) == nil {
 		t.Error("the cluster has taken the password of the slow one")
@@ -283,7 +290,8 @@ func TestRotationResealed(t *testing.T) {
 	if err := s.Clusters.Adopt(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	if pending, madeBy, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil || madeBy != anAttempt {
+	if pending, madeBy, err := s.Clusters.Rotation(t.Context(), uuid.MustParse(id)); err != nil || pending != nil ||
+		madeBy != anAttempt {
 		t.Errorf("after it was adopted: %+v, made by %q, %v", pending, madeBy, err)
 	}
 	if c, err := s.Clusters.Get(id); err != nil || c.Connection.Password != r.Next.Password {
@@ -304,7 +312,8 @@ func TestEnsureKeepsRotation(t *testing.T) {
 	if _, err := s.Users.RotateCredential(t.Context(), admin, id); err != nil {
 		t.Fatal(err)
 	}
-	moved := &cluster.Cluster{ID: before.ID, DisplayName: before.DisplayName, Connection: before.Connection, SystemIdentifier: before.SystemIdentifier}
+	moved := &cluster.Cluster{ID: before.ID, DisplayName: before.DisplayName, Connection: before.Connection,
+		SystemIdentifier: before.SystemIdentifier}
 	for _, query := range []string{"", "?connect_timeout=3"} {
 		moved.Connection.URL = before.Connection.URL + query
 		if err := s.Clusters.Ensure(t.Context(), moved, audit.Entry{AccountGUID: "g", AccountName: "g"}); err != nil {

@@ -47,7 +47,7 @@ const (
 	databaseTimeout = 90 * time.Second
 )
 
-// reading is a read of a cluster under way.
+// reading is a read of a cluster in progress.
 type reading struct {
 	cluster *cluster.Cluster
 	server  *pgrole.Server

@@ -170,7 +170,7 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 	return audit.NotDone, "the cluster shows no trace of it"
 }
 
-// inspect reads the role or database that an attempt was on, once changes under way have ended.
+// inspect reads the role or database that an attempt was on, once changes in progress have ended.
 func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (found, error) {
 	switch a.Action {
 	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser:

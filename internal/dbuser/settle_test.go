@@ -18,7 +18,8 @@ func cutOff(t testing.TB, s *servicetest.Service, clusterID, action, target stri
 	id = uuid.NewString()
 	_, err := s.DB.Pool.Exec(t.Context(), `
 		INSERT INTO audit (attempt, phase, action, account_guid, account_name, cluster_id, target, settle_after)
-		VALUES ($1, 'attempt', $2, 'g', 'g', $3, $4, clock_timestamp() - $5 * interval '1 s')`, id, action, clusterID, target, secondsAgo)
+		VALUES ($1, 'attempt', $2, 'g', 'g', $3, $4, clock_timestamp() - $5 * interval '1 s')`, id, action, clusterID,
+		target, secondsAgo)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +30,8 @@ func cutOff(t testing.TB, s *servicetest.Service, clusterID, action, target stri
 func outcome(t testing.TB, s *servicetest.Service, id string) (outcome, why string) {
 	t.Helper()
 	err := s.DB.Pool.QueryRow(t.Context(), `
-		SELECT coalesce(max(outcome), ''), coalesce(max(detail ->> 'settled'), '') FROM audit WHERE attempt = $1 AND phase = 'outcome'`, id).Scan(&outcome, &why)
+		SELECT coalesce(max(outcome), ''), coalesce(max(detail ->> 'settled'), '') FROM audit WHERE attempt = $1 AND phase
+		  = 'outcome'`, id).Scan(&outcome, &why)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +125,8 @@ func TestSettle(t *testing.T) {
 	attempt(audit.DeleteDatabase, "not_done", trace, databaseBy(other))
 	attempt(audit.DeleteDatabase, "unknown", "it carries no record", databaseBy(""))
 	attempt(audit.DeleteDatabase, "done", "it is gone", nil)
-	all = append(all, expected{cutOff(t, s, uuid.NewString(), audit.CreateUser, "elsewhere", 1), "unknown", "the cluster is no longer registered"})
+	all = append(all, expected{cutOff(t, s, uuid.NewString(), audit.CreateUser, "elsewhere", 1), "unknown",
+		"the cluster is no longer registered"})
 
 	// One whose request may still be under way, and one that has its outcome already, are left alone.
 	create(t, s, "settle-ended")
@@ -158,14 +161,17 @@ func TestSettleUnreachable(t *testing.T) {
 	const many = 300 // more than are read at a time
 	_, err := s.DB.Pool.Exec(t.Context(), `
 		INSERT INTO audit (attempt, phase, action, account_guid, account_name, cluster_id, target, settle_after)
-		SELECT gen_random_uuid(), 'attempt', 'user.create', 'g', 'g', $1, 'down-' || i, now() - interval '1 h' FROM generate_series(1, $2::int) i`, downID, many)
+		SELECT gen_random_uuid(), 'attempt', 'user.create', 'g', 'g', $1, 'down-' || i, now() - interval '1 h' FROM
+		  generate_series(1, $2::int) i`, downID, many)
 	if err != nil {
 		t.Fatal(err)
 	}
 	reachable := cutOff(t, s, s.ClusterID, audit.CreateUser, "settle-reachable", 1)
 	outcomes := func() (n int) {
 		t.Helper()
-		if err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit WHERE phase = 'outcome' AND cluster_id = $1 AND target LIKE 'down-%'`, downID).Scan(&n); err != nil {
+		if err := s.DB.Pool.QueryRow(t.Context(),
+			`SELECT count(*) FROM audit WHERE phase = 'outcome' AND cluster_id = $1 AND target LIKE 'down-%'`,
+			downID).Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -222,7 +228,9 @@ func TestSettlersTakeTurns(t *testing.T) {
 	wg.Wait()
 	settle(t, s)
 	var open int
-	if err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FILTER (WHERE phase = 'attempt') - count(*) FILTER (WHERE phase = 'outcome') FROM audit WHERE cluster_id = $1 AND target LIKE 'settle-turn%'`, s.ClusterID).Scan(&open); err != nil || open != 0 {
+	if err := s.DB.Pool.QueryRow(t.Context(),
+		`SELECT count(*) FILTER (WHERE phase = 'attempt') - count(*) FILTER (WHERE phase = 'outcome') FROM audit WHERE `+
+			`cluster_id = $1 AND target LIKE 'settle-turn%'`, s.ClusterID).Scan(&open); err != nil || open != 0 {
 		t.Errorf("%d attempts are open; %v", open, err)
 	}
 	if got, _ := outcome(t, s, id); got != "not_done" {

@@ -13,7 +13,8 @@ import (
 
 // Userlist returns the users of a cluster and their verifiers, without protected users. It is for admins, and recorded
 // like a change: a verifier lets its reader try passwords against it, and impersonate the server.
-func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID string) (list []pgrole.Credential, err error) {
+func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID string) (list []pgrole.Credential,
+	err error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
@@ -33,7 +34,8 @@ func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID 
 // PasswordProblems returns the users of a cluster whose passwords should be renewed: up to limit of those after a name, and
 // whether more follow. It is for those who can renew them. Protected users, whose passwords are set in SQL, are shown to
 // admins only.
-func (s *Service) PasswordProblems(ctx context.Context, p *account.Principal, clusterID, after string, limit int) (problems []pgrole.PasswordProblem, more bool, err error) {
+func (s *Service) PasswordProblems(ctx context.Context, p *account.Principal, clusterID, after string,
+	limit int) (problems []pgrole.PasswordProblem, more bool, err error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, false, err

@@ -16,7 +16,8 @@ import (
 )
 
 // Users lists the database users of a cluster, protected ones only if system is set, and says whether more follow.
-func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page, system bool) (c *cluster.Cluster, users []*pgrole.User, more bool, err error) {
+func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page,
+	system bool) (c *cluster.Cluster, users []*pgrole.User, more bool, err error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, false, err
@@ -27,7 +28,8 @@ func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID str
 }
 
 // User returns one database user.
-func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.User, error) {
+func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.User,
+	error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -38,7 +40,8 @@ func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, nam
 }
 
 // UserDetails returns all about one database user.
-func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.Details, error) {
+func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster,
+	*pgrole.Details, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -50,7 +53,8 @@ func (s *Service) UserDetails(ctx context.Context, p *account.Principal, cluster
 
 // DetailsList returns all about the database users of a cluster after a name, protected ones only if system is set, and says
 // whether more follow.
-func (s *Service) DetailsList(ctx context.Context, p *account.Principal, clusterID string, system bool, after string, limit int) (
+func (s *Service) DetailsList(ctx context.Context, p *account.Principal, clusterID string, system bool, after string,
+	limit int) (
 	c *cluster.Cluster, list []*pgrole.Details, more bool, err error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
@@ -62,13 +66,15 @@ func (s *Service) DetailsList(ctx context.Context, p *account.Principal, cluster
 }
 
 // CreateUser makes a database user.
-func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (*cluster.Cluster, *pgrole.User, error) {
+func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (*cluster.Cluster,
+	*pgrole.User, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err
 	}
 	invalid := cmp.Or(pgrole.CheckName(name, c.SystemRoles), pgrole.CheckPassword(password))
-	op, err := s.begin(ctx, p, c, change{action: audit.CreateUser, target: name, limit: changeTimeout, oneTransaction: true}, invalid)
+	op, err := s.begin(ctx, p, c, change{action: audit.CreateUser, target: name, limit: changeTimeout, oneTransaction: true},
+		invalid)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,13 +87,15 @@ func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterI
 }
 
 // SetPassword gives a database user a new password.
-func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+func (s *Service) SetPassword(ctx context.Context, p *account.Principal, clusterID, name, password string,
+	match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err
 	}
 	invalid := cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
-	op, err := s.begin(ctx, p, c, change{action: audit.ChangePassword, target: name, limit: changeTimeout, oneTransaction: true}, invalid)
+	op, err := s.begin(ctx, p, c, change{action: audit.ChangePassword, target: name, limit: changeTimeout,
+		oneTransaction: true}, invalid)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,7 +112,8 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 }
 
 // KeepUser is a change of a user that changes nothing: it is refused as SetPassword is, and only refusals are recorded.
-func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID, name string,
+	match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
 	reading, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -127,7 +136,8 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 
 // DeleteUser deletes a database user. What it owns goes to reassignTo; if that is empty, a user that owns something is
 // refused.
-func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) error {
+func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string,
+	match etag.Match) error {
 	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo})
 	if err != nil {
 		return err
@@ -142,7 +152,8 @@ func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterI
 }
 
 // DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
-func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string, match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string,
+	match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
 	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo, OnBlocked: "disable"})
 	if err != nil {
 		return nil, nil, err
@@ -163,7 +174,8 @@ func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal,
 }
 
 // beginDeletion is begin for a deletion of a user.
-func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clusterID, name string, d detail) (*operation, error) {
+func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clusterID, name string, d detail) (*operation,
+	error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
@@ -177,7 +189,8 @@ func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clust
 
 // dropUnused begins a deletion with the short way, which needs no turn. If the user is not gone then, the context is for
 // the four phases.
-func (op *operation) dropUnused(ctx context.Context, match etag.Match) (deleting context.Context, previous uuid.UUID, gone bool, err error) {
+func (op *operation) dropUnused(ctx context.Context, match etag.Match) (deleting context.Context, previous uuid.UUID,
+	gone bool, err error) {
 	if deleting, err = op.detach(ctx); err != nil || op.do.detail.ReassignTo != "" {
 		return deleting, uuid.Nil, false, err
 	}
@@ -189,7 +202,8 @@ func (op *operation) dropUnused(ctx context.Context, match etag.Match) (deleting
 }
 
 // DeletionPlan says what DeleteUser would do. It takes the right to do it, and records nothing.
-func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string) (*pgrole.DeletionPlan, error) {
+func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, clusterID, name,
+	reassignTo string) (*pgrole.DeletionPlan, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
-	manager := &account.Principal{GUID: "g-manager", Username: "manager", Scopes: account.DefaultScopes, Labels: map[string]string{"team": "a"}}
+	manager := &account.Principal{GUID: "g-manager", Username: "manager", Scopes: account.DefaultScopes,
+		Labels: map[string]string{"team": "a"}}
 	set := func(settings cluster.Settings) {
 		if _, err := s.Users.UpdateCluster(t.Context(), admin, s.ClusterID, nil, settings, nil); err != nil {
 			t.Error(err)
@@ -38,12 +39,14 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 		recorded  string
 		onlyRoles bool
 	}{
-		"may view only":       {func() { s.Access(t, s.ClusterID, nil, []string{"team=a"}) }, fault.Forbidden, "denied", false},
-		"may not even view":   {func() { s.Access(t, s.ClusterID, nil, nil) }, fault.NotFound, "denied", false},
-		"is a system role":    {func() { set(cluster.Settings{SystemRoles: &[]string{"wait_user*"}}) }, fault.Forbidden, "denied", false},
+		"may view only":     {func() { s.Access(t, s.ClusterID, nil, []string{"team=a"}) }, fault.Forbidden, "denied", false},
+		"may not even view": {func() { s.Access(t, s.ClusterID, nil, nil) }, fault.NotFound, "denied", false},
+		"is a system role": {func() { set(cluster.Settings{SystemRoles: &[]string{"wait_user*"}}) }, fault.Forbidden, "denied",
+			false},
 		"grants it no longer": {func() { set(cluster.Settings{Grantable: &[]string{}}) }, fault.Invalid, "not_done", true},
 		"is gone": {func() {
-			if err := s.Clusters.Remove(t.Context(), uuid.MustParse(s.ClusterID), nil, audit.Entry{AccountGUID: "g", AccountName: "g", Target: "main"}); err != nil {
+			if err := s.Clusters.Remove(t.Context(), uuid.MustParse(s.ClusterID), nil,
+				audit.Entry{AccountGUID: "g", AccountName: "g", Target: "main"}); err != nil {
 				t.Error(err)
 			}
 		}, fault.NotFound, "not_done", false},
@@ -61,14 +64,16 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 			}
 			// Two depend on nothing but the schema, so that their deletion has phases, and takes turns.
 			pg.Exec(t, fmt.Sprintf(`GRANT USAGE ON SCHEMA public TO %s_d, %[1]s_ahead0, %[1]s_ahead1`, name))
-			password, before := pgtest.Value[string](t, pg, `SELECT rolpassword FROM pg_authid WHERE rolname = $1`, name), len(s.AuditRows(t, name))
+			password, before := pgtest.Value[string](t, pg, `SELECT rolpassword FROM pg_authid WHERE rolname = $1`, name),
+				len(s.AuditRows(t, name))
 			beforeDelete := len(s.AuditRows(t, name+"_d"))
 			blocker := pg.Connect(t, pg.User, pg.Password, "postgres")
 			exec(t, blocker, `BEGIN; LOCK TABLE pg_authid, pg_auth_members IN SHARE ROW EXCLUSIVE MODE`)
 			var ahead, waiting sync.WaitGroup
 			for i := range 4 {
 				ahead.Go(func() {
-					_, _, _ = s.Users.SetPassword(context.Background(), admin, s.ClusterID, fmt.Sprint("wait_ahead", i), "another-password", nil)
+					_, _, _ = s.Users.SetPassword(context.Background(), admin, s.ClusterID, fmt.Sprint("wait_ahead", i), "another-password",
+						nil)
 				})
 			}
 			for i := range 2 {
@@ -76,7 +81,8 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 					_ = s.Users.DeleteUser(context.Background(), admin, s.ClusterID, fmt.Sprint(name, "_ahead", i), "", nil)
 				})
 			}
-			waitFor(t, pg, `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ALTER ROLE%'`, 6)
+			waitFor(t, pg, `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ALTER ROLE%'`,
+				6)
 			var setErr, deleteErr error
 			waiting.Go(func() {
 				if test.onlyRoles {
