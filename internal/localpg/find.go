@@ -20,9 +20,9 @@ type binaries struct {
 	version string
 }
 
-// FindBinaries returns the folder, symbolic links resolved, of a server's postgres and initdb, and its major. It looks
-// in binDir, and nowhere else when that is given; else in each folder of PATH and then in /usr/lib/postgresql/*/bin,
-// newest first. With a major other than 0 the first of exactly that major counts, and all of these are looked at.
+// FindBinaries returns the folder of a server's postgres and initdb, with symbolic links resolved, and its major. It
+// searches binDir only, if that is given; else each folder of PATH and then /usr/lib/postgresql/*/bin, newest first. With a
+// major other than 0 it searches all of these for the first server of that major.
 func FindBinaries(binDir string, major int) (dir string, foundMajor int, err error) {
 	b, err := find(os.Getenv("PATH"), debianRoot, binDir, major)
 	return b.dir, b.major, err
@@ -39,7 +39,7 @@ func find(path, root, binDir string, major int) (binaries, error) {
 	}
 	if binDir == "" || major != 0 {
 		for _, dir := range filepath.SplitList(path) {
-			if filepath.IsAbs(dir) { // no program out of the present folder
+			if filepath.IsAbs(dir) { // no program of the current folder
 				dirs = append(dirs, dir)
 			}
 		}
@@ -54,8 +54,7 @@ func find(path, root, binDir string, major int) (binaries, error) {
 		b, err := inspect(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			if dir == binDir && major == 0 {
-				return binaries{}, fmt.Errorf("%s does not contain PostgreSQL's server, postgres and initdb; on Debian it is, for "+
-					"example, "+
+				return binaries{}, fmt.Errorf("%s does not contain PostgreSQL's server (postgres and initdb); use a folder like "+
 					"/usr/lib/postgresql/15/bin", binDir)
 			}
 			continue
@@ -75,7 +74,7 @@ func find(path, root, binDir string, major int) (binaries, error) {
 		"name the folder of postgres and initdb with --pg-bin", root)
 }
 
-// majorOf takes the major from a path such as /usr/lib/postgresql/15/bin.
+// majorOf is the major in a path such as /usr/lib/postgresql/15/bin.
 func majorOf(bin string) int {
 	n, err := strconv.Atoi(filepath.Base(filepath.Dir(bin)))
 	if err != nil {
@@ -86,7 +85,7 @@ func majorOf(bin string) int {
 
 var versionText = regexp.MustCompile(`\(PostgreSQL\) ((\d+)\S*)`)
 
-// inspect says what dir holds. It is os.ErrNotExist when that is no server.
+// inspect describes the server in dir. The error is os.ErrNotExist if there is none.
 func inspect(dir string) (binaries, error) {
 	postgres, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil {

@@ -33,13 +33,13 @@ func (f *folder) port() string      { return filepath.Join(f.dir, "pg.port") }
 func (f *folder) log() string       { return filepath.Join(f.dir, "pg.log") }
 func (f *folder) elsewhere() string { return filepath.Join(f.dir, "pg.elsewhere") }
 
-// openFolder finds what is already there, and changes nothing.
+// openFolder reads the state of the folder, and changes nothing.
 func openFolder(dir string) (*folder, error) {
 	f := &folder{dir: dir, home: dir}
 	switch home, err := os.Readlink(f.elsewhere()); {
 	case err == nil:
 		if _, err := os.Stat(home); err != nil {
-			return nil, fmt.Errorf("the data of %s are gone: %w", dir, err)
+			return nil, fmt.Errorf("the data of %s is missing: %w", dir, err)
 		}
 		f.home = home
 	case !errors.Is(err, fs.ErrNotExist):
@@ -67,7 +67,7 @@ func (f *folder) readMajor() error {
 	return nil
 }
 
-// prepare makes the folder and decides on home and account.
+// prepare creates the folder and decides on home and account.
 func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 	if f.major != 0 {
 		f.account, err = ownerAccount(f.data())
@@ -85,7 +85,7 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 	if !f.account.switched || f.home != f.dir {
 		return nil
 	}
-	// What ctx cuts short would look like what is not allowed.
+	// If ctx ended, a forbidden access could not be told from an interrupted one.
 	ctx = context.WithoutCancel(ctx)
 	postgres := filepath.Join(bin.dir, "postgres")
 	if err := f.account.command(ctx, postgres, "--version").Run(); err != nil {
@@ -99,7 +99,7 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 	if err := os.MkdirAll(elsewhereRoot, 0o755); err != nil {
 		return err
 	}
-	// A new name each time: files of an earlier folder of this name may belong to a folder that was moved since.
+	// The name is new each time: an earlier one may belong to a folder that was moved.
 	home, err := os.MkdirTemp(elsewhereRoot, filepath.Base(f.dir)+"-")
 	if err != nil {
 		return err
@@ -108,10 +108,10 @@ func (f *folder) prepare(ctx context.Context, bin binaries) (err error) {
 		return err
 	}
 	f.home = home
-	return os.Symlink(home, f.elsewhere()) // which fails if another process did so just now
+	return os.Symlink(home, f.elsewhere()) // fails if another process has just done the same
 }
 
-// passage makes a folder that the account can pass through but not list.
+// passage creates a folder that the account can pass through but not list.
 func (a account) passage(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (a account) open(dir string) error {
 	return os.Chmod(dir, 0o710)
 }
 
-// lock takes the folder for this process. A process that is just shutting its server down gets a few seconds.
+// lock locks the folder for this process. It waits a few seconds for a process that is shutting its server down.
 func (f *folder) lock(ctx context.Context) (release func(), err error) {
 	file, err := os.OpenFile(filepath.Join(f.home, "pg.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -147,14 +147,14 @@ func (f *folder) lock(ctx context.Context) (release func(), err error) {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
 			file.Close()
-			return nil, fmt.Errorf("%s is in use: another process has its PostgreSQL started (%w)", f.home, err)
+			return nil, fmt.Errorf("%s is in use: another process runs its PostgreSQL (%w)", f.home, err)
 		}
 	}
 }
 
-// initialize makes the data. It appears under its name only when it is complete.
+// initialize creates the data. The data gets its name only when it is complete.
 func (f *folder) initialize(ctx context.Context, bin binaries, noSync bool) error {
-	// Another process may have done it before this one had the lock.
+	// Another process may have done it before this one got the lock.
 	if err := f.readMajor(); err != nil || f.major != 0 {
 		return err
 	}
@@ -189,7 +189,7 @@ func (f *folder) initialize(ctx context.Context, bin binaries, noSync bool) erro
 	if noSync {
 		args = append(args, "--no-sync")
 	}
-	// C.UTF-8 knows letters beyond ASCII, but not every system has it.
+	// C.UTF-8 supports letters beyond ASCII, but not every system has it.
 	err = f.initdb(ctx, bin, append(args, "--locale=C.UTF-8")...)
 	if err != nil && ctx.Err() == nil {
 		err = f.initdb(ctx, bin, append(args, "--locale=C")...)
@@ -210,15 +210,15 @@ func (f *folder) initdb(ctx context.Context, bin binaries, args ...string) error
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second // a killed initdb may leave a child that holds the pipe
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	runtime.LockOSThread() // Pdeathsig goes by the thread that forked
+	runtime.LockOSThread() // Pdeathsig depends on the thread that forked
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("make the data of PostgreSQL %s in %s: %w\n%s", bin.version, f.home, err, tail(&out))
+		return fmt.Errorf("create the data of PostgreSQL %s in %s: %w\n%s", bin.version, f.home, err, tail(&out))
 	}
 	return nil
 }
 
-// writeSecret writes a file that only its owner can read, and makes sure that it is on disk.
+// writeSecret writes a file that only its owner can read, and syncs it to disk.
 func writeSecret(path, secret string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {

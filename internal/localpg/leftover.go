@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// pidFile is what a data folder's postmaster.pid says.
+// pidFile is the content of a data folder's postmaster.pid.
 type pidFile struct {
 	pid   int
 	shmID string // System V shared memory that all processes of the server have attached
@@ -43,7 +43,7 @@ func readPIDFile(data string) (pidFile, error) {
 func endLeftover(ctx context.Context, data string) error {
 	p, err := readPIDFile(data)
 	if err != nil {
-		return nil // none, or unreadable: PostgreSQL itself is careful about the latter
+		return nil // there is none, or PostgreSQL itself will report it
 	}
 	process, err := os.FindProcess(p.pid)
 	if err != nil {
@@ -61,19 +61,19 @@ func endLeftover(ctx context.Context, data string) error {
 		}
 	}
 	if isPostmaster(p.pid, data) {
-		return fmt.Errorf("PostgreSQL still runs on %s and does not stop; end process %d", data, p.pid)
+		return fmt.Errorf("PostgreSQL still runs on %s and does not stop; kill process %d", data, p.pid)
 	}
-	// PostgreSQL would mistake a zombie, or another process with that number, for the running server.
+	// PostgreSQL would take a zombie, or another process with that number, for the running server.
 	if syscall.Kill(p.pid, 0) == nil {
 		if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}
-	// The children of a killed postmaster see its end a moment later; until then PostgreSQL refuses to start.
+	// The children of a killed postmaster end a moment later. Until then PostgreSQL refuses to start.
 	return wait(ctx, 10*time.Second, func() bool { return !attached(p.shmID) })
 }
 
-// wait returns when cond is true or limit has passed. It fails when ctx ends first.
+// wait returns when cond is true or limit has passed. It fails if ctx ends first.
 func wait(ctx context.Context, limit time.Duration, cond func() bool) error {
 	for end := time.Now().Add(limit); !cond() && time.Now().Before(end); {
 		select {
@@ -85,8 +85,8 @@ func wait(ctx context.Context, limit time.Duration, cond func() bool) error {
 	return nil
 }
 
-// isPostmaster reports whether pid is a server on data, which its pid file alone does not prove. The command line is
-// the one thing that can be read of another user's process without CAP_SYS_PTRACE, which root in a container lacks.
+// isPostmaster reports whether pid is a server on data. The pid file alone does not prove it. Of another user's process,
+// only the command line can be read without CAP_SYS_PTRACE, which root in a container lacks.
 func isPostmaster(pid int, data string) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package localpg runs a private PostgreSQL on this machine, for "rolecall dev" and for tests: one folder, one server
 // on a loopback port, one superuser with a generated password.
 //
-// What is in its databases, and any SQL, must not enter here; nor may a server that somebody else runs or made.
+// It runs no SQL and knows nothing of the databases. It never touches a server that somebody else runs or has created.
 package localpg
 
 import (
@@ -24,14 +24,15 @@ import (
 
 // Options say where and how a server runs. Only Dir is required.
 type Options struct {
-	// Dir is the folder for everything of this server; its files there begin with "pg". When absent it is made, 0700.
+	// Dir is the folder for everything of this server; its files there begin with "pg". It is created with mode 0700 if it is
+	// missing.
 	//
-	// PostgreSQL refuses root. Run as root, Start uses the OS user rolecall, which it makes, else nobody, and makes Dir
-	// 0710 with that user's group. An existing Dir keeps its mode; where that user cannot pass through it or what is
-	// above it, the data go below /var/lib/rolecall, and the symbolic link pg.elsewhere in Dir leads there.
+	// PostgreSQL refuses root. Run as root, Start uses the OS user rolecall, which it creates, else nobody, and creates Dir
+	// 0710 with that user's group. An existing Dir keeps its mode; if that user cannot pass through it or a folder
+	// above it, the data is stored below /var/lib/rolecall, and the symbolic link pg.elsewhere in Dir points there.
 	Dir string
-	// BinDir holds postgres and initdb. Empty: see FindBinaries. A folder whose data another major made is served by
-	// the binaries of that major.
+	// BinDir holds postgres and initdb. Empty: see FindBinaries. Data that another major created is served by the
+	// binaries of that major.
 	BinDir string
 	// Settings are further server settings. They are given on the command line, so ALTER SYSTEM cannot change them.
 	Settings map[string]string
@@ -45,7 +46,7 @@ type Options struct {
 // Server is a running PostgreSQL.
 type Server struct {
 	Host     string // always 127.0.0.1
-	Port     int    // kept from start to start, unless somebody else has taken it
+	Port     int    // the same at each start, unless another program uses it
 	User     string // always postgres, a superuser
 	Password string
 	Major    int    // such as 15
@@ -60,12 +61,12 @@ type Server struct {
 
 const pollInterval = 10 * time.Millisecond
 
-// Start starts the server of o.Dir and returns when it takes connections. The first start on a folder makes its data,
-// which takes about a second; later ones find it as it was. A server that an earlier, killed process left running on
-// the folder is shut down first. It is an error when a living process has the folder started, no PostgreSQL is found,
-// or the one that made the data is not installed.
+// Start starts the server of o.Dir and returns when it accepts connections. The first start on a folder creates its data,
+// which takes about a second. If a killed process has left a server running on the folder, Start shuts it down first. Start
+// fails if another process uses the folder, if it finds no PostgreSQL, or if the major that created the data is not
+// installed.
 //
-// When ctx ends before the server is ready, Start stops it and fails; afterwards ctx has no effect.
+// If ctx ends before the server is ready, Start stops the server and fails. Later, ctx has no effect.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -78,7 +79,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	bin, err := find(os.Getenv("PATH"), debianRoot, o.BinDir, f.major)
 	if err != nil {
 		if f.major != 0 {
-			return nil, fmt.Errorf("the data in %s was made by PostgreSQL %d, whose server is not installed; "+
+			return nil, fmt.Errorf("the data in %s was created by PostgreSQL %d, whose server is not installed; "+
 				"install it: apt-get install postgresql-%[2]d", f.data(), f.major)
 		}
 		return nil, err
@@ -144,7 +145,7 @@ func start(ctx context.Context, o Options, f *folder, bin binaries, release func
 			}()
 			break
 		}
-		// Between the look for a free port and PostgreSQL's bind somebody else may have taken it.
+		// Another program may have taken the port since it was found free.
 		if ctx.Err() != nil || free(s.Port) || attempt == 5 {
 			return nil, err
 		}
@@ -170,7 +171,7 @@ func (s *Server) run(ctx context.Context, o Options, f *folder, log *os.File) (<
 	}
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
-		// The kernel takes the end of the thread that forked for the end of the parent.
+		// For the kernel, the end of the thread that forked is the end of the parent.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -204,7 +205,7 @@ func (s *Server) run(ctx context.Context, o Options, f *folder, log *os.File) (<
 	}
 }
 
-// arguments are the server's; of two equal settings the later one counts.
+// arguments are the server's. The last of several values of a setting takes precedence.
 func (s *Server) arguments(o Options) []string {
 	args := []string{"-D", s.DataDir, "-c", "password_encryption=scram-sha-256"}
 	if o.NoSync {
@@ -213,13 +214,12 @@ func (s *Server) arguments(o Options) []string {
 	for _, name := range slices.Sorted(maps.Keys(o.Settings)) {
 		args = append(args, "-c", name+"="+o.Settings[name])
 	}
-	// Without a Unix socket there is no path whose length or rights could be wrong, and no peer authentication.
+	// Without a Unix socket no path can be too long or have wrong permissions, and there is no peer authentication.
 	return append(args, "-c", "listen_addresses="+s.Host, "-c", "port="+strconv.Itoa(s.Port), "-c", "unix_socket_directories=")
 }
 
-// Stop shuts the server down and returns when it is gone. Sessions are ended and their transactions rolled back. When
-// ctx ends before that is done the server is stopped at once, which is an error, though no committed data is lost:
-// the next start recovers it. Stop of a server that has ended does nothing.
+// Stop shuts the server down and returns after it has ended. It ends sessions and rolls their transactions back. If ctx ends
+// earlier, Stop ends the server at once and fails. No committed data is lost: the next start recovers it.
 func (s *Server) Stop(ctx context.Context) error {
 	select {
 	case <-s.done:
@@ -235,7 +235,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.process.Signal(syscall.SIGQUIT)
-	<-s.done // PostgreSQL kills what is left of it after 5 s
+	<-s.done // PostgreSQL kills its remaining processes after 5 s
 	return fmt.Errorf("PostgreSQL did not shut down in time and was stopped at once: %w", context.Cause(ctx))
 }
 

@@ -319,7 +319,7 @@ func TestFolderOutOfReach(t *testing.T) {
 	os.RemoveAll(home)
 	if s, err := Start(t.Context(), Options{Dir: dir}); err == nil {
 		stop(t, s)
-		t.Error("the data are gone, and a new server takes their place in silence")
+		t.Error("the data is missing, and a new server silently replaces it")
 	}
 }
 
@@ -388,7 +388,7 @@ func TestStartFailures(t *testing.T) {
 		want []string
 	}{
 		"data of a major that is not installed": {Options{Dir: old},
-			[]string{old + "/pg was made by PostgreSQL 11", "apt-get install postgresql-11"}},
+			[]string{old + "/pg was created by PostgreSQL 11", "apt-get install postgresql-11"}},
 		"a folder of something else": {Options{Dir: foreign}, []string{foreign + "/pg contains no PostgreSQL data"}},
 		"no server in --pg-bin": {Options{Dir: empty, BinDir: "/etc"},
 			[]string{"/etc does not contain PostgreSQL's server"}},
