@@ -28,6 +28,7 @@ type Group[Q, A any] struct {
 type call[Q, A any] struct {
 	values   context.Context // of the caller, without its deadline
 	question Q
+	ask      func(ctx context.Context, questions []Q) ([]A, error)
 	answer   A
 	err      error
 	done     chan struct{}
@@ -35,16 +36,16 @@ type call[Q, A any] struct {
 
 // Do returns the answer to a question, or ctx's error as soon as ctx ends. answer must return as many answers as there are
 // questions, in their order, or an error. It is called with questions of other callers too, so all callers of a group must
-// pass one that does the same. It begins after Do was called, so it sees what was true then. It does not end with ctx,
-// because other callers wait for it; its context has the values of one of the batch's callers.
+// pass one that does the same: a batch uses that of its first caller, with the values of that caller's context. It begins
+// after Do was called, so it sees what was true then. It does not end with ctx, because other callers wait for it.
 func (g *Group[Q, A]) Do(ctx context.Context, question Q,
 	answer func(ctx context.Context, questions []Q) ([]A, error)) (A, error) {
-	c := &call[Q, A]{values: context.WithoutCancel(ctx), question: question, done: make(chan struct{})}
+	c := &call[Q, A]{values: context.WithoutCancel(ctx), question: question, ask: answer, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
 	if g.running < g.Parallel {
 		g.running++
-		go g.run(answer)
+		go g.run()
 	}
 	g.mu.Unlock()
 	return c.wait(ctx)
@@ -67,10 +68,10 @@ func (c *call[Q, A]) wait(ctx context.Context) (A, error) {
 }
 
 // run answers one batch after the other until no question waits.
-func (g *Group[Q, A]) run(answer func(context.Context, []Q) ([]A, error)) {
+func (g *Group[Q, A]) run() {
 	for calls := g.next(); len(calls) > 0; calls = g.next() {
 		ctx, cancel := context.WithTimeout(calls[0].values, g.Timeout)
-		g.settle(ctx, calls, answer)
+		g.settle(ctx, calls)
 		cancel()
 	}
 }
@@ -101,15 +102,15 @@ func guarded[Q, A any](ctx context.Context, questions []Q,
 }
 
 // settle answers the calls of one batch.
-func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A], answer func(context.Context, []Q) ([]A, error)) {
+func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A]) {
 	questions := make([]Q, len(calls))
 	for i, c := range calls {
 		questions[i] = c.question
 	}
-	answers, err := guarded(ctx, questions, answer)
+	answers, err := guarded(ctx, questions, calls[0].ask)
 	if err != nil && len(calls) > 1 && g.SplitOn(err) {
 		for i := range calls {
-			g.settle(ctx, calls[i:i+1], answer)
+			g.settle(ctx, calls[i:i+1])
 		}
 		return
 	}
