@@ -41,6 +41,7 @@ func (a *API) Handler() *door.Handler {
 			paged(http.MethodGet, "/clusters/{clusterId}/users", a.listUsers, "system"),
 			route(http.MethodGet, "/clusters/{clusterId}/users/{username}", a.getUser),
 			route(http.MethodPatch, "/clusters/{clusterId}/users/{username}", a.updateUser),
+			queried(http.MethodDelete, "/clusters/{clusterId}/users/{username}", a.deleteUser, "reassignTo", "onBlocked"),
 			route(http.MethodPut, "/clusters/{clusterId}/users/{username}/roles", a.setRoles),
 			queried(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion, "reassignTo"),
 			paged(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),

@@ -65,7 +65,9 @@ func FuzzRequest(f *testing.F) {
 		"GET" + cluster + "/users/a/b",
 		"PUT" + ann + "/roles\nIf-Match: \"x\"\n\n{\"roles\":[]}", "PUT" + ann + "/roles\n\n{\"roles\":[\"fuzz-group\"]}",
 		"PUT" + ann + "/roles\n\n{\"roles\":[\"postgres\",\"\",\"\\u0000\",1]}", "PUT" + ann + "/roles\n\n{}",
-		"GET" + ann + "/deletion-plan?reassignTo=fuzz-group", "GET" + ann + "/deletion-plan?reassignTo=",
+		"DELETE" + ann, "DELETE" + ann + "?reassignTo=fuzz-group&onBlocked=disable", "DELETE" + ann + "?reassignTo=",
+		"DELETE" + ann + "?onBlocked=x\nIf-Match: \"0\"", "GET" + ann + "/deletion-plan?reassignTo=fuzz-group", "GET" + ann +
+			"/deletion-plan?reassignTo=",
 		"GET" + ann + "/deletion-plan?reassignTo=%00&x=1", "GET" + cluster + "/password-problems?limit=1&cursor=YQ",
 		"GET" + cluster + "/pgbouncer/userlist", "GET /rolecall/v1/clusters?limit=1&cursor=bWFpbg",
 		"GET /rolecall/v1/clusters?limit=0", "GET /rolecall/v1/clusters?cursor=",
@@ -185,6 +187,8 @@ func FuzzRequest(f *testing.F) {
 					tag.RowsAffected() != 1 {
 					t.Errorf("%s: %v, %v", a.Body, tag, err)
 				}
+			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/users/"):
+				pg.Exec(t, `CREATE ROLE "fuzz-ann" LOGIN`)
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/clusters/"):
 				pg.Exec(t, `ALTER ROLE fuzz_admin PASSWORD '`+rolePassword+`'`)
 				names["clusterId"] = s.Register(t, "main", pg, administrator, rolePassword)

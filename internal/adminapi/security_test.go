@@ -111,6 +111,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 			try("PATCH "+own1+"/clusters/{clusterId}/users/{username}", atOwn, `{"endSessions":true}`, change)
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":["readers"]}`, change)
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":[]}`, change)
+			for _, query := range []string{"", "?reassignTo=victim", "?onBlocked=disable"} {
+				try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+query, "", change)
+			}
 			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/deletion-plan", "", change)
 		}
 		for _, name := range []string{"bosses", "boss", "rolecall_itself", "pg_execute_server_program"} {
@@ -127,6 +130,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 		}
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo=vault", "", change)
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim", "", change, 422)
+		try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+"/users/victim?reassignTo=vault", "", change)
+		try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+"/users/victim", "", change, 409)
 		for _, name := range []string{"of_boss", "postgres", "template0", "template1", s.DB.Identity.Database} {
 			try("DELETE "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+name, "", change, 404, 422)
 		}

@@ -221,11 +221,47 @@ func presentListing(l pgrole.Listing) listing {
 	return listing{l.Count, append([]string{}, l.First...)}
 }
 
-func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
-		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
+func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
+	reassignTo, err := q.reassignTo()
+	if err != nil {
+		return err
 	}
-	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), q.Get("reassignTo"))
+	clusterID, name, match := r.PathValue("clusterId"), r.PathValue("username"), web.IfMatch(r)
+	if !q.Has("onBlocked") {
+		if err := a.Users.DeleteUser(r.Context(), p, clusterID, name, reassignTo, match); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	if q.Get("onBlocked") != "disable" {
+		return fault.New(fault.Invalid, "The query parameter onBlocked must be disable.")
+	}
+	_, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, clusterID, name, reassignTo, match)
+	if err != nil {
+		return err
+	}
+	if disabled == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	return a.getUser(w, r, p)
+}
+
+// reassignTo is the role that gets what a deleted user owns; "" if the parameter is not there.
+func (q query) reassignTo() (string, error) {
+	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
+		return "", fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
+	}
+	return q.Get("reassignTo"), nil
+}
+
+func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
+	reassignTo, err := q.reassignTo()
+	if err != nil {
+		return err
+	}
+	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo)
 	if err != nil {
 		return err
 	}

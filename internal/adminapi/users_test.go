@@ -124,6 +124,7 @@ func TestUserRights(t *testing.T) {
 		{"GET", path + "/deletion-plan", "", 200, 403, 404, 403},
 		{"GET", "/clusters/" + f.ClusterID + "/password-problems", "", 200, 403, 404, 403},
 		{"GET", list, "", 403, 403, 404, 403},
+		{"DELETE", path, "", 204, 403, 404, 403},
 	} {
 		for name, want := range map[string]int{"manager": x.manager, "viewer": x.viewer, "stranger": x.stranger,
 			"auditor": x.auditor, "": 401} {
@@ -288,6 +289,35 @@ func TestDeletionPlan(t *testing.T) {
 
 // A user that cannot be deleted is disabled when that is asked for; it can be enabled again, and deleted once nothing is
 // in the way.
+func TestDelete(t *testing.T) {
+	f := newFixture(t)
+	path, owner, heir := f.user(t, "del"), f.user(t, "del_owner"), f.user(t, "del_heir")
+	f.PG.Exec(t, `CREATE TABLE del_table (); ALTER TABLE del_table OWNER TO del_owner`)
+	f.do(t, "DELETE", path+"?reassignTo=", "").refused(t, 422)
+	f.do(t, "DELETE", path+"?onBlocked=keep", "").refused(t, 422)
+	f.do(t, "DELETE", path+"?force=true", "").refused(t, 400)
+	f.do(t, "DELETE", path, "", `If-Match: "0-other"`).refused(t, 412)
+	f.want(t, 200, "GET", path, "")
+	f.want(t, 204, "DELETE", path, "", "If-Match: *")
+	f.do(t, "DELETE", path, "").refused(t, 404)
+
+	var refused struct{ Detail, Hint string }
+	f.want(t, 409, "DELETE", owner, "").Into(t, &refused)
+	if refused.Hint != "reassign" || !strings.Contains(refused.Detail, "del_table") ||
+		strings.Contains(refused.Detail, "reassign") {
+		t.Errorf("got %+v", refused)
+	}
+	var disabled struct{ Username, State string }
+	f.want(t, 200, "DELETE", owner+"?onBlocked=disable", "").Into(t, &disabled)
+	if disabled.Username != "del_owner" || disabled.State != "disabled" {
+		t.Errorf("got %+v", disabled)
+	}
+	f.want(t, 204, "DELETE", owner+"?onBlocked=disable&reassignTo=del_heir", "")
+	f.want(t, 409, "DELETE", heir, "")
+	f.PG.Exec(t, `DROP TABLE del_table`)
+	f.want(t, 204, "DELETE", heir, "")
+}
+
 func TestDisableInsteadOfDelete(t *testing.T) {
 	f := newFixture(t)
 	path := f.user(t, "dis")

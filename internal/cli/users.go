@@ -26,7 +26,7 @@ func usersCommand() *cobra.Command {
 // userPath is the path of the database user that the first argument names.
 func userPath(c *call) string { return c.cluster.Path("users", c.args[0]) }
 
-// dialectPath is the path of the cluster's users in the DBaaS API, which creates and deletes them and sets passwords.
+// dialectPath is the path of the cluster's users in the DBaaS API, which creates them and sets passwords.
 func dialectPath(c *call, segments ...string) string {
 	return client.Path(client.Path("/databases/postgresql/clusters", c.cluster.ID, "users"), segments...)
 }
@@ -394,18 +394,17 @@ func (d *deletion) delete(c *call) error {
 	if err := term.Confirm(c.cmd, "Delete database user %q of cluster %q?", name, c.cluster.Name); err != nil {
 		return err
 	}
-	r := client.Request{Method: http.MethodDelete, Path: dialectPath(c, name), Query: d.query(c)}
+	r := client.Request{Method: http.MethodDelete, Path: c.cluster.Path("users", name), Query: d.query(c)}
 	answer, err := c.client.Do(c.cmd.Context(), r)
-	if e, ok := errors.AsType[*client.Error](err); ok {
-		e.Message = strings.ReplaceAll(e.Message, "?reassignTo=<role>", "--reassign-to ROLE")
+	if e, ok := errors.AsType[*client.Error](err); ok && e.Hint == "reassign" {
+		e.Message += " Delete it with --reassign-to ROLE to give what it owns to another role."
 	}
 	if err != nil {
 		return err
 	}
 	if answer.JSON != nil {
 		c.report("Database user %q of cluster %q could not be deleted, and was disabled.", name, c.cluster.Name)
-		user, err := changedUser(c)
-		return errors.Join(err, term.PrintUnlessTable(c.cmd, user))
+		return term.PrintUnlessTable(c.cmd, answer.JSON)
 	}
 	c.report("Database user %q of cluster %q was deleted.", name, c.cluster.Name)
 	return nil
