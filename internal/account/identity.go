@@ -395,7 +395,7 @@ func removeIdentity(ctx context.Context, tx pgx.Tx, a *Profile) error {
 	// the identity, and the next one of this guid must not find them.
 	_, err := tx.Exec(ctx, `
 		UPDATE accounts SET identity_created_at = NULL, identity_updated_at = NULL, identity_version = 0,
-		  epoch = gen_random_uuid(), 		  username = NULL, origin = NULL, issuer = NULL, subject = NULL, program = false,
+		  epoch = gen_random_uuid(), username = NULL, origin = NULL, issuer = NULL, subject = NULL, program = false,
 		  password_hash = NULL, password_changed_at = NULL,
 		  active = true, verified = true, given_name = '', family_name = '', emails = '{}',
 		  scopes = '{}', grant_types = '{}', user_scopes = '{}',

@@ -65,8 +65,7 @@ func (a *API) Handler() *door.Handler {
 
 // route is an operation without query parameters.
 func route(method, pattern string, h door.HandlerFunc) door.Route {
-	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal,
-		_ query) error {
+	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal, _ query) error {
 		return h(w, r, p)
 	})
 }

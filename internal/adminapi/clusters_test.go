@@ -656,6 +656,7 @@ func TestPages(t *testing.T) {
 
 // A cluster whose host swallows everything costs only its own requests.
 func TestSilentCluster(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

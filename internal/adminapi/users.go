@@ -317,8 +317,7 @@ func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Princi
 	}
 	// PgBouncer reads lines. Users made here have no such names.
 	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool {
-		return strings.ContainsFunc(c.Name,
-			unicode.IsControl)
+		return strings.ContainsFunc(c.Name, unicode.IsControl)
 	})
 	var text strings.Builder
 	for _, c := range credentials {
