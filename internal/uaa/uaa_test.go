@@ -215,7 +215,7 @@ func (f *fixture) program(t testing.TB, fields map[string]any) (id string) {
 	return id
 }
 
-// isPlatformUser reports whether the account has that facet.
+// isPlatformUser reports whether /v3 shows the account.
 func (f *fixture) isPlatformUser(t testing.TB, guid string) bool {
 	t.Helper()
 	a, err := f.Accounts.ByGUID(t.Context(), guid)

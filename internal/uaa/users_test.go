@@ -274,7 +274,7 @@ func TestSelfOfAnotherOrigin(t *testing.T) {
 // Deleting the identity leaves the platform user with its labels, and the user name to whoever comes next.
 func TestDeleteKeepsThePlatformUser(t *testing.T) {
 	f := newFixture(t)
-	name := unique("facets")
+	name := unique("parts")
 	guid := f.Account(t, name, account.AdminScopes, map[string]string{"team": "payments"})
 	f.as(t, f.root(t), "DELETE", "/Users/"+guid, "").want(t, 200, "")
 	a, err := f.Accounts.ByGUID(t.Context(), guid)
