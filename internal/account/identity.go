@@ -411,7 +411,7 @@ func (s *Store) SetSecret(ctx context.Context, p *Principal, client bool, guid s
 	e := p.Entry(audit.ChangeSecret, guid, nil)
 	a, err := s.secretOf(ctx, p, client, guid)
 	if err == nil {
-		_, err = s.setSecret(ctx, p, a, proven, secret, e)
+		_, err = s.setSecret(ctx, p, a, nil, proven, secret, e)
 	}
 	return s.refuse(ctx, e, err)
 }
@@ -424,8 +424,9 @@ func (s *Store) secretOf(ctx context.Context, p *Principal, client bool, guid st
 }
 
 // setSecret gives an account that was read a new password or secret.
-func (s *Store) setSecret(ctx context.Context, p *Principal, a *Profile, proven bool, secret Secret, e audit.Entry) (
-	changed *Profile, err error) {
+func (s *Store) setSecret(
+	ctx context.Context, p *Principal, a *Profile, m etag.Match, proven bool, secret Secret, e audit.Entry,
+) (changed *Profile, err error) {
 	if err := p.maySetSecret(a, proven); err != nil {
 		return nil, err
 	}
@@ -442,6 +443,9 @@ func (s *Store) setSecret(ctx context.Context, p *Principal, a *Profile, proven 
 			return err
 		}
 		if err := p.maySetSecret(is, proven); err != nil { // it may have changed while the hash was computed
+			return err
+		}
+		if err := is.checkTag(m); err != nil {
 			return err
 		}
 		if p.GUID != is.GUID {

@@ -47,6 +47,17 @@ func (c *conditions) visible(p *Principal, scopes ...string) {
 	}
 }
 
+// shownTo is the account as the principal sees it. Labels and annotations are for those who see everything, and the account
+// itself: no scope for identities shows them.
+func (a *Profile) shownTo(p *Principal) *Profile {
+	if a == nil || seesAll(p) || a.GUID == p.GUID {
+		return a
+	}
+	shown := *a
+	shown.Labels, shown.Annotations = nil, nil
+	return &shown
+}
+
 // ProfileFilter selects accounts. Fields that are "" or nil select all.
 type ProfileFilter struct {
 	GUID, Username, Origin, Scope string
@@ -76,6 +87,9 @@ func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, aft
 	if f.Active != nil {
 		c.add(`(active AND identity_created_at IS NOT NULL) = `, c.arg(*f.Active))
 	}
+	if len(f.Selector) > 0 && !seesAll(p) {
+		c.add(`guid = `, c.arg(p.GUID)) // labels of others are not shown
+	}
 	for _, r := range f.Selector {
 		c.requirement(r)
 	}
@@ -87,6 +101,9 @@ func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, aft
 	if found, err = pgx.CollectRows(rows, scanProfile); err != nil {
 		return nil, false, control.Fault(err)
 	}
+	for i, a := range found {
+		found[i] = a.shownTo(p)
+	}
 	if len(found) > limit {
 		return found[:limit], true, nil
 	}
@@ -95,7 +112,8 @@ func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, aft
 
 // Profile returns an account that the principal sees.
 func (s *Store) Profile(ctx context.Context, p *Principal, guid string) (*Profile, error) {
-	return readProfile(ctx, s.DB.Pool, p, guid, ``, ScopeSCIMRead)
+	a, err := readProfile(ctx, s.DB.Pool, p, guid, ``, ScopeSCIMRead)
+	return a.shownTo(p), err
 }
 
 // CanSignIn reports whether the account signs in when it proves who it is.
@@ -142,15 +160,18 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 	}
 	add := newProfile(uuid.NewString(), n.Username, n.Origin, inOrder(n.Scopes))
 	e := p.Entry(audit.CreateAccount, add.GUID, nil)
-	err = p.mayChangeIdentity(n.Scopes)
+	invalid := add.check()
+	if err = p.mayChangeIdentity(nil); err == nil && invalid == nil {
+		err = p.mayChangeIdentity(n.Scopes)
+	}
 	if err == nil && len(n.Labels)+len(n.Annotations) > 0 && !p.Has(ScopeAdmin) {
 		err = errAdminOnly
 	}
 	if err != nil {
 		return nil, s.refuse(ctx, e, err)
 	}
-	if err := add.check(); err != nil {
-		return nil, err
+	if invalid != nil { // what nobody could make is no attempt, and not recorded
+		return nil, invalid
 	}
 	switch {
 	case n.Origin == "":
@@ -231,7 +252,7 @@ func (p *Principal) mayUpdate(is, want *Profile, signIn, metadata bool) error {
 	if metadata && !p.Has(ScopeAdmin) {
 		return errAdminOnly
 	}
-	if !signIn {
+	if !signIn && p.Has(ScopeAdmin) {
 		return nil
 	}
 	if err := p.mayChangeIdentity(append(is.allScopes(), want.allScopes()...)); err != nil {
@@ -259,7 +280,9 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 		}
 		signIn := d.Username != nil || d.Active != nil || d.Scopes != nil
 		metadata := d.Labels != nil || len(d.Annotations) > 0 || d.PresentationName != nil
-		if err := p.mayUpdate(is, want, signIn, metadata); err != nil {
+		// What a change asks for decides, and not what differs: else its answer would tell what is there.
+		asksMetadata := len(c.Labels)+len(c.Annotations) > 0 || c.PresentationName != nil
+		if err := p.mayUpdate(is, want, signIn, asksMetadata); err != nil {
 			return err
 		}
 		if !signIn && !metadata {
@@ -272,7 +295,7 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 		changed, err = save(ctx, tx, want, parts{identity: signIn, platform: metadata || renamed}, e)
 		return err
 	})
-	return changed, s.refuse(ctx, e, err)
+	return changed.shownTo(p), s.refuse(ctx, e, err)
 }
 
 // changeableProfile reads an account for a change. A principal learns only of an account that it may see.
@@ -284,10 +307,14 @@ func changeableProfile(ctx context.Context, tx pgx.Tx, p *Principal, guid string
 	if !p.Has(ScopeAdmin, ScopeSCIMWrite) {
 		return nil, fault.New(fault.Forbidden, "This needs the scope %s or %s.", ScopeAdmin, ScopeSCIMWrite)
 	}
-	if !m.Allows(a.Tag()) {
-		return nil, fault.New(fault.Stale, "The account was changed concurrently. Read it again before you change it.")
+	return a, a.checkTag(m)
+}
+
+func (a *Profile) checkTag(m etag.Match) error {
+	if m.Allows(a.Tag()) {
+		return nil
 	}
-	return a, nil
+	return fault.New(fault.Stale, "The account was changed concurrently. Read it again before you change it.")
 }
 
 // DeleteProfile deletes an account with all that it has, and ends its tokens. Database users are never touched.
@@ -325,7 +352,7 @@ func (p *Principal) mayDelete(a *Profile) error {
 
 // SetPassword gives an account a new password or, to an OAuth client, a new secret, and ends its tokens, the personal ones
 // only if it is somebody else's. proven says that the principal has proven its own current one.
-func (s *Store) SetPassword(ctx context.Context, p *Principal, guid string, proven bool, secret Secret) (
+func (s *Store) SetPassword(ctx context.Context, p *Principal, guid string, m etag.Match, proven bool, secret Secret) (
 	changed *Profile, err error) {
 	p = p.whole()
 	e := p.Entry(audit.ChangeSecret, guid, nil)
@@ -333,6 +360,6 @@ func (s *Store) SetPassword(ctx context.Context, p *Principal, guid string, prov
 	if err != nil {
 		return nil, err
 	}
-	changed, err = s.setSecret(ctx, p, a, proven, secret, e)
-	return changed, s.refuse(ctx, e, err)
+	changed, err = s.setSecret(ctx, p, a, m, proven, secret, e)
+	return changed.shownTo(p), s.refuse(ctx, e, err)
 }

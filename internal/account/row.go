@@ -200,10 +200,11 @@ func taken(username, origin string) error {
 		Because(Taken{Username: username, Origin: origin})
 }
 
-// detail is what the audit log keeps of a change, beside who made it. A change from one value to another is a fromTo.
+// detail is what the audit log keeps of a change, beside who made it. A change from one value to another is a fromTo. The
+// names of stored keys do not change: programs read them.
 type detail struct {
-	Part             string   `json:"part,omitempty"` // what of the account is meant, if not all of it
-	OAuthClient      bool     `json:"oauthClient,omitempty"`
+	Part             string   `json:"facet,omitempty"` // what of the account is meant, if not all of it
+	OAuthClient      bool     `json:"program,omitempty"`
 	Username         any      `json:"username,omitempty"`
 	Origin           any      `json:"origin,omitempty"`
 	Active           any      `json:"active,omitempty"`

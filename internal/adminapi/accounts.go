@@ -214,7 +214,7 @@ func (a *API) setAccountPassword(w http.ResponseWriter, r *http.Request, p *acco
 		generated = rand.Text()
 		password = &generated
 	}
-	changed, err := a.Accounts.SetPassword(r.Context(), p, guid, proven, a.secret(password))
+	changed, err := a.Accounts.SetPassword(r.Context(), p, guid, web.IfMatch(r), proven, a.secret(password))
 	if err != nil {
 		return err
 	}

@@ -233,6 +233,22 @@ func TestAccountRights(t *testing.T) {
 	}
 	f.as(t, "", "GET", "/accounts", "").refused(t, 401)
 
+	// Labels and annotations are for those who see everything, and the account itself.
+	for principal, want := range map[string]int{"r-admin": 1, "r-auditor": 1, "r-scim-read": 0, "r-labelled": 1} {
+		var a accountResource
+		f.as(t, principal, "GET", "/accounts/"+labelled, "").Into(t, &a)
+		var l struct{ Items []accountResource }
+		f.as(t, principal, "GET", "/accounts?selector=team=a&name=r-labelled", "").Into(t, &l)
+		if len(a.Labels) != want || len(l.Items) != want {
+			t.Errorf("%s: shown the labels %v, and finds %d by them", principal, a.Labels, len(l.Items))
+		}
+	}
+	var same accountResource
+	f.as(t, "r-scim-write", "PATCH", "/accounts/"+labelled, `{}`).Into(t, &same)
+	if len(same.Labels) != 0 {
+		t.Errorf("a change that changes nothing shows %v", same.Labels)
+	}
+
 	for _, x := range []struct {
 		principal, method, path, body string
 		status                        int
@@ -259,6 +275,10 @@ func TestAccountRights(t *testing.T) {
 		{"r-scim-write", "POST", "/accounts", `{"username":"r-new","labels":{"team":"a"}}`, 403},
 		{"r-scim-write", "POST", "/accounts", `{"username":"r-new","annotations":{"a":"b"}}`, 403},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"labels":{"team":"a"}}`, 403},
+		{"r-scim-write", "PATCH", "/accounts/" + labelled, `{"labels":{"absent":null}}`, 403},
+		{"r-scim-write", "PATCH", "/accounts/" + powerful, `{}`, 403},
+		{"r-scim-write", "PATCH", "/accounts/" + powerful, `{"username":"r-powerful"}`, 403},
+		{"r-scim-write", "POST", "/accounts", `{"username":"r-new","scopes":["` + strings.Repeat("x", 300) + `"]}`, 422},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"annotations":{"a":"b"}}`, 403},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"presentationName":"Root"}`, 403},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"scopes":["cloud_controller.admin"]}`, 403},
@@ -482,6 +502,7 @@ func TestAccountIfMatch(t *testing.T) {
 		}
 		f.do(t, "PATCH", at, `{"active":false}`, "If-Match: "+tag).refused(t, 412, "changed concurrently")
 		f.do(t, "DELETE", at, "", "If-Match: "+tag).refused(t, 412)
+		f.do(t, "POST", at+"/password", `{}`, "If-Match: "+tag).refused(t, 412)
 	}
 	tag := f.want(t, 200, "GET", at, "").Header.Get("ETag")
 	f.do(t, "PATCH", at, `{}`, "If-Match: W/"+tag).refused(t, 412)

@@ -127,8 +127,8 @@ type Log struct {
 	moved     chan struct{} // for Wait: closed and replaced when head moves; nil until a call waits
 }
 
-// insert takes a second row of the same phase for the first: an outcome that the settler was quicker with.
-const insert = `
+// insertRow takes a second row of the same phase for the first: an outcome that the settler was quicker with.
+const insertRow = `
 	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address,
 	  detail, settle_after)
 	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)
@@ -145,13 +145,24 @@ func (l *Log) write(ctx context.Context, row []any) error {
 		}
 	})
 	_, err := l.rows.Do(ctx, row, func(ctx context.Context, rows [][]any) ([]struct{}, error) {
-		batch := &pgx.Batch{} // one transaction, as there is no other in it
-		for _, row := range rows {
-			batch.Queue(insert, row...)
+		err := l.insert(ctx, rows)
+		if sqlstate.Lost(err) && ctx.Err() == nil {
+			// The rows may be there or not, and insert ignores those that are. The idle connections are as dead as this one.
+			l.DB.Pool.Reset()
+			err = l.insert(ctx, rows)
 		}
-		return make([]struct{}, len(rows)), l.DB.Pool.SendBatch(ctx, batch).Close()
+		return make([]struct{}, len(rows)), err
 	})
 	return err
+}
+
+// insert commits the rows in one transaction.
+func (l *Log) insert(ctx context.Context, rows [][]any) error {
+	batch := &pgx.Batch{}
+	for _, row := range rows {
+		batch.Queue(insertRow, row...)
+	}
+	return l.DB.Pool.SendBatch(ctx, batch).Close()
 }
 
 func arguments(id uuid.UUID, phase string, e Entry, r Result, settleAfter *time.Duration) []any {
@@ -292,8 +303,8 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 			return fault.New(fault.TooMany, "You were refused %d times within a minute. Send fewer such requests, or ask an admin "+
 				"for the right.", MaxRefusals).After(left).Because(why)
 		}
-		_, err = tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Denied, Detail: e.Detail},
-			nil)...)
+		denied := Result{Outcome: Denied, Detail: e.Detail}
+		_, err = tx.Exec(ctx, insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, denied, nil)...)
 		return err
 	})
 	if fault.Is(err, fault.TooMany) {
@@ -304,14 +315,14 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 
 // Record writes a change of the control database in the transaction that makes it.
 func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	_, err := tx.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail},
+	_, err := tx.Exec(ctx, insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail},
 		nil)...)
 	return err
 }
 
 // Queue adds the row to a batch that makes the change, as Record does to a transaction.
 func Queue(batch *pgx.Batch, e Entry) {
-	batch.Queue(insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
+	batch.Queue(insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
 }
 
 // Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than

@@ -11,7 +11,7 @@ import (
 
 // Refused records a refusal, however many there are.
 func (l *Log) Refused(ctx context.Context, e Entry) error {
-	_, err := l.DB.Pool.Exec(ctx, insert, arguments(uuid.Must(uuid.NewV7()), "outcome", e,
+	_, err := l.DB.Pool.Exec(ctx, insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e,
 		Result{Outcome: Denied, Detail: e.Detail}, nil)...)
 	return control.Fault(err)
 }

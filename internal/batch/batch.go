@@ -108,6 +108,9 @@ func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A]) {
 		questions[i] = c.question
 	}
 	answers, err := guarded(ctx, questions, calls[0].ask)
+	if err == nil && len(answers) != len(calls) {
+		err = fmt.Errorf("%d answers to %d questions", len(answers), len(calls))
+	}
 	if err != nil && len(calls) > 1 && g.SplitOn(err) {
 		for i := range calls {
 			g.settle(ctx, calls[i:i+1])

@@ -19,7 +19,7 @@ type Keyed[Q comparable, A any] struct {
 
 type keyed[A any] struct {
 	Group[struct{}, A]
-	asking int
+	unanswered int // calls
 }
 
 // Do returns the answer to a question, or ctx's error as soon as ctx ends. Callers share the answer and must not change it.
@@ -35,16 +35,10 @@ func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx contex
 		}
 		k.groups[question] = g
 	}
-	g.asking++
+	g.unanswered++
 	k.mu.Unlock()
-	defer func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if g.asking--; g.asking == 0 {
-			delete(k.groups, question)
-		}
-	}()
 	return g.Do(ctx, struct{}{}, func(ctx context.Context, all []struct{}) ([]A, error) {
+		defer k.answered(question, g, len(all))
 		a, err := answer(ctx)
 		if err != nil {
 			return nil, err
@@ -55,4 +49,14 @@ func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx contex
 		}
 		return answers, nil
 	})
+}
+
+// answered removes a question when no call of it is left. Callers that have given up count until they are answered, so that
+// Parallel bounds what comes after them.
+func (k *Keyed[Q, A]) answered(question Q, g *keyed[A], calls int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if g.unanswered -= calls; g.unanswered == 0 {
+		delete(k.groups, question)
+	}
 }

@@ -51,3 +51,43 @@ func TestKeyed(t *testing.T) {
 		t.Errorf("answered %d times, %d questions are kept", calls, len(k.groups))
 	}
 }
+
+// Callers that give up leave running answers behind, which go on to bound what comes after them.
+func TestKeyedBoundsAbandonedAnswers(t *testing.T) {
+	k := Keyed[string, int]{Parallel: 2, Timeout: time.Minute}
+	release := make(chan struct{})
+	var mu sync.Mutex
+	running, most := 0, 0
+	for range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := k.Do(ctx, "slow", func(context.Context) (int, error) {
+			mu.Lock()
+			running++
+			most = max(most, running)
+			mu.Unlock()
+			<-release
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return 1, nil
+		})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	close(release)
+	if a, err := k.Do(t.Context(), "slow", func(context.Context) (int, error) { return 2, nil }); err != nil || a == 0 {
+		t.Errorf("afterwards: %d, %v", a, err)
+	}
+	for k.mu.Lock(); len(k.groups) > 0; k.mu.Lock() {
+		k.mu.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	k.mu.Unlock()
+	mu.Lock()
+	defer mu.Unlock()
+	if most > k.Parallel {
+		t.Errorf("%d answers ran at a time, want %d at most", most, k.Parallel)
+	}
+}

@@ -199,7 +199,7 @@ func TestMerge(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := func(from, to any) any { return map[string]any{"from": from, "to": to} }
-	if want := map[string]any{"part": "platform user", "annotations": []any{"note"}, "labels": map[string]any{
+	if want := map[string]any{"facet": "platform user", "annotations": []any{"note"}, "labels": map[string]any{
 		"changes": to("b", ""), "goes": to("c", nil), "comes": to(nil, "d"), "a.b/comes": to(nil, "e"),
 	}}; !reflect.DeepEqual(detail, any(want)) {
 		t.Errorf("recorded is  %v\nwant %v", detail, want)
@@ -597,7 +597,7 @@ func TestCreate(t *testing.T) {
 	}
 	rows := f.AuditRows(t, guid)
 	if last := rows[len(rows)-1]; last.Action != "account.create" ||
-		!strings.Contains(last.Detail, `"part": "platform user"`) {
+		!strings.Contains(last.Detail, `"facet": "platform user"`) {
 		t.Errorf("recorded is %+v", last)
 	}
 }

@@ -280,12 +280,11 @@ func setAccountPassword(c *call, a *account, own bool) error {
 		return err
 	}
 	c.report("Account %q has a new password.", a.Name())
-	if own {
-		if err := signInAgain(c.cmd.Context(), c.client, password); err != nil {
-			return err
-		}
+	// A generated password is printed before anything else may fail: this is its only copy.
+	if err := term.PrintWithPassword(c.cmd, nil, password); err != nil || !own {
+		return err
 	}
-	return term.PrintWithPassword(c.cmd, nil, password)
+	return signInAgain(c.cmd.Context(), c.client, password)
 }
 
 // knownScopes are the scopes that an account can have, and defaultScopes those that a new account gets.

@@ -49,6 +49,7 @@ func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clus
 	if err != nil {
 		return nil, nil, err
 	}
+	defer op.release()
 	var d *pgrole.Database
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
@@ -68,6 +69,7 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 	if err != nil {
 		return err
 	}
+	defer op.release()
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
 		err = op.server.DropDatabase(changing, name)

@@ -177,3 +177,22 @@ func settle(t testing.TB, s *servicetest.Service) {
 		t.Fatal(err)
 	}
 }
+
+// In a cluster that grants no roles, only admins reassign to a role without LOGIN: what a role owns runs with its rights.
+func TestReassignWithoutGrantableRoles(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t)) // its rules are its own
+	create(t, s, "reassign_user")
+	s.PG.Exec(t, `CREATE ROLE reassign_group; CREATE TABLE reassign_table ();
+		ALTER TABLE reassign_table OWNER TO reassign_user`)
+	manager := &account.Principal{GUID: "g-reassign", Scopes: account.DefaultScopes,
+		Labels: map[string]string{"team": "reassign"}}
+	s.Access(t, s.ClusterID, []string{"team=reassign"}, nil)
+	err := s.Users.DeleteUser(t.Context(), manager, s.ClusterID, "reassign_user", "reassign_group", nil)
+	if !fault.Is(err, fault.Forbidden) || !strings.Contains(err.Error(), "only an admin") {
+		t.Errorf("got %v", err)
+	}
+	if err := s.Users.DeleteUser(t.Context(), admin, s.ClusterID, "reassign_user", "reassign_group", nil); err != nil {
+		t.Error(err)
+	}
+}

@@ -33,6 +33,7 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 	if err != nil {
 		return nil, nil, 0, err
 	}
+	defer op.release()
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
 		d, err = op.server.SetLimits(changing, name, limits, match, op.by())

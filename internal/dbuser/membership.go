@@ -33,6 +33,7 @@ func (s *Service) SetRoles(ctx context.Context, p *account.Principal, clusterID,
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	defer op.release()
 	var previous uuid.UUID
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {

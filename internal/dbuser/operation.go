@@ -84,7 +84,7 @@ func (op *operation) by() pgrole.Actor {
 
 // begin checks the access rule and records the attempt. invalid is why the change cannot be done in any state of the
 // cluster, nil if it may: that is no attempt, and is answered after the rule has been checked. Without an error the caller
-// must call end.
+// must call end, and release in any case.
 func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (*operation,
 	error) {
 	entry := p.Entry(do.action, do.target, do.detail)
@@ -147,17 +147,28 @@ func (op *operation) waitAndDetach(ctx context.Context) (context.Context, error)
 // end records what became of the change and returns err. previous is the attempt that changed the user last before this
 // one, if it is known. An outcome that err leaves open is for the settler.
 func (op *operation) end(ctx context.Context, previous uuid.UUID, outcome detail, err error) error {
-	defer op.leave()
-	if op.cancel != nil {
-		op.cancel()
-	}
-	if op.done != nil {
-		op.done() // the next change need not wait for the record of this one
-	}
+	op.finish() // the next change need not wait for the record of this one
 	if !leavesOpen(err) || op.do.oneTransaction && !pgrole.Uncertain(err) {
 		op.service.record(ctx, op.attempt, previous, outcome, err)
 	}
 	return err
+}
+
+// finish lets the next change run.
+func (op *operation) finish() {
+	if op.cancel != nil {
+		op.cancel()
+	}
+	if op.done != nil {
+		op.done()
+		op.done = nil
+	}
+}
+
+// release gives back all that the operation holds, also after a panic.
+func (op *operation) release() {
+	op.finish()
+	op.leave()
 }
 
 // turn is a change's right to run.

@@ -6,7 +6,6 @@ package dbuser
 import (
 	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +33,7 @@ func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Pri
 	if p.HasOn(c.ID, account.ScopeAdmin) {
 		return c.Server(ctx, nil)
 	}
-	return c.Server(ctx, slices.Concat([]string{}, c.Grantable, c.MemberOf))
+	return c.Server(ctx, append(append([]string{}, c.Grantable...), c.MemberOf...)) // not nil, which would mean any
 }
 
 // readTimeout ends a read, and planTimeout one that may visit many databases; changeTimeout, deleteTimeout and

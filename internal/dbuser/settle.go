@@ -79,7 +79,7 @@ func (s *Service) judgeChange(ctx context.Context, a *audit.Attempt) (verdict, e
 	defer cancel()
 	e := evidence{action: a.Action, own: a.ID, recorded: a.Time, identified: c.IdentifiedAt}
 	if err := json.Unmarshal(a.Stored, &e.detail); err != nil {
-		return verdict{}, err
+		return verdict{outcome: audit.Unknown, why: "its record cannot be read"}, nil
 	}
 	e.role, err = inspect(ctx, server, a)
 	if fault.Is(err, fault.Unavailable) && !pgrole.Busy(err) {

@@ -23,6 +23,7 @@ func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID 
 	if err != nil {
 		return nil, err
 	}
+	defer op.release()
 	reading, err := op.waitAndDetach(ctx)
 	if err == nil {
 		list, err = op.server.Userlist(reading)

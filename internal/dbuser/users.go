@@ -78,6 +78,7 @@ func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterI
 	if err != nil {
 		return nil, nil, err
 	}
+	defer op.release()
 	var u *pgrole.User
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
@@ -99,6 +100,7 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 	if err != nil {
 		return nil, nil, err
 	}
+	defer op.release()
 	var u *pgrole.User
 	var previous uuid.UUID
 	changing, err := op.waitAndDetach(ctx)
@@ -142,6 +144,7 @@ func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterI
 	if err != nil {
 		return err
 	}
+	defer op.release()
 	deleting, previous, gone, err := op.dropUnused(ctx, match)
 	if err == nil && !gone {
 		if err = op.wait(ctx); err == nil {
@@ -158,6 +161,7 @@ func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal,
 	if err != nil {
 		return nil, nil, err
 	}
+	defer op.release()
 	var why string
 	var disabled *pgrole.User
 	var readErr error // the user is disabled; reading it afterwards has failed

@@ -138,13 +138,14 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 		return nil, missing
 	}
 	p, err := h.door.Identity.Authenticate(r.Context(), c, info.Address)
-	if !fault.Is(err, fault.Unauthenticated) {
-		return p, err
-	}
-	if !stranger {
+	refused, unverified := fault.Is(err, fault.Unauthenticated), errors.Is(err, identity.ErrIssuerUnreachable)
+	if (refused || unverified) && !stranger {
 		if err := h.door.chargeAddress(info); err != nil {
 			return nil, err
 		}
+	}
+	if !refused {
+		return p, err
 	}
 	return nil, fault.Of(err).Because(ErrWrongCredential)
 }

@@ -152,7 +152,7 @@ func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if err != nil {
 		t.mu.Lock()
-		t.last[target] = asked{now, err}
+		t.last[target] = asked{t.now(), err} // it may have taken its time
 		t.mu.Unlock()
 		return nil, err
 	}
@@ -185,9 +185,12 @@ func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
 	return e.keys, nil
 }
 
+// ErrIssuerUnreachable is a cause: the token may be anybody's.
+var ErrIssuerUnreachable = errors.New("the issuer cannot be reached")
+
 func (e *externalIssuer) away(err error) error {
 	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").
-		After(issuerPause).Because(err)
+		After(issuerPause).Because(errors.Join(ErrIssuerUnreachable, err))
 }
 
 // fetchedKeys are the keys of an issuer for one token. The library does not tell keys that could not be fetched from a

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
-	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -20,7 +19,7 @@ import (
 // overtaken by another does no harm.
 func SetOwnPassword(ctx context.Context, conn *pgx.Conn, newPassword string, due func(ctx context.Context) error) error {
 	err := retryOn(ctx, conn, func(tx *transaction) error {
-		verifier, err := scram.NewVerifier(newPassword, tx.iterations)
+		verifier, err := newVerifier(newPassword, tx.iterations)
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func idents(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// literal quotes a string, as an E” constant where it holds a backslash, so that the result does not depend on
+// literal quotes a string, as an escape string constant if it has a backslash, so that the result does not depend on
 // standard_conforming_strings.
 func literal(s string) string {
 	s = strings.ReplaceAll(strings.ReplaceAll(s, "\x00", ""), `'`, `''`)

@@ -20,11 +20,6 @@ const manyIterations = 65_536
 // verifier makes the SCRAM verifier of a password with as many iterations as the server asks for, limited to one at a time
 // per free core.
 func (tx *transaction) verifier(ctx context.Context, password string) (string, error) {
-	if tx.iterations > scram.MaxIterations {
-		return "", fault.New(fault.Forbidden, "The cluster asks for a SCRAM verifier of %d iterations (scram_iterations); "+
-			"Rolecall makes none of more than %d.",
-			tx.iterations, scram.MaxIterations)
-	}
 	slots := hashing
 	if tx.iterations > manyIterations {
 		slots = longHashing
@@ -32,8 +27,17 @@ func (tx *transaction) verifier(ctx context.Context, password string) (string, e
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()
-		return scram.NewVerifier(password, tx.iterations)
+		return newVerifier(password, tx.iterations)
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
+}
+
+// newVerifier refuses more iterations than Rolecall makes.
+func newVerifier(password string, iterations int) (string, error) {
+	if iterations > scram.MaxIterations {
+		return "", fault.New(fault.Forbidden, "The cluster asks for a SCRAM verifier of %d iterations (scram_iterations); "+
+			"Rolecall makes none of more than %d.", iterations, scram.MaxIterations)
+	}
+	return scram.NewVerifier(password, iterations)
 }
