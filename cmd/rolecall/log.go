@@ -28,8 +28,7 @@ func (s *settings) logger(out io.Writer) (*slog.Logger, error) {
 }
 
 // escaped escapes characters that would control a terminal, or that it would hide. JSON allows them, and a line of the log
-// may
-// quote a client.
+// may quote a client.
 type escaped struct {
 	out io.Writer
 }

@@ -81,8 +81,7 @@ func (s *settings) bindDatabase(f *pflag.FlagSet) {
 }
 
 // withoutVariable are the flags that only the command line sets. The variable of database-url is read apart, because it may
-// hold
-// a password.
+// hold a password.
 var withoutVariable = map[string]bool{
 	"help": true, "database-url": true, "password-stdin": true, "keep-personal-tokens": true,
 }
@@ -128,8 +127,7 @@ func (s *settings) addControl(c *server.Config) (err error) {
 }
 
 // addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
-// closes
-// them, after an error as well.
+// closes them, after an error as well.
 func (s *settings) addListeners(c *server.Config) (err error) {
 	if c.Listener, err = listen("listen", s.listen); err != nil || s.metricsListen == "" {
 		return err

@@ -174,6 +174,11 @@ func arguments(id uuid.UUID, phase string, e Entry, r Result, settleAfter *time.
 		e.RequestID, e.Address, stored(e, r), settleAfter}
 }
 
+// outcomeRow is the arguments of an outcome without an attempt before it.
+func outcomeRow(e Entry, outcome Outcome) []any {
+	return arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: outcome, Detail: e.Detail}, nil)
+}
+
 // stored is the detail of a row, with what every row may have. One that cannot be encoded makes the statement fail.
 func stored(e Entry, r Result) any {
 	var common struct {
@@ -293,8 +298,8 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 		var left time.Duration
 		err := tx.QueryRow(ctx, `
 			INSERT INTO refusals AS r VALUES ($1, date_trunc('minute', clock_timestamp()), 1)
-			ON CONFLICT (account) DO UPDATE SET minute = excluded.minute, count = CASE WHEN r.minute = excluded.minute THEN r.count +
-			  1 ELSE 1 END
+			ON CONFLICT (account) DO UPDATE SET minute = excluded.minute,
+			  count = CASE WHEN r.minute = excluded.minute THEN r.count + 1 ELSE 1 END
 			RETURNING count, minute + interval '1 minute' - clock_timestamp()`, e.AccountGUID).Scan(&count, &left)
 		if err != nil {
 			return err
@@ -303,8 +308,7 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 			return fault.New(fault.TooMany, "You were refused %d times within a minute. Send fewer such requests, or ask an admin "+
 				"for the right.", MaxRefusals).After(left).Because(why)
 		}
-		denied := Result{Outcome: Denied, Detail: e.Detail}
-		_, err = tx.Exec(ctx, insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, denied, nil)...)
+		_, err = tx.Exec(ctx, insertRow, outcomeRow(e, Denied)...)
 		return err
 	})
 	if fault.Is(err, fault.TooMany) {
@@ -315,14 +319,13 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 
 // Record writes a change of the control database in the transaction that makes it.
 func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	_, err := tx.Exec(ctx, insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail},
-		nil)...)
+	_, err := tx.Exec(ctx, insertRow, outcomeRow(e, Done)...)
 	return err
 }
 
 // Queue adds the row to a batch that makes the change, as Record does to a transaction.
 func Queue(batch *pgx.Batch, e Entry) {
-	batch.Queue(insertRow, arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: Done, Detail: e.Detail}, nil)...)
+	batch.Queue(insertRow, outcomeRow(e, Done)...)
 }
 
 // Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than

@@ -109,8 +109,7 @@ func (q *auditQuery) run(c *call) error {
 }
 
 // query are the parameters of the request. clusters are those that the caller may view; one that was unregistered is given
-// by
-// its id.
+// by its id.
 func (q *auditQuery) query(c *call, clusters map[string]string) (url.Values, error) {
 	query := url.Values{}
 	for _, filter := range []struct{ name, value string }{

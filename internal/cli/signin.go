@@ -117,8 +117,7 @@ func newClient(baseURL string) (*client.Client, error) {
 }
 
 // connect returns the client of a command: with the server and token of the environment, else with those of the last login.
-// A
-// token is only ever sent to the server that issued it.
+// A token is only ever sent to the server that issued it.
 func connect() (*client.Client, error) {
 	server, token := os.Getenv(URLVariable), os.Getenv(TokenVariable)
 	if server != "" {

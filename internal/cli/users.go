@@ -184,8 +184,7 @@ func setUserPassword(c *call, method, path string, properties map[string]string,
 }
 
 // changedUser is the user that the first argument names, as users show prints it. The change is done, and the DBaaS API,
-// which
-// did it, has another shape. Without --output it is nil: the report says all.
+// which did it, has another shape. Without --output it is nil: the report says all.
 func changedUser(c *call) (json.RawMessage, error) {
 	if term.Format(c.cmd) == "table" {
 		return nil, nil

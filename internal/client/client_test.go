@@ -226,8 +226,6 @@ func TestLists(t *testing.T) {
 		}
 		var answer any
 		switch r.URL.Path {
-		case "/dbaas":
-			answer = map[string]any{"items": numbers(number(r, "offset"), number(r, "limit"))}
 		case "/cf":
 			size := number(r, "per_page")
 			page := numbers((number(r, "page")-1)*size, size)
@@ -236,8 +234,6 @@ func TestLists(t *testing.T) {
 				next = map[string]string{"href": "http://public.test/cf?page=9"}
 			}
 			answer = map[string]any{"pagination": map[string]any{"next": next}, "resources": page}
-		case "/uaa":
-			answer = map[string]any{"resources": numbers(number(r, "startIndex")-1, number(r, "count")), "totalResults": total}
 		case "/own":
 			from := 0
 			if r.FormValue("cursor") != "" {
@@ -253,7 +249,7 @@ func TestLists(t *testing.T) {
 	}, "t")
 	query := url.Values{"filter": {"kept"}}
 	for path, list := range map[string]func(context.Context, string, url.Values) ([]json.RawMessage, error){
-		"/dbaas": c.Offsets, "/cf": c.Pages, "/uaa": c.Resources, "/own": c.Items,
+		"/cf": c.Pages, "/own": c.Items,
 	} {
 		items, err := list(t.Context(), path, query)
 		if err != nil || len(items) != total {

@@ -9,29 +9,7 @@ import (
 	"strconv"
 )
 
-// Each dialect has its own way to cut a list into pages. The functions below follow them to the end; query holds the
-// filters, and may be nil.
-
-// offsetPage is how many entries of the DBaaS API come at a time: as many as it gives.
-const offsetPage = 1000
-
-// Offsets returns a list of the DBaaS API.
-func (c *Client) Offsets(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
-	var all []json.RawMessage
-	for offset := 0; ; offset += offsetPage {
-		var page struct {
-			Items []json.RawMessage `json:"items"`
-		}
-		q := with(query, "limit", strconv.Itoa(offsetPage), "offset", strconv.Itoa(offset))
-		if err := c.page(ctx, path, q, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Items...)
-		if len(page.Items) < offsetPage {
-			return all, nil
-		}
-	}
-}
+// The functions below follow the pages of a list to its end; query holds the filters, and may be nil.
 
 // Pages returns a list of the Cloud Foundry API. The links are those of the server's own URL, so only the pages' numbers
 // are followed.
@@ -49,24 +27,6 @@ func (c *Client) Pages(ctx context.Context, path string, query url.Values) ([]js
 		}
 		all = append(all, page.Resources...)
 		if page.Pagination.Next == nil {
-			return all, nil
-		}
-	}
-}
-
-// Resources returns a list of the UAA.
-func (c *Client) Resources(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
-	var all []json.RawMessage
-	for {
-		var page struct {
-			Resources []json.RawMessage `json:"resources"`
-			Total     int               `json:"totalResults"`
-		}
-		if err := c.page(ctx, path, with(query, "count", "500", "startIndex", strconv.Itoa(len(all)+1)), &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Resources...)
-		if len(page.Resources) == 0 || len(all) >= page.Total {
 			return all, nil
 		}
 	}

@@ -156,10 +156,9 @@ type comparedWith struct {
 	URL string
 }
 
-// claimPlace is errNotCompared when there is a cluster of the same system identifier that this one was not
-// compared with, where it is now. Of two that register or move a cluster at once one waits here for the end of the other's
-// tx, so
-// that not both find the place free.
+// claimPlace is errNotCompared when there is a cluster of the same system identifier that this one was not compared with,
+// where it is now. Of two that register or move a cluster at once one waits here for the end of the other's tx, so that not
+// both find the place free.
 func claimPlace(ctx context.Context, tx pgx.Tx, found *found, except uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(lockPlaces)); err != nil {
 		return err

@@ -271,8 +271,7 @@ type Registry struct {
 }
 
 // Open reads the registry. A cluster that cannot be read is an error here, and not when it is used later: an admin who
-// starts
-// with the wrong master key is to know at once.
+// starts with the wrong master key is to know at once.
 func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, error) {
 	r := &Registry{db: db, log: log}
 	if err := r.Reload(ctx); err != nil {

@@ -189,8 +189,8 @@ func newAuthority(t testing.TB) *authority {
 }
 
 // issue makes a certificate, self-signed without an authority.
-func issue(t testing.TB, by *authority, template *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM,
-	keyPEM string) {
+func issue(t testing.TB, by *authority, template *x509.Certificate) (
+	cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM string) {
 	t.Helper()
 	fail := func(err error) {
 		if err != nil {

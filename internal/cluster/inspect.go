@@ -184,8 +184,8 @@ func address(config *pgx.ConnConfig) string {
 // same finds the registered cluster that conn leads to, nil when there is none, and returns which clusters it compared,
 // and where they were: those of the same system identifier. A copy of a cluster has that identifier, too, so what decides
 // is whether a lock taken on one connection is seen on the other.
-func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (same *Cluster,
-	compared []comparedWith, err error) {
+func (r *Registry) same(ctx context.Context, conn *pgx.Conn, systemIdentifier string, except uuid.UUID) (
+	same *Cluster, compared []comparedWith, err error) {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails since Go 1.24
 	key := binary.BigEndian.Uint64(random[:])

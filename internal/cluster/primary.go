@@ -25,10 +25,8 @@ var ErrOther = errors.New("another cluster answers")
 type intruder struct{ registered, found string }
 
 func (i *intruder) Error() string {
-	return fmt.Sprintf("Another PostgreSQL cluster answers in the place of this one: its system identifier is %s, and %s is "+
-		"registered. "+
-		"Nothing is done in it until an admin has corrected the connection, or has updated the registration with the system "+
-		"identifier %[1]s.",
+	return fmt.Sprintf("Another PostgreSQL cluster answers at this address: its system identifier is %s, registered is %s. "+
+		"Rolecall does nothing in it. Correct the connection, or update the registration with the system identifier %[1]s.",
 		i.found, i.registered)
 }
 

@@ -72,8 +72,8 @@ func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, set
 
 // administer returns a cluster whose registration the principal may change, which no token may that is limited to some
 // clusters, and the entry that records the change. A denied change is recorded.
-func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (*cluster.Cluster, audit.Entry,
-	error) {
+func (s *Service) administer(ctx context.Context, p *account.Principal, id, action string) (
+	*cluster.Cluster, audit.Entry, error) {
 	c, err := s.Cluster(p, id)
 	if err != nil {
 		return nil, audit.Entry{}, err

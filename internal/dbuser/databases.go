@@ -25,8 +25,8 @@ func (s *Service) Databases(ctx context.Context, p *account.Principal, clusterID
 }
 
 // Database returns one database.
-func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster,
-	*pgrole.Database, error) {
+func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID, name string) (
+	*cluster.Cluster, *pgrole.Database, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -37,8 +37,8 @@ func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID,
 }
 
 // CreateDatabase makes a database that belongs to owner.
-func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (*cluster.Cluster,
-	*pgrole.Database, error) {
+func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (
+	*cluster.Cluster, *pgrole.Database, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err

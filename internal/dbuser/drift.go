@@ -35,10 +35,9 @@ func (u *Unrecorded) Problem() string {
 	if u.Count > len(names) {
 		which = fmt.Sprintf("of %d, the latest being %s", u.Count, which)
 	}
-	return fmt.Sprintf("The last changes of some users (%s, at %s) are not in the audit log: another Rolecall made them, or "+
-		"they were made after the backup "+
-		"that the control database was restored from. Nothing is done about it. Look at these users; the next change by this "+
-		"Rolecall takes one off the list.",
+	return fmt.Sprintf("The last changes of some users (%s, at %s) are not in the audit log. Another Rolecall made them, or "+
+		"the control database was restored from an older backup. Check these users. Each leaves this list with its next "+
+		"change by this Rolecall.",
 		which, u.Latest.Format(time.RFC3339))
 }
 

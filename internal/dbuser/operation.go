@@ -85,8 +85,8 @@ func (op *operation) by() pgrole.Actor {
 // begin checks the access rule and records the attempt. invalid is why the change cannot be done in any state of the
 // cluster, nil if it may: that is no attempt, and is answered after the rule has been checked. Without an error the caller
 // must call end, and release in any case.
-func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (*operation,
-	error) {
+func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cluster, do change, invalid error) (
+	*operation, error) {
 	entry := p.Entry(do.action, do.target, do.detail)
 	entry.Cluster = c.ID
 	if refused := do.refusal(p, c); refused != nil {
@@ -179,8 +179,8 @@ type turn struct {
 }
 
 // waitTurn waits for a turn in the queue, and then reads the cluster and its rules again.
-func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *cluster.Queue, do *change) (*turn,
-	error) {
+func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID string, q *cluster.Queue, do *change) (
+	*turn, error) {
 	done, err := q.Acquire(ctx)
 	if err != nil {
 		return nil, err

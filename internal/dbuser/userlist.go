@@ -13,8 +13,8 @@ import (
 
 // Userlist returns the users of a cluster and their verifiers, without protected users. It is for admins, and recorded
 // like a change: a verifier lets its reader try passwords against it, and impersonate the server.
-func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID string) (list []pgrole.Credential,
-	err error) {
+func (s *Service) Userlist(ctx context.Context, p *account.Principal, clusterID string) (
+	list []pgrole.Credential, err error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err

@@ -28,8 +28,8 @@ func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID str
 }
 
 // User returns one database user.
-func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster, *pgrole.User,
-	error) {
+func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, name string) (
+	*cluster.Cluster, *pgrole.User, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -40,8 +40,8 @@ func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, nam
 }
 
 // UserDetails returns all about one database user.
-func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (*cluster.Cluster,
-	*pgrole.Details, error) {
+func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (
+	*cluster.Cluster, *pgrole.Details, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -66,8 +66,8 @@ func (s *Service) DetailsList(ctx context.Context, p *account.Principal, cluster
 }
 
 // CreateUser makes a database user.
-func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (*cluster.Cluster,
-	*pgrole.User, error) {
+func (s *Service) CreateUser(ctx context.Context, p *account.Principal, clusterID, name, password string) (
+	*cluster.Cluster, *pgrole.User, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err
@@ -178,8 +178,8 @@ func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal,
 }
 
 // beginDeletion is begin for a deletion of a user.
-func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clusterID, name string, d detail) (*operation,
-	error) {
+func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clusterID, name string, d detail) (
+	*operation, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
@@ -193,8 +193,8 @@ func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clust
 
 // dropUnused begins a deletion with the short way, which needs no turn. If the user is not gone then, the context is for
 // the four phases.
-func (op *operation) dropUnused(ctx context.Context, match etag.Match) (deleting context.Context, previous uuid.UUID,
-	gone bool, err error) {
+func (op *operation) dropUnused(ctx context.Context, match etag.Match) (
+	deleting context.Context, previous uuid.UUID, gone bool, err error) {
 	if deleting, err = op.detach(ctx); err != nil || op.do.detail.ReassignTo != "" {
 		return deleting, uuid.Nil, false, err
 	}

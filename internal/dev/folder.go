@@ -21,8 +21,7 @@ import (
 )
 
 // folder is the data folder of a local server. It holds secrets, so only its owner can read its files. Others may pass
-// through
-// the folder itself, because PostgreSQL may run as another user.
+// through the folder itself, because PostgreSQL may run as another user.
 type folder struct {
 	path    string
 	asGiven string

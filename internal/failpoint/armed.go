@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -141,6 +142,16 @@ func (tracer) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEn
 type conn struct {
 	net.Conn
 	word string
+	lost atomic.Bool // nothing that comes is passed on any more
+}
+
+// Read keeps the answer from pgx, which begins to read while a write takes long.
+func (c *conn) Read(answer []byte) (int, error) {
+	n, err := c.Conn.Read(answer)
+	if c.lost.Load() {
+		return 0, net.ErrClosed
+	}
+	return n, err
 }
 
 // executes reports whether a statement is among the messages that is to be executed, and not only prepared: a text, or a
@@ -162,8 +173,11 @@ func (c *conn) Write(messages []byte) (int, error) {
 	}
 	word := c.word
 	c.word = ""
-	if word == "lose" {
+	switch word {
+	case "lose":
 		c.Conn.Close()
+	case "cut", "commit":
+		c.lost.Store(true)
 	}
 	n, err := c.Conn.Write(messages)
 	switch word {

@@ -104,7 +104,7 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	now := s.now()
 	refresh := newRefreshToken()
 	t.Refresh = secret.Text(refresh)
-	_, err = s.db.Pool.Exec(ctx, insertRefresh, refreshHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now,
+	_, err = s.db.Pool.Exec(ctx, insertRefresh, tokenHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now,
 		now.Add(refreshLifetime))
 	return t, control.Fault(err)
 }
@@ -123,8 +123,8 @@ func (s *Service) GrantToClient(ctx context.Context, c *Client, scopes []string)
 	return t, err
 }
 
-func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (t *Tokens,
-	err error) {
+func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (
+	t *Tokens, err error) {
 	t = &Tokens{Scopes: scopes, Lifetime: userTokenLifetime}
 	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, t.Lifetime)
 	return t, err
@@ -158,7 +158,8 @@ const insertRefresh = `
 // newRefreshToken returns 256 random bits. The suffix marks a refresh token, as in the UAA.
 func newRefreshToken() string { return randomID() + randomID() + "-r" }
 
-func refreshHash(token string) []byte {
+// tokenHash is what is stored of a token. Tokens are random, so a fast hash is as good as a slow one.
+func tokenHash(token string) []byte {
 	sum := sha256.Sum256([]byte(token))
 	return sum[:]
 }
@@ -184,7 +185,7 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	if err := c.may(GrantRefresh); err != nil {
 		return nil, err
 	}
-	r := refreshToken{hash: refreshHash(token)}
+	r := refreshToken{hash: tokenHash(token)}
 	err := s.db.Pool.QueryRow(ctx, `
 		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at
 		FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE r.token_hash = $1`, r.hash).
@@ -255,7 +256,7 @@ func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *ref
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, insertRefresh, refreshHash(token), r.family, a.ID, a.Epoch, r.clientID, r.scopes, now, r.expires)
+		_, err = tx.Exec(ctx, insertRefresh, tokenHash(token), r.family, a.ID, a.Epoch, r.clientID, r.scopes, now, r.expires)
 		return err
 	})
 	if err == nil && token == "" {

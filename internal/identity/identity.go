@@ -107,8 +107,8 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 }
 
 // verify verifies a credential that is not remembered.
-func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (v *verifiedCredential,
-	err error) {
+func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (
+	v *verifiedCredential, err error) {
 	switch c.Scheme {
 	case Basic:
 		v, err = s.basic(ctx, string(c.Value), address)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
@@ -53,12 +52,6 @@ func newPersonalToken(id uuid.UUID) string {
 	random := make([]byte, 20)
 	_, _ = rand.Read(random) // never fails since Go 1.24
 	return personalPrefix + hex.EncodeToString(id[:]) + "_" + hex.EncodeToString(random)
-}
-
-// personalHash is what is stored. The token is random, so a fast hash is as good as a slow one.
-func personalHash(token string) []byte {
-	sum := sha256.Sum256([]byte(token))
-	return sum[:]
 }
 
 // The limits of personal access tokens.
@@ -118,8 +111,8 @@ func (n *NewPersonalToken) check(now time.Time) error {
 }
 
 // CreatePersonalToken creates a token of the principal and returns it, with the secret that is shown only once.
-func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (t *PersonalToken,
-	secret string, err error) {
+func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal, n NewPersonalToken) (
+	t *PersonalToken, secret string, err error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, "", err
@@ -164,7 +157,7 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 		_, err = tx.Exec(ctx, `
 			INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only, clusters, created_at, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '0001-01-01'::timestamptz))`,
-			id, accountID, n.Name, personalHash(secret), append([]string{}, p.Scopes...), n.ReadOnly, n.Clusters, s.now(), n.Expires)
+			id, accountID, n.Name, tokenHash(secret), append([]string{}, p.Scopes...), n.ReadOnly, n.Clusters, s.now(), n.Expires)
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
 			return fault.New(fault.Exists, "There is a token of the name %q already.", n.Name)
 		}
@@ -226,7 +219,7 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*verifiedCr
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(t.hash, personalHash(token)) != 1 || !t.Expires.IsZero() && !s.now().Before(t.Expires) {
+	if subtle.ConstantTimeCompare(t.hash, tokenHash(token)) != 1 || !t.Expires.IsZero() && !s.now().Before(t.Expires) {
 		return nil, errWrong
 	}
 	a, err := s.accounts.ByGUID(ctx, t.guid)

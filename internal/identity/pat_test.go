@@ -15,8 +15,8 @@ import (
 )
 
 // personal makes a token of an account and returns it as a header.
-func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPersonalToken) (*identity.PersonalToken,
-	string) {
+func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPersonalToken) (
+	*identity.PersonalToken, string) {
 	t.Helper()
 	if n.Name == "" {
 		n.Name = unique("token")

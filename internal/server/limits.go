@@ -11,8 +11,7 @@ import (
 // single packages.
 
 // How much may be in progress at once. A request that waits costs about 30 KiB, an idle connection 20 KiB, and a large body
-// up
-// to 40 MiB until it is stored.
+// up to 40 MiB until it is stored.
 const (
 	maxInFlight           = 4096
 	maxInFlightPerAddress = 256

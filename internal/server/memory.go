@@ -9,8 +9,7 @@ import (
 )
 
 // collectLess lets the heap grow to five times its live size before it is collected, unless GOGC says otherwise. The live
-// heap
-// is a few megabytes, which Go by default would collect twenty times a second under load.
+// heap is a few megabytes, which Go by default would collect twenty times a second under load.
 func collectLess() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)

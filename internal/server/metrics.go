@@ -54,8 +54,7 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 }
 
 // handler serves the metrics and Go's profiles on a listener of their own. It serves the probes as well: a prober may have
-// no
-// client certificate for the public listener.
+// no client certificate for the public listener.
 func (m *metrics) handler(ready *readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", healthz)

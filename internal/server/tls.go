@@ -24,8 +24,7 @@ type tlsFiles struct {
 }
 
 // TLS returns the TLS configuration of a certificate, its key and the authorities of client certificates, each a file in
-// PEM;
-// nil if none is given.
+// PEM; nil if none is given.
 func TLS(cert, key, clientCA string, log *slog.Logger) (*tls.Config, error) {
 	if cert == "" && key == "" && clientCA == "" {
 		return nil, nil

@@ -38,8 +38,7 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 }
 
 // Arguments checks the number of arguments. They are named as in the command's usage line: [NAME] is optional, NAME... may
-// be
-// repeated.
+// be repeated.
 func Arguments(names ...string) cobra.PositionalArgs {
 	least, most := len(names), len(names)
 	switch last := names[len(names)-1]; {

@@ -15,8 +15,7 @@ import (
 )
 
 // BindPassword gives a command the ways to set a password: a prompt, --password-stdin and, with generate, --generate. A
-// password
-// is never the value of a flag, which every process of the machine can read.
+// password is never the value of a flag, which every process of the machine can read.
 func BindPassword(cmd *cobra.Command, generate bool) {
 	cmd.Flags().Bool("password-stdin", false, "read the password from the first line of standard input")
 	if generate {

@@ -63,8 +63,8 @@ func echoes(t *testing.T, tty *os.File) bool {
 
 // typist runs f on a terminal, types a line each time a prompt appears, and returns what was on the screen. A hidden line is
 // typed once the terminal shows no more, which is a moment after the prompt.
-func typist(t *testing.T, hidden bool, lines map[string]string, f func(cmd *cobra.Command) error) (screen string,
-	err error) {
+func typist(t *testing.T, hidden bool, lines map[string]string, f func(cmd *cobra.Command) error) (
+	screen string, err error) {
 	t.Helper()
 	keyboard, tty := openTerminal(t)
 	ctx, cancel := context.WithCancel(t.Context())
