@@ -145,7 +145,6 @@ func wantKind(t testing.TB, err error, kind fault.Kind) {
 
 // An outcome that cannot be written does not change the answer, and the settler writes it.
 func TestOutcomeNotWritten(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
 	exec(t, control, `
@@ -171,6 +170,8 @@ func exec(t testing.TB, conn *pgx.Conn, sql string) {
 	}
 }
 
+// settle does one pass of the settler. What it finds depends on all changes of the shared cluster that this service has not
+// recorded, so tests that settle do not run beside others.
 func settle(t testing.TB, s *servicetest.Service) {
 	t.Helper()
 	if err := s.Users.SettleOnce(t.Context()); err != nil {

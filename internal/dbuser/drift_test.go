@@ -60,7 +60,6 @@ func compare(t testing.TB, s *dbuser.Service, clusterID string) *dbuser.Unrecord
 }
 
 func TestCompare(t *testing.T) {
-	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	create(t, s, "compare-ours")
@@ -121,7 +120,6 @@ func TestCompare(t *testing.T) {
 
 // What the retention has removed is not missing.
 func TestCompareAfterRetention(t *testing.T) {
-	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE clusters SET created_at = now() - interval '1 y'`); err != nil {
@@ -157,7 +155,6 @@ func TestCompareAfterRetention(t *testing.T) {
 
 // An attempt that was cut off is not taken for undone where the cluster is ahead of the audit log.
 func TestSettleInOldControlDatabase(t *testing.T) {
-	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	commented(t, pg, "old-password", uuid.NewString())
@@ -192,7 +189,6 @@ func TestSettleInOldControlDatabase(t *testing.T) {
 
 // A rotation that a control database from yesterday wants to finish is only looked at.
 func TestStaleRotation(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	const current, third = rolePassword, "a-third-password"
 	for name, test := range map[string]struct {
@@ -262,7 +258,6 @@ func TestStaleRotation(t *testing.T) {
 // has
 // ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
 func TestRotationUnderWay(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_under_way LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)
 	id := uuid.MustParse(s.Register(t, "under way", s.PG, "rotate_under_way", rolePassword))

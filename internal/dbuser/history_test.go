@@ -14,7 +14,6 @@ import (
 // what
 // came of it.
 func TestHistory(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
 	exec(t, control, `CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$`)

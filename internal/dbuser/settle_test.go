@@ -43,7 +43,6 @@ func record(attempt, state string) string {
 }
 
 func TestSettle(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	other := uuid.NewString()
 	role := func(name, attempt, state string) {
@@ -153,7 +152,6 @@ func TestSettle(t *testing.T) {
 
 // A cluster that does not answer keeps its attempts, and holds up nobody else's.
 func TestSettleUnreachable(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	down := pgtest.New(t, nil)
 	downID := s.Register(t, "down", down, down.User, down.Password)
@@ -204,7 +202,6 @@ func TestSettleUnreachable(t *testing.T) {
 }
 
 func TestSettlersTakeTurns(t *testing.T) {
-	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))
 	id := cutOff(t, s, s.ClusterID, audit.CreateUser, "settle-turn", 1)
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
