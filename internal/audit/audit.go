@@ -186,20 +186,21 @@ func stored(e Entry, r Result) any {
 		Previous uuid.UUID `json:"previous,omitzero"`
 	}
 	common.Token, common.Previous = e.Token, r.Previous
-	detail := map[string]json.RawMessage{}
-	for _, part := range []any{r.Detail, common} {
-		raw, err := json.Marshal(part)
-		if err == nil {
-			err = json.Unmarshal(raw, &detail)
-		}
-		if err != nil {
-			return part
-		}
+	detail, err := json.Marshal(r.Detail)
+	if err != nil {
+		return r.Detail
+	}
+	shared, _ := json.Marshal(common) // ids only
+	switch {
+	case string(detail) == "null" || string(detail) == "{}":
+		detail = shared
+	case string(shared) != "{}": // one object of the two
+		detail = append(append(detail[:len(detail)-1], ','), shared[1:]...)
 	}
 	if r.Outcome != Done {
 		return bounded(detail)
 	}
-	return detail
+	return json.RawMessage(detail)
 }
 
 // short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
@@ -220,16 +221,12 @@ const (
 )
 
 // bounded is the detail of something that is not done, or not yet: rows are for good, and it may be as long as a request.
-func bounded(detail any) any {
-	raw, err := json.Marshal(detail)
-	if err != nil {
-		return detail // the statement fails, and says why
-	}
-	if len(raw) <= longDetail {
-		return json.RawMessage(raw)
+func bounded(detail json.RawMessage) any {
+	if len(detail) <= longDetail {
+		return detail
 	}
 	var plain any
-	_ = json.Unmarshal(raw, &plain) // it was written above
+	_ = json.Unmarshal(detail, &plain) // it was encoded a moment ago
 	return cut(plain)
 }
 
