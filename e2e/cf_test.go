@@ -333,26 +333,26 @@ func TestCFClientList(t *testing.T) {
 		}, "234"},
 		{"created at", func(o *cfclient.UserListOptions) {
 			o.GUIDs.EqualTo(guids[0])
-			o.CreateAts.EqualTo(created.In(berlin), created.Add(time.Hour))
+			o.CreatedAts.EqualTo(created.In(berlin), created.Add(time.Hour))
 		}, "0"},
 		{"not created at", func(o *cfclient.UserListOptions) {
 			o.GUIDs.EqualTo(guids[0])
-			o.CreateAts.EqualTo(created.Add(time.Second))
+			o.CreatedAts.EqualTo(created.Add(time.Second))
 		}, ""},
 		{"created between", func(o *cfclient.UserListOptions) {
 			o.PartialUsernames.EqualTo("listed-")
-			o.CreateAts.After(began.In(berlin))
-			o.CreateAts.BeforeOrEqualTo(time.Now().Add(time.Minute))
+			o.CreatedAts.After(began.In(berlin))
+			o.CreatedAts.BeforeOrEqualTo(time.Now().Add(time.Minute))
 		}, "01234"},
 		{"created before", func(o *cfclient.UserListOptions) {
 			o.PartialUsernames.EqualTo("listed-")
-			o.CreateAts.Before(created)
+			o.CreatedAts.Before(created)
 		}, ""},
 		{"created at or after", func(o *cfclient.UserListOptions) {
 			o.GUIDs.EqualTo(guids[0])
-			o.CreateAts.AfterOrEqualTo(created)
+			o.CreatedAts.AfterOrEqualTo(created)
 		}, "0"},
-		{"created after", func(o *cfclient.UserListOptions) { o.GUIDs.EqualTo(guids[0]); o.CreateAts.After(created) }, ""},
+		{"created after", func(o *cfclient.UserListOptions) { o.GUIDs.EqualTo(guids[0]); o.CreatedAts.After(created) }, ""},
 		{"updated after", func(o *cfclient.UserListOptions) {
 			o.PartialUsernames.EqualTo("listed-")
 			o.UpdatedAts.After(began)

@@ -136,7 +136,7 @@ func variables(t *testing.T, dir string) map[string]string {
 var envNames = []string{
 	"ROLECALL_URL", "ROLECALL_TOKEN", "ROLECALL_CLUSTER_ID",
 	"IONOS_API_URL", "IONOS_USERNAME", "IONOS_PASSWORD", "IONOS_TOKEN",
-	"CF_API_URL", "CF_USERNAME", "CF_PASSWORD",
+	"CF_API_URL", "CF_USERNAME", "CF_USER", "CF_PASSWORD",
 	"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE",
 }
 
@@ -159,7 +159,7 @@ func TestDev(t *testing.T) {
 	v := variables(t, dir)
 	for name, want := range map[string]string{
 		"ROLECALL_URL": url, "IONOS_API_URL": url, "CF_API_URL": url,
-		"IONOS_USERNAME": "admin", "CF_USERNAME": "admin", "CF_PASSWORD": v["IONOS_PASSWORD"],
+		"IONOS_USERNAME": "admin", "CF_USERNAME": "admin", "CF_USER": "admin", "CF_PASSWORD": v["IONOS_PASSWORD"],
 		"PGHOST": "127.0.0.1", "PGUSER": "postgres", "PGDATABASE": "postgres",
 	} {
 		if v[name] != want {

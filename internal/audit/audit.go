@@ -271,8 +271,8 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
 	if err := l.write(ctx, arguments(id, "attempt", e, Result{Detail: e.Detail}, &limit)); err != nil {
-		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(5 * time.Second).
-			Because(err)
+		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").AsOutage().
+			After(5 * time.Second).Because(err)
 	}
 	return &Attempt{ID: id, Entry: e}, nil
 }

@@ -446,7 +446,7 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
 		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until "+
 			"an admin has corrected it.", c.DisplayName)
-		c.err = why.After(time.Minute).Because(err)
+		c.err = why.AsOutage().After(time.Minute).Because(err)
 		c.connector.health = Health{Stopped: true, Error: why.Message + " " + err.Error(), Checked: time.Now()}
 	}
 	return c, nil

@@ -35,7 +35,7 @@ func (*intruder) Unwrap() error { return ErrOther }
 // otherCluster is what everybody is told who wants something of a cluster whose place another one has taken.
 func otherCluster(registered, found string) error {
 	return fault.New(fault.Unavailable, "Another PostgreSQL cluster answers in the place of this one; an admin has to look "+
-		"at it.").
+		"at it.").AsOutage().
 		After(time.Minute).Because(&intruder{registered, found})
 }
 
@@ -44,7 +44,7 @@ func unidentified(role string) error {
 	return fault.New(fault.Unavailable, "Whether this is the registered PostgreSQL cluster cannot be told, because the role "+
 		"%q may not ask for its system identifier. "+
 		"As a superuser, run in each database: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s", role,
-		pgx.Identifier{role}.Sanitize()).
+		pgx.Identifier{role}.Sanitize()).AsOutage().
 		After(time.Minute).Because(ErrOther)
 }
 

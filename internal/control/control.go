@@ -139,8 +139,8 @@ func Fault(err error) error {
 		return err
 	}
 	if sqlstate.Away(err) {
-		return fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").After(5 * time.Second).
-			Because(err)
+		return fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").AsOutage().
+			After(5 * time.Second).Because(err)
 	}
 	return err
 }

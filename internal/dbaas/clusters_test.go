@@ -126,10 +126,8 @@ func TestNotOffered(t *testing.T) {
 		"PATCH " + cluster:                         "paas-method-1",
 		"DELETE " + cluster:                        "paas-method-1",
 		"POST " + cluster + "/restore":             "paas-notfound-1",
-		"GET " + cluster + "/backups":              "paas-notfound-1",
-		"GET /clusters/backups":                    "paas-notfound-1",
+		"POST " + cluster + "/backups":             "paas-method-1",
 		"GET /clusters/backups/b1":                 "paas-notfound-1",
-		"GET " + cluster + "/logs":                 "paas-notfound-1",
 		"PATCH " + cluster + "/databases/postgres": "paas-method-1",
 		"PUT " + cluster + "/users/postgres":       "paas-method-1",
 	} {
@@ -179,4 +177,30 @@ func TestDeadCluster(t *testing.T) {
 	if got := states(); !slices.Equal(got, want) || time.Since(start) > time.Second {
 		t.Errorf("the second list took %s: %q", time.Since(start), got)
 	}
+}
+
+// ionosctl lists backups and logs.
+func TestBackupsAndLogs(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for _, path := range []string{"/clusters/backups", "/clusters/" + f.ClusterID + "/backups"} {
+		var l struct {
+			Type  string
+			Items []struct{}
+			Limit int
+			Links links
+		}
+		f.want(t, 200, "GET", path+"?limit=7&offset=7", "").Into(t, &l)
+		if l.Type != "collection" || l.Items == nil || len(l.Items) != 0 || l.Limit != 7 ||
+			l.Links.Self != servicetest.PublicURL+dbaas.Prefix+path+"?limit=7&offset=7" || l.Links.Prev == "" || l.Links.Next != "" {
+			t.Errorf("%s: %+v", path, l)
+		}
+		f.refuses(t, "paas-validation-1", "GET", path+"?limit=0", "")
+		f.as(t, "", "GET", path, "").refused(t, "paas-auth-1")
+	}
+	logs := f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/logs?limit=10&direction=BACKWARD&start=2026-01-01T00:00:00Z", "")
+	if strings.TrimSpace(logs.Body) != `{"instances":[]}` {
+		t.Errorf("logs: %s", logs.Body)
+	}
+	f.refuses(t, "paas-method-1", "DELETE", "/clusters/backups", "")
 }

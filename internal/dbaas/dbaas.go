@@ -29,8 +29,9 @@ func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "dbaas", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
 		Routes: []door.Route{
-			// The lists of versions have names where the others have the id of a cluster, so they come first.
+			// These lists have names where the others have the id of a cluster, so they come first.
 			route(http.MethodGet, "/clusters/postgresversions", a.allVersions),
+			route(http.MethodGet, "/clusters/backups", a.allBackups),
 			route(http.MethodGet, "/versions", a.allVersions),
 			route(http.MethodGet, "/clusters/{clusterId}/postgresversions", a.clusterVersions),
 			route(http.MethodGet, "/clusters/{clusterId}/versions", a.clusterVersions),
@@ -38,6 +39,8 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodGet, "/infos/versions", a.apiVersions),
 			route(http.MethodGet, "/clusters", a.listClusters),
 			route(http.MethodGet, "/clusters/{clusterId}", a.getCluster),
+			route(http.MethodGet, "/clusters/{clusterId}/backups", a.clusterBackups),
+			route(http.MethodGet, "/clusters/{clusterId}/logs", a.logs),
 			route(http.MethodGet, "/clusters/{clusterId}/users", a.listUsers),
 			route(http.MethodPost, "/clusters/{clusterId}/users", a.createUser),
 			// One client does not escape a slash in a user name, so a name is the rest of the path.

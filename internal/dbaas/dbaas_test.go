@@ -134,14 +134,20 @@ var statuses = map[string]int{
 
 func (a answer) refused(t testing.TB, code string) (message string) {
 	t.Helper()
+	return a.fails(t, statuses[code], code)
+}
+
+// fails is refused with a status that is not the code's own.
+func (a answer) fails(t testing.TB, status int, code string) (message string) {
+	t.Helper()
 	var envelope struct {
 		HTTPStatus int
 		Messages   []struct{ ErrorCode, Message string }
 	}
 	a.Into(t, &envelope)
-	if a.Status != statuses[code] || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 ||
+	if a.Status != status || envelope.HTTPStatus != a.Status || len(envelope.Messages) != 1 ||
 		envelope.Messages[0].ErrorCode != code {
-		t.Errorf("got %d %s, want %d %s", a.Status, a.Body, statuses[code], code)
+		t.Errorf("got %d %s, want %d %s", a.Status, a.Body, status, code)
 		return ""
 	}
 	return envelope.Messages[0].Message

@@ -2,6 +2,7 @@ package dbaas
 
 import (
 	"net/http"
+	"strings"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
@@ -43,16 +44,45 @@ type errorMessage struct {
 }
 
 // fail writes a failure in this dialect's envelope.
-func fail(w http.ResponseWriter, _ *http.Request, f *fault.Error) {
+func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	a := answers[f.Kind]
+	emptied := keepsBodies(r, a.status)
+	if emptied && f.Outage {
+		a.status, emptied = http.StatusInternalServerError, false
+	}
 	if f.Kind == fault.Unauthenticated {
 		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall"`)
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)
+	if emptied {
+		w.Header().Set("Content-Length", "0")
+		w.WriteHeader(a.status)
+		return
+	}
 	message := f.Message
 	if f.Hint == fault.Reassign {
-		message += " Delete it with ?reassignTo=<role> to give what it owns to another role."
+		message += " Delete it with ?reassignTo=<role>, or with rolecall users delete --reassign-to <role>, to give what it " +
+			"owns to another role."
 	}
 	web.JSON(w, a.status, "application/problem+json", errorResponse{a.status, []errorMessage{{a.code, message}}})
+}
+
+// keepsBodies reports that the client repeats the request after this status and never closes the body of the answer. The Go
+// SDK of this API does so (callAPI in client.go of sdk-go-bundle/products/dbaas/psql/v2.0.5), with at most three
+// connections. After three such answers it waits without end for a free connection. An answer without a body frees its
+// connection, so the client goes on. During an outage it would go on for an hour and show nothing; so an outage gets a
+// status after which it stops.
+func keepsBodies(r *http.Request, status int) bool {
+	agent := strings.ToLower(r.UserAgent())
+	if !strings.Contains(agent, "ionos-cloud-sdk-go") && !strings.Contains(agent, "sdk-go-bundle") {
+		return false
+	}
+	switch status {
+	case http.StatusTooManyRequests:
+		return true
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return r.Method != http.MethodPost
+	}
+	return false
 }

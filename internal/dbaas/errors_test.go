@@ -18,7 +18,7 @@ func TestRoutes(t *testing.T) {
 	f := newFixture(t)
 	cluster := "/clusters/" + f.ClusterID
 	for _, path := range []string{
-		"", "/", "/nothing", "/clusters/", "/clusters/x/y", cluster + "/users/", cluster + "/logs", cluster + "/backups",
+		"", "/", "/nothing", "/clusters/", "/clusters/x/y", cluster + "/users/", cluster + "/logs/x", cluster + "/backups/x",
 		cluster + "/restore", "/CLUSTERS",
 		"/clusters/backups/x", "/infos", "/infos/version/", "/versions/15", "/%63lusters/x/y",
 	} {
@@ -27,7 +27,11 @@ func TestRoutes(t *testing.T) {
 	}
 	for _, id := range []string{"unknown", "00000000-0000-0000-0000-000000000000", strings.ReplaceAll(f.ClusterID, "-", ""),
 		"{" + f.ClusterID + "}", "urn:uuid:" + f.ClusterID, "backups", strings.Repeat("x", 5000)} {
-		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id, "")
+		if id != "backups" { // it is a list
+			f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id, "")
+		}
+		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id+"/backups", "")
+		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id+"/logs", "")
 		f.refuses(t, "paas-notfound-1", "GET", "/clusters/"+id+"/users", "")
 		f.refuses(t, "paas-notfound-1", "POST", "/clusters/"+id+"/users", userBody("x", password))
 		f.refuses(t, "paas-notfound-1", "DELETE", "/clusters/"+id+"/users/x", "")
@@ -130,7 +134,8 @@ func TestBodies(t *testing.T) {
 
 func TestTooMany(t *testing.T) {
 	shared := newFixture(t)
-	f := fixtureOn(t, shared.Service, 0.5) // one at once, the next in two seconds
+	shared.want(t, 200, "GET", "/clusters", "") // later requests with this credential are not those of a stranger
+	f := fixtureOn(t, shared.Service, 0.5)      // one at once, the next in two seconds
 	wait := func(a answer) {
 		t.Helper()
 		a.refused(t, "paas-rate-1")
@@ -143,6 +148,11 @@ func TestTooMany(t *testing.T) {
 	wait(f.do(t, "GET", "/nothing", ""))
 	f.as(t, "", "GET", f.users(), "").refused(t, "paas-auth-1")
 	wait(f.as(t, "", "GET", f.users(), ""))
+	for _, sdk := range sdks {
+		f.do(t, "GET", f.users(), "", sdk).empty(t, 429)
+		f.do(t, "POST", f.users(), "", sdk).empty(t, 429)
+		f.as(t, "", "GET", f.users(), "", sdk).empty(t, 429)
+	}
 
 	// Guessing has to wait, whatever the limits.
 	shared.Account(t, "guessed", nil, nil)
@@ -156,6 +166,22 @@ func TestTooMany(t *testing.T) {
 	a.refused(t, "paas-rate-1")
 	if n, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || n < 1 {
 		t.Errorf("Retry-After is %q", a.Header.Get("Retry-After"))
+	}
+}
+
+// sdks are headers of clients that repeat a request after some statuses, and do not close the body of the answer.
+var sdks = []string{
+	"User-Agent: ionos-cloud-sdk-go-dbaas-postgres/v1.1.3",
+	"User-Agent: ionosctl/6.10.3_sdk-go-bundle/products/dbaas/psql/v2.0.5",
+	"User-Agent: terraform-provider/6.7.34_Ionos-Cloud-SDK-Go-bundle/v2.1.0",
+}
+
+// empty fails the test unless the answer has the status, and nothing but headers.
+func (a answer) empty(t testing.TB, status int) {
+	t.Helper()
+	if n, err := strconv.Atoi(a.Header.Get("Retry-After")); err != nil || n < 1 || a.Status != status || a.Body != "" ||
+		a.Header.Get("Content-Length") != "0" {
+		t.Errorf("got %d %v %s, want %d without a body", a.Status, a.Header, a.Body, status)
 	}
 }
 
@@ -187,6 +213,13 @@ func TestClusterDown(t *testing.T) {
 	f.unavailable(t, "DELETE", f.users("down"), "")
 	f.unavailable(t, "GET", "/clusters/"+f.ClusterID+"/databases", "")
 	f.unavailable(t, "POST", "/clusters/"+f.ClusterID+"/databases", `{"properties":{"name":"down","owner":"down"}}`)
+	// The Go SDK stops at 500, and would repeat 503 for an hour.
+	for _, sdk := range sdks {
+		for _, method := range []string{"GET", "PATCH", "DELETE"} {
+			f.do(t, method, f.users("down"), passwordBody(password), sdk).fails(t, 500, "paas-unavailable-1")
+		}
+		f.do(t, "POST", f.users(), userBody("down-more", password), sdk).refused(t, "paas-unavailable-1")
+	}
 	if got := state(); got != "UNKNOWN" {
 		t.Errorf("the state of a stopped cluster is %s", got)
 	}
@@ -236,6 +269,12 @@ func TestClusterFull(t *testing.T) {
 	}
 	f.unavailable(t, "GET", f.users(), "")
 	f.unavailable(t, "POST", f.users(), userBody("full", password))
+	for _, sdk := range sdks {
+		for _, method := range []string{"GET", "PATCH", "DELETE"} {
+			f.do(t, method, f.users("full"), passwordBody(password), sdk).empty(t, 503)
+		}
+		f.do(t, "POST", f.users(), userBody("full", password), sdk).refused(t, "paas-unavailable-1")
+	}
 	for _, conn := range held {
 		conn.Close(t.Context())
 	}

@@ -19,6 +19,8 @@ func TestShape(t *testing.T) {
 		"DatabaseList":        list[databaseProperties]{},
 		"PostgresVersionList": versionList{},
 		"ApiVersion":          apiVersion{},
+		"BackupList":          backupList{},
+		"ClusterLogs":         clusterLogs{},
 		"ErrorResponse":       errorResponse{},
 	} {
 		d.Shape(t, schema, v)
@@ -40,7 +42,7 @@ func TestErrorTable(t *testing.T) {
 		}
 		codes[a.code] = true
 		w := httptest.NewRecorder()
-		fail(w, nil, fault.New(kind, "why"))
+		fail(w, httptest.NewRequest("GET", "/", nil), fault.New(kind, "why"))
 		if w.Code != a.status || w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("the kind %d is answered with %d %s", kind, w.Code, w.Header())
 		}

@@ -53,7 +53,8 @@ func Env(ctx context.Context, dataDir string) (string, error) {
 		{"IONOS_PASSWORD", password},
 		{"IONOS_TOKEN", token},
 		{"CF_API_URL", r.URL},
-		{"CF_USERNAME", adminUsername},
+		{"CF_USERNAME", adminUsername}, // read by cf
+		{"CF_USER", adminUsername},     // read by the Terraform provider cloudfoundry/cloudfoundry
 		{"CF_PASSWORD", password},
 		{"PGHOST", r.PGHost},
 		{"PGPORT", strconv.Itoa(r.PGPort)},

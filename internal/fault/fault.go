@@ -58,6 +58,9 @@ type Error struct {
 	Hint Hint
 	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: unknown.
 	RetryAfter time.Duration
+	// Outage marks an Unavailable: nothing answers where something should, which may last for hours. Other causes of
+	// Unavailable pass in seconds.
+	Outage bool
 	// Cause is for the log only.
 	Cause error
 }
@@ -85,6 +88,13 @@ func (e *Error) Suggest(h Hint) *Error {
 func (e *Error) After(d time.Duration) *Error {
 	c := *e
 	c.RetryAfter = d
+	return &c
+}
+
+// AsOutage marks the failure as an outage.
+func (e *Error) AsOutage() *Error {
+	c := *e
+	c.Outage = true
 	return &c
 }
 

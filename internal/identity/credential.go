@@ -136,7 +136,7 @@ func (s *Service) recheck(ctx context.Context, key credentialKey, v *verifiedCre
 // away reports that the control database did not answer a moment ago.
 func (s *Service) away() bool { return s.now().Before(time.UnixMilli(s.awayUntil.Load())) }
 
-var errAway = fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").
+var errAway = fault.New(fault.Unavailable, "The control database does not answer. Nothing was changed.").AsOutage().
 	After(5 * time.Second)
 
 // lookUpAccounts reads the accounts of remembered credentials, nil for each credential that has ended. Only the lookup

@@ -189,7 +189,7 @@ func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
 var ErrIssuerUnreachable = errors.New("the issuer cannot be reached")
 
 func (e *externalIssuer) away(err error) error {
-	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").
+	return fault.New(fault.Unavailable, "The issuer of the token does not answer, so the token cannot be verified.").AsOutage().
 		After(issuerPause).Because(errors.Join(ErrIssuerUnreachable, err))
 }
 

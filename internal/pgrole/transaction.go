@@ -237,7 +237,7 @@ func (s *Server) fault(err error, name string) error {
 			After(2 * time.Second).Because(err)
 	}
 	if sqlstate.Away(err) {
-		return fault.New(fault.Unavailable, "The cluster does not answer.").After(5 * time.Second).Because(err)
+		return fault.New(fault.Unavailable, "The cluster does not answer.").AsOutage().After(5 * time.Second).Because(err)
 	}
 	if code := sqlstate.Code(err); name != "" && code != "" && code[:2] != mistakes {
 		return fault.New(fault.Invalid,
