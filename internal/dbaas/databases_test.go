@@ -67,6 +67,7 @@ func TestDatabases(t *testing.T) {
 		databaseBody("x", strings.Repeat("x", 64)):        "paas-validation-1",
 		databaseBody("x", "postgres"):                     "paas-auth-2",
 		databaseBody("", "db-owner"):                      "paas-validation-1",
+		databaseBody("x\u200b", "db-owner"):               "paas-validation-1",
 		databaseBody("..", "db-owner"):                    "paas-validation-1",
 		databaseBody("a\x00b", "db-owner"):                "paas-validation-1",
 		databaseBody("template1", "db-owner"):             "paas-validation-1",

@@ -93,6 +93,7 @@ func TestNames(t *testing.T) {
 	for _, name := range []string{
 		"", ".", "..", "pg_x", "pg_", "public", "none", "postgres", "admin", "standby",
 		strings.Repeat("é", 32), strings.Repeat("x", 64), "a\x00b", "a\nb", "\x7f", "\u0085",
+		"joe\u200b", "a\u202eb", "a\u2028b",
 	} {
 		f.refuses(t, "paas-validation-1", "POST", f.users(), userBody(name, password))
 	}

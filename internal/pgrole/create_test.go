@@ -209,6 +209,7 @@ func TestNamesThatAreRefused(t *testing.T) {
 		"session_user", "current_role", "postgres", "admin", "standby", "rdsadmin", "rds_superuser", "cloudsqladmin",
 		"azure_pg_admin", "doadmin",
 		"a\x00b", "a\nb", "a\tb", "\x7f", "a\u0085b", "\xff", "a\xc3",
+		"joe\u200b", "a\u202eb", "a\u2028b", "a\u2029b", "\ufeffjoe", "a\u00adb", "joe\u3164", "a\ufe0f",
 	} {
 		_, err := s.Create(t.Context(), name, password, actor())
 		refused(t, err, fault.Invalid)

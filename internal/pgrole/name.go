@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/invisible"
 	"rolecall/internal/scram"
 )
 
@@ -49,8 +50,9 @@ func checkIdentifier(what, name string) error {
 	case len(name) > MaxName:
 		return fault.New(fault.Invalid, "The name %q is %d bytes long; PostgreSQL keeps %d, so it would become another name.",
 			name, len(name), MaxName)
-	case strings.ContainsFunc(name, unicode.IsControl):
-		return fault.New(fault.Invalid, "The name %q holds a control character.", name)
+	case invisible.In(name):
+		return fault.New(fault.Invalid, "The name %+q has a character that is not shown, such as a control character, a space of "+
+			"zero width, or a line separator; leave it out.", name)
 	case name == "." || name == "..":
 		return fault.New(fault.Invalid, "The name %q cannot stand in a URL; choose another.", name)
 	}

@@ -11,8 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"rolecall/internal/invisible"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -253,15 +254,8 @@ func terminalWidth(w io.Writer) int {
 	return 0
 }
 
-// printable replaces characters that would control the terminal or hide text: the name of a role may contain anything.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return utf8.RuneError
-		}
-		return r
-	}, s)
-}
+// printable escapes characters that would control the terminal or hide text: the name of a role may contain anything.
+func printable(s string) string { return invisible.Escape(s) }
 
 // PrintableLines is text of several lines without characters that control a terminal.
 func PrintableLines(s string) string {

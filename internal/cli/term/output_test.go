@@ -11,7 +11,7 @@ func TestTable(t *testing.T) {
 	if err := PrintTable(&out, [][]string{{"NAME", "ON"}, {"a\x1b[2Jb\u202e", "x"}, {"é", ""}}); err != nil {
 		t.Fatal(err)
 	}
-	if want := "NAME     ON\na\ufffd[2Jb\ufffd  x\né\n"; out.String() != want {
+	if want := "NAME             ON\na\\x1b[2Jb\\u202e  x\né\n"; out.String() != want {
 		t.Errorf("got %q, want %q", out.String(), want)
 	}
 	widths := []int{4, 60, 30, 36}

@@ -152,7 +152,7 @@ func TestConsent(t *testing.T) {
 	t.Parallel()
 	for answer, ok := range map[string]bool{"y": true, "YES": true, " yes ": true, "n": false, "": false, "yess": false,
 		"\x03": false} {
-		_, err := typist(t, false, map[string]string{`Delete "a` + "\ufffd" + `b"? [y/N]`: answer},
+		_, err := typist(t, false, map[string]string{`Delete "a\x1bb"? [y/N]`: answer},
 			func(cmd *cobra.Command) error {
 				return Confirm(cmd, "Delete \"a\x1bb\"?")
 			})
