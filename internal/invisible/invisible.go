@@ -1,4 +1,4 @@
-// Package invisible tells the characters that a name must not have, because nobody sees them. With them two names look alike,
+// Package invisible tells the characters that a name must not have, because nobody sees them. With them, names look alike,
 // or a name ends a line.
 package invisible
 
