@@ -116,9 +116,9 @@ func TestOneAccount(t *testing.T) {
 	t.Run("deleted", func(t *testing.T) {
 		t.Parallel()
 		const name, database = "one-account", "made by one account"
-		guid := person(t, name, "password")
+		guid := person(t, name, "a password")
 		grant(t, guid, "cloud_controller.admin")
-		access, refresh := token(t, name, "password")
+		access, refresh := token(t, name, "a password")
 		bearer := "bearer " + access
 
 		// The database user that it makes on one replica is its own on the other, and in the cluster.
@@ -159,7 +159,7 @@ func TestOneAccount(t *testing.T) {
 		provenance(guid, admins.Resources[0].GUID)
 
 		for _, replica := range replicas { // so that each has seen the credentials a moment ago
-			for _, authorization := range []string{bearer, basic(name, "password")} {
+			for _, authorization := range []string{bearer, basic(name, "a password")} {
 				if r := call(replica, authorization, "GET", users, ""); r.status != 200 {
 					t.Errorf("%s: %d %s", replica, r.status, r.body)
 				}
@@ -169,17 +169,17 @@ func TestOneAccount(t *testing.T) {
 		// Without the platform user, earlier tokens are rejected; the identity could sign in again.
 		ended(t, bearer)
 		admin(t, 200, "DELETE", "/uaa/Users/"+guid, "", nil)
-		ended(t, basic(name, "password"))
+		ended(t, basic(name, "a password"))
 		refusesRefresh(t, refresh)
 		shared.login(t, database, "another password")
 		provenance(guid, admins.Resources[0].GUID)
 
 		// Who gets the name gets nothing else.
-		again := person(t, name, "password")
+		again := person(t, name, "a password")
 		if again == guid {
 			t.Error("the guid was given again")
 		}
-		access, _ = token(t, name, "password")
+		access, _ = token(t, name, "a password")
 		if r := call(replicas[1], "Bearer "+access, "GET", path, ""); r.status != 404 {
 			t.Errorf("the next of that name sees the database user: %d %s", r.status, r.body)
 		}
@@ -189,11 +189,11 @@ func TestOneAccount(t *testing.T) {
 	t.Run("deactivated", func(t *testing.T) {
 		t.Parallel()
 		const name = "one-account-deactivated"
-		guid := person(t, name, "password")
+		guid := person(t, name, "a password")
 		grant(t, guid, "cloud_controller.admin_read_only")
-		access, refresh := token(t, name, "password")
+		access, refresh := token(t, name, "a password")
 		for _, replica := range replicas {
-			for _, authorization := range []string{"Bearer " + access, basic(name, "password")} {
+			for _, authorization := range []string{"Bearer " + access, basic(name, "a password")} {
 				if r := call(replica, authorization, "GET", users, ""); r.status != 200 {
 					t.Errorf("%s: %d %s", replica, r.status, r.body)
 				}
@@ -201,13 +201,13 @@ func TestOneAccount(t *testing.T) {
 		}
 		admin(t, 200, "PATCH", "/uaa/Users/"+guid, `{"active":false}`, nil)
 		ended(t, "Bearer "+access)
-		ended(t, basic(name, "password"))
+		ended(t, basic(name, "a password"))
 		refusesRefresh(t, refresh)
 		// Active again, it signs in again; what was issued before stays ended.
 		admin(t, 200, "PATCH", "/uaa/Users/"+guid, `{"active":true}`, nil)
 		ended(t, "Bearer "+access)
 		refusesRefresh(t, refresh)
-		fresh, _ := token(t, name, "password")
+		fresh, _ := token(t, name, "a password")
 		if r := call(replicas[1], "Bearer "+fresh, "GET", users, ""); r.status != 200 {
 			t.Errorf("active again: %d %s", r.status, r.body)
 		}

@@ -234,10 +234,10 @@ func TestCFCommand(t *testing.T) {
 	}
 
 	// cf create-user, cf curl -X PATCH, cf curl, cf delete-user.
-	if said := c.createUser("cf-bob", "pw", ""); said != "OK" {
+	if said := c.createUser("cf-bob", "a password", ""); said != "OK" {
 		t.Errorf("create-user: %s", said)
 	}
-	if said := c.createUser("CF-Bob", "pw", ""); said != "already exists" {
+	if said := c.createUser("CF-Bob", "a password", ""); said != "already exists" {
 		t.Errorf("create-user again: %s", said)
 	}
 	found := c.does(200, "GET", "/v3/users?usernames=cf-bob", "").object(t)
@@ -270,21 +270,21 @@ func TestCFCommand(t *testing.T) {
 
 	// As bob, who may do less.
 	bob := newCFCommand(t)
-	bob.auth(login, "cf-bob", "pw", "")
+	bob.auth(login, "cf-bob", "a password", "")
 	bob.uaa().does(403, "GET", "/uaa/Users?filter="+url.QueryEscape(`userName eq "x"`), "")
 	bob.does(403, "PATCH", "/v3/users/"+guid, `{"metadata":{"labels":{"cf-team":"dba"}}}`)
 	bob.does(200, "GET", "/v3/users/"+guid, "")
 	// cf passwd, which looks at the status alone; and the tokens end.
 	own := "/uaa/Users/" + guid + "/password"
-	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new","oldPassword":"wrong"}`); r.status != 401 {
+	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new password","oldPassword":"wrong"}`); r.status != 401 {
 		t.Errorf("a wrong old password: %d %s", r.status, r.body)
 	}
-	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new","oldPassword":"pw"}`); r.status != 200 ||
+	if r := send(t, "PUT", own, bob.uaa().header, `{"password":"new password","oldPassword":"a password"}`); r.status != 200 ||
 		!strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("passwd: %d %s", r.status, r.body)
 	}
 	if r := bob.grant(401, login+"/oauth/token", url.Values{"grant_type": {"password"}, "username": {"cf-bob"},
-		"password": {"pw"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) !=
+		"password": {"a password"}}, "Basic Y2Y6"); strings.TrimSpace(r.body) !=
 		`{"error":"unauthorized","error_description":"Bad credentials"}` {
 		t.Errorf("the old password: %s", r.body)
 	}
@@ -292,7 +292,7 @@ func TestCFCommand(t *testing.T) {
 		"Basic Y2Y6"); !strings.Contains(r.body, `"invalid_grant"`) {
 		t.Errorf("a refresh token from before: %s", r.body)
 	}
-	bob.auth(login, "cf-bob", "new", "")
+	bob.auth(login, "cf-bob", "new password", "")
 	// Its commands share a refresh token, which therefore stays.
 	refresh := bob.refresh
 	for range 2 {
@@ -312,8 +312,8 @@ func TestCFCommand(t *testing.T) {
 	c.does(404, "GET", "/v3/users/"+guid, "")
 
 	// The identity is there, the platform user is not: create-user says so and makes none, delete-user goes through.
-	person(t, "cf-uaa-only", "pw")
-	if said := c.createUser("cf-uaa-only", "pw", ""); said != "already exists" {
+	person(t, "cf-uaa-only", "a password")
+	if said := c.createUser("cf-uaa-only", "a password", ""); said != "already exists" {
 		t.Errorf("create-user of an identity: %s", said)
 	}
 	if r := c.does(200, "GET", "/v3/users?usernames=cf-uaa-only", ""); !strings.Contains(r.body, `"total_results":0`) {
@@ -345,7 +345,7 @@ func TestCFCommand(t *testing.T) {
 	if self["username"] != nil || self["origin"] != nil || self["presentation_name"] != "cf-program" {
 		t.Errorf("a program: %v", self)
 	}
-	if said := robot.createUser("cf-by-program", "pw", ""); said != "OK" {
+	if said := robot.createUser("cf-by-program", "a password", ""); said != "OK" {
 		t.Errorf("create-user by a program: %s", said)
 	}
 	if said := robot.deleteUser("cf-by-program"); said != "OK" {
@@ -417,7 +417,7 @@ func TestTerraformCF(t *testing.T) {
 		t.Fatalf("users: %v", list)
 	}
 	identity := uaa.does(201, "POST", "/uaa/Users",
-		`{"password":"tf-pass","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},`+
+		`{"password":"tf-password","userName":"tf-test","name":{"familyName":"tf-family","givenName":"tf-given"},`+
 			`"emails":[{"value":"tf-test@example.com","primary":true}]}`).object(t)
 	guid, _ := identity["id"].(string)
 	user, uaaUser := "/v3/users/"+guid, "/uaa/Users/"+guid
@@ -458,7 +458,7 @@ func TestTerraformCF(t *testing.T) {
 	identity = matching.does(200, "PUT", uaaUser,
 		`{"id":"`+guid+`","userName":"tf-test2","name":{},`+
 			`"emails":[{"value":"tf-test-updated@example.com","primary":true}],"origin":"uaa"}`).object(t)
-	const passwords = `{ "oldPassword" : "tf-pass" , "password" : "tf-pass2"}`
+	const passwords = `{ "oldPassword" : "tf-password" , "password" : "tf-password2"}`
 	if r := send(t, "PUT", uaaUser+"/password", uaa.header, passwords); r.status != 200 ||
 		!strings.Contains(r.body, `"status":"ok"`) {
 		t.Errorf("password: %d %s", r.status, r.body)
@@ -468,7 +468,7 @@ func TestTerraformCF(t *testing.T) {
 	want = state{guid, "tf-test2", "uaa", "", "", "tf-test-updated@example.com", "map[purpose:production status:fine]", "map[]"}
 	equal("updated", stateOf(identity, changed), want)
 	equal("read", read(), want)
-	token(t, "tf-test2", "tf-pass2")
+	token(t, "tf-test2", "tf-password2")
 	// One that was made before is taken over.
 	if list := users("tf-test2"); len(list) != 1 || member(list[0], "id") != guid {
 		t.Errorf("users: %v", list)
@@ -513,7 +513,7 @@ func TestTerraformCF(t *testing.T) {
 		}
 	}
 	// cloudfoundry_user_groups
-	guid = person(t, "tf-member", "pw")
+	guid = person(t, "tf-member", "a password")
 	group := uaa.does(200, "GET", "/uaa/Groups?count=100&filter="+url.QueryEscape(`displayName eq "scim.read"`)+"&startIndex=1",
 		"").object(t)
 	groups, _ := group["resources"].([]any)

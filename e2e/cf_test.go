@@ -453,13 +453,13 @@ func TestCFClientErrors(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	c := cf(t, asAdmin())
-	guid := person(t, "cfclient-errors", "password")
+	guid := person(t, "cfclient-errors", "a password")
 	other, err := c.Users.Create(ctx, cfresource.NewUserCreateWithGUID("cfclient-errors-other"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	discard(t, "/v3/users/"+other.GUID)
-	self := cf(t, cfconfig.UserPassword("cfclient-errors", "password"))
+	self := cf(t, cfconfig.UserPassword("cfclient-errors", "a password"))
 	many := func(n int) map[string]string {
 		m := map[string]string{}
 		for i := range n {
@@ -539,15 +539,15 @@ func TestCFClientSignsInAgain(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	program(t, "cfclient-again", "cloud_controller.read")
-	guid := person(t, "cfclient-again-user", "password")
+	guid := person(t, "cfclient-again-user", "a password")
 	for _, test := range []struct {
 		name, guid string
 		option     cfconfig.Option
 		end        func(t *testing.T)
 	}{
 		// A new password or secret ends all tokens, even when it is the old one.
-		{"password", guid, cfconfig.UserPassword("cfclient-again-user", "password"), func(t *testing.T) {
-			admin(t, 200, "PUT", "/uaa/Users/"+guid+"/password", `{"password":"password"}`, nil)
+		{"password", guid, cfconfig.UserPassword("cfclient-again-user", "a password"), func(t *testing.T) {
+			admin(t, 200, "PUT", "/uaa/Users/"+guid+"/password", `{"password":"a password"}`, nil)
 		}},
 		{"client credentials", "cfclient-again", cfconfig.ClientCredentials("cfclient-again", secret), func(t *testing.T) {
 			admin(t, 200, "PUT", "/uaa/oauth/clients/cfclient-again/secret", fmt.Sprintf(`{"secret":%q}`, secret), nil)

@@ -51,7 +51,7 @@ func TestUAAUsers(t *testing.T) {
 	api := adminUAA(t)
 	primary := true
 	u, err := api.CreateUser(uaa.User{
-		Username: "Go-UAA", Password: "first", Origin: "uaa",
+		Username: "Go-UAA", Password: "first password", Origin: "uaa",
 		Name: &uaa.UserName{GivenName: "Go", FamilyName: "UAA"}, Emails: []uaa.Email{{Value: "go@example.org", Primary: &primary}},
 	})
 	if err != nil {
@@ -63,9 +63,9 @@ func TestUAAUsers(t *testing.T) {
 		u.Meta.Created == "" || len(u.Groups) == 0 {
 		t.Errorf("created %+v", u)
 	}
-	_, err = api.CreateUser(uaa.User{Username: "go-uaa", Password: "x", Origin: "uaa"})
+	_, err = api.CreateUser(uaa.User{Username: "go-uaa", Password: "a password", Origin: "uaa"})
 	says(t, "create again", err, "scim_resource_already_exists")
-	_, err = api.CreateUser(uaa.User{Username: "no:colon", Password: "x", Origin: "uaa"})
+	_, err = api.CreateUser(uaa.User{Username: "no:colon", Password: "a password", Origin: "uaa"})
 	says(t, "a bad name", err, "invalid_scim_resource")
 
 	got, err := api.GetUser(u.ID)
@@ -98,7 +98,7 @@ func TestUAAUsers(t *testing.T) {
 		_, err := self.Token(t.Context())
 		return err
 	}
-	says(t, "sign in while deactivated", signIn("first"), "unauthorized")
+	says(t, "sign in while deactivated", signIn("first password"), "unauthorized")
 	if got, err = api.GetUser(u.ID); err != nil || *got.Active {
 		t.Errorf("deactivated: %+v, %v", got, err)
 	}
@@ -110,7 +110,7 @@ func TestUAAUsers(t *testing.T) {
 	if err := api.ActivateUser(u.ID, got.Meta.Version); err != nil {
 		t.Fatal(err)
 	}
-	if err := signIn("first"); err != nil {
+	if err := signIn("first password"); err != nil {
 		t.Errorf("sign in when activated again: %v", err)
 	}
 
@@ -120,7 +120,7 @@ func TestUAAUsers(t *testing.T) {
 	}
 	_, err = api.DeleteUser(u.ID)
 	says(t, "delete again", err, "scim_resource_not_found")
-	says(t, "sign in when deleted", signIn("first"), "unauthorized")
+	says(t, "sign in when deleted", signIn("first password"), "unauthorized")
 }
 
 func TestUAAUserList(t *testing.T) {
@@ -172,7 +172,7 @@ func TestUAAUserList(t *testing.T) {
 func TestUAAGroups(t *testing.T) {
 	t.Parallel()
 	api := adminUAA(t)
-	guid := person(t, "go-uaa-member", "password")
+	guid := person(t, "go-uaa-member", "a password")
 	all, err := api.ListAllGroups("", "", "", "")
 	if err != nil || !slices.ContainsFunc(all, func(g uaa.Group) bool { return g.DisplayName == "cloud_controller.admin" }) {
 		t.Fatalf("groups: %+v, %v", all, err)
@@ -202,7 +202,7 @@ func TestUAAGroups(t *testing.T) {
 		t.Errorf("the user's groups: %+v, %v", u, err)
 	}
 	// The group is a scope: it lets its members see everybody.
-	access, _ := token(t, "go-uaa-member", "password")
+	access, _ := token(t, "go-uaa-member", "a password")
 	bearer := map[string]string{"Authorization": "Bearer " + access}
 	if r := send(t, "GET", "/v3/users?usernames=admin", bearer, ""); r.status != 200 ||
 		!strings.Contains(r.body, `"username":"admin"`) {
@@ -230,7 +230,8 @@ func TestUAAClients(t *testing.T) {
 	}
 	_, err = api.CreateClient(wanted)
 	says(t, "create again", err, "invalid_client")
-	_, err = api.CreateClient(uaa.Client{ClientID: "go-uaa-bad", ClientSecret: "x", AuthorizedGrantTypes: []string{"implicit"}})
+	_, err = api.CreateClient(uaa.Client{ClientID: "go-uaa-bad", ClientSecret: "its-secret",
+		AuthorizedGrantTypes: []string{"implicit"}})
 	says(t, "a grant that is not offered", err, "invalid_client")
 	_, err = api.GetClient("nobody")
 	says(t, "get nobody", err, "not_found")
@@ -259,18 +260,18 @@ func TestUAAClients(t *testing.T) {
 	if u, err := self.GetUserByUsername("admin", "uaa", ""); err != nil || u.Username != "admin" {
 		t.Errorf("scim.read: %v", err)
 	}
-	_, err = self.CreateUser(uaa.User{Username: "go-uaa-not", Password: "x"})
+	_, err = self.CreateUser(uaa.User{Username: "go-uaa-not", Password: "a password"})
 	says(t, "write with scim.read", err, "insufficient_scope")
-	says(t, "change one's own secret with nothing but a token", self.ChangeClientSecret("go-uaa", "stolen"),
+	says(t, "change one's own secret with nothing but a token", self.ChangeClientSecret("go-uaa", "stolen secret"),
 		"insufficient_scope")
 
-	if err := api.ChangeClientSecret("go-uaa", "second"); err != nil {
+	if err := api.ChangeClientSecret("go-uaa", "second secret"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := as("first + secret %41"); err == nil {
 		t.Error("the old secret still works")
 	}
-	if _, err := as("second"); err != nil {
+	if _, err := as("second secret"); err != nil {
 		t.Errorf("the new secret: %v", err)
 	}
 	made.Authorities = []string{"scim.read", "cloud_controller.read"}
@@ -282,7 +283,7 @@ func TestUAAClients(t *testing.T) {
 	}
 	_, err = api.DeleteClient("go-uaa")
 	says(t, "delete again", err, "not_found")
-	if _, err := as("second"); err == nil {
+	if _, err := as("second secret"); err == nil {
 		t.Error("a deleted client signs in")
 	}
 }

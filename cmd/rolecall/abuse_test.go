@@ -30,7 +30,7 @@ func beginAbused(t *testing.T, flags ...string) *abused {
 	t.Helper()
 	database, _ := controlDatabase(t, pgtest.Shared(t))
 	for _, account := range abusers {
-		if code, _, errOut := bootstrap(t, database, "password", account); code != 0 {
+		if code, _, errOut := bootstrap(t, database, "a password", account); code != 0 {
 			t.Fatal(errOut)
 		}
 	}
@@ -80,7 +80,7 @@ func from(address, method, path string) string { return fromAccount("admin", add
 
 func fromAccount(account, address, method, path string) string {
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: %s\r\n", method, path, address,
-		basicAuth(account, "password"))
+		basicAuth(account, "a password"))
 }
 
 // signIn has all the accounts be known.
@@ -432,7 +432,7 @@ func (c *http2) read(t *testing.T) (kind byte, payload []byte) {
 // headers are those of a request of admin, as literals without a table (RFC 7541, 6.2.2).
 func headers(method, path, address, account string) (b []byte) {
 	for _, h := range [][2]string{{":method", method}, {":scheme", "https"}, {":authority", "x"}, {":path", path},
-		{"x-forwarded-for", address}, {"authorization", basicAuth(account, "password")}} {
+		{"x-forwarded-for", address}, {"authorization", basicAuth(account, "a password")}} {
 		b = append(b, 0, byte(len(h[0])))
 		b = append(append(b, h[0]...), byte(len(h[1])))
 		b = append(b, h[1]...)

@@ -91,9 +91,9 @@ func TestBackupAndRestore(t *testing.T) {
 	admin := newShell(t)
 	pg := newBackupCluster(t)
 	flags, name := controlDatabase(t, pg)
-	bootstrap(t, flags, "password")
+	bootstrap(t, flags, "a password")
 	p, url := beginServe(t, flags...)
-	admin.signIn(t, url, "admin", "password")
+	admin.signIn(t, url, "admin", "a password")
 	registerShop(t, admin, pg)
 	admin.ok(t, "", "clusters", "rotate-credential", "shop") // now nobody else knows it
 	admin.ok(t, "the secret of ann\n", "users", "create", "ann", "-c", "shop", "--password-stdin")
@@ -138,7 +138,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 
 	_, url = beginServe(t, flags...)
-	admin.signIn(t, url, "admin", "password")
+	admin.signIn(t, url, "admin", "a password")
 	admin.has(t, []string{"intact yes"}, "audit", "verify", "--anchor", anchor)
 	admin.has(t, []string{"state AVAILABLE", "problems -"}, "clusters", "show", "shop")
 	admin.ok(t, "", "clusters", "probe", "shop")
@@ -163,11 +163,11 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 	admin := newShell(t)
 	pg := newBackupCluster(t)
 	flags, name := controlDatabase(t, pg)
-	bootstrap(t, flags, "password")
+	bootstrap(t, flags, "a password")
 	metrics := freeAddress(t)
 	flags = append(flags, "--metrics-listen", metrics)
 	p, url := beginServe(t, flags...)
-	admin.signIn(t, url, "admin", "password")
+	admin.signIn(t, url, "admin", "a password")
 	registerShop(t, admin, pg)
 	for _, user := range []string{"ann", "bob", "eve"} {
 		admin.ok(t, "the secret of "+user+"\n", "users", "create", user, "-c", "shop", "--password-stdin")
@@ -208,7 +208,7 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 			t.Errorf("a token from before is good again: %d %s", r.status, r.body)
 		}
 	}
-	admin.signIn(t, url, "admin", "password")
+	admin.signIn(t, url, "admin", "a password")
 	if code, _, errOut := admin.run(t, "", "audit", "verify", "--anchor", anchor); code != term.ExitFailed ||
 		!strings.Contains(errOut, "Rows are missing") {
 		t.Errorf("verify with a later anchor: exit code %d: %s", code, errOut)

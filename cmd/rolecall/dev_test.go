@@ -294,6 +294,17 @@ func checkModes(t *testing.T, dir string) {
 	}
 }
 
+func TestDevRefusesAnAdminPassword(t *testing.T) {
+	t.Parallel()
+	dir := newFolder(t)
+	t.Cleanup(func() { removeElsewhere(t, dir) })
+	p := beginProcess(t, []string{"ROLECALL_ADMIN_PASSWORD=nine char"}, "dev", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	if code := p.wait(t); code == 0 ||
+		!strings.Contains(p.errOut.String(), "ROLECALL_ADMIN_PASSWORD: A password has 10 to 255 characters") {
+		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+}
+
 func TestDevTakesAnAdminPassword(t *testing.T) {
 	t.Parallel()
 	const password = ` it's "$HOME" \ and ; ' `

@@ -30,7 +30,7 @@ func TestReplaceMasterKey(t *testing.T) {
 			t.Errorf("exit code %d: %s", code, p.errOut)
 		}
 	}
-	bootstrap(t, flags, "password")
+	bootstrap(t, flags, "a password")
 	p, _ := serve(old)
 	conn := pg.Connect(t, pg.User, pg.Password, name)
 	eventually(t, func() error { // the row of bootstrap is in the chain
@@ -40,7 +40,7 @@ func TestReplaceMasterKey(t *testing.T) {
 	end(p)
 
 	p, url := serve("# the new one\n" + next + "\n" + old)
-	admin.signIn(t, url, "admin", "password")
+	admin.signIn(t, url, "admin", "a password")
 	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 2`, `new signing key rolecall-\S+`}, "keys", "rotate",
 		"--signing-key")
 	admin.has(t, []string{`re-encrypted 0`}, "keys", "rotate")
@@ -55,7 +55,7 @@ func TestReplaceMasterKey(t *testing.T) {
 	end(p)
 
 	p, url = serve(next)
-	if r := get(t, url+"/rolecall/v1/audit/verify", basicAuth("admin", "password")); r.status != http.StatusOK ||
+	if r := get(t, url+"/rolecall/v1/audit/verify", basicAuth("admin", "a password")); r.status != http.StatusOK ||
 		!strings.Contains(r.body, `"ok":true`) {
 		t.Errorf("the audit log: %d %s", r.status, r.body)
 	}
@@ -74,7 +74,7 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.Shared(t)
 	flags, name := controlDatabase(t, pg)
-	bootstrap(t, flags, "password")
+	bootstrap(t, flags, "a password")
 	stranger, err := control.ParseKeyring(control.NewMasterKey())
 	if err != nil {
 		t.Fatal(err)

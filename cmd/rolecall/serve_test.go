@@ -114,7 +114,7 @@ func TestBootstrap(t *testing.T) {
 		!strings.Contains(out, "account Alice B (") {
 		t.Errorf("bootstrap of another account: exit code %d, printed %q and %q", code, out, errOut)
 	}
-	for _, password := range []string{"", "\n", strings.Repeat("x", 256)} {
+	for _, password := range []string{"", "\n", "nine char\n", "a\tpassword\n", strings.Repeat("x", 256)} {
 		if code, _, errOut := bootstrap(t, flags, password); code != term.ExitFailed || !isSentence(errOut) ||
 			strings.Contains(errOut, "xxx") {
 			t.Errorf("bootstrap with a password of %d bytes: exit code %d: %s", len(password), code, errOut)
@@ -349,7 +349,7 @@ func TestServeWaitsAndRecovers(t *testing.T) {
 	if r := get(t, "http://"+address+"/healthz", ""); r.status != http.StatusOK {
 		t.Errorf("/healthz without the control database: %d, want 200: a restart would not help", r.status)
 	}
-	r := get(t, "http://"+address+"/databases/postgresql/clusters", basicAuth("admin", "password"))
+	r := get(t, "http://"+address+"/databases/postgresql/clusters", basicAuth("admin", "a password"))
 	if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
 		t.Errorf("a request without the control database: %d %s, Retry-After %q; want 503 and when to come again", r.status,
 			r.body, r.header.Get("Retry-After"))
@@ -376,11 +376,11 @@ func TestServeStopsWhileItWaits(t *testing.T) {
 func TestServeDrains(t *testing.T) {
 	t.Parallel()
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
-	bootstrap(t, flags, "password")
+	bootstrap(t, flags, "a password")
 	p, url := beginServe(t, append(flags, "--drain-delay=5s")...)
 	// The cluster does not exist, which is what a whole request is told.
 	users := url + "/databases/postgresql/clusters/00000000-0000-4000-8000-000000000000/users"
-	r := inFlight(t, users, basicAuth("admin", "password"), `{"properties":{"username":"u","password":"correct horse"}}`,
+	r := inFlight(t, users, basicAuth("admin", "a password"), `{"properties":{"username":"u","password":"correct horse"}}`,
 		func() {
 			p.stop()
 			p.awaits(t, p.errOut, "stopping")
@@ -434,11 +434,11 @@ func TestReplicasStartAtOnce(t *testing.T) {
 	if err != nil || keys != 1 || repeated != 0 {
 		t.Errorf("%d signing keys, %d migrations too many (%v); want 1 and 0", keys, repeated, err)
 	}
-	if code, _, errOut := bootstrap(t, flags, "password"); code != 0 {
+	if code, _, errOut := bootstrap(t, flags, "a password"); code != 0 {
 		t.Fatalf("bootstrap: exit code %d: %s", code, errOut)
 	}
 	for i, url := range urls {
-		if r := get(t, url, basicAuth("admin", "password")); r.status != http.StatusOK {
+		if r := get(t, url, basicAuth("admin", "a password")); r.status != http.StatusOK {
 			t.Errorf("replica %d: %d %s", i, r.status, r.body)
 		}
 	}

@@ -63,7 +63,7 @@ func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
 		"`age` at which rows of the audit log are removed, such as 90d or 2160h; 0: never")
 	f.StringArrayVar(&s.oidcIssuers, "oidc-issuer", nil, "OpenID Connect `issuer` whose bearer tokens are accepted, as "+
-		"url,audience=…[,username=claim]; repeatable, in the variable separated by spaces")
+		"url,audience=…[,username=claim][,link=username]; repeatable, in the variable separated by spaces")
 	f.StringVar(&s.logFormat, "log-format", logFormat, "log `format`: text or json")
 	f.StringVar(&s.logLevel, "log-level", "info", "lowest log `level`: debug, info, warn or error")
 }

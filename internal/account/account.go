@@ -43,16 +43,49 @@ type Account struct {
 	Labels            map[string]string
 }
 
+// ShownName is the name in the audit log.
+func (a *Account) ShownName() string { return shownName(a.Username, a.Origin) }
+
+// shownName is a local account's name, and origin:name of any other. No name has a colon, so neither looks like the other.
+func shownName(username, origin string) string {
+	if origin == LocalOrigin || origin == "" || username == "" {
+		return username
+	}
+	return origin + ":" + username
+}
+
 // Store is the accounts in the control database.
 type Store struct {
 	DB    *control.DB
 	Audit *audit.Log
 
-	lists lists
+	issuers []Issuer
+	lists   lists
 }
 
-// NewStore returns the accounts of a control database, with its audit log.
-func NewStore(db *control.DB) *Store { return &Store{DB: db, Audit: &audit.Log{DB: db}} }
+// Issuer is another issuer whose people sign in.
+type Issuer struct {
+	Origin string // of its accounts
+	// Links says that a subject without an account takes the one of its origin and name that no subject has yet.
+	Links bool
+}
+
+// NewStore returns the accounts of a control database, with its audit log. People of the issuers sign in, too.
+func NewStore(db *control.DB, issuers ...Issuer) *Store {
+	return &Store{DB: db, Audit: &audit.Log{DB: db}, issuers: issuers}
+}
+
+// mayPrepare refuses an account that the person whom it is for could never sign in to.
+func (s *Store) mayPrepare(origin string) error {
+	for _, i := range s.issuers {
+		if i.Origin == origin && !i.Links {
+			return fault.New(fault.Invalid, "An account of the origin %.200q is made when its person first signs in, and only "+
+				"then: this server does not link people to accounts by their names. Change the account after that, or have the "+
+				"server started with link=username for this issuer.", origin)
+		}
+	}
+	return nil
+}
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
 	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
@@ -151,20 +184,32 @@ func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash str
 type External struct {
 	Issuer, Subject  string // who it is
 	Origin, Username string // what it is called
+	Links            bool   // as those of its Issuer
 	Address          string
 }
 
-// External returns the account of an issuer and subject. At their first use it is made, as a platform user with the
-// default scopes. A name that is taken in the origin, or is not valid, is made unique by the beginning of the
-// guid.
+// maxSubject is the longest subject in bytes (OpenID Connect Core 1.0, 2). PostgreSQL indexes no text of many times that.
+const maxSubject = 255
+
+// External returns the account of an issuer and subject. At their first use it is the one that was prepared, if the issuer
+// links. Else it is made, as a platform user with the default scopes. A name that is taken in the origin, or is not valid,
+// is made unique by the beginning of the guid.
 func (s *Store) External(ctx context.Context, x External) (*Account, error) {
-	if !storable(x.Subject) {
-		return nil, fault.New(fault.Unauthenticated, "The subject of the token is not text.")
+	if !storable(x.Subject) || len(x.Subject) > maxSubject {
+		return nil, fault.New(fault.Unauthenticated, "The subject of the token is not text of at most %d bytes.", maxSubject)
 	}
 	find := func() (*Account, error) { return s.one(ctx, `WHERE issuer = $1 AND subject = $2`, x.Issuer, x.Subject) }
 	a, err := find()
 	if !fault.Is(err, fault.NotFound) {
 		return a, err
+	}
+	if x.Links && CheckUsername(x.Username) == nil {
+		if err := s.link(ctx, x); err != nil {
+			return nil, err
+		}
+		if a, err := find(); !fault.Is(err, fault.NotFound) {
+			return a, err
+		}
 	}
 	guid := uuid.NewString()
 	names := []string{x.Username, x.Username + "-" + guid[:8], guid}
@@ -180,7 +225,7 @@ func (s *Store) External(ctx context.Context, x External) (*Account, error) {
 				return err
 			}
 			return audit.Record(ctx, tx, audit.Entry{
-				Action: audit.CreateAccount, AccountGUID: guid, AccountName: name, Target: guid, Address: x.Address,
+				Action: audit.CreateAccount, AccountGUID: guid, AccountName: shownName(name, x.Origin), Target: guid, Address: x.Address,
 				Detail: detail{Username: name, Origin: x.Origin, Issuer: x.Issuer, Reason: firstUse},
 			})
 		})
@@ -193,6 +238,28 @@ func (s *Store) External(ctx context.Context, x External) (*Account, error) {
 		}
 	}
 	return nil, fmt.Errorf("no name is free for the subject of %s", x.Issuer)
+}
+
+// link gives the account of the subject's origin and name to the subject, unless there is none or another subject has it.
+func (s *Store) link(ctx context.Context, x External) error {
+	return s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		e := audit.Entry{Action: audit.UpdateAccount, Address: x.Address,
+			Detail: detail{Part: identityPart, Issuer: x.Issuer, Reason: firstUse}}
+		var username string
+		err := tx.QueryRow(ctx, `
+			UPDATE accounts SET issuer = $1, subject = $2,
+			  identity_version = identity_version + 1, identity_updated_at = clock_timestamp()
+			WHERE origin = $3 AND lower(username) = lower($4) AND issuer IS NULL AND identity_created_at IS NOT NULL AND NOT program
+			RETURNING guid, username`, x.Issuer, x.Subject, x.Origin, x.Username).Scan(&e.AccountGUID, &username)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e.AccountName, e.Target = shownName(username, x.Origin), e.AccountGUID
+		return audit.Record(ctx, tx, e)
+	})
 }
 
 // EnsurePlatformUser gives an identity that signs in and has no platform user one. Accounts that have one are left alone.
@@ -212,7 +279,7 @@ func (s *Store) EnsurePlatformUser(ctx context.Context, a *Account, address stri
 			return err
 		}
 		return audit.Record(ctx, tx, audit.Entry{
-			Action: audit.CreateAccount, AccountGUID: a.GUID, AccountName: a.Username, Target: a.GUID, Address: address,
+			Action: audit.CreateAccount, AccountGUID: a.GUID, AccountName: a.ShownName(), Target: a.GUID, Address: address,
 			Detail: detail{Part: platformPart, Reason: firstUse},
 		})
 	})

@@ -221,6 +221,9 @@ func (s *Store) CreateUser(ctx context.Context, p *Principal, c IdentityChange, 
 	if secret != nil && n.Origin != LocalOrigin {
 		return nil, fault.New(fault.Invalid, "A user of the origin %q has no password here.", n.Origin)
 	}
+	if err := s.mayPrepare(n.Origin); err != nil {
+		return nil, cmp.Or(p.mayChangeIdentity(nil), err)
+	}
 	return s.createIdentity(ctx, p, n, secret)
 }
 
@@ -329,7 +332,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, client bool, g
 		if err := is.checkVersion(m); err != nil {
 			return err
 		}
-		if want.Origin != is.Origin || is.issuer != "" && want.Username != is.Username {
+		if want.Origin != is.Origin || is.isExternal() && want.Username != is.Username {
 			return fault.New(fault.Invalid, "The origin cannot be changed, and neither can the user name that another issuer gives.")
 		}
 		changed, err = save(ctx, tx, want, parts{identity: true}, e)

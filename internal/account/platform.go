@@ -117,6 +117,9 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
 		made, err = insert(ctx, tx, add, with, nil)
 		if err == nil && made != nil {
+			if err := s.mayPrepare(made.Origin); err != nil {
+				return err
+			}
 			d.Username, d.Origin = orNil(made.Username), orNil(made.Origin)
 			return audit.Record(ctx, tx, p.Entry(audit.CreateAccount, made.GUID, d))
 		}
@@ -212,6 +215,11 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 			return err
 		}
 		renamed := want.Username != is.Username || want.Origin != is.Origin
+		if want.Origin != is.Origin {
+			if err := s.mayPrepare(want.Origin); err != nil {
+				return err
+			}
+		}
 		switch {
 		case d.none():
 			changed = is
@@ -263,7 +271,7 @@ func (a *Profile) present(name *string, before string) any {
 
 func (a *Profile) mayBeRenamed(username, origin string) error {
 	switch {
-	case a.issuer != "":
+	case a.isExternal():
 		return fault.New(fault.Invalid,
 			"The user name of this account comes from its identity provider and cannot be changed.").Because(ErrExternalName)
 	case a.OAuthClient:

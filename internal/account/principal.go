@@ -96,7 +96,7 @@ func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 	return audit.Entry{
 		Action:      action,
 		AccountGUID: p.GUID,
-		AccountName: p.Username,
+		AccountName: shownName(p.Username, p.Origin),
 		Token:       p.Token,
 		Target:      target,
 		RequestID:   p.RequestID,

@@ -179,6 +179,9 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 	case secret != nil && n.Origin != LocalOrigin:
 		return nil, fault.New(fault.Invalid, "An account of the origin %q has no password here.", n.Origin)
 	}
+	if err := s.mayPrepare(n.Origin); err != nil {
+		return nil, err
+	}
 	add, d, err := add.withMetadata(n.Labels, n.Annotations)
 	if err != nil {
 		return nil, err

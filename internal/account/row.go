@@ -58,6 +58,9 @@ func newProfile(guid, username, origin string, scopes []string) *Profile {
 // HasIdentity reports whether the account can sign in at all.
 func (a *Profile) HasIdentity() bool { return !a.IdentityCreated.IsZero() }
 
+// isExternal reports whether its name and origin are another identity provider's, also before its first sign-in.
+func (a *Profile) isExternal() bool { return a.Origin != "" && a.Origin != LocalOrigin }
+
 // IsPlatformUser reports whether /v3 shows the account.
 func (a *Profile) IsPlatformUser() bool { return !a.PlatformCreated.IsZero() }
 

@@ -137,7 +137,7 @@ func TestAccountOfOtherAPIs(t *testing.T) {
 	f.admin(t, others, "uaa.yaml", "POST", "/uaa/Users", `{"userName":"of-uaa","password":"of-uaa-password"}`).Into(t, &scim)
 	f.admin(t, others, "platform.yaml", "POST", "/v3/users", `{"guid":"guid-alone","metadata":{"labels":{"team":"a"}}}`)
 	f.admin(t, others, "uaa.yaml", "POST", "/uaa/oauth/clients",
-		`{"client_id":"of-client","client_secret":"s","authorized_grant_types":["client_credentials"],`+
+		`{"client_id":"of-client","client_secret":"its-secret","authorized_grant_types":["client_credentials"],`+
 			`"authorities":["cloud_controller.read"]}`)
 
 	var a accountResource
@@ -167,9 +167,9 @@ func TestAccountOfOtherAPIs(t *testing.T) {
 	}
 	f.do(t, "PATCH", "/accounts/of-client", `{"username":"x"}`).refused(t, 422, "OAuth client")
 	f.want(t, 200, "PATCH", "/accounts/of-client", `{"scopes":["scim.read"],"labels":{"team":"a"}}`)
-	f.want(t, 200, "POST", "/accounts/of-client/password", `{"password":"another"}`)
+	f.want(t, 200, "POST", "/accounts/of-client/password", `{"password":"another-password"}`)
 	if a := others["uaa.yaml"].Send(t, "POST", "/uaa/oauth/token",
-		"grant_type=client_credentials&client_id=of-client&client_secret=another",
+		"grant_type=client_credentials&client_id=of-client&client_secret=another-password",
 		"Content-Type: application/x-www-form-urlencoded"); a.Status != 200 || !strings.Contains(a.Body, "scim.read") {
 		t.Errorf("got %d %s", a.Status, a.Body)
 	}
@@ -287,11 +287,11 @@ func TestAccountRights(t *testing.T) {
 		{"r-scim-write", "PATCH", "/accounts/" + guids["r-scim-write"], `{"scopes":[]}`, 403},
 		{"r-scim-write", "PATCH", "/accounts/" + powerful, `{"scopes":[]}`, 403},
 		{"r-scim-write", "PATCH", "/accounts/" + powerful, `{"active":false}`, 403},
-		{"r-scim-write", "POST", "/accounts/" + powerful + "/password", `{"password":"mine"}`, 403},
+		{"r-scim-write", "POST", "/accounts/" + powerful + "/password", `{"password":"mine from now"}`, 403},
 		{"r-scim-write", "DELETE", "/accounts/" + powerful, ``, 403},
-		{"r-scim-write", "POST", "/accounts/" + guids["r-admin"] + "/password", `{"password":"mine"}`, 403},
-		{"r-scim-write", "POST", "/accounts/" + labelled + "/password", `{"password":"mine"}`, 403},
-		{"r-scim-write", "POST", "/accounts/" + guids["r-scim-write"] + "/password", `{"password":"mine"}`, 403},
+		{"r-scim-write", "POST", "/accounts/" + guids["r-admin"] + "/password", `{"password":"mine from now"}`, 403},
+		{"r-scim-write", "POST", "/accounts/" + labelled + "/password", `{"password":"mine from now"}`, 403},
+		{"r-scim-write", "POST", "/accounts/" + guids["r-scim-write"] + "/password", `{"password":"mine from now"}`, 403},
 		{"r-scim-write", "DELETE", "/accounts/" + labelled, ``, 403},
 		{"r-scim-write", "PATCH", "/accounts/r-guid", `{"labels":{"team":"a"}}`, 404},
 		{"r-scim-write", "DELETE", "/accounts/r-guid", ``, 404},
@@ -302,7 +302,7 @@ func TestAccountRights(t *testing.T) {
 		{"r-scim-write", "POST", "/accounts", `{"username":"r-by-scim","scopes":["cloud_controller.read"]}`, 201},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"active":false,"username":"r-renamed","scopes":[]}`, 200},
 		{"r-scim-write", "PATCH", "/accounts/" + plain, `{"active":true,"scopes":["cloud_controller.write"]}`, 200},
-		{"r-scim-write", "POST", "/accounts/" + plain + "/password", `{"password":"another"}`, 200},
+		{"r-scim-write", "POST", "/accounts/" + plain + "/password", `{"password":"another-password"}`, 200},
 		{"r-scim-write", "DELETE", "/accounts/" + plain, ``, 204},
 
 		// Admins may do everything, without a scim scope.
@@ -310,7 +310,7 @@ func TestAccountRights(t *testing.T) {
 			201},
 		{"r-admin", "PATCH", "/accounts/" + labelled, `{"active":true,"labels":{"team":"b"},"scopes":["scim.write"]}`, 200},
 		{"r-admin", "POST", "/accounts/" + labelled + "/password", ``, 200},
-		{"r-admin", "POST", "/accounts/" + guids["r-admin"] + "/password", `{"password":"mine"}`, 403},
+		{"r-admin", "POST", "/accounts/" + guids["r-admin"] + "/password", `{"password":"mine from now"}`, 403},
 		{"r-admin", "DELETE", "/accounts/" + powerful, ``, 204},
 		{"r-admin", "DELETE", "/accounts/r-guid", ``, 204},
 	} {
@@ -428,8 +428,10 @@ func TestAccountBadRequests(t *testing.T) {
 		{"POST", "", `{"username":"bad1","origin":""}`, 422, "origin"},
 		{"POST", "", `{"username":"bad1","origin":"a\nb"}`, 422, "origin"},
 		{"POST", "", `{"username":"bad1","password":"x","origin":"ldap"}`, 422, "has no password here"},
-		{"POST", "", `{"username":"bad1","password":""}`, 422, "1 to 255 bytes"},
-		{"POST", "", `{"username":"bad1","password":"` + strings.Repeat("x", 256) + `"}`, 422, "1 to 255 bytes"},
+		{"POST", "", `{"username":"bad1","password":""}`, 422, "10 to 255 characters, this one"},
+		{"POST", "", `{"username":"bad1","password":"` + strings.Repeat("x", 256) + `"}`, 422, "10 to 255 characters, this one"},
+		{"POST", "", `{"username":"bad1","password":"nine char"}`, 422, "10 to 255 characters, this one 9"},
+		{"POST", "", `{"username":"bad1","password":"a\u0000 password"}`, 422, "must not contain control characters"},
 		{"POST", "", `{"username":"bad1","scopes":["root"]}`, 422, `no scope "root"`},
 		{"POST", "", `{"username":"bad1","scopes":null}`, 422, "an array"},
 		{"POST", "", `{"username":"bad1","labels":[]}`, 422, "an object"},
@@ -445,6 +447,7 @@ func TestAccountBadRequests(t *testing.T) {
 		{"PATCH", "/" + guid, `{"scopes":["cloud_controller.read","no"]}`, 422, `no scope "no"`},
 		{"PATCH", "/" + guid, `{"username":"root"}`, 409, `"root" is taken`},
 		{"PATCH", "/" + guid, `{"username":""}`, 422, "1 to 255 characters"},
+		{"PATCH", "/" + ofLDAP.GUID, `{"username":"renamed"}`, 422, "comes from its identity provider"},
 		{"PATCH", "/" + guid, `{"presentationName":""}`, 422, "presentationName"},
 		{"PATCH", "/" + guid, `{"presentationName":"a\nb"}`, 422, "control characters"},
 		{"PATCH", "/" + guid, `{"guid":"x"}`, 422, "not known"},
@@ -454,7 +457,8 @@ func TestAccountBadRequests(t *testing.T) {
 		{"PATCH", "/nobody", `{}`, 404, "no such account"},
 		{"PATCH", "/%00", `{}`, 404, "no such account"},
 		{"DELETE", "/%FF", ``, 404, "no such account"},
-		{"POST", "/" + guid + "/password", `{"password":""}`, 422, "1 to 255 bytes"},
+		{"POST", "/" + guid + "/password", `{"password":""}`, 422, "10 to 255 characters, this one"},
+		{"POST", "/" + guid + "/password", `{"password":"nine char"}`, 422, "10 to 255 characters, this one 9"},
 		{"POST", "/" + guid + "/password", `{"password":null}`, 422, "a string"},
 		{"POST", "/" + guid + "/password", `{"secret":"x"}`, 422, "not known"},
 		{"POST", "/" + ofLDAP.GUID + "/password", ``, 422, "kept by its origin, ldap"},
@@ -591,7 +595,7 @@ func TestAccountAllOrNothing(t *testing.T) {
 	for _, x := range [][3]string{
 		{"POST", "", `{"username":"half","labels":{"team":"a"},"scopes":["cloud_controller.admin"]}`},
 		{"PATCH", "/" + guid, `{"labels":{"team":"b"},"scopes":["cloud_controller.admin"],"active":false,"username":"half"}`},
-		{"POST", "/" + guid + "/password", `{"password":"half"}`},
+		{"POST", "/" + guid + "/password", `{"password":"half-password"}`},
 		{"DELETE", "/" + guid, ``},
 	} {
 		if a := f.do(t, x[0], "/accounts"+x[1], x[2]); a.Status < 500 {

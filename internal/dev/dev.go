@@ -208,6 +208,9 @@ func (f *folder) ensureAdmin(ctx context.Context, s *server.Server, password str
 		return "", err
 	}
 	guid, _, err = s.Identity.Bootstrap(ctx, adminUsername, password)
+	if fault.Is(err, fault.Invalid) {
+		err = fmt.Errorf("%s: %w", AdminPasswordVariable, err)
+	}
 	return guid, err
 }
 

@@ -4,6 +4,7 @@ package door
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -147,7 +148,11 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 	if !refused {
 		return p, err
 	}
-	return nil, fault.Of(err).Because(ErrWrongCredential)
+	wrong := fault.Of(err)
+	if wrong.Cause == nil {
+		return nil, wrong.Because(ErrWrongCredential)
+	}
+	return nil, wrong.Because(fmt.Errorf("%w: %w", ErrWrongCredential, wrong.Cause))
 }
 
 func (d *Door) chargeAddress(info *web.Info) error {

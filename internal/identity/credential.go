@@ -67,11 +67,12 @@ const (
 
 // verifiedCredential is what is remembered of a credential.
 type verifiedCredential struct {
-	account *account.Account
-	whole   bool      // it carries every scope that its account has
-	scopes  []string  // else what it carries; the account itself may have fewer in the meantime
-	expires time.Time // zero: never
-	checked time.Time
+	account  *account.Account
+	whole    bool      // it carries every scope that its account has
+	scopes   []string  // else what it carries; the account itself may have fewer in the meantime
+	expires  time.Time // zero: never
+	checked  time.Time
+	external bool // another issuer's token
 	// personal is the personal access token that the credential is, nil for any other.
 	personal *PersonalToken
 	// binding is the part of the account that the credential depends on: bound was its value when it was verified.

@@ -15,6 +15,16 @@ import (
 // SetClock makes the service live at another time.
 func (s *Service) SetClock(now func() time.Time) { s.now = now }
 
+// HashUnchecked is Hash as it was before passwords had a shortest length.
+func (s *Service) HashUnchecked(t testing.TB, password string) string {
+	t.Helper()
+	hash, err := s.hasher.hash(t.Context(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return hash
+}
+
 // Maintain is one round of Run.
 func (s *Service) Maintain(ctx context.Context) error { return s.maintain(ctx) }
 

@@ -247,7 +247,7 @@ func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *ref
 				return err
 			}
 			return audit.Record(ctx, tx, audit.Entry{
-				Action: audit.RevokeTokens, AccountGUID: a.GUID, AccountName: a.Username, Target: a.GUID,
+				Action: audit.RevokeTokens, AccountGUID: a.GUID, AccountName: a.ShownName(), Target: a.GUID,
 				Detail: map[string]any{"client": r.clientID, "reason": "a replaced refresh token was used again"},
 			})
 		}

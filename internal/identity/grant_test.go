@@ -25,7 +25,7 @@ func signedIn(t testing.TB, s *servicetest.Service) *signed {
 	x.Service = replica(t, s, x.clock)
 	username, program := unique("family"), unique("app")
 	x.guid = s.Admin(t, username)
-	hash, err := x.Hash(t.Context(), "secret")
+	hash, err := x.Hash(t.Context(), "the secret of x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func signedIn(t testing.TB, s *servicetest.Service) *signed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.client, err = x.Client(t.Context(), program, "10.0.0.1", "secret"); err != nil {
+	if x.client, err = x.Client(t.Context(), program, "10.0.0.1", "the secret of x"); err != nil {
 		t.Fatal(err)
 	}
 	tokens, err := x.GrantWithPassword(t.Context(), x.client, username, username+"-password", nil, "10.0.0.1")

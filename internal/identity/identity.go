@@ -54,7 +54,11 @@ type Service struct {
 
 // New returns a service. It makes the first signing key if there is none.
 func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
-	accounts := account.NewStore(db)
+	issuers := make([]account.Issuer, len(c.OIDC))
+	for i, o := range c.OIDC {
+		issuers[i] = account.Issuer{Origin: o.Origin(), Links: o.Links}
+	}
+	accounts := account.NewStore(db, issuers...)
 	s := &Service{
 		db:       db,
 		accounts: accounts,
@@ -88,10 +92,16 @@ var errWrong = fault.New(fault.Unauthenticated, "The user name, password or toke
 func (s *Service) Authenticate(ctx context.Context, c Credential, address string) (*account.Principal, error) {
 	key := s.cacheKey(c)
 	v, ok := s.verified.get(key, s.now())
+	external := ok && v.external
 	var err error
 	if ok {
 		v, err = s.recheck(ctx, key, v, address)
 	} else {
+		v, err = s.verify(ctx, key, c, address)
+	}
+	// The account is gone or was inactive for a moment. The token of another issuer still says whose it is: the answer is the
+	// one that a request gets which comes first.
+	if external && fault.Is(err, fault.Unauthenticated) {
 		v, err = s.verify(ctx, key, c, address)
 	}
 	if fault.Is(err, fault.Unauthenticated) {
@@ -219,15 +229,18 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	return a, nil
 }
 
-// Hash returns what is stored of a new password or client secret.
+// Hash checks a new password or client secret, and returns what is stored of it.
 func (s *Service) Hash(ctx context.Context, password string) (string, error) {
+	if err := CheckPassword(password); err != nil {
+		return "", err
+	}
 	return s.hasher.hash(ctx, password)
 }
 
 // Bootstrap creates an admin account, or resets the password and scopes of an existing account. It needs only the control
 // database, for the first start and for the case that nobody can sign in.
 func (s *Service) Bootstrap(ctx context.Context, username, password string) (guid string, created bool, err error) {
-	hash, err := s.hasher.hash(ctx, password)
+	hash, err := s.Hash(ctx, password)
 	if err != nil {
 		return "", false, err
 	}

@@ -102,7 +102,7 @@ func TestSignIn(t *testing.T) {
 // What was taken from an account ends on every replica within five seconds, and not because something else ended.
 func TestEndsOnEveryReplica(t *testing.T) {
 	s := servicetest.Shared(t)
-	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
+	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new password") }
 	for name, end := range map[string]func(guid, username string) error{
 		"deactivated": func(guid, _ string) error {
 			_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,

@@ -9,11 +9,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/golang-jwt/jwt/v5"
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
@@ -25,9 +28,12 @@ type OIDCIssuer struct {
 	Audience string // that its tokens must have
 	// UsernameClaim is the claim that an account's name is taken from; "": preferred_username, else email.
 	UsernameClaim string
+	// Links says that a subject without an account takes the one that was prepared for its name. Only for an issuer that
+	// lets nobody choose a name freely, and gives none twice.
+	Links bool
 }
 
-// ParseOIDCIssuer reads `url,audience=…` and, after these, `username=claim`.
+// ParseOIDCIssuer reads `url,audience=…` and, after these, `username=claim` and `link=username`.
 func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 	fields := strings.Split(s, ",")
 	i := OIDCIssuer{URL: fields[0]}
@@ -40,6 +46,10 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 		return i, fmt.Errorf("%s is not https: anybody on the network path could sign in as anybody", i.URL)
 	}
 	for _, field := range fields[1:] {
+		if field == "link=username" && !i.Links {
+			i.Links = true
+			continue
+		}
 		name, value, _ := strings.Cut(field, "=")
 		var setting *string
 		switch name {
@@ -48,7 +58,7 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 		case "username":
 			setting = &i.UsernameClaim
 		default:
-			return i, fmt.Errorf("%q is not a setting of an issuer; those are audience and username", name)
+			return i, fmt.Errorf("%q is not a setting of an issuer; those are audience, username and link=username", field)
 		}
 		if value == "" || *setting != "" {
 			return i, fmt.Errorf("the setting %s of %s is empty, or given twice", name, i.URL)
@@ -59,12 +69,18 @@ func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
 		// Without one, a token that the issuer made for any other application would sign in here.
 		return i, fmt.Errorf("%s has no audience; write %s,audience=…", i.URL, i.URL)
 	}
+	if utf8.RuneCountInString(i.URL) > maxIssuer {
+		return i, fmt.Errorf("the URL of the issuer has more than %d characters", maxIssuer)
+	}
 	if i.Origin() == account.LocalOrigin {
 		return i, fmt.Errorf("%s would have the origin %q, which is that of local accounts; give it another host name", i.URL,
 			i.Origin())
 	}
 	return i, nil
 }
+
+// maxIssuer is as long as an origin may be.
+const maxIssuer = 255
 
 // Origin is what the issuer's accounts have as their origin: its URL without the scheme.
 func (i OIDCIssuer) Origin() string {
@@ -221,27 +237,71 @@ func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDTo
 	if fetched.unreachable != nil {
 		return nil, "", e.away(fetched.unreachable)
 	}
-	if err != nil || t.Subject == "" {
-		return nil, "", errWrong
+	if err != nil {
+		return nil, "", errWrong.Because(e.whyRefused(token))
+	}
+	if t.Subject == "" {
+		return nil, "", errWrong.Because(fmt.Errorf("the token of %s has no subject", e.URL))
 	}
 	var named map[string]any
 	if err := t.Claims(&named); err != nil {
-		return nil, "", errWrong
+		return nil, "", errWrong.Because(fmt.Errorf("the claims of the token of %s cannot be read", e.URL))
 	}
-	claims := []string{"preferred_username", "email"}
+	return t, e.username(named), nil
+}
+
+// username is the name that the account of a token's subject should have. An e-mail address is one only if the issuer has
+// verified that it is the subject's: else anybody could be called like anybody.
+func (e *externalIssuer) username(named map[string]any) string {
+	claims := []string{"preferred_username", "email", "sub"}
 	if e.UsernameClaim != "" {
-		claims = []string{e.UsernameClaim}
+		claims = []string{e.UsernameClaim, "sub"}
 	}
-	for _, claim := range append(claims, "sub") {
-		if username, _ = named[claim].(string); username != "" {
-			break
+	for _, claim := range claims {
+		// Amazon Cognito sends the text.
+		if verified := named["email_verified"]; claim == "email" && verified != true && verified != "true" {
+			continue
+		}
+		if username, _ := named[claim].(string); username != "" {
+			return username
 		}
 	}
-	return t, username, nil
+	return ""
+}
+
+// whyRefused is for the log: what is wrong with a token whose verification failed. Its signature is the last thing to be
+// checked, so anybody may have written the rest; nothing long is quoted.
+func (e *externalIssuer) whyRefused(token string) error {
+	var c jwt.RegisteredClaims
+	t, _, err := jwt.NewParser().ParseUnverified(token, &c)
+	if err != nil {
+		return fmt.Errorf("the token of %s cannot be read", e.URL)
+	}
+	kid, _ := t.Header["kid"].(string)
+	algorithm, _ := t.Header["alg"].(string)
+	now := e.now().UTC().Truncate(time.Second)
+	at := func(d *jwt.NumericDate) string { return d.UTC().Format(time.RFC3339) }
+	switch {
+	case !slices.Contains(signatures, algorithm):
+		err = fmt.Errorf("is signed with %.40q; accepted are %s", algorithm, strings.Join(signatures, ", "))
+	case !slices.Contains(c.Audience, e.Audience):
+		err = fmt.Errorf("has the audience %.200q, not %q; configure the client at the issuer, or audience= of --oidc-issuer",
+			[]string(c.Audience), e.Audience)
+	case c.ExpiresAt == nil:
+		err = errors.New("does not say when it expires")
+	case !now.Before(c.ExpiresAt.Time):
+		err = fmt.Errorf("expired at %s, and it is %s now; if it is new, compare the clocks", at(c.ExpiresAt),
+			now.Format(time.RFC3339))
+	case c.NotBefore != nil && now.Before(c.NotBefore.Time):
+		err = fmt.Errorf("is valid from %s on, and it is %s now; compare the clocks", at(c.NotBefore), now.Format(time.RFC3339))
+	default:
+		err = fmt.Errorf("has a signature that fails verification with the issuer's keys; it names the key %.100q", kid)
+	}
+	return fmt.Errorf("the token of %s %w", e.URL, err)
 }
 
 // externalBearer returns the account of a token's issuer and subject, and creates it at the first use. The user name in the
-// token names a new account, and decides nothing.
+// token names a new account, and decides nothing unless the issuer links.
 func (s *Service) externalBearer(
 	ctx context.Context, e *externalIssuer, token, address string,
 ) (*verifiedCredential, error) {
@@ -250,13 +310,14 @@ func (s *Service) externalBearer(
 		return nil, err
 	}
 	a, err := s.accounts.External(ctx, account.External{
-		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: username, Address: address,
+		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: username, Links: e.Links, Address: address,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if !a.Active {
-		return nil, errWrong
+		return nil, errWrong.Because(errInactive)
 	}
-	return &verifiedCredential{account: a, whole: true, expires: t.Expiry, binding: epochBinding, bound: epochBinding(a)}, nil
+	return &verifiedCredential{account: a, whole: true, external: true, expires: t.Expiry, binding: epochBinding,
+		bound: epochBinding(a)}, nil
 }

@@ -33,9 +33,10 @@ func TestParseOIDCIssuer(t *testing.T) {
 			UsernameClaim: "upn"},
 		"https://tenant.example.org/,audience=https://api/": {URL: "https://tenant.example.org/",
 			Audience: "https://api/"},
-		"http://127.0.0.1:5556/dex,audience=a": {URL: "http://127.0.0.1:5556/dex", Audience: "a"},
-		"http://[::1]:5556,audience=a":         {URL: "http://[::1]:5556", Audience: "a"},
-		"http://localhost,audience=a":          {URL: "http://localhost", Audience: "a"},
+		"https://login.example.org,link=username,audience=a": {URL: "https://login.example.org", Audience: "a", Links: true},
+		"http://127.0.0.1:5556/dex,audience=a":               {URL: "http://127.0.0.1:5556/dex", Audience: "a"},
+		"http://[::1]:5556,audience=a":                       {URL: "http://[::1]:5556", Audience: "a"},
+		"http://localhost,audience=a":                        {URL: "http://localhost", Audience: "a"},
 	} {
 		if got, err := identity.ParseOIDCIssuer(s); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v", s, got, err)
@@ -43,7 +44,9 @@ func TestParseOIDCIssuer(t *testing.T) {
 	}
 	for _, s := range []string{
 		"", "login.example.org,audience=a", "https://login.example.org", "https://login.example.org,audience=",
-		"https://login.example.org,audience=a,audience=b",
+		"https://login.example.org,audience=a,audience=b", "https://login.example.org,audience=a,link=username,link=username",
+		"https://login.example.org,audience=a,link=email", "https://login.example.org,audience=a,link",
+		"https://" + strings.Repeat("x", 300) + ",audience=a",
 		"https://login.example.org,audience=a,secret=b", "https://login.example.org,audience=a,",
 		"ftp://login.example.org,audience=a",
 		"http://login.example.org,audience=a", "http://10.0.0.1,audience=a", "https://user:password@login.example.org,audience=a",
@@ -183,6 +186,16 @@ func TestExternalIssuer(t *testing.T) {
 	if rows := s.AuditRows(t, got.GUID); len(rows) != 1 || rows[0].Account != got.GUID {
 		t.Errorf("the audit log has %+v", rows)
 	}
+	// An admin of another issuer does not look like a local one.
+	shown := got.Entry("x", "", nil).AccountName
+	var recorded string
+	if err := s.DB.Pool.QueryRow(t.Context(), `SELECT account_name FROM audit WHERE target = $1`, got.GUID).
+		Scan(&recorded); err != nil || recorded != shown || shown != got.Origin+":"+name {
+		t.Errorf("the audit log shows %q and %q, %v", recorded, shown, err)
+	}
+	if local := signIn(t, id, bearer(t, id, "root")).Entry("x", "", nil).AccountName; local != "root" {
+		t.Errorf("the audit log shows %q", local)
+	}
 	// The same subject under another name is the same account, on every replica; another subject under that name is not.
 	other := replica(t, s, &c, p.issuer())
 	if again := signIn(t, other, p.sign(t, k, "subject-1",
@@ -239,9 +252,13 @@ func TestExternalNames(t *testing.T) {
 		want   string
 	}{
 		{jwt.MapClaims{"preferred_username": x + "a", "email": x + "b"}, x + "a"},
-		{jwt.MapClaims{"email": x + "c"}, x + "c"},
-		{jwt.MapClaims{"preferred_username": 7, "email": x + "d"}, x + "d"},
+		{jwt.MapClaims{"email": x + "c", "email_verified": true}, x + "c"},
+		{jwt.MapClaims{"preferred_username": 7, "email": x + "d", "email_verified": "true"}, x + "d"},
 		{nil, fmt.Sprint(x, "-", 3)},
+		{jwt.MapClaims{"email": x + "nobody's"}, fmt.Sprint(x, "-", 4)},
+		{jwt.MapClaims{"email": x + "nobody's", "email_verified": false}, fmt.Sprint(x, "-", 5)},
+		{jwt.MapClaims{"email": x + "nobody's", "email_verified": "false"}, fmt.Sprint(x, "-", 6)},
+		{jwt.MapClaims{"email": x + "nobody's", "email_verified": 1}, fmt.Sprint(x, "-", 7)},
 		{jwt.MapClaims{"preferred_username": "line\nbreak"}, "GUID"},
 		{jwt.MapClaims{"preferred_username": strings.Repeat("n", 300)}, "GUID"},
 	} {
@@ -260,6 +277,11 @@ func TestExternalNames(t *testing.T) {
 	if got := signIn(t, id, p.sign(t, k, x+"-sub", jwt.MapClaims{"preferred_username": x + "g"})); got.Username != x+"-sub" {
 		t.Errorf("got %+v", got)
 	}
+	named.UsernameClaim = "email"
+	if got := signIn(t, replica(t, s, &c, named), p.sign(t, k, x+"-unverified",
+		jwt.MapClaims{"email": x + "nobody's", "preferred_username": x + "g"})); got.Username != x+"-unverified" {
+		t.Errorf("got %+v", got)
+	}
 	// One subject, many requests at once: one account.
 	var group sync.WaitGroup
 	var guids sync.Map
@@ -267,7 +289,7 @@ func TestExternalNames(t *testing.T) {
 		id := replica(t, s, &c, p.issuer())
 		group.Go(func() {
 			got, err := id.Authenticate(t.Context(), identity.ParseCredential(
-				p.sign(t, k, x+"-many", jwt.MapClaims{"email": x + "h"})), "")
+				p.sign(t, k, x+"-many", jwt.MapClaims{"preferred_username": x + "h"})), "")
 			if err != nil {
 				t.Error(err)
 				return
@@ -329,6 +351,8 @@ func TestExternalForgeries(t *testing.T) {
 		"HMAC":                 hmac(k.private.Public().(*rsa.PublicKey).N.Bytes()),
 		"none":                 "Bearer " + unsigned,
 		"a NUL":                p.sign(t, k, "a\x00b", nil),
+		"a subject too long":   p.sign(t, k, rand.Text()+strings.Repeat("x", 230), nil),
+		"a subject of pages":   p.sign(t, k, randomText(9000), nil),
 	} {
 		if p, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), ""); !fault.Is(err,
 			fault.Unauthenticated) {
@@ -344,6 +368,191 @@ func TestExternalForgeries(t *testing.T) {
 	p = newProvider(t)
 	signIn(t, replica(t, s, &c, p.issuer()), p.sign(t, p.with(key{"ec", elliptic256, jwt.SigningMethodES256}, true), subject,
 		nil))
+}
+
+// randomText does not compress: PostgreSQL would index what does.
+func randomText(length int) string {
+	var text strings.Builder
+	for text.Len() < length {
+		text.WriteString(rand.Text())
+	}
+	return text.String()[:length]
+}
+
+// TestRefusedTokensAreExplained: the cause of a refusal, which is for the log, says what to fix, and holds no token. The
+// caller reads one text in each case.
+func TestRefusedTokensAreExplained(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k, secret := p.key(t, "1", true), p.key(t, "2", false)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	subject := unique("subject")
+	now := time.Now()
+	ended := p.sign(t, k, unique("ended"), nil)
+	guid := signIn(t, id, ended).GUID
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
+		account.IdentityChange{Active: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(identity.FreshFor)
+	for authorization, says := range map[string]string{
+		p.sign(t, k, subject, jwt.MapClaims{"aud": []string{"another", "x"}}): `the token of ` + p.URL +
+			` has the audience ["another" "x"], not "rolecall"`,
+		p.sign(t, k, subject, jwt.MapClaims{"aud": strings.Repeat("x", 2000)}): `not "rolecall"`,
+		p.sign(t, k, subject, jwt.MapClaims{"iss": "https://elsewhere.example"}): `of the issuer "https://elsewhere.example", ` +
+			`which is neither this server`,
+		p.sign(t, k, subject, jwt.MapClaims{"iss": p.URL + "/"}): `of the issuer "` + p.URL + `/"`,
+		p.sign(t, k, subject, jwt.MapClaims{"exp": now.Add(-time.Hour).Unix()}): "expired at " +
+			now.Add(-time.Hour).UTC().Format("2006-01-02T15:04"),
+		p.sign(t, k, subject, jwt.MapClaims{"nbf": now.Add(time.Hour).Unix()}): "compare the clocks",
+		p.sign(t, k, subject, jwt.MapClaims{"exp": nil}):                       "does not say when it expires",
+		p.sign(t, secret, subject, nil):                                        `it names the key "2"`,
+		p.sign(t, k, "", nil):                                                  "has no subject",
+		ended:                                                                  "not active",
+		"Bearer nonsense":                                                      "neither a personal access token nor a JWT",
+	} {
+		_, err := id.Authenticate(t.Context(), identity.ParseCredential(authorization), "")
+		if !fault.Is(err, fault.Unauthenticated) || !strings.Contains(err.Error(), says) || len(err.Error()) > 700 {
+			t.Errorf("want %q, got %v", says, err)
+			continue
+		}
+		if got := fault.Of(err).Message; got != "The user name, password or token is wrong, or has expired." {
+			t.Errorf("%s: the caller reads %q", says, got)
+		}
+		_, token, _ := strings.Cut(authorization, " ")
+		for part := range strings.SplitSeq(token, ".") {
+			if strings.Contains(err.Error(), part) {
+				t.Errorf("%s: the log has a part of the token", says)
+			}
+		}
+	}
+}
+
+// TestLink: only where the issuer links, the first subject of a name has the account that was prepared for it.
+func TestLink(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	var c clock
+	linking := p.issuer()
+	linking.Links = true
+	strict, links := replica(t, s, &c, p.issuer()), replica(t, s, &c, linking)
+	origin := linking.Origin()
+	team := "a"
+	prepare := func(id *identity.Service, name string) (*account.Profile, error) {
+		return id.Accounts().CreatePlatform(t.Context(), admin, account.NewPlatformUser{Username: name, Origin: origin,
+			Labels: map[string]*string{"team": &team}})
+	}
+	token := func(subject, name string) string {
+		return p.sign(t, k, subject, jwt.MapClaims{"preferred_username": name})
+	}
+	alice := unique("alice")
+	prepared, err := prepare(links, alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Without the setting nobody gets it, and nobody can prepare another.
+	if got := signIn(t, strict, token(alice+"-0", alice)); got.GUID == prepared.GUID || len(got.Labels) != 0 ||
+		got.Username != alice+"-"+got.GUID[:8] {
+		t.Errorf("got %+v", got)
+	}
+	_, byCF := prepare(strict, unique("bob"))
+	_, byUAA := strict.Accounts().CreateUser(t.Context(), admin,
+		account.IdentityChange{Username: new(unique("bob")), Origin: &origin}, nil)
+	_, byOwn := strict.Accounts().CreateProfile(t.Context(), admin,
+		account.NewProfile{Username: unique("bob"), Origin: origin}, nil)
+	_, byMove := strict.Accounts().UpdatePlatform(t.Context(), admin, s.Admin(t, unique("bob")), nil,
+		account.PlatformChange{Origin: &origin})
+	for _, err := range []error{byCF, byUAA, byOwn, byMove} {
+		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "link=username") {
+			t.Errorf("got %v", err)
+		}
+	}
+	// With it, the first subject of the name is whom it was prepared for, in any case and on all replicas at once.
+	var all sync.WaitGroup
+	for range 8 {
+		id := replica(t, s, &c, linking)
+		all.Go(func() {
+			got, err := id.Authenticate(t.Context(), identity.ParseCredential(token(alice+"-1", strings.ToUpper(alice))), "")
+			if err != nil || got.GUID != prepared.GUID || got.Labels["team"] != "a" || got.Username != alice {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	all.Wait()
+	rows := s.AuditRows(t, prepared.GUID)
+	if last := rows[len(rows)-1]; len(rows) != 2 || last.Account != prepared.GUID || last.Action != "account.update" ||
+		!strings.Contains(last.Detail, p.URL) {
+		t.Errorf("the audit log has %+v", rows)
+	}
+	if got := signIn(t, links, token(alice+"-2", alice)); got.GUID == prepared.GUID || len(got.Labels) != 0 {
+		t.Errorf("the second subject of the name got %+v", got)
+	}
+	if got := signIn(t, strict, token(alice+"-1", alice)); got.GUID != prepared.GUID {
+		t.Errorf("without the setting, the subject is %+v", got)
+	}
+	// Nothing else of that name is taken: neither the local account nor that of another origin.
+	local := unique("local")
+	guid := s.Admin(t, local)
+	if _, err := links.Accounts().CreateProfile(t.Context(), admin, account.NewProfile{Username: local, Origin: "ldap"},
+		nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := signIn(t, links, token(local, local)); got.GUID == guid || got.Username != local || got.Origin != origin ||
+		fmt.Sprint(got.Scopes) != "[cloud_controller.read cloud_controller.write]" {
+		t.Errorf("got %+v", got)
+	}
+	// A prepared account that is not active keeps its person out.
+	carol := unique("carol")
+	if prepared, err = prepare(links, carol); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, prepared.GUID, nil,
+		account.IdentityChange{Active: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, links, token(carol, carol))
+}
+
+// TestDeletedPerson: the token of another issuer still says whose it is after the account was deleted. The first request
+// makes a new account, which has none of the rights of the old one; deactivated, the person stays out.
+func TestDeletedPerson(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	name := unique("dora")
+	dora := p.sign(t, k, name, jwt.MapClaims{"preferred_username": name})
+	first := signIn(t, id, dora)
+	team := "dba"
+	if _, err := s.Accounts.UpdatePlatform(t.Context(), admin, first.GUID, nil,
+		account.PlatformChange{Labels: map[string]*string{"team": &team}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Accounts.DeleteProfile(t.Context(), admin, first.GUID, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(identity.FreshFor)
+	second := signIn(t, id, dora)
+	if second.GUID == first.GUID || second.Username != name || len(second.Labels) != 0 {
+		t.Errorf("got %+v", second)
+	}
+	active := func(active bool) {
+		t.Helper()
+		if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, second.GUID, nil,
+			account.IdentityChange{Active: &active}); err != nil {
+			t.Fatal(err)
+		}
+		c.advance(identity.FreshFor)
+	}
+	active(false)
+	refused(t, id, dora)
+	active(true)
+	if got := signIn(t, id, dora); got.GUID != second.GUID {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // The issuer may start later than we do, be away for a while, and change its keys.

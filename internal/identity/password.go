@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 
@@ -36,8 +38,26 @@ const (
 // derive is a variable for the test that counts how often a sign-in costs it.
 var derive = argon2.IDKey
 
-// MaxPassword is the longest account password in bytes.
-const MaxPassword = 255
+// The shortest and longest new password of an account, or secret of an OAuth client, in characters. Shorter ones that
+// exist still sign in.
+const (
+	MinPassword = 10
+	MaxPassword = 255
+)
+
+// CheckPassword refuses what no account gets as a new password. HTTP Basic has no control characters (RFC 7617, 2).
+func CheckPassword(password string) error {
+	n := utf8.RuneCountInString(password)
+	switch {
+	case n < MinPassword || n > MaxPassword:
+		return fault.New(fault.Invalid, "A password has %d to %d characters, this one %d.", MinPassword, MaxPassword, n)
+	case !utf8.ValidString(password):
+		return fault.New(fault.Invalid, "A password must be valid UTF-8.")
+	case strings.ContainsFunc(password, unicode.IsControl):
+		return fault.New(fault.Invalid, "A password must not contain control characters.")
+	}
+	return nil
+}
 
 // hasher computes argon2id, two at a time and never on all cores, so that sign-ins can take neither all memory nor all of
 // the processor. Sign-ins wait in two queues: accounts that have signed in from this address before, and all others. Of the
@@ -104,9 +124,6 @@ func (q *queue) wait(ctx context.Context, f func() error) error {
 
 // hash returns the PHC form of a new argon2id hash, with a random salt.
 func (h *hasher) hash(ctx context.Context, password string) (phc string, err error) {
-	if password == "" || len(password) > MaxPassword {
-		return "", fault.New(fault.Invalid, "The password of an account must have 1 to %d bytes.", MaxPassword)
-	}
 	leave, err := h.known.join()
 	if err != nil {
 		return "", err

@@ -31,7 +31,7 @@ func personal(t testing.TB, id *identity.Service, guid string, n identity.NewPer
 // What ends a personal access token ends it within five seconds on every replica, and for good.
 func TestPersonalTokenEndsOnEveryReplica(t *testing.T) {
 	s := servicetest.Shared(t)
-	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
+	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new password") }
 	active := func(guid string, v bool) error {
 		_, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, guid, nil,
 			account.IdentityChange{Active: &v})
@@ -115,7 +115,7 @@ func TestNoPersonalTokenOfAnEndedSignIn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new") }
+	hash := func(ctx context.Context) (string, error) { return s.Identity.Hash(ctx, "new password") }
 	if err := s.Accounts.SetSecret(t.Context(), admin, false, guid, false, hash); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestNoPersonalTokenOfAnEndedSignIn(t *testing.T) {
 	if tokens, err := id.PersonalTokens(t.Context(), &account.Principal{GUID: guid}); err != nil || len(tokens) > 0 {
 		t.Errorf("it has %d tokens, %v", len(tokens), err)
 	}
-	if err := create(basic(username, "new")); err != nil {
+	if err := create(basic(username, "new password")); err != nil {
 		t.Error(err)
 	}
 }

@@ -32,7 +32,7 @@ func TestPasswordCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	derivations := identity.CountDerivations(t, identity.PasswordCost{Memory: 19456, Passes: 2})
-	hash, err := id.Hash(t.Context(), "secret")
+	hash, err := id.Hash(t.Context(), "a password")
 	if form := regexp.MustCompile(`^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$`); err != nil ||
 		!form.MatchString(hash) {
 		t.Errorf("stored is %s, %v", hash, err)
@@ -41,6 +41,40 @@ func TestPasswordCost(t *testing.T) {
 	if n := derivations.Load(); n != 2 {
 		t.Errorf("argon2id was computed %d times, want 2", n)
 	}
+}
+
+// TestCheckPassword: the rule is for new passwords. Who has a shorter one signs in with it.
+func TestCheckPassword(t *testing.T) {
+	s := servicetest.Shared(t)
+	for password, says := range map[string]string{
+		"":                                "10 to 255 characters, this one 0.",
+		"nine char":                       "10 to 255 characters, this one 9.",
+		"ñññññ":                           "10 to 255 characters, this one 5.", // of ten bytes
+		strings.Repeat("x", 256):          "10 to 255 characters, this one 256.",
+		"a\x00password":                   "control characters",
+		"a password\n":                    "control characters",
+		"a password\u0085":                "control characters",
+		"\xff\xff\xff\xff a password":     "UTF-8",
+		"ten chars.":                      "",
+		"ñññññ.....":                      "",
+		strings.Repeat("\U0001F511", 255): "",
+	} {
+		_, err := s.Identity.Hash(t.Context(), password)
+		if says == "" && err != nil || says != "" && (!fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%q: got %v, want %q", password, err, says)
+		}
+		username := unique("by-bootstrap")
+		if _, _, err := s.Identity.Bootstrap(t.Context(), username, password); (err == nil) != (says == "") {
+			t.Errorf("bootstrap with %q: %v", password, err)
+		}
+	}
+	username := unique("old")
+	guid := s.Admin(t, username)
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET password_hash = $2 WHERE guid = $1`, guid,
+		s.Identity.HashUnchecked(t, "short")); err != nil {
+		t.Fatal(err)
+	}
+	signIn(t, s.Identity, basic(username, "short"))
 }
 
 // Whoever guesses learns nothing from how long the answer takes: each costs one argon2id for each secret, which is all but

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -115,10 +117,14 @@ func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedC
 	var unverified jwt.RegisteredClaims
 	t, _, err := jwt.NewParser().ParseUnverified(token, &unverified)
 	if err != nil {
-		return nil, errWrong
+		return nil, errWrong.Because(errNoToken)
 	}
 	if e := s.external[unverified.Issuer]; e != nil {
 		return s.externalBearer(ctx, e, token, address)
+	}
+	if unverified.Issuer != s.issuer {
+		return nil, errWrong.Because(fmt.Errorf("the token is of the issuer %.200q, which is neither this server (%s) nor one of "+
+			"--oidc-issuer", unverified.Issuer, s.issuer))
 	}
 	kid, _ := t.Header["kid"].(string)
 	key, err := s.verifyingKey(ctx, kid)
@@ -126,9 +132,26 @@ func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedC
 		return nil, err
 	}
 	if err != nil {
-		return nil, errWrong
+		return nil, errWrong.Because(err)
 	}
 	return s.ownBearer(ctx, token, key)
+}
+
+// The causes of refused tokens that are alike for all issuers, for the log.
+var (
+	errNoToken  = errors.New("it is neither a personal access token nor a JWT")
+	errInactive = errors.New("the account is not active")
+	errEnded    = errors.New("the account is gone, or has ended its sign-ins")
+)
+
+// ownReason is for the log: what is wrong with a token of ours.
+func ownReason(err error) error {
+	for _, e := range []error{jwt.ErrTokenExpired, jwt.ErrTokenSignatureInvalid, jwt.ErrTokenInvalidAudience} {
+		if errors.Is(err, e) {
+			return e
+		}
+	}
+	return errors.New("the token fails verification")
 }
 
 // ownBearer returns the account of an access token that was issued here.
@@ -137,9 +160,12 @@ func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKe
 	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return key, nil },
 		jwt.WithValidMethods([]string{"RS256"}), // RFC 8725, 3.1: the token does not choose its algorithm
 		jwt.WithIssuer(s.issuer), jwt.WithAudience(Audience), jwt.WithExpirationRequired(), jwt.WithTimeFunc(s.now))
+	if err != nil {
+		return nil, errWrong.Because(ownReason(err))
+	}
 	// A jti that ends in -r marks a refresh token in the UAA's convention.
-	if err != nil || strings.HasSuffix(c.ID, "-r") {
-		return nil, errWrong
+	if strings.HasSuffix(c.ID, "-r") {
+		return nil, errWrong.Because(errors.New("it is a refresh token"))
 	}
 	guid, program := c.UserID, false
 	if guid == "" {
@@ -147,13 +173,16 @@ func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKe
 	}
 	a, err := s.accounts.ByGUID(ctx, guid)
 	if fault.Is(err, fault.NotFound) {
-		return nil, errWrong
+		return nil, errWrong.Because(errEnded)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !a.Active || a.IdentityCreatedAt.IsZero() || a.OAuthClient != program || epochBinding(a) != c.Epoch {
-		return nil, errWrong
+	switch {
+	case !a.Active:
+		return nil, errWrong.Because(errInactive)
+	case a.IdentityCreatedAt.IsZero() || a.OAuthClient != program || epochBinding(a) != c.Epoch:
+		return nil, errWrong.Because(errEnded)
 	}
 	return &verifiedCredential{
 		account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch,

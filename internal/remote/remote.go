@@ -25,8 +25,8 @@ func Address(r *http.Request, trusted []netip.Prefix) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, text := range slices.Backward(hops) {
-		hop, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil {
+		hop, ok := parseHop(strings.TrimSpace(text))
+		if !ok {
 			break
 		}
 		addr = hop
@@ -35,6 +35,21 @@ func Address(r *http.Request, trusted []netip.Prefix) string {
 		}
 	}
 	return plain(addr)
+}
+
+// parseHop reads an address of X-Forwarded-For. Some gateways add the client's port, and some put IPv6 into brackets:
+// https://learn.microsoft.com/en-us/azure/application-gateway/how-application-gateway-works
+func parseHop(text string) (addr netip.Addr, ok bool) {
+	if withPort, err := netip.ParseAddrPort(text); err == nil {
+		return withPort.Addr(), true
+	}
+	if inner, found := strings.CutPrefix(text, "["); found {
+		inner, closed := strings.CutSuffix(inner, "]")
+		addr, err := netip.ParseAddr(inner)
+		return addr, closed && err == nil && addr.Is6()
+	}
+	addr, err := netip.ParseAddr(text)
+	return addr, err == nil
 }
 
 // plain is the one form of an address: a client that comes over IPv4 has the same one behind any listener and proxy.

@@ -24,7 +24,8 @@ func TestClientLifecycle(t *testing.T) {
 	id := unique("sb-x!b1|y!b2")
 	path := "/oauth/clients/" + strings.ReplaceAll(id, "|", "%7C")
 	a := f.as(t, root, "POST", "/oauth/clients", object(map[string]any{
-		"client_id": id, "client_secret": "first", "authorized_grant_types": []string{"client_credentials"}, "name": "A program",
+		"client_id": id, "client_secret": "first secret", "authorized_grant_types": []string{"client_credentials"},
+		"name":        "A program",
 		"authorities": []string{"scim.read", "uaa.none", "cloud_controller.read", "scim.read"}, "scope": []string{"uaa.none"},
 		"autoapprove": true,
 	})).want(t, 201, "")
@@ -34,7 +35,7 @@ func TestClientLifecycle(t *testing.T) {
 		c.Authorities); got != "true [client_credentials] [] [cloud_controller.read scim.read]" {
 		t.Errorf("got %s", got)
 	}
-	if strings.Contains(a.Body, "first") {
+	if strings.Contains(a.Body, "first secret") {
 		t.Error("the answer has the secret")
 	}
 	if got := f.as(t, root, "GET", path, "").want(t, 200, ""); got.Body != a.Body {
@@ -55,15 +56,18 @@ func TestClientLifecycle(t *testing.T) {
 	}
 	f.as(t, root, "GET", "/Users/"+strings.ReplaceAll(id, "|", "%7C"), "").want(t, 404, "scim_resource_not_found")
 
-	token := f.token(t, basic(id, "first"), "grant_type", "client_credentials").token(t).AccessToken
+	token := f.token(t, basic(id, "first secret"), "grant_type", "client_credentials").token(t).AccessToken
 	f.as(t, token, "GET", path, "").want(t, 200, "")
-	f.as(t, token, "PUT", path+"/secret", `{"secret":"second"}`).want(t, 403, "insufficient_scope")
-	f.as(t, token, "PUT", path+"/secret", `{"secret":"second","oldSecret":"wrong"}`).want(t, 401, "unauthorized")
-	f.as(t, token, "PUT", path+"/secret", `{"secret":"second","oldSecret":"first"}`).want(t, 200, "")
-	f.token(t, basic(id, "first"), "grant_type", "client_credentials").want(t, 401, "invalid_client")
-	f.token(t, basic(id, "second"), "grant_type", "client_credentials").token(t)
-	f.as(t, root, "PUT", path+"/secret", `{"clientId":"`+id+`","secret":"third"}`).want(t, 200, "")
-	f.as(t, root, "PUT", path+"/secret", `{"secret":"x","changeMode":"ADD"}`).want(t, 400, "invalid_client")
+	f.as(t, token, "PUT", path+"/secret", `{"secret":"second secret"}`).want(t, 403, "insufficient_scope")
+	f.as(t, token, "PUT", path+"/secret", `{"secret":"second secret","oldSecret":"wrong"}`).want(t, 401, "unauthorized")
+	for _, secret := range []string{"nine char", "\\u0007 is the bell"} {
+		f.as(t, token, "PUT", path+"/secret", `{"secret":"`+secret+`","oldSecret":"first secret"}`).want(t, 400, "invalid_client")
+	}
+	f.as(t, token, "PUT", path+"/secret", `{"secret":"second secret","oldSecret":"first secret"}`).want(t, 200, "")
+	f.token(t, basic(id, "first secret"), "grant_type", "client_credentials").want(t, 401, "invalid_client")
+	f.token(t, basic(id, "second secret"), "grant_type", "client_credentials").token(t)
+	f.as(t, root, "PUT", path+"/secret", `{"clientId":"`+id+`","secret":"third secret"}`).want(t, 200, "")
+	f.as(t, root, "PUT", path+"/secret", `{"secret":"its-secret","changeMode":"ADD"}`).want(t, 400, "invalid_client")
 	f.as(t, root, "PUT", path+"/secret", `{}`).want(t, 400, "invalid_client")
 
 	f.as(t, root, "PUT", path,
@@ -72,7 +76,7 @@ func TestClientLifecycle(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	f.as(t, root, "PUT", path, `{"client_id":"other"}`).want(t, 400, "invalid_client")
-	token = f.token(t, basic(id, "third"), "grant_type", "client_credentials").token(t).AccessToken
+	token = f.token(t, basic(id, "third secret"), "grant_type", "client_credentials").token(t).AccessToken
 	f.as(t, root, "DELETE", path, "").want(t, 200, "")
 	f.as(t, token, "GET", path, "").want(t, 401, "invalid_token")
 	f.as(t, root, "GET", path, "").want(t, 404, "not_found")
@@ -88,7 +92,7 @@ func TestCreateClientRefused(t *testing.T) {
 	create := func(id, rest string) answer {
 		return f.as(t, root, "POST", "/oauth/clients", `{"client_id":"`+id+`"`+rest+`}`)
 	}
-	const good = `,"client_secret":"x","authorized_grant_types":["client_credentials"]`
+	const good = `,"client_secret":"its-secret","authorized_grant_types":["client_credentials"]`
 	for _, id := range []string{taken, u.ID, "cf"} {
 		create(id, good).want(t, 409, "invalid_client")
 	}
@@ -98,11 +102,13 @@ func TestCreateClientRefused(t *testing.T) {
 		create(id, good).want(t, 400, "invalid_client")
 	}
 	for _, rest := range []string{
-		``, `,"client_secret":"x"`, `,"authorized_grant_types":["client_credentials"]`,
-		`,"client_secret":"x","authorized_grant_types":[]`,
-		`,"client_secret":"x","authorized_grant_types":["authorization_code"]`,
-		`,"client_secret":"x","authorized_grant_types":"client_credentials"`,
+		``, `,"client_secret":"its-secret"`, `,"authorized_grant_types":["client_credentials"]`,
+		`,"client_secret":"its-secret","authorized_grant_types":[]`,
+		`,"client_secret":"its-secret","authorized_grant_types":["authorization_code"]`,
+		`,"client_secret":"its-secret","authorized_grant_types":"client_credentials"`,
 		good + `,"authorities":["clients.read"]`, good + `,"scope":["openid"]`, good + `,"authorities":[1]`,
+		`,"client_secret":"nine char","authorized_grant_types":["client_credentials"]`,
+		`,"client_secret":"a\u0000 secret of x","authorized_grant_types":["client_credentials"]`,
 		`,"client_secret":"` + strings.Repeat("x", 256) + `","authorized_grant_types":["client_credentials"]`,
 	} {
 		create(unique("bad"), rest).want(t, 400, "invalid_client")
@@ -133,8 +139,9 @@ func TestClientOfAPlatformUser(t *testing.T) {
 		account.NewPlatformUser{GUID: id, Labels: map[string]*string{"team": &team}}); err != nil {
 		t.Fatal(err)
 	}
-	f.program(t, map[string]any{"client_id": id, "client_secret": "x", "authorities": []string{"cloud_controller.write"}})
-	token := f.token(t, basic(id, "x"), "grant_type", "client_credentials").token(t).AccessToken
+	f.program(t, map[string]any{"client_id": id, "client_secret": "its-secret",
+		"authorities": []string{"cloud_controller.write"}})
+	token := f.token(t, basic(id, "its-secret"), "grant_type", "client_credentials").token(t).AccessToken
 	p, err := f.Identity.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), "")
 	if err != nil || p.GUID != id || p.Labels["team"] != "dba" {
 		t.Errorf("it signs in as %+v, %v", p, err)
@@ -144,8 +151,8 @@ func TestClientOfAPlatformUser(t *testing.T) {
 	if err != nil || a.OAuthClient || len(a.Scopes) != 0 || a.Labels["team"] != "dba" {
 		t.Errorf("what is left is %+v, %v", a, err)
 	}
-	f.program(t, map[string]any{"client_id": id, "client_secret": "y", "authorities": []string{}})
-	if tok := f.token(t, basic(id, "y"), "grant_type", "client_credentials").token(t); tok.Scope != "" ||
+	f.program(t, map[string]any{"client_id": id, "client_secret": "secret-of-y", "authorities": []string{}})
+	if tok := f.token(t, basic(id, "secret-of-y"), "grant_type", "client_credentials").token(t); tok.Scope != "" ||
 		fmt.Sprint(tok.claims(t)["scope"]) != "[]" {
 		t.Errorf("the next one has %q", tok.Scope)
 	}

@@ -88,16 +88,17 @@ func TestInsufficientScope(t *testing.T) {
 		{"PATCH", "/Users/" + other.ID, `{"active":false}`},
 		{"DELETE", "/Users/" + other.ID, ""},
 		{"DELETE", "/Users/no-such", ""},
-		{"PUT", "/Users/" + other.ID + "/password", `{"password":"x"}`},
+		{"PUT", "/Users/" + other.ID + "/password", `{"password":"a password"}`},
 		{"GET", "/Groups", ""},
 		{"GET", "/Groups/no-such", ""},
 		{"GET", "/Groups/no-such/members", ""},
 		{"GET", "/oauth/clients", ""},
 		{"GET", "/oauth/clients/no-such", ""},
-		{"POST", "/oauth/clients", `{"client_id":"x","client_secret":"x","authorized_grant_types":["client_credentials"]}`},
+		{"POST", "/oauth/clients", `{"client_id":"x","client_secret":"its-secret",` +
+			`"authorized_grant_types":["client_credentials"]}`},
 		{"PUT", "/oauth/clients/no-such", `{"authorized_grant_types":["client_credentials"]}`},
 		{"DELETE", "/oauth/clients/no-such", ""},
-		{"PUT", "/oauth/clients/no-such/secret", `{"secret":"x"}`},
+		{"PUT", "/oauth/clients/no-such/secret", `{"secret":"its-secret"}`},
 	} {
 		a := f.as(t, token, call[0], call[1], call[2], "If-Match: *").want(t, 403, "insufficient_scope")
 		if got := a.Header.Get("WWW-Authenticate"); got != `Bearer realm="rolecall", error="insufficient_scope"` {

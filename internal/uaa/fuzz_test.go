@@ -68,10 +68,10 @@ func FuzzRequest(f *testing.F) {
 		`{"client_id":"fuzz-new","client_secret":"{secret}","authorized_grant_types":["client_credentials"],` +
 			`"authorities":["cloud_controller.read"],` +
 			`"scope":["scim.read"],"name":"x"}`,
-		`{"client_id":"a/b%","client_secret":"x","authorized_grant_types":["password","refresh_token"]}`,
-		`{"client_id":"cf","client_secret":"x","authorized_grant_types":["password"]}`,
+		`{"client_id":"a/b%","client_secret":"its-secret","authorized_grant_types":["password","refresh_token"]}`,
+		`{"client_id":"cf","client_secret":"its-secret","authorized_grant_types":["password"]}`,
 		`{"client_id":"x","authorized_grant_types":["implicit"]}`,
-		`{"client_id":"{client}","client_secret":"x","authorized_grant_types":["client_credentials"],"authorities":"x"}`,
+		`{"client_id":"{client}","client_secret":"its-secret","authorized_grant_types":["client_credentials"],"authorities":"x"}`,
 	} {
 		seeds = append(seeds, postClient+body)
 	}
@@ -136,7 +136,8 @@ func FuzzRequest(f *testing.F) {
 				names["id"], names["memberId"], names["user"] = person.ID, person.ID, person.UserName
 			case r.Method == "DELETE" && a.Status == 200 && strings.Contains(r.URL.Path, "/clients/"):
 				send("POST", uaa.Prefix+"/oauth/clients", object(
-					map[string]any{"client_id": program, "client_secret": "x", "authorized_grant_types": []string{"client_credentials"}}))
+					map[string]any{"client_id": program, "client_secret": "its-secret",
+						"authorized_grant_types": []string{"client_credentials"}}))
 			}
 		},
 	})

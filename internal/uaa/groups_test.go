@@ -89,7 +89,8 @@ func TestNoEscalation(t *testing.T) {
 	adminGUID := f.Admin(t, admin)
 	_, reader := f.holder(t, account.ScopeAdminReadOnly)
 	deputy := unique("deputy") // a program with admin rights
-	f.program(t, map[string]any{"client_id": deputy, "client_secret": "x", "authorities": []string{account.ScopeAdmin}})
+	f.program(t, map[string]any{"client_id": deputy, "client_secret": "its-secret",
+		"authorities": []string{account.ScopeAdmin}})
 	labelled := unique("robot")
 	if _, err := f.DB.Pool.Exec(t.Context(), `INSERT INTO accounts (guid, labels, platform_created_at, platform_updated_at)
 		VALUES ($1, '{"team":"dba"}', now(), now())`, labelled); err != nil {
@@ -100,7 +101,7 @@ func TestNoEscalation(t *testing.T) {
 	dbaGUID := f.Account(t, dba, account.DefaultScopes, map[string]string{"team": "dba"})
 	client := func(fields string) string {
 		return `{"client_id":"` + unique("c") +
-			`","client_secret":"x","authorized_grant_types":["client_credentials","password"],` + fields + `}`
+			`","client_secret":"its-secret","authorized_grant_types":["client_credentials","password"],` + fields + `}`
 	}
 	for _, call := range [][3]string{
 		{"POST", "/Groups/" + f.group(t, account.ScopeAdmin) + "/members", `{"value":"` + guid + `"}`},
@@ -108,18 +109,18 @@ func TestNoEscalation(t *testing.T) {
 		{"POST", "/Groups/" + f.group(t, account.ScopeSCIMWrite) + "/members", `{"value":"` + reader + `"}`},
 		{"DELETE", "/Groups/" + f.group(t, account.ScopeAdmin) + "/members/" + adminGUID, ""},
 		{"DELETE", "/Groups/" + f.group(t, account.ScopeRead) + "/members/" + adminGUID, ""},
-		{"PUT", "/Users/" + adminGUID + "/password", `{"password":"mine"}`},
-		{"PUT", "/Users/" + reader + "/password", `{"password":"mine"}`},
-		{"PUT", "/Users/" + guid + "/password", `{"password":"mine"}`},
-		{"PUT", "/Users/" + dbaGUID + "/password", `{"password":"mine"}`},
+		{"PUT", "/Users/" + adminGUID + "/password", `{"password":"mine from now"}`},
+		{"PUT", "/Users/" + reader + "/password", `{"password":"mine from now"}`},
+		{"PUT", "/Users/" + guid + "/password", `{"password":"mine from now"}`},
+		{"PUT", "/Users/" + dbaGUID + "/password", `{"password":"mine from now"}`},
 		{"PUT", "/Users/" + adminGUID, `{"userName":"mine"}`},
 		{"PATCH", "/Users/" + adminGUID, `{"active":false}`},
 		{"DELETE", "/Users/" + adminGUID, ""},
 		{"POST", "/oauth/clients", client(`"authorities":["cloud_controller.admin"]`)},
 		{"POST", "/oauth/clients", client(`"authorities":["scim.write"]`)},
 		{"POST", "/oauth/clients", `{"client_id":"` + labelled +
-			`","client_secret":"x","authorized_grant_types":["client_credentials"]}`},
-		{"PUT", "/oauth/clients/" + deputy + "/secret", `{"secret":"mine"}`},
+			`","client_secret":"its-secret","authorized_grant_types":["client_credentials"]}`},
+		{"PUT", "/oauth/clients/" + deputy + "/secret", `{"secret":"mine from now"}`},
 		{"PUT", "/oauth/clients/" + deputy, `{"authorities":[]}`},
 		{"DELETE", "/oauth/clients/" + deputy, ""},
 	} {
@@ -132,12 +133,12 @@ func TestNoEscalation(t *testing.T) {
 
 	// What it is for.
 	u := f.as(t, token, "POST", "/Users", `{"userName":"`+unique("new")+`"}`).want(t, 201, "").user(t)
-	f.as(t, token, "PUT", "/Users/"+u.ID+"/password", `{"password":"x"}`).want(t, 200, "")
+	f.as(t, token, "PUT", "/Users/"+u.ID+"/password", `{"password":"a password"}`).want(t, 200, "")
 	f.as(t, token, "DELETE", "/Groups/"+f.group(t, account.ScopeWrite)+"/members/"+u.ID, "").want(t, 200, "")
 	f.as(t, token, "POST", "/Groups/"+f.group(t, account.ScopeWrite)+"/members", `{"value":"`+u.ID+`"}`).want(t, 201, "")
 	f.as(t, token, "DELETE", "/Users/"+u.ID, "").want(t, 200, "")
 	id := unique("plain")
-	f.as(t, token, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"x",`+
+	f.as(t, token, "POST", "/oauth/clients", `{"client_id":"`+id+`","client_secret":"its-secret",`+
 		`"authorized_grant_types":["client_credentials"],`+
 		`"authorities":["cloud_controller.read"]}`).want(t, 201, "")
 	f.as(t, token, "PUT", "/oauth/clients/"+id, `{"authorities":["cloud_controller.admin"]}`).want(t, 403, "insufficient_scope")

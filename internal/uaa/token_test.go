@@ -139,14 +139,14 @@ func TestPasswordGrantRefused(t *testing.T) {
 
 func TestClientAuthentication(t *testing.T) {
 	f := newFixture(t)
-	id := f.program(t, map[string]any{"client_secret": "p+s %25 ü"})
+	id := f.program(t, map[string]any{"client_secret": "p+s %25 ü and more"})
 	grant := []string{"grant_type", "client_credentials"}
-	for _, authorization := range []string{basic(id, "p+s %25 ü"), basic(id, url.QueryEscape("p+s %25 ü")),
-		basic(url.QueryEscape(id), url.QueryEscape("p+s %25 ü"))} {
+	for _, authorization := range []string{basic(id, "p+s %25 ü and more"), basic(id, url.QueryEscape("p+s %25 ü and more")),
+		basic(url.QueryEscape(id), url.QueryEscape("p+s %25 ü and more"))} {
 		f.token(t, authorization, grant...).token(t)
 	}
-	f.token(t, "", append(grant, "client_id", id, "client_secret", "p+s %25 ü")...).token(t)
-	f.token(t, basic(id, "p+s %25 ü"), append(grant, "client_id", id)...).token(t)
+	f.token(t, "", append(grant, "client_id", id, "client_secret", "p+s %25 ü and more")...).token(t)
+	f.token(t, basic(id, "p+s %25 ü and more"), append(grant, "client_id", id)...).token(t)
 
 	bob := f.person(t, unique("bob"))
 	var bodies []string
@@ -160,8 +160,8 @@ func TestClientAuthentication(t *testing.T) {
 	}
 	f.token(t, "", grant...).want(t, 401, "invalid_client")
 	f.token(t, "", append(grant, "client_id", id)...).want(t, 401, "invalid_client")
-	f.token(t, basic(id, "p+s %25 ü"), append(grant, "client_secret", "x")...).want(t, 400, "invalid_request")
-	f.token(t, basic(id, "p+s %25 ü"), append(grant, "client_id", "cf")...).want(t, 400, "invalid_request")
+	f.token(t, basic(id, "p+s %25 ü and more"), append(grant, "client_secret", "x")...).want(t, 400, "invalid_request")
+	f.token(t, basic(id, "p+s %25 ü and more"), append(grant, "client_id", "cf")...).want(t, 400, "invalid_request")
 }
 
 // A program's own token: its guid is the client id, and it has the authorities and nothing else.
@@ -248,7 +248,7 @@ func TestRefresh(t *testing.T) {
 		t.Errorf("the refreshed token has %q", got)
 	}
 	// A new password ends them.
-	f.as(t, f.root(t), "PUT", "/Users/"+bob.ID+"/password", `{"password":"another"}`).want(t, 200, "")
+	f.as(t, f.root(t), "PUT", "/Users/"+bob.ID+"/password", `{"password":"another password"}`).want(t, 200, "")
 	refresh(tok.RefreshToken).want(t, 400, "invalid_grant")
 	// They are stored as hashes only.
 	var stored int
@@ -337,7 +337,7 @@ func TestTokensEnd(t *testing.T) {
 			f.as(t, f.root(t), "PATCH", "/Users/"+u.ID, `{"active":true}`, "If-Match: *").want(t, 200, "")
 		},
 		"new password": func(t *testing.T, f *fixture, u user) {
-			f.as(t, f.root(t), "PUT", "/Users/"+u.ID+"/password", `{"password":"new"}`).want(t, 200, "")
+			f.as(t, f.root(t), "PUT", "/Users/"+u.ID+"/password", `{"password":"new password"}`).want(t, 200, "")
 		},
 		"identity deleted": func(t *testing.T, f *fixture, u user) {
 			f.as(t, f.root(t), "DELETE", "/Users/"+u.ID, "").want(t, 200, "")

@@ -32,7 +32,8 @@ func TestUserLifecycle(t *testing.T) {
 	if l := f.users(t, filter(`userName eq "`+name+`" and origin eq "uaa"`)); len(l.Resources) != 0 || l.TotalResults != 0 {
 		t.Fatalf("got %+v", l)
 	}
-	body := `{"userName":"` + name + `","password":"secret","origin":"","name":{"familyName":"` + name + `","givenName":"` +
+	body := `{"userName":"` + name + `","password":"its password","origin":"",` +
+		`"name":{"familyName":"` + name + `","givenName":"` +
 		name + `"},"emails":[{"value":"` + name + `","primary":true}]}`
 	a := f.as(t, f.root(t), "POST", "/Users", body).want(t, 201, "")
 	u := a.user(t)
@@ -89,6 +90,8 @@ func TestCreateUser(t *testing.T) {
 	}
 	u = create(`{"userName":"`+name+`","origin":"ldap","emails":[{"value":"a@x"},{"value":"b@x","primary":true}],`+
 		`"active":false,"verified":false}`).want(t, 201, "").user(t)
+	f.as(t, f.root(t), "PUT", "/Users/"+u.ID, `{"userName":"`+name+`-renamed"}`, "If-Match: *").want(t, 400,
+		"invalid_scim_resource")
 	if u.Origin != "ldap" || u.Active || u.Verified || u.Emails[0].Value != "b@x" || !u.Emails[0].Primary ||
 		u.Emails[1].Primary {
 		t.Errorf("got %+v", u)
@@ -108,6 +111,8 @@ func TestCreateUser(t *testing.T) {
 		{"invalid_scim_resource", `{"userName":"a","origin":"ldap","password":"x"}`},
 		{"invalid_scim_resource", `{"userName":"a","origin":"\u0001"}`},
 		{"invalid_password", `{"userName":"a","password":"` + strings.Repeat("x", 256) + `"}`},
+		{"invalid_password", `{"userName":"a","password":"ñine char"}`},
+		{"invalid_password", `{"userName":"a","password":"a\u0009 password"}`},
 	} {
 		create(test.body).want(t, 400, test.word)
 	}
@@ -229,27 +234,29 @@ func TestSelf(t *testing.T) {
 		"insufficient_scope")
 
 	change := func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
-	change(`{"password":"new"}`).want(t, 403, "insufficient_scope")
-	change(`{"password":"new","oldPassword":"wrong"}`).want(t, 401, "unauthorized")
+	change(`{"password":"new password"}`).want(t, 403, "insufficient_scope")
+	change(`{"password":"new password","oldPassword":"wrong"}`).want(t, 401, "unauthorized")
 	change(`{"oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
-	change(`{"password":"`+strings.Repeat("x", 256)+`","oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
-	if got := change(`{"password":"new","oldPassword":"`+password+`"}`).want(t, 200,
+	for _, bad := range []string{strings.Repeat("x", 256), "nine char", "a\\u0000 password"} {
+		change(`{"password":"`+bad+`","oldPassword":"`+password+`"}`).want(t, 400, "invalid_password")
+	}
+	if got := change(`{"password":"new password","oldPassword":"`+password+`"}`).want(t, 200,
 		"").Body; strings.TrimSpace(got) != `{"status":"ok","message":"password updated"}` {
 		t.Errorf("got %s", got)
 	}
 	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", password).want(t, 401, "unauthorized")
-	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", "new").token(t)
+	f.token(t, cf, "grant_type", "password", "username", u.UserName, "password", "new password").token(t)
 
 	// An admin needs the old one, too, for its own.
 	admin, guid := f.holder(t, account.AdminScopes...)
-	f.as(t, admin, "PUT", "/Users/"+guid+"/password", `{"password":"new"}`).want(t, 403, "insufficient_scope")
+	f.as(t, admin, "PUT", "/Users/"+guid+"/password", `{"password":"new password"}`).want(t, 403, "insufficient_scope")
 	// Guessing the old one is held up like any other guess.
 	token = f.tokenOf(t, u.UserName)
 	for range 6 {
-		f.as(t, token, "PUT", path+"/password", `{"password":"x","oldPassword":"guess"}`)
+		f.as(t, token, "PUT", path+"/password", `{"password":"a password","oldPassword":"guess"}`)
 	}
 	change = func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
-	change(`{"password":"x","oldPassword":"guess"}`).want(t, 429, "too_many_requests")
+	change(`{"password":"a password","oldPassword":"guess"}`).want(t, 429, "too_many_requests")
 }
 
 // Somebody of another origin is not the local account of the same name.
@@ -327,7 +334,7 @@ func TestChangesThatMeet(t *testing.T) {
 	id := unique("racing")
 	once("creating a client", 201, func() answer {
 		return f.as(t, root, "POST", "/oauth/clients",
-			`{"client_id":"`+id+`","client_secret":"x","authorized_grant_types":["client_credentials"]}`)
+			`{"client_id":"`+id+`","client_secret":"its-secret","authorized_grant_types":["client_credentials"]}`)
 	})
 	once("deleting", 200, func() answer { return f.as(t, root, "DELETE", path, "") })
 }
@@ -349,7 +356,7 @@ func TestRefusalsAreSmall(t *testing.T) {
 		}
 	}
 	client := func(authorities ...string) string {
-		return object(map[string]any{"client_id": unique("c"), "client_secret": "x",
+		return object(map[string]any{"client_id": unique("c"), "client_secret": "its-secret",
 			"authorized_grant_types": []string{"client_credentials"}, "authorities": authorities})
 	}
 	refused("/Users", `{"userName":"`+long+`"}`, 0)
