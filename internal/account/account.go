@@ -224,7 +224,7 @@ func (s *Store) External(ctx context.Context, x External) (*Account, error) {
 			if made, err = insert(ctx, tx, n, parts{identity: true, platform: true}, nil); err != nil || made == nil {
 				return err
 			}
-			return audit.Record(ctx, tx, audit.Entry{
+			return s.Audit.Record(ctx, tx, audit.Entry{
 				Action: audit.CreateAccount, AccountGUID: guid, AccountName: shownName(name, x.Origin), Target: guid, Address: x.Address,
 				Detail: detail{Username: name, Origin: x.Origin, Issuer: x.Issuer, Reason: firstUse},
 			})
@@ -258,7 +258,7 @@ func (s *Store) link(ctx context.Context, x External) error {
 			return err
 		}
 		e.AccountName, e.Target = shownName(username, x.Origin), e.AccountGUID
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 }
 
@@ -278,7 +278,7 @@ func (s *Store) EnsurePlatformUser(ctx context.Context, a *Account, address stri
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, audit.Entry{
+		return s.Audit.Record(ctx, tx, audit.Entry{
 			Action: audit.CreateAccount, AccountGUID: a.GUID, AccountName: a.ShownName(), Target: a.GUID, Address: address,
 			Detail: detail{Part: platformPart, Reason: firstUse},
 		})

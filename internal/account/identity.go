@@ -259,7 +259,7 @@ func (s *Store) createIdentity(ctx context.Context, p *Principal, n *Profile, se
 		if made, err = addIdentity(ctx, tx, p, n, hash); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 	return made, s.refuse(ctx, e, err)
 }
@@ -335,7 +335,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, client bool, g
 		if want.Origin != is.Origin || is.isExternal() && want.Username != is.Username {
 			return fault.New(fault.Invalid, "The origin cannot be changed, and neither can the user name that another issuer gives.")
 		}
-		changed, err = save(ctx, tx, want, parts{identity: true}, e)
+		changed, err = s.save(ctx, tx, want, parts{identity: true}, e)
 		return err
 	})
 	return changed, s.refuse(ctx, e, err)
@@ -378,7 +378,7 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, client bool, g
 			return err
 		}
 		e.Detail = detail{Part: identityPart, Username: deleted.Username, Origin: deleted.Origin}
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 	return deleted, s.refuse(ctx, e, err)
 }
@@ -463,7 +463,7 @@ func (s *Store) setSecret(
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 	return changed, err
 }
@@ -524,7 +524,7 @@ func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope 
 		default:
 			want.Scopes = slices.DeleteFunc(slices.Clone(is.Scopes), func(s string) bool { return s == scope })
 		}
-		changed, err = save(ctx, tx, &want, parts{}, e) // no version moves: the groups of a user are not its own
+		changed, err = s.save(ctx, tx, &want, parts{}, e) // no version moves: the groups of a user are not its own
 		return err
 	})
 	return changed, s.refuse(ctx, e, err)

@@ -121,7 +121,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 				return err
 			}
 			d.Username, d.Origin = orNil(made.Username), orNil(made.Origin)
-			return audit.Record(ctx, tx, p.Entry(audit.CreateAccount, made.GUID, d))
+			return s.Audit.Record(ctx, tx, p.Entry(audit.CreateAccount, made.GUID, d))
 		}
 		var is *Profile
 		if err == nil {
@@ -138,7 +138,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 		want := *is
 		want.Labels, want.Annotations, want.PresentationName = add.Labels, add.Annotations, ""
 		d.Username, d.Origin = orNil(is.Username), orNil(is.Origin)
-		made, err = save(ctx, tx, &want, parts{platform: true}, p.Entry(audit.CreateAccount, is.GUID, d))
+		made, err = s.save(ctx, tx, &want, parts{platform: true}, p.Entry(audit.CreateAccount, is.GUID, d))
 		return err
 	})
 	return made, err
@@ -231,7 +231,7 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		e := e
 		e.Detail = d
 		// /uaa shows the name, too, so the version of the identity moves with it.
-		changed, err = save(ctx, tx, want, parts{platform: true, identity: renamed && is.HasIdentity()}, e)
+		changed, err = s.save(ctx, tx, want, parts{platform: true, identity: renamed && is.HasIdentity()}, e)
 		return err
 	})
 	return changed, s.refuse(ctx, e, err)
@@ -369,7 +369,7 @@ func (s *Store) DeletePlatform(ctx context.Context, p *Principal, guid string, m
 		if len(a.Labels) > 0 {
 			d.Labels = a.Labels
 		}
-		return audit.Record(ctx, tx, p.Entry(audit.DeleteAccount, a.GUID, d))
+		return s.Audit.Record(ctx, tx, p.Entry(audit.DeleteAccount, a.GUID, d))
 	})
 	if err != nil {
 		return nil, err

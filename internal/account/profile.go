@@ -200,7 +200,7 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 	return made, err
 }
@@ -295,7 +295,7 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 		e := e
 		e.Detail = d
 		renamed := d.Username != nil && is.IsPlatformUser()
-		changed, err = save(ctx, tx, want, parts{identity: signIn, platform: metadata || renamed}, e)
+		changed, err = s.save(ctx, tx, want, parts{identity: signIn, platform: metadata || renamed}, e)
 		return err
 	})
 	return changed.shownTo(p), s.refuse(ctx, e, err)
@@ -337,7 +337,7 @@ func (s *Store) DeleteProfile(ctx context.Context, p *Principal, guid string, m 
 		}
 		e := e
 		e.Detail = detail{Username: orNil(a.Username), Origin: orNil(a.Origin), Scopes: a.Scopes, Labels: a.Labels}
-		return audit.Record(ctx, tx, e)
+		return s.Audit.Record(ctx, tx, e)
 	})
 	return s.refuse(ctx, e, err)
 }

@@ -48,7 +48,7 @@ func (s *Store) EndAllTokens(ctx context.Context, keepPersonal bool, by audit.En
 		}
 		by.Action = audit.Restore
 		by.Detail = map[string]any{"accounts": e.Accounts, "refreshTokens": e.RefreshTokens, "personalTokens": e.PersonalTokens}
-		return audit.Record(ctx, tx, by)
+		return s.Audit.Record(ctx, tx, by)
 	})
 	return e, err
 }

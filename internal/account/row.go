@@ -150,7 +150,8 @@ func insert(ctx context.Context, tx pgx.Tx, n *Profile, with parts, hash *string
 // save stores an account that is locked, and the row of the audit log. The versions of the parts that changed move on; a
 // platform part that there was not is made. An account that is no longer active loses its tokens. It takes the clock's time,
 // not the transaction's: that may be older than the last change, which this one waited for.
-func save(ctx context.Context, tx pgx.Tx, want *Profile, changed parts, e audit.Entry) (saved *Profile, err error) {
+func (s *Store) save(ctx context.Context, tx pgx.Tx, want *Profile, changed parts,
+	e audit.Entry) (saved *Profile, err error) {
 	batch := &pgx.Batch{}
 	if !want.Active {
 		batch.Queue(`DELETE FROM personal_tokens t USING accounts a WHERE t.account_id = a.id AND a.id = $1 AND a.active`, want.ID)
@@ -174,7 +175,9 @@ func save(ctx context.Context, tx pgx.Tx, want *Profile, changed parts, e audit.
 		saved, err = pgx.CollectExactlyOneRow(rows, scanProfile)
 		return err
 	})
-	audit.Queue(batch, e)
+	if err := s.Audit.Queue(ctx, tx, batch, e); err != nil {
+		return nil, err
+	}
 	err = tx.SendBatch(ctx, batch).Close()
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
 		return nil, taken(want.Username, want.Origin)

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/account"
+	"rolecall/internal/audit"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 )
@@ -238,9 +240,16 @@ func TestAuditFollow(t *testing.T) {
 
 func TestAuditExportAndVerify(t *testing.T) {
 	f := newFixture(t)
-	_, err := f.DB.Pool.Exec(t.Context(), `
-		INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name)
-		SELECT gen_random_uuid(), 'outcome', 'user.delete', 'done', 'g', '<&>' FROM generate_series(1, 2500)`)
+	err := f.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		for range 2500 {
+			e := audit.Entry{Action: audit.DeleteAccount, AccountGUID: "g", AccountName: "<&>"}
+			if err := f.Users.Audit.Queue(t.Context(), tx, batch, e); err != nil {
+				return err
+			}
+		}
+		return tx.SendBatch(t.Context(), batch).Close()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -119,68 +120,88 @@ type Log struct {
 	DB *control.DB
 
 	once      sync.Once
-	rows      *batch.Group[[]any, struct{}] // made at first use
-	retry     time.Duration                 // of Run, if it could not seal; 0: sealRetry
+	rows      *batch.Group[*row, error] // made at first use
+	key       atomic.Pointer[chainKey]  // of the MACs of rows; nil until the first row
+	clock     clock
+	forged    atomic.Int64  // rows that this process has sealed though Rolecall did not write them
+	retry     time.Duration // of Run, if it could not seal; 0: sealRetry
+	late      time.Duration // of rows; 0: lateness
 	verifying sync.Mutex
 	mu        sync.Mutex
 	head      Point         // as Run has last seen it
 	moved     chan struct{} // for Wait: closed and replaced when head moves; nil until a call waits
 }
 
-// insertRow takes a second row of the same phase for the first: an outcome that the settler was quicker with.
-const insertRow = `
-	INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, cluster_id, target, request_id, address,
-	  detail, settle_after)
-	VALUES ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + $12)
-	ON CONFLICT (attempt, phase) DO NOTHING`
-
 // write commits a row, together with those of other requests that come while one is being committed.
-func (l *Log) write(ctx context.Context, row []any) error {
+func (l *Log) write(ctx context.Context, r *row) error {
 	l.once.Do(func() {
-		l.rows = &batch.Group[[]any, struct{}]{
+		l.rows = &batch.Group[*row, error]{
 			Parallel: 2,
 			Longest:  64,
 			Timeout:  10 * time.Second,
 			SplitOn:  func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
 		}
 	})
-	_, err := l.rows.Do(ctx, row, func(ctx context.Context, rows [][]any) ([]struct{}, error) {
-		err := l.insert(ctx, rows)
+	failed, err := l.rows.Do(ctx, r, func(ctx context.Context, rows []*row) ([]error, error) {
+		failed, err := l.insert(ctx, rows)
 		if sqlstate.Lost(err) && ctx.Err() == nil {
 			// The rows may be there or not, and insert ignores those that are. The idle connections are as dead as this one.
 			l.DB.Pool.Reset()
-			err = l.insert(ctx, rows)
+			failed, err = l.insert(ctx, rows)
 		}
-		return make([]struct{}, len(rows)), err
+		return failed, err
 	})
-	return err
+	return errors.Join(err, failed)
 }
 
-// insert commits the rows in one transaction.
-func (l *Log) insert(ctx context.Context, rows [][]any) error {
+// insert commits the rows in one transaction. It returns for each row why it is not there; nil: it is.
+func (l *Log) insert(ctx context.Context, rows []*row) (failed []error, err error) {
+	k, err := l.writerKey(ctx, l.DB.Pool)
+	if err != nil {
+		return nil, err
+	}
+	failed = make([]error, len(rows))
+	times := make([]time.Time, len(rows)) // of the database; zero: the row was not inserted
 	batch := &pgx.Batch{}
-	for _, row := range rows {
-		batch.Queue(insertRow, row...)
+	for i, r := range rows {
+		args, err := r.arguments(k, l.clock.now())
+		if err != nil {
+			failed[i] = err
+			continue
+		}
+		batch.Queue(insertRow, args...).QueryRow(func(inserted pgx.Row) error {
+			if err := inserted.Scan(&times[i]); !errors.Is(err, pgx.ErrNoRows) {
+				return err
+			}
+			return nil
+		})
 	}
-	return l.DB.Pool.SendBatch(ctx, batch).Close()
-}
-
-func arguments(id uuid.UUID, phase string, e Entry, r Result, settleAfter *time.Duration) []any {
-	var cluster *uuid.UUID
-	if e.Cluster != uuid.Nil {
-		cluster = &e.Cluster
+	if err := l.DB.Pool.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, err
 	}
-	return []any{id, phase, e.Action, string(r.Outcome), e.AccountGUID, short(e.AccountName), cluster, short(e.Target),
-		e.RequestID, e.Address, stored(e, r), settleAfter}
+	for i, r := range rows {
+		switch {
+		case !times[i].IsZero():
+			l.clock.set(times[i])
+		case failed[i] == nil:
+			failed[i] = l.addAgain(ctx, l.DB.Pool, r)
+		}
+	}
+	return failed, nil
 }
 
-// outcomeRow is the arguments of an outcome without an attempt before it.
-func outcomeRow(e Entry, outcome Outcome) []any {
-	return arguments(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: outcome, Detail: e.Detail}, nil)
+// outcomeRow is an outcome without an attempt before it.
+func outcomeRow(e Entry, outcome Outcome) *row {
+	return newRow(uuid.Must(uuid.NewV7()), "outcome", e, Result{Outcome: outcome, Detail: e.Detail})
 }
 
-// stored is the detail of a row, with what every row may have. One that cannot be encoded makes the statement fail.
-func stored(e Entry, r Result) any {
+func newRow(id uuid.UUID, phase string, e Entry, r Result) *row {
+	detail, err := stored(e, r)
+	return &row{attempt: id, phase: phase, entry: e, outcome: r.Outcome, detail: detail, err: err}
+}
+
+// stored is the detail of a row, with what every row may have.
+func stored(e Entry, r Result) (json.RawMessage, error) {
 	var common struct {
 		Token    uuid.UUID `json:"token,omitzero"`
 		Previous uuid.UUID `json:"previous,omitzero"`
@@ -188,7 +209,7 @@ func stored(e Entry, r Result) any {
 	common.Token, common.Previous = e.Token, r.Previous
 	detail, err := json.Marshal(r.Detail)
 	if err != nil {
-		return r.Detail
+		return nil, err
 	}
 	shared, _ := json.Marshal(common) // ids only
 	switch {
@@ -200,7 +221,7 @@ func stored(e Entry, r Result) any {
 	if r.Outcome != Done {
 		return bounded(detail)
 	}
-	return json.RawMessage(detail)
+	return detail, nil
 }
 
 // short cuts what a denied request may have made as long as it liked; the column is indexed, and an index has its limits.
@@ -221,13 +242,13 @@ const (
 )
 
 // bounded is the detail of something that is not done, or not yet: rows are for good, and it may be as long as a request.
-func bounded(detail json.RawMessage) any {
+func bounded(detail json.RawMessage) (json.RawMessage, error) {
 	if len(detail) <= longDetail {
-		return detail
+		return detail, nil
 	}
 	var plain any
 	_ = json.Unmarshal(detail, &plain) // it was encoded a moment ago
-	return cut(plain)
+	return json.Marshal(cut(plain))
 }
 
 // cut shortens the texts, lists and objects in v, and says how much of them is missing.
@@ -270,16 +291,17 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 	limit = failpoint.Soon(limit)
 	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
-	if err := l.write(ctx, arguments(id, "attempt", e, Result{Detail: e.Detail}, &limit)); err != nil {
-		return nil, fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").AsOutage().
-			After(5 * time.Second).Because(err)
+	attempt := newRow(id, "attempt", e, Result{Detail: e.Detail})
+	attempt.limit = &limit
+	if err := l.write(ctx, attempt); err != nil {
+		return nil, errNotRecorded.Because(err)
 	}
 	return &Attempt{ID: id, Entry: e}, nil
 }
 
 // End adds the outcome of an attempt, once: a second outcome is ignored.
 func (l *Log) End(ctx context.Context, a *Attempt, r Result) error {
-	return control.Fault(l.write(ctx, arguments(a.ID, "outcome", a.Entry, r, nil)))
+	return control.Fault(l.write(ctx, newRow(a.ID, "outcome", a.Entry, r)))
 }
 
 // MaxRefusals is how many refusals of an account are recorded in a minute. They show what it is after; what comes on top
@@ -305,24 +327,12 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 			return fault.New(fault.TooMany, "You were refused %d times within a minute. Send fewer such requests, or ask an admin "+
 				"for the right.", MaxRefusals).After(left).Because(why)
 		}
-		_, err = tx.Exec(ctx, insertRow, outcomeRow(e, Denied)...)
-		return err
+		return l.add(ctx, tx, outcomeRow(e, Denied))
 	})
 	if fault.Is(err, fault.TooMany) {
 		return err
 	}
 	return errors.Join(why, err)
-}
-
-// Record writes a change of the control database in the transaction that makes it.
-func Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	_, err := tx.Exec(ctx, insertRow, outcomeRow(e, Done)...)
-	return err
-}
-
-// Queue adds the row to a batch that makes the change, as Record does to a transaction.
-func Queue(batch *pgx.Batch, e Entry) {
-	batch.Queue(insertRow, outcomeRow(e, Done)...)
 }
 
 // Missing returns those of the attempts, given by their ids of version 7, that the log does not have. What is older than

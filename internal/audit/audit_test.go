@@ -21,8 +21,12 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func newLog(t testing.TB) *audit.Log {
 	t.Helper()
+	return newLogNamed(t, "audit_"+strings.NewReplacer("/", "_", ",", "_").Replace(strings.ToLower(t.Name())))
+}
+
+func newLogNamed(t testing.TB, name string) *audit.Log {
+	t.Helper()
 	pg := pgtest.Shared(t)
-	name := "audit_" + strings.ReplaceAll(strings.ToLower(t.Name()), "/", "_")
 	pg.Exec(t, `CREATE DATABASE `+name)
 	keys, err := control.ParseKeyring(control.NewMasterKey())
 	if err != nil {
@@ -74,14 +78,14 @@ func TestLog(t *testing.T) {
 	must(t, l.Refused(ctx, audit.Entry{Action: audit.DeleteUser, AccountGUID: "g2", Target: "x"}))
 	no := errors.New("no")
 	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
-		must(t, audit.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "rolled back"}))
+		must(t, l.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "rolled back"}))
 		return no
 	})
 	if !errors.Is(err, no) {
 		t.Errorf("got %v", err)
 	}
 	must(t, l.DB.Tx(ctx, func(tx pgx.Tx) error {
-		return audit.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "kept"})
+		return l.Record(ctx, tx, audit.Entry{Action: audit.CreateAccount, Target: "kept"})
 	}))
 	want := strings.ReplaceAll(`attempt user.create g CLUSTER ü'" {"a": "b"}
 outcome user.create done g CLUSTER ü'" {}
@@ -116,7 +120,7 @@ func TestLongDetail(t *testing.T) {
 	if longest > 60_000 || texts != 256 || lists != 101 {
 		t.Errorf("rows have up to %d characters, texts %d, lists %d elements", longest, texts, lists)
 	}
-	must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return audit.Record(t.Context(), tx, e) }))
+	must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, e) }))
 	var whole bool
 	must(t, l.DB.Pool.QueryRow(t.Context(), `
 		SELECT detail ->> 'text' = $1 AND jsonb_array_length(detail -> 'list') = 5000 FROM audit WHERE outcome =

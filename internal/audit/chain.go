@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/control"
 	"rolecall/internal/fault"
 )
 
@@ -57,15 +57,17 @@ const canonical = `ARRAY[a.id::text, a.attempt::text, a.phase, extract(epoch FRO
 type chainKey struct {
 	id                int
 	chain, checkpoint []byte
-	err               error // why it does not open
+	writer            []byte    // of the MACs that writers make
+	required          time.Time // from which on each row needs one
+	signs             bool      // whether required is known: the key is one of a release whose writers make MACs
+	err               error     // why it does not open
 }
-
-// keyPlace is what the stored secret of a key is sealed for.
-func keyPlace(id int) string { return fmt.Sprintf("audit_keys/%d/key", id) }
 
 func newChainKey(id int, secret []byte) (*chainKey, error) {
 	k := &chainKey{id: id}
-	for info, key := range map[string]*[]byte{"rolecall audit chain": &k.chain, "rolecall audit checkpoint": &k.checkpoint} {
+	k.required, k.signs = control.MACsRequired(secret)
+	for info, key := range map[string]*[]byte{"rolecall audit chain": &k.chain, "rolecall audit checkpoint": &k.checkpoint,
+		"rolecall audit writer": &k.writer} {
 		var err error
 		if *key, err = hkdf.Key(sha256.New, secret, nil, info, sha256.Size); err != nil {
 			return nil, err
@@ -78,7 +80,10 @@ func newChainKey(id int, secret []byte) (*chainKey, error) {
 func (k *chainKey) mac(prev Point, seq int64, row []*string) []byte {
 	b := []byte{chainVersion}
 	b = binary.BigEndian.AppendUint64(b, uint64(seq))
-	b = appendPart(b, string(prev.MAC))
+	return sum(k.chain, appendRow(appendPart(b, string(prev.MAC)), row))
+}
+
+func appendRow(b []byte, row []*string) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(row)))
 	for _, column := range row {
 		if column == nil {
@@ -87,7 +92,7 @@ func (k *chainKey) mac(prev Point, seq int64, row []*string) []byte {
 		}
 		b = appendPart(append(b, 1), *column)
 	}
-	return sum(k.chain, b)
+	return b
 }
 
 // proof seals a checkpoint, of which the mac alone says nothing: it stood in a row that everybody could read.
@@ -109,8 +114,8 @@ func sum(key, b []byte) []byte {
 }
 
 // keys reads the keys of the chain, the newest last. One that does not open is there, with the reason.
-func (l *Log) keys(ctx context.Context, tx pgx.Tx) ([]*chainKey, error) {
-	rows, err := tx.Query(ctx, `SELECT id, key FROM audit_keys ORDER BY id`)
+func (l *Log) keys(ctx context.Context, q querier) ([]*chainKey, error) {
+	rows, err := q.Query(ctx, `SELECT id, key FROM audit_keys ORDER BY id`)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +125,7 @@ func (l *Log) keys(ctx context.Context, tx pgx.Tx) ([]*chainKey, error) {
 		if err := row.Scan(&id, &sealed); err != nil {
 			return nil, err
 		}
-		secret, err := l.DB.Keys.Open(keyPlace(id), sealed)
+		secret, err := l.DB.Keys.OpenAuditKey(id, sealed)
 		if err != nil {
 			return &chainKey{id: id, err: err}, nil
 		}
@@ -128,24 +133,17 @@ func (l *Log) keys(ctx context.Context, tx pgx.Tx) ([]*chainKey, error) {
 	})
 }
 
-// sealingKey returns the newest key, and makes the first one.
-func (l *Log) sealingKey(ctx context.Context, tx pgx.Tx) (*chainKey, []*chainKey, error) {
-	keys, err := l.keys(ctx, tx)
+// sealingKey returns the newest key, and all.
+func (l *Log) sealingKey(ctx context.Context, q querier) (*chainKey, []*chainKey, error) {
+	keys, err := l.keys(ctx, q)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(keys) > 0 {
-		newest := keys[len(keys)-1]
-		return newest, keys, newest.err
+	if len(keys) == 0 {
+		return nil, nil, errors.New("the audit log has no key; restart Rolecall, which makes one")
 	}
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret) // never fails since Go 1.24
-	k, err := newChainKey(1, secret)
-	if err != nil {
-		return nil, nil, err
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO audit_keys (id, key) VALUES ($1, $2)`, k.id, l.DB.Keys.Seal(keyPlace(k.id), secret))
-	return k, []*chainKey{k}, err
+	newest := keys[len(keys)-1]
+	return newest, keys, newest.err
 }
 
 func keyOf(keys []*chainKey, id int) (*chainKey, error) {
@@ -213,21 +211,26 @@ func (p *Problem) Error() string {
 
 // link is a row with its seal.
 type link struct {
-	point Point
-	id    int64
-	time  time.Time
+	point  Point
+	id     int64
+	keyID  int
+	time   time.Time
+	forged string // why Rolecall did not write the row, which is in its place; "": it did
 }
 
-// walk checks up to limit links of the chain behind from, and returns those that hold. A nil problem with fewer links
+// walk checks up to limit links of the chain behind from, and returns those that are intact. A nil problem with fewer links
 // than the limit means that the end was reached.
-func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point,
+func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point, origin *origin,
 	limit int) (good []link, problem *Problem, err error) {
+	again, err := repeated(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
 	rows, err := tx.Query(ctx, `
-		SELECT s.seq, s.audit_id, s.key_id, s.version, s.mac, a.id IS NOT NULL,
-		       least(greatest(a.time, timestamptz 'epoch'), timestamptz '9999-01-01'), -- an altered one may be anything
+		SELECT s.seq, s.audit_id, s.key_id, s.version, s.mac, a.id IS NOT NULL, `+plainTime+`,
 		       (s.time, s.action, s.outcome, s.account_guid, s.account_name, s.cluster_id, s.target)
 		         IS DISTINCT FROM (a.time, `+copied+`),
-		       CASE WHEN a.id IS NOT NULL THEN `+canonical+` END
+		       CASE WHEN a.id IS NOT NULL THEN `+canonical+` END, a.writer_mac, a.id IS NOT NULL AND `+again+`
 		FROM (SELECT * FROM audit_seals WHERE seq > $1 ORDER BY seq LIMIT $2) s LEFT JOIN audit a ON a.id = s.audit_id
 		ORDER BY s.seq`, from.Seq, limit)
 	if err != nil {
@@ -236,16 +239,18 @@ func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point,
 	defer rows.Close()
 	for problem == nil && rows.Next() {
 		var l link
-		var keyID, version int
-		var exists, moved bool
+		var version int
+		var exists, moved, isCopy bool
 		var row []*string
-		if err := rows.Scan(&l.point.Seq, &l.id, &keyID, &version, &l.point.MAC, &exists, &l.time, &moved, &row); err != nil {
+		var writerMAC []byte
+		if err := rows.Scan(&l.point.Seq, &l.id, &l.keyID, &version, &l.point.MAC, &exists, &l.time, &moved, &row, &writerMAC,
+			&isCopy); err != nil {
 			return nil, nil, err
 		}
 		bad := func(format string, args ...any) {
 			problem = &Problem{Seq: l.point.Seq, ID: l.id, Reason: fmt.Sprintf(format, args...)}
 		}
-		k, keyErr := keyOf(keys, keyID)
+		k, keyErr := keyOf(keys, l.keyID)
 		switch {
 		case l.point.Seq != from.Seq+1:
 			problem = &Problem{Seq: from.Seq + 1, Reason: fmt.Sprintf("Its seal is missing; the next one is %d.", l.point.Seq)}
@@ -259,13 +264,35 @@ func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point,
 			bad("The row or its seal was altered, or is not in its place.")
 		case moved:
 			bad("The columns by which it is found differ from the row.")
+		case l.keyID < origin.keyID:
+			bad("It was sealed with an older key than the row before it: the newer key was hidden.")
 		default:
+			l.forged = origin.judge(keys, row, writerMAC, l.time, isCopy)
+			origin.pass(keys, &l)
 			good = append(good, l)
 			from = l.point
 		}
 	}
 	rows.Close()
 	return good, problem, rows.Err()
+}
+
+// plainTime is the time of a row; an altered one may be anything.
+const plainTime = `least(greatest(a.time, timestamptz 'epoch'), timestamptz '9999-01-01')`
+
+// repeated is SQL that finds another row of the same attempt and phase. None can be there while the constraint is.
+func repeated(ctx context.Context, q querier) (string, error) {
+	var unique bool
+	err := q.QueryRow(ctx, `
+		SELECT EXISTS (
+		  SELECT FROM pg_index i WHERE i.indrelid = 'audit'::regclass AND i.indisunique AND i.indisvalid AND i.indimmediate
+		    AND i.indpred IS NULL AND i.indexprs IS NULL AND (
+		      SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
+		      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) = '{attempt,phase}')`).Scan(&unique)
+	if unique {
+		return "false", err
+	}
+	return "EXISTS (SELECT FROM audit b WHERE b.attempt = a.attempt AND b.phase = a.phase AND b.id <> a.id)", err
 }
 
 // copied is the columns of a row that its seal repeats, apart from its time.

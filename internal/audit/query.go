@@ -60,7 +60,10 @@ type Page struct {
 const manyClusters = 30
 
 // lateBy is how much later than a younger row a row may be sealed: more than any transaction lives.
-const lateBy = "10 minutes"
+const (
+	lateBy   = "10 minutes"
+	lateness = 10 * time.Minute // the same
+)
 
 // Rows returns a page of the sealed rows, and whether more follow. Rows that are sealed concurrently come after all others,
 // so paging by seq neither misses nor repeats one.

@@ -19,7 +19,7 @@ import (
 const (
 	sealEvery   = 250 * time.Millisecond
 	sealRetry   = 5 * time.Second
-	sealBatch   = 1000
+	sealRows    = 1000 // in a transaction
 	retainEvery = time.Hour
 	// logHeadEvery is how often the head of the chain is logged, when it has moved: a log that is shipped elsewhere is an
 	// anchor out of reach of someone who controls the control database.
@@ -88,9 +88,13 @@ func (l *Log) sealPending(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	for sealed := sealBatch; waiting && sealed == sealBatch; {
-		if sealed, err = l.Seal(ctx); err != nil {
+	for sealed := sealRows; waiting && sealed == sealRows; {
+		var forged []link
+		if sealed, forged, err = l.sealBatch(ctx); err != nil {
 			return err
+		}
+		for _, k := range forged {
+			log.Error("the audit log has a row that Rolecall did not write", "seq", k.point.Seq, "id", k.id, "reason", k.forged)
 		}
 		if head, _, err = l.readHead(ctx); err != nil {
 			return err
@@ -156,43 +160,69 @@ func (l *Log) Wait(ctx context.Context, seq int64) {
 
 // Seal seals one batch of rows, and says how many. It does nothing while another sealer works.
 func (l *Log) Seal(ctx context.Context) (sealed int, err error) {
-	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
-		sealed, err = l.seal(ctx, tx)
-		return err
-	})
+	sealed, _, err = l.sealBatch(ctx)
 	return sealed, err
 }
 
-func (l *Log) seal(ctx context.Context, tx pgx.Tx) (int, error) {
+// sealBatch is Seal, and also returns those of the rows that Rolecall did not write. They are sealed as well: evidence of
+// what was done to the log, which does not stop the log.
+func (l *Log) sealBatch(ctx context.Context) (sealed int, forged []link, err error) {
+	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
+		sealed, forged, err = l.seal(ctx, tx)
+		return err
+	})
+	if err == nil {
+		l.forged.Add(int64(len(forged)))
+	}
+	return sealed, forged, err
+}
+
+func (l *Log) seal(ctx context.Context, tx pgx.Tx) (sealed int, forged []link, err error) {
 	if ours, err := lockChain(ctx, tx); err != nil || !ours {
-		return 0, err
+		return 0, nil, err
 	}
 	key, keys, err := l.sealingKey(ctx, tx)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	head, err := headOf(ctx, tx, keys)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
+	}
+	origin, err := l.origin(ctx, tx, keys)
+	if err != nil {
+		return 0, nil, err
+	}
+	again, err := repeated(ctx, tx)
+	if err != nil {
+		return 0, nil, err
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT a.id, `+canonical+` FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id ORDER BY u.audit_id LIMIT
-		  $1`, sealBatch)
+		SELECT a.id, `+canonical+`, a.writer_mac, `+plainTime+`, `+again+`
+		FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id ORDER BY u.audit_id LIMIT $1`, sealRows)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	var ids, seqs []int64
 	var macs [][]byte
 	var id int64
 	var row []*string
-	_, err = pgx.ForEachRow(rows, []any{&id, &row}, func() error {
+	var writerMAC []byte
+	var at time.Time
+	var isCopy bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &row, &writerMAC, &at, &isCopy}, func() error {
 		seq := head.Seq + 1
 		head = Point{seq, key.mac(head, seq, row)}
 		ids, seqs, macs = append(ids, id), append(seqs, seq), append(macs, head.MAC)
+		sealed := link{point: head, id: id, keyID: key.id, time: at, forged: origin.judge(keys, row, writerMAC, at, isCopy)}
+		origin.pass(keys, &sealed)
+		if sealed.forged != "" {
+			forged = append(forged, sealed)
+		}
 		return nil
 	})
 	if err != nil || len(ids) == 0 {
-		return 0, err
+		return 0, nil, err
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO audit_seals (seq, audit_id, key_id, version, mac, time, action, outcome, account_guid, account_name,
@@ -201,10 +231,28 @@ func (l *Log) seal(ctx context.Context, tx pgx.Tx) (int, error) {
 		FROM unnest($1::bigint[], $2::bigint[], $3::bytea[]) n(seq, id, mac) JOIN audit a ON a.id = n.id`,
 		seqs, ids, macs, key.id, chainVersion)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	_, err = tx.Exec(ctx, `DELETE FROM audit_unsealed WHERE audit_id = ANY($1)`, ids)
-	return len(ids), err
+	return len(ids), forged, err
+}
+
+// origin returns what is known at the end of the chain. It is not verified here: the verification reads the whole chain.
+func (l *Log) origin(ctx context.Context, tx pgx.Tx, keys []*chainKey) (*origin, error) {
+	o := &origin{late: cmp.Or(l.late, lateness)}
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM audit_checkpoint)`).Scan(&o.removed)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		(SELECT key_id, least(greatest(time, 'epoch'), '9999-01-01') FROM audit_seals ORDER BY seq LIMIT 1) UNION ALL
+		(SELECT key_id, least(greatest(time, 'epoch'), '9999-01-01') FROM audit_seals ORDER BY seq DESC LIMIT 1)`)
+	if err != nil {
+		return nil, err
+	}
+	var end link
+	_, err = pgx.ForEachRow(rows, []any{&end.keyID, &end.time}, func() error { o.pass(keys, &end); return nil })
+	return o, err
 }
 
 // lockChain makes this transaction the only one that moves an end of the chain, until it ends.
@@ -237,8 +285,9 @@ func (l *Log) retain(ctx context.Context, retention time.Duration, log *slog.Log
 const removeBatch = 2000
 
 // Remove removes a batch of the rows that are older than age, from the beginning of the chain up to the first one that is
-// younger, and leaves a checkpoint from which the rest can be verified. Rows that are not as they were sealed are evidence:
-// they are an error, and stay.
+// younger, and leaves a checkpoint from which the rest can be verified. The last row of the chain always stays: it shows
+// that a removed row, which somebody inserts again, is too old. Rows that are not as they were sealed are evidence: they are
+// an error, and stay.
 func (l *Log) Remove(ctx context.Context, age time.Duration) (removed int, err error) {
 	err = l.DB.Tx(ctx, func(tx pgx.Tx) error {
 		removed, err = l.remove(ctx, tx, age)
@@ -266,9 +315,12 @@ func (l *Log) remove(ctx context.Context, tx pgx.Tx, age time.Duration) (int, er
 	if err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
 		return 0, err
 	}
-	links, problem, err := walk(ctx, tx, keys, begin.Point, removeBatch)
+	links, problem, err := walk(ctx, tx, keys, begin.Point, &origin{}, removeBatch+1)
 	if err != nil {
 		return 0, err
+	}
+	if problem == nil && len(links) > 0 {
+		links = links[:len(links)-1]
 	}
 	var ids []int64
 	last := begin.Point

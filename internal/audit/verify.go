@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ type Verification struct {
 	Problem    *Problem // nil: the log is as it was recorded
 	Checked    int64    // rows that hold, from the beginning of the chain on
 	Checkpoint Checkpoint
+	Forged     int64 // rows of the chain that Rolecall did not write
 	Head       Point // the last row of the chain
 	// Unsealed is how many rows wait to be sealed, the oldest of them recorded at Oldest.
 	Unsealed int64
@@ -78,19 +80,27 @@ func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Poi
 	v.AnchorRemoved = 0 < anchor.Seq && anchor.Seq < v.Checkpoint.Seq
 	anchored := anchor.Seq == 0 || v.AnchorRemoved || anchor.Seq == v.Checkpoint.Seq &&
 		bytes.Equal(anchor.MAC, v.Checkpoint.MAC)
+	origin := &origin{removed: v.Checkpoint.Seq > 0, late: cmp.Or(l.late, lateness)}
+	var forged *link
 	for n := verifyBatch; n == verifyBatch && v.Problem == nil; {
 		var good []link
-		if good, v.Problem, err = walk(ctx, tx, keys, v.Head, verifyBatch); err != nil {
+		if good, v.Problem, err = walk(ctx, tx, keys, v.Head, origin, verifyBatch); err != nil {
 			return err
 		}
-		for _, k := range good {
+		for i, k := range good {
 			if k.point.Seq == anchor.Seq {
 				anchored = bytes.Equal(k.point.MAC, anchor.MAC)
+			}
+			if k.forged == "" {
+				v.Checked++
+				continue
+			}
+			if v.Forged++; forged == nil {
+				forged = &good[i]
 			}
 		}
 		if n = len(good); n > 0 {
 			v.Head = good[n-1].point
-			v.Checked += int64(n)
 		}
 	}
 	if v.Problem == nil {
@@ -99,7 +109,13 @@ func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Poi
 		}
 	}
 	switch {
-	case v.Problem != nil || anchored:
+	case v.Problem != nil:
+	case forged != nil:
+		v.Problem = &Problem{Seq: forged.point.Seq, ID: forged.id, Reason: forged.forged}
+		if v.Forged > 1 {
+			v.Problem.Reason += fmt.Sprintf(" There are %d such rows; this is the first.", v.Forged)
+		}
+	case anchored:
 	case anchor.Seq > v.Head.Seq:
 		v.Problem = &Problem{Seq: v.Head.Seq + 1, Reason: fmt.Sprintf("Rows are missing after this one: the log once reached at "+
 			"least %d.", anchor.Seq)}

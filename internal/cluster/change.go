@@ -208,7 +208,7 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 		d := s.detail()
 		d.URL = to.URL
 		by.Action, by.Cluster, by.Target, by.Detail = audit.RegisterCluster, id, *s.DisplayName, d
-		return record(ctx, tx, by)
+		return r.record(ctx, tx, by)
 	})
 	if err != nil {
 		return nil, err
@@ -293,7 +293,7 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			d.ViewBefore = rules(now.View)
 		}
 		by.Action, by.Cluster, by.Target, by.Detail = audit.UpdateCluster, c.ID, now.DisplayName, d
-		return record(ctx, tx, by)
+		return r.record(ctx, tx, by)
 	})
 	if err != nil {
 		return nil, err
@@ -305,8 +305,8 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 }
 
 // record writes the audit row of a change beside it. What cannot be recorded is not done.
-func record(ctx context.Context, tx pgx.Tx, e audit.Entry) error {
-	if err := audit.Record(ctx, tx, e); err != nil {
+func (r *Registry) record(ctx context.Context, tx pgx.Tx, e audit.Entry) error {
+	if err := r.audit.Record(ctx, tx, e); err != nil {
 		return fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").After(
 			5 * time.Second).Because(err)
 	}
@@ -381,7 +381,7 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, b
 		}
 		by.Action, by.Cluster, by.Target = audit.RemoveCluster, id, now.DisplayName
 		by.Detail = removed{now.Connection.URL, rules(now.Manage), rules(now.View)}
-		return record(ctx, tx, by)
+		return r.record(ctx, tx, by)
 	})
 	if err != nil {
 		return err

@@ -259,8 +259,9 @@ func (l *connector) close() {
 
 // Registry is all clusters, in memory, and told of changes by the control database.
 type Registry struct {
-	db  *control.DB
-	log *slog.Logger
+	db    *control.DB
+	audit *audit.Log
+	log   *slog.Logger
 
 	// reload is held through a whole Reload: of two at once, the one that read first must not have the last word.
 	reload sync.Mutex
@@ -273,7 +274,7 @@ type Registry struct {
 // Open reads the registry. A cluster that cannot be read is an error here, and not when it is used later: an admin who
 // starts with the wrong master key is to know at once.
 func Open(ctx context.Context, db *control.DB, log *slog.Logger) (*Registry, error) {
-	r := &Registry{db: db, log: log}
+	r := &Registry{db: db, audit: &audit.Log{DB: db}, log: log}
 	if err := r.Reload(ctx); err != nil {
 		return nil, err
 	}
@@ -551,7 +552,7 @@ func (r *Registry) Ensure(ctx context.Context, c *Cluster, by audit.Entry) error
 		if inserted {
 			by.Action = audit.RegisterCluster
 		}
-		return record(ctx, tx, by)
+		return r.record(ctx, tx, by)
 	})
 	if err != nil {
 		return err

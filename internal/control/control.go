@@ -94,6 +94,9 @@ func (db *DB) prepare(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return fmt.Errorf("control database: %w", err)
 	}
+	if err := db.prepareAuditKey(ctx); err != nil {
+		return fmt.Errorf("control database: %w", err)
+	}
 	err := db.Pool.QueryRow(ctx, `SELECT system_identifier::text, current_database(), current_user FROM pg_control_system()`).
 		Scan(&db.Identity.System, &db.Identity.Database, &db.Identity.Role)
 	if err != nil {

@@ -20,13 +20,14 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-func open(t testing.TB, url string) (*control.DB, error) {
+// masterKey is the one of all tests, and otherKey is another.
+var masterKey, otherKey = control.NewMasterKey(), control.NewMasterKey()
+
+func open(t testing.TB, url string) (*control.DB, error) { return openWith(t, url, masterKey) }
+
+func openWith(t testing.TB, url, key string) (*control.DB, error) {
 	t.Helper()
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), url, keys)
+	db, err := control.Open(t.Context(), url, keyring(t, key))
 	if err == nil {
 		t.Cleanup(db.Close)
 	}
@@ -254,18 +255,13 @@ func TestOpenWithOtherKeys(t *testing.T) {
 	c := pgtest.Shared(t)
 	c.Exec(t, `CREATE DATABASE other_keys`)
 	db := mustOpen(t, c.URL("other_keys"))
-	_, err := db.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (1, $1)`,
-		db.Keys.Seal("audit_keys/1/key", []byte("secret")))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var version, now int
-	err = db.Pool.QueryRow(t.Context(), `DELETE FROM migrations WHERE version = (SELECT max(version) FROM migrations) `+
+	err := db.Pool.QueryRow(t.Context(), `DELETE FROM migrations WHERE version = (SELECT max(version) FROM migrations) `+
 		`RETURNING version - 1`).Scan(&version)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(t, c.URL("other_keys")); err == nil ||
+	if _, err := openWith(t, c.URL("other_keys"), otherKey); err == nil ||
 		!strings.Contains(err.Error(), "audit_keys/1/key is encrypted with the master key ") {
 		t.Errorf("got %v, want the key that is missing", err)
 	}

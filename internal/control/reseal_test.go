@@ -16,7 +16,7 @@ import (
 // notSealed are the columns of bytes that hold no secret.
 var notSealed = []string{
 	"refresh_tokens.token_hash", "personal_tokens.secret_hash", // hashes
-	"audit_seals.mac", "audit_checkpoint.mac", "audit_checkpoint.proof", // HMACs
+	"audit.writer_mac", "audit_seals.mac", "audit_checkpoint.mac", "audit_checkpoint.proof", // HMACs
 }
 
 // Every column of bytes is either sealed anew or known to be no secret.
@@ -67,7 +67,7 @@ func TestReseal(t *testing.T) {
 	exec(`INSERT INTO clusters (id, display_name, url, tls, credential, pending, system_identifier, updated_at) VALUES ($1, `+
 		`'x', '', '{}', $2, $3, '', 'epoch')`,
 		id, sealed("clusters/"+id+"/credential"), sealed("clusters/"+id+"/pending"))
-	exec(`INSERT INTO audit_keys VALUES (1, $1)`, sealed("audit_keys/1/key"))
+	exec(`UPDATE audit_keys SET key = $1 WHERE id = 1`, sealed("audit_keys/1/key"))
 	db.Keys = keyring(t, next, old)
 	exec(`INSERT INTO audit_keys VALUES (2, $1)`, sealed("audit_keys/2/key"))
 	stored := func() map[string]string {

@@ -246,7 +246,7 @@ func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *ref
 			if _, err := tx.Exec(ctx, `DELETE FROM refresh_tokens WHERE family = $1`, r.family); err != nil {
 				return err
 			}
-			return audit.Record(ctx, tx, audit.Entry{
+			return s.audit.Record(ctx, tx, audit.Entry{
 				Action: audit.RevokeTokens, AccountGUID: a.GUID, AccountName: a.ShownName(), Target: a.GUID,
 				Detail: map[string]any{"client": r.clientID, "reason": "a replaced refresh token was used again"},
 			})

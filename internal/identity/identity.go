@@ -255,14 +255,14 @@ func (s *Service) Bootstrap(ctx context.Context, username, password string) (gui
 			if err := s.accounts.Reset(ctx, tx, a.ID, hash, account.AdminScopes); err != nil {
 				return err
 			}
-			return audit.Record(ctx, tx, entry)
+			return s.audit.Record(ctx, tx, entry)
 		}
 		created = true
 		entry.Action = audit.CreateAccount
 		if guid, err = s.accounts.Create(ctx, tx, username, hash, account.AdminScopes); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, entry)
+		return s.audit.Record(ctx, tx, entry)
 	})
 	return guid, created, err
 }

@@ -206,7 +206,7 @@ func (s *Service) makeKey(ctx context.Context, by audit.Entry, wanted func(newes
 			return err
 		}
 		by.Action, by.Target = audit.MakeSigningKey, kid
-		return audit.Record(ctx, tx, by)
+		return s.audit.Record(ctx, tx, by)
 	})
 }
 
@@ -270,7 +270,7 @@ func (s *Service) retireKey(ctx context.Context, kid string) error {
 		}
 		entry := ownEntry
 		entry.Action, entry.Target = audit.RetireKey, kid
-		return audit.Record(ctx, tx, entry)
+		return s.audit.Record(ctx, tx, entry)
 	})
 }
 

@@ -172,7 +172,7 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 		if t, err = pgx.CollectExactlyOneRow(rows, scanPersonal); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, p.Entry(audit.CreateToken, id.String(), detail))
+		return s.audit.Record(ctx, tx, p.Entry(audit.CreateToken, id.String(), detail))
 	})
 	if err != nil {
 		return nil, "", err
@@ -202,7 +202,7 @@ func (s *Service) RevokePersonalToken(ctx context.Context, p *account.Principal,
 		if err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, p.Entry(audit.RevokeToken, parsed.String(), map[string]any{"name": name}))
+		return s.audit.Record(ctx, tx, p.Entry(audit.RevokeToken, parsed.String(), map[string]any{"name": name}))
 	})
 }
 

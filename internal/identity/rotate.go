@@ -29,7 +29,7 @@ func (s *Service) RotateKeys(ctx context.Context, p *account.Principal, signingK
 	}
 	done, err := s.db.Reseal(ctx, func(tx pgx.Tx, done *control.Resealed) error {
 		entry.Target, entry.Detail = done.Key, map[string]any{"resealed": done.Counts}
-		return audit.Record(ctx, tx, entry)
+		return s.audit.Record(ctx, tx, entry)
 	})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,405 @@
+package audit_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+	"rolecall/internal/pgtest"
+)
+
+// entry uses every column of a row.
+func entry() audit.Entry {
+	return audit.Entry{Action: audit.ChangePassword, AccountGUID: "g", AccountName: "Gwen", Token: uuid.New(),
+		Cluster: uuid.New(), Target: "user", RequestID: "r", Address: "::1",
+		Detail: map[string]any{"n": 1.50, "list": []any{-0.5, 1e30, "ü<&>\u2028"}}}
+}
+
+// mustReport seals, and expects that exactly the row with this id was reported: by the sealer and by the verification.
+func mustReport(t *testing.T, l *audit.Log, rows, id int64, reason string) {
+	t.Helper()
+	logged := &text{}
+	must(t, l.SealPending(t.Context(), slog.New(slog.NewTextHandler(logged, nil))))
+	if n := strings.Count(logged.String(), "that Rolecall did not write"); n != 1 ||
+		!strings.Contains(logged.String(), fmt.Sprintf("id=%d reason=", id)) || !strings.Contains(logged.String(), reason) {
+		t.Errorf("want one line about the row %d (%s), got\n%s", id, reason, logged)
+	}
+	v := verify(t, l, audit.Point{})
+	if v.Problem == nil || v.Problem.ID != id || v.Problem.Seq == 0 || !strings.Contains(v.Problem.Reason, reason) {
+		t.Errorf("the verification found %v, want %q of the row %d", v.Problem, reason, id)
+	}
+	if v.Checked != rows-1 || v.Forged != 1 || v.Head.Seq != rows || v.Unsealed != 0 {
+		t.Errorf("%d rows hold, %d were forged, the head is %s; %d rows wait", v.Checked, v.Forged, v.Head, v.Unsealed)
+	}
+}
+
+// The owner of the control database, who has no master key, adds and alters rows before they are sealed.
+func TestForgedRows(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ sql, reason string }{
+		"no MAC": {`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(),
+			'outcome', 'user.password', 'done', 'g', 'Gwen')`, "has no MAC"},
+		"no MAC, long ago": {`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name, time) VALUES
+			(gen_random_uuid(), 'outcome', 'user.password', 'done', 'g', 'Gwen', '-infinity')`, "has no MAC"},
+		"the MAC of another row": {`INSERT INTO audit (attempt, phase, time, action, outcome, account_guid, account_name,
+			writer_mac) SELECT gen_random_uuid(), phase, time, action, outcome, account_guid, account_name, writer_mac
+			FROM audit WHERE id = 1`,
+			"Its MAC is wrong"},
+		"an unknown key": {`UPDATE audit SET writer_mac = '\x00000009' || substr(writer_mac, 5) WHERE id = 2`, "Its MAC is wrong"},
+		"a short MAC":    {`UPDATE audit SET writer_mac = '' WHERE id = 2`, "Its MAC is wrong"},
+		"a MAC removed":  {`UPDATE audit SET writer_mac = NULL WHERE id = 2`, "has no MAC"},
+		"attempt":        {`UPDATE audit SET attempt = gen_random_uuid() WHERE id = 2`, "Its MAC is wrong"},
+		"phase":          {`UPDATE audit SET phase = 'outcome', outcome = 'done' WHERE id = 2`, "Its MAC is wrong"},
+		"time":           {`UPDATE audit SET time = time - interval '1 microsecond' WHERE id = 2`, "Its MAC is wrong"},
+		"action":         {`UPDATE audit SET action = 'user.delete' WHERE id = 2`, "Its MAC is wrong"},
+		"account":        {`UPDATE audit SET account_guid = 'G' WHERE id = 2`, "Its MAC is wrong"},
+		"account name":   {`UPDATE audit SET account_name = 'gwen' WHERE id = 2`, "Its MAC is wrong"},
+		"cluster":        {`UPDATE audit SET cluster_id = NULL WHERE id = 2`, "Its MAC is wrong"},
+		"target":         {`UPDATE audit SET target = 'x' WHERE id = 2`, "Its MAC is wrong"},
+		"request":        {`UPDATE audit SET request_id = 'x' WHERE id = 2`, "Its MAC is wrong"},
+		"address":        {`UPDATE audit SET address = '::2' WHERE id = 2`, "Its MAC is wrong"},
+		"a number":       {`UPDATE audit SET detail = jsonb_set(detail, '{n}', '1.5000001') WHERE id = 2`, "Its MAC is wrong"},
+		"a number for a text": {`UPDATE audit SET detail = jsonb_set(detail, '{n}', '"number 3/2"') WHERE id = 2`,
+			"Its MAC is wrong"},
+		"a key":       {`UPDATE audit SET detail = detail - 'token' WHERE id = 2`, "Its MAC is wrong"},
+		"no settling": {`UPDATE audit SET settle_after = NULL WHERE id = 2`, "Its MAC is wrong"},
+		"settling":    {`UPDATE audit SET settle_after = settle_after - interval '50 seconds' WHERE id = 2`, "Its MAC is wrong"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			must(t, l.Refused(t.Context(), entry()))
+			seal(t, l)
+			mustHold(t, l, 1)
+			a, err := l.Begin(t.Context(), entry(), time.Minute)
+			must(t, err)
+			rows, id := int64(3), int64(2)
+			tamper(t, l, c.sql)
+			if strings.HasPrefix(c.sql, "INSERT") { // its trigger does not run
+				rows, id = 4, 3
+				tamper(t, l, `INSERT INTO audit_unsealed SELECT 3`)
+			}
+			if err := l.End(t.Context(), a, audit.Result{Outcome: audit.Done, Previous: uuid.New()}); name == "phase" {
+				if rows = 2; err == nil {
+					t.Error("a forged outcome that has taken the place of the true one is not noticed")
+				}
+			} else {
+				must(t, err)
+			}
+			mustReport(t, l, rows, id, c.reason)
+		})
+	}
+}
+
+// A row is neither added twice nor again after the retention has removed it.
+func TestReplayedRows(t *testing.T) {
+	t.Parallel()
+	const columns = `attempt, phase, time, action, outcome, account_guid, account_name, cluster_id, target, request_id, ` +
+		`address, detail, settle_after, writer_mac`
+	l := newLog(t)
+	fill(t, l, 3)
+	tamper(t, l, `CREATE TABLE kept AS SELECT * FROM audit WHERE id = 2`)
+	_, err := l.DB.Pool.Exec(t.Context(), `ALTER TABLE audit DROP CONSTRAINT audit_attempt_phase_key`)
+	must(t, err)
+	_, err = l.DB.Pool.Exec(t.Context(), `INSERT INTO audit (`+columns+`) SELECT `+columns+` FROM kept`)
+	must(t, err)
+	logged := &text{}
+	must(t, l.SealPending(t.Context(), slog.New(slog.NewTextHandler(logged, nil))))
+	if !strings.Contains(logged.String(), "It is a copy") {
+		t.Errorf("a copy was sealed without a word: %s", logged)
+	}
+	if v := verify(t, l, audit.Point{}); v.Problem == nil || v.Forged != 2 ||
+		!strings.Contains(v.Problem.Reason, "It is a copy") {
+		t.Errorf("a copy: %+v", v.Problem)
+	}
+
+	l = newLogNamed(t, "replayed_later")
+	fill(t, l, 2)
+	tamper(t, l, `CREATE TABLE kept AS SELECT * FROM audit WHERE id = 1`)
+	_, err = l.Remove(t.Context(), 0)
+	must(t, err)
+	l.LateBy(time.Microsecond)
+	_, err = l.DB.Pool.Exec(t.Context(), `INSERT INTO audit (`+columns+`) SELECT `+columns+` FROM kept`)
+	must(t, err)
+	logged = &text{}
+	must(t, l.SealPending(t.Context(), slog.New(slog.NewTextHandler(logged, nil))))
+	v := verify(t, l, audit.Point{})
+	if !strings.Contains(logged.String(), "a removed row was inserted again") || v.Problem == nil || v.Problem.ID != 3 ||
+		v.Checked != 1 || !strings.Contains(v.Problem.Reason, "a removed row was inserted again") {
+		t.Errorf("a removed row that is inserted again: %v, logged %s", v.Problem, logged)
+	}
+}
+
+// What cannot be recorded is not done, however the owner of the control database prevents it.
+func TestRowsThatDoNotArrive(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"swallowed": `RETURN NULL;`,
+		"replaced": `IF NEW.writer_mac IS NULL THEN RETURN NEW; END IF;
+			INSERT INTO rolecall.audit (attempt, phase, action, outcome, account_guid, account_name)
+			VALUES (NEW.attempt, NEW.phase, NEW.action, NEW.outcome, 'somebody', ''); RETURN NULL;`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			good, err := l.Begin(t.Context(), entry(), time.Minute)
+			must(t, err)
+			for _, sql := range []string{
+				`CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN ` + body + ` END $$`,
+				`CREATE TRIGGER swallow BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION swallow()`,
+			} {
+				_, err := l.DB.Pool.Exec(t.Context(), sql)
+				must(t, err)
+			}
+			if _, err := l.Begin(t.Context(), entry(), time.Minute); !fault.Is(err, fault.Unavailable) {
+				t.Errorf("an attempt: %v", err)
+			}
+			if err := l.End(t.Context(), good, audit.Result{Outcome: audit.Done}); err == nil {
+				t.Error("an outcome that did not arrive is not noticed")
+			}
+			why := errors.New("no")
+			if err := l.Refuse(t.Context(), entry(), why); err == nil || err.Error() == why.Error() {
+				t.Errorf("a refusal: %v", err)
+			}
+			for change, record := range map[string]func(tx pgx.Tx) error{
+				"a transaction": func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) },
+				"a batch": func(tx pgx.Tx) error {
+					batch := &pgx.Batch{}
+					if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
+						return err
+					}
+					return tx.SendBatch(t.Context(), batch).Close()
+				},
+			} {
+				err := l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+					if _, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ($1, now())`, change); err != nil {
+						return err
+					}
+					return record(tx)
+				})
+				if err == nil {
+					t.Errorf("%s commits without its row", change)
+				}
+			}
+			var done int
+			must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM watermarks`).Scan(&done))
+			if done != 0 {
+				t.Errorf("%d changes were made without a record", done)
+			}
+		})
+	}
+}
+
+// A row that is there already is no failure: the settler was quicker, or a lost connection made the insert be repeated.
+func TestRowsThatAreThere(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	a, err := l.Begin(t.Context(), entry(), time.Minute)
+	must(t, err)
+	settler := &audit.Log{DB: l.DB}
+	must(t, settler.End(t.Context(), a, audit.Result{Outcome: audit.Unknown}))
+	must(t, l.End(t.Context(), a, audit.Result{Outcome: audit.Done}))
+	seal(t, l)
+	mustHold(t, l, 2)
+}
+
+// The clock of a replica does not matter: neither for its rows nor for when its attempts are settled.
+func TestWrongClock(t *testing.T) {
+	t.Parallel()
+	for _, wrong := range []time.Duration{-time.Hour, time.Hour} {
+		l := newLogNamed(t, fmt.Sprint("clock_", wrong > 0))
+		l.ShiftClock(wrong)
+		_, err := l.Begin(t.Context(), entry(), time.Minute)
+		must(t, err)
+		l.ShiftClock(wrong)
+		must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) }))
+		l.ShiftClock(wrong)
+		queued := func() error {
+			return l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+				batch := &pgx.Batch{}
+				if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
+					return err
+				}
+				return tx.SendBatch(t.Context(), batch).Close()
+			})
+		}
+		if err := queued(); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("a batch: %v, want an answer that says to try again", err)
+		}
+		must(t, queued())
+		seal(t, l)
+		mustHold(t, l, 3)
+		var near bool
+		must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT bool_and(abs(extract(epoch FROM clock_timestamp() - time)) < 60) AND
+			bool_and(settle_after - time = interval '1 minute' OR settle_after IS NULL) FROM audit`).Scan(&near))
+		if !near {
+			t.Errorf("rows have the time of a clock that is wrong by %s", wrong)
+		}
+	}
+}
+
+// Rows of a release that makes no MACs stay valid: those from before the upgrade, and those that its replicas write beside
+// this release until the time for the upgrade is over.
+func TestUpgradeToMACs(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	former := func(at string) {
+		t.Helper()
+		_, err := l.DB.Pool.Exec(t.Context(), `INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name,
+			time) VALUES (gen_random_uuid(), 'outcome', 'x', 'done', '', '', clock_timestamp() + $1::interval)`, at)
+		must(t, err)
+	}
+	// As the former release has left it: a key without a time, and rows without a MAC.
+	must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32))))
+	former("-1 hour")
+	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	must(t, err)
+	t.Cleanup(db.Close)
+	l = &audit.Log{DB: db}
+	seal(t, l)
+	must(t, l.Refused(t.Context(), entry()))
+	former("0 seconds") // beside this release
+	seal(t, l)
+	mustHold(t, l, 3)
+	var key int
+	must(t, db.Pool.QueryRow(t.Context(), `SELECT key_id FROM audit_seals ORDER BY seq DESC LIMIT 1`).Scan(&key))
+	if key != 2 {
+		t.Errorf("sealed with the key %d", key)
+	}
+	// A start makes no further key, so that the time for the upgrade is not longer.
+	again, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	must(t, err)
+	again.Close()
+	var keys int
+	must(t, db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_keys`).Scan(&keys))
+	if keys != 2 {
+		t.Errorf("there are %d keys", keys)
+	}
+	// After that time.
+	former((control.UpgradeWindow + time.Hour).String())
+	mustReport(t, l, 4, 4, "has no MAC")
+
+	// Nor does an old time help, once the chain has a row from after that time.
+	l = newLogNamed(t, "upgraded_long_ago")
+	over := binary.BigEndian.AppendUint64([]byte(strings.Repeat("k", 32)), uint64(time.Now().Add(-time.Hour).Unix()))
+	must(t, l.ReplaceKey(t.Context(), over))
+	former("-2 hours")
+	must(t, l.Refused(t.Context(), entry()))
+	seal(t, l)
+	mustHold(t, l, 2)
+	former("-2 hours")
+	mustReport(t, l, 3, 3, "has no MAC")
+}
+
+// A newer key that is taken away does not bring back the rules of an older one.
+func TestHiddenKey(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32))))
+	_, err := l.DB.Pool.Exec(t.Context(), `INSERT INTO audit_keys (id, key) VALUES (2, $1)`,
+		l.DB.Keys.Seal("audit_keys/2/key", make([]byte, 40)))
+	must(t, err)
+	fill(t, l, 2)
+	tamper(t, l, `UPDATE audit_keys SET id = -2 WHERE id = 2`)
+	_, err = l.DB.Pool.Exec(t.Context(), `INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name)
+		VALUES (gen_random_uuid(), 'outcome', 'x', 'done', '', '')`)
+	must(t, err)
+	seal(t, l)
+	tamper(t, l, `UPDATE audit_keys SET id = 2 WHERE id = -2`)
+	if v := verify(t, l, audit.Point{}); v.Problem == nil || v.Problem.ID != 3 ||
+		!strings.Contains(v.Problem.Reason, "the newer key was hidden") {
+		t.Errorf("found %v", v.Problem)
+	}
+}
+
+// PostgreSQL keeps a detail as jsonb, which has another text; the MAC covers what the two have in common.
+func TestPlainJSON(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.Shared(t)
+	for _, v := range []any{nil, true, "", "ü\u2028<>&\"\\\u0001", 0, -1, 1 << 53, 0.1, -0.0, 1e-7, 1e21, -1.5e300, 12345.678,
+		[]any{}, map[string]any{}, map[string]any{"b": 1, "a": []any{1.0, "1"}, "aa": nil, "": map[string]any{"x": 2.50}},
+		json.RawMessage(`{"a":1,"a":2,"b":1.10e2,"c":-0,"d":-0.0,"e":0.10}`)} {
+		sent, err := json.Marshal(v)
+		must(t, err)
+		stored := pgtest.Value[string](t, pg, `SELECT '`+strings.ReplaceAll(string(sent), "'", "''")+`'::jsonb::text`)
+		want, err := audit.PlainJSON(sent)
+		must(t, err)
+		got, err := audit.PlainJSON([]byte(stored))
+		if err != nil || got != want {
+			t.Errorf("%s is stored as %s: %s and %s, %v", sent, stored, want, got, err)
+		}
+	}
+	a, errA := audit.PlainJSON([]byte(`{"a":1.0}`))
+	b, errB := audit.PlainJSON([]byte(`{"a":"1.0"}`))
+	if a == b || errA != nil || errB != nil {
+		t.Errorf("a number and a text are both %s", a)
+	}
+	if _, err := audit.PlainJSON(bytes.Repeat([]byte("["), 20000)); err == nil {
+		t.Error("a bottomless list is accepted")
+	}
+}
+
+func BenchmarkBegin(b *testing.B) {
+	l := newLog(b)
+	for b.Loop() {
+		_, err := l.Begin(b.Context(), entry(), time.Minute)
+		must(b, err)
+	}
+}
+
+func BenchmarkBeginParallel(b *testing.B) {
+	l := newLogNamed(b, fmt.Sprint("parallel_", b.N))
+	b.SetParallelism(16)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			_, err := l.Begin(b.Context(), entry(), time.Minute)
+			must(b, err)
+		}
+	})
+}
+
+func BenchmarkRecord(b *testing.B) {
+	l := newLog(b)
+	for b.Loop() {
+		must(b, l.DB.Tx(b.Context(), func(tx pgx.Tx) error { return l.Record(b.Context(), tx, entry()) }))
+	}
+}
+
+func BenchmarkSealAndVerify(b *testing.B) {
+	l := newLog(b)
+	const rows = 1000
+	for range rows {
+		must(b, l.Refused(b.Context(), entry()))
+	}
+	seal(b, l)
+	for _, table := range []string{"audit", "audit_seals"} {
+		_, err := l.DB.Pool.Exec(b.Context(), `ALTER TABLE `+table+` DISABLE TRIGGER USER`)
+		must(b, err)
+	}
+	b.Run("seal", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			_, err := l.DB.Pool.Exec(b.Context(), `INSERT INTO audit_unsealed SELECT id FROM audit`)
+			must(b, err)
+			_, err = l.DB.Pool.Exec(b.Context(), `DELETE FROM audit_seals`)
+			must(b, err)
+			b.StartTimer()
+			seal(b, l)
+		}
+	})
+	b.Run("verify", func(b *testing.B) {
+		for b.Loop() {
+			verify(b, l, audit.Point{})
+		}
+	})
+}
