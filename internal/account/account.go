@@ -38,6 +38,8 @@ type Account struct {
 	Active            bool
 	GrantTypes        []string // of an OAuth client: the grants that it may use
 	UserScopes        []string // of an OAuth client: the scopes that a user's token may carry through it
+	// AccessValidity and RefreshValidity are those of an OAuth client, in seconds; 0: the usual time.
+	AccessValidity, RefreshValidity int
 
 	PlatformCreatedAt time.Time
 	Labels            map[string]string
@@ -89,7 +91,7 @@ func (s *Store) mayPrepare(origin string) error {
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
 	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
-	coalesce(platform_created_at, '0001-01-01'), labels`
+	access_validity, refresh_validity, coalesce(platform_created_at, '0001-01-01'), labels`
 
 // ByUsername finds an account by its name, in any case, and origin.
 func (s *Store) ByUsername(ctx context.Context, username, origin string) (*Account, error) {
@@ -151,7 +153,7 @@ func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
 		&a.IdentityCreatedAt, &a.OAuthClient, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes,
-		&a.PlatformCreatedAt, &a.Labels)
+		&a.AccessValidity, &a.RefreshValidity, &a.PlatformCreatedAt, &a.Labels)
 	return &a, err
 }
 

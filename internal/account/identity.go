@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -62,7 +64,10 @@ func (a *Profile) check() error {
 	} else if err := CheckUsername(a.Username); err != nil {
 		return err
 	}
-	for _, text := range append([]string{a.GivenName, a.FamilyName, a.Origin}, a.Emails...) {
+	if err := a.Client.check(); err != nil {
+		return err
+	}
+	for _, text := range append([]string{a.GivenName, a.FamilyName, a.Origin, a.Client.Name}, a.Emails...) {
 		if utf8.RuneCountInString(text) > 255 || !storable(text) || strings.ContainsFunc(text, unicode.IsControl) {
 			return fault.New(fault.Invalid,
 				"Names, e-mail addresses and the origin have at most 255 characters, and no control characters.")
@@ -72,6 +77,29 @@ func (a *Profile) check() error {
 		return fault.New(fault.Invalid, "A user has at most 20 e-mail addresses, none of which is empty.")
 	}
 	return checkScopes(a.allScopes())
+}
+
+// The longest times for which tokens are valid. Clients may have shorter ones.
+const (
+	MaxAccessValidity  = 12 * time.Hour
+	MaxRefreshValidity = 30 * 24 * time.Hour
+)
+
+func (c ClientSettings) check() error {
+	for _, v := range []struct {
+		what    string
+		seconds int
+		longest time.Duration
+	}{
+		{"access", c.AccessValidity, MaxAccessValidity},
+		{"refresh", c.RefreshValidity, MaxRefreshValidity},
+	} {
+		if most := int(v.longest.Seconds()); v.seconds < 0 || v.seconds > most {
+			return fault.New(fault.Invalid, "The validity of %s tokens must be 1 to %d seconds, or 0 for the usual time, not %d.",
+				v.what, most, v.seconds)
+		}
+	}
+	return nil
 }
 
 func checkScopes(scopes []string) error {
@@ -94,6 +122,7 @@ var filterColumns = map[string]string{
 	"guid":     "guid = %s",
 	"username": "lower(username) = lower(%s)",
 	"origin":   "origin = %s",
+	"active":   "active = (%s = 'true')",
 }
 
 func (f Filter) sql(args *[]any) string {
@@ -113,9 +142,32 @@ func (f Filter) sql(args *[]any) string {
 	return fmt.Sprintf(filterColumns[f.Field], fmt.Sprintf("$%d", len(*args)))
 }
 
-// Identities lists people, or OAuth clients, in the order in which they were made: at most limit from offset on, and how
-// many there are in all.
-func (s *Store) Identities(ctx context.Context, p *Principal, clients bool, f Filter, offset, limit int) (
+// Order is the order of a list of identities; the zero Order is that in which they were made.
+type Order struct {
+	Field      string
+	Descending bool
+}
+
+// orderColumns are the fields of an Order.
+var orderColumns = map[string]string{
+	"":         "id",
+	"guid":     "guid",
+	"username": "lower(username)",
+	"origin":   "origin",
+	"updated":  "identity_updated_at",
+	"active":   "active",
+}
+
+func (o Order) sql() string {
+	direction := "ASC"
+	if o.Descending {
+		direction = "DESC"
+	}
+	return fmt.Sprintf(" ORDER BY %s %s, id %[2]s", orderColumns[o.Field], direction)
+}
+
+// Identities lists people, or OAuth clients: at most limit from offset on, and how many there are in all.
+func (s *Store) Identities(ctx context.Context, p *Principal, clients bool, f Filter, o Order, offset, limit int) (
 	found []*Profile, total int, err error) {
 	if err := p.mayRead(""); err != nil {
 		return nil, 0, err
@@ -126,7 +178,7 @@ func (s *Store) Identities(ctx context.Context, p *Principal, clients bool, f Fi
 		return nil, 0, control.Fault(err)
 	}
 	rows, err := s.DB.Pool.Query(ctx,
-		`SELECT `+withoutAnnotations+where+fmt.Sprintf(` ORDER BY id LIMIT %d OFFSET %d`, limit, offset), args...)
+		`SELECT `+withoutAnnotations+where+o.sql()+fmt.Sprintf(` LIMIT %d OFFSET %d`, limit, offset), args...)
 	if err != nil {
 		return nil, 0, control.Fault(err)
 	}
@@ -167,6 +219,24 @@ func changeable(ctx context.Context, tx pgx.Tx, p *Principal, client bool, guid 
 	return readIdentity(ctx, tx, client, guid, "FOR UPDATE")
 }
 
+// Unlock records that the waits of a person after failed sign-ins end, and returns the account. They are not stored here.
+func (s *Store) Unlock(ctx context.Context, p *Principal, guid string) (unlocked *Profile, err error) {
+	e := p.Entry(audit.UpdateAccount, guid, detail{Part: identityPart, Unlocked: true})
+	if err := p.mayChangeIdentity(nil); err != nil {
+		return nil, s.refuse(ctx, e, err)
+	}
+	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		if unlocked, err = readIdentity(ctx, tx, false, guid, ""); err != nil {
+			return err
+		}
+		if err := p.mayChange(unlocked.allScopes()); err != nil {
+			return err
+		}
+		return s.Audit.Record(ctx, tx, e)
+	})
+	return unlocked, s.refuse(ctx, e, err)
+}
+
 // Secret makes what is stored of a new password or client secret. It is called once it is clear that it is wanted: it
 // takes a while. nil: none.
 type Secret func(ctx context.Context) (hash string, err error)
@@ -184,6 +254,8 @@ type IdentityChange struct {
 	Username, Origin, GivenName, FamilyName *string
 	Active, Verified                        *bool
 	Emails, Scopes, GrantTypes, UserScopes  *[]string
+	ClientName                              *string
+	AccessValidity, RefreshValidity         *int
 }
 
 // withIdentity returns the account as the change wants it. An empty origin stands for the one that the account has.
@@ -198,6 +270,9 @@ func (a *Profile) withIdentity(c IdentityChange) *Profile {
 	set(&want.GrantTypes, c.GrantTypes)
 	set(&want.Scopes, c.Scopes)
 	set(&want.UserScopes, c.UserScopes)
+	set(&want.Client.Name, c.ClientName)
+	set(&want.Client.AccessValidity, c.AccessValidity)
+	set(&want.Client.RefreshValidity, c.RefreshValidity)
 	want.Scopes, want.UserScopes = inOrder(want.Scopes), inOrder(want.UserScopes)
 	if c.Origin != nil && *c.Origin != "" {
 		want.Origin = *c.Origin
@@ -297,9 +372,11 @@ func addIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n *Profile, hash 
 		UPDATE accounts SET program = true, active = $2, scopes = $3, grant_types = $4, user_scopes = $5,
 		  epoch = gen_random_uuid(),
 		  password_hash = $6, password_changed_at = CASE WHEN $6::text IS NOT NULL THEN now() END,
+		  client_name = $7, access_validity = $8, refresh_validity = $9,
 		  identity_created_at = now(), identity_updated_at = now(), identity_version = 0
 		WHERE id = $1 RETURNING `+withoutAnnotations,
-		is.ID, n.Active, notNull(n.Scopes), notNull(n.GrantTypes), notNull(n.UserScopes), hash)
+		is.ID, n.Active, notNull(n.Scopes), notNull(n.GrantTypes), notNull(n.UserScopes), hash,
+		n.Client.Name, n.Client.AccessValidity, n.Client.RefreshValidity)
 }
 
 func (a *Profile) checkVersion(m etag.Match) error {
@@ -402,6 +479,7 @@ func removeIdentity(ctx context.Context, tx pgx.Tx, a *Profile) error {
 		  password_hash = NULL, password_changed_at = NULL,
 		  active = true, verified = true, given_name = '', family_name = '', emails = '{}',
 		  scopes = '{}', grant_types = '{}', user_scopes = '{}',
+		  client_name = '', access_validity = 0, refresh_validity = 0,
 		  platform_updated_at = now(), revision = revision + 1
 		WHERE id = $1`, a.ID)
 	return err
@@ -506,28 +584,34 @@ func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope 
 		return nil, s.refuse(ctx, e, err)
 	}
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
-		is, err := readIdentity(ctx, tx, false, guid, "FOR UPDATE")
-		if err != nil {
-			return err
-		}
-		if err := p.mayChange(is.allScopes()); err != nil {
-			return err
-		}
-		want := *is
-		switch has := slices.Contains(is.Scopes, scope); {
-		case action == audit.GrantScope && has:
-			return fault.New(fault.Exists, "The user %q is a member already.", guid)
-		case action == audit.GrantScope:
-			want.Scopes = inOrder(append(slices.Clone(is.Scopes), scope))
-		case !has:
-			return fault.New(fault.NotFound, "The user %q is not a member.", guid)
-		default:
-			want.Scopes = slices.DeleteFunc(slices.Clone(is.Scopes), func(s string) bool { return s == scope })
-		}
-		changed, err = s.save(ctx, tx, &want, parts{}, e) // no version moves: the groups of a user are not its own
+		changed, err = s.changeScope(ctx, tx, p, e, guid, scope)
 		return err
 	})
 	return changed, s.refuse(ctx, e, err)
+}
+
+// changeScope grants or revokes a scope, as the entry for the audit log says.
+func (s *Store) changeScope(ctx context.Context, tx pgx.Tx, p *Principal, e audit.Entry, guid, scope string) (
+	*Profile, error) {
+	is, err := readIdentity(ctx, tx, false, guid, "FOR UPDATE")
+	if err != nil {
+		return nil, err
+	}
+	if err := p.mayChange(is.allScopes()); err != nil {
+		return nil, err
+	}
+	want := *is
+	switch has := slices.Contains(is.Scopes, scope); {
+	case e.Action == audit.GrantScope && has:
+		return nil, fault.New(fault.Exists, "The user %q is a member already.", guid)
+	case e.Action == audit.GrantScope:
+		want.Scopes = inOrder(append(slices.Clone(is.Scopes), scope))
+	case !has:
+		return nil, fault.New(fault.NotFound, "The user %q is not a member.", guid)
+	default:
+		want.Scopes = slices.DeleteFunc(slices.Clone(is.Scopes), func(s string) bool { return s == scope })
+	}
+	return s.save(ctx, tx, &want, parts{}, e) // no version moves: the groups of a user are not its own
 }
 
 // Member is a person who has a scope.
@@ -538,12 +622,65 @@ func (s *Store) Members(ctx context.Context, p *Principal, scope string) ([]Memb
 	if err := p.mayRead(""); err != nil {
 		return nil, err
 	}
-	rows, err := s.DB.Pool.Query(ctx, `
+	members, err := members(ctx, s.DB.Pool, scope)
+	return members, control.Fault(err)
+}
+
+func members(ctx context.Context, q querier, scope string) ([]Member, error) {
+	rows, err := q.Query(ctx, `
 		SELECT guid, coalesce(origin, '') FROM accounts
 		WHERE $1 = ANY (scopes) AND identity_created_at IS NOT NULL AND NOT program ORDER BY id`, scope)
 	if err != nil {
-		return nil, control.Fault(err)
+		return nil, err
 	}
-	members, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Member])
-	return members, control.Fault(err)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Member])
+}
+
+// SetMembers makes these people the only ones who have a scope, all or nothing. allowed decides whether the members are
+// those that the change is for.
+func (s *Store) SetMembers(ctx context.Context, p *Principal, scope string, guids []string,
+	allowed func(are []Member) error) (now []Member, err error) {
+	e := p.Entry(audit.GrantScope, "", detail{Scope: scope})
+	if err := p.mayChangeIdentity([]string{scope}); err != nil {
+		return nil, s.refuse(ctx, e, err)
+	}
+	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		are, err := members(ctx, tx, scope)
+		if err != nil {
+			return err
+		}
+		if err := allowed(are); err != nil {
+			return err
+		}
+		want, has := map[string]bool{}, map[string]bool{}
+		for _, guid := range guids {
+			want[guid] = true
+		}
+		for _, m := range are {
+			has[m.GUID] = true
+		}
+		// Two such changes lock accounts in the same order, so that neither waits for the other without end.
+		for _, guid := range slices.Sorted(maps.Keys(union(want, has))) {
+			if want[guid] == has[guid] {
+				continue
+			}
+			action, concurrently := audit.RevokeScope, fault.NotFound
+			if want[guid] {
+				action, concurrently = audit.GrantScope, fault.Exists
+			}
+			_, err := s.changeScope(ctx, tx, p, p.Entry(action, guid, detail{Scope: scope}), guid, scope)
+			if err != nil && !fault.Is(err, concurrently) {
+				return err
+			}
+		}
+		now, err = members(ctx, tx, scope)
+		return err
+	})
+	return now, s.refuse(ctx, e, err)
+}
+
+func union(a, b map[string]bool) map[string]bool {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
 }

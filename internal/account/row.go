@@ -32,7 +32,8 @@ type Profile struct {
 	Emails                           []string // the primary one first
 	Active, Verified                 bool
 	Scopes                           []string
-	GrantTypes, UserScopes           []string  // of an OAuth client
+	GrantTypes, UserScopes           []string // of an OAuth client
+	Client                           ClientSettings
 	SecretChanged                    time.Time // zero: it has no password or secret
 
 	// The platform user; PlatformCreated is zero if there is none.
@@ -44,6 +45,13 @@ type Profile struct {
 	issuer, subject string // of another issuer's account
 	revision        int64  // of the platform user
 	state           string // of the row, for PostgreSQL
+}
+
+// ClientSettings are what only an OAuth client has.
+type ClientSettings struct {
+	Name string
+	// AccessValidity and RefreshValidity are how many seconds its tokens are valid. They only shorten; 0: the usual time.
+	AccessValidity, RefreshValidity int
 }
 
 // newProfile is an account that is to be created.
@@ -89,7 +97,7 @@ const (
 	identityColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''),
 	coalesce(identity_created_at, '0001-01-01'), coalesce(identity_updated_at, '0001-01-01'), identity_version, program,
 	given_name, family_name, emails, active, verified, scopes, grant_types, user_scopes,
-	coalesce(password_changed_at, '0001-01-01'),
+	client_name, access_validity, refresh_validity, coalesce(password_changed_at, '0001-01-01'),
 	coalesce(platform_created_at, '0001-01-01'), coalesce(platform_updated_at, '0001-01-01'), coalesce(presentation_name, ''),
 	labels, coalesce(issuer, ''), revision, xmin::text, `
 	withoutAnnotations = identityColumns + `'{}'::jsonb`
@@ -100,7 +108,8 @@ func scanProfile(row pgx.CollectableRow) (*Profile, error) {
 	var a Profile
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin,
 		&a.IdentityCreated, &a.IdentityUpdated, &a.Version, &a.OAuthClient,
-		&a.GivenName, &a.FamilyName, &a.Emails, &a.Active, &a.Verified, &a.Scopes, &a.GrantTypes, &a.UserScopes, &a.SecretChanged,
+		&a.GivenName, &a.FamilyName, &a.Emails, &a.Active, &a.Verified, &a.Scopes, &a.GrantTypes, &a.UserScopes,
+		&a.Client.Name, &a.Client.AccessValidity, &a.Client.RefreshValidity, &a.SecretChanged,
 		&a.PlatformCreated, &a.PlatformUpdated, &a.PresentationName,
 		&a.Labels, &a.issuer, &a.revision, &a.state, &a.Annotations)
 	return &a, err
@@ -135,15 +144,18 @@ func insert(ctx context.Context, tx pgx.Tx, n *Profile, with parts, hash *string
 	return one(ctx, tx, `
 		INSERT INTO accounts (guid, username, origin, issuer, subject, program, given_name, family_name, emails, active, verified,
 		  scopes, grant_types, user_scopes, labels, annotations, password_hash, password_changed_at,
+		  client_name, access_validity, refresh_validity,
 		  identity_created_at, identity_updated_at, platform_created_at, platform_updated_at)
 		VALUES ($1, nullif($2, ''), nullif($3, ''), nullif($4, ''), nullif($5, ''), $6, $7, $8, $9, $10, $11,
 		  $12, $13, $14, $15, $16, $17, CASE WHEN $17::text IS NOT NULL THEN now() END,
-		  CASE WHEN $18 THEN now() END, CASE WHEN $18 THEN now() END, CASE WHEN $19 THEN now() END, CASE WHEN $19 THEN now() END)
+		  $18, $19, $20,
+		  CASE WHEN $21 THEN now() END, CASE WHEN $21 THEN now() END, CASE WHEN $22 THEN now() END, CASE WHEN $22 THEN now() END)
 		ON CONFLICT DO NOTHING
 		RETURNING `+withAnnotations,
 		n.GUID, n.Username, n.Origin, n.issuer, n.subject, n.OAuthClient, n.GivenName, n.FamilyName, notNull(n.Emails),
 		n.Active, n.Verified, notNull(n.Scopes), notNull(n.GrantTypes), notNull(n.UserScopes),
 		entries(n.Labels), entries(n.Annotations), hash,
+		n.Client.Name, n.Client.AccessValidity, n.Client.RefreshValidity,
 		with.identity, with.platform)
 }
 
@@ -165,12 +177,14 @@ func (s *Store) save(ctx context.Context, tx pgx.Tx, want *Profile, changed part
 		  presentation_name = nullif($13, ''), labels = $14, annotations = CASE WHEN $16 THEN $15 ELSE annotations END,
 		  revision = revision + CASE WHEN $16 THEN 1 ELSE 0 END,
 		  platform_created_at = CASE WHEN $16 THEN coalesce(platform_created_at, clock_timestamp()) ELSE platform_created_at END,
-		  platform_updated_at = CASE WHEN $16 THEN clock_timestamp() ELSE platform_updated_at END
+		  platform_updated_at = CASE WHEN $16 THEN clock_timestamp() ELSE platform_updated_at END,
+		  client_name = $17, access_validity = $18, refresh_validity = $19
 		WHERE id = $1
 		RETURNING `+withAnnotations,
 		want.ID, want.Username, want.Origin, want.GivenName, want.FamilyName, notNull(want.Emails),
 		want.Active, want.Verified, notNull(want.Scopes), notNull(want.GrantTypes), notNull(want.UserScopes),
 		changed.identity, want.PresentationName, want.Labels, want.Annotations, changed.platform,
+		want.Client.Name, want.Client.AccessValidity, want.Client.RefreshValidity,
 	).Query(func(rows pgx.Rows) (err error) {
 		saved, err = pgx.CollectExactlyOneRow(rows, scanProfile)
 		return err
@@ -222,6 +236,7 @@ type detail struct {
 	IdentityKept     *bool    `json:"identity_kept,omitempty"`
 	Issuer           string   `json:"issuer,omitempty"`
 	Reason           string   `json:"reason,omitempty"`
+	Unlocked         bool     `json:"unlocked,omitempty"`
 }
 
 // none reports whether nothing is different.

@@ -97,6 +97,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 				atOwn+"/users/victim/deletion-plan?reassignTo="+name, "", change, taken)
 		}
 		try("GET "+own1+"/clusters/{clusterId}/users", atOwn+"/users?system=true", "", view)
+		try("GET "+db+"/clusters/{clusterId}/backups", at+"/backups", "", view)
+		try("GET "+db+"/clusters/{clusterId}/logs", at+"/logs", "", view)
 		for _, name := range protected {
 			at, atOwn := at+"/users/"+name, atOwn+"/users/"+name
 			try("GET "+db+"/clusters/{clusterId}/users/{username...}", at, "", view)
@@ -154,8 +156,8 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("GET "+own1+"/clusters/{clusterId}/pgbouncer/userlist", atOwn+"/pgbouncer/userlist", "", admin)
 		try("GET "+own1+"/audit", own1+"/audit?cluster="+id, "", 200)
 	}
-	for _, route := range []string{"/clusters", "/versions", "/clusters/postgresversions", "/infos/version",
-		"/infos/versions"} {
+	for _, route := range []string{"/clusters", "/clusters/backups", "/versions", "/clusters/postgresversions",
+		"/infos/version", "/infos/versions"} {
 		try("GET "+db+route, db+route, "", 200)
 	}
 	try("GET "+own1+"/clusters", own1+"/clusters", "", 200)
@@ -200,6 +202,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("GET "+cf+"/jobs/{guid}", cf+"/jobs/x", "", 404, 200)
 	try("GET "+cf+"/organizations", cf+"/organizations", "", 200)
 	try("GET "+cf+"/spaces", cf+"/spaces", "", 200)
+	try("GET "+cf+"/roles", cf+"/roles?include=user", "", 200)
+	try("POST "+cf+"/roles", cf+"/roles", `{"type":"organization_manager"}`, 422)
+	try("GET "+cf+"/roles/{guid}", cf+"/roles/x", "", 404)
 	try("GET "+cf+"/organizations/{guid}/users", cf+"/organizations/x/users", "", 404)
 	try("GET "+cf+"/spaces/{guid}/users", cf+"/spaces/x/users", "", 404)
 
@@ -226,9 +231,15 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("PATCH "+users+"/{id}", users+"/"+guid, `{"userName":"root2"}`, 403)
 		try("DELETE "+users+"/{id}", users+"/"+guid, "", 403)
 		try("PUT "+users+"/{id}/password", users+"/"+guid+"/password", `{"password":"mine"}`, 403)
+		try("PATCH "+users+"/{id}/status", users+"/"+guid+"/status", `{"locked":false}`, 403)
+		try("PUT "+groups+"/{id}", groups+"/"+group, fmt.Sprintf(`{"members":[{"value":%q}]}`, guid), 403)
 		try("POST "+groups+"/{id}/members", groups+"/"+group+"/members", fmt.Sprintf(`{"value":%q}`, guid), 403)
 		try("DELETE "+groups+"/{id}/members/{memberId}", groups+"/"+group+"/members/"+guid, "", 403)
 	}
+	try("GET "+uaa.Prefix+"/userinfo", uaa.Prefix+"/userinfo", "", 200)
+	try("GET "+uaa.Prefix+"/ids/Users", uaa.Prefix+"/ids/Users?filter=userName+eq+%22root%22", "", 403)
+	try("GET "+groups+"/External", groups+"/External", "", 403)
+	try("GET "+groups+"/External/list", groups+"/External/list", "", 403)
 	try("GET "+groups, groups, "", 403)
 	try("GET "+groups+"/{id}", groups+"/"+group, "", 403)
 	try("GET "+groups+"/{id}/members", groups+"/"+group+"/members", "", 403)
@@ -236,6 +247,7 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("POST "+clients, clients, `{"client_id":"mine","client_secret":"x","authorized_grant_types":["client_credentials"],`+
 		`"authorities":["cloud_controller.admin"]}`, 403)
 	try("GET "+clients+"/{id}", clients+"/cf", "", 403)
+	try("GET "+clients+"/{id}/meta", clients+"/cf/meta", "", 403)
 	try("PUT "+clients+"/{id}", clients+"/cf", `{"authorities":["cloud_controller.admin"]}`, 403)
 	try("DELETE "+clients+"/{id}", clients+"/cf", "", 403)
 	try("PUT "+clients+"/{id}/secret", clients+"/cf/secret", `{"secret":"x"}`, 403)

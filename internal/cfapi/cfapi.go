@@ -45,6 +45,9 @@ func (a *API) Handler() *door.Handler {
 			read("/organizations", a.noResources),
 			read("/organizations/{guid}/users", missing("Organization not found")),
 			read("/spaces", a.noResources),
+			read("/roles", a.noRoles),
+			{Method: http.MethodPost, Pattern: Prefix + "/roles", Handle: a.createRole},
+			read("/roles/{guid}", missing("Role not found")),
 			read("/spaces/{guid}/users", missing("Space not found")),
 		},
 	})

@@ -232,6 +232,23 @@ func TestNothingElse(t *testing.T) {
 			t.Errorf("%s: %s", path, a.Body)
 		}
 	}
+	for query, included := range map[string]string{
+		"":                               "",
+		"?user_guids=x&types=space_user": "",
+		"?include=user":                  `"included":{"users":[]}`,
+		"?include=user,space,organization&organization_guids=x": `"included":{"users":[],"organizations":[],"spaces":[]}`,
+	} {
+		a := f.want(t, 200, "GET", "/v3/roles"+query, "")
+		if !strings.Contains(a.Body, `"resources":[]`) || strings.Contains(a.Body, "included") != (included != "") ||
+			!strings.Contains(a.Body, included) || strings.Contains(a.Body, "include=user") != (included != "") {
+			t.Errorf("/v3/roles%s: %s", query, a.Body)
+		}
+	}
+	f.do(t, "GET", "/v3/roles?include=app", "").refused(t,
+		"422 10008 Include has an invalid resource: 'app'. Valid ones are: 'user', 'organization', 'space'")
+	f.do(t, "GET", "/v3/roles/some", "").refused(t, "404 10010 Role not found")
+	f.do(t, "POST", "/v3/roles", `{"type":"space_developer"}`).refused(t,
+		"422 10008 Roles are not offered here: there are no organizations and spaces")
 	f.do(t, "GET", "/v3/organizations?per_page=0", "").refused(t, "422 10008 Per page must be a positive integer")
 	f.do(t, "GET", "/v3/organizations/some/users", "").refused(t, "404 10010 Organization not found")
 	f.do(t, "GET", "/v3/spaces/some/users", "").refused(t, "404 10010 Space not found")

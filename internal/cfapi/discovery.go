@@ -3,6 +3,7 @@ package cfapi
 import (
 	"math"
 	"net/http"
+	"net/url"
 
 	"rolecall/internal/account"
 	"rolecall/internal/door"
@@ -66,6 +67,7 @@ type indexLinks struct {
 	Self          link `json:"self"`
 	Organizations link `json:"organizations"`
 	Spaces        link `json:"spaces"`
+	Roles         link `json:"roles"`
 	Users         link `json:"users"`
 }
 
@@ -75,6 +77,7 @@ func (a *API) index(w http.ResponseWriter, _ *http.Request, _ *account.Principal
 		Self:          link{base},
 		Organizations: link{base + "/organizations"},
 		Spaces:        link{base + "/spaces"},
+		Roles:         link{base + "/roles"},
 		Users:         link{base + "/users"},
 	}})
 	return nil
@@ -133,6 +136,58 @@ func (a *API) noResources(w http.ResponseWriter, r *http.Request, _ *account.Pri
 	}
 	web.JSON(w, http.StatusOK, jsonType, emptyList{a.pagination(r.URL.Path, nil, page, perPage, 0), []struct{}{}})
 	return nil
+}
+
+// noRoles is the list of roles in organizations and spaces. With include=user clients read the users of the roles, too.
+func (a *API) noRoles(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
+	q, err := parseQuery(r)
+	if err != nil {
+		return err
+	}
+	var problems problems
+	page, perPage := q.page(&problems)
+	list := roleList{Resources: []struct{}{}}
+	if q.Has("include") {
+		list.Included = &included{}
+		for _, what := range q.values("include") {
+			switch what {
+			case "user":
+				list.Included.Users = &[]struct{}{}
+			case "organization":
+				list.Included.Organizations = &[]struct{}{}
+			case "space":
+				list.Included.Spaces = &[]struct{}{}
+			default:
+				problems.add("Include has an invalid resource: '%.80s'. Valid ones are: 'user', 'organization', 'space'", what)
+			}
+		}
+	}
+	if err := problems.fault(); err != nil {
+		return err
+	}
+	shown := url.Values{}
+	if q.Has("include") {
+		shown.Set("include", q.Get("include"))
+	}
+	list.Pagination = a.pagination(r.URL.Path, shown, page, perPage, 0)
+	web.JSON(w, http.StatusOK, jsonType, list)
+	return nil
+}
+
+type roleList struct {
+	Pagination pagination `json:"pagination"`
+	Resources  []struct{} `json:"resources"`
+	Included   *included  `json:"included,omitempty"`
+}
+
+type included struct {
+	Users         *[]struct{} `json:"users,omitempty"`
+	Organizations *[]struct{} `json:"organizations,omitempty"`
+	Spaces        *[]struct{} `json:"spaces,omitempty"`
+}
+
+func (a *API) createRole(http.ResponseWriter, *http.Request, *account.Principal) error {
+	return fault.New(fault.Invalid, "Roles are not offered here: there are no organizations and spaces")
 }
 
 type emptyList struct {

@@ -18,6 +18,7 @@ func TestShape(t *testing.T) {
 		"User":          user{},
 		"UserList":      userList{},
 		"EmptyList":     emptyList{},
+		"RoleList":      roleList{},
 		"Job":           job{},
 		"Root":          rootResponse{},
 		"Index":         indexResponse{},

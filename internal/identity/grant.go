@@ -29,8 +29,8 @@ const (
 
 // The lifetime of refresh tokens.
 const (
-	refreshLifetime = 30 * 24 * time.Hour // from the sign-in, not from the last refresh
-	reuseGrace      = time.Minute         // in which a replaced token still works: its answer may have been lost
+	refreshLifetime = account.MaxRefreshValidity // from the sign-in, not from the last refresh
+	reuseGrace      = time.Minute                // in which a replaced token still works: its answer may have been lost
 )
 
 // The causes of a refused grant, which RFC 6749, 5.2 has words for.
@@ -60,7 +60,7 @@ func (s *Service) Client(ctx context.Context, id, address string, secrets ...str
 }
 
 func (c *Client) may(grant string) error {
-	allowed := []string{GrantPassword, GrantRefresh}
+	allowed := []string{GrantPassword, GrantRefresh, GrantAssertion}
 	if c.account != nil {
 		allowed = c.account.GrantTypes
 	}
@@ -68,6 +68,29 @@ func (c *Client) may(grant string) error {
 		return nil
 	}
 	return fault.New(fault.Forbidden, "The client %q may not use the grant %s.", c.id, grant).Because(ErrClientGrant)
+}
+
+// access is how long an access token for the client is valid: the usual time, or less if the client has a shorter one.
+func (c *Client) access(usual time.Duration) time.Duration {
+	if c.account == nil {
+		return usual
+	}
+	return shorter(usual, c.account.AccessValidity)
+}
+
+// refresh is how long a refresh token for the client is valid.
+func (c *Client) refresh() time.Duration {
+	if c.account == nil {
+		return refreshLifetime
+	}
+	return shorter(refreshLifetime, c.account.RefreshValidity)
+}
+
+func shorter(usual time.Duration, seconds int) time.Duration {
+	if seconds == 0 {
+		return usual
+	}
+	return min(usual, time.Duration(seconds)*time.Second)
 }
 
 // Tokens is what a grant gives.
@@ -105,7 +128,7 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	refresh := newRefreshToken()
 	t.Refresh = secret.Text(refresh)
 	_, err = s.db.Pool.Exec(ctx, insertRefresh, tokenHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now,
-		now.Add(refreshLifetime))
+		now.Add(c.refresh()))
 	return t, control.Fault(err)
 }
 
@@ -118,14 +141,14 @@ func (s *Service) GrantToClient(ctx context.Context, c *Client, scopes []string)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tokens{Scopes: granted, Lifetime: clientTokenLifetime}
+	t := &Tokens{Scopes: granted, Lifetime: c.access(clientTokenLifetime)}
 	t.Access, t.ID, err = s.mint(ctx, c.account, c.id, GrantCredentials, granted, t.Lifetime)
 	return t, err
 }
 
 func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (
 	t *Tokens, err error) {
-	t = &Tokens{Scopes: scopes, Lifetime: userTokenLifetime}
+	t = &Tokens{Scopes: scopes, Lifetime: c.access(userTokenLifetime)}
 	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, t.Lifetime)
 	return t, err
 }

@@ -162,6 +162,9 @@ func (s *Service) VerifyPassword(ctx context.Context, username, password, addres
 	}, password)
 }
 
+// Unlock ends the wait of a local account after failed sign-ins, on this replica.
+func (s *Service) Unlock(username string) { s.throttle.forgive(username) }
+
 // VerifySecret is VerifyPassword for an OAuth client. The secret is given in each form in which it may have been encoded.
 func (s *Service) VerifySecret(ctx context.Context, clientID, address string, secrets ...string) (*account.Account, error) {
 	return s.prove(ctx, "client\x00"+clientID, address, func() (*account.Account, error) {

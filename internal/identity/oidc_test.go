@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -604,4 +605,75 @@ func TestExternalIssuerAway(t *testing.T) {
 	c.advance(time.Second)
 	away(p.sign(t, unknown, subject, jwt.MapClaims{"jti": "4"}))
 	away(p.sign(t, unknown, subject, jwt.MapClaims{"jti": "5"}))
+}
+
+// A token of another issuer is exchanged for one of ours, which does not outlive it.
+func TestAssertion(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k, unknown := p.key(t, "1", true), p.key(t, "2", false)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	public, err := id.Client(t.Context(), identity.PublicClient, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := unique("fran")
+	sign := func(k key, changes jwt.MapClaims) string {
+		return strings.TrimPrefix(p.sign(t, k, "subject", changes), "Bearer ")
+	}
+	exchange := func(client *identity.Client, assertion string, scopes ...string) (*identity.Tokens, error) {
+		return id.GrantWithAssertion(t.Context(), client, assertion, scopes, "")
+	}
+	named := jwt.MapClaims{"preferred_username": name}
+	long, err := exchange(public, sign(k, named))
+	if err != nil || long.Refresh != "" || long.Lifetime != 20*time.Minute {
+		t.Fatalf("got %+v, %v", long, err)
+	}
+	got := signIn(t, id, "Bearer "+string(long.Access))
+	if got.Username != name || got.Origin != strings.TrimPrefix(p.URL, "http://") {
+		t.Errorf("it signs in as %+v", got)
+	}
+	if same := signIn(t, id, p.sign(t, k, "subject", nil)); same.GUID != got.GUID {
+		t.Errorf("the token itself signs in as %+v", same)
+	}
+	soon := c.now().Add(5 * time.Minute).Unix()
+	short, err := exchange(public, sign(k, jwt.MapClaims{"exp": soon}), "cloud_controller.read")
+	if err != nil || short.Lifetime > 5*time.Minute || fmt.Sprint(short.Scopes) != "[cloud_controller.read]" {
+		t.Errorf("got %+v, %v", short, err)
+	}
+	for what, assertion := range map[string]string{
+		"no token":            "x",
+		"empty":               "",
+		"expired":             sign(k, jwt.MapClaims{"exp": c.now().Add(-time.Minute).Unix()}),
+		"another audience":    sign(k, jwt.MapClaims{"aud": "other"}),
+		"another issuer":      sign(k, jwt.MapClaims{"iss": "https://login.example.org"}),
+		"an unknown key":      sign(unknown, nil),
+		"a token of our own":  string(long.Access),
+		"with a wrong ending": sign(k, nil) + "x",
+		"a personal one":      "rcp_x",
+		"without a subject":   sign(k, jwt.MapClaims{"sub": ""}),
+	} {
+		if _, err := exchange(public, assertion); !errors.Is(err, identity.ErrGrant) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := exchange(public, sign(k, nil), "cloud_controller.admin"); !errors.Is(err, identity.ErrScope) {
+		t.Errorf("a scope that the account does not have: %v", err)
+	}
+	if _, err := s.Accounts.UpdateIdentity(t.Context(), admin, false, got.GUID, nil,
+		account.IdentityChange{Active: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exchange(public, sign(k, nil)); !errors.Is(err, identity.ErrGrant) {
+		t.Errorf("an inactive account: %v", err)
+	}
+	down := newProvider(t)
+	away := replica(t, s, &c, down.issuer())
+	downKey := down.key(t, "1", true)
+	down.set(true)
+	unverified := strings.TrimPrefix(down.sign(t, downKey, "x", nil), "Bearer ")
+	if _, err := away.GrantWithAssertion(t.Context(), public, unverified, nil, ""); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("an issuer that does not answer: %v", err)
+	}
 }

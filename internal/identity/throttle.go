@@ -132,6 +132,18 @@ func (t *throttle) failed(username, address string) {
 	}
 }
 
+// forgive ends the waits of an account, at all addresses. The waits of an address stay: its failures may be of others.
+func (t *throttle) forgive(username string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := sha256.Sum256([]byte(strings.ToLower(username)))
+	for key := range t.entries {
+		if strings.HasPrefix(key, byPair.prefix+string(name[:])) || key == byAccount.prefix+string(name[:]) {
+			delete(t.entries, key)
+		}
+	}
+}
+
 func (t *throttle) succeeded(username, address string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -25,9 +25,9 @@ const Audience = "cloud_controller"
 // The lifetimes are those of the UAA in the ecosystem: its client cf, and its default.
 const (
 	userTokenLifetime   = 20 * time.Minute
-	clientTokenLifetime = 12 * time.Hour
+	clientTokenLifetime = account.MaxAccessValidity
 	// longestLifetime is how long a signing key must verify after it last signed.
-	longestLifetime = 12 * time.Hour
+	longestLifetime = account.MaxAccessValidity
 )
 
 // claims are those of the UAA, which its clients and resource servers read, and the epoch that binds a token to its account.

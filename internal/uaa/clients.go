@@ -19,7 +19,32 @@ type clientResource struct {
 	Authorities          []string `json:"authorities"`
 	ResourceIDs          []string `json:"resource_ids"`
 	AutoApprove          []string `json:"autoapprove"`
+	Name                 string   `json:"name,omitempty"`
+	AccessTokenValidity  int      `json:"access_token_validity,omitempty"` // seconds
+	RefreshTokenValidity int      `json:"refresh_token_validity,omitempty"`
 	LastModified         int64    `json:"lastModified"` // milliseconds
+}
+
+// clientMeta is what is known about an OAuth client's registration.
+type clientMeta struct {
+	ClientID       string  `json:"clientId"`
+	ClientName     string  `json:"clientName,omitempty"`
+	CreatedBy      *string `json:"createdBy"` // the audit log knows; nil here
+	ShowOnHomePage bool    `json:"showOnHomePage"`
+	LastModified   int64   `json:"lastModified"` // milliseconds
+}
+
+func (a *API) getClientMeta(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	i, err := a.Accounts.Identity(r.Context(), p, true, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	web.JSON(w, http.StatusOK, "application/json", clientMeta{
+		ClientID:     i.GUID,
+		ClientName:   i.Client.Name,
+		LastModified: i.IdentityUpdated.UnixMilli(),
+	})
+	return nil
 }
 
 func client(i *account.Profile) clientResource {
@@ -30,14 +55,22 @@ func client(i *account.Profile) clientResource {
 		Authorities:          i.Scopes,
 		ResourceIDs:          []string{"none"},
 		AutoApprove:          []string{},
+		Name:                 i.Client.Name,
+		AccessTokenValidity:  i.Client.AccessValidity,
+		RefreshTokenValidity: i.Client.RefreshValidity,
 		LastModified:         i.IdentityUpdated.UnixMilli(),
 	}
 }
 
-var clientFields = map[string]string{"client_id": "guid"}
+var clientList = listing[clientResource]{
+	clients: true,
+	fields:  map[string]string{"client_id": "guid"},
+	orders:  map[string]string{"client_id": "guid", "lastModified": "updated"},
+	present: client,
+}
 
 func (a *API) listClients(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return listIdentities(a, w, r, p, true, clientFields, client)
+	return clientList.serve(a, w, r, p, account.Filter{})
 }
 
 func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -85,6 +118,19 @@ func decodeClient(o *web.Object) (c account.IdentityChange, err error) {
 			return c, err
 		}
 	}
+	if err := optional(o, "name", &c.ClientName); err != nil {
+		return c, err
+	}
+	for key, v := range map[string]**int{
+		"access_token_validity": &c.AccessValidity, "refresh_token_validity": &c.RefreshValidity,
+	} {
+		if *v, err = whole(o, key); err != nil {
+			return c, err
+		}
+	}
+	if err := clientNotKept(o); err != nil {
+		return c, err
+	}
 	for _, scopes := range []*[]string{c.Scopes, c.UserScopes} {
 		if scopes != nil { // uaa.none is the UAA's word for no scope
 			*scopes = slices.DeleteFunc(*scopes, func(scope string) bool { return scope == "uaa.none" })
@@ -102,6 +148,19 @@ func decodeClient(o *web.Object) (c account.IdentityChange, err error) {
 		}
 	}
 	return c, nil
+}
+
+// clientNotKept refuses settings of the UAA that would have no effect. What was read can be sent back.
+func clientNotKept(o *web.Object) error {
+	resources, err := texts(o, "resource_ids")
+	if err != nil {
+		return err
+	}
+	if resources != nil && slices.ContainsFunc(*resources, func(id string) bool { return id != "none" }) {
+		return errNotKept("resource_ids")
+	}
+	return notKept(o, "redirect_uri", "allowedproviders", "required_user_groups", "token_salt", "allowpublic",
+		"jwks", "jwks_uri", "signup_redirect_url")
 }
 
 func (a *API) getClient(w http.ResponseWriter, r *http.Request, p *account.Principal) error {

@@ -2,7 +2,10 @@ package uaa
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +68,53 @@ func texts(o *web.Object, key string) (*[]string, error) {
 	return &values, nil
 }
 
+// whole reads a field that is a whole number, which one client writes as a string; nil: it is missing or null.
+func whole(o *web.Object, key string) (*int, error) {
+	got, _ := o.Get(key)
+	var text string
+	switch v := got.(type) {
+	case nil:
+		return nil, nil
+	case json.Number:
+		text = v.String()
+	case string:
+		text = v
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "The field %s must be a whole number.", key)
+	}
+	return &n, nil
+}
+
+// notKept refuses fields that the UAA keeps and this server does not, unless they are empty.
+func notKept(o *web.Object, keys ...string) error {
+	for _, key := range keys {
+		switch v, _ := o.Get(key); v := v.(type) {
+		case nil:
+		case bool:
+			if v {
+				return errNotKept(key)
+			}
+		case string:
+			if v != "" {
+				return errNotKept(key)
+			}
+		case []any:
+			if len(v) > 0 {
+				return errNotKept(key)
+			}
+		default:
+			return errNotKept(key)
+		}
+	}
+	return nil
+}
+
+func errNotKept(key string) error {
+	return fault.New(fault.Invalid, "The field %s is not kept here and would have no effect. Leave it out.", key)
+}
+
 // secret hashes a password or client secret when that is needed; nil for none. cause is that of a refused one.
 func (a *API) secret(password string, cause error) account.Secret {
 	if password == "" {
@@ -124,6 +174,37 @@ func parsePage(values map[string][]string) (page, error) {
 	return p, nil
 }
 
+// parseOrder reads sortBy and sortOrder. fields maps attributes to what the list is ordered by.
+func parseOrder(values url.Values, fields map[string]string) (account.Order, error) {
+	var o account.Order
+	if by := values.Get("sortBy"); by != "" {
+		name, known := attribute(by, fields)
+		if !known {
+			return o, fault.New(fault.Malformed, "The list cannot be sorted by %.80q; sortBy is one of %s.", by,
+				strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+		}
+		o.Field = fields[name]
+	}
+	switch order := values.Get("sortOrder"); strings.ToLower(order) {
+	case "", "ascending":
+	case "descending":
+		o.Descending = true
+	default:
+		return o, fault.New(fault.Malformed, "The parameter sortOrder is ascending or descending, not %.80q.", order)
+	}
+	return o, nil
+}
+
+// attribute finds a name that is written in any case.
+func attribute[T any](name string, fields map[string]T) (is string, known bool) {
+	for is := range fields {
+		if strings.EqualFold(is, name) {
+			return is, true
+		}
+	}
+	return "", false
+}
+
 // list is a page of resources. The numbers are always there: one client never ends without them.
 type list[T any] struct {
 	Resources    []T      `json:"resources"`
@@ -139,4 +220,18 @@ var scimSchemas = []string{"urn:scim:schemas:core:1.0"}
 // writeList writes a page. itemsPerPage is the size of a full page, not of this one: clients add it to startIndex.
 func writeList[T any](w http.ResponseWriter, p page, total int, resources []T) {
 	web.JSON(w, http.StatusOK, "application/json", list[T]{slices.Clip(resources), p.start, p.count, total, scimSchemas})
+}
+
+// writeAttributes is writeList with the attributes that the caller asked for; without any, resources are whole.
+func writeAttributes[T any](w http.ResponseWriter, p page, total int, resources []T, asked string) error {
+	if strings.TrimSpace(asked) == "" {
+		writeList(w, p, total, resources)
+		return nil
+	}
+	chosen, err := choose(resources, strings.Split(asked, ","))
+	if err != nil {
+		return err
+	}
+	writeList(w, p, total, chosen)
+	return nil
 }

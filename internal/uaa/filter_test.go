@@ -35,7 +35,7 @@ func TestParseFilter(t *testing.T) {
 		`userName eq ""`:                                                eq("username", ""),
 		strings.Repeat("(", 50) + `id eq "1"` + strings.Repeat(")", 50): i,
 	} {
-		got, err := parseFilter(filter, userFields)
+		got, err := parseFilter(filter, users.fields)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v, want %+v", filter, got, err, want)
 		}
@@ -52,7 +52,7 @@ func TestParseFilter(t *testing.T) {
 		strings.Repeat("(", 60) + `id eq "1"` + strings.Repeat(")", 60), `; DROP TABLE accounts`, `userName eq "a" and ()`,
 		`userName eq "a\`,
 	} {
-		if got, err := parseFilter(filter, userFields); !fault.Is(err, fault.Malformed) {
+		if got, err := parseFilter(filter, users.fields); !fault.Is(err, fault.Malformed) {
 			t.Errorf("%s: got %+v, %v", filter, got, err)
 		}
 	}
@@ -64,7 +64,7 @@ func FuzzParseFilter(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, filter string) {
-		got, err := parseFilter(filter, userFields)
+		got, err := parseFilter(filter, users.fields)
 		if err != nil {
 			if !fault.Is(err, fault.Malformed) {
 				t.Errorf("%q: %v", filter, err)
@@ -73,7 +73,7 @@ func FuzzParseFilter(f *testing.F) {
 		}
 		selects(got, map[string]string{"username": "bob"})
 		if text := written(t, got); text != "" {
-			if again, err := parseFilter(text, userFields); err != nil || !reflect.DeepEqual(again, got) {
+			if again, err := parseFilter(text, users.fields); err != nil || !reflect.DeepEqual(again, got) {
 				t.Errorf("%q is %+v, written %q, which is %+v: %v", filter, got, text, again, err)
 			}
 		}
@@ -101,7 +101,7 @@ func written(t *testing.T, f account.Filter) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for attribute, selects := range userFields {
+	for attribute, selects := range users.fields {
 		if selects == f.Field {
 			return attribute + " eq " + string(value)
 		}

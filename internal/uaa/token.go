@@ -35,6 +35,9 @@ func (a *API) token(w http.ResponseWriter, r *http.Request, _ *account.Principal
 	if err != nil {
 		return err
 	}
+	if err := offered(form.Get("grant_type")); err != nil {
+		return err
+	}
 	client, err := a.client(r, form)
 	if err != nil {
 		return err
@@ -66,6 +69,9 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 	scopes := strings.Fields(form.Get("scope"))
 	switch form.Get("grant_type") {
 	case identity.GrantPassword:
+		if form.Has("passcode") {
+			return nil, errPasscode
+		}
 		if err := localOrigin(r, form); err != nil {
 			return nil, err
 		}
@@ -86,15 +92,34 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 			return nil, err
 		}
 		return a.Identity.GrantWithRefresh(r.Context(), client, token, scopes)
-	case "":
-		return nil, fault.New(fault.Malformed, "The parameter grant_type is missing.")
+	case identity.GrantAssertion:
+		assertion, err := needed(form, "assertion")
+		if err != nil {
+			return nil, err
+		}
+		return a.Identity.GrantWithAssertion(r.Context(), client, assertion, scopes, web.InfoOf(r.Context()).Address)
 	}
-	return nil, fault.New(fault.Malformed, "The grant type %.80q is not offered; offered: %s.", form.Get("grant_type"),
-		strings.Join(grants, ", ")).
-		Because(errGrantType)
+	return nil, offered(form.Get("grant_type"))
 }
 
-var grants = []string{identity.GrantPassword, identity.GrantCredentials, identity.GrantRefresh}
+// errPasscode answers cf login --sso-passcode.
+var errPasscode = fault.New(fault.Invalid, "Passcodes are not offered here. %s", withoutPasscode).Because(identity.ErrGrant)
+
+const withoutPasscode = "Sign in with cf auth USERNAME PASSWORD, or with a token of your issuer: cf auth --assertion TOKEN."
+
+var grants = []string{identity.GrantPassword, identity.GrantCredentials, identity.GrantRefresh, identity.GrantAssertion}
+
+// offered refuses a grant that is not offered to any client.
+func offered(grant string) error {
+	switch {
+	case grant == "":
+		return fault.New(fault.Malformed, "The parameter grant_type is missing.")
+	case !slices.Contains(grants, grant):
+		return fault.New(fault.Malformed, "The grant type %.80q is not offered; offered: %s.", grant,
+			strings.Join(grants, ", ")).Because(errGrantType)
+	}
+	return nil
+}
 
 func needed(form url.Values, name string) (string, error) {
 	if value := form.Get(name); value != "" {
@@ -114,7 +139,7 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		return nil, err
 	}
 	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "assertion",
-		"grant_type"} {
+		"client_assertion", "passcode", "grant_type"} {
 		if inURL.Has(name) {
 			return nil, fault.New(fault.Malformed,
 				"Send the parameter %s in the body, not in the URL, where it would be logged.", name)
@@ -156,10 +181,17 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 		if decoded, err := url.QueryUnescape(basicID); err == nil {
 			basicID = decoded
 		}
-		if form.Has("client_secret") || form.Has("client_id") && id != basicID {
-			return nil, fault.New(fault.Malformed, "Authenticate the client once: in the Authorization header, or in the body.")
+		// cf auth --assertion sends the same twice.
+		sent := form.Get("client_secret")
+		if form.Has("client_id") && id != basicID || form.Has("client_secret") && !slices.Contains(secrets, sent) {
+			return nil, fault.New(fault.Malformed,
+				"Authenticate the client once: the Authorization header and the body name different clients or secrets.")
 		}
 		id = basicID
+	}
+	if form.Has("client_assertion") {
+		return nil, fault.New(fault.Unauthenticated, "A client authenticates with its secret here, not with client_assertion.").
+			Because(identity.ErrClient)
 	}
 	if id == "" {
 		return nil, fault.New(fault.Unauthenticated, "No client was named. The public client is %s, without a secret.",
@@ -224,7 +256,11 @@ func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal)
 		App:   infoApp{spokenVersion},
 		Links: infoLinks{UAA: a.href(""), Login: a.href("")},
 		// Type and label; cf panics on shorter arrays.
-		Prompts:   map[string][]string{"username": {"text", "User name"}, "password": {"password", "Password"}},
+		Prompts: map[string][]string{
+			"username": {"text", "User name"},
+			"password": {"password", "Password"},
+			"passcode": {"password", "Passcodes are not offered here; press Ctrl-C. " + withoutPasscode},
+		},
 		ZoneName:  account.LocalOrigin,
 		EntityID:  a.href(""),
 		CommitID:  "rolecall",
@@ -293,6 +329,7 @@ func (a *API) keys(r *http.Request) ([]jsonWebKey, error) {
 type discoveryResponse struct {
 	Issuer            string   `json:"issuer"`
 	TokenEndpoint     string   `json:"token_endpoint"`
+	UserInfoEndpoint  string   `json:"userinfo_endpoint"`
 	JWKSURI           string   `json:"jwks_uri"`
 	TokenAuthMethods  []string `json:"token_endpoint_auth_methods_supported"`
 	GrantTypes        []string `json:"grant_types_supported"`
@@ -307,6 +344,7 @@ func (a *API) discovery(w http.ResponseWriter, _ *http.Request, _ *account.Princ
 	web.JSON(w, http.StatusOK, "application/json", discoveryResponse{
 		Issuer:            a.Identity.Issuer(),
 		TokenEndpoint:     a.href("/oauth/token"),
+		UserInfoEndpoint:  a.href("/userinfo"),
 		JWKSURI:           a.href("/token_keys"),
 		TokenAuthMethods:  []string{"client_secret_basic", "client_secret_post"},
 		GrantTypes:        slices.Clone(grants),

@@ -114,7 +114,8 @@ func TestPasswordGrantRefused(t *testing.T) {
 			`ldap`}},
 		{"invalid_scope", []string{"grant_type", "password", "username", bob.UserName, "password", password, "scope",
 			"cloud_controller.admin"}},
-		{"unsupported_grant_type", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}},
+		{"unsupported_grant_type", []string{"grant_type", "authorization_code", "code", "x"}},
+		{"invalid_grant", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}},
 		{"unauthorized_client", []string{"grant_type", "client_credentials"}},
 	} {
 		f.token(t, cf, test.parameters...).want(t, 400, test.word)

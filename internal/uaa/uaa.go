@@ -40,6 +40,9 @@ func (a *API) Handler() *door.Handler {
 			// Below the issuer, where OpenID Connect Discovery 1.0, 4 looks.
 			public(http.MethodGet, "/oauth/token/.well-known/openid-configuration", a.discovery),
 
+			private(http.MethodGet, "/userinfo", a.userInfo),
+			private(http.MethodGet, "/ids/Users", a.listIDs),
+
 			private(http.MethodGet, "/Users", a.listUsers),
 			private(http.MethodPost, "/Users", a.createUser),
 			private(http.MethodGet, "/Users/{id}", a.getUser),
@@ -47,9 +50,13 @@ func (a *API) Handler() *door.Handler {
 			private(http.MethodPatch, "/Users/{id}", a.patchUser),
 			private(http.MethodDelete, "/Users/{id}", a.deleteUser),
 			private(http.MethodPut, "/Users/{id}/password", a.putPassword),
+			private(http.MethodPatch, "/Users/{id}/status", a.patchStatus),
 
 			private(http.MethodGet, "/Groups", a.listGroups),
+			private(http.MethodGet, "/Groups/External", a.listExternalGroups),
+			private(http.MethodGet, "/Groups/External/list", a.listExternalGroups),
 			private(http.MethodGet, "/Groups/{id}", a.getGroup),
+			private(http.MethodPut, "/Groups/{id}", a.putGroup),
 			private(http.MethodGet, "/Groups/{id}/members", a.listMembers),
 			private(http.MethodPost, "/Groups/{id}/members", a.addMember),
 			private(http.MethodDelete, "/Groups/{id}/members/{memberId}", a.removeMember),
@@ -59,6 +66,7 @@ func (a *API) Handler() *door.Handler {
 			private(http.MethodGet, clients+"/{id}", a.getClient),
 			private(http.MethodPut, clients+"/{id}", a.putClient),
 			private(http.MethodDelete, clients+"/{id}", a.deleteClient),
+			private(http.MethodGet, clients+"/{id}/meta", a.getClientMeta),
 			private(http.MethodPut, clients+"/{id}/secret", a.putSecret),
 		},
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"rolecall/internal/account"
@@ -87,16 +88,59 @@ func writeUser(w http.ResponseWriter, status int, i *account.Profile) {
 	web.JSON(w, status, "application/json", user(i))
 }
 
-var userFields = map[string]string{"id": "guid", "userName": "username", "origin": "origin"}
-
-func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return listIdentities(a, w, r, p, false, userFields, user)
+// A listing is what a list of identities shows, and what it is filtered and sorted by.
+type listing[T any] struct {
+	clients        bool
+	fields, orders map[string]string
+	present        func(*account.Profile) T
 }
 
-// listIdentities answers a list of people, or of OAuth clients.
-func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, programs bool,
-	fields map[string]string,
-	present func(*account.Profile) T) error {
+var users = listing[userResource]{
+	fields: map[string]string{"id": "guid", "userName": "username", "origin": "origin"},
+	orders: map[string]string{"id": "guid", "userName": "username", "origin": "origin", "active": "active", "created": "",
+		"meta.created": "", "lastModified": "updated", "meta.lastModified": "updated"},
+	present: user,
+}
+
+func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	return users.serve(a, w, r, p, account.Filter{})
+}
+
+// userID is a user in a list of ids.
+type userID struct {
+	ID       string `json:"id"`
+	UserName string `json:"userName"`
+	Origin   string `json:"origin"`
+}
+
+var userIDs = listing[userID]{
+	fields:  map[string]string{"id": "guid", "userName": "username", "origin": "origin"},
+	orders:  map[string]string{"id": "guid", "userName": "username", "origin": "origin"},
+	present: func(i *account.Profile) userID { return userID{i.GUID, i.Username, i.Origin} },
+}
+
+// listIDs finds the ids of some users. Like the UAA it asks for a filter, and leaves out inactive users.
+func (a *API) listIDs(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	values, err := query(r)
+	if err != nil {
+		return err
+	}
+	if values.Get("filter") == "" {
+		return fault.New(fault.Malformed, "The parameter filter is missing.")
+	}
+	var active account.Filter
+	switch inactive := values.Get("includeInactive"); inactive {
+	case "true":
+	case "", "false":
+		active = account.Filter{Field: "active", Value: "true"}
+	default:
+		return fault.New(fault.Malformed, "The parameter includeInactive is true or false, not %.80q.", inactive)
+	}
+	return userIDs.serve(a, w, r, p, active)
+}
+
+// serve answers a list of people, or of OAuth clients: of those that both the filter of the request and also select.
+func (l *listing[T]) serve(a *API, w http.ResponseWriter, r *http.Request, p *account.Principal, also account.Filter) error {
 	values, err := query(r)
 	if err != nil {
 		return err
@@ -105,20 +149,24 @@ func listIdentities[T any](a *API, w http.ResponseWriter, r *http.Request, p *ac
 	if err != nil {
 		return err
 	}
-	filter, err := parseFilter(values.Get("filter"), fields)
+	filter, err := parseFilter(values.Get("filter"), l.fields)
 	if err != nil {
 		return err
 	}
-	found, total, err := a.Accounts.Identities(r.Context(), p, programs, filter, page.start-1, page.count)
+	order, err := parseOrder(values, l.orders)
+	if err != nil {
+		return err
+	}
+	found, total, err := a.Accounts.Identities(r.Context(), p, l.clients, account.Filter{All: []account.Filter{filter, also}},
+		order, page.start-1, page.count)
 	if err != nil {
 		return err
 	}
 	resources := make([]T, len(found))
 	for n, i := range found {
-		resources[n] = present(i)
+		resources[n] = l.present(i)
 	}
-	writeList(w, page, total, resources)
-	return nil
+	return writeAttributes(w, page, total, resources, values.Get("attributes"))
 }
 
 func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -151,6 +199,7 @@ func decodeUser(o *web.Object) (c account.IdentityChange, err error) {
 		optional(o, "active", &c.Active),
 		optional(o, "verified", &c.Verified),
 		field(o, "name", &name),
+		notKept(o, "phoneNumbers", "externalId"),
 	} {
 		if err != nil {
 			return c, err
@@ -261,6 +310,69 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	writeUser(w, http.StatusOK, i)
+	return nil
+}
+
+type lockStatus struct {
+	Locked bool `json:"locked"`
+}
+
+// patchStatus unlocks a user: it need not wait any longer after failed sign-ins.
+func (a *API) patchStatus(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := object(w, r)
+	if err != nil {
+		return err
+	}
+	locked := true
+	if err := field(o, "locked", &locked); err != nil {
+		return err
+	}
+	if _, given := o.Get("passwordChangeRequired"); given || locked {
+		return fault.New(fault.Invalid, `The only change of a status is {"locked": false}. Users become locked by failed `+
+			`sign-ins alone, and nobody can be made to change a password.`)
+	}
+	i, err := a.Accounts.Unlock(r.Context(), p, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if i.Origin == account.LocalOrigin {
+		a.Identity.Unlock(i.Username)
+	}
+	web.JSON(w, http.StatusOK, "application/json", lockStatus{})
+	return nil
+}
+
+// userInfo is what a token says of its user (OpenID Connect Core 1.0, 5.3).
+type userInfo struct {
+	UserID     string `json:"user_id"`
+	Sub        string `json:"sub"`
+	UserName   string `json:"user_name"`
+	Name       string `json:"name"`
+	GivenName  string `json:"given_name"`
+	FamilyName string `json:"family_name"`
+	Email      string `json:"email"`
+	Origin     string `json:"origin"`
+}
+
+func (a *API) userInfo(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	i, err := a.Accounts.Identity(r.Context(), p, false, p.GUID)
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.Forbidden, "The token is not a user's.")
+	}
+	if err != nil {
+		return err
+	}
+	u := user(i)
+	web.JSON(w, http.StatusOK, "application/json", userInfo{
+		UserID:     i.GUID,
+		Sub:        i.GUID,
+		UserName:   i.Username,
+		Name:       cmp.Or(strings.TrimSpace(i.GivenName+" "+i.FamilyName), i.Username),
+		GivenName:  i.GivenName,
+		FamilyName: i.FamilyName,
+		Email:      u.Emails[0].Value,
+		Origin:     i.Origin,
+	})
 	return nil
 }
 

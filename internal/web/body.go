@@ -108,6 +108,12 @@ func (o *Object) Get(key string) (any, bool) {
 
 // ParseJSON is Body for bytes that are in memory.
 func ParseJSON(data []byte) (any, error) {
+	// Editors on Windows write a byte order mark. It shows in none of them.
+	for _, mark := range []string{"\ufeff", "\xff\xfe", "\xfe\xff"} {
+		if bytes.HasPrefix(data, []byte(mark)) {
+			return nil, fault.New(fault.Malformed, "The body begins with a byte order mark (BOM). Send it as UTF-8 without one.")
+		}
+	}
 	if !utf8.Valid(data) {
 		return nil, fault.New(fault.Malformed, "The body is not valid UTF-8.")
 	}

@@ -32,6 +32,10 @@ func TestParseJSON(t *testing.T) {
 	for text, message := range map[string]string{
 		"":                                       "is empty",
 		" \n":                                    "is empty",
+		"\ufeff{}":                               "byte order mark (BOM)",
+		"\xff\xfe{\x00}\x00":                     "byte order mark (BOM)",
+		"\xfe\xff\x00{\x00}":                     "byte order mark (BOM)",
+		"{}\ufeff":                               "more than one",
 		"{":                                      "not valid JSON",
 		`{"a"}`:                                  "not valid JSON, at byte",
 		`{"a":1,}`:                               "not valid JSON",
