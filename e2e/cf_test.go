@@ -444,6 +444,13 @@ func TestCFClientList(t *testing.T) {
 	if orgs, err := c.Organizations.ListAll(ctx, nil); err != nil || len(orgs) != 0 {
 		t.Errorf("organizations: %v, %v", orgs, err)
 	}
+	if roles, users, err := c.Roles.ListIncludeUsersAll(ctx, nil); err != nil || len(roles) != 0 || len(users) != 0 {
+		t.Errorf("roles: %v, %v, %v", roles, users, err)
+	}
+	_, err := c.Roles.CreateOrganizationRole(ctx, "org", guids[0], cfresource.OrganizationRoleManager)
+	if !cfresource.IsUnprocessableEntityError(err) {
+		t.Errorf("create a role: %v", err)
+	}
 	if spaces, err := c.Spaces.ListAll(ctx, nil); err != nil || len(spaces) != 0 {
 		t.Errorf("spaces: %v, %v", spaces, err)
 	}

@@ -229,6 +229,19 @@ func TestOIDC(t *testing.T) {
 	answers("rename", 422, admin, "PATCH", base+"/v3/users/"+guid, `{"username":"somebody"}`)
 	answers("a password", 400, admin, "PUT", base+"/uaa/Users/"+guid+"/password", `{"password":"x"}`)
 
+	// cf auth --assertion exchanges the token; it names the client in the header and in the body.
+	form := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {idToken},
+		"client_id": {"cf"}}
+	exchanged := send(t, "POST", base+"/uaa/oauth/token", map[string]string{"Authorization": "Basic Y2Y6",
+		"Content-Type": "application/x-www-form-urlencoded"}, form.Encode())
+	granted := exchanged.object(t)
+	if exchanged.status != 200 || granted["refresh_token"] != nil {
+		t.Fatalf("exchange: %d %s", exchanged.status, exchanged.body)
+	}
+	if ours := accounts(fmt.Sprint(granted["access_token"])); len(ours) != 1 || ours[0].GUID != guid {
+		t.Errorf("by the exchanged token it is %+v", ours)
+	}
+
 	// With the scope of an auditor, then of an admin, it works on databases; with a new token at once.
 	grant := func(scope string) {
 		t.Helper()

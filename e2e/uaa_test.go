@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	uaa "github.com/cloudfoundry-community/go-uaa"
 	"golang.org/x/oauth2"
@@ -211,6 +212,26 @@ func TestUAAGroups(t *testing.T) {
 	if err := api.RemoveGroupMember(auditors.ID, guid, "", ""); err != nil || member() {
 		t.Errorf("remove: %v, member %t", err, member())
 	}
+	// uaac puts the whole group back.
+	readers, err := api.GetGroupByName("cloud_controller.admin_read_only", "members,id,meta,displayName")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readers.Members = append(readers.Members, uaa.GroupMember{Type: "USER", Value: guid})
+	if g, err := api.UpdateGroup(*readers); err != nil || !slices.Contains(g.Members,
+		uaa.GroupMember{Origin: "uaa", Type: "USER", Value: guid}) {
+		t.Errorf("update: %+v, %v", g, err)
+	}
+	readers.Members = slices.DeleteFunc(readers.Members, func(m uaa.GroupMember) bool { return m.Value == guid })
+	if g, err := api.UpdateGroup(*readers); err != nil || len(g.Members) != len(readers.Members) {
+		t.Errorf("update back: %+v, %v", g, err)
+	}
+	if mappings, _, err := api.ListGroupMappings("", 1, 100); err != nil || len(mappings) != 0 {
+		t.Errorf("mappings: %+v, %v", mappings, err)
+	}
+	if me, err := api.GetMe(); err != nil || me.Username != "admin" || me.UserID == "" || me.Sub != me.UserID {
+		t.Errorf("me: %+v, %v", me, err)
+	}
 	says(t, "remove again", api.RemoveGroupMember(auditors.ID, guid, "", ""), "scim_resource_not_found")
 	says(t, "add nobody", api.AddGroupMember(auditors.ID, "nobody", "", ""), "scim_resource_not_found")
 }
@@ -220,10 +241,11 @@ func TestUAAClients(t *testing.T) {
 	api := adminUAA(t)
 	wanted := uaa.Client{
 		ClientID: "go-uaa", ClientSecret: "first + secret %41", AuthorizedGrantTypes: []string{"client_credentials"},
-		Authorities: []string{"scim.read"}, Scope: []string{"uaa.none"}, DisplayName: "ignored", AccessTokenValidity: 60,
+		Authorities: []string{"scim.read"}, Scope: []string{"uaa.none"}, DisplayName: "Go UAA", AccessTokenValidity: 60,
 	}
 	made, err := api.CreateClient(wanted)
-	if err != nil || made.ClientID != "go-uaa" || made.ClientSecret != "" ||
+	if err != nil || made.ClientID != "go-uaa" || made.ClientSecret != "" || made.DisplayName != "Go UAA" ||
+		made.AccessTokenValidity != 60 ||
 		!slices.Equal(made.Authorities, wanted.Authorities) ||
 		!slices.Equal(made.AuthorizedGrantTypes, wanted.AuthorizedGrantTypes) || made.LastModified == 0 {
 		t.Fatalf("create: %+v, %v", made, err)
@@ -259,6 +281,9 @@ func TestUAAClients(t *testing.T) {
 	}
 	if u, err := self.GetUserByUsername("admin", "uaa", ""); err != nil || u.Username != "admin" {
 		t.Errorf("scim.read: %v", err)
+	}
+	if tok, err := self.Token(t.Context()); err != nil || time.Until(tok.Expiry) > time.Minute {
+		t.Errorf("the token of a client with a validity of 60 s expires at %v, %v", tok.Expiry, err)
 	}
 	_, err = self.CreateUser(uaa.User{Username: "go-uaa-not", Password: "a password"})
 	says(t, "write with scim.read", err, "insufficient_scope")
