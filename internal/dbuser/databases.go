@@ -72,7 +72,7 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 	defer op.release()
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
-		err = op.server.DropDatabase(changing, name)
+		err = op.server.DropDatabase(changing, name, op.by())
 	}
 	return op.end(ctx, uuid.Nil, detail{}, err)
 }

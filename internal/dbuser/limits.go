@@ -15,8 +15,8 @@ import (
 )
 
 // SetLimits changes what limits the logins of a database user. With endSessions it then ends the sessions that the user has,
-// which the limits do not touch, and returns how many there were; if that fails the limits are set all the same, and the
-// error says so.
+// which the limits do not touch, and returns how many there were. If one of the two fails the other is done all the same,
+// and the error says so.
 func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID, name string, limits pgrole.Limits,
 	endSessions bool, match etag.Match) (c *cluster.Cluster, d *pgrole.Details, ended int, err error) {
 	c, err = s.Cluster(p, clusterID)
@@ -38,10 +38,19 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 	if err == nil {
 		d, err = op.server.SetLimits(changing, name, limits, match, op.by())
 	}
-	if err != nil {
-		return nil, nil, 0, op.end(ctx, uuid.Nil, detail{}, err)
-	}
 	var outcome detail
+	if endSessions && fault.Is(err, fault.Unavailable) && changing != nil {
+		if u, readErr := op.server.Changeable(changing, name, match); readErr == nil {
+			ended, readErr = op.server.EndSessions(changing, u)
+			if readErr == nil {
+				outcome.Ended = &ended
+				err = fault.Of(err).Add("Its open sessions were ended all the same: %d.", ended)
+			}
+		}
+	}
+	if err != nil {
+		return nil, nil, 0, op.end(ctx, uuid.Nil, outcome, err)
+	}
 	var endErr error
 	if endSessions {
 		ended, endErr = op.server.EndSessions(changing, d.User)

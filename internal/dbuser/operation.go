@@ -226,7 +226,7 @@ func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous u
 	if err != nil {
 		f := fault.Of(err)
 		result.Outcome = audit.NotDone
-		outcome = detail{Reason: f.Message}
+		outcome = detail{Reason: f.Message, Ended: outcome.Ended}
 		if f.Kind == fault.Forbidden || errors.Is(err, access.ErrNoView) {
 			result.Outcome = audit.Denied
 		}

@@ -77,6 +77,13 @@ func (e *Error) Because(cause error) *Error {
 	return &c
 }
 
+// Add adds a sentence to the message.
+func (e *Error) Add(format string, args ...any) *Error {
+	c := *e
+	c.Message += " " + fmt.Sprintf(format, args...)
+	return &c
+}
+
 // Suggest adds what the caller can do.
 func (e *Error) Suggest(h Hint) *Error {
 	c := *e

@@ -259,7 +259,7 @@ func TestImpossibleNamesAreNotFound(t *testing.T) {
 		refused(t, remove(t, s, name, "", nil, actor()), fault.NotFound)
 		_, err = s.Database(t.Context(), name)
 		refused(t, err, fault.NotFound)
-		refused(t, s.DropDatabase(t.Context(), name), fault.NotFound)
+		refused(t, s.DropDatabase(t.Context(), name, actor()), fault.NotFound)
 	}
 }
 

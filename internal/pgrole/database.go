@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,20 +21,22 @@ type Database struct {
 	Name, Owner string
 	Provenance  Provenance
 	protected   bool
+	userComment string // the part of its comment that is not ours
 }
 
 // System reports whether the database is protected: a template, the registered one, or the control database.
 func (d *Database) System() bool { return d.protected }
 
 // selectDatabases leaves out templates, which nobody uses, the control database, which is nobody's business ($1), and what
-// is not finished. A comment that is longer than any of ours is left where it is: its writer is the owner, who may make it
-// a gigabyte.
+// the administering role has not finished. A comment that is longer than any of ours is left where it is: its writer is
+// the owner, who may make it a gigabyte.
 const selectDatabases = `
 	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description
 	  ELSE '' END, d.datname IN (current_database(), 'postgres')
 	FROM pg_database d
 	LEFT JOIN pg_shdescription c ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass
-	WHERE NOT d.datistemplate AND d.datname <> $1 AND NOT starts_with(d.datname::text, '` + unfinishedPrefix + `')`
+	WHERE NOT d.datistemplate AND d.datname <> $1
+	  AND NOT (starts_with(d.datname::text, '` + unfinishedPrefix + `') AND pg_get_userbyid(d.datdba) = current_user)`
 
 // Databases lists the databases in the order of their names' bytes, and says whether more follow.
 func (s *Server) Databases(ctx context.Context, page Page) (databases []*Database, more bool, err error) {
@@ -57,7 +62,7 @@ func scanDatabase(row pgx.CollectableRow) (*Database, error) {
 	var d Database
 	var comment string
 	err := row.Scan(&d.Name, &d.Owner, &comment, &d.protected)
-	_, d.Provenance = parseComment(comment)
+	d.userComment, d.Provenance = parseComment(comment)
 	return &d, err
 }
 
@@ -113,7 +118,7 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 			return err
 		}
 		if role == nil {
-			return fault.New(fault.Invalid, "There is no role %q to own the database.", owner)
+			return noOwner(owner)
 		}
 		if role.System() {
 			return fault.New(fault.Forbidden, "The role %q is a system role: it cannot be given a database here.", owner)
@@ -161,14 +166,53 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 	switch {
 	case sqlstate.Is(err, sqlstate.DuplicateDatabase, sqlstate.UniqueViolation):
 		err = databaseExists(name)
+	case sqlstate.Is(err, sqlstate.UndefinedObject):
+		err = noOwner(owner).Because(err) // it was dropped a moment ago
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
-		err = fault.New(fault.Unavailable,
-			"The template database is in use, so no database can be made now.").After(2 * time.Second).Because(err)
+		err = fault.New(fault.Unavailable, "No database can be made now, because the template database is in use%s.",
+			s.usersOf(ctx, template)).After(2 * time.Second).Because(err)
+	case sqlstate.Is(err, sqlstate.InternalError):
+		err = cmp.Or(s.collationMismatch(ctx, err), err)
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
 		err = fault.New(fault.Forbidden, "Rolecall's administering role may not make a database for %q: it needs CREATEDB, and "+
-			"to be able to grant itself %s.", owner, ident(owner)).Because(err)
+			"to be able to grant itself %s. PostgreSQL says: %s.", owner, ident(owner), sqlstate.Message(err)).Because(err)
 	}
 	return d, s.fault(err, name)
+}
+
+func noOwner(owner string) *fault.Error {
+	return fault.New(fault.Invalid, "There is no role %q to own the database.", owner)
+}
+
+// template is what new databases are copies of.
+const template = "template1"
+
+// collationMismatch says that the template's collations have changed with the operating system, which keeps databases from
+// being made; nil if they have not. cause is what CREATE DATABASE has said.
+func (s *Server) collationMismatch(ctx context.Context, cause error) error {
+	var sentence string
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		sentence, err = templateMismatch(ctx, conn)
+		return err
+	})
+	if err != nil || sentence == "" {
+		return nil
+	}
+	return fault.New(fault.Invalid, "No database can be made: %s", sentence).Because(cause)
+}
+
+// templateMismatch is what is wrong with the template's collations and how to fix it, in a sentence; "" for nothing. It
+// needs PostgreSQL 15, before which nobody compares.
+func templateMismatch(ctx context.Context, q querier) (string, error) {
+	var recorded, actual *string
+	err := q.QueryRow(ctx, `
+		SELECT datcollversion, pg_database_collation_actual_version(oid) FROM pg_database WHERE datname = $1`,
+		template).Scan(&recorded, &actual)
+	if err != nil || recorded == nil || actual != nil && *actual == *recorded {
+		return "", err
+	}
+	return fmt.Sprintf("The template database has a collation version mismatch, it was made with version %s: ALTER DATABASE "+
+		"%s REFRESH COLLATION VERSION.", *recorded, template), nil
 }
 
 func databaseExists(name string) *fault.Error {
@@ -194,7 +238,7 @@ func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.
 
 // DropDatabase removes a database and all that is in it, which is what was asked for. One with sessions is refused: they
 // are never cut off.
-func (s *Server) DropDatabase(ctx context.Context, name string) error {
+func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error {
 	err := s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
 		d, err := s.database(ctx, conn, name)
 		if err != nil {
@@ -206,72 +250,213 @@ func (s *Server) DropDatabase(ctx context.Context, name string) error {
 		if err := s.checkOwner(ctx, conn, d); err != nil {
 			return err
 		}
-		// Taken over in a transaction of its own: DROP DATABASE cannot be part of one, and a plain role drops only what it
-		// owns. If the drop then fails, its owner gets it back.
-		restore, err := s.takeOver(ctx, conn, d)
-		if err != nil {
+		var may bool
+		if err := conn.QueryRow(ctx, `SELECT pg_has_role($1::name, 'USAGE')`, d.Owner).Scan(&may); err != nil {
 			return err
 		}
-		_, err = conn.Exec(ctx, dropDatabase(name))
-		if err != nil && restore != nil {
-			return errors.Join(err, restore(ctx))
+		if !may {
+			return s.takeAndDrop(ctx, conn, d, by)
 		}
+		_, err = conn.Exec(ctx, dropDatabase(name))
 		return err
 	})
 	switch {
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
-		err = fault.New(fault.InUse, "The database %q is in use: it has open sessions, prepared transactions or subscriptions. "+
-			"End them first.", name).Because(err)
+		err = databaseInUse(name, s.usersOf(ctx, name)).Because(err)
 	case sqlstate.Is(err, sqlstate.UndefinedDatabase):
 		err = databaseNotFound(name)
+	case sqlstate.Is(err, sqlstate.UndefinedObject):
+		err = fault.New(fault.Unavailable, "The owner of the database %q was dropped or renamed concurrently. Nothing was "+
+			"changed.", name).After(time.Second).Because(err)
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
 		err = fault.New(fault.Forbidden, "Rolecall's administering role may not drop the database %q: it needs to own it, or "+
-			"to be able to grant itself its owner.", name).Because(err)
+			"to be able to grant itself its owner. PostgreSQL says: %s.", name, sqlstate.Message(err)).Because(err)
 	}
 	return s.fault(err, name)
 }
 
+func databaseInUse(name, users string) *fault.Error {
+	return fault.New(fault.InUse, "The database %q is in use%s. End these first.", name, users)
+}
+
 // checkOwner refuses to drop what belongs to a system role, which could not have been given it here. What belongs to the
-// administering role itself may have been taken over to be dropped, by a call that was cut off.
+// administering role itself, and has our comment, was taken over to be dropped by a call that was cut off.
 func (s *Server) checkOwner(ctx context.Context, conn *pgx.Conn, d *Database) error {
 	owner, err := s.role(ctx, conn, d.Owner)
 	if err != nil || owner == nil || !owner.System() {
 		return err
 	}
 	var own bool
-	if err := conn.QueryRow(ctx, `SELECT current_user = $1`, d.Owner).Scan(&own); err != nil || own {
+	if err := conn.QueryRow(ctx, `SELECT current_user = $1`, d.Owner).Scan(&own); err != nil {
 		return err
+	}
+	if own && d.Provenance.Managed() {
+		return nil
 	}
 	return fault.New(fault.Forbidden, "The database %q belongs to the system role %q: it cannot be deleted here.", d.Name,
 		d.Owner)
 }
 
-// takeOver makes the administering role the owner of a database, unless it may drop it already.
-func (s *Server) takeOver(ctx context.Context, conn *pgx.Conn,
-	d *Database) (restore func(context.Context) error, err error) {
-	var may bool
-	var self string
-	err = conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE'), current_user::text FROM pg_database WHERE datname = $1`,
-		d.Name).Scan(&may, &self)
-	if err != nil || may {
-		return nil, err
+// takeAndDrop drops a database as its owner, for a plain role drops only what it owns. DROP DATABASE cannot be part of a
+// transaction; so the database is taken over in one of its own, with a comment that says so, and its owner gets it back
+// if the drop fails.
+func (s *Server) takeAndDrop(ctx context.Context, conn *pgx.Conn, d *Database, by Actor) error {
+	if err := awaitUnused(ctx, conn, d.Name); err != nil {
+		return err
 	}
-	give := func(ctx context.Context, to string) error {
-		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
-			return tx.withMembership(ctx, []string{d.Owner}, func() error {
-				_, err := tx.Exec(ctx, alterDatabaseOwner(d.Name, to))
+	var self string
+	var long bool // a comment that is too long to be kept while ours is there
+	var granted []databaseGrant
+	look := &pgx.Batch{}
+	look.Queue(`
+		SELECT current_user::text, coalesce(octet_length(shobj_description(oid, 'pg_database')) > 8192, false)
+		FROM pg_database WHERE datname = $1`, d.Name).QueryRow(func(row pgx.Row) error { return row.Scan(&self, &long) })
+	look.Queue(`
+		SELECT x.privilege_type, x.is_grantable FROM pg_database d, aclexplode(d.datacl) x, pg_roles r
+		WHERE d.datname = $1 AND x.grantee = r.oid AND r.rolname = current_user`,
+		d.Name).Query(collect(&granted, pgx.RowToStructByPos[databaseGrant]))
+	if err := conn.SendBatch(ctx, look).Close(); err != nil {
+		return err
+	}
+	comment := func(now time.Time, taken bool) string {
+		switch p := d.Provenance; {
+		case long:
+			return ""
+		case taken:
+			p = p.changed(now, by)
+			p.State = StateDeleting
+			return commentOnDatabase(d.Name, p.comment(d.userComment))
+		case p.Managed():
+			return commentOnDatabase(d.Name, p.comment(d.userComment))
+		default:
+			return commentOnDatabase(d.Name, d.userComment) // the empty one removes it
+		}
+	}
+	err := runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
+		return tx.withMembership(ctx, []string{d.Owner}, func() error {
+			_, err := tx.Exec(ctx, alterDatabaseOwner(d.Name, self)+`;`+comment(tx.now, true))
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, dropDatabase(d.Name))
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return errors.Join(err, runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
+		return tx.withMembership(ctx, []string{d.Owner}, func() error {
+			if _, err := tx.Exec(ctx, comment(tx.now, false)+alterDatabaseOwner(d.Name, d.Owner)); err != nil {
 				return err
+			}
+			// ALTER DATABASE … OWNER has merged what the administering role had been granted with what it had as the owner.
+			return tx.asRole(ctx, d.Owner, func() error {
+				for _, g := range granted {
+					if _, err := tx.Exec(ctx, grantOnDatabase(g.Privilege, d.Name, self, g.Grantable)); err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		})
+	}))
+}
+
+// databaseGrant is a privilege on a database.
+type databaseGrant struct {
+	Privilege string // as PostgreSQL names it
+	Grantable bool
+}
+
+// unusedWait is how long DROP DATABASE waits for sessions to end by themselves.
+const unusedWait = 5 * time.Second
+
+// awaitUnused waits as DROP DATABASE does, before anything is changed for it.
+func awaitUnused(ctx context.Context, conn *pgx.Conn, name string) error {
+	for end := time.Now().Add(unusedWait); ; {
+		users, err := readDatabaseUsers(ctx, conn, name)
+		if err != nil || len(users) == 0 {
+			return err
+		}
+		onlySessions := !slices.ContainsFunc(users, func(u databaseUser) bool { return u.Kind != "session" })
+		if !onlySessions || time.Now().After(end) {
+			return databaseInUse(name, inWords(users))
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if err := give(ctx, self); err != nil {
+}
+
+// databaseUser is what keeps a database from being dropped or copied.
+type databaseUser struct{ Kind, Name, Role, Application string }
+
+func (u databaseUser) String() string {
+	switch {
+	case u.Kind == "session" && u.Application != "":
+		return fmt.Sprintf("process %s of %q (%s)", u.Name, valid(u.Role), valid(u.Application))
+	case u.Kind == "session":
+		return fmt.Sprintf("process %s of %q", u.Name, valid(u.Role))
+	}
+	return fmt.Sprintf("%q of %q", valid(u.Name), valid(u.Role))
+}
+
+// selectDatabaseUsers leaves out workers of autovacuum, which have no user and are ended when somebody waits for them.
+const selectDatabaseUsers = `
+	SELECT 'session', pid::text, coalesce(usename, '')::text, coalesce(application_name, '')
+	FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid() AND usesysid IS NOT NULL
+	UNION ALL
+	SELECT 'prepared transaction', gid, owner::text, '' FROM pg_prepared_xacts WHERE database = $1
+	UNION ALL
+	SELECT 'subscription', subname::text, pg_get_userbyid(subowner)::text, ''
+	FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = $1)
+	UNION ALL
+	SELECT 'replication slot', slot_name::text, '', '' FROM pg_replication_slots WHERE database = $1 AND active
+	ORDER BY 1, 2`
+
+func readDatabaseUsers(ctx context.Context, q querier, name string) ([]databaseUser, error) {
+	rows, err := q.Query(ctx, selectDatabaseUsers, name)
+	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		return give(ctx, d.Owner)
-	}, nil
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[databaseUser])
+}
+
+// usersOf says what a database is used by, to follow the words "is in use"; "" if there is nothing to be seen any more.
+func (s *Server) usersOf(ctx context.Context, name string) string {
+	var users []databaseUser
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		users, err = readDatabaseUsers(ctx, conn, name)
+		return err
+	})
+	if err != nil {
+		return ""
+	}
+	return inWords(users)
+}
+
+func inWords(users []databaseUser) string {
+	var kinds []string
+	for len(users) > 0 {
+		kind := users[0].Kind
+		var of []string
+		for len(users) > 0 && users[0].Kind == kind {
+			of, users = append(of, users[0].String()), users[1:]
+		}
+		if len(of) > 1 {
+			kind += "s"
+		}
+		kinds = append(kinds, fmt.Sprintf("%d %s (%s)", len(of), kind, some(of, len(of))))
+	}
+	if len(kinds) == 0 {
+		return ""
+	}
+	return ", by " + strings.Join(kinds, " and ")
 }
 
 // withDatabaseLock runs f on a connection that holds the lock of a database's name, outside a transaction.

@@ -63,7 +63,7 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 	if d.user != nil && d.user.Provenance.Attempt == d.by.Attempt {
 		previous = d.user.Provenance.Previous
 	}
-	return previous, s.fault(err, name)
+	return previous, s.fault(s.explainDenied(ctx, err, name), name)
 }
 
 // deletion is one Delete in progress.
@@ -210,7 +210,7 @@ func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 		}
 		d.user = u
 		d.user.Provenance = p
-		if _, err = tx.Exec(ctx, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
+		if err := d.s.alter(ctx, tx, u, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		return d.checkName(ctx, tx)
@@ -527,7 +527,7 @@ func (d *deletion) abort(ctx context.Context) error {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
 		}
-		if _, err = tx.Exec(ctx, sql+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
+		if err := d.s.alter(ctx, tx, u, sql+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		return d.checkName(ctx, tx)

@@ -92,23 +92,35 @@ func TestPreparedBlocker(t *testing.T) {
 }
 
 // A change that was decided on one role is never made on another of the same name: here a superuser takes the name of the
-// user just before the statement that changes it.
+// user just before the first statement that would change it. Every change begins with the same one, which locks the row.
 func TestSwappedRole(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
 	direct := superuser(t, c)
 	c.Exec(t, `CREATE ROLE swap_super SUPERUSER LOGIN; CREATE ROLE swap_group`)
-	for statement, change := range map[string]func(s *pgrole.Server) error{
-		`ALTER ROLE "swap"`: func(s *pgrole.Server) error {
+	for change, f := range map[string]func(s *pgrole.Server) error{
+		"password": func(s *pgrole.Server) error {
 			_, err := s.SetPassword(t.Context(), "swap", password2, nil, actor())
 			return err
 		},
-		`CONNECTION LIMIT`: func(s *pgrole.Server) error {
+		"limits": func(s *pgrole.Server) error {
 			_, err := s.SetLimits(t.Context(), "swap", pgrole.Limits{ConnectionLimit: new(7)}, nil, actor())
 			return err
 		},
-		`GRANT "swap_group"`: func(s *pgrole.Server) error {
+		"limits as they are": func(s *pgrole.Server) error {
+			_, err := s.SetLimits(t.Context(), "swap", pgrole.Limits{ConnectionLimit: new(-1)}, nil, actor())
+			return err
+		},
+		"membership": func(s *pgrole.Server) error {
 			_, _, err := setRoles(t.Context(), s, "swap", []string{"swap_group"}, []string{"swap_group"}, nil, actor())
+			return err
+		},
+		"deletion": func(s *pgrole.Server) error {
+			_, err := s.Delete(t.Context(), "swap", "", nil, actor())
+			return err
+		},
+		"disabling": func(s *pgrole.Server) error {
+			_, _, err := s.DeleteOrDisable(t.Context(), "swap", "", nil, actor())
 			return err
 		},
 	} {
@@ -116,25 +128,23 @@ func TestSwappedRole(t *testing.T) {
 		before := state(t, c, "swap_super")
 		swapped := false
 		s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
-			if !swapped && strings.Contains(sql, statement) {
+			if !swapped && strings.Contains(sql, `ALTER ROLE "swap"; SELECT 1 / (`) {
 				swapped = true
 				c.Exec(t, `ALTER ROLE swap RENAME TO swap_away; ALTER ROLE swap_super RENAME TO swap`)
 			}
 			return pgtest.Pass
 		}))
-		err := change(s)
+		err := f(s)
 		if !swapped {
-			t.Fatalf("there was no statement with %s", statement)
+			t.Fatalf("%s: the row is not locked first", change)
 		}
-		if !fault.Is(err, fault.Stale) && !fault.Is(err, fault.Forbidden) {
-			t.Errorf("%s: %v", statement, err)
-		}
+		refused(t, err, fault.Stale, "was dropped or renamed concurrently")
 		c.Exec(t, `ALTER ROLE swap RENAME TO swap_super`)
 		if after := state(t, c, "swap_super"); after != before {
-			t.Errorf("%s: the superuser is %s, and was %s", statement, after, before)
+			t.Errorf("%s: the superuser is %s, and was %s", change, after, before)
 		}
 		if n := pgtest.Value[int](t, c, `SELECT count(*)::int FROM pg_auth_members WHERE roleid = 'swap_group'::regrole`); n != 0 {
-			t.Errorf("%s: somebody is a member of the group", statement)
+			t.Errorf("%s: somebody is a member of the group", change)
 		}
 		c.Exec(t, `DROP ROLE swap_away`)
 	}
@@ -219,5 +229,5 @@ func TestDropDatabaseOfSystemRole(t *testing.T) {
 	c := pgtest.Shared(t)
 	c.Exec(t, `CREATE ROLE other_super SUPERUSER`)
 	database(t, c, "of_other_super", "OWNER other_super")
-	refused(t, superuser(t, c).DropDatabase(t.Context(), "of_other_super"), fault.Forbidden, "other_super")
+	refused(t, superuser(t, c).DropDatabase(t.Context(), "of_other_super", actor()), fault.Forbidden, "other_super")
 }

@@ -46,7 +46,7 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 			return err
 		}
 		p := u.Provenance.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, alterLimits(name, old.otherValidUntil(limits),
+		if err := s.alter(ctx, tx, u, alterLimits(name, old.otherValidUntil(limits),
 			old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.userComment))); err != nil {
 			return err
 		}

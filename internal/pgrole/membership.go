@@ -39,6 +39,9 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		if err := checkNotDeleting(u); err != nil {
 			return err
 		}
+		if err := s.alter(ctx, tx, u, ""); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text
 			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid

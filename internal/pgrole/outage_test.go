@@ -97,7 +97,7 @@ func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 			_, err := s.CreateDatabase(t.Context(), "new", "kept", actor())
 			return err
 		},
-		"Drop database": func() error { return s.DropDatabase(t.Context(), "new") },
+		"Drop database": func() error { return s.DropDatabase(t.Context(), "new", actor()) },
 	}
 }
 
@@ -373,7 +373,7 @@ func TestConnectionLostAtCommit(t *testing.T) {
 		t.Errorf("got %+v, %v", d, err)
 	}
 	p.arm(false, 0, 0)
-	if err := s.DropDatabase(t.Context(), "commit_lost_db"); err != nil {
+	if err := s.DropDatabase(t.Context(), "commit_lost_db", actor()); err != nil {
 		t.Error(err)
 	}
 }

@@ -246,10 +246,13 @@ func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u
 				return err
 			}
 		}
-		if u, err = s.role(ctx, tx, name); err == nil && u == nil {
-			err = fmt.Errorf("the role %q cannot be read back", name)
+		if u, err = s.role(ctx, tx, name); err != nil {
+			return err
 		}
-		return err
+		if u == nil {
+			return fmt.Errorf("the role %q cannot be read back", name)
+		}
+		return checkNotProtected(u) // a role that it was made a member of may have become a superuser in the meantime
 	})
 	if fault.Is(err, fault.NotFound) {
 		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
@@ -279,7 +282,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		}
 		p := old.Provenance.changed(tx.now, by)
 		p.State = ""
-		if _, err := tx.Exec(ctx, lockRole(name)+alterPassword(name, verifier, !old.login)+commentOnRole(name,
+		if err := s.alter(ctx, tx, old, alterPassword(name, verifier, !old.login)+commentOnRole(name,
 			p.comment(old.userComment))); err != nil {
 			return err
 		}

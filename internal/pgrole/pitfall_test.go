@@ -154,7 +154,7 @@ func TestRefusedByAnExtension(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "refused_by_one")
 	_, err := s.SetPassword(t.Context(), "refused_by_one", "refused_by_one", nil, actor())
-	refused(t, err, fault.Invalid, "SQLSTATE 22023", "log of the cluster")
+	refused(t, err, fault.Invalid, "an extension in it", "password must not equal user name", "SQLSTATE 22023")
 	if pgrole.Uncertain(err) {
 		t.Errorf("%v may have been done", err)
 	}

@@ -117,8 +117,9 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 			if sqlstate.Code(err) == "" || sqlstate.Away(err) {
 				return nil, err
 			}
-			c.problem("The role has CREATEROLE, but to make a user with a SCRAM verifier for a password was refused with SQLSTATE "+
-				"%s: an extension or a setting of the server forbids it; its log says which.", sqlstate.Code(err))
+			c.problem("The role has CREATEROLE, but PostgreSQL, or an extension in it, refuses to make a user with a SCRAM "+
+				"verifier for a password: %s (SQLSTATE %s). With credcheck, set credcheck.encrypted_password_allowed = on.",
+				sqlstate.Message(err), sqlstate.Code(err))
 		}
 	}
 	if !c.CreateDB {
@@ -132,7 +133,25 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to "+
 			"change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
 	}
-	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose))
+	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose), c.lookAtTemplate(ctx, tx))
+}
+
+// lookAtTemplate says what keeps databases from being made.
+func (c *Capabilities) lookAtTemplate(ctx context.Context, tx pgx.Tx) error {
+	if c.Version >= 150000 {
+		mismatch, err := templateMismatch(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if mismatch != "" {
+			c.problem("No database can be made: %s", mismatch)
+		}
+	}
+	users, err := readDatabaseUsers(ctx, tx, template)
+	if err == nil && len(users) > 0 {
+		c.problem("No database can be made while the database %s is in use%s.", template, inWords(users))
+	}
+	return err
 }
 
 // lookForClosed names at most ten databases, as a plan of a deletion does.

@@ -48,11 +48,12 @@ func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 		return giveUp, 0
 	}
 	pause := time.Duration(r.failures*r.failures) * 5 * time.Millisecond
-	if sqlstate.Retry(err) {
+	// Deletions, on one connection, also meet objects that were dropped concurrently, for which PostgreSQL has no other code.
+	oneConnection := r.until.IsZero()
+	if sqlstate.Retry(err) || oneConnection && sqlstate.Is(err, sqlstate.InternalError) && !sqlstate.Lost(err) {
 		return tryAgain, pause
 	}
 	_, inCommit := errors.AsType[*commitLost](err)
-	oneConnection := r.until.IsZero()
 	if oneConnection || r.lost || inCommit || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
 		sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
 		return giveUp, 0

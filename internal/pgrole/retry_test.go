@@ -18,7 +18,8 @@ func TestRetries(t *testing.T) {
 	sql := func(code string) error { return &pgconn.PgError{Code: code} }
 	var (
 		deadlock = sql(sqlstate.DeadlockDetected)
-		updated  = sql(sqlstate.InternalError)
+		updated  = &pgconn.PgError{Code: sqlstate.InternalError, Routine: "simple_heap_update"}
+		hook     = sql(sqlstate.InternalError)
 		refused  = sql(sqlstate.InsufficientPrivilege)
 		full     = &pgconn.PgError{Code: sqlstate.TooManyConnections, SeverityUnlocalized: "FATAL"}
 		starting = &pgconn.PgError{Code: sqlstate.CannotConnectNow, SeverityUnlocalized: "FATAL"}
@@ -39,6 +40,7 @@ func TestRetries(t *testing.T) {
 		"passes": {{deadlock, 0, tryAgain}, {updated, 0, tryAgain}, {deadlock, 0, tryAgain},
 			{updated, 0, tryAgain}, {deadlock, 0, giveUp}},
 		"refused":               {{refused, 0, giveUp}},
+		"refused with XX000":    {{hook, 0, giveUp}},
 		"refused in the end":    {{updated, 0, tryAgain}, {refused, 0, giveUp}},
 		"lost once":             {{lost, 0, reconnect}, {lost, 0, giveUp}},
 		"session terminated":    {{ended, 0, reconnect}, {ended, 0, giveUp}},
@@ -64,7 +66,7 @@ func TestRetries(t *testing.T) {
 		}
 	}
 	// One connection stays where it is.
-	for err, want := range map[error]next{deadlock: tryAgain, lost: giveUp, replica: giveUp, refused: giveUp} {
+	for err, want := range map[error]next{deadlock: tryAgain, lost: giveUp, replica: giveUp, refused: giveUp, hook: tryAgain} {
 		r := retries{}
 		if got, _ := r.after(err, start); got != want {
 			t.Errorf("on one connection after %v: %d, want %d", err, got, want)

@@ -61,7 +61,7 @@ func (tx *transaction) withMembership(ctx context.Context, roles []string, f fun
 func (tx *transaction) becomeMember(ctx context.Context, role string) (end string, err error) {
 	if tx.version < 160000 {
 		var member bool
-		err := tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1`, role).Scan(&member)
+		err := tx.QueryRow(ctx, `SELECT pg_has_role($1::name, 'MEMBER')`, role).Scan(&member) // an error if there is no such role
 		if err != nil || member {
 			return "", err
 		}
@@ -69,8 +69,7 @@ func (tx *transaction) becomeMember(ctx context.Context, role string) (end strin
 		return revokeMembership(role), err
 	}
 	var member bool
-	err = tx.QueryRow(ctx, `SELECT pg_has_role(oid, 'SET') AND pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1`,
-		role).Scan(&member)
+	err = tx.QueryRow(ctx, `SELECT pg_has_role($1::name, 'SET') AND pg_has_role($1::name, 'USAGE')`, role).Scan(&member)
 	if err != nil || member {
 		return "", err
 	}

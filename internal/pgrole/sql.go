@@ -40,10 +40,12 @@ func createRole(name, verifier string) string {
 	return `CREATE ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
 }
 
-// lockRole locks the row of a role, as its change does, without changing it. A change that reads the row first and takes its
-// time then, as a new password does, fails with XX000 whenever SQL from elsewhere has changed the row in between.
-func lockRole(name string) string {
-	return `ALTER ROLE ` + ident(name) + `;`
+// lockRole locks the row of a role, as its change does, without changing it, and fails (division by zero) if the name means
+// another role. A change that reads the row first and takes its time then, as a new password does, fails with XX000
+// whenever SQL from elsewhere has changed the row in between.
+func lockRole(u *User) string {
+	return `ALTER ROLE ` + ident(u.Name) + `; SELECT 1 / (SELECT count(*) FROM pg_roles WHERE oid = ` +
+		strconv.FormatUint(uint64(u.oid), 10) + ` AND rolname = ` + literal(u.Name) + `)::int;`
 }
 
 func alterPassword(name, verifier string, login bool) string {
@@ -190,7 +192,16 @@ func alterDatabaseOwner(name, owner string) string {
 }
 
 func commentOnDatabase(name, comment string) string {
-	return `COMMENT ON DATABASE ` + ident(name) + ` IS ` + literal(comment)
+	return `COMMENT ON DATABASE ` + ident(name) + ` IS ` + literal(comment) + `;`
+}
+
+// grantOnDatabase takes a privilege as PostgreSQL names it.
+func grantOnDatabase(privilege, name, to string, grantable bool) string {
+	sql := `GRANT ` + privilege + ` ON DATABASE ` + ident(name) + ` TO ` + ident(to)
+	if grantable {
+		sql += ` WITH GRANT OPTION`
+	}
+	return sql
 }
 
 func dropDatabase(name string) string { return `DROP DATABASE ` + ident(name) }

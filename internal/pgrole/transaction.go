@@ -20,7 +20,8 @@ import (
 
 // transaction is an open transaction and the settings read when it began.
 type transaction struct {
-	querier    // its connection
+	querier           // its connection
+	pid        uint32 // the server's process
 	now        time.Time
 	iterations int  // of SCRAM verifiers, as the server is set
 	version    int  // server_version_num
@@ -35,7 +36,7 @@ func (s *Server) change(ctx context.Context, name string, by Actor, f func(ctx c
 	for i := 1; ; i++ {
 		err := s.withRole(ctx, name, f)
 		if _, lost := errors.AsType[*commitLost](err); !lost || i == attempts {
-			return s.fault(err, name)
+			return s.fault(s.explainDenied(ctx, err, name), name)
 		}
 		u, inspectErr := s.Inspect(ctx, name)
 		if inspectErr != nil {
@@ -94,7 +95,7 @@ const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterati
 // nil, and what read asks for before f begins: all in one round trip, for each costs as much as the work of most statements.
 func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(*pgx.Batch),
 	f func(ctx context.Context, tx *transaction) error) error {
-	t := &transaction{querier: conn}
+	t := &transaction{querier: conn, pid: conn.PgConn().PID()}
 	defer func() {
 		if conn.PgConn().TxStatus() == 'I' || conn.IsClosed() {
 			return
@@ -204,6 +205,10 @@ func (s *Server) fault(err error, name string) error {
 		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).
 			After(5 * time.Second).Because(err)
 	}
+	if sqlstate.LoginRefused(err) {
+		return fault.New(fault.Unavailable, "The cluster does not let Rolecall's administering role in (SQLSTATE %s). An admin "+
+			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).Because(err)
+	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
 		return exists(name)
@@ -215,9 +220,8 @@ func (s *Server) fault(err error, name string) error {
 	case sqlstate.DependentObjects:
 		return fault.New(fault.InUse, "Objects in the cluster still depend on %q.", name).Because(err)
 	case sqlstate.InsufficientPrivilege:
-		return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. From PostgreSQL 16 on it needs "+
-			"ADMIN OPTION on roles that it did not make: "+
-			"GRANT %s TO <administering role> WITH ADMIN OPTION.", name, ident(name)).Because(err)
+		return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. PostgreSQL says: %s.", name,
+			sqlstate.Message(err)).Because(err)
 	case sqlstate.LockNotAvailable, sqlstate.QueryCanceled:
 		if name == "" {
 			return fault.New(fault.Unavailable, "The cluster is busy and did not answer in time.").After(2 * time.Second).Because(err)
@@ -239,16 +243,51 @@ func (s *Server) fault(err error, name string) error {
 	if sqlstate.Away(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer.").AsOutage().After(5 * time.Second).Because(err)
 	}
-	if code := sqlstate.Code(err); name != "" && code != "" && code[:2] != mistakes {
-		return fault.New(fault.Invalid,
-			"PostgreSQL refuses to do this to %q, with SQLSTATE %s; the log of the cluster says more.", name, code).Because(err)
+	if name != "" && sqlstate.Refusal(err) {
+		return fault.New(fault.Invalid, "PostgreSQL, or an extension in it, refuses to do this to %q: %s (SQLSTATE %s).", name,
+			sqlstate.Message(err), sqlstate.Code(err)).Because(err)
 	}
 	return err
 }
 
-// mistakes is the class of errors in the SQL itself, which nobody but Rolecall has written. Any other is a refusal: an
-// extension has its own view of passwords and names.
-const mistakes = "42"
+// explainDenied looks up why a change of a role was denied with SQLSTATE 42501: that is also what hooks and rules of a cloud
+// say. Other errors are returned as they are.
+func (s *Server) explainDenied(ctx context.Context, err error, name string) error {
+	if _, explained := errors.AsType[*fault.Error](err); explained || !sqlstate.Is(err, sqlstate.InsufficientPrivilege) ||
+		sqlstate.LoginRefused(err) {
+		return err
+	}
+	var self, loggedIn string
+	var createRole, mayChange bool
+	readErr := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, selectDenied, name).Scan(&self, &loggedIn, &createRole, &mayChange)
+	})
+	remedy := ""
+	switch {
+	case readErr != nil:
+		return err
+	case !createRole && self != loggedIn:
+		remedy = fmt.Sprintf("Its sessions run as %q, which has no CREATEROLE, because a setting of the server, the database or "+
+			"the role says so: ALTER ROLE %s RESET role, and see pg_db_role_setting.", valid(self), valid(ident(loggedIn)))
+	case !createRole:
+		remedy = fmt.Sprintf("It has no CREATEROLE: ALTER ROLE %s CREATEROLE.", valid(ident(self)))
+	case !mayChange:
+		remedy = fmt.Sprintf("From PostgreSQL 16 on it needs ADMIN OPTION on roles that it did not make: GRANT %s TO %s WITH "+
+			"ADMIN OPTION.", ident(name), valid(ident(self)))
+	default:
+		remedy = fmt.Sprintf("PostgreSQL, or an extension in it, says: %s. A probe of the cluster may show more.",
+			sqlstate.Message(err))
+	}
+	return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. %s", name, remedy).Because(err)
+}
+
+// selectDenied says who the administering role is, whether it has CREATEROLE, and whether that lets it change a role ($1);
+// if there is none of that name it does.
+const selectDenied = `
+	SELECT current_user::text, session_user::text, a.rolsuper OR a.rolcreaterole,
+	       a.rolsuper OR current_setting('server_version_num')::int < 160000
+	       OR coalesce((SELECT pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') FROM pg_roles r WHERE r.rolname = $1), true)
+	FROM pg_roles a WHERE a.rolname = current_user`
 
 // Uncertain reports that a change that takes one transaction may have been done although it has failed.
 func Uncertain(err error) bool {

@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -34,6 +36,7 @@ const (
 	NameTooLong              = "42622"
 	CharacterNotInRepertoire = "22021"
 	UntranslatableCharacter  = "22P05"
+	DivisionByZero           = "22012"
 	DependentObjects         = "2BP01"
 	NotInPrerequisiteState   = "55000"
 	ObjectInUse              = "55006"
@@ -41,6 +44,8 @@ const (
 	QueryCanceled            = "57014"
 	TooManyConnections       = "53300"
 	InternalError            = "XX000"
+	DataCorrupted            = "XX001"
+	IndexCorrupted           = "XX002"
 	SerializationFailure     = "40001"
 	DeadlockDetected         = "40P01"
 	ReadOnly                 = "25006"
@@ -63,11 +68,60 @@ func Is(err error, codes ...string) bool {
 	return code != "" && slices.Contains(codes, code)
 }
 
-// Retry reports that a transaction was rolled back for a passing reason: a deadlock, a serialization failure, or XX000,
-// which is PostgreSQL's code for "tuple concurrently updated".
+// Retry reports that a transaction was rolled back for a passing reason: a deadlock, a serialization failure, or "tuple
+// concurrently updated" and "deleted". PostgreSQL has no code of its own for these, but XX000, which is also that of each
+// error without a code; so the functions that report them tell.
 func Retry(err error) bool {
-	return Is(err, InternalError, SerializationFailure, DeadlockDetected) && !Lost(err)
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || Lost(err) {
+		return false
+	}
+	switch e.Code {
+	case SerializationFailure, DeadlockDetected:
+		return true
+	case InternalError:
+		return e.Routine == "simple_heap_update" || e.Routine == "simple_heap_delete"
+	}
+	return false
 }
+
+// Refusal reports that the server, or an extension or trigger in it, does not want what was asked for: the same call meets
+// the same answer. Errors in the SQL itself, of the session's state, of the server's resources and of its storage are none.
+func Refusal(err error) bool {
+	code := Code(err)
+	return code != "" && !Away(err) && !Retry(err) && code != DataCorrupted && code != IndexCorrupted &&
+		!slices.Contains(noRefusals, code[:2])
+}
+
+// noRefusals are the classes of PostgreSQL that are no refusal. Extensions have their own beyond these.
+var noRefusals = []string{"01", "02", "03", "08", "09", "0B", "0F", "0L", "0P", "0Z", "20", "21", "24", "25", "26", "27",
+	"2B", "2D", "34", "3B", "3D", "3F", "40", "42", "53", "57", "58", "72", "F0", "HV"}
+
+// maxMessage is how many characters of the server's message are passed on.
+const maxMessage = 300
+
+// Message is the server's primary message, in one line, without verifiers and not longer than a sentence or two; "" if the
+// server sent none. Its details and context, which quote the statement, are left out.
+func Message(err error) string {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return ""
+	}
+	message := e.Message
+	if len(message) > 8*maxMessage {
+		message = message[:8*maxMessage]
+	}
+	message = verifiers.ReplaceAllString(strings.ToValidUTF8(message, "\uFFFD"), "…")
+	words := strings.FieldsFunc(message, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
+	line := []rune(strings.Join(words, " "))
+	if len(line) > maxMessage {
+		line = append(line[:maxMessage:maxMessage], '…')
+	}
+	return string(line)
+}
+
+// verifiers finds SCRAM verifiers and md5 hashes, also cut ones.
+var verifiers = regexp.MustCompile(`SCRAM-SHA-256[^\s'"]*|md5[0-9a-fA-F]{8,}`)
 
 // Away reports that the server was unreachable, stopped, lacked resources, took no writes or did not answer in time: classes
 // 08 (connection), 53 (resources), 57 (shutdown, start-up, time limits) and 58 (system), a lock, a read-only server.
@@ -88,6 +142,15 @@ func Away(err error) bool {
 		}
 	}
 	return Lost(err)
+}
+
+// LoginRefused reports that the server answers and refuses the login: a wrong password, a role without LOGIN or whose
+// password has expired, a rule of pg_hba.conf, a database that does not exist.
+func LoginRefused(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.SeverityUnlocalized != "FATAL" {
+		return false
+	}
+	return Is(err, InvalidPassword, InvalidAuthorization, UndefinedDatabase, InsufficientPrivilege)
 }
 
 // Lost reports that the connection failed, so that what was sent on it may or may not have been done.
