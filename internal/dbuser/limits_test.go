@@ -36,7 +36,8 @@ func TestEndSessionsWithoutLimits(t *testing.T) {
 		t.Errorf("recorded: %+v", last)
 	}
 	exec(t, other, `ROLLBACK`)
-	if _, _, ended, err := s.Users.SetLimits(t.Context(), admin, s.ClusterID, "held", none, true, nil); err != nil || ended != 0 {
+	_, _, ended, err := s.Users.SetLimits(t.Context(), admin, s.ClusterID, "held", none, true, nil)
+	if err != nil || ended != 0 {
 		t.Errorf("%d ended, %v", ended, err)
 	}
 }
