@@ -317,7 +317,7 @@ func (b *bench) profileInto(ctx context.Context, name string, d time.Duration) f
 		done <- func() error {
 			seconds := int(max(1, d.Seconds()))
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-				fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.operations, seconds), nil)
+				fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.profiles, seconds), nil)
 			if err != nil {
 				return err
 			}

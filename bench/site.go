@@ -167,8 +167,8 @@ func query[T any](ctx context.Context, s *site, l login, sql string, args ...any
 // replica is a rolecall serve.
 type replica struct {
 	*process
-	address, operations string        // that it listens on
-	ready               time.Duration // from its start until it takes requests
+	address, profiles string        // that it listens on
+	ready             time.Duration // from its start until it takes requests
 }
 
 // serve starts a replica as docs/operating.md says. Beyond the defaults are the addresses, and the limit of requests:
@@ -179,9 +179,9 @@ func (s *site) serve(ctx context.Context) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.address, r.operations = local(port), local(port+1)
+	r.address, r.profiles = local(port), local(port+1)
 	cmd := exec.Command(s.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address,
-		"--metrics-listen="+r.operations,
+		"--metrics-listen=", "--pprof-listen="+r.profiles,
 		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate,
 		"--drain-delay=0s")
 	cmd.Env = environment()

@@ -47,7 +47,7 @@ a password is generated. It is in the file admin-password of the data folder.`,
 	f := cmd.Flags()
 	s.bindListen(f)
 	f.BoolVar(&s.allowRemote, "allow-remote", false,
-		"allow addresses in --listen and --metrics-listen that other machines can reach")
+		"allow addresses in --listen, --metrics-listen and --pprof-listen that other machines can reach")
 	f.StringVar(&s.publicURL, "public-url", "", "base `URL` under which clients reach this server (default: from --listen)")
 	s.bindDataDir(f)
 	f.StringVar(&s.pgBin, "pg-bin", "",
@@ -69,8 +69,11 @@ func (s *settings) forDev(errOut io.Writer) (server.Config, error) {
 	if err := s.checkLocal("listen", s.listen); err != nil {
 		return c, err
 	}
-	if s.metricsListen != "" {
-		if err := s.checkLocal("metrics-listen", s.metricsListen); err != nil {
+	for flag, address := range map[string]string{"metrics-listen": s.metricsListen, "pprof-listen": s.pprofListen} {
+		if address == "" {
+			continue
+		}
+		if err := s.checkLocal(flag, address); err != nil {
 			return c, err
 		}
 	}

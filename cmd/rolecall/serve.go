@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
+	"rolecall/internal/moment"
 	"rolecall/internal/server"
 )
 
@@ -39,7 +40,7 @@ A replica is stateless: all state is in the control database and in the clusters
 	f.StringVar(&s.tlsClientCA, "tls-client-ca", "",
 		"`file` with the authorities, in PEM, that sign client certificates, which every client needs then; reloaded on change")
 	f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "`networks` of the proxies whose X-Forwarded-For is trusted")
-	f.DurationVar(&s.drainDelay, "drain-delay", 5*time.Second,
+	f.StringVar(&s.drainDelay, "drain-delay", "5s",
 		"`time` for which requests are still accepted after SIGTERM, while /readyz answers 503 and balancers notice")
 	s.bindServing(f, "127.0.0.1:9180", "json")
 	bindVariables(f)
@@ -52,8 +53,8 @@ func (s *settings) forServe(errOut io.Writer) (server.Config, error) {
 	if err != nil {
 		return c, err
 	}
-	if c.DrainDelay = s.drainDelay; c.DrainDelay < 0 || c.DrainDelay > time.Hour {
-		return c, term.Usage("--drain-delay is %s; use a time from 0s to 1h", c.DrainDelay)
+	if c.DrainDelay, err = moment.Duration(s.drainDelay); err != nil || c.DrainDelay > time.Hour {
+		return c, term.Usage("--drain-delay is %q; use a duration from 0s to 1h", s.drainDelay)
 	}
 	if s.publicURL == "" {
 		return c, term.Usage("--public-url is missing; it is the base URL under which clients reach this server")

@@ -230,8 +230,8 @@ func TestServeAddressWithoutProxies(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
-	metricsAddress := freeAddress(t)
-	p, url := beginServe(t, append(flags, "--metrics-listen", metricsAddress)...)
+	metricsAddress, pprofAddress := freeAddress(t), freeAddress(t)
+	p, url := beginServe(t, append(flags, "--metrics-listen", metricsAddress, "--pprof-listen", pprofAddress)...)
 	for _, path := range []string{"/databases/postgresql/clusters", "/opensesame", "/docs",
 		"/databases/postgresql/clusters/opensesame/users/opensesame"} {
 		get(t, url+path, "")
@@ -266,7 +266,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for path, want := range map[string]string{"goroutine?debug=1": "goroutine profile", "goroutine?debug=2": "goroutine 1 [",
 		"heap?debug=1": "heap profile"} {
-		if r := get(t, "http://"+metricsAddress+"/debug/pprof/"+path, ""); r.status != http.StatusOK ||
+		if r := get(t, "http://"+pprofAddress+"/debug/pprof/"+path, ""); r.status != http.StatusOK ||
 			!strings.Contains(r.body, want) || strings.Contains(r.body, "opensesame") {
 			t.Errorf("GET /debug/pprof/%s: %d %.100s", path, r.status, r.body)
 		}
@@ -276,9 +276,12 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("GET %s on the listener of the metrics: %d", path, r.status)
 		}
 	}
-	for _, path := range []string{"/debug/pprof/cmdline", "/databases/postgresql/clusters"} {
-		if r := get(t, "http://"+metricsAddress+path, ""); r.status != http.StatusNotFound {
-			t.Errorf("GET %s on the listener of the metrics: %d, want 404", path, r.status)
+	for _, url := range []string{
+		metricsAddress + "/debug/pprof/", metricsAddress + "/debug/pprof/heap", metricsAddress + "/databases/postgresql/clusters",
+		pprofAddress + "/debug/pprof/cmdline", pprofAddress + "/metrics", pprofAddress + "/databases/postgresql/clusters",
+	} {
+		if r := get(t, "http://"+url, ""); r.status != http.StatusNotFound {
+			t.Errorf("GET %s: %d, want 404", url, r.status)
 		}
 	}
 	p.end(t)

@@ -18,6 +18,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dev"
 	"rolecall/internal/identity"
+	"rolecall/internal/moment"
 	"rolecall/internal/secret"
 	"rolecall/internal/server"
 )
@@ -27,6 +28,7 @@ import (
 type settings struct {
 	listen          string
 	metricsListen   string
+	pprofListen     string
 	publicURL       string
 	dataDir         string
 	pgBin           string
@@ -38,7 +40,7 @@ type settings struct {
 	trustedProxies  []string
 	rateLimit       float64
 	auditRetention  string
-	drainDelay      time.Duration
+	drainDelay      string
 	oidcIssuers     []string
 	logFormat       string
 	logLevel        string
@@ -57,7 +59,8 @@ func (s *settings) bindListen(f *pflag.FlagSet) {
 
 func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string) {
 	f.StringVar(&s.metricsListen, "metrics-listen", metricsListen,
-		"`address` to serve /metrics and pprof on; empty: not served")
+		"`address` to serve /metrics and the probes on; empty: not served")
+	f.StringVar(&s.pprofListen, "pprof-listen", "", "`address` to serve Go's profiles on, /debug/pprof/; empty: not served")
 	f.Float64Var(&s.rateLimit, "rate-limit", 200,
 		"`requests` per second of one account, with bursts of twice as many; 0: no limit")
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
@@ -129,11 +132,22 @@ func (s *settings) addControl(c *server.Config) (err error) {
 // addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
 // closes them, after an error as well.
 func (s *settings) addListeners(c *server.Config) (err error) {
-	if c.Listener, err = listen("listen", s.listen); err != nil || s.metricsListen == "" {
-		return err
+	for _, l := range []struct {
+		flag, address string
+		to            *net.Listener
+	}{
+		{"listen", s.listen, &c.Listener},
+		{"metrics-listen", s.metricsListen, &c.MetricsListener},
+		{"pprof-listen", s.pprofListen, &c.PprofListener},
+	} {
+		if l.address == "" && l.flag != "listen" {
+			continue
+		}
+		if *l.to, err = listen(l.flag, l.address); err != nil {
+			return err
+		}
 	}
-	c.MetricsListener, err = listen("metrics-listen", s.metricsListen)
-	return err
+	return nil
 }
 
 func listen(flag, address string) (net.Listener, error) {
@@ -235,14 +249,9 @@ func (s *settings) checkedRateLimit() (float64, error) {
 	return 0, term.Usage("--rate-limit is %g; use a number from 0 to 1000000", s.rateLimit)
 }
 
-// checkedAuditRetention accepts days, unlike time.ParseDuration. Less than a day is more likely a missing unit.
+// checkedAuditRetention rejects less than a day, which is more likely a missing unit.
 func (s *settings) checkedAuditRetention() (time.Duration, error) {
-	age, err := time.ParseDuration(s.auditRetention)
-	if days, ok := strings.CutSuffix(s.auditRetention, "d"); ok {
-		var n uint64
-		n, err = strconv.ParseUint(days, 10, 16)
-		age = time.Duration(n) * 24 * time.Hour
-	}
+	age, err := moment.Duration(s.auditRetention)
 	if err != nil || age != 0 && age < 24*time.Hour {
 		return 0, term.Usage("--audit-retention is %q; use an age of a day or more, such as 90d or 2160h, or 0 to keep all rows",
 			s.auditRetention)

@@ -18,6 +18,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/fault"
+	"rolecall/internal/moment"
 	"rolecall/internal/web"
 )
 
@@ -157,6 +158,9 @@ func (a *API) auditFilter(q query, p *account.Principal) (f audit.Filter, after 
 		Outcome: audit.Outcome(q.Get("outcome")),
 		Visible: a.visible(p),
 	}
+	if q.Has("action") && !slices.Contains(audit.Actions, f.Action) {
+		return f, 0, fault.New(fault.Invalid, "The query parameter action must be one of: %s.", strings.Join(audit.Actions, ", "))
+	}
 	if q.Has("outcome") && !slices.Contains(audit.Outcomes, f.Outcome) {
 		return f, 0, fault.New(fault.Invalid, "The query parameter outcome must be done, not_done, unknown or denied.")
 	}
@@ -184,9 +188,8 @@ func (q query) time(name string) (t time.Time, err error) {
 	if !q.Has(name) {
 		return t, nil
 	}
-	t, ok := parseTime(q.Get(name))
-	if !ok || t.IsZero() {
-		return t, fault.New(fault.Invalid, "The query parameter %s must be a time like 2026-01-31T12:00:00Z.", name)
+	if t, err = moment.Time(q.Get(name)); err != nil || t.IsZero() {
+		return t, fault.New(fault.Malformed, "The query parameter %s must be %s.", name, moment.TimeForm)
 	}
 	return t, nil
 }

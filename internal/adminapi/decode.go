@@ -1,13 +1,14 @@
 package adminapi
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"rolecall/internal/fault"
@@ -77,14 +78,6 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 		return 0, fault.New(fault.Invalid, "The query parameter %s must be between %d and %d.", name, low, high)
 	}
 	return n, nil
-}
-
-var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
-
-// parseTime reads a time as in RFC 3339. time.Parse takes more: an hour of one digit, a comma for the point.
-func parseTime(s string) (t time.Time, ok bool) {
-	t, err := time.Parse(time.RFC3339, s)
-	return t, err == nil && rfc3339.MatchString(s)
 }
 
 // maxBody has room for the certificates of a connection.
@@ -199,7 +192,9 @@ func (o *object) done() error {
 			if o.at != "" {
 				where = strings.TrimSuffix(o.at, ".")
 			}
-			*o.err = fault.New(fault.Invalid, "The field %d of %s is not known here.", i+1, where)
+			allowed := strings.Join(slices.Sorted(maps.Keys(o.known)), ", ")
+			*o.err = fault.New(fault.Invalid, "The field %d of %s is unknown; allowed: %s.", i+1, where,
+				cmp.Or(allowed, "none"))
 		}
 	}
 	return *o.err

@@ -14,6 +14,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
+	"rolecall/internal/moment"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
@@ -368,9 +369,9 @@ func (o *object) moment(name string) **time.Time {
 		return new(*time.Time)
 	}
 	s, _ := v.(string)
-	t, ok := parseTime(s)
-	if !ok {
-		o.mistake(name, "null or a time as in RFC 3339, such as 2027-01-31T18:00:00Z", v)
+	t, err := moment.Time(s)
+	if err != nil {
+		o.mistake(name, "null or "+moment.TimeForm, v)
 	}
 	at := &t
 	return &at

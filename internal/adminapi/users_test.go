@@ -165,6 +165,12 @@ func TestLimits(t *testing.T) {
 	if err := f.PG.Login("lim", userPassword); err == nil {
 		t.Error("an expired password is taken")
 	}
+	f.want(t, 200, "PATCH", path, `{"validUntil":"2027-01-31"}`).Into(t, &u)
+	if u.ValidUntil == nil || *u.ValidUntil != "2027-01-31T00:00:00Z" {
+		t.Errorf("a date is %+v", u)
+	}
+	f.want(t, 200, "PATCH", path, `{"validUntil":"2020-01-01T00:00:00Z"}`).Into(t, &u)
+	f.want(t, 200, "PATCH", path, `{"connectionLimit":5}`)
 	// null is for ever, infinity too.
 	var cleared userResource
 	f.do(t, "PATCH", path, `{"validUntil":null}`, "If-Match: "+u.ETag).refused(t, 412)
@@ -184,8 +190,13 @@ func TestLimits(t *testing.T) {
 
 	for _, body := range []string{`{}`, `{"endSessions":false}`, `{"validUntil":"tomorrow"}`, `{"validUntil":"infinity"}`,
 		`{"validUntil":1}`, `{"connectionLimit":-2}`, `{"connectionLimit":null}`,
-		`{"connectionLimit":1.5}`, `{"connectionLimit":99999999999}`, `{"endSessions":null}`, `{"password":"x"}`} {
+		`{"connectionLimit":1.5}`, `{"connectionLimit":99999999999}`, `{"endSessions":null}`, `{"validUntil":"7d"}`} {
 		f.do(t, "PATCH", path, body).refused(t, 422)
+	}
+	a := f.do(t, "PATCH", path, `{"opensesame":"x"}`)
+	a.refused(t, 422, "field 1", "connectionLimit, endSessions, validUntil")
+	if strings.Contains(a.Body, "opensesame") {
+		t.Errorf("the message repeats what may be a secret: %s", a.Body)
 	}
 	f.do(t, "PATCH", path, `{"connectionLimit":1}`, `If-Match: "0-0"`).refused(t, 412)
 	f.do(t, "PATCH", "/clusters/"+f.ClusterID+"/users/lim_none", `{"connectionLimit":1}`).refused(t, 404)

@@ -54,6 +54,13 @@ const (
 	Restore         = "control.restore"
 )
 
+// Actions are all of them, in the order of their names.
+var Actions = slices.Sorted(slices.Values([]string{
+	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, DeleteUser, ReadVerifiers, CreateDatabase, DeleteDatabase,
+	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, ChangeSecret, GrantScope, RevokeScope, RevokeTokens, CreateToken,
+	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys, Restore,
+}))
+
 // Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.
 const (
 	ActorRolecall  = "rolecall"  // the service, of its own accord

@@ -78,6 +78,11 @@ func onAccount(cmd *cobra.Command, run func(*call, *account) error) *cobra.Comma
 	})
 }
 
+var accountHead = term.Head{
+	{Title: "NAME"}, {Title: "ORIGIN", Gives: term.Some}, {Title: "ACTIVE"}, {Title: "LABELS", Gives: term.Some},
+	{Title: "SCOPES", Gives: term.More}, {Title: "GUID", Gives: term.Most},
+}
+
 func accountsListCommand() *cobra.Command {
 	var selector string
 	cmd := printing(&cobra.Command{
@@ -93,7 +98,7 @@ func accountsListCommand() *cobra.Command {
 			return client.AccountsPath, nil
 		}
 		return client.AccountsPath, url.Values{"selector": {selector}}
-	}, "NAME,ORIGIN,ACTIVE,LABELS,SCOPES,GUID", func(a *client.Account) []string {
+	}, accountHead, func(a *client.Account) []string {
 		return []string{
 			a.Name(), a.Origin, term.YesNo(a.Active), term.Pairs(a.Labels), strings.Join(a.Scopes, " "), a.GUID,
 		}

@@ -10,12 +10,14 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
+	"rolecall/internal/moment"
 )
 
 func auditCommand() *cobra.Command {
@@ -25,12 +27,14 @@ func auditCommand() *cobra.Command {
 		Short: "Show who changed what, and the outcome",
 		Long: `Audit prints rows of the audit log, oldest first: the last 100 rows, or as many as --last
 says (0: all), or all rows of the time that --since and --until give. A change has two
-rows, the attempt and its outcome. --follow goes on with new rows as they come.
+rows, the attempt and its outcome; the table shows an attempt only until its outcome is
+known. On a narrow terminal, columns are cut or left out, DETAIL first; -o json prints
+everything. --follow goes on with new rows as they come.
 
 -o jsonl without --follow and --last exports all rows, one per line. Each row contains a
 code that chains it to the row before, and the last line is the head of the chain. Keep
 that line for: rolecall audit verify --anchor.`,
-		Example: `  rolecall audit --since 24h -c payments
+		Example: `  rolecall audit --since 7d -c payments
   rolecall audit --account alice --outcome denied --last 0
   rolecall audit --follow
   rolecall audit -o jsonl > audit.jsonl`,
@@ -51,6 +55,15 @@ type auditQuery struct {
 
 const defaultLast = 100
 
+// AuditActions are the actions of the audit log, for completion. The server says which it knows.
+var AuditActions = []string{
+	"account.create", "account.delete", "account.grant", "account.password", "account.reset", "account.revoke",
+	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate",
+	"cluster.update", "control.restore", "database.create", "database.delete", "key.create", "key.retire",
+	"keys.rotate", "token.create", "token.revoke", "user.create", "user.delete", "user.limits", "user.password",
+	"user.roles", "user.verifiers",
+}
+
 func (q *auditQuery) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&q.account, "account", "", "only changes by this `account`, given by user name or guid")
@@ -58,14 +71,15 @@ func (q *auditQuery) bind(cmd *cobra.Command) {
 	f.StringVar(&q.user, "user", "", "only changes to this `name`: a database user, database, account or cluster")
 	f.StringVar(&q.action, "action", "", "only this `action`, such as user.create")
 	f.StringVar(&q.outcome, "outcome", "", "only this `outcome`: done, not_done, unknown or denied")
-	f.StringVar(&q.since, "since", "", "only rows from this `time` on: like 2027-01-31T18:00:00Z, or 24h for a day ago")
-	f.StringVar(&q.until, "until", "", "only rows before this `time`")
+	f.StringVar(&q.since, "since", "",
+		"only rows from this `time` on: like 2027-01-31T18:00:00Z or 2027-01-31, or 7d for a week ago")
+	f.StringVar(&q.until, "until", "", "only rows before this `time`, in the same forms")
 	f.BoolVarP(&q.follow, "follow", "f", false, "go on with new rows as they come")
 	f.IntVarP(&q.last, "last", "n", defaultLast, "show the last `n` rows; 0: all")
 	_ = cmd.RegisterFlagCompletionFunc("account", completeAccounts)
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
-	outcomes := []string{"done", "not_done", "unknown", "denied"}
-	_ = cmd.RegisterFlagCompletionFunc("outcome", cobra.FixedCompletions(outcomes, cobra.ShellCompDirectiveNoFileComp))
+	completeWords(cmd, "action", AuditActions...)
+	completeWords(cmd, "outcome", "done", "not_done", "unknown", "denied")
 }
 
 func (q *auditQuery) run(c *call) error {
@@ -93,14 +107,25 @@ func (q *auditQuery) run(c *call) error {
 	case format == "jsonl" && !q.follow && !c.given("last"):
 		return c.copy(client.AuditPath, query, "application/jsonl")
 	case q.follow:
+		if err := q.checkAccount(c); err != nil {
+			return err
+		}
 		return p.follow(query, last)
 	}
 	rows, err := auditRows(c, query, last)
 	if err != nil {
 		return err
 	}
+	if len(rows) == 0 {
+		if err := q.checkAccount(c); err != nil {
+			return err
+		}
+	}
 	if err := p.print(rows); err != nil {
 		return err
+	}
+	if len(rows) == 0 {
+		c.report("The audit log has no such rows that you may see.")
 	}
 	if len(rows) == last && !c.given("last") {
 		c.report("These are the last %d rows. To see all: --last 0", last)
@@ -123,7 +148,7 @@ func (q *auditQuery) query(c *call, clusters map[string]string) (url.Values, err
 		if !c.given(limit.name) {
 			continue
 		}
-		t, err := moment(limit.name, limit.value)
+		t, err := past(limit.name, limit.value)
 		if err != nil {
 			return nil, err
 		}
@@ -143,16 +168,29 @@ func (q *auditQuery) query(c *call, clusters map[string]string) (url.Values, err
 	return query, nil
 }
 
-// moment reads a time, or a duration before now.
-func moment(flag, value string) (time.Time, error) {
-	if d, err := time.ParseDuration(value); err == nil {
+// past reads a time, or a duration before now.
+func past(flag, value string) (time.Time, error) {
+	if d, err := moment.Duration(value); err == nil {
 		return time.Now().Add(-d).UTC(), nil
 	}
-	t, err := time.Parse(time.RFC3339, value)
+	t, err := moment.Time(value)
 	if err != nil {
-		return t, term.Usage("--%s is %q; use a time like 2027-01-31T18:00:00Z, or a duration like 24h for a day ago", flag, value)
+		return t, term.Usage("--%s is %q; use %s, or %s before now", flag, value, moment.TimeForm, moment.DurationForm)
 	}
 	return t, nil
+}
+
+// checkAccount fails if --account names neither an account nor one that the log knows, such as a deleted one.
+func (q *auditQuery) checkAccount(c *call) error {
+	if !c.given("account") {
+		return nil
+	}
+	rows, err := auditRows(c, url.Values{"account": {q.account}}, 1)
+	if err != nil || len(rows) > 0 {
+		return err
+	}
+	_, err = findAccount(c.cmd.Context(), c.client, q.account)
+	return err
 }
 
 // auditRows returns the last rows, or all of them when last is 0, the oldest first.
@@ -183,7 +221,14 @@ func auditRows(c *call, query url.Values, last int) ([]json.RawMessage, error) {
 type auditPrinter struct {
 	*call
 	clusters map[string]string // names by id
-	headed   bool
+	table    *term.Table
+}
+
+// auditHead is the columns of audit. Rows come in parts, so the usual values fit the columns from the start.
+var auditHead = term.Head{
+	{Title: "TIME", Least: 22}, {Title: "ACCOUNT", Least: 10, Gives: term.Some}, {Title: "ACTION", Least: 13},
+	{Title: "OUTCOME", Least: 8}, {Title: "CLUSTER", Least: 10, Gives: term.Some}, {Title: "ON", Least: 12, Gives: term.Some},
+	{Title: "DETAIL", Gives: term.Most},
 }
 
 func (p *auditPrinter) print(rows []json.RawMessage) error {
@@ -198,45 +243,69 @@ func (p *auditPrinter) print(rows []json.RawMessage) error {
 	case "table":
 		return p.printTable(rows)
 	}
-	return term.PrintList[client.AuditRow](p.cmd, rows, "", nil)
+	return term.PrintList[client.AuditRow](p.cmd, rows, auditHead, nil)
 }
 
 func (p *auditPrinter) printTable(rows []json.RawMessage) error {
-	if len(rows) == 0 && p.headed {
-		return nil
-	}
-	var table [][]string
-	if !p.headed {
-		table = append(table, padded("TIME", "ACCOUNT", "ACTION", "OUTCOME", "CLUSTER", "ON", "DETAIL"))
-		p.headed = true
-	}
 	all, err := term.DecodeAll[client.AuditRow](rows)
 	if err != nil {
 		return err
 	}
+	ended := map[string]bool{}
 	for _, r := range all {
-		outcome, cluster, detail := r.Phase, "", string(r.Detail)
+		ended[r.Attempt] = ended[r.Attempt] || r.Outcome != nil
+	}
+	var cells [][]string
+	for _, r := range all {
+		if r.Outcome == nil && ended[r.Attempt] {
+			continue // the row of the outcome says all that this one does
+		}
+		outcome, cluster := r.Phase, ""
 		if r.Outcome != nil {
 			outcome = *r.Outcome
 		}
 		if r.Cluster != nil {
 			cluster = cmp.Or(p.clusters[*r.Cluster], *r.Cluster)
 		}
-		if detail == "{}" {
-			detail = ""
+		on, detail, err := auditDetail(r)
+		if err != nil {
+			return err
 		}
 		account := cmp.Or(r.Account.Username, r.Account.GUID)
-		table = append(table, padded(term.Time(&r.Time), account, r.Action, outcome, cluster, r.User, detail))
+		cells = append(cells, []string{term.Time(&r.Time), account, r.Action, outcome, cluster, on, detail})
 	}
-	return term.PrintTable(p.cmd.OutOrStdout(), table)
+	if p.table == nil {
+		p.table = term.NewTable(p.cmd.OutOrStdout(), auditHead)
+	}
+	return p.table.Print(cells)
 }
 
-// padded gives cells a least width, so that rows which come later are in the same columns if they fit.
-func padded(cells ...string) []string {
-	for i, width := range []int{19, 12, 16, 8, 12, 16} {
-		cells[i] = fmt.Sprintf("%-*s", width, cells[i])
+// auditDetail is what a row is about and its detail, for people. An account is shown by its name, if the row has it. The row
+// before of the same user serves programs only.
+func auditDetail(r *client.AuditRow) (on, text string, err error) {
+	var detail map[string]json.RawMessage
+	if err := json.Unmarshal(r.Detail, &detail); err != nil {
+		return "", "", fmt.Errorf("this version of rolecall cannot read the server's answer: %w", err)
 	}
-	return cells
+	on = r.User
+	delete(detail, "previous")
+	if strings.HasPrefix(r.Action, "account.") {
+		var name string
+		if json.Unmarshal(detail["username"], &name) == nil && name != "" {
+			on = name
+			delete(detail, "username")
+		}
+	}
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(detail)) {
+		value := string(detail[key])
+		var s string
+		if json.Unmarshal(detail[key], &s) == nil {
+			value = s
+		}
+		parts = append(parts, key+"="+value)
+	}
+	return on, strings.Join(parts, " "), nil
 }
 
 // The server answers a request for new rows after waitSeconds at the latest. followPause is the pause after a failure.
@@ -278,7 +347,7 @@ func (p *auditPrinter) follow(query url.Values, last int) error {
 			return err
 		}
 		if err != nil && !failing {
-			p.report("%v Waiting.", err)
+			p.report("%s. Waiting.", strings.TrimSuffix(err.Error(), "."))
 		}
 		if failing = err != nil; failing && !sleep(ctx, followPause) {
 			return nil
@@ -384,11 +453,12 @@ func auditFailedCommand() *cobra.Command {
 		Example: `  rolecall audit failed-sign-ins --since 24h`,
 		Args:    term.NoArguments,
 	})
-	cmd.Flags().StringVar(&since, "since", "", "only from this `time` on: like 2027-01-31T18:00:00Z, or 24h for a day ago")
+	cmd.Flags().StringVar(&since, "since", "",
+		"only from this `time` on: like 2027-01-31T18:00:00Z or 2027-01-31, or 7d for a week ago")
 	return onServer(cmd, func(c *call) error {
 		query := url.Values{"limit": {"1000"}}
 		if c.given("since") {
-			t, err := moment("since", since)
+			t, err := past("since", since)
 			if err != nil {
 				return err
 			}
@@ -407,7 +477,9 @@ func auditFailedCommand() *cobra.Command {
 			guids = append(guids, n.Account)
 		}
 		names := accountNames(c, guids...)
-		return term.PrintList(c.cmd, counts, "MINUTE,ACCOUNT,ADDRESS,COUNT", func(n *client.FailedSignIns) []string {
+		return term.PrintList(c.cmd, counts, term.Head{
+			{Title: "MINUTE"}, {Title: "ACCOUNT", Gives: term.Some}, {Title: "ADDRESS", Gives: term.Some}, {Title: "COUNT"},
+		}, func(n *client.FailedSignIns) []string {
 			return []string{term.Time(&n.Minute), names[n.Account], n.Address, strconv.Itoa(n.Count)}
 		})
 	})

@@ -101,7 +101,7 @@ func show[T any](path func(*call) string, fields func(*call, *T) [][]string) fun
 }
 
 // list is what a command does that gets a list and prints it, as a table with the columns of head.
-func list[T any](path func(*call) (string, url.Values), head string, row func(*T) []string) func(*call) error {
+func list[T any](path func(*call) (string, url.Values), head term.Head, row func(*T) []string) func(*call) error {
 	return func(c *call) error {
 		p, query := path(c)
 		items, err := c.client.Items(c.cmd.Context(), p, query)
@@ -224,6 +224,11 @@ func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string
 // fixed is a path for complete that does not depend on the command line.
 func fixed(path string) func(*cobra.Command, *client.Client) (string, error) {
 	return func(*cobra.Command, *client.Client) (string, error) { return path, nil }
+}
+
+// completeWords offers fixed values of a flag.
+func completeWords(cmd *cobra.Command, flag string, words ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // firstArgument completes the first argument only.

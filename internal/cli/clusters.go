@@ -27,6 +27,11 @@ var completeClusters = complete(fixed(client.ClustersPath), "displayName")
 
 func clusterPath(c *call) string { return c.cluster.Path() }
 
+var clusterHead = term.Head{
+	{Title: "NAME"}, {Title: "LOCATION", Gives: term.Some}, {Title: "VERSION", Gives: term.Some}, {Title: "STATE"},
+	{Title: "MANAGE", Gives: term.Some}, {Title: "VIEW", Gives: term.More}, {Title: "ID", Gives: term.Most},
+}
+
 func clustersListCommand() *cobra.Command {
 	return onServer(printing(&cobra.Command{
 		Use:   "list",
@@ -34,7 +39,7 @@ func clustersListCommand() *cobra.Command {
 		Example: `  rolecall clusters list
   rolecall clusters list -o json`,
 		Args: term.NoArguments,
-	}), list(every(client.ClustersPath), "NAME,LOCATION,VERSION,STATE,MANAGE,VIEW,ID", func(cl *client.Cluster) []string {
+	}), list(every(client.ClustersPath), clusterHead, func(cl *client.Cluster) []string {
 		return []string{cl.Name, cl.Location, cl.Version, cl.State, rules(cl.Access.Manage), rules(cl.Access.View), cl.ID}
 	}))
 }

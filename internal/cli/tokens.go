@@ -18,6 +18,11 @@ func tokensCommand() *cobra.Command {
 
 var completeTokens = complete(fixed(client.TokensPath), "name")
 
+var tokenHead = term.Head{
+	{Title: "NAME"}, {Title: "READ-ONLY"}, {Title: "CLUSTERS", Gives: term.Some}, {Title: "EXPIRES"},
+	{Title: "LAST USED", Gives: term.More}, {Title: "ID", Gives: term.Most},
+}
+
 func tokensListCommand() *cobra.Command {
 	cmd := printing(&cobra.Command{
 		Use:     "list",
@@ -34,7 +39,7 @@ func tokensListCommand() *cobra.Command {
 			}
 			names = clusterNames(me)
 		}
-		return list(every(client.TokensPath), "NAME,READ-ONLY,CLUSTERS,EXPIRES,LAST USED,ID", func(t *client.Token) []string {
+		return list(every(client.TokensPath), tokenHead, func(t *client.Token) []string {
 			return []string{
 				t.Name, term.YesNo(t.ReadOnly), clustersOf(t, names), term.TimeOrNever(t.ExpiresAt), term.Time(t.LastUsedAt), t.ID,
 			}

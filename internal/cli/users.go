@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,19 @@ func usersListCommand() *cobra.Command {
 	return onCluster(cmd, func(c *call) error { return listUsers(c, system) })
 }
 
+// userHead is the columns of users list. Without --system no user is a system user.
+func userHead(system bool) term.Head {
+	head := term.Head{
+		{Title: "NAME"}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "ROLES", Gives: term.Some},
+		{Title: "BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
+		{Title: "BY", Gives: term.Most},
+	}
+	if system {
+		head = slices.Insert(head, 1, term.Column{Title: "SYSTEM"})
+	}
+	return head
+}
+
 func listUsers(c *call, system bool) error {
 	var query url.Values
 	if system {
@@ -69,11 +83,15 @@ func listUsers(c *call, system bool) error {
 		guids = append(guids, u.CreatedBy, u.ModifiedBy)
 	}
 	names := accountNames(c, guids...)
-	return term.PrintList(c.cmd, items, "NAME,SYSTEM,CREATED,BY,CHANGED,BY", func(u *client.User) []string {
-		return []string{
-			u.Username, term.YesNo(u.System),
-			term.Time(u.CreatedAt), names[u.CreatedBy], term.Time(u.ModifiedAt), names[u.ModifiedBy],
+	return term.PrintList(c.cmd, items, userHead(system), func(u *client.User) []string {
+		row := []string{
+			u.Username, u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "), names[u.CreatedBy],
+			term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
 		}
+		if system {
+			row = slices.Insert(row, 1, term.YesNo(u.System))
+		}
+		return row
 	})
 }
 
@@ -98,7 +116,7 @@ with. The URL contains no password.`,
 
 func userFields(c *call, u *client.User) [][]string {
 	names := accountNames(c, u.CreatedBy, u.ModifiedBy)
-	return [][]string{
+	return slices.Concat([][]string{
 		{"name", u.Username},
 		{"cluster", c.cluster.Name},
 		{"state", u.State},
@@ -106,12 +124,12 @@ func userFields(c *call, u *client.User) [][]string {
 		{"expires", term.TimeOrNever(u.ValidUntil)},
 		{"connection limit", connectionLimit(u.ConnectionLimit)},
 		{"password", u.PasswordKind},
-		{"comment", u.Comment},
+	}, term.Lines("comment", u.Comment), [][]string{
 		{"created", timeBy(u.CreatedAt, names[u.CreatedBy])},
 		{"changed", timeBy(u.ModifiedAt, names[u.ModifiedBy])},
 		{"databases", strings.Join(u.Connection.Databases, ", ")},
 		{"connect with", u.Connection.URL},
-	}
+	})
 }
 
 func timeBy(t *time.Time, account string) string {
@@ -207,7 +225,7 @@ password. Only a superuser can read this, so the administering role has to be on
   rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
 		Args: term.NoArguments,
 	}), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil },
-		"NAME,SYSTEM,PASSWORD,PROBLEM",
+		term.Head{{Title: "NAME"}, {Title: "SYSTEM"}, {Title: "PASSWORD"}, {Title: "PROBLEM", Gives: term.Some}},
 		func(p *client.PasswordProblem) []string {
 			return []string{p.Username, term.YesNo(p.System), p.PasswordKind, p.Problem}
 		}))

@@ -214,6 +214,7 @@ type AuditRow struct {
 	Seq     int64     `json:"seq"`
 	Time    time.Time `json:"time"`
 	Phase   string    `json:"phase"`
+	Attempt string    `json:"attempt"`
 	Action  string    `json:"action"`
 	Outcome *string   `json:"outcome"`
 	Account struct {

@@ -19,7 +19,8 @@ import (
 var mayImport = map[string][]string{
 	"api": {},
 	"internal/adminapi": {"access",
-		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "identity", "label", "pgrole", "secret", "web",
+		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "identity", "label",
+		"moment", "pgrole", "secret", "web",
 	},
 	"internal/cfapi":  {"account", "audit", "door", "fault", "identity", "label", "web"},
 	"internal/dbaas":  {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},
@@ -36,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/account":  {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
 	"internal/audit":    {"control", "failpoint", "fault", "batch", "sqlstate"},
 	"internal/client":   {"secret"},
-	"internal/cli":      {"cli/term", "client", "secret"},
+	"internal/cli":      {"cli/term", "client", "moment", "secret"},
 	"internal/cli/term": {"invisible"},
 	"internal/dev":      {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
@@ -53,6 +54,7 @@ var mayImport = map[string][]string{
 	"internal/localpg":     {},
 	"internal/remote":      {},
 	"internal/invisible":   {},
+	"internal/moment":      {},
 	"internal/fault":       {},
 	"internal/primary":     {"sqlstate"},
 	"internal/sqlstate":    {},
@@ -61,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/pgtest":      nil,
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
-	"cmd/rolecall":         {"cli", "cli/term", "control", "dev", "identity", "localpg", "secret", "server"},
+	"cmd/rolecall":         {"cli", "cli/term", "control", "dev", "identity", "localpg", "moment", "secret", "server"},
 	"bench":                nil,
 	"scripts/sbom":         {},
 }

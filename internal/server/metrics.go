@@ -2,7 +2,6 @@ package server
 
 import (
 	"net/http"
-	"net/http/pprof"
 	"strconv"
 	"time"
 
@@ -53,17 +52,13 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	m.took.WithLabelValues(route, method).Observe(took.Seconds())
 }
 
-// handler serves the metrics and Go's profiles on a listener of their own. It serves the probes as well: a prober may have
-// no client certificate for the public listener.
+// handler serves the metrics on a listener of their own. It serves the probes as well: a prober may have no client
+// certificate for the public listener.
 func (m *metrics) handler(ready *readiness) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", healthz)
 	mux.Handle("/readyz", ready)
 	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
 }
 

@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Listener        net.Listener
 	MetricsListener net.Listener // nil: none
+	PprofListener   net.Listener // nil: none
 	PublicURL       string       // without a slash at the end
 	DatabaseURL     secret.Text  // it has a password
 	Keys            *control.Keyring
@@ -42,7 +43,7 @@ type Config struct {
 
 // CloseListeners closes the listeners, whether the server has used them or not.
 func (c *Config) CloseListeners() {
-	for _, l := range []net.Listener{c.Listener, c.MetricsListener} {
+	for _, l := range []net.Listener{c.Listener, c.MetricsListener, c.PprofListener} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -130,16 +131,20 @@ func (s *Server) Serve(ctx context.Context) error {
 	public := web.NewServer(s.site(ready, metrics), s.Log, s.TLS)
 	public.ConnState = connections().Track
 	operations := &http.Server{Handler: metrics.handler(ready), ReadHeaderTimeout: 10 * time.Second}
+	profiles := &http.Server{Handler: pprofHandler(), ReadHeaderTimeout: 10 * time.Second}
 
 	// Background work ends after the last request, because requests depend on it.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	var group errgroup.Group
 	s.work(background, &group)
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	group.Go(func() error { failed <- serveHTTP(public, s.Listener); return nil })
 	if s.MetricsListener != nil {
 		group.Go(func() error { failed <- serveHTTP(operations, s.MetricsListener); return nil })
+	}
+	if s.PprofListener != nil {
+		group.Go(func() error { failed <- serveHTTP(profiles, s.PprofListener); return nil })
 	}
 	s.Log.Info("serving", "url", s.PublicURL, "address", s.Listener.Addr().String())
 
@@ -158,6 +163,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	err := drain(ctx, public)
 	_ = operations.Close()
+	_ = profiles.Close()
 	stopBackground()
 	return errors.Join(failure, err, group.Wait())
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
-	"golang.org/x/term"
 )
 
 // Standard output is for what the command was asked for, in the format of --output. What the command did is reported on
@@ -66,15 +64,15 @@ func Format(cmd *cobra.Command) string {
 	return "table"
 }
 
-// PrintList prints a list: as a table with the columns of head, or as an array of what the server has sent.
-func PrintList[T any](cmd *cobra.Command, items []json.RawMessage, head string, row func(*T) []string) error {
+// PrintList prints a list: as a table, or as an array of what the server has sent.
+func PrintList[T any](cmd *cobra.Command, items []json.RawMessage, head Head, row func(*T) []string) error {
 	if Format(cmd) != "table" {
 		if items == nil {
 			items = []json.RawMessage{}
 		}
 		return PrintData(cmd, items)
 	}
-	rows := [][]string{strings.Split(head, ",")}
+	var rows [][]string
 	for _, item := range items {
 		v, err := Decode[T](item)
 		if err != nil {
@@ -82,7 +80,7 @@ func PrintList[T any](cmd *cobra.Command, items []json.RawMessage, head string, 
 		}
 		rows = append(rows, row(v))
 	}
-	return PrintTable(cmd.OutOrStdout(), rows)
+	return NewTable(cmd.OutOrStdout(), head).Print(rows)
 }
 
 // PrintOne prints one thing: as lines of a name and a value, or as what the server has sent.
@@ -179,32 +177,7 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	return node, nil
 }
 
-// PrintTable prints rows, the first of which is the head, in columns. On a terminal the widest columns are cut until a
-// row fits into a line.
-func PrintTable(w io.Writer, rows [][]string) error {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i := range row {
-			row[i] = printable(row[i])
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
-		}
-	}
-	if width := terminalWidth(w); width > 0 {
-		fit(widths, width)
-	}
-	var b strings.Builder
-	for _, row := range rows {
-		line := ""
-		for i, cell := range row {
-			line += fmt.Sprintf("%-*s  ", widths[i], cut(cell, widths[i]))
-		}
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
-}
-
-// PrintFields prints lines of a name and a value. Values are never cut.
+// PrintFields prints lines of a name and a value. Values are never cut. A line without a name continues the one before.
 func PrintFields(w io.Writer, fields [][]string) error {
 	width := 0
 	for _, f := range fields {
@@ -212,46 +185,14 @@ func PrintFields(w io.Writer, fields [][]string) error {
 	}
 	var b strings.Builder
 	for _, f := range fields {
-		b.WriteString(fmt.Sprintf("%-*s  %s\n", width, f[0], cmp.Or(printable(f[1]), "-")))
+		value := printable(f[1])
+		if f[0] != "" {
+			value = cmp.Or(value, "-")
+		}
+		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s  %s", width, f[0], value), " ") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// narrowest is the least that a column is cut to.
-const narrowest = 10
-
-func fit(widths []int, width int) {
-	for {
-		total := 2 * (len(widths) - 1)
-		widest := 0
-		for i, w := range widths {
-			total += w
-			if w > widths[widest] {
-				widest = i
-			}
-		}
-		if total <= width || widths[widest] <= narrowest {
-			return
-		}
-		widths[widest]--
-	}
-}
-
-func cut(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
-	}
-	return string([]rune(s)[:width-1]) + "…"
-}
-
-func terminalWidth(w io.Writer) int {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil {
-			return width
-		}
-	}
-	return 0
 }
 
 // printable escapes characters that would control the terminal or hide text: the name of a role may contain anything.
@@ -266,12 +207,26 @@ func PrintableLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Time is a time for people, in their own zone; "" for none.
+// Lines are the fields of a text that may have several lines.
+func Lines(name, text string) [][]string {
+	var fields [][]string
+	for line := range strings.SplitSeq(text, "\n") {
+		fields = append(fields, []string{name, strings.TrimSuffix(line, "\r")})
+		name = ""
+	}
+	return fields
+}
+
+// Time is a time for people, in their own zone, as psql prints it; "" for none.
 func Time(t *time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
 	}
-	return t.Local().Format("2006-01-02 15:04:05")
+	local := t.Local()
+	if _, offset := local.Zone(); offset%3600 != 0 {
+		return local.Format("2006-01-02 15:04:05-07:00")
+	}
+	return local.Format("2006-01-02 15:04:05-07")
 }
 
 // TimeOrNever is a time at which something ends, if it does.
