@@ -168,6 +168,47 @@ func TestPgBouncerRefused(t *testing.T) {
 	}
 }
 
+// TestPgBouncerBeforeTheControlDatabase starts a server whose control database is behind a PgBouncer. It ends at once, says
+// why, and leaves the database alone.
+func TestPgBouncerBeforeTheControlDatabase(t *testing.T) {
+	t.Parallel()
+	const role, password = "control_through_a_pooler", "control-through-a-pooler"
+	shared.query(t, "postgres", fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'`, role, password))
+	shared.query(t, "postgres", `CREATE DATABASE pooled_control OWNER `+role)
+	key := filepath.Join(t.TempDir(), "master.key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("A", 43)+"=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, settings := range map[string]string{
+		"as it is": "",
+		"ignoring what it does not know": "ignore_startup_parameters = search_path, lock_timeout, statement_timeout, " +
+			"idle_in_transaction_session_timeout, idle_session_timeout, default_transaction_isolation, tcp_keepalives_idle, " +
+			"tcp_keepalives_interval, tcp_keepalives_count\n",
+	} {
+		for _, mode := range []string{"session", "transaction", "statement"} {
+			t.Run(name+", "+mode, func(t *testing.T) {
+				b := shared.pgbouncer(t, settings+"pool_mode = "+mode+"\n")
+				b.userlist(t, fmt.Sprintf("%q %q\n", role, password))
+				b.console(t, "RELOAD")
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, rolecall, "serve", "--listen=127.0.0.1:0", "--metrics-listen=",
+					"--public-url=http://127.0.0.1:1", "--master-key-file="+key)
+				cmd.Env = []string{"PATH=" + os.Getenv("PATH"), fmt.Sprintf(
+					"ROLECALL_DATABASE_URL=postgres://%s:%s@127.0.0.1:%s/pooled_control", role, password, b.env["PGPORT"])}
+				out, err := cmd.CombinedOutput()
+				if err == nil || ctx.Err() != nil || !strings.Contains(string(out), "pooler, such as PgBouncer") ||
+					!strings.Contains(string(out), "needs a direct connection") || strings.Contains(string(out), password) {
+					t.Errorf("got %v: %s", err, out)
+				}
+			})
+		}
+	}
+	if made := shared.query(t, "pooled_control", `SELECT count(*) FROM pg_namespace WHERE nspname = 'rolecall'`); made != "0" {
+		t.Errorf("%s schemas were created", made)
+	}
+}
+
 // documented returns the code of a language in a section of the documents on clusters.
 func documented(t *testing.T, heading, language string) (blocks []string) {
 	t.Helper()

@@ -274,6 +274,40 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// The retention removes a bounded number of rows at a time, and new rows are sealed in between.
+func TestSealingBetweenRemovals(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	const rows = 5000
+	must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		for range rows {
+			if err := l.Queue(t.Context(), tx, batch, audit.Entry{Action: audit.CreateAccount}); err != nil {
+				return err
+			}
+		}
+		return tx.SendBatch(t.Context(), batch).Close()
+	}))
+	log := slog.New(slog.DiscardHandler)
+	must(t, l.SealPending(t.Context(), log))
+	left := rows
+	for step := range 3 {
+		must(t, l.Refused(t.Context(), audit.Entry{Action: audit.DeleteUser}))
+		must(t, l.SealPending(t.Context(), log))
+		if left++; l.Head().Seq != int64(rows+step+1) {
+			t.Fatalf("after %d steps of the retention a new row is not sealed: the head is %s", step, l.Head())
+		}
+		removed, more, err := l.Retain(t.Context(), time.Nanosecond, log)
+		must(t, err)
+		if left -= removed; !more || removed > 2000 {
+			t.Errorf("%d rows were removed in one step; more to remove: %t", removed, more)
+		}
+	}
+	if left != 1 {
+		t.Errorf("%d rows are left", left)
+	}
+}
+
 // What was altered is evidence, and stays.
 func TestRetentionKeepsEvidence(t *testing.T) {
 	t.Parallel()

@@ -39,3 +39,8 @@ func (l *Log) ReplaceKey(ctx context.Context, secret []byte) error {
 	_, err := l.DB.Pool.Exec(ctx, `UPDATE audit_keys SET key = $1 WHERE id = 1`, l.DB.Keys.Seal("audit_keys/1/key", secret))
 	return err
 }
+
+// Retain is what Run does after it has sealed: one step of the retention.
+func (l *Log) Retain(ctx context.Context, retention time.Duration, log *slog.Logger) (removed int, more bool, err error) {
+	return l.retain(ctx, retention, log)
+}

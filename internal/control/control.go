@@ -91,6 +91,9 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 }
 
 func (db *DB) prepare(ctx context.Context) error {
+	if err := db.requireDirect(ctx); err != nil {
+		return fmt.Errorf("control database: %w", err)
+	}
 	if err := db.migrate(ctx); err != nil {
 		return fmt.Errorf("control database: %w", err)
 	}

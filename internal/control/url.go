@@ -2,7 +2,7 @@ package control
 
 import (
 	"net/netip"
-	"regexp"
+	"net/url"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -20,19 +20,25 @@ func parse(text string) (*pgxpool.Config, error) {
 	if err != nil || local(config.ConnConfig) {
 		return config, err
 	}
-	isURL := strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+	// A password may look like a parameter, so the text is not searched for one.
+	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
+		for key, value := range defaults {
+			text = key + "=" + value + " " + text // the last one applies
+		}
+		return pgxpool.ParseConfig(text)
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	query := u.Query()
 	for key, value := range defaults {
-		switch {
-		case regexp.MustCompile(`(^|[?&\s])` + key + `\s*=`).MatchString(text):
-		case !isURL:
-			text += " " + key + "=" + value
-		case strings.Contains(text, "?"):
-			text += "&" + key + "=" + value
-		default:
-			text += "?" + key + "=" + value
+		if !query.Has(key) {
+			query.Set(key, value)
 		}
 	}
-	return pgxpool.ParseConfig(text)
+	u.RawQuery = query.Encode()
+	return pgxpool.ParseConfig(u.String())
 }
 
 // local reports whether all hosts are this one.

@@ -20,6 +20,10 @@ func TestURLBeyondLoopback(t *testing.T) {
 		"postgres://sslmode=disable@db.example.org/rolecall":                         {true, false, "scram-sha-256"},
 		"postgres://u@127.0.0.1/rolecall?sslmode=disable":                            {false, false, ""},
 		"postgres://u@[::1],localhost/rolecall?sslmode=disable":                      {false, false, ""},
+		"postgres://u:a&sslmode=disable@db.example.org/rolecall":                     {true, false, "scram-sha-256"},
+		"postgres://u:p@db.example.org/rolecall?application_name=a%26sslmode%3Db":    {true, false, "scram-sha-256"},
+		"host=db.example.org user=u password='a sslmode=disable require_auth=none'":  {true, false, "scram-sha-256"},
+		`host=db.example.org user=u password=a\ sslmode=disable`:                     {true, false, "scram-sha-256"},
 		"host=/run/postgresql user=u":                                                {false, false, ""},
 	} {
 		config, err := parse(url)
