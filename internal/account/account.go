@@ -159,6 +159,9 @@ func scan(row pgx.CollectableRow) (*Account, error) {
 
 // Create adds an account that signs in and is a platform user within tx, under a fresh guid.
 func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, hash string, scopes []string) (guid string, err error) {
+	if err := CheckUsername(username); err != nil {
+		return "", err
+	}
 	n := newProfile(uuid.NewString(), username, LocalOrigin, scopes)
 	made, err := insert(ctx, tx, n, parts{identity: true, platform: true}, &hash)
 	if err == nil && made == nil {

@@ -19,15 +19,19 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/invisible"
 )
+
+// shownOnly is what names consist of.
+const shownOnly = "only characters that are shown: no control characters, and none of zero width or of text direction"
 
 // CheckUsername says what is wrong with a user name.
 func CheckUsername(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > 255:
 		return fault.New(fault.Invalid, "A user name has 1 to 255 characters.")
-	case !storable(name) || strings.ContainsFunc(name, unicode.IsControl):
-		return fault.New(fault.Invalid, "A user name has no control characters.")
+	case !storable(name) || invisible.In(name):
+		return fault.New(fault.Invalid, "A user name has %s.", shownOnly)
 	case strings.TrimSpace(name) != name:
 		return fault.New(fault.Invalid, "A user name does not begin or end with a space.")
 	case strings.Contains(name, ":"):
@@ -40,9 +44,9 @@ func CheckUsername(name string) error {
 // whether the client encodes its id as RFC 6749, 2.3.1 says.
 func checkClientID(id string) error {
 	if id == "" || utf8.RuneCountInString(id) > 200 || !storable(id) || strings.ContainsAny(id, `/\%+:`) ||
-		strings.ContainsFunc(id, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		return fault.New(fault.Invalid,
-			`A client id has 1 to 200 characters: no spaces, no control characters, none of / \ %% + and the colon.`)
+		strings.ContainsFunc(id, unicode.IsSpace) || invisible.In(id) {
+		return fault.New(fault.Invalid, `A client id has 1 to 200 characters: no spaces, none of / \ %% + and the colon, and %s.`,
+			shownOnly)
 	}
 	return nil
 }
@@ -52,31 +56,51 @@ func checkGUID(guid string) error {
 	if audit.IsActor(guid) {
 		return fault.New(fault.Invalid, "The guid %q is reserved for Rolecall itself. Choose another.", guid)
 	}
+	if invisible.In(guid) {
+		return fault.New(fault.Invalid, "A guid has %s.", shownOnly)
+	}
 	return nil
 }
 
-// check says what is wrong with how an account is to sign in.
-func (a *Profile) check() error {
-	if a.OAuthClient {
-		if err := checkClientID(a.GUID); err != nil {
-			return err
-		}
-	} else if err := CheckUsername(a.Username); err != nil {
+// names are those of a person or of an OAuth client, all but the one that it signs in with.
+func (a *Profile) names() []string {
+	return append([]string{a.GivenName, a.FamilyName, a.Origin, a.Client.Name}, a.Emails...)
+}
+
+// check says what is wrong with how an account is to sign in. Names that it had before stay valid: the rules were fewer.
+// A new account had none.
+func (a *Profile) check(before *Profile) error {
+	var err error
+	switch {
+	case a.OAuthClient && (a.GUID != before.GUID || a.GUID == ""):
+		err = checkClientID(a.GUID)
+	case !a.OAuthClient && (a.Username != before.Username || a.Username == ""):
+		err = CheckUsername(a.Username)
+	}
+	if err != nil {
 		return err
 	}
 	if err := a.Client.check(); err != nil {
 		return err
 	}
-	for _, text := range append([]string{a.GivenName, a.FamilyName, a.Origin, a.Client.Name}, a.Emails...) {
-		if utf8.RuneCountInString(text) > 255 || !storable(text) || strings.ContainsFunc(text, unicode.IsControl) {
-			return fault.New(fault.Invalid,
-				"Names, e-mail addresses and the origin have at most 255 characters, and no control characters.")
+	for _, text := range a.names() {
+		if !slices.Contains(before.names(), text) {
+			if err := checkText("Names, e-mail addresses and the origin have", text); err != nil {
+				return err
+			}
 		}
 	}
 	if len(a.Emails) > 20 || slices.Contains(a.Emails, "") {
 		return fault.New(fault.Invalid, "A user has at most 20 e-mail addresses, none of which is empty.")
 	}
 	return checkScopes(a.allScopes())
+}
+
+func checkText(what, text string) error {
+	if utf8.RuneCountInString(text) > 255 || !storable(text) || invisible.In(text) {
+		return fault.New(fault.Invalid, "%s at most 255 characters, and %s.", what, shownOnly)
+	}
+	return nil
 }
 
 // The longest times for which tokens are valid. Clients may have shorter ones.
@@ -316,7 +340,7 @@ func (s *Store) createIdentity(ctx context.Context, p *Principal, n *Profile, se
 		Part: identityPart, OAuthClient: n.OAuthClient, Username: orNil(n.Username), Origin: orNil(n.Origin), Scopes: n.Scopes,
 	})
 	// What nobody could make is no attempt, and not recorded: it may be as long as a body.
-	if err := cmp.Or(n.check(), checkGUID(n.GUID)); err != nil {
+	if err := cmp.Or(n.check(&Profile{}), checkGUID(n.GUID)); err != nil {
 		if p.Token != uuid.Nil {
 			return nil, errTokenIdentity
 		}
@@ -400,7 +424,7 @@ func (s *Store) UpdateIdentity(ctx context.Context, p *Principal, client bool, g
 			return err
 		}
 		want := is.withIdentity(c)
-		if err := want.check(); err != nil {
+		if err := want.check(is); err != nil {
 			return err
 		}
 		if err := p.mayUpdateIdentity(is, want); err != nil {

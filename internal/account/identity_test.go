@@ -16,6 +16,7 @@ func TestCheckUsername(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", " ", " a", "a ", "a\u00a0", "a:b", "a\x00", "a\n", "a\x7f", "a\u0085", "\xff",
+		"admin\u200b", "\u202eadmin", "a\u2028b", "a\u2066b", "a\u00adb", "a\ufe0f",
 		strings.Repeat("é", 256)} {
 		if err := CheckUsername(name); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", name, err)

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -102,7 +103,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 	with := parts{platform: true}
 	if n.GUID == "" {
 		add, with.identity = newProfile(uuid.NewString(), n.Username, n.Origin, DefaultScopes), true
-		err = CheckUsername(n.Username)
+		err = add.check(&Profile{})
 	} else {
 		err = checkGUID(n.GUID)
 	}
@@ -250,23 +251,23 @@ func (a *Profile) withPlatform(c PlatformChange) (want *Profile, d detail, err e
 		}
 		d.Username, d.Origin = fromTo{a.Username, want.Username}, fromTo{a.Origin, want.Origin}
 	}
-	d.PresentationName = want.present(c.PresentationName, a.PresentationName)
-	return want, d, nil
+	d.PresentationName, err = want.present(c.PresentationName, a)
+	return want, d, err
 }
 
 // present sets the name to show, and returns what is different for the audit log, nil if nothing is. The name that is shown
 // anyway is not kept: who sends back what was read asks for no change.
-func (a *Profile) present(name *string, before string) any {
+func (a *Profile) present(name *string, before *Profile) (change any, err error) {
 	if name == nil {
-		return nil
+		return nil, nil
 	}
 	if a.PresentationName = ""; a.Presentation() != *name {
 		a.PresentationName = *name
 	}
-	if a.PresentationName == before {
-		return nil
+	if a.PresentationName == before.PresentationName {
+		return nil, nil
 	}
-	return fromTo{before, a.PresentationName}
+	return fromTo{before.PresentationName, a.PresentationName}, checkText("A presentation name has", a.PresentationName)
 }
 
 func (a *Profile) mayBeRenamed(username, origin string) error {
@@ -281,7 +282,7 @@ func (a *Profile) mayBeRenamed(username, origin string) error {
 	case origin == "":
 		return fault.New(fault.Invalid, "A user name goes with an origin.").Because(ErrNoOrigin)
 	}
-	return CheckUsername(username)
+	return cmp.Or(CheckUsername(username), checkText("An origin has", origin))
 }
 
 // withMetadata returns the account with the labels and annotations that are named changed, and for the audit log what is

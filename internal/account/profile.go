@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -160,7 +158,7 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 	}
 	add := newProfile(uuid.NewString(), n.Username, n.Origin, inOrder(n.Scopes))
 	e := p.Entry(audit.CreateAccount, add.GUID, nil)
-	invalid := add.check()
+	invalid := add.check(&Profile{})
 	if err = p.mayChangeIdentity(nil); err == nil && invalid == nil {
 		err = p.mayChangeIdentity(n.Scopes)
 	}
@@ -217,10 +215,6 @@ type ProfileChange struct {
 
 // with returns the account as the change wants it, and for the audit log what is different.
 func (a *Profile) with(c ProfileChange) (want *Profile, d detail, err error) {
-	if name := c.PresentationName; name != nil &&
-		(utf8.RuneCountInString(*name) > 255 || strings.ContainsFunc(*name, unicode.IsControl)) {
-		return nil, d, fault.New(fault.Invalid, "A presentation name has at most 255 characters, and no control characters.")
-	}
 	if !a.HasIdentity() {
 		if c.Active != nil && *c.Active || c.Username != nil || c.Scopes != nil && len(*c.Scopes) > 0 {
 			return nil, d, errCannotSignIn
@@ -237,7 +231,9 @@ func (a *Profile) with(c ProfileChange) (want *Profile, d detail, err error) {
 		}
 		d.Username = fromTo{a.Username, want.Username}
 	}
-	d.PresentationName = want.present(c.PresentationName, a.PresentationName)
+	if d.PresentationName, err = want.present(c.PresentationName, a); err != nil {
+		return nil, d, err
+	}
 	if want.Active != a.Active {
 		d.Active = fromTo{a.Active, want.Active}
 	}

@@ -389,6 +389,12 @@ func TestNames(t *testing.T) {
 		{`{"username":"a\u0000b"}`, "422 10008 Username cannot contain control characters"},
 		{`{"presentation_name":7}`, "422 10008 Presentation name must be a string"},
 		{`{"username":"a:b"}`, "422 10008 A user name has no colon: it could not sign in with HTTP Basic."},
+		{`{"username":"a\u200b"}`, "422 10008 A user name has only characters that are shown: no control characters, and none " +
+			"of zero width or of text direction."},
+		{`{"origin":"a\u2028"}`, "422 10008 An origin has at most 255 characters, and only characters that are shown: no " +
+			"control characters, and none of zero width or of text direction."},
+		{`{"presentation_name":"a\u202e"}`, "422 10008 A presentation name has at most 255 characters, and only characters that " +
+			"are shown: no control characters, and none of zero width or of text direction."},
 	} {
 		before := f.want(t, 200, "GET", at(guid), "").Body
 		patch(test.body).refused(t, test.want)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
 
 	"rolecall/internal/fault"
 )
@@ -42,6 +43,6 @@ func (s *Service) GrantWithAssertion(ctx context.Context, c *Client, assertion s
 		return nil, err
 	}
 	t := &Tokens{Scopes: granted, Lifetime: min(c.access(userTokenLifetime), v.expires.Sub(s.now()))}
-	t.Access, t.ID, err = s.mint(ctx, v.account, c.id, GrantAssertion, granted, t.Lifetime)
+	t.Access, t.ID, err = s.mint(ctx, v.account, c.id, GrantAssertion, granted, uuid.Nil, t.Lifetime)
 	return t, err
 }

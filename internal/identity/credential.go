@@ -73,6 +73,8 @@ type verifiedCredential struct {
 	expires  time.Time // zero: never
 	checked  time.Time
 	external bool // another issuer's token
+	// revocable are the ids under which an access token of ours may be revoked.
+	revocable []uuid.UUID
 	// personal is the personal access token that the credential is, nil for any other.
 	personal *PersonalToken
 	// binding is the part of the account that the credential depends on: bound was its value when it was verified.
@@ -147,14 +149,19 @@ func (s *Service) lookUpAccounts(ctx context.Context, vs []*verifiedCredential) 
 	if s.away() {
 		return nil, errAway
 	}
-	guids, tokens := make([]string, len(vs)), make([]uuid.UUID, 0, len(vs))
+	guids, tokens, revocable := make([]string, len(vs)), make([]uuid.UUID, 0, len(vs)), make([]uuid.UUID, 0, 2*len(vs))
 	for i, v := range vs {
 		guids[i] = v.account.GUID
+		revocable = append(revocable, v.revocable...)
 		if v.personal != nil {
 			tokens = append(tokens, v.personal.ID)
 		}
 	}
 	left, err := s.personalTokensLeft(ctx, tokens)
+	var revoked []uuid.UUID
+	if err == nil {
+		revoked, err = revokedAmong(ctx, s.db.SignIn, revocable)
+	}
 	var accounts []*account.Account
 	if err == nil {
 		accounts, err = s.accounts.Again(ctx, guids)
@@ -166,7 +173,8 @@ func (s *Service) lookUpAccounts(ctx context.Context, vs []*verifiedCredential) 
 		return nil, err
 	}
 	for i, v := range vs {
-		if v.personal != nil && !slices.Contains(left, v.personal.ID) {
+		ended := slices.ContainsFunc(v.revocable, func(id uuid.UUID) bool { return slices.Contains(revoked, id) })
+		if ended || v.personal != nil && !slices.Contains(left, v.personal.ID) {
 			accounts[i] = nil
 		}
 	}

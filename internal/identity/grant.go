@@ -120,14 +120,18 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	if err != nil {
 		return nil, err
 	}
-	t, err := s.userTokens(ctx, a, c, GrantPassword, granted)
-	if err != nil || c.may(GrantRefresh) != nil {
-		return t, err
+	if c.may(GrantRefresh) != nil {
+		return s.userTokens(ctx, a, c, GrantPassword, granted, uuid.Nil)
+	}
+	family := uuid.New()
+	t, err := s.userTokens(ctx, a, c, GrantPassword, granted, family)
+	if err != nil {
+		return nil, err
 	}
 	now := s.now()
 	refresh := newRefreshToken()
 	t.Refresh = secret.Text(refresh)
-	_, err = s.db.Pool.Exec(ctx, insertRefresh, tokenHash(refresh), uuid.New(), a.ID, a.Epoch, c.id, granted, now,
+	_, err = s.db.Pool.Exec(ctx, insertRefresh, tokenHash(refresh), family, a.ID, a.Epoch, c.id, granted, now,
 		now.Add(c.refresh()))
 	return t, control.Fault(err)
 }
@@ -142,14 +146,14 @@ func (s *Service) GrantToClient(ctx context.Context, c *Client, scopes []string)
 		return nil, err
 	}
 	t := &Tokens{Scopes: granted, Lifetime: c.access(clientTokenLifetime)}
-	t.Access, t.ID, err = s.mint(ctx, c.account, c.id, GrantCredentials, granted, t.Lifetime)
+	t.Access, t.ID, err = s.mint(ctx, c.account, c.id, GrantCredentials, granted, uuid.Nil, t.Lifetime)
 	return t, err
 }
 
-func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string) (
-	t *Tokens, err error) {
+func (s *Service) userTokens(ctx context.Context, a *account.Account, c *Client, grant string, scopes []string,
+	family uuid.UUID) (t *Tokens, err error) {
 	t = &Tokens{Scopes: scopes, Lifetime: c.access(userTokenLifetime)}
-	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, t.Lifetime)
+	t.Access, t.ID, err = s.mint(ctx, a, c.id, grant, scopes, family, t.Lifetime)
 	return t, err
 }
 
@@ -202,17 +206,25 @@ type refreshToken struct {
 	expires  time.Time
 }
 
+// findRefresh returns a stored token; pgx.ErrNoRows if there is none.
+func findRefresh(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, token string) (*refreshToken, error) {
+	r := refreshToken{hash: tokenHash(token)}
+	err := q.QueryRow(ctx, `
+		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at
+		FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE r.token_hash = $1`, r.hash).
+		Scan(&r.family, &r.guid, &r.epoch, &r.clientID, &r.scopes, &r.expires)
+	return &r, err
+}
+
 // GrantWithRefresh issues a new access token to a person who signed in before. The public client keeps its refresh token,
 // because its commands run concurrently and share it; for any other client the token is replaced.
 func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string) (*Tokens, error) {
 	if err := c.may(GrantRefresh); err != nil {
 		return nil, err
 	}
-	r := refreshToken{hash: tokenHash(token)}
-	err := s.db.Pool.QueryRow(ctx, `
-		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at
-		FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE r.token_hash = $1`, r.hash).
-		Scan(&r.family, &r.guid, &r.epoch, &r.clientID, &r.scopes, &r.expires)
+	r, err := findRefresh(ctx, s.db.Pool, token)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, errRefresh
 	}
@@ -238,11 +250,11 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 		return nil, err
 	}
 	if c.account != nil {
-		if token, err = s.replaceRefresh(ctx, a, &r); err != nil {
+		if token, err = s.replaceRefresh(ctx, a, r); err != nil {
 			return nil, err
 		}
 	}
-	t, err := s.userTokens(ctx, a, c, GrantRefresh, granted)
+	t, err := s.userTokens(ctx, a, c, GrantRefresh, granted, r.family)
 	if err != nil {
 		return nil, err
 	}
@@ -250,14 +262,24 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	return t, nil
 }
 
+// maxLive is how many tokens of a family are valid at once. More than one are only because each use of a replaced token in
+// its minute of grace adds one.
+const maxLive = 5
+
 // replaceRefresh replaces the token r, which stays valid for another minute. Its use after that means that somebody has a
 // copy of it, and revokes the family (RFC 9700, 4.14.2).
 func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *refreshToken) (token string, err error) {
 	now := s.now()
 	token = newRefreshToken()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		if err := lockFamily(ctx, tx, r.family); err != nil {
+			return err
+		}
 		var replaced *time.Time
-		err := tx.QueryRow(ctx, `SELECT replaced_at FROM refresh_tokens WHERE token_hash = $1 FOR UPDATE`, r.hash).Scan(&replaced)
+		var live int
+		err := tx.QueryRow(ctx, `
+			SELECT replaced_at, (SELECT count(*) FROM refresh_tokens WHERE family = $2 AND replaced_at IS NULL)
+			FROM refresh_tokens WHERE token_hash = $1`, r.hash, r.family).Scan(&replaced, &live)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return errRefresh
 		}
@@ -266,13 +288,16 @@ func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *ref
 		}
 		if replaced != nil && now.Sub(*replaced) > reuseGrace {
 			token = ""
-			if _, err := tx.Exec(ctx, `DELETE FROM refresh_tokens WHERE family = $1`, r.family); err != nil {
+			if err := s.endFamily(ctx, tx, r.family); err != nil {
 				return err
 			}
 			return s.audit.Record(ctx, tx, audit.Entry{
 				Action: audit.RevokeTokens, AccountGUID: a.GUID, AccountName: a.ShownName(), Target: a.GUID,
 				Detail: map[string]any{"client": r.clientID, "reason": "a replaced refresh token was used again"},
 			})
+		}
+		if replaced != nil && live >= maxLive {
+			return errRefresh
 		}
 		if replaced == nil {
 			if _, err := tx.Exec(ctx, `UPDATE refresh_tokens SET replaced_at = $2 WHERE token_hash = $1`, r.hash, now); err != nil {

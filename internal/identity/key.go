@@ -256,8 +256,10 @@ func (s *Service) maintain(ctx context.Context) error {
 			}
 		}
 	}
-	if _, err := s.db.Pool.Exec(ctx, `DELETE FROM refresh_tokens WHERE expires_at < $1`, s.now()); err != nil {
-		return control.Fault(err)
+	for _, table := range []string{"refresh_tokens", "revoked_tokens"} {
+		if _, err := s.db.Pool.Exec(ctx, `DELETE FROM `+table+` WHERE expires_at < $1`, s.now()); err != nil {
+			return control.Fault(err)
+		}
 	}
 	return s.loadKeys(ctx)
 }

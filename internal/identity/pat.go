@@ -10,10 +10,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -23,6 +21,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
+	"rolecall/internal/invisible"
 	"rolecall/internal/sqlstate"
 )
 
@@ -98,8 +97,8 @@ func (n *NewPersonalToken) check(now time.Time) error {
 	switch {
 	case n.Name == "" || utf8.RuneCountInString(n.Name) > maxTokenName:
 		return fault.New(fault.Invalid, "The name of a token has 1 to %d characters.", maxTokenName)
-	case !utf8.ValidString(n.Name) || strings.ContainsFunc(n.Name, unicode.IsControl):
-		return fault.New(fault.Invalid, "The name of a token has no control characters.")
+	case !utf8.ValidString(n.Name) || invisible.In(n.Name):
+		return fault.New(fault.Invalid, "The name of a token has only characters that are shown, and no control characters.")
 	case n.Clusters != nil && len(n.Clusters) == 0, len(n.Clusters) > maxTokenClusters:
 		return fault.New(fault.Invalid, "A token is limited to 1 to %d clusters, or has no such limit.", maxTokenClusters)
 	case !n.Expires.IsZero() && !n.Expires.After(now):

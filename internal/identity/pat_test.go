@@ -259,6 +259,12 @@ func TestPersonalTokenLimits(t *testing.T) {
 	s := servicetest.Shared(t)
 	guid := s.Account(t, unique("pat"), account.DefaultScopes, nil)
 	p := s.Identity.Principal(t, guid)
+	for _, name := range []string{"", "a\n", "ci\u200b", "\u202eci", "\xff"} {
+		if _, _, err := s.Identity.CreatePersonalToken(t.Context(), p, identity.NewPersonalToken{Name: name}); !fault.Is(err,
+			fault.Invalid) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
 	for i := range 101 {
 		_, _, err := s.Identity.CreatePersonalToken(t.Context(), p, identity.NewPersonalToken{Name: unique("token")})
 		if fault.Is(err, fault.Invalid) != (i == 100) {

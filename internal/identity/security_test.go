@@ -68,6 +68,11 @@ func TestCheckPassword(t *testing.T) {
 			t.Errorf("bootstrap with %q: %v", password, err)
 		}
 	}
+	for _, name := range []string{"a:b", " a", "admin\u200b", ""} {
+		if _, _, err := s.Identity.Bootstrap(t.Context(), name, "a password"); !fault.Is(err, fault.Invalid) {
+			t.Errorf("bootstrap of %q: %v", name, err)
+		}
+	}
 	username := unique("old")
 	guid := s.Admin(t, username)
 	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET password_hash = $2 WHERE guid = $1`, guid,

@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/uuid"
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
@@ -42,6 +42,8 @@ type claims struct {
 	GrantType string   `json:"grant_type"`
 	Scope     []string `json:"scope"`
 	Epoch     string   `json:"rolecall_epoch"`
+	// Family is that of the refresh token that it came with, "" without one.
+	Family string `json:"rolecall_family,omitempty"`
 }
 
 // MintFor returns a token of a local account, for a caller that has the signing keys anyway.
@@ -50,13 +52,13 @@ func (s *Service) MintFor(ctx context.Context, username string, lifetime time.Du
 	if err != nil {
 		return "", err
 	}
-	token, _, err := s.mint(ctx, a, PublicClient, "password", a.Scopes, lifetime)
+	token, _, err := s.mint(ctx, a, PublicClient, "password", a.Scopes, uuid.Nil, lifetime)
 	return string(token), err
 }
 
-// mint returns a token of the account, and the token's id.
+// mint returns a token of the account, and the token's id. The family is that of the refresh token beside it; zero: none.
 func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantType string, scopes []string,
-	lifetime time.Duration) (token secret.Text, id string, err error) {
+	family uuid.UUID, lifetime time.Duration) (token secret.Text, id string, err error) {
 	key, err := s.signingKey(ctx)
 	if err != nil {
 		return "", "", err
@@ -78,6 +80,9 @@ func (s *Service) mint(ctx context.Context, a *account.Account, clientID, grantT
 		GrantType: grantType,
 		Scope:     append([]string{}, scopes...), // never null
 		Epoch:     a.Epoch.String(),
+	}
+	if family != uuid.Nil {
+		c.Family = family.String()
 	}
 	if !a.OAuthClient {
 		c.UserID, c.UserName, c.Origin = a.GUID, a.Username, a.Origin
@@ -126,15 +131,7 @@ func (s *Service) bearer(ctx context.Context, token, address string) (*verifiedC
 		return nil, errWrong.Because(fmt.Errorf("the token is of the issuer %.200q, which is neither this server (%s) nor one of "+
 			"--oidc-issuer", unverified.Issuer, s.issuer))
 	}
-	kid, _ := t.Header["kid"].(string)
-	key, err := s.verifyingKey(ctx, kid)
-	if fault.Is(err, fault.Unavailable) {
-		return nil, err
-	}
-	if err != nil {
-		return nil, errWrong.Because(err)
-	}
-	return s.ownBearer(ctx, token, key)
+	return s.ownBearer(ctx, token, t)
 }
 
 // The causes of refused tokens that are alike for all issuers, for the log.
@@ -142,6 +139,7 @@ var (
 	errNoToken  = errors.New("it is neither a personal access token nor a JWT")
 	errInactive = errors.New("the account is not active")
 	errEnded    = errors.New("the account is gone, or has ended its sign-ins")
+	errRevoked  = errors.New("the token was revoked")
 )
 
 // ownReason is for the log: what is wrong with a token of ours.
@@ -154,10 +152,18 @@ func ownReason(err error) error {
 	return errors.New("the token fails verification")
 }
 
-// ownBearer returns the account of an access token that was issued here.
-func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKey) (*verifiedCredential, error) {
+// ownClaims verifies an access token that was issued here: all but what has become of it and of its account.
+func (s *Service) ownClaims(ctx context.Context, token string, unverified *jwt.Token) (*claims, error) {
+	kid, _ := unverified.Header["kid"].(string)
+	key, err := s.verifyingKey(ctx, kid)
+	if fault.Is(err, fault.Unavailable) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, errWrong.Because(err)
+	}
 	var c claims
-	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return key, nil },
+	_, err = jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return key, nil },
 		jwt.WithValidMethods([]string{"RS256"}), // RFC 8725, 3.1: the token does not choose its algorithm
 		jwt.WithIssuer(s.issuer), jwt.WithAudience(Audience), jwt.WithExpirationRequired(), jwt.WithTimeFunc(s.now))
 	if err != nil {
@@ -167,11 +173,23 @@ func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKe
 	if strings.HasSuffix(c.ID, "-r") {
 		return nil, errWrong.Because(errors.New("it is a refresh token"))
 	}
-	guid, program := c.UserID, false
-	if guid == "" {
-		guid, program = c.ClientID, true
+	return &c, nil
+}
+
+// ownBearer returns the account of an access token that was issued here.
+func (s *Service) ownBearer(ctx context.Context, token string, unverified *jwt.Token) (*verifiedCredential, error) {
+	c, err := s.ownClaims(ctx, token, unverified)
+	if err != nil {
+		return nil, err
 	}
-	a, err := s.accounts.ByGUID(ctx, guid)
+	gone, err := revokedAmong(ctx, s.db.Pool, c.revocable())
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 {
+		return nil, errWrong.Because(errRevoked)
+	}
+	a, err := s.accounts.ByGUID(ctx, c.account())
 	if fault.Is(err, fault.NotFound) {
 		return nil, errWrong.Because(errEnded)
 	}
@@ -181,10 +199,10 @@ func (s *Service) ownBearer(ctx context.Context, token string, key *rsa.PublicKe
 	switch {
 	case !a.Active:
 		return nil, errWrong.Because(errInactive)
-	case a.IdentityCreatedAt.IsZero() || a.OAuthClient != program || epochBinding(a) != c.Epoch:
+	case a.IdentityCreatedAt.IsZero() || a.OAuthClient != (c.UserID == "") || epochBinding(a) != c.Epoch:
 		return nil, errWrong.Because(errEnded)
 	}
 	return &verifiedCredential{
-		account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, binding: epochBinding, bound: c.Epoch,
+		account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, revocable: c.revocable(), binding: epochBinding, bound: c.Epoch,
 	}, nil
 }

@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"internal/cluster": {
 		"audit", "control", "etag", "failpoint", "fault", "label", "pgrole", "primary", "secret", "sqlstate",
 	},
-	"internal/identity": {"account", "audit", "control", "fault", "batch", "remote", "secret", "sqlstate"},
+	"internal/identity": {"account", "audit", "control", "fault", "batch", "invisible", "remote", "secret", "sqlstate"},
 	"internal/account":  {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
 	"internal/audit":    {"control", "failpoint", "fault", "batch", "sqlstate"},
 	"internal/client":   {"secret"},

@@ -96,7 +96,7 @@ func TestCreateClientRefused(t *testing.T) {
 	for _, id := range []string{taken, u.ID, "cf"} {
 		create(id, good).want(t, 409, "invalid_client")
 	}
-	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, strings.Repeat("a", 201),
+	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, `a\u200b`, strings.Repeat("a", 201),
 		"rolecall", "Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(),
 		strings.ReplaceAll(uuid.NewString(), "-", "")} {
 		create(id, good).want(t, 400, "invalid_client")

@@ -118,7 +118,7 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	switch path := door.Path(r.URL); {
 	case strings.HasPrefix(path, Prefix+clients):
 		table = &clientErrors
-	case path == Prefix+"/oauth/token":
+	case path == Prefix+"/oauth/token", path == Prefix+"/oauth/revoke":
 		table = &tokenErrors
 	}
 	a := table.kinds[f.Kind]

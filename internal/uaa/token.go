@@ -138,7 +138,7 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "assertion",
+	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "token", "assertion",
 		"client_assertion", "passcode", "grant_type"} {
 		if inURL.Has(name) {
 			return nil, fault.New(fault.Malformed,
@@ -329,6 +329,8 @@ func (a *API) keys(r *http.Request) ([]jsonWebKey, error) {
 type discoveryResponse struct {
 	Issuer            string   `json:"issuer"`
 	TokenEndpoint     string   `json:"token_endpoint"`
+	Revocation        string   `json:"revocation_endpoint"`
+	RevocationMethods []string `json:"revocation_endpoint_auth_methods_supported"`
 	UserInfoEndpoint  string   `json:"userinfo_endpoint"`
 	JWKSURI           string   `json:"jwks_uri"`
 	TokenAuthMethods  []string `json:"token_endpoint_auth_methods_supported"`
@@ -344,6 +346,8 @@ func (a *API) discovery(w http.ResponseWriter, _ *http.Request, _ *account.Princ
 	web.JSON(w, http.StatusOK, "application/json", discoveryResponse{
 		Issuer:            a.Identity.Issuer(),
 		TokenEndpoint:     a.href("/oauth/token"),
+		Revocation:        a.href("/oauth/revoke"),
+		RevocationMethods: []string{"client_secret_basic", "client_secret_post"},
 		UserInfoEndpoint:  a.href("/userinfo"),
 		JWKSURI:           a.href("/token_keys"),
 		TokenAuthMethods:  []string{"client_secret_basic", "client_secret_post"},

@@ -102,6 +102,10 @@ func TestCreateUser(t *testing.T) {
 		{"invalid_scim_resource", `{"userName":5}`}, {"invalid_scim_resource", `{"userName":" a"}`},
 		{"invalid_scim_resource", `{"userName":"a:b"}`},
 		{"invalid_scim_resource", `{"userName":"a\u0000"}`},
+		{"invalid_scim_resource", `{"userName":"admin\u200b"}`},
+		{"invalid_scim_resource", `{"userName":"a","name":{"givenName":"\u202e"}}`},
+		{"invalid_scim_resource", `{"userName":"a","origin":"ldap\u2028"}`},
+		{"invalid_scim_resource", `{"userName":"a","emails":[{"value":"a@x\u200b"}]}`},
 		{"invalid_scim_resource", `{"userName":"` + strings.Repeat("é", 256) + `"}`},
 		{"invalid_scim_resource", `{"userName":"a","name":[]}`},
 		{"invalid_scim_resource", `{"userName":"a","name":{"givenName":1}}`},
@@ -257,6 +261,29 @@ func TestSelf(t *testing.T) {
 	}
 	change = func(body string) answer { return f.as(t, token, "PUT", path+"/password", body) }
 	change(`{"password":"a password","oldPassword":"guess"}`).want(t, 429, "too_many_requests")
+}
+
+// TestNamesOfBefore: a name that a rule refuses today does not keep its account from other changes.
+func TestNamesOfBefore(t *testing.T) {
+	f := newFixture(t)
+	u := f.person(t, unique("before"))
+	name := u.UserName + "\u200b"
+	if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE accounts SET username = $2, family_name = $2, presentation_name = $2
+		WHERE guid = $1`, u.ID, name); err != nil {
+		t.Fatal(err)
+	}
+	put := func(name, given string) answer {
+		return f.as(t, f.root(t), "PUT", "/Users/"+u.ID, object(map[string]any{"userName": name,
+			"name": map[string]any{"familyName": u.UserName + "\u200b", "givenName": given}}), "If-Match: *")
+	}
+	if got := put(name, "new").want(t, 200, "").user(t); got.Name.GivenName != "new" || got.UserName != name {
+		t.Errorf("got %+v", got)
+	}
+	put(name, "\u200b").want(t, 400, "invalid_scim_resource")
+	put(name+"\u200b", "").want(t, 400, "invalid_scim_resource")
+	if got := put(u.UserName, "new").want(t, 200, "").user(t); got.UserName != u.UserName {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // Somebody of another origin is not the local account of the same name.
