@@ -104,6 +104,7 @@ func (s *settings) base(errOut io.Writer) (c server.Config, err error) {
 	if c.RateLimit, err = s.checkedRateLimit(); err != nil {
 		return c, err
 	}
+	c.Version = version
 	if c.AuditRetention, err = s.checkedAuditRetention(); err != nil {
 		return c, err
 	}

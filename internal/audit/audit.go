@@ -135,6 +135,7 @@ type Log struct {
 	late      time.Duration // of rows; 0: lateness
 	verifying sync.Mutex
 	mu        sync.Mutex
+	passed    time.Time     // when Run last sealed, or saw that all is sealed
 	head      Point         // as Run has last seen it
 	moved     chan struct{} // for Wait: closed and replaced when head moves; nil until a call waits
 }

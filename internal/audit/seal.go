@@ -110,7 +110,7 @@ func (l *Log) sealPending(ctx context.Context, log *slog.Logger) error {
 		close(l.moved)
 		l.moved = nil
 	}
-	l.head = head
+	l.head, l.passed = head, time.Now()
 	return nil
 }
 

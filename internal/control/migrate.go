@@ -111,6 +111,16 @@ func (db *DB) apply(ctx context.Context, files []fs.DirEntry) (version int, err 
 	return version, nil
 }
 
+// Newer returns how many migrations of a newer release the schema has now, which may be more than at the start.
+func (db *DB) Newer(ctx context.Context) (int, error) {
+	files, err := migrations.ReadDir("migrations")
+	if err != nil {
+		return 0, err
+	}
+	version, err := schemaVersion(ctx, db.Pool)
+	return max(version-len(files), 0), err
+}
+
 // schemaVersion is the last migration that was applied, 0 before the first. A newer release may have gone further.
 func schemaVersion(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row

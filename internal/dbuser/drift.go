@@ -77,6 +77,9 @@ func (s *Service) Compare(ctx context.Context) {
 // Unrecorded is what the last comparison of a cluster has found, nil when there was none since the start.
 func (s *Service) Unrecorded(c *cluster.Cluster) *Unrecorded { return s.compared(c.ID).found }
 
+// LastCompared is when a cluster was last compared; zero: not since the start.
+func (s *Service) LastCompared(c *cluster.Cluster) time.Time { return s.compared(c.ID).looked }
+
 func (s *Service) compared(id uuid.UUID) comparison {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,6 +26,7 @@ type Service struct {
 
 	mu          sync.Mutex
 	comparisons map[uuid.UUID]comparison // by id of the cluster
+	settled     time.Time                // when the settler last worked
 }
 
 // server is the cluster as pgrole works on it for the principal.

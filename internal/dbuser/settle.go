@@ -39,7 +39,19 @@ func (s *Service) SettleOnce(ctx context.Context) error {
 	if settled > 0 || left > 0 {
 		s.Log.Info("settled attempts that were cut off", "settled", settled, "left", left)
 	}
+	if err == nil {
+		s.mu.Lock()
+		s.settled = time.Now()
+		s.mu.Unlock()
+	}
 	return err
+}
+
+// LastSettled is when the settler of this process last worked, or found that another replica's does; zero: not yet.
+func (s *Service) LastSettled() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settled
 }
 
 // judge finds out what became of an attempt.

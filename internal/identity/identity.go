@@ -232,6 +232,12 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	return a, nil
 }
 
+// SignIns returns how many sign-ins with a password or client secret have failed here, and how many were refused because of
+// such failures before.
+func (s *Service) SignIns() (failed, throttled int64) {
+	return s.throttle.failures.Load(), s.throttle.throttled.Load()
+}
+
 // Hash checks a new password or client secret, and returns what is stored of it.
 func (s *Service) Hash(ctx context.Context, password string) (string, error) {
 	if err := CheckPassword(password); err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rolecall/internal/fault"
@@ -19,6 +20,8 @@ type throttle struct {
 	entries map[string]*failures
 	proven  map[string]time.Time // when a pair last succeeded
 	swept   time.Time
+
+	failures, throttled atomic.Int64 // for metrics
 }
 
 type failures struct {
@@ -94,10 +97,12 @@ func (t *throttle) wait(username, address string) error {
 	if longest <= 0 {
 		return nil
 	}
+	t.throttled.Add(1)
 	return fault.New(fault.TooMany, "Too many failed sign-ins. Wait before the next.").After(longest)
 }
 
 func (t *throttle) failed(username, address string) {
+	t.failures.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()

@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -9,8 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/identity"
 	"rolecall/internal/web"
 )
 
@@ -21,7 +25,7 @@ type metrics struct {
 	took     *prometheus.HistogramVec
 }
 
-func newMetrics(db *control.DB, users *dbuser.Service) *metrics {
+func newMetrics(st *state, version string) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -32,7 +36,10 @@ func newMetrics(db *control.DB, users *dbuser.Service) *metrics {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route", "method"}),
 	}
-	m.registry.MustRegister(m.requests, m.took, &poolCollector{db, users},
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rolecall_build_info",
+		Help: "Always 1: the version of the program."}, []string{"version", "goversion"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	m.registry.MustRegister(m.requests, m.took, build, st,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -62,61 +69,151 @@ func (m *metrics) handler(ready *readiness) http.Handler {
 	return mux
 }
 
-// poolCollector reads the state of clusters and pools when Prometheus asks for it.
-type poolCollector struct {
-	db    *control.DB
-	users *dbuser.Service
+// state is what is read when Prometheus asks: of the clusters, the control database and the background work.
+type state struct {
+	db       *control.DB
+	users    *dbuser.Service
+	identity *identity.Service
 }
 
+// stateTimeout bounds a scrape while the control database does not answer.
+const stateTimeout = 2 * time.Second
+
 var (
-	byCluster = []string{"cluster"}
+	byCluster   = []string{"cluster"}
+	clusterInfo = prometheus.NewDesc("rolecall_cluster_info", "Always 1: the name of the cluster with this id.",
+		[]string{"cluster", "name"}, nil)
 	clusterUp = prometheus.NewDesc("rolecall_cluster_up",
 		"Whether the cluster answered the last probe; no sample before the first.", byCluster, nil)
+	clusterStopped = prometheus.NewDesc("rolecall_cluster_stopped",
+		"Whether another cluster answers in its place, so that nothing is done there; no sample before the first probe.",
+		byCluster, nil)
+	clusterProblems = prometheus.NewDesc("rolecall_cluster_problems",
+		"Problems that clusters show lists.", byCluster, nil)
 	clusterConns = prometheus.NewDesc("rolecall_cluster_connections",
 		"Connections to the cluster, by state.", []string{"cluster", "state"}, nil)
 	clusterWaits = prometheus.NewDesc("rolecall_cluster_connection_waits_total",
 		"Requests that had to wait for a connection to the cluster.", byCluster, nil)
 	clusterUnrecorded = prometheus.NewDesc("rolecall_cluster_unrecorded_users",
 		"Users whose last change is missing from the audit log; no sample before the first comparison.", byCluster, nil)
+	clusterCompared = prometheus.NewDesc("rolecall_cluster_comparison_last_success_timestamp_seconds",
+		"When the cluster was last compared with the audit log, which is done every hour; no sample before the first comparison.",
+		byCluster, nil)
 	controlConns = prometheus.NewDesc("rolecall_control_connections",
 		"Connections to the control database, by state.", []string{"state"}, nil)
+	controlWaits = prometheus.NewDesc("rolecall_control_connection_waits_total",
+		"Requests that had to wait for a connection to the control database.", nil, nil)
+	controlUp = prometheus.NewDesc("rolecall_control_up",
+		"Whether the control database answered this scrape; if not, the samples that are read from it are missing.", nil, nil)
+	newerMigrations = prometheus.NewDesc("rolecall_control_newer_migrations",
+		"Migrations of a newer release in the control database.", nil, nil)
 	registeredDesc = prometheus.NewDesc("rolecall_clusters", "Registered clusters.", nil, nil)
+	unsealedRows   = prometheus.NewDesc("rolecall_audit_unsealed_rows",
+		"Rows of the audit log that wait to be sealed.", nil, nil)
+	unsealedAge = prometheus.NewDesc("rolecall_audit_oldest_unsealed_row_age_seconds",
+		"How long the oldest of these rows has waited; 0 if there is none.", nil, nil)
+	overdueAttempts = prometheus.NewDesc("rolecall_audit_overdue_attempts",
+		"Attempts without an outcome whose time is over, and that the settler has yet to resolve.", nil, nil)
+	overdueAge = prometheus.NewDesc("rolecall_audit_oldest_overdue_attempt_age_seconds",
+		"How long ago the oldest of these attempts was made; 0 if there is none.", nil, nil)
+	forgedRows = prometheus.NewDesc("rolecall_audit_forged_rows_total",
+		"Rows of the audit log that this replica has sealed though Rolecall did not write them.", nil, nil)
+	sealerSuccess = prometheus.NewDesc("rolecall_audit_sealer_last_success_timestamp_seconds",
+		"When the sealer of this replica last worked, or saw that there was nothing to do; no sample before that.", nil, nil)
+	settlerSuccess = prometheus.NewDesc("rolecall_audit_settler_last_success_timestamp_seconds",
+		"When the settler of this replica last worked, or saw that another replica's does; no sample before that.", nil, nil)
+	failedSignIns = prometheus.NewDesc("rolecall_sign_ins_failed_total",
+		"Failed sign-ins with a password or client secret.", nil, nil)
+	throttledSignIns = prometheus.NewDesc("rolecall_sign_ins_throttled_total",
+		"Sign-ins that were refused because of failed ones before.", nil, nil)
 )
 
-func (c *poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clusterUp, clusterConns, clusterWaits, clusterUnrecorded, controlConns,
-		registeredDesc} {
-		ch <- d
+// Describe sends nothing: so the registry does not check samples that depend on a database.
+func (*state) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (s *state) Collect(ch chan<- prometheus.Metric) {
+	c := collected{ch}
+	s.collectControl(c)
+	c.gauge(registeredDesc, float64(len(s.users.Clusters.All())))
+	for _, cl := range s.users.Clusters.All() {
+		s.collectCluster(c, cl)
+	}
+	failed, throttled := s.identity.SignIns()
+	c.counter(failedSignIns, failed)
+	c.counter(throttledSignIns, throttled)
+	c.counter(forgedRows, s.users.Audit.Forged())
+	c.time(sealerSuccess, s.users.Audit.LastPass())
+	c.time(settlerSuccess, s.users.LastSettled())
+}
+
+func (s *state) collectControl(c collected) {
+	pool, signIn := s.db.Pool.Stat(), s.db.SignIn.Stat()
+	c.connections(controlConns, pool.AcquiredConns()+signIn.AcquiredConns(), pool.IdleConns()+signIn.IdleConns())
+	c.counter(controlWaits, pool.EmptyAcquireCount()+signIn.EmptyAcquireCount())
+	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
+	defer cancel()
+	log, err := s.users.Audit.State(ctx)
+	if err != nil {
+		c.gauge(controlUp, 0)
+		return
+	}
+	c.gauge(controlUp, 1)
+	c.gauge(unsealedRows, float64(log.Unsealed))
+	c.gauge(unsealedAge, log.OldestRow.Seconds())
+	c.gauge(overdueAttempts, float64(log.Overdue))
+	c.gauge(overdueAge, log.OldestTry.Seconds())
+	if newer, err := s.db.Newer(ctx); err == nil {
+		c.gauge(newerMigrations, float64(newer))
 	}
 }
 
-func (c *poolCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+func (s *state) collectCluster(c collected, cl *cluster.Cluster) {
+	id := cl.ID.String()
+	c.gauge(clusterInfo, 1, id, cl.DisplayName)
+	if h := cl.LastHealth(); !h.Checked.IsZero() {
+		c.gauge(clusterUp, number(h.Reachable), id)
+		c.gauge(clusterStopped, number(h.Stopped), id)
 	}
-	connections := func(d *prometheus.Desc, used, idle int32, labels ...string) {
-		gauge(d, float64(used), append(labels, "used")...)
-		gauge(d, float64(idle), append(labels, "idle")...)
+	problems := len(cl.Capabilities.Problems)
+	if found := s.users.Unrecorded(cl); found != nil {
+		c.gauge(clusterUnrecorded, float64(found.Count), id)
+		problems += int(number(found.Problem() != ""))
 	}
-	pool, signIn := c.db.Pool.Stat(), c.db.SignIn.Stat()
-	connections(controlConns, pool.AcquiredConns()+signIn.AcquiredConns(), pool.IdleConns()+signIn.IdleConns())
-	all := c.users.Clusters.All()
-	gauge(registeredDesc, float64(len(all)))
-	for _, cl := range all {
-		id := cl.ID.String()
-		if h := cl.LastHealth(); !h.Checked.IsZero() {
-			up := 0.0
-			if h.Reachable {
-				up = 1
-			}
-			gauge(clusterUp, up, id)
-		}
-		if found := c.users.Unrecorded(cl); found != nil {
-			gauge(clusterUnrecorded, float64(found.Count), id)
-		}
-		if stat := cl.Stat(); stat != nil {
-			connections(clusterConns, stat.AcquiredConns(), stat.IdleConns(), id)
-			ch <- prometheus.MustNewConstMetric(clusterWaits, prometheus.CounterValue, float64(stat.EmptyAcquireCount()), id)
-		}
+	c.gauge(clusterProblems, float64(problems), id)
+	c.time(clusterCompared, s.users.LastCompared(cl), id)
+	if stat := cl.Stat(); stat != nil {
+		c.connections(clusterConns, stat.AcquiredConns(), stat.IdleConns(), id)
+		c.counter(clusterWaits, stat.EmptyAcquireCount(), id)
 	}
+}
+
+// collected takes the samples of one scrape.
+type collected struct{ ch chan<- prometheus.Metric }
+
+func (c collected) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	c.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (c collected) counter(d *prometheus.Desc, v int64, labels ...string) {
+	c.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+}
+
+// time is a gauge that has no sample before the first time.
+func (c collected) time(d *prometheus.Desc, at time.Time, labels ...string) {
+	if !at.IsZero() {
+		c.gauge(d, float64(at.UnixMilli())/1000, labels...)
+	}
+}
+
+func (c collected) connections(d *prometheus.Desc, used, idle int32, labels ...string) {
+	c.gauge(d, float64(used), append(labels, "used")...)
+	c.gauge(d, float64(idle), append(labels, "idle")...)
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

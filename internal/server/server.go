@@ -36,6 +36,7 @@ type Config struct {
 	RateLimit       float64       // requests per second of one account; 0: no limit
 	AuditRetention  time.Duration // 0: rows are kept forever
 	DrainDelay      time.Duration // how long requests are accepted after the server was told to stop
+	Version         string        // of the program, for metrics
 	OIDC            []identity.OIDCIssuer
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
@@ -126,7 +127,7 @@ func (s *Server) Close() {
 
 // Serve accepts requests until ctx ends, then lets those in progress end.
 func (s *Server) Serve(ctx context.Context) error {
-	metrics := newMetrics(s.DB, s.Users)
+	metrics := newMetrics(&state{s.DB, s.Users, s.Identity}, s.Version)
 	ready := newReadiness(s.DB, identity.FreshWhileAway)
 	public := web.NewServer(s.site(ready, metrics), s.Log, s.TLS)
 	public.ConnState = connections().Track

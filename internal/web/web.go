@@ -122,7 +122,7 @@ func (e *Edge) line(r *http.Request, info *Info, rec *recorder, took time.Durati
 		slog.String("path", r.URL.EscapedPath()),
 		slog.Int("status", rec.status),
 		slog.Int64("bytes", rec.bytes),
-		slog.Duration("took", took.Round(time.Microsecond)),
+		slog.Float64("seconds", took.Round(time.Microsecond).Seconds()),
 		slog.String("address", info.Address),
 	}
 	if info.Account != "" {

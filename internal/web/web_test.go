@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -58,6 +59,9 @@ func TestEdge(t *testing.T) {
 		if !strings.Contains(log, want) {
 			t.Errorf("the line lacks %q: %s", want, log)
 		}
+	}
+	if !regexp.MustCompile(` seconds=[0-9.e-]+ `).MatchString(log) {
+		t.Errorf("the line lacks the seconds that it took: %s", log)
 	}
 	if strings.Contains(log, secret) || strings.Count(log, "\n") != 1 {
 		t.Errorf("logged: %s", log)

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rolecall/internal/audit"
+	"rolecall/internal/identity"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+	"rolecall/internal/web"
+)
+
+// scrape returns the samples of /metrics, by name and labels.
+func scrape(t *testing.T, h http.Handler) map[string]float64 {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	samples := map[string]float64{}
+	for line := range strings.Lines(w.Body.String()) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if !strings.Contains(line, "} ") {
+			name, value, _ = strings.Cut(strings.TrimSpace(line), " ")
+		} else {
+			name += "}"
+		}
+		if n, err := strconv.ParseFloat(value, 64); err == nil && !strings.HasPrefix(line, "#") {
+			samples[name] = n
+		}
+	}
+	return samples
+}
+
+// Each state that needs somebody shows in the metrics, and is gone from them when it is over.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, nil)
+	s := servicetest.New(t, pg)
+	s.Admin(t, "root")
+	m := newMetrics(&state{s.DB, s.Users, s.Identity}, "1.2.3")
+	m.observe(&web.Info{Route: "/x"}, http.MethodGet, 200, time.Millisecond)
+	handler := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	metric := func(name string) float64 {
+		t.Helper()
+		v, ok := scrape(t, handler)[strings.ReplaceAll(name, "ID", s.ClusterID)]
+		if !ok {
+			t.Errorf("there is no sample %s", name)
+		}
+		return v
+	}
+	expect := func(want map[string]float64) {
+		t.Helper()
+		for name, v := range want {
+			if got := metric(name); got != v {
+				t.Errorf("%s is %v, want %v", name, got, v)
+			}
+		}
+	}
+	logger := slog.New(slog.DiscardHandler)
+	c, err := s.Clusters.Get(s.ClusterID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Health(t.Context())
+	begin := func(limit time.Duration) {
+		t.Helper()
+		e := audit.Entry{Action: audit.CreateUser, Cluster: c.ID, Target: "x"}
+		if _, err := s.Audit.Begin(t.Context(), e, limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin(0)
+	before := scrape(t, handler)
+	for _, name := range []string{"rolecall_audit_sealer_last_success_timestamp_seconds",
+		"rolecall_audit_settler_last_success_timestamp_seconds"} {
+		if _, ok := before[name]; ok {
+			t.Errorf("%s has a sample before anything was done", name)
+		}
+	}
+	if before["rolecall_audit_oldest_unsealed_row_age_seconds"] <= 0 ||
+		before["rolecall_audit_oldest_overdue_attempt_age_seconds"] <= 0 {
+		t.Errorf("ages are %v", before)
+	}
+	expect(map[string]float64{
+		`rolecall_clusters`: 1, `rolecall_control_up`: 1, `rolecall_control_newer_migrations`: 0,
+		`rolecall_cluster_info{cluster="ID",name="main"}`: 1, `rolecall_cluster_up{cluster="ID"}`: 1,
+		`rolecall_cluster_stopped{cluster="ID"}`: 0, `rolecall_audit_overdue_attempts`: 1,
+		`rolecall_sign_ins_failed_total`: 0, `rolecall_sign_ins_throttled_total`: 0, `rolecall_audit_forged_rows_total`: 0,
+	})
+	if before["rolecall_audit_unsealed_rows"] < 2 { // the admin's account, and the attempt
+		t.Errorf("%v rows are not sealed", before["rolecall_audit_unsealed_rows"])
+	}
+
+	// What is overdue is resolved, and what waits is sealed.
+	if err := s.Users.SettleOnce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(t.Context())
+	stop() // so it seals once
+	s.Audit.Run(running, 0, logger)
+	expect(map[string]float64{`rolecall_audit_unsealed_rows`: 0, `rolecall_audit_oldest_unsealed_row_age_seconds`: 0,
+		`rolecall_audit_overdue_attempts`: 0, `rolecall_audit_oldest_overdue_attempt_age_seconds`: 0,
+		`rolecall_cluster_unrecorded_users{cluster="ID"}`: 0})
+	for _, name := range []string{"rolecall_audit_sealer_last_success_timestamp_seconds",
+		"rolecall_audit_settler_last_success_timestamp_seconds",
+		`rolecall_cluster_comparison_last_success_timestamp_seconds{cluster="ID"}`} {
+		if at := time.UnixMilli(int64(1000 * metric(name))); time.Since(at).Abs() > time.Hour {
+			t.Errorf("%s is %s", name, at)
+		}
+	}
+
+	// Failed sign-ins, a row that Rolecall did not write, and a newer release.
+	for range 7 {
+		wrong := identity.Credential{Scheme: identity.Basic, Value: "cm9vdDp3cm9uZy1wYXNzd29yZA=="}
+		if _, err := s.Identity.Authenticate(t.Context(), wrong, "192.0.2.1"); err == nil {
+			t.Fatal("a wrong password is accepted")
+		}
+	}
+	if failed, throttled := metric("rolecall_sign_ins_failed_total"), metric("rolecall_sign_ins_throttled_total"); failed < 5 ||
+		throttled < 1 {
+		t.Errorf("%v sign-ins failed, %v were throttled", failed, throttled)
+	}
+	for _, sql := range []string{
+		`INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(), 'outcome',
+			'x', 'done', '', '')`,
+		`INSERT INTO migrations (version, name) SELECT max(version) + 2, 'next' FROM migrations`} {
+		if _, err := s.DB.Pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Audit.Run(running, 0, logger)
+	expect(map[string]float64{"rolecall_audit_forged_rows_total": 1, "rolecall_control_newer_migrations": 2})
+
+	// Names follow the conventions, and the document has all of them.
+	document, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`^rolecall_[a-z_]+`)
+	for sample := range scrape(t, handler) {
+		metric := name.FindString(sample)
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			metric = strings.TrimSuffix(metric, suffix)
+		}
+		if metric != "" && !strings.Contains(string(document), "`"+metric) {
+			t.Errorf("docs/operating.md lacks %s", metric)
+		}
+	}
+
+	// Without the control database a scrape still answers, and says so.
+	pg.Stop(t)
+	down := scrape(t, handler)
+	if _, ok := down["rolecall_audit_unsealed_rows"]; ok || down["rolecall_control_up"] != 0 {
+		t.Errorf("without the control database there is %v", down)
+	}
+}
