@@ -17,6 +17,7 @@ import (
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/primary"
 	"rolecall/internal/secret"
 )
@@ -125,22 +126,29 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 		config.RuntimeParams["synchronous_commit"] = c.SynchronousCommit
 	}
 	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	config.BuildFrontend = pgwire.NewGuard().Frontend
 	failpoint.On(config)
 	return pool, nil
 }
 
 // notLinkLocal refuses to dial link-local addresses, whatever name has led there: clouds have services there that give
-// secrets to all who are on the machine, and nobody has a PostgreSQL. One cloud has its services at another address, too.
+// secrets to all who are on the machine, and nobody has a PostgreSQL. Some have their services at other addresses, too.
 func notLinkLocal(address string) error {
 	if to, err := netip.ParseAddrPort(address); err == nil &&
-		(to.Addr().Unmap().IsLinkLocalUnicast() || to.Addr().WithZone("") == metadataOfAWS) {
+		(to.Addr().Unmap().IsLinkLocalUnicast() || slices.Contains(metadata, to.Addr().Unmap().WithZone(""))) {
 		return errors.New("this is a link-local address, or that of a cloud's metadata service, and not connected to")
 	}
 	return nil
 }
 
-// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
-var metadataOfAWS = netip.MustParseAddr("fd00:ec2::254")
+var metadata = []netip.Addr{
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
+	netip.MustParseAddr("fd00:ec2::254"),
+	// https://www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata
+	netip.MustParseAddr("100.100.100.200"),
+	// https://learn.microsoft.com/en-us/azure/virtual-network/what-is-ip-address-168-63-129-16
+	netip.MustParseAddr("168.63.129.16"),
+}
 
 var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
 

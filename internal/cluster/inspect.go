@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/primary"
 	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
@@ -143,6 +144,10 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		return fault.New(fault.Invalid, "The cluster does not ask the role %q for a SCRAM password: %s. If its password is "+
 			"stored as an md5 hash, give it a new one after SET password_encryption = 'scram-sha-256'.",
 			config.User, why).Because(err)
+	}
+	if refused, ok := errors.AsType[*pgwire.Refused](err); ok {
+		return fault.New(fault.Unavailable, "The answer of the cluster at %s was not accepted: %s.", address(config),
+			refused).Because(err)
 	}
 	if timedOut(err) {
 		return fault.New(fault.Unavailable, "The cluster does not answer at %s.", address(config)).Because(err)

@@ -23,6 +23,7 @@ func TestLinkLocal(t *testing.T) {
 	for _, host := range []string{
 		"169.254.169.254", "169.254.169.254:80", "169.254.170.2", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]:80",
 		"[fe80::1%25lo]", "[fd00:ec2::254]:80", "[fd00:ec2::254%25lo]", "127.0.0.1,169.254.169.254:1",
+		"100.100.100.200", "[::ffff:168.63.129.16]:80",
 	} {
 		c := Connection{URL: "postgres://role@" + host + "/app", Password: "hunter2secret"}
 		if _, _, err := c.Open(t.Context()); !fault.Is(err, fault.Unavailable) ||

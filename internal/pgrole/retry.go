@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/pgwire"
 	"rolecall/internal/primary"
 	"rolecall/internal/sqlstate"
 )
@@ -54,7 +55,8 @@ func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 		return tryAgain, pause
 	}
 	_, inCommit := errors.AsType[*commitLost](err)
-	if oneConnection || r.lost || inCommit || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
+	_, outOfBounds := errors.AsType[*pgwire.Refused](err)
+	if oneConnection || r.lost || inCommit || outOfBounds || !sqlstate.Lost(err) || errors.Is(err, context.DeadlineExceeded) ||
 		sqlstate.Is(err, sqlstate.TooManyConnections, sqlstate.CannotConnectNow) {
 		return giveUp, 0
 	}

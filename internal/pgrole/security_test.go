@@ -108,6 +108,9 @@ func TestNamesOutOfCatalogs(t *testing.T) {
 			`x\'; ALTER ROLE ` + prefix + `_thief SUPERUSER; --`,
 			`$$; ALTER ROLE ` + prefix + `_thief SUPERUSER; $$`, "%I $1 {} /*\n\t\x1b[31m\", \"postgres x/y=z,\"{} é'\"\\\u202e",
 		} {
+			if c.Major >= 19 { // which refuses line breaks in names
+				evil = strings.ReplaceAll(evil, "\n", "\v")
+			}
 			evil = prefix[len(prefix)-1:] + string(rune('0'+i)) + evil // a cluster is shared
 			evil = evil[:min(len(evil), 63)]
 			ident := pgx.Identifier{evil}.Sanitize()

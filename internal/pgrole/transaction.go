@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/primary"
 	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
@@ -200,6 +201,10 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return err
+	}
+	if refused, ok := errors.AsType[*pgwire.Refused](err); ok {
+		return fault.New(fault.Unavailable, "The answer of the cluster was not accepted: %s.", refused).
+			After(time.Minute).Because(err)
 	}
 	if s, ok := errors.AsType[*blockedBy](err); ok {
 		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).

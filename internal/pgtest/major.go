@@ -11,7 +11,7 @@ import (
 )
 
 // Majors are those of PostgreSQL that the tests run on, oldest first.
-var Majors = []int{14, 15, 16, 17, 18}
+var Majors = []int{14, 15, 16, 17, 18, 19}
 
 // variable names the major that Shared and New use.
 const variable = "ROLECALL_TEST_MAJOR"
