@@ -13,6 +13,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/moment"
 	"rolecall/internal/pgrole"
@@ -26,6 +27,7 @@ type userResource struct {
 	ValidUntil      *time.Time     `json:"validUntil"`
 	ConnectionLimit int            `json:"connectionLimit"`
 	MemberOf        []string       `json:"memberOf"`
+	NotInherited    []string       `json:"notInherited"`
 	PasswordKind    string         `json:"passwordKind"`
 	Comment         string         `json:"comment"`
 	Connection      userConnection `json:"connection"`
@@ -54,6 +56,7 @@ func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
 		ValidUntil:      d.ValidUntil,
 		ConnectionLimit: d.ConnectionLimit,
 		MemberOf:        append([]string{}, d.MemberOf...),
+		NotInherited:    append([]string{}, d.NotInherited...),
 		PasswordKind:    d.PasswordKind,
 		Comment:         d.Comment,
 		Connection:      presentConnection(c, d.Name, d.Databases),
@@ -190,6 +193,10 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 		return err
 	}
 	u := presentUser(c, d)
+	if slices.ContainsFunc(*roles, func(role string) bool { return slices.Contains(d.NotInherited, role) }) {
+		web.Warn(w, "This user does not inherit the privileges of its roles, listed in notInherited: it has them only after "+
+			"SET ROLE, or after ALTER ROLE ... INHERIT.")
+	}
 	u.KeptRoles = &kept
 	if kept == nil {
 		u.KeptRoles = &[]string{}
@@ -223,13 +230,13 @@ func presentListing(l pgrole.Listing) listing {
 }
 
 func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	reassignTo, err := q.reassignTo()
+	how, err := q.deletion()
 	if err != nil {
 		return err
 	}
 	clusterID, name, match := r.PathValue("clusterId"), r.PathValue("username"), web.IfMatch(r)
 	if !q.Has("onBlocked") {
-		if err := a.Users.DeleteUser(r.Context(), p, clusterID, name, reassignTo, match); err != nil {
+		if err := a.Users.DeleteUser(r.Context(), p, clusterID, name, how, match); err != nil {
 			return err
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -238,7 +245,7 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if q.Get("onBlocked") != "disable" {
 		return fault.New(fault.Invalid, "The query parameter onBlocked must be disable.")
 	}
-	_, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, clusterID, name, reassignTo, match)
+	_, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, clusterID, name, how, match)
 	if err != nil {
 		return err
 	}
@@ -249,20 +256,21 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	return a.getUser(w, r, p)
 }
 
-// reassignTo is the role that gets what a deleted user owns; "" if the parameter is not there.
-func (q query) reassignTo() (string, error) {
+// deletion is how a user is deleted.
+func (q query) deletion() (how dbuser.Deletion, err error) {
 	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
-		return "", fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
+		return how, fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
 	}
-	return q.Get("reassignTo"), nil
+	with, err := q.flag("withMembers")
+	return dbuser.Deletion{ReassignTo: q.Get("reassignTo"), WithMembers: with != nil && *with}, err
 }
 
 func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	reassignTo, err := q.reassignTo()
+	how, err := q.deletion()
 	if err != nil {
 		return err
 	}
-	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo)
+	plan, err := a.Users.DeletionPlan(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), how)
 	if err != nil {
 		return err
 	}

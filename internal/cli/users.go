@@ -114,13 +114,24 @@ with. The URL contains no password.`,
 	}), show(userPath, userFields))
 }
 
+// memberships are the roles that a user is a member of.
+func memberships(u *client.User) string {
+	roles := slices.Clone(u.MemberOf)
+	for i, role := range roles {
+		if slices.Contains(u.NotInherited, role) {
+			roles[i] += " (not inherited: only after SET ROLE)"
+		}
+	}
+	return strings.Join(roles, ", ")
+}
+
 func userFields(c *call, u *client.User) [][]string {
 	names := accountNames(c, u.CreatedBy, u.ModifiedBy)
 	return slices.Concat([][]string{
 		{"name", u.Username},
 		{"cluster", c.cluster.Name},
 		{"state", u.State},
-		{"member of", strings.Join(u.MemberOf, ", ")},
+		{"member of", memberships(u)},
 		{"expires", term.TimeOrNever(u.ValidUntil)},
 		{"connection limit", connectionLimit(u.ConnectionLimit)},
 		{"password", u.PasswordKind},
@@ -346,7 +357,7 @@ roles in the cluster's list "grantable". An empty list removes it from all of th
 			return err
 		}
 		c.report("Database user %q of cluster %q is a member of: %s",
-			u.Username, c.cluster.Name, cmp.Or(strings.Join(u.MemberOf, ", "), "no role"))
+			u.Username, c.cluster.Name, cmp.Or(memberships(u), "no role"))
 		if len(u.KeptRoles) > 0 {
 			c.report("Kept, because this cluster may not revoke them: %s", strings.Join(u.KeptRoles, ", "))
 		}
@@ -356,7 +367,7 @@ roles in the cluster's list "grantable". An empty list removes it from all of th
 
 // deletion are the flags of users delete.
 type deletion struct {
-	plan                  bool
+	plan, withMembers     bool
 	reassignTo, onBlocked string
 }
 
@@ -366,7 +377,10 @@ func usersDeleteCommand() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete a database user",
 		Long: `Delete drops the role and its privileges; it destroys no data. A user that owns objects is
-not changed, and the error names the objects. --reassign-to gives them to another role.
+not changed, and the error names the objects. --reassign-to gives them to another role. The
+same goes for a user that other roles are members of: --with-members deletes it, and they
+lose what they have by it.
+
 --on-blocked disable turns off the login of a user that cannot be deleted.
 
 --plan shows what a deletion would do and what prevents it, and changes nothing. Its exit
@@ -381,6 +395,7 @@ work. Run the same command again to continue.`,
 	f := cmd.Flags()
 	f.BoolVar(&d.plan, "plan", false, "show what would be done, and change nothing")
 	f.StringVar(&d.reassignTo, "reassign-to", "", "`role` that becomes the owner of the user's objects")
+	f.BoolVar(&d.withMembers, "with-members", false, "delete it although other roles lose what they have as its members")
 	f.StringVar(&d.onBlocked, "on-blocked", "", "what to do with a user that cannot be deleted: `disable`")
 	term.BindYes(cmd)
 	return ofUser(cmd, func(c *call) error {
@@ -399,6 +414,9 @@ func (d *deletion) query(c *call) url.Values {
 	query := url.Values{}
 	if c.given("reassign-to") {
 		query.Set("reassignTo", d.reassignTo)
+	}
+	if d.withMembers {
+		query.Set("withMembers", "true")
 	}
 	if d.onBlocked != "" && !d.plan {
 		query.Set("onBlocked", d.onBlocked)

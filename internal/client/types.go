@@ -133,6 +133,7 @@ type User struct {
 	ValidUntil      *time.Time `json:"validUntil"`
 	ConnectionLimit int        `json:"connectionLimit"`
 	MemberOf        []string   `json:"memberOf"`
+	NotInherited    []string   `json:"notInherited"`
 	PasswordKind    string     `json:"passwordKind"`
 	Comment         string     `json:"comment"`
 	Connection      struct {

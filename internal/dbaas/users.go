@@ -6,6 +6,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/scram"
@@ -26,12 +27,14 @@ func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.Use
 	web.JSON(w, http.StatusOK, "application/json", presentUser(a.collection(c, "users"), u))
 }
 
-// warnOfPassword adds a warning to a success: with this password the first login through some drivers would fail.
-func warnOfPassword(w http.ResponseWriter, password string) {
+// warnOfPassword adds warnings to a success: as the user is, or with this password in some drivers, a login fails.
+func warnOfPassword(w http.ResponseWriter, u *pgrole.User, password string) {
+	var portable string
 	if !scram.Portable(password) {
-		w.Header().Set("Rolecall-Warning", "The password has characters that PostgreSQL drivers prepare in different ways: "+
-			"with some of them the user cannot log in. Printable ASCII is safe.")
+		portable = "The password has characters that PostgreSQL drivers prepare in different ways: with some of them the user " +
+			"cannot log in. Printable ASCII is safe."
 	}
+	web.Warn(w, u.LoginProblem(), portable)
 }
 
 func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -74,7 +77,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	warnOfPassword(w, password)
+	warnOfPassword(w, u, password)
 	a.writeUser(w, c, u)
 	return nil
 }
@@ -113,7 +116,9 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	warnOfPassword(w, password) // the empty one, of a call that changes nothing, is portable
+	if given {
+		warnOfPassword(w, u, password)
+	}
 	a.writeUser(w, c, u)
 	return nil
 }
@@ -130,6 +135,11 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if given && reassignTo == "" {
 		return fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
 	}
+	withMembers, err := q.boolean("withMembers")
+	if err != nil {
+		return err
+	}
+	how := dbuser.Deletion{ReassignTo: reassignTo, WithMembers: withMembers}
 	onBlocked, given, err := q.one("onBlocked")
 	if err != nil {
 		return err
@@ -139,7 +149,7 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	}
 	if given {
 		c, disabled, err := a.Users.DeleteOrDisableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"),
-			reassignTo, web.IfMatch(r))
+			how, web.IfMatch(r))
 		if err != nil {
 			return err
 		}
@@ -147,7 +157,7 @@ func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 			a.writeUser(w, c, disabled)
 			return nil
 		}
-	} else if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), reassignTo,
+	} else if err := a.Users.DeleteUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), how,
 		web.IfMatch(r)); err != nil {
 		return err
 	}

@@ -238,6 +238,48 @@ func TestPortabilityWarning(t *testing.T) {
 	}
 }
 
+// A new password with which the user still cannot log in is a success with a warning.
+func TestWarnsOfUserThatCannotLogIn(t *testing.T) {
+	f := newFixture(t)
+	for sql, want := range map[string]string{
+		`VALID UNTIL '2020-01-01 00:00Z'`: "valid until 2020-01-01 00:00:00 UTC, so it cannot log in.",
+		`CONNECTION LIMIT 0`:              "connection limit 0",
+		`CONNECTION LIMIT 5`:              "",
+	} {
+		f.create(t, "expired")
+		f.PG.Exec(t, `ALTER ROLE expired `+sql)
+		for _, password := range []string{"another password", "numeral-\u2168-word"} {
+			warning := f.want(t, 200, "PATCH", f.users("expired"), passwordBody(password)).Header.Get("Rolecall-Warning")
+			if !strings.Contains(warning, want) || strings.Contains(warning, "Printable ASCII") != (password != "another password") ||
+				want == "" && password == "another password" && warning != "" {
+				t.Errorf("%s: the warning is %q", sql, warning)
+			}
+		}
+		f.want(t, 204, "DELETE", f.users("expired"), "")
+	}
+}
+
+// A client that knows nothing of members is told of them.
+func TestDeleteUserWithMembers(t *testing.T) {
+	f := newFixture(t)
+	f.create(t, "lead")
+	f.create(t, "follower")
+	f.PG.Exec(t, `GRANT lead TO follower`)
+	refused := f.do(t, "DELETE", f.users("lead"), "")
+	if refused.Status != 422 || !strings.Contains(string(refused.Body), "follower") ||
+		!strings.Contains(string(refused.Body), "withMembers") {
+		t.Errorf("%d %s", refused.Status, refused.Body)
+	}
+	f.want(t, 204, "DELETE", f.users("lead")+"?withMembers=true", "")
+	rows := f.AuditRows(t, "lead")
+	attempt, outcome := rows[len(rows)-2], rows[len(rows)-1]
+	if !strings.Contains(attempt.Detail, `"withMembers": true`) ||
+		!strings.Contains(outcome.Detail, `"members": ["follower"]`) {
+		t.Errorf("recorded: %s, %s", attempt.Detail, outcome.Detail)
+	}
+	f.want(t, 204, "DELETE", f.users("follower"), "")
+}
+
 // PATCH without a password is the user as it is: nothing is recorded and its tag stays.
 func TestNoChange(t *testing.T) {
 	f := newFixture(t)

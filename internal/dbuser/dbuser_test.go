@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/account"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -127,7 +128,7 @@ func TestRecorded(t *testing.T) {
 	}
 
 	create(t, s, "rec-heir")
-	if err := s.Users.DeleteUser(ctx, admin, s.ClusterID, "rec", "rec-heir", nil); err != nil {
+	if err := s.Users.DeleteUser(ctx, admin, s.ClusterID, "rec", dbuser.Deletion{ReassignTo: "rec-heir"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	rows := s.AuditRows(t, "rec")
@@ -189,11 +190,13 @@ func TestReassignWithoutGrantableRoles(t *testing.T) {
 	manager := &account.Principal{GUID: "g-reassign", Scopes: account.DefaultScopes,
 		Labels: map[string]string{"team": "reassign"}}
 	s.Access(t, s.ClusterID, []string{"team=reassign"}, nil)
-	err := s.Users.DeleteUser(t.Context(), manager, s.ClusterID, "reassign_user", "reassign_group", nil)
+	err := s.Users.DeleteUser(t.Context(), manager, s.ClusterID, "reassign_user",
+		dbuser.Deletion{ReassignTo: "reassign_group"}, nil)
 	if !fault.Is(err, fault.Forbidden) || !strings.Contains(err.Error(), "only an admin") {
 		t.Errorf("got %v", err)
 	}
-	if err := s.Users.DeleteUser(t.Context(), admin, s.ClusterID, "reassign_user", "reassign_group", nil); err != nil {
+	if err := s.Users.DeleteUser(t.Context(), admin, s.ClusterID, "reassign_user",
+		dbuser.Deletion{ReassignTo: "reassign_group"}, nil); err != nil {
 		t.Error(err)
 	}
 }

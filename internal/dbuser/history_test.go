@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"rolecall/internal/audit"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -33,14 +34,14 @@ func TestHistory(t *testing.T) {
 	}
 	deleted := func(name string) {
 		t.Helper()
-		if err := s.Users.DeleteUser(t.Context(), admin, s.ClusterID, name, "", nil); err != nil {
+		if err := s.Users.DeleteUser(t.Context(), admin, s.ClusterID, name, dbuser.Deletion{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	notDeleted := func(kind fault.Kind) func(string) {
 		return func(name string) {
 			t.Helper()
-			wantKind(t, s.Users.DeleteUser(t.Context(), admin, s.ClusterID, name, "", nil), kind)
+			wantKind(t, s.Users.DeleteUser(t.Context(), admin, s.ClusterID, name, dbuser.Deletion{}, nil), kind)
 		}
 	}
 	lost := func(f func(string)) func(string) { return func(name string) { lose(func() { f(name) }) } }
@@ -53,7 +54,8 @@ func TestHistory(t *testing.T) {
 	table := sql(`CREATE TABLE "%[1]s" (); ALTER TABLE "%[1]s" OWNER TO "%[1]s"`)
 	disabled := func(name string) {
 		t.Helper()
-		if _, u, err := s.Users.DeleteOrDisableUser(t.Context(), admin, s.ClusterID, name, "", nil); err != nil || u == nil {
+		_, u, err := s.Users.DeleteOrDisableUser(t.Context(), admin, s.ClusterID, name, dbuser.Deletion{}, nil)
+		if err != nil || u == nil {
 			t.Fatalf("got %v, %v", u, err)
 		}
 	}

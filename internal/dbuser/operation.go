@@ -29,17 +29,19 @@ type detail struct {
 	// Of attempts:
 	Owner           string      `json:"owner,omitempty"`
 	ReassignTo      string      `json:"reassignTo,omitempty"`
+	WithMembers     bool        `json:"withMembers,omitempty"`
 	OnBlocked       string      `json:"onBlocked,omitempty"` // "disable", or ""
 	ValidUntil      **time.Time `json:"validUntil,omitempty"`
 	ConnectionLimit *int        `json:"connectionLimit,omitempty"`
 	EndSessions     bool        `json:"endSessions,omitempty"`
 	Roles           []string    `json:"roles,omitzero"`
 	// Of outcomes:
-	Ended    *int   `json:"ended,omitempty"`    // sessions
-	Users    *int   `json:"users,omitempty"`    // whose verifiers were read
-	Disabled string `json:"disabled,omitempty"` // why the user was disabled and not deleted
-	Reason   string `json:"reason,omitempty"`   // why it was not done, or not all of it
-	Settled  string `json:"settled,omitempty"`  // what the settler has found
+	Ended    *int     `json:"ended,omitempty"`    // sessions
+	Users    *int     `json:"users,omitempty"`    // whose verifiers were read
+	Members  []string `json:"members,omitempty"`  // that have lost what they had by a deleted user
+	Disabled string   `json:"disabled,omitempty"` // why the user was disabled and not deleted
+	Reason   string   `json:"reason,omitempty"`   // why it was not done, or not all of it
+	Settled  string   `json:"settled,omitempty"`  // what the settler has found
 }
 
 // refusal is why the principal may not do it; nil when it may.

@@ -136,45 +136,57 @@ func (s *Service) KeepUser(ctx context.Context, p *account.Principal, clusterID,
 	return r.cluster, u, nil
 }
 
-// DeleteUser deletes a database user. What it owns goes to reassignTo; if that is empty, a user that owns something is
-// refused.
-func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string,
+// Deletion is how a database user is deleted.
+type Deletion struct {
+	ReassignTo  string // the role that gets what the user owns; if it is empty, a user that owns something is refused
+	WithMembers bool   // the members of the user lose what they have by it; else a user that has such members is refused
+}
+
+// DeleteUser deletes a database user.
+func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name string, how Deletion,
 	match etag.Match) error {
-	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo})
+	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: how.ReassignTo, WithMembers: how.WithMembers})
 	if err != nil {
 		return err
 	}
 	defer op.release()
+	var members []string
 	deleting, previous, gone, err := op.dropUnused(ctx, match)
 	if err == nil && !gone {
-		if err = op.wait(ctx); err == nil {
-			previous, err = op.server.Delete(deleting, name, reassignTo, match, op.by())
+		if members, err = op.waitToDelete(ctx, deleting); err == nil {
+			previous, err = op.server.Delete(deleting, name, how.ReassignTo, match, op.by())
 		}
 	}
-	return op.end(ctx, previous, detail{}, err)
+	return op.end(ctx, previous, detail{Members: members}, err)
 }
 
 // DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
-func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name, reassignTo string,
+func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name string, how Deletion,
 	match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
-	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: reassignTo, OnBlocked: "disable"})
+	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: how.ReassignTo, WithMembers: how.WithMembers,
+		OnBlocked: "disable"})
 	if err != nil {
 		return nil, nil, err
 	}
 	defer op.release()
 	var why string
 	var disabled *pgrole.User
+	var members []string
 	var readErr error // the user is disabled; reading it afterwards has failed
 	deleting, previous, gone, err := op.dropUnused(ctx, match)
 	if err == nil && !gone {
-		if err = op.wait(ctx); err == nil {
-			why, previous, err = op.server.DeleteOrDisable(deleting, name, reassignTo, match, op.by())
+		if members, err = op.waitToDelete(ctx, deleting); err == nil {
+			why, previous, err = op.server.DeleteOrDisable(deleting, name, how.ReassignTo, match, op.by())
 		}
 	}
 	if err == nil && why != "" {
 		disabled, readErr = op.server.User(deleting, name)
 	}
-	return op.cluster, disabled, cmp.Or(op.end(ctx, previous, detail{Disabled: why}, err), readErr)
+	outcome := detail{Disabled: why, Members: members}
+	if why != "" {
+		outcome.Members = nil
+	}
+	return op.cluster, disabled, cmp.Or(op.end(ctx, previous, outcome, err), readErr)
 }
 
 // beginDeletion is begin for a deletion of a user.
@@ -205,9 +217,20 @@ func (op *operation) dropUnused(ctx context.Context, match etag.Match) (
 	return deleting, was.Provenance.Attempt, true, nil
 }
 
+// waitToDelete is wait for the four phases. members are those that lose something by it.
+func (op *operation) waitToDelete(ctx, deleting context.Context) (members []string, err error) {
+	if err := op.wait(ctx); err != nil || !op.do.detail.WithMembers {
+		return nil, err
+	}
+	server := *op.server
+	server.WithMembers = true
+	op.server = &server
+	return server.Members(deleting, op.do.target)
+}
+
 // DeletionPlan says what DeleteUser would do. It takes the right to do it, and records nothing.
-func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, clusterID, name,
-	reassignTo string) (*pgrole.DeletionPlan, error) {
+func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, clusterID, name string,
+	how Deletion) (*pgrole.DeletionPlan, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
@@ -228,5 +251,7 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 	defer turn.done()
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
-	return turn.server.Plan(ctx, name, reassignTo)
+	server := *turn.server
+	server.WithMembers = how.WithMembers
+	return server.Plan(ctx, name, how.ReassignTo)
 }

@@ -12,6 +12,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -78,7 +79,7 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 			}
 			for i := range 2 {
 				ahead.Go(func() {
-					_ = s.Users.DeleteUser(context.Background(), admin, s.ClusterID, fmt.Sprint(name, "_ahead", i), "", nil)
+					_ = s.Users.DeleteUser(context.Background(), admin, s.ClusterID, fmt.Sprint(name, "_ahead", i), dbuser.Deletion{}, nil)
 				})
 			}
 			waitFor(t, pg, `SELECT count(*)::int FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%ALTER ROLE%'`,
@@ -92,7 +93,9 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 				_, _, setErr = s.Users.SetPassword(context.Background(), manager, s.ClusterID, name, "another-password", nil)
 			})
 			if !test.onlyRoles {
-				waiting.Go(func() { deleteErr = s.Users.DeleteUser(context.Background(), manager, s.ClusterID, name+"_d", "", nil) })
+				waiting.Go(func() {
+					deleteErr = s.Users.DeleteUser(context.Background(), manager, s.ClusterID, name+"_d", dbuser.Deletion{}, nil)
+				})
 				waitForRows(t, s, name+"_d", beforeDelete+1)
 			}
 			waitForRows(t, s, name, before+1)

@@ -56,7 +56,8 @@ type Error struct {
 	Message string
 	// Hint is what the caller can do, NoHint if there is nothing beyond the message.
 	Hint Hint
-	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: unknown.
+	// RetryAfter is how long the caller should wait, for TooMany and Unavailable. Zero: unknown; negative: the failure does
+	// not pass by itself.
 	RetryAfter time.Duration
 	// Outage marks an Unavailable: nothing answers where something should, which may last for hours. Other causes of
 	// Unavailable pass in seconds.

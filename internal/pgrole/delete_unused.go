@@ -140,11 +140,13 @@ const tryLocks = `SELECT name FROM unnest($1::text[], $2::bigint[]) AS role (nam
 // selectAlone finds those of the names ($1) that nothing depends on. It also asks whether a session that comes at the last
 // moment can be ended: that of a dropped role only by those who may end any. Its parts are LIMITed so that each is looked
 // up by index for the few roles, and its lists are read once; the view pg_prepared_xacts would read all roles.
-const selectAlone = `
+var selectAlone = `
   SELECT r.rolname::text FROM pg_roles r
   WHERE r.rolname = ANY ($1::name[])
     AND (SELECT true FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid LIMIT 1) IS NULL
     AND (SELECT true FROM pg_auth_members WHERE grantor = r.oid LIMIT 1) IS NULL
+    AND (SELECT true FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member WHERE m.roleid = r.oid AND ` + losers + `
+      LIMIT 1) IS NULL
     AND r.oid <> ALL (ARRAY(SELECT ownerid FROM pg_prepared_xact()))
     AND r.oid <> ALL (ARRAY(SELECT usesysid FROM pg_stat_activity WHERE usesysid IS NOT NULL))
     AND (SELECT pg_has_role('pg_signal_backend', 'USAGE') OR rolsuper FROM pg_roles WHERE rolname = current_user)`

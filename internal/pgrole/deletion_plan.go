@@ -106,6 +106,9 @@ func (d *deletion) plan(ctx context.Context) (*plan, error) {
 		p.block("it has granted memberships to others, to be revoked or granted by another role first: %s",
 			some(given, len(given)))
 	}
+	if err := p.blockMembers(ctx, d); err != nil {
+		return nil, err
+	}
 	rows, err := d.conn.Query(ctx, selectPlaces, d.user.oid, d.reassignTo != "")
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ type Details struct {
 	ValidUntil      *time.Time // when its password stops being taken; nil: never
 	ConnectionLimit int        // -1: none
 	MemberOf        []string   // the roles that it is a direct member of, in the order of their names' bytes
+	NotInherited    []string   // those of MemberOf whose privileges it does not have by itself
 	PasswordKind    string
 	Comment         string   // what people wrote as the role's comment
 	Databases       []string // those that it may connect to, without templates and the control database
@@ -78,12 +79,14 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 }
 
 // selectDetails brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
-const selectDetails = `
+var selectDetails = `
 	SELECT r.oid, CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'),
 	  '0001-01-01 00:00:01Z') END,
 	       r.rolconnlimit,
 	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
 	         ORDER BY g.rolname)::text[],
+	       array(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
+	         GROUP BY g.rolname HAVING NOT bool_or(` + inherits("m", "r") + `) ORDER BY g.rolname)::text[],
 	       array(SELECT d.datname FROM pg_database d
 	             WHERE d.datallowconn AND NOT d.datistemplate
 	               AND d.datconnlimit <> -2 -- left by an interrupted DROP DATABASE
@@ -123,7 +126,8 @@ func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Deta
 	if err != nil {
 		return nil, err
 	}
-	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.Databases, &readable},
+	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.NotInherited, &d.Databases,
+		&readable},
 		func() error {
 			found := d
 			found.PasswordKind = PasswordUnknown

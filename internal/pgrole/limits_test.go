@@ -257,3 +257,33 @@ func TestLimitsAndRolesAreCut(t *testing.T) {
 		}
 	}
 }
+
+// A user that cannot log in, whatever its password is, is told apart from one that can.
+func TestLoginProblem(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "login_problem")
+	for sql, want := range map[string]string{
+		`VALID UNTIL '2020-01-02 03:04:05Z'`: "valid until 2020-01-02 03:04:05 UTC",
+		`VALID UNTIL '-infinity'`:            "no longer valid",
+		`VALID UNTIL '0044-03-15 BC'`:        "valid until ",
+		`VALID UNTIL '294000-01-01'`:         "",
+		`VALID UNTIL 'infinity'`:             "",
+		`CONNECTION LIMIT 0`:                 "connection limit 0",
+		`CONNECTION LIMIT 1`:                 "",
+		`CONNECTION LIMIT -1 NOLOGIN`:        "no LOGIN",
+	} {
+		c.Exec(t, `ALTER ROLE login_problem LOGIN VALID UNTIL 'infinity' CONNECTION LIMIT -1; ALTER ROLE login_problem `+sql)
+		users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1000}, false)
+		u, roleErr := s.Inspect(t.Context(), "login_problem")
+		if err != nil || roleErr != nil {
+			t.Fatal(err, roleErr)
+		}
+		for _, u := range append(users, u) {
+			if got := u.LoginProblem(); u.Name == "login_problem" && (!strings.Contains(got, want) || (got == "") != (want == "")) {
+				t.Errorf("%s: %q", sql, got)
+			}
+		}
+	}
+}

@@ -22,11 +22,14 @@ func CheckGrantable(roles, grantable []string) error {
 }
 
 // membership is a role that a user is a direct member of, by one grantor. From PostgreSQL 16 on there may be several.
-type membership struct{ role, grantor string }
+type membership struct {
+	role, grantor string
+	inherited     bool // the user has the role's privileges by it
+}
 
-// SetRoles makes the user a member of roles, and of no others that are grantable: what is missing is granted, without
-// ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable list are left alone and returned as
-// kept.
+// SetRoles makes the user a member of roles, and of no others that are grantable: what is missing, or does not give the
+// role's privileges, is granted, without ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable
+// list are left alone and returned as kept.
 func (s *Server) SetRoles(ctx context.Context, name string, roles []string, match etag.Match,
 	by Actor) (d *Details, kept []string, err error) {
 	if err := CheckGrantable(roles, s.Grantable); err != nil {
@@ -43,14 +46,14 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text
-			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`
+			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
 			WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
 		if err != nil {
 			return err
 		}
 		memberships, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
-			return m, row.Scan(&m.role, &m.grantor)
+			return m, row.Scan(&m.role, &m.grantor, &m.inherited)
 		})
 		if err != nil {
 			return err
@@ -60,7 +63,9 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		for _, m := range memberships {
 			switch {
 			case slices.Contains(roles, m.role):
-				has = append(has, m.role)
+				if m.inherited || tx.version < 160000 { // before, the user itself decides whether it inherits
+					has = append(has, m.role)
+				}
 			case slices.Contains(s.Grantable, m.role):
 				if err := tx.revoke(ctx, m, name); err != nil {
 					return err
@@ -114,12 +119,16 @@ func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member s
 	return nil
 }
 
-// grant makes member a member of role, with the options that PostgreSQL gives by itself.
+// grant makes member a member of role that has its privileges.
 func (s *Server) grant(ctx context.Context, tx *transaction, role, member string) error {
 	if err := s.checkGrant(ctx, tx, role, member); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, grantRole(role, member))
+	sql := grantRole(role, member)
+	if tx.version >= 160000 {
+		sql = grantRoleToUse(role, member)
+	}
+	_, err := tx.Exec(ctx, sql)
 	switch sqlstate.Code(err) {
 	case sqlstate.InvalidGrant:
 		return fault.New(fault.Invalid, "The user %q cannot be made a member of %q, which is a member of %[1]q.", member,

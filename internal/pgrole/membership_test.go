@@ -264,3 +264,32 @@ func TestConcurrentSetRoles(t *testing.T) {
 		}
 	}
 }
+
+// A membership gives the user what the role may: one that does not inherit is granted again, and shown where only the user
+// itself can change that.
+func TestMembershipInherits(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		role := name + "_read"
+		c.Exec(t, `CREATE ROLE `+role+`; CREATE TABLE `+name+`_t (); GRANT SELECT ON `+name+`_t TO `+role)
+		if user := s.Pool.Config().ConnConfig.User; user != c.User {
+			c.Exec(t, `GRANT `+role+` TO `+user+` WITH ADMIN OPTION`)
+		}
+		for _, grant := range []string{``, `GRANT ` + role + ` TO ` + name} {
+			mustCreate(t, s, name)
+			c.Exec(t, `ALTER ROLE `+name+` NOINHERIT; `+grant)
+			if d, err := s.Details(t.Context(), name); grant != "" && (err != nil || !slices.Equal(d.NotInherited, []string{role})) {
+				t.Errorf("before: %+v, %v", d, err)
+			}
+			d, _, err := setRoles(t.Context(), s, name, []string{role}, []string{role}, nil, actor())
+			if err != nil || !slices.Equal(d.MemberOf, []string{role}) {
+				t.Fatalf("got %+v, %v", d, err)
+			}
+			_, readErr := c.Connect(t, name, password, "postgres").Exec(t.Context(), `TABLE `+name+`_t`)
+			if works := c.Major >= 16; (readErr == nil) != works || (len(d.NotInherited) == 0) != works {
+				t.Errorf("not inherited: %q; reading: %v", d.NotInherited, readErr)
+			}
+			mustDelete(t, s, name)
+		}
+		c.Exec(t, `DROP OWNED BY `+role+`; DROP TABLE `+name+`_t; DROP ROLE `+role)
+	})
+}

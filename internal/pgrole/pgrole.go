@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -43,6 +44,8 @@ type Server struct {
 	ControlDatabase, ControlRole string
 	// MemberOf are roles that every new user is made a member of, and Grantable those that SetRoles may grant.
 	MemberOf, Grantable []string
+	// WithMembers lets Delete take from the members of a user what they have by it.
+	WithMembers bool
 	// Waits bounds what is waited for; the zero value is for production.
 	Waits Waits
 	// Batcher is shared by all who work on this cluster under the same rules.
@@ -59,10 +62,30 @@ type User struct {
 	login       bool
 	userComment string // the part of its comment that is not ours
 	attributes  string
+
+	expired         bool // its password is no longer accepted
+	validUntil      pgtype.Timestamptz
+	connectionLimit int
 }
 
 // System reports whether the role is protected: no call may change or delete it.
 func (u *User) System() bool { return u.protectedBy != "" }
+
+// LoginProblem says, in a sentence, why the user cannot log in whatever its password is; "" if nothing of the role itself
+// keeps it from that.
+func (u *User) LoginProblem() string {
+	switch {
+	case !u.login:
+		return "This user has no LOGIN, so it cannot log in."
+	case u.expired && u.validUntil.InfinityModifier == pgtype.Finite:
+		return "This user is valid until " + u.validUntil.Time.UTC().Format(time.DateTime) + " UTC, so it cannot log in."
+	case u.expired:
+		return "This user is no longer valid, so it cannot log in."
+	case u.connectionLimit == 0:
+		return "This user has the connection limit 0, so it cannot log in."
+	}
+	return ""
+}
 
 // isUser reports whether the role is a database user: it has LOGIN, or Rolecall has disabled it.
 func (u *User) isUser() bool {
@@ -207,7 +230,8 @@ type querier interface {
 func scanUser(row pgx.CollectableRow) (*User, error) {
 	var u User
 	var comment, protectedBy pgtype.Text
-	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes); err != nil {
+	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
+		&u.connectionLimit); err != nil {
 		return nil, err
 	}
 	switch {

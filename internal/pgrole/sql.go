@@ -117,6 +117,18 @@ func revokeMembership(role string) string { return `REVOKE ` + ident(role) + ` F
 
 func grantRole(role, member string) string { return `GRANT ` + ident(role) + ` TO ` + ident(member) }
 
+// grantRoleToUse is for PostgreSQL 16 and later, where a membership need not give the privileges of the role: without the
+// options that depends on the member and, if there is a membership already, on that.
+func grantRoleToUse(role, member string) string {
+	return grantRole(role, member) + ` WITH INHERIT TRUE, SET TRUE`
+}
+
+// inherits is true for a membership by which the member has the role's privileges without SET ROLE. Up to PostgreSQL 15 that
+// is a property of the member, and the column does not exist.
+func inherits(membership, member string) string {
+	return `coalesce((to_jsonb(` + membership + `) ->> 'inherit_option')::bool, ` + member + `.rolinherit)`
+}
+
 func revokeRole(role, member string) string {
 	return `REVOKE ` + ident(role) + ` FROM ` + ident(member)
 }
@@ -256,9 +268,12 @@ const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreater
     r.rolreplication,
               r.rolbypassrls, r.rolconnlimit, r.rolvaliduntil)`
 
+// mayLogin is what limits the logins of role r beyond LOGIN.
+const mayLogin = `coalesce(r.rolvaliduntil <= clock_timestamp(), false), r.rolvaliduntil, r.rolconnlimit`
+
 // selectRoles reads the roles of the names $4.
 var selectRoles = `
-  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, ` + protectedBy + `, ` + attributes + `
+  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, ` + protectedBy + `, ` + attributes + `, ` + mayLogin + `
   FROM pg_roles r LEFT JOIN LATERAL ` + comment + ` d ON true
   WHERE r.rolname = ANY ($4::name[])`
 
@@ -273,7 +288,7 @@ var (
 
 func usersPage(protectedBy, filter, offset string) string {
 	return `
-  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, r.protected_by, ` + attributes + `
+  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, r.protected_by, ` + attributes + `, ` + mayLogin + `
   FROM (
     SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + comment + ` ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')` + filter + `

@@ -212,7 +212,7 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if sqlstate.LoginRefused(err) {
 		return fault.New(fault.Unavailable, "The cluster does not let Rolecall's administering role in (SQLSTATE %s). An admin "+
-			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).Because(err)
+			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).After(-1).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -309,6 +310,14 @@ func guarded(h HandlerFunc, w http.ResponseWriter, r *http.Request) (err error) 
 		}
 	}()
 	return h(w, r)
+}
+
+// Warn adds the header Rolecall-Warning with those of the sentences, in ASCII, that are not empty.
+func Warn(w http.ResponseWriter, sentences ...string) {
+	sentences = slices.DeleteFunc(sentences, func(s string) bool { return s == "" })
+	if len(sentences) > 0 {
+		w.Header().Set("Rolecall-Warning", strings.Join(sentences, " "))
+	}
 }
 
 // RetryAfter sets the header of that name when the failure says when to try again, or is one that passes. It counts whole

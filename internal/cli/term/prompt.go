@@ -36,6 +36,9 @@ func NewPassword(cmd *cobra.Command, of string) (string, error) {
 		return rand.Text(), nil // 130 bits as letters and digits
 	}
 	first, err := Password(cmd, "New password of "+of+": ")
+	if err == nil && FromStdin(cmd) {
+		err = nothingFollows(cmd)
+	}
 	if err != nil || FromStdin(cmd) {
 		return first, err
 	}
@@ -116,6 +119,21 @@ func readLine(cmd *cobra.Command) (string, error) {
 		line = append(line, b[:n]...)
 	}
 	return strings.TrimRight(string(line), "\r"), nil
+}
+
+// nothingFollows refuses standard input that goes on after the last line asked for: a password that has a line break would
+// lose what follows it, in silence. A terminal has no end.
+func nothingFollows(cmd *cobra.Command) error {
+	if Interactive(cmd) {
+		return nil
+	}
+	switch rest, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 64)); {
+	case err != nil:
+		return err
+	case strings.Trim(string(rest), "\r\n") != "":
+		return errors.New("standard input goes on after the line with the password; nothing was changed")
+	}
+	return nil
 }
 
 // terminal is the terminal on which people type, if there is one.

@@ -161,3 +161,22 @@ func TestConsent(t *testing.T) {
 		}
 	}
 }
+
+// Standard input that goes on after the password is refused: of a password with a line break a part would be lost.
+func TestNewPasswordFromStdin(t *testing.T) {
+	for input, want := range map[string]string{
+		"the password": "the password", "the password\n": "the password", "the password\r\n": "the password",
+		"the password\n\n": "the password", "the pass\nword\n": "", "the pass\n\nword": "", "\nthe password": "", "": "",
+	} {
+		cmd := &cobra.Command{}
+		BindPassword(cmd, true)
+		if err := cmd.Flags().Set("password-stdin", "true"); err != nil {
+			t.Fatal(err)
+		}
+		cmd.SetIn(strings.NewReader(input))
+		got, err := NewPassword(cmd, "ann")
+		if (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%q: %q, %v", input, got, err)
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package pgrole
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// losers is true for a membership m of a member u that gives it the role's privileges, and so would be missed. Superusers
+// need none; one that the member granted itself, or that lets it only administer the role, came with making the role.
+const losers = `NOT u.rolsuper AND u.rolname <> current_user AND m.member <> m.grantor
+  AND (coalesce((to_jsonb(m) ->> 'inherit_option')::bool, true) OR coalesce((to_jsonb(m) ->> 'set_option')::bool, true))`
+
+const selectMembers = `
+	SELECT u.rolname::text FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
+	WHERE m.roleid = (SELECT oid FROM pg_roles WHERE rolname = $1) AND ` + losers + `
+	GROUP BY u.rolname ORDER BY u.rolname`
+
+// Members are the roles that would lose the privileges of a user if it were deleted, in the order of their names' bytes.
+func (s *Server) Members(ctx context.Context, name string) (members []string, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		members, err = readMembers(ctx, conn, name)
+		return err
+	})
+	return members, err
+}
+
+func readMembers(ctx context.Context, q querier, name string) ([]string, error) {
+	rows, err := q.Query(ctx, selectMembers, name)
+	if err != nil {
+		return nil, err
+	}
+	members, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	for i := range members {
+		members[i] = valid(members[i])
+	}
+	return members, err
+}
+
+// blockMembers is the part of a deletion's plan about the members of the user.
+func (p *plan) blockMembers(ctx context.Context, d *deletion) error {
+	if d.s.WithMembers {
+		return nil
+	}
+	members, err := readMembers(ctx, d.conn, d.user.Name)
+	if len(members) > 0 {
+		p.block("other roles are members of it and would lose what they have by it (withMembers or --with-members lets them): %s",
+			some(members, len(members)))
+	}
+	return err
+}
