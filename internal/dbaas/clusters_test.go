@@ -170,12 +170,14 @@ func TestDeadCluster(t *testing.T) {
 	if got := states(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if took := time.Since(start); took > 6*time.Second {
-		t.Errorf("the list took %s", took)
+	first := time.Since(start)
+	// One look takes 3 s: those at three clusters, one after the other, would be 9.
+	if first > 8*time.Second {
+		t.Errorf("the list took %s", first)
 	}
 	start = time.Now()
-	if got := states(); !slices.Equal(got, want) || time.Since(start) > time.Second {
-		t.Errorf("the second list took %s: %q", time.Since(start), got)
+	if got := states(); !slices.Equal(got, want) || time.Since(start) > first/2 {
+		t.Errorf("the first list took %s, the second one %s: %q", first, time.Since(start), got)
 	}
 }
 

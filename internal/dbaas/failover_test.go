@@ -79,7 +79,7 @@ func (a answer) unavailable(t testing.TB, part string) {
 	}
 }
 
-// recovers sends changes until one is done, which takes a few seconds at most, and looks for it at the new primary.
+// recovers sends changes until one is done, within a few seconds on an idle machine, and looks for it at the new primary.
 func (f *fixture) recovers(t testing.TB, name, password string, primary *pgtest.Cluster) {
 	t.Helper()
 	start := time.Now()
@@ -89,7 +89,7 @@ func (f *fixture) recovers(t testing.TB, name, password string, primary *pgtest.
 			break
 		}
 		a.unavailable(t, "")
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatalf("no primary after %s: %s", time.Since(start), a.Body)
 		}
 	}
@@ -386,7 +386,7 @@ func TestSynchronousStandbyGone(t *testing.T) {
 		}
 		start := time.Now()
 		f.want(t, 200, "PATCH", f.users("synchronous"), passwordBody("done-at-once"))
-		if took := time.Since(start); took > 8*time.Second {
+		if took := time.Since(start); took > 14*time.Second { // it would wait for 15 s
 			t.Errorf("with synchronous_commit = local it took %s", took)
 		}
 	})

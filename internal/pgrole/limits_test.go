@@ -196,7 +196,7 @@ func TestEndSessionsOfOneWhoComesBack(t *testing.T) {
 		waitFor(t, c, all, clients)
 		start := time.Now()
 		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended < clients ||
-			ended > 2*clients || time.Since(start) > 3*time.Second {
+			ended > 2*clients || time.Since(start) > 30*time.Second {
 			t.Errorf("%d ended in %v, %v", ended, time.Since(start), err)
 		}
 	}
@@ -221,7 +221,7 @@ func TestSessionsThatCannotBeEnded(t *testing.T) {
 	}
 	signal(syscall.SIGSTOP)
 	defer signal(syscall.SIGCONT)
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	d, _, err := setLimitsAndEnd(ctx, s, "stuck", pgrole.Limits{ConnectionLimit: new(4)}, nil, actor())
 	unavailable(t, err)

@@ -123,7 +123,7 @@ func TestOutage(t *testing.T) {
 	for name, call := range calls {
 		start := time.Now()
 		unavailable(t, call())
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("%s took %v with the cluster down", name, took)
 		}
 	}
@@ -261,13 +261,13 @@ func TestCommitWaitsForAStandby(t *testing.T) {
 	s := superuser(t, c)
 	c.Exec(t, `SET synchronous_commit = local`)
 	c.Exec(t, `CREATE ROLE waits LOGIN`)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	_, err := s.SetPassword(ctx, "waits", password, nil, actor())
 	unavailable(t, err)
 	refused(t, err, fault.Unavailable, "see whether it was done")
 	// It can be seen, but as long as no standby has it nothing says that it is done.
-	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if u, err := s.Inspect(ctx, "waits"); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("got %+v, %v, want to wait for the standby", u, err)

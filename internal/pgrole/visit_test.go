@@ -136,7 +136,7 @@ func TestOutOfTime(t *testing.T) {
 
 		// The plan shows what it has seen.
 		watch(s, 0, 5, func() {})
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 		defer cancel()
 		p, err := s.Plan(ctx, prefix, "")
 		if err != nil || len(p.Databases) != 5 || p.Unvisited != n-5 {
