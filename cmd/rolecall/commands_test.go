@@ -518,7 +518,19 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "accounts", "delete", "alice", "-y")
 		admin.fails(t, term.ExitNotFound, "alice", "", "accounts", "show", "alice")
 		alice.fails(t, term.ExitDenied, "password is wrong", "alice has another\n", "login", "-u", "alice", "--password-stdin")
+		stored := read(t, admin.loginFile())
 		admin.ok(t, "", "logout")
+		// The tokens are no use to anybody who has copied the file.
+		eventually(t, func() error {
+			write(t, admin.loginFile(), stored)
+			if code, _, _ := admin.run(t, "", "whoami"); code != term.ExitDenied {
+				return fmt.Errorf("whoami has the exit code %d", code)
+			}
+			return nil
+		})
+		// Without the server they are removed all the same, and the command says that they are valid.
+		write(t, admin.loginFile(), strings.Replace(stored, url, "http://127.0.0.1:1", 1))
+		admin.fails(t, term.ExitFailed, "within 30 days", "", "logout")
 		if _, err := os.Stat(filepath.Join(admin.config, "rolecall", "login.json")); err == nil {
 			t.Error("the sign-in is still there after logout")
 		}

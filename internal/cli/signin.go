@@ -291,9 +291,10 @@ func warnOfPlainHTTP(cmd *cobra.Command, server string) {
 
 func logoutCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "logout",
-		Short:   "Remove the stored tokens",
-		Long:    `Logout removes the tokens that login has stored on this machine.`,
+		Use:   "logout",
+		Short: "End the sign-in and remove the stored tokens",
+		Long: `Logout revokes the tokens that login has stored on this machine, and removes them. If the
+server cannot be reached, it removes them only.`,
 		Example: `  rolecall logout`,
 		Args:    term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -301,17 +302,34 @@ func logoutCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			l, unreadable := readLogin()
 			err = os.Remove(file)
 			if errors.Is(err, fs.ErrNotExist) {
 				term.Report(cmd, "You were not signed in.")
 				return nil
 			}
-			if err == nil {
-				term.Report(cmd, "Signed out.")
+			if err != nil {
+				return err
 			}
-			return err
+			if unreadable != nil {
+				return fmt.Errorf("the tokens are removed, but they are valid until they expire: %w", unreadable)
+			}
+			if err := l.revoke(cmd.Context()); err != nil {
+				return fmt.Errorf("the tokens are removed, but they are valid until they expire, within 30 days: %w", err)
+			}
+			term.Report(cmd, "Signed out.")
+			return nil
 		},
 	}
+}
+
+// revoke ends the sign-in at the server.
+func (l *login) revoke(ctx context.Context) error {
+	c, err := newClient(l.URL)
+	if err != nil {
+		return err
+	}
+	return c.Revoke(ctx, l.RefreshToken)
 }
 
 func whoami(ctx context.Context, c *client.Client) (*client.Whoami, error) {

@@ -32,6 +32,24 @@ func (c *Client) Renew(ctx context.Context, refresh string) (*Tokens, error) {
 	return c.grant(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
 }
 
+// Revoke ends a refresh token and the access tokens that came with it.
+func (c *Client) Revoke(ctx context.Context, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resp, err := c.send(ctx, wire{
+		method:    http.MethodPost,
+		path:      "/uaa/oauth/revoke",
+		accept:    "application/json",
+		mediaType: "application/x-www-form-urlencoded",
+		body:      []byte(url.Values{"client_id": {publicClient}, "token": {token}}.Encode()),
+	}, "")
+	if err != nil {
+		return err
+	}
+	_, err = c.read(ctx, resp)
+	return err
+}
+
 func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	form.Set("client_id", publicClient)
 	asked := time.Now()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
@@ -22,6 +23,8 @@ type Door struct {
 	Identity *identity.Service
 	// PerAccount limits the requests of one account, PerAddress those of one address without a valid credential.
 	PerAccount, PerAddress *web.Limiter
+	// StrangerBody is how long the body of a request that needs no credential may take; zero: as long as any other.
+	StrangerBody time.Duration
 }
 
 // Surface is what one dialect declares.
@@ -73,23 +76,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	info := web.InfoOf(r.Context())
 	info.Dialect = h.surface.Name
 	h.surface.Headers(w.Header(), info)
-	web.Handle(w, r, h.serve, h.surface.Fail)
-}
-
-// serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
-// it is private.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) error {
-	info := web.InfoOf(r.Context())
 	route, methods := h.router.Find(r)
 	private := h.surface.Private != "" && Below(Path(r.URL), h.surface.Private)
 	if route != nil {
 		info.Route, private = route.Pattern, !route.Public
 	}
+	// No body is read before the credential is verified, so one that only looks valid holds its slot for a moment.
+	if c, missing := h.credential(r.Header.Get("Authorization")); private && missing == nil && !h.door.Identity.Stranger(c) {
+		info.SignedIn()
+	}
+	web.Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
+		return h.serve(w, r, route, methods, private)
+	}, h.surface.Fail)
+}
+
+// serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
+// it is private.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, methods []string, private bool) error {
+	info := web.InfoOf(r.Context())
 	var p *account.Principal
 	var err error
 	if private {
 		p, err = h.enter(w, r, info)
 	} else {
+		h.door.hurry(w)
 		err = h.door.chargeAddress(info)
 	}
 	switch {
@@ -153,6 +163,13 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 		return nil, wrong.Because(ErrWrongCredential)
 	}
 	return nil, wrong.Because(fmt.Errorf("%w: %w", ErrWrongCredential, wrong.Cause))
+}
+
+// hurry gives a stranger's body less time than others have: who sends slowly on purpose takes few slots of the address.
+func (d *Door) hurry(w http.ResponseWriter) {
+	if d.StrangerBody > 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.StrangerBody)) // a recorder has none
+	}
 }
 
 func (d *Door) chargeAddress(info *web.Info) error {

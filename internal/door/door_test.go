@@ -1,8 +1,11 @@
 package door_test
 
 import (
+	"bufio"
 	"encoding/base64"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -212,6 +215,56 @@ func TestStrangersAreLimited(t *testing.T) {
 	}
 }
 
+// TestSlowStrangers: a body that no credential stands before gets little time. One of an account gets what others get.
+func TestSlowStrangers(t *testing.T) {
+	s := servicetest.Shared(t)
+	d := s.Door(0)
+	d.StrangerBody = 50 * time.Millisecond
+	uaaAPI := &uaa.API{Accounts: s.Accounts, Identity: s.Identity, Door: d, PublicURL: servicetest.PublicURL}
+	server := httptest.NewServer(&web.Edge{Handler: uaaAPI.Handler(), Log: slog.New(slog.DiscardHandler)})
+	defer server.Close()
+	begin := func(path string, headers ...string) net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		request := "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 41\r\n" + strings.Join(headers, "\r\n") + "\r\n\r\n"
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	status := func(conn net.Conn) string {
+		t.Helper()
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	for _, path := range []string{"/uaa/oauth/token", "/uaa/oauth/revoke"} {
+		conn := begin(path, "Content-Type: application/x-www-form-urlencoded")
+		if got := status(conn); got != "HTTP/1.1 400 Bad Request" {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	token, err := s.Identity.MintFor(t.Context(), "root", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slow := begin("/uaa/Users", "Authorization: Bearer "+token)
+	stranger := begin("/uaa/oauth/token", "Content-Type: application/x-www-form-urlencoded")
+	status(stranger) // which has had its time, and began later
+	if _, err := io.WriteString(slow, `{"userName":"slow","password":"password"}`); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(slow); got != "HTTP/1.1 400 Bad Request" { // read, and the password is too short
+		t.Error(got)
+	}
+}
+
 // The order is the same on every surface: who asks, the slots and the rate of its account, whether a browser asks for
 // another site, and only then what is asked for.
 func TestOrder(t *testing.T) {
@@ -270,7 +323,7 @@ func TestInFlight(t *testing.T) {
 	for _, x := range surfaces {
 		t.Run(x.name, func(t *testing.T) {
 			s := x.serve(t, 0, 0)
-			path := x.public
+			path, credential := x.public, ""
 			if path == "" {
 				path = x.private
 			}
@@ -287,6 +340,7 @@ func TestInFlight(t *testing.T) {
 				path, account string
 			}{
 				{&web.InFlight{PerAddress: 1}, 429, path, ""},
+				{&web.InFlight{PerAddress: 1}, 429, x.private, guid},
 				{&web.InFlight{Total: 1}, 503, path, ""},
 				{&web.InFlight{PerAccount: 1}, 429, x.private, guid},
 			} {
@@ -294,11 +348,22 @@ func TestInFlight(t *testing.T) {
 					continue
 				}
 				s.edge.InFlight = bound.InFlight
-				s.want(t, 200, "GET", bound.path, token)
+				free := 200
+				if credential = token; bound.account == "" { // of a stranger
+					credential = ""
+					if bound.path == x.private {
+						free = 401
+					}
+				}
+				s.want(t, free, "GET", bound.path, credential)
 				hold, holding := make(chan struct{}), make(chan error)
 				other := &web.Edge{Log: s.edge.Log, InFlight: bound.InFlight,
 					Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-						holding <- web.InfoOf(r.Context()).TakeAccountSlot(bound.account)
+						var err error
+						if bound.account != "" {
+							err = web.InfoOf(r.Context()).TakeAccountSlot(bound.account)
+						}
+						holding <- err
 						<-hold
 					})}
 				ended := make(chan struct{})
@@ -309,10 +374,18 @@ func TestInFlight(t *testing.T) {
 				if err := <-holding; err != nil {
 					t.Error(err)
 				}
-				s.want(t, bound.status, "GET", bound.path, token)
+				s.want(t, bound.status, "GET", bound.path, credential)
+				// Neither strangers nor those who are signed in keep the others of their address out.
+				if x.private != "" && bound.PerAddress > 0 {
+					if bound.account == "" {
+						s.want(t, 200, "GET", x.private, token)
+					} else {
+						s.want(t, 401, "GET", x.private, "")
+					}
+				}
 				close(hold)
 				<-ended
-				s.want(t, 200, "GET", bound.path, token)
+				s.want(t, free, "GET", bound.path, credential)
 			}
 		})
 	}

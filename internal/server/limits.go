@@ -25,6 +25,10 @@ const (
 // The limit of an account is Config.RateLimit.
 const unverifiedPerSecond = 20
 
+// strangerBody is how long the body of a sign-in may take. With unverifiedPerSecond it keeps slow senders at about half of
+// maxInFlightPerAddress.
+const strangerBody = 5 * time.Second
+
 // drainTimeout is how long requests in progress may take to end after the server stops accepting new ones; then they are cut
 // off. Together with the default of Config.DrainDelay it stays below the 30 s after which Kubernetes kills.
 const drainTimeout = 20 * time.Second

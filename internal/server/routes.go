@@ -17,6 +17,8 @@ func (s *Server) surfaces() http.Handler {
 		Identity:   s.Identity,
 		PerAccount: &web.Limiter{PerSecond: s.RateLimit},
 		PerAddress: &web.Limiter{PerSecond: unverifiedPerSecond},
+
+		StrangerBody: strangerBody,
 	}
 	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
 	documents := adminapi.Documents(front)

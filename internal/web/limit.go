@@ -86,40 +86,70 @@ func (l *Limiter) bucket(key string, now time.Time) *rate.Limiter {
 }
 
 // InFlight bounds how many requests are in flight at once: of one address, in all, of one account, and with a large body.
-// Requests that are slow, hang, or are slow on purpose then take a known share of the memory, and leave room for others. A
-// bound of zero is none.
+// Requests that are slow, hang, or are slow on purpose then take a known share of the memory, and leave room for others. An
+// address has as many for its strangers as for those who are signed in, so neither keep the others out. A bound of zero is
+// none.
 type InFlight struct {
 	PerAddress, Total, PerAccount, LargeBodies int
 	// LargeBodyWait is how long a large body waits for a slot.
 	LargeBodyWait time.Duration
 
-	mu        sync.Mutex
-	total     int
-	byNetwork map[string]int
-	byAccount map[string]int
+	mu                  sync.Mutex
+	total               int
+	strangers, signedIn map[string]int // by network
+	byAccount           map[string]int
 
 	once  sync.Once
 	large chan struct{}
 }
 
-// enter takes a slot of the request's address, and one of all, until it leaves.
+// enter takes a slot of the strangers of the request's address, and one of all, until it leaves.
 func (f *InFlight) enter(info *Info) error {
-	network := remote.Network(info.Address)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.strangers == nil {
+		f.strangers, f.signedIn, f.byAccount = map[string]int{}, map[string]int{}, map[string]int{}
+	}
+	return f.take(info, f.strangers)
+}
+
+// take takes a slot among those of one kind.
+func (f *InFlight) take(info *Info, kind map[string]int) error {
+	network := remote.Network(info.Address)
 	switch {
-	case f.PerAddress > 0 && f.byNetwork[network] >= f.PerAddress:
+	case f.PerAddress > 0 && kind[network] >= f.PerAddress:
 		return fault.New(fault.TooMany, "This address has %d requests in flight. Wait until some have ended.",
 			f.PerAddress).After(time.Second)
 	case f.Total > 0 && f.total >= f.Total:
 		return fault.New(fault.Unavailable, "The server is at its limit of concurrent requests.").After(time.Second)
 	}
-	if f.byNetwork == nil {
-		f.byNetwork, f.byAccount = map[string]int{}, map[string]int{}
-	}
 	f.total++
-	f.byNetwork[network]++
+	kind[network]++
+	info.slotOf = kind
 	return nil
+}
+
+// release gives the request's slot of its address back, if it has one.
+func (f *InFlight) release(info *Info) {
+	if info.slotOf != nil {
+		f.total--
+		release(info.slotOf, remote.Network(info.Address))
+		info.slotOf = nil
+	}
+}
+
+// SignedIn moves the request from the strangers of its address to those who are signed in. It is called when the credential
+// seems valid, also for a request that would be refused as a stranger's.
+func (i *Info) SignedIn() {
+	f := i.inFlight
+	if f == nil || i.signedIn {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.release(i)
+	i.signedIn = true
+	i.refused = f.take(i, f.signedIn)
 }
 
 func (f *InFlight) leave(info *Info) {
@@ -128,8 +158,7 @@ func (f *InFlight) leave(info *Info) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.total--
-	release(f.byNetwork, remote.Network(info.Address))
+	f.release(info)
 	if info.account {
 		release(f.byAccount, info.Account)
 	}
@@ -145,6 +174,9 @@ func release(taken map[string]int, key string) {
 // TakeAccountSlot notes whose request it is and takes one of the slots of the account, until the request ends.
 func (i *Info) TakeAccountSlot(account string) error {
 	i.Account = account
+	if i.SignedIn(); i.refused != nil {
+		return i.refused
+	}
 	f := i.inFlight
 	if f == nil || f.PerAccount == 0 {
 		return nil

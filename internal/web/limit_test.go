@@ -55,8 +55,8 @@ func TestInFlight(t *testing.T) {
 	}
 	close(hold)
 	load.Wait()
-	if send("2001:db8::3").Code != http.StatusOK || e.InFlight.total != 0 || len(e.InFlight.byNetwork) != 0 {
-		t.Errorf("%d requests are under way, %v", e.InFlight.total, e.InFlight.byNetwork)
+	if send("2001:db8::3").Code != http.StatusOK || e.InFlight.total != 0 || len(e.InFlight.strangers) != 0 {
+		t.Errorf("%d requests are under way, %v", e.InFlight.total, e.InFlight.strangers)
 	}
 }
 

@@ -39,10 +39,12 @@ type Info struct {
 	// Err is the failure that was answered, with its causes.
 	Err error
 
-	refused  error     // why the request is answered with nothing else
-	inFlight *InFlight // nil: there is no bound
-	large    bool      // it has one of the slots for large bodies
-	account  bool      // it has one of the slots of its account
+	refused  error          // why the request is answered with nothing else
+	inFlight *InFlight      // nil: there is no bound
+	slotOf   map[string]int // of which its address has one slot for it; nil: it has none
+	signedIn bool           // it counts as signed in
+	large    bool           // it has one of the slots for large bodies
+	account  bool           // it has one of the slots of its account
 }
 
 type infoKey struct{}
@@ -96,9 +98,8 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if e.InFlight != nil {
 		info.inFlight = e.InFlight
-		if info.refused = e.InFlight.enter(info); info.refused == nil {
-			defer e.InFlight.leave(info)
-		}
+		info.refused = e.InFlight.enter(info)
+		defer e.InFlight.leave(info)
 	}
 	r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
