@@ -124,8 +124,8 @@ func TestLoginRefused(t *testing.T) {
 		refused(t, err, fault.Unavailable, "does not let Rolecall's administering role in (SQLSTATE 28")
 		_, createErr := s.Create(t.Context(), "login_refused", password, actor())
 		refused(t, createErr, fault.Unavailable, "does not let Rolecall's administering role in (SQLSTATE 28")
-		if wait := fault.Of(err).RetryAfter; wait >= 0 {
-			t.Errorf("%s: try again after %s", name, wait)
+		if f := fault.Of(err); f.RetryAfter >= 0 || !f.Outage {
+			t.Errorf("%s: try again after %s; it lasts: %t", name, f.RetryAfter, f.Outage)
 		}
 	}
 }

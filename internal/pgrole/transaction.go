@@ -203,7 +203,7 @@ func (s *Server) fault(err error, name string) error {
 		return err
 	}
 	if refused, ok := errors.AsType[*pgwire.Refused](err); ok {
-		return fault.New(fault.Unavailable, "The answer of the cluster was not accepted: %s.", refused).
+		return fault.New(fault.Unavailable, "The answer of the cluster was not accepted: %s.", refused).AsOutage().
 			After(time.Minute).Because(err)
 	}
 	if s, ok := errors.AsType[*blockedBy](err); ok {
@@ -212,7 +212,7 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if sqlstate.LoginRefused(err) {
 		return fault.New(fault.Unavailable, "The cluster does not let Rolecall's administering role in (SQLSTATE %s). An admin "+
-			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).After(-1).Because(err)
+			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).AsOutage().After(-1).Because(err)
 	}
 	switch sqlstate.Code(err) {
 	case sqlstate.DuplicateObject, sqlstate.UniqueViolation:
