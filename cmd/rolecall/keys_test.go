@@ -80,8 +80,8 @@ func TestServeChecksTheAuditKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := pg.Connect(t, pg.User, pg.Password, name)
-	if _, err := conn.Exec(t.Context(), `INSERT INTO rolecall.audit_keys VALUES (1, $1)`, stranger.Seal("audit_keys/1/key",
-		[]byte("secret"))); err != nil {
+	if _, err := conn.Exec(t.Context(), `UPDATE rolecall.audit_keys SET key = $1 WHERE id = 1`,
+		stranger.Seal("audit_keys/1/key", []byte("secret"))); err != nil {
 		t.Fatal(err)
 	}
 	code, _, errOut := execute(t, "", append([]string{"serve", "--public-url", "http://x", "--listen", "127.0.0.1:0",
