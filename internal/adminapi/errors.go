@@ -45,7 +45,7 @@ type problem struct {
 func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	a := answers[f.Kind]
 	if f.Kind == fault.Unauthenticated {
-		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall", charset="UTF-8"`)
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)

@@ -51,7 +51,7 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 		a.status, emptied = http.StatusInternalServerError, false
 	}
 	if f.Kind == fault.Unauthenticated {
-		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall"`)
+		w.Header().Add("WWW-Authenticate", `Basic realm="rolecall", charset="UTF-8"`)
 		w.Header().Add("WWW-Authenticate", "Bearer")
 	}
 	web.RetryAfter(w, f)

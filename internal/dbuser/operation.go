@@ -49,8 +49,9 @@ func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
 	if err := access.Refusal(p, c); err != nil {
 		return err
 	}
-	if do.adminOnly && !p.HasOn(c.ID, account.ScopeAdmin) {
-		return fault.New(fault.Forbidden, "This is for admins: it needs the scope %s.", account.ScopeAdmin)
+	if do.adminOnly && !p.Has(account.ScopeAdmin) { // on this cluster is not enough
+		return fault.New(fault.Forbidden, "This is for admins: it needs the scope %s, which no token has that is read-only or "+
+			"limited to clusters.", account.ScopeAdmin)
 	}
 	return nil
 }

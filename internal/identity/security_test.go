@@ -82,6 +82,46 @@ func TestCheckPassword(t *testing.T) {
 	signIn(t, s.Identity, basic(username, "short"))
 }
 
+// TestBasicCredentials: what RFC 7617 says of the scheme, and nothing more lenient.
+func TestBasicCredentials(t *testing.T) {
+	s := servicetest.Shared(t)
+	username := unique("jürgen 🔑")
+	const password = "pä:ss:word €"
+	guid, _, err := s.Identity.Bootstrap(t.Context(), username, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := base64.StdEncoding.EncodeToString([]byte(username + ":" + password))
+	for _, scheme := range []string{"Basic ", "basic ", "BASIC ", "bAsIc   "} {
+		if p := signIn(t, s.Identity, scheme+value); p.GUID != guid {
+			t.Errorf("%q signs in as %+v", scheme, p)
+		}
+	}
+	latin1 := func(text string) string {
+		var b []byte
+		for _, r := range text {
+			b = append(b, byte(r))
+		}
+		return string(b)
+	}
+	for name, authorization := range map[string]string{
+		"no colon":        "Basic " + base64.StdEncoding.EncodeToString([]byte(username+password)),
+		"no user name":    basic("", password),
+		"no password":     basic(username, ""),
+		"Latin-1":         basic(latin1(username), latin1(password)),
+		"a byte too many": basic(username, password+"\x00"),
+		"no base64":       "Basic " + username + ":" + password,
+		"no padding":      "Basic " + base64.RawStdEncoding.EncodeToString([]byte(username+":"+password+"1")),
+		"no space":        "Basic" + value,
+		"another scheme":  "Digest " + value,
+	} {
+		if p, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(authorization), unique(name)); !fault.Is(err,
+			fault.Unauthenticated) {
+			t.Errorf("%s: signed in as %+v, %v", name, p, err)
+		}
+	}
+}
+
 // Whoever guesses learns nothing from how long the answer takes: each costs one argon2id for each secret, which is all but
 // a thousandth of the time. Counting it is exact where a clock on a busy machine is not.
 func TestTheSameWorkForEverybody(t *testing.T) {

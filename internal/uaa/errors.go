@@ -21,7 +21,7 @@ type answer struct {
 // errorTable is the answers of one part of the dialect.
 type errorTable struct {
 	kinds map[fault.Kind]answer
-	// challenge is the scheme that a 401 asks for.
+	// challenge is what a 401 asks for.
 	challenge string
 	// message repeats the description under that name, as SCIM answers do.
 	message bool
@@ -29,7 +29,7 @@ type errorTable struct {
 
 // tokenErrors are the words of RFC 6749, 5.2. A user's wrong password is 401 unauthorized as in the UAA, because clients
 // check for that.
-var tokenErrors = errorTable{challenge: "Basic", kinds: map[fault.Kind]answer{
+var tokenErrors = errorTable{challenge: `Basic realm="rolecall", charset="UTF-8"`, kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "invalid_request"},
 	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "invalid_request"},
@@ -47,8 +47,10 @@ var tokenErrors = errorTable{challenge: "Basic", kinds: map[fault.Kind]answer{
 	fault.Unavailable:     {http.StatusServiceUnavailable, "temporarily_unavailable"},
 }}
 
+const bearer = `Bearer realm="rolecall"`
+
 // scimErrors are the UAA's words for users and groups, and for every path that is in neither of the other tables.
-var scimErrors = errorTable{challenge: "Bearer", message: true, kinds: map[fault.Kind]answer{
+var scimErrors = errorTable{challenge: bearer, message: true, kinds: map[fault.Kind]answer{
 	fault.Internal:        {http.StatusInternalServerError, "server_error"},
 	fault.Malformed:       {http.StatusBadRequest, "scim"},
 	fault.TooLarge:        {http.StatusRequestEntityTooLarge, "scim"},
@@ -67,7 +69,7 @@ var scimErrors = errorTable{challenge: "Bearer", message: true, kinds: map[fault
 }}
 
 // clientErrors are the UAA's words for OAuth clients, where they differ.
-var clientErrors = errorTable{challenge: "Bearer", kinds: with(scimErrors.kinds, map[fault.Kind]answer{
+var clientErrors = errorTable{challenge: bearer, kinds: with(scimErrors.kinds, map[fault.Kind]answer{
 	fault.Malformed: {http.StatusBadRequest, "invalid_client"},
 	fault.TooLarge:  {http.StatusRequestEntityTooLarge, "invalid_client"},
 	fault.MediaType: {http.StatusUnsupportedMediaType, "invalid_client"},
@@ -128,7 +130,7 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 		}
 	}
 	// RFC 6750, 3: the words of Bearer stand in the challenge, too, unless no token was sent.
-	switch challenge := table.challenge + ` realm="rolecall"`; {
+	switch challenge := table.challenge; {
 	case a.status == http.StatusUnauthorized && a.word != "invalid_token":
 		w.Header().Set("WWW-Authenticate", challenge)
 	case a.status == http.StatusUnauthorized || a.status == http.StatusForbidden:

@@ -45,8 +45,9 @@ func TestRevocation(t *testing.T) {
 	tok = f.token(t, cf, signIn...).token(t)
 	revoke(tok.RefreshToken).want(t, 401, "invalid_client")
 	revoke(tok.RefreshToken, basic(id, "wrong")).want(t, 401, "invalid_client")
-	if a := revoke("x", basic("cf", "a secret")).want(t, 401, "invalid_client"); a.Header.Get("WWW-Authenticate") == "" {
-		t.Error("there is no challenge")
+	if a := revoke("x", basic("cf", "a secret")).want(t, 401, "invalid_client"); a.Header.Get("WWW-Authenticate") !=
+		`Basic realm="rolecall", charset="UTF-8"` {
+		t.Errorf("the challenge is %q", a.Header.Get("WWW-Authenticate"))
 	}
 	revoke(tok.RefreshToken, program).want(t, 400, "invalid_grant")
 	f.send(t, "POST", "/oauth/revoke?token="+tok.RefreshToken, "", form, cf).want(t, 400, "invalid_request")
