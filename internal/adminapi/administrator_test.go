@@ -50,9 +50,10 @@ func TestLeastPrivilege(t *testing.T) {
 	if got := f.want(t, 200, "GET", path+"/users/elder", "").Body; !strings.Contains(got, `"passwordKind":"unknown"`) {
 		t.Errorf("got %s", got)
 	}
-	f.want(t, 200, "GET", path+"/users/elder/deletion-plan", "")
+	f.do(t, "GET", path+"/users/elder/deletion-plan", "").refused(t, 403, `GRANT "elder" TO`)
 
 	pg.Exec(t, `GRANT elder TO least_admin WITH ADMIN TRUE, INHERIT FALSE, SET FALSE`)
+	f.want(t, 200, "GET", path+"/users/elder/deletion-plan", "")
 	f.do(t, "PUT", path+"/users/elder/roles", `{"roles":["elders"]}`).refused(t, 403, `GRANT "elders" TO`)
 	// A change of these roles is looked at in the cluster, too.
 	f.want(t, 200, "PATCH", path, `{"grantable":["elders","younger"]}`).Into(t, &c)

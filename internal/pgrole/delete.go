@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
@@ -19,15 +20,17 @@ import (
 // Delete removes a user and destroys nothing else, in four phases. DropUnused is the short way for a user on which nothing
 // depends. DROP OWNED is never run: it drops objects created after the check, and removes grants made by other roles.
 //
-//  1. Plan: read everything that depends on the role, in every database, and refuse what must not be touched. Nothing
-//     has changed until here.
+//  1. Plan: read everything that depends on the role, in every database, and whether the administering role may move and
+//     revoke it; refuse what must not be touched. Nothing has changed until here, and no session was ended.
 //  2. NOLOGIN and the state "deleting", in one transaction. From here the call only goes forward: after a crash the same
 //     call finishes it.
-//  3. End its sessions; then per database, in one transaction each: reassign what it owns, if asked to, and revoke what
-//     it was granted.
+//  3. End its sessions. If something is to be reassigned and there is more than one database to visit, reassign in each
+//     and roll back. Then, per database in one transaction each, revoke what it was granted, last in the databases where
+//     the same transaction reassigns what it owns.
 //  4. DROP ROLE, whose own check is the last guard.
 //
-// A blocker that appears between the phases gives the role its LOGIN back and is answered with InUse.
+// A blocker that appears between the phases gives the role its LOGIN back and is answered with InUse. So does a lock that is
+// held for too long, as long as nothing was revoked or reassigned.
 //
 // previous is the attempt that changed the user last before this one, also when the deletion was aborted.
 func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match,
@@ -74,30 +77,23 @@ type deletion struct {
 	orDisable  bool // when it is blocked
 	by         Actor
 	user       *User
-	revoked    []string // what was taken away so far, for people
-	disabling  bool     // the deletion was aborted by disabling the user
-	disabled   string   // why the user was disabled instead
+	revoked    Listing // what was taken away so far, for people
+	disabling  bool    // the deletion was aborted by disabling the user
+	disabled   string  // why the user was disabled instead
 }
 
 func (d *deletion) run(ctx context.Context, name string, match etag.Match) error {
 	if err := d.readUser(ctx, name, match); err != nil {
 		return err
 	}
+	resumed := d.user.Provenance.State == StateDeleting // its plan was made before, and it goes on
 	var found *blocked
-	if d.user.Provenance.State != StateDeleting { // else it was looked at already, and goes on
-		p, err := d.plan(ctx)
-		if err == nil {
-			err = d.visitDatabases(ctx, p.databases, nil)
-		}
-		if t, ok := errors.AsType[*outOfTime](err); ok {
-			return fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look "+
-				"into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
-				name, t.of, t.visited).After(5 * time.Second).Because(err)
-		}
-		if err != nil {
+	if !resumed {
+		var err error
+		if found, err = d.look(ctx); err != nil {
 			return err
 		}
-		if found = p.blocked(); found != nil && !d.orDisable {
+		if found != nil && !d.orDisable {
 			return d.inUse(found, "Nothing was changed.")
 		}
 	}
@@ -107,12 +103,13 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 	err := d.finish(ctx, found)
 	b, isBlocked := errors.AsType[*blocked](err)
 	if isBlocked {
-		if err = d.abort(ctx); err == nil {
+		if err = d.abort(ctx, d.orDisable); err == nil {
 			return d.aborted(b)
 		}
 		err = errors.Join(err, b)
 	}
-	if _, lost := errors.AsType[*commitLost](err); lost && d.conn.IsClosed() {
+	_, lost := errors.AsType[*commitLost](err)
+	if lost && d.conn.IsClosed() {
 		u, inspectErr := d.s.Inspect(ctx, name)
 		switch {
 		case inspectErr != nil:
@@ -125,13 +122,58 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 	if err == nil || fault.Is(err, fault.Stale) {
 		return err
 	}
-	progress := ""
-	if t, ok := errors.AsType[*outOfTime](err); ok {
-		progress = fmt.Sprintf(" Visited %d of %d databases.", t.visited, t.of)
+	return d.unfinished(ctx, err, !resumed && !lost && !d.conn.IsClosed() && d.revoked.Count == 0)
+}
+
+// look is phase 1. It returns what blocks the deletion, nil if nothing does.
+func (d *deletion) look(ctx context.Context) (*blocked, error) {
+	p, err := d.plan(ctx)
+	if err == nil {
+		err = d.visitDatabases(ctx, p.databases, maxVisitors, nil)
 	}
-	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in.%s "+
-		"Delete it again to finish.", name, progress).
-		After(2 * time.Second).Because(err)
+	if t, ok := errors.AsType[*outOfTime](err); ok {
+		return nil, fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look "+
+			"into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
+			d.user.Name, t.of, t.visited).After(5 * time.Second).Because(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if found := p.blocked(); found != nil {
+		return found, nil
+	}
+	held, err := d.awaitHolders(ctx, d.s.Waits.holders())
+	switch {
+	case err != nil || held == nil:
+		return nil, err
+	case d.orDisable:
+		return &blocked{reasons: []string{held.Error()}}, nil
+	}
+	return nil, fault.New(fault.Unavailable, "The user %q cannot be deleted yet: %s. Nothing was changed.", d.user.Name, held).
+		After(5 * time.Second).Because(held)
+}
+
+// unfinished is the answer to a deletion that has begun and failed for a reason that passes. If nothing was done, the role
+// gets its LOGIN back; else the same call finishes it.
+func (d *deletion) unfinished(ctx context.Context, err error, nothingDone bool) error {
+	why := ""
+	if held, ok := errors.AsType[*lockHeld](err); ok {
+		why = fmt.Sprintf(" Now %s.", held)
+	}
+	if t, ok := errors.AsType[*outOfTime](err); ok {
+		why += fmt.Sprintf(" Visited %d of %d databases.", t.visited, t.of)
+	}
+	if nothingDone && d.abort(ctx, false) == nil {
+		return fault.New(fault.Unavailable,
+			"The user %q could not be deleted.%s Nothing was changed, but its sessions were ended.",
+			d.user.Name, why).After(5 * time.Second).Because(err)
+	}
+	if d.reassignTo != "" {
+		why += " To keep it instead, delete it without reassigning, which is refused as long as it owns something and lets it " +
+			"log in again."
+	}
+	return fault.New(fault.Unavailable, "The deletion of %q has begun but could not be finished: it can no longer log in. "+
+		"Delete it again to finish.%s", d.user.Name, why).After(2 * time.Second).Because(err)
 }
 
 // readUser reads the user, and refuses one that is not deleted whatever depends on it.
@@ -139,7 +181,10 @@ func (d *deletion) readUser(ctx context.Context, name string, match etag.Match) 
 	if d.user, err = d.s.readChangeable(ctx, d.conn, name, match); err != nil {
 		return err
 	}
-	return d.checkReassign(ctx)
+	if err := d.checkReassign(ctx); err != nil {
+		return err
+	}
+	return d.checkRights(ctx)
 }
 
 // blocked says what keeps the role from being dropped once its deletion has begun.
@@ -182,6 +227,9 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 	if to.System() {
 		return fault.New(fault.Forbidden, "The role %q is a system role: nothing is reassigned to it.", d.reassignTo)
 	}
+	if to.Provenance.State == StateDeleting {
+		return fault.New(fault.Invalid, "The user %q is being deleted itself: nothing is reassigned to it.", d.reassignTo)
+	}
 	if !d.s.mayOwn(to) {
 		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: "+
 			"only an admin reassigns to it.", d.reassignTo)
@@ -196,9 +244,9 @@ func (s *Server) mayOwn(to *User) bool {
 
 // disable is phase 2. It reads the role again: SQL from elsewhere ignores our locks.
 func (d *deletion) disable(ctx context.Context, match etag.Match) error {
-	return d.retry(ctx, func(tx *transaction) error {
-		u, err := d.s.readChangeable(ctx, tx, d.user.Name, match)
-		if err != nil {
+	var u *User
+	err := d.retry(ctx, func(tx *transaction) (err error) {
+		if u, err = d.s.readChangeable(ctx, tx, d.user.Name, match); err != nil {
 			return err
 		}
 		if u.oid != d.user.oid {
@@ -206,15 +254,18 @@ func (d *deletion) disable(ctx context.Context, match etag.Match) error {
 		}
 		p := u.Provenance.changed(tx.now, d.by)
 		if p.State != StateDeleting {
-			p.FormerState, p.State = p.State, StateDeleting
+			p.FormerState, p.FormerRevision, p.State = p.State, u.Revision(), StateDeleting
 		}
-		d.user = u
-		d.user.Provenance = p
+		u.Provenance = p
 		if err := d.s.alter(ctx, tx, u, alterLogin(u.Name, false)+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
 			return err
 		}
 		return d.checkName(ctx, tx)
 	})
+	if err == nil {
+		d.user = u
+	}
+	return err
 }
 
 // checkName fails when the name means another role now. SQL from elsewhere may rename roles between our
@@ -278,18 +329,17 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 		case sqlstate.Is(err, sqlstate.DependentObjects):
 			return block(err, "something that depends on it could not be found or revoked")
 		case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-			return block(err, "Rolecall's administering role may not drop it")
+			return block(err, "Rolecall's administering role may not drop it: %s", sqlstate.Message(err))
 		case refusal(err):
-			return block(err, "PostgreSQL refuses to drop it with SQLSTATE %s, about which the server's log says more",
-				sqlstate.Code(err))
+			return block(err, "PostgreSQL refuses to drop it: %s (SQLSTATE %s)", sqlstate.Message(err), sqlstate.Code(err))
 		}
 		return err
 	}
 }
 
-// refusal reports that PostgreSQL would answer the same again.
+// refusal reports that PostgreSQL would answer the same again. A lock table that is too small for a transaction stays so.
 func refusal(err error) bool {
-	return sqlstate.Code(err) != "" && !sqlstate.Retry(err) && !sqlstate.Away(err)
+	return sqlstate.Code(err) != "" && !sqlstate.Retry(err) && (!sqlstate.Away(err) || sqlstate.Is(err, sqlstate.OutOfMemory))
 }
 
 // endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
@@ -315,16 +365,42 @@ func (d *deletion) clear(ctx context.Context) error {
 			suspects = append(suspects, dp)
 		}
 	}
-	err = d.visitDatabases(ctx, suspects, nil)
+	err = d.visitDatabases(ctx, suspects, maxVisitors, nil)
 	if b := p.blocked(); b != nil {
 		return b
 	}
 	if err != nil {
 		return err
 	}
-	err = d.visitDatabases(ctx, p.databases, d.clearDatabase)
+	var owning, others []*databasePlan
 	for _, dp := range p.databases {
-		d.revoked = append(d.revoked, dp.revoked...)
+		if dp.owns && d.reassignTo != "" {
+			owning = append(owning, dp)
+		} else {
+			others = append(others, dp)
+		}
+	}
+	if len(owning) > 0 && len(p.databases) > 1 {
+		err = d.visitDatabases(ctx, owning, 1, d.rehearse)
+		if b := p.blocked(); b != nil {
+			return b
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := d.clearDatabases(ctx, p, others, maxVisitors); err != nil {
+		return err
+	}
+	return d.clearDatabases(ctx, p, owning, 1)
+}
+
+// clearDatabases revokes and reassigns in some of the plan's databases. Several that reassign at the same time would wait
+// for each other: all of them move the shared objects, and become members of the same roles.
+func (d *deletion) clearDatabases(ctx context.Context, p *plan, some []*databasePlan, most int) error {
+	err := d.visitDatabases(ctx, some, most, d.clearDatabase)
+	for _, dp := range some {
+		d.revoked.join(dp.revoked)
 	}
 	if b := p.blocked(); b != nil {
 		return b
@@ -332,103 +408,201 @@ func (d *deletion) clear(ctx context.Context) error {
 	return err
 }
 
-func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
-	var revoked []string
-	err := d.s.terminatingBlockers(ctx, dp.name, databaseLock(dp.name), func() error {
-		return retryOn(ctx, conn, func(tx *transaction) (err error) {
-			revoked, err = d.revokeIn(ctx, tx, dp)
-			return err
+// rehearse reassigns in a database and rolls back: what is refused in the last of several databases should be known before
+// anything has moved in the first.
+func (d *deletion) rehearse(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
+	err := d.inTries(ctx, conn, dp.name, func() error {
+		return retryOn(ctx, conn, func(tx *transaction) error {
+			if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lockTry())); err != nil {
+				return err
+			}
+			if err := d.reassign(ctx, tx, dp); err != nil {
+				return err
+			}
+			return errRehearsed
 		})
 	})
-	if s, ok := errors.AsType[*blockedBy](err); ok {
-		return block(err, "its privileges in database %q cannot be revoked: %s", valid(dp.name), s.by)
+	if errors.Is(err, errRehearsed) {
+		return nil
 	}
+	return d.visitError(dp, err)
+}
+
+var errRehearsed = errors.New("nothing stands in the way of reassigning")
+
+// maxGrants is how many privileges one transaction revokes at most, and maxStatements how many statements go to the server
+// at
+// a time. Grants are cheap to make, so a user may have any number of them.
+const (
+	maxGrants     = 5000
+	maxStatements = 500
+)
+
+func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
+	granted, err := dp.grantedTo(d.user.Name)
+	if err != nil {
+		return err
+	}
+	for len(granted) > maxGrants {
+		if err := d.clearPart(ctx, conn, dp, granted[:maxGrants], false); err != nil {
+			return d.visitError(dp, err)
+		}
+		granted = granted[maxGrants:]
+	}
+	return d.visitError(dp, d.clearPart(ctx, conn, dp, granted, dp.owns && d.reassignTo != ""))
+}
+
+// clearPart revokes in one transaction, and in the same transaction reassigns what the user owns in the database, if asked.
+func (d *deletion) clearPart(ctx context.Context, conn *pgx.Conn, dp *databasePlan, granted []grantedTo,
+	reassign bool) error {
+	var revoked Listing
+	err := d.s.terminatingBlockers(ctx, dp.name, databaseLock(dp.name), func() error {
+		return d.inTries(ctx, conn, dp.name, func() error {
+			return retryOn(ctx, conn, func(tx *transaction) (err error) {
+				revoked, err = d.revokeIn(ctx, conn, tx, dp, granted, reassign)
+				return err
+			})
+		})
+	})
+	if err == nil {
+		dp.revoked.join(revoked)
+	}
+	return err
+}
+
+// visitError turns what PostgreSQL refuses in a database into a blocker.
+func (d *deletion) visitError(dp *databasePlan, err error) error {
 	if _, ok := errors.AsType[*blocked](err); ok {
 		return err
 	}
+	if s, ok := errors.AsType[*blockedBy](err); ok {
+		return block(err, "its privileges in database %q cannot be revoked: %s", valid(dp.name), s.by)
+	}
 	switch {
 	case err == nil:
-		dp.revoked = revoked
+		return nil
 	case sqlstate.Is(err, goneCodes...):
 		return nil // dropped concurrently; the next plan has neither it nor what was not revoked because of it
 	case sqlstate.Is(err, sqlstate.CharacterNotInRepertoire):
 		return block(err,
 			"the encoding %s of database %q cannot write all the names that are needed to revoke its privileges there", dp.encoding,
 			valid(dp.name))
+	case sqlstate.Is(err, sqlstate.OutOfMemory):
+		return block(err, "what depends on it in database %q needs more memory or more locks than the server has: %s (raise "+
+			"max_locks_per_transaction, or move a part of it with ALTER … OWNER TO first)", valid(dp.name), sqlstate.Message(err))
 	case refusal(err):
-		return block(err, "PostgreSQL refuses to revoke its privileges in database %q with SQLSTATE %s, about which the "+
-			"server's log says more", valid(dp.name), sqlstate.Code(err))
+		return block(err, "PostgreSQL refuses to move or revoke what depends on it in database %q: %s (SQLSTATE %s)",
+			valid(dp.name), sqlstate.Message(err), sqlstate.Code(err))
 	}
 	return err
 }
 
-func (d *deletion) revokeIn(ctx context.Context, tx *transaction, dp *databasePlan) (revoked []string, err error) {
+// reassign gives what the user owns in a database, and shared objects, to another role. The schemas go first: then the new
+// owner may create in them, which PostgreSQL asks of who gets functions there.
+func (d *deletion) reassign(ctx context.Context, tx *transaction, dp *databasePlan) error {
+	to, err := d.s.role(ctx, tx, d.reassignTo)
+	if err != nil {
+		return err
+	}
+	if to == nil || !d.s.mayOwn(to) || to.Provenance.State == StateDeleting {
+		return block(nil, "%q, to which its objects should go, was dropped or can no longer be given them", d.reassignTo)
+	}
+	err = tx.withMembership(ctx, []string{d.user.Name, d.reassignTo}, func() error {
+		var schemas []string
+		if !tx.superuser {
+			err := tx.QueryRow(ctx, `SELECT array(SELECT nspname::text FROM pg_namespace WHERE nspowner = $1)`,
+				d.user.oid).Scan(&schemas)
+			if err != nil {
+				return err
+			}
+		}
+		sql := ""
+		for _, schema := range schemas {
+			sql += alterSchemaOwner(schema, d.reassignTo)
+		}
+		_, err := tx.Exec(ctx, sql+reassignOwned(d.user.Name, d.reassignTo))
+		return err
+	})
+	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
+		return block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: %s", d.user.Name,
+			d.reassignTo, valid(dp.name), sqlstate.Message(err))
+	}
+	return err
+}
+
+func (d *deletion) revokeIn(ctx context.Context, conn *pgx.Conn, tx *transaction, dp *databasePlan, granted []grantedTo,
+	reassign bool) (revoked Listing, err error) {
 	if exists, err := d.user.exists(ctx, tx); err != nil || !exists {
-		return nil, err // dropped by somebody else
+		return Listing{}, err // dropped by somebody else
 	}
 	if err := d.checkName(ctx, tx); err != nil {
-		return nil, err
+		return Listing{}, err
 	}
-	// Reassigning many objects takes longer than a statement usually may, and other deletions may hold the locks.
+	// Reassigning many objects takes longer than a statement usually may.
 	if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lock())); err != nil {
-		return nil, err
-	}
-	if dp.owned.Count > 0 && d.reassignTo != "" {
-		to, err := d.s.role(ctx, tx, d.reassignTo)
-		if err != nil {
-			return nil, err
-		}
-		if to == nil || !d.s.mayOwn(to) {
-			return nil, block(nil, "%q, to which its objects should go, was dropped or can no longer be given them", d.reassignTo)
-		}
-		err = tx.withMembership(ctx, []string{d.user.Name, d.reassignTo}, func() error {
-			_, err := tx.Exec(ctx, reassignOwned(d.user.Name, d.reassignTo))
-			return err
-		})
-		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			return nil, block(err, "Rolecall's administering role may not reassign objects from %q to %q in database %q: it needs "+
-				"CREATE on the database for schemas, and %[2]q CREATE on the schemas for functions", d.user.Name, d.reassignTo,
-				valid(dp.name))
-		}
-		if err != nil {
-			return nil, err
-		}
-		revoked = append(revoked, fmt.Sprintf("what it owned in database %q went to %q", valid(dp.name), d.reassignTo))
-	}
-	granted, err := dp.grantedTo(d.user.Name)
-	if err != nil {
-		return nil, err
+		return Listing{}, err
 	}
 	if len(granted) > 0 {
 		// Every grant on an object, above all on the database or a schema, changes the same row, for which concurrent
 		// deletes would fight.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, databaseLock(dp.name)); err != nil {
-			return nil, err
+			return Listing{}, err
 		}
+	}
+	if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lockTry())); err != nil {
+		return Listing{}, err
+	}
+	if reassign {
+		if err := d.reassign(ctx, tx, dp); err != nil {
+			return Listing{}, err
+		}
+		revoked.add("what it owned in database %q went to %q", valid(dp.name), d.reassignTo)
 	}
 	for len(granted) > 0 {
-		g := granted[0]
-		err := tx.asRole(ctx, g.grantor, func() error {
-			for grantor := g.grantor; len(granted) > 0 && granted[0].grantor == grantor; granted = granted[1:] {
-				g = granted[0]
-				for _, sql := range g.revokes {
-					if _, err := tx.Exec(ctx, sql); err != nil {
-						return err
-					}
-				}
-				revoked = append(revoked, "revoked "+g.what)
-			}
-			return nil
+		grantor, n := granted[0].grantor, 1
+		for n < min(len(granted), maxStatements) && granted[n].grantor == grantor {
+			n++
+		}
+		var failed grantedTo
+		err := tx.asRole(ctx, grantor, func() (err error) {
+			failed, err = revokeAllOf(ctx, conn, granted[:n])
+			return err
 		})
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege, sqlstate.DependentObjects, sqlstate.InvalidGrant) {
-			return nil, block(err, "%s were granted by %q, for whom Rolecall's administering role may not revoke them", g.what,
-				valid(g.grantor))
+			if failed.what == "" { // it could not even become the grantor
+				failed = granted[0]
+			}
+			return Listing{}, block(err, "%s were granted by %q, for whom Rolecall's administering role may not revoke them: %s",
+				failed.what, valid(grantor), sqlstate.Message(err))
 		}
 		if err != nil {
-			return nil, err
+			return Listing{}, err
 		}
+		for _, g := range granted[:n] {
+			revoked.add("revoked %s", g.what)
+		}
+		granted = granted[n:]
 	}
 	return revoked, d.checkName(ctx, tx)
+}
+
+// revokeAllOf revokes in one round trip. With an error it returns what could not be revoked.
+func revokeAllOf(ctx context.Context, conn *pgx.Conn, granted []grantedTo) (failed grantedTo, err error) {
+	batch := &pgconn.Batch{}
+	var of []grantedTo
+	for _, g := range granted {
+		for _, sql := range g.revokes {
+			batch.ExecParams(sql, nil, nil, nil, nil)
+			of = append(of, g)
+		}
+	}
+	results := conn.PgConn().ExecBatch(ctx, batch)
+	for i := 0; results.NextResult(); i++ {
+		if _, err := results.ResultReader().Close(); err != nil && failed.what == "" {
+			failed = of[i]
+		}
+	}
+	return failed, results.Close()
 }
 
 // grantedTo is something that the role was granted, and the statements by which its grantor revokes it.
@@ -442,8 +616,11 @@ type grantedTo struct {
 func (dp *databasePlan) grantedTo(user string) ([]grantedTo, error) {
 	var all []grantedTo
 	for _, g := range dp.grants {
-		all = append(all, grantedTo{g.grantor, fmt.Sprintf("privileges on %s in database %q", valid(g.target), valid(dp.name)),
-			[]string{revokeAll(g.target, user)}})
+		what := "privileges on " + valid(g.target)
+		if !g.shared {
+			what += fmt.Sprintf(" in database %q", valid(dp.name))
+		}
+		all = append(all, grantedTo{g.grantor, what, []string{revokeAll(g.target, user)}})
 	}
 	for _, def := range dp.defaults {
 		statements, err := clearDefault(def)
@@ -491,26 +668,28 @@ func clearDefault(def defaultGrant) (statements []string, err error) {
 
 // drop is phase 4.
 func (d *deletion) drop(ctx context.Context) error {
-	return d.retry(ctx, func(tx *transaction) error {
-		u, err := d.s.role(ctx, tx, d.user.Name)
-		if err != nil {
-			return err
-		}
-		if u == nil || u.oid != d.user.oid {
-			return d.user.checkDropped(ctx, tx)
-		}
-		if err := checkNotProtected(u); err != nil {
-			return &blocked{reasons: []string{err.Error()}, cause: err}
-		}
-		if _, err = tx.Exec(ctx, dropRole(d.user.Name)); err != nil {
-			return err
-		}
-		return d.user.checkDropped(ctx, tx) // one that was replaced comes back with the end of the transaction
+	return d.inTries(ctx, d.conn, d.conn.Config().Database, func() error {
+		return d.retry(ctx, func(tx *transaction) error {
+			u, err := d.s.role(ctx, tx, d.user.Name)
+			if err != nil {
+				return err
+			}
+			if u == nil || u.oid != d.user.oid {
+				return d.user.checkDropped(ctx, tx)
+			}
+			if err := checkNotProtected(u); err != nil {
+				return &blocked{reasons: []string{err.Error()}, cause: err}
+			}
+			if _, err = tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lockTry())+`; `+dropRole(d.user.Name)); err != nil {
+				return err
+			}
+			return d.user.checkDropped(ctx, tx) // one that was replaced comes back with the end of the transaction
+		})
 	})
 }
 
 // abort gives the role its LOGIN back, or its former state, or disables it.
-func (d *deletion) abort(ctx context.Context) error {
+func (d *deletion) abort(ctx context.Context, disable bool) error {
 	return d.retry(ctx, func(tx *transaction) error {
 		u, err := d.s.role(ctx, tx, d.user.Name)
 		if err != nil {
@@ -520,10 +699,10 @@ func (d *deletion) abort(ctx context.Context) error {
 			return d.user.replaced()
 		}
 		p := u.Provenance.changed(tx.now, d.by)
-		p.State, p.FormerState = d.user.Provenance.FormerState, ""
+		p.State, p.FormerState, p.FormerRevision = d.user.Provenance.FormerState, "", ""
 		sql := alterLogin(u.Name, p.State == "")
 		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
-		if d.disabling = d.orDisable && !u.System(); d.disabling {
+		if d.disabling = disable && !u.System(); d.disabling {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
 		}
@@ -549,8 +728,8 @@ func (d *deletion) aborted(b *blocked) error {
 
 // done adds to how a deletion ended what it has done.
 func (d *deletion) done(end string) string {
-	if len(d.revoked) == 0 {
+	if d.revoked.Count == 0 {
 		return end
 	}
-	return end + " Already done: " + some(d.revoked, len(d.revoked)) + "."
+	return end + " Already done: " + some(d.revoked.First, d.revoked.Count) + "."
 }

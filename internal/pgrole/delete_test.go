@@ -1,11 +1,13 @@
 package pgrole_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -428,18 +430,101 @@ func TestDeleteEndsSessions(t *testing.T) {
 }
 
 // A deletion that was cut off leaves a user that is listed, takes no password, and is deleted by the same call.
-func TestDeleteCutOff(t *testing.T) {
+// A lock that somebody else holds stops a deletion before it begins, and the answer names the holder.
+func TestDeleteAwaitsHolders(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
-		c.Connect(t, name, password, "postgres")
+		session := c.Connect(t, name, password, "postgres")
 		conn := c.Connect(t, c.User, c.Password, "postgres")
-		// Something that DROP ROLE waits for, longer than it may.
+		exec(t, conn, `SET application_name = 'holder'`, `CREATE TABLE `+name+`_t ()`, `BEGIN`,
+			`GRANT SELECT ON `+name+`_t TO `+name) // DROP ROLE waits for its end
+		before := state(t, c, name)
+		s.Waits.Holders, s.Waits.LockTry = 300*time.Millisecond, 200*time.Millisecond
+		err := remove(t, s, name, "", nil, actor())
+		unavailable(t, err)
+		holder := fmt.Sprintf(`locked by process %d of the role %q (application "holder"`, conn.PgConn().PID(), c.User)
+		refused(t, err, fault.Unavailable, holder, "Nothing was changed")
+		if state(t, c, name) != before || session.Ping(t.Context()) != nil {
+			t.Error("it was changed, or its session was ended")
+		}
+		if p, err := s.Plan(t.Context(), name, ""); err != nil || len(p.Blockers) != 1 ||
+			!strings.Contains(p.Blockers[0], holder) {
+			t.Errorf("the plan: %+v, %v", p, err)
+		}
+		exec(t, conn, `COMMIT`, `REVOKE SELECT ON `+name+`_t FROM `+name)
+		s.Waits.Holders = 0
+		mustDelete(t, s, name)
+	})
+}
+
+// A busy table is no table that somebody holds: new readers come before the old ones have left.
+func TestDeleteAwaitsNoNewHolders(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "busy_table", "busy_table_heir")
+	c.Exec(t, `CREATE TABLE busy_table_t (); ALTER TABLE busy_table_t OWNER TO busy_table`)
+	ended, end := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 3 {
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		readers.Go(func() {
+			for ended.Err() == nil {
+				if _, err := conn.Exec(t.Context(), `BEGIN; TABLE busy_table_t; SELECT pg_sleep(0.02); COMMIT`); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	waitFor(t, c, `SELECT count(*) > 1 FROM pg_locks WHERE relation = 'busy_table_t'::regclass AND $1 <> ''`, "busy_table")
+	if err := remove(t, s, "busy_table", "busy_table_heir", nil, actor()); err != nil {
+		t.Error(err)
+	}
+	end()
+	readers.Wait()
+}
+
+// What waits in the middle for a lock gives the role its LOGIN back as long as nothing was done, and says who holds the
+// lock.
+func TestDeleteMeetsLock(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Second, LockTry: 400 * time.Millisecond}
+		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
 		err := remove(t, s, name, "", nil, actor())
 		unavailable(t, err)
-		refused(t, err, fault.Unavailable, "begun", "Delete it again")
-		mayNotLogin(t, c, name, password)
+		refused(t, err, fault.Unavailable, fmt.Sprintf("locked by process %d", conn.PgConn().PID()), "Nothing was changed",
+			"its sessions were ended")
+		mayLogin(t, c, name, password)
+		if u, err := s.User(t.Context(), name); err != nil || u.Provenance.State != "" {
+			t.Errorf("got %+v, %v", u, err)
+		}
+		exec(t, conn, `ROLLBACK`)
+		mustDelete(t, s, name)
+	})
+}
+
+func TestDeleteCutOff(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name, name+"_owner")
 		u, err := s.User(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := etag.Match{u.Revision()}
+		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Second, LockTry: 400 * time.Millisecond}
+		conn := c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
+			`GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`) // is revoked
+		// Something that DROP ROLE waits for, longer than it may.
+		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
+		err = remove(t, s, name, "", read, actor())
+		unavailable(t, err)
+		refused(t, err, fault.Unavailable, "begun", "Delete it again", fmt.Sprintf("locked by process %d", conn.PgConn().PID()))
+		mayNotLogin(t, c, name, password)
+		u, err = s.User(t.Context(), name)
 		if err != nil || u.Provenance.State != pgrole.StateDeleting {
 			t.Errorf("got %+v, %v", u, err)
 		}
@@ -450,8 +535,12 @@ func TestDeleteCutOff(t *testing.T) {
 		refused(t, err, fault.InUse)
 		_, err = s.Create(t.Context(), name, password2, actor())
 		refused(t, err, fault.Exists)
+		unavailable(t, remove(t, s, name, "", read, actor()))
 		exec(t, conn, `ROLLBACK`)
-		mustDelete(t, s, name)
+		refused(t, remove(t, s, name, "", etag.Match{"0-other"}, actor()), fault.Stale)
+		if err := remove(t, s, name, "", read, actor()); err != nil { // the same call finishes it, with what was read before
+			t.Error(err)
+		}
 	})
 }
 
@@ -486,6 +575,7 @@ func TestDisabledUser(t *testing.T) {
 	c.Exec(t, `CREATE TABLE disabled_user_t (); GRANT CONNECT ON DATABASE postgres TO `+name)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `ALTER TABLE disabled_user_t OWNER TO `+name)
+	s.Waits.Holders = -1
 	done := make(chan error)
 	go func() { done <- remove(t, s, name, "", nil, actor()) }()
 	waitForDrop(t, c, name)
@@ -523,6 +613,7 @@ func TestObjectAppearsDuringDelete(t *testing.T) {
 			`GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		members := memberships(t, c)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
+		s.Waits.Holders = -1
 		done, previous := make(chan error), uuid.Nil
 		go func() {
 			var err error
@@ -558,6 +649,7 @@ func TestGrantAppearsDuringDelete(t *testing.T) {
 	mustCreate(t, s, name)
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE TABLE grant_appears_t ()`, `BEGIN`, `GRANT SELECT ON grant_appears_t TO `+name)
+	s.Waits.Holders = -1
 	done := make(chan error)
 	go func() { done <- remove(t, s, name, "", nil, actor()) }()
 	waitForDrop(t, c, name)
@@ -755,6 +847,7 @@ func TestDropAlone(t *testing.T) {
 
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t (); ALTER TABLE `+name+`_t OWNER TO `+name+`_kept`)
+		s.Waits.Holders = -1
 		done := make(chan error)
 		go func() { done <- remove(t, s, name+"_kept", "", nil, actor()) }()
 		waitForDrop(t, c, name+"_kept")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
 
@@ -30,6 +31,7 @@ type place struct {
 	name       string
 	encoding   string
 	registered bool
+	owns       bool // the role owns something there
 	suspect    bool // something there is more than a privilege, and probably in the way
 }
 
@@ -39,16 +41,18 @@ type databasePlan struct {
 	visited  bool
 	blockers []string
 	cause    error          // of the blockers, for the log
-	owned    Listing        // what it owns, which reassigning moves
-	definers Listing        // of that, what runs with its owner's rights; only looked at to reassign
+	owned    Listing        // what it owns there, which reassigning moves
+	shared   Listing        // the databases and tablespaces that it owns; only of the registered database
+	definers Listing        // of what it owns, what runs with its owner's rights; only looked at to reassign
 	grants   []grant        // privileges that the role was granted
 	defaults []defaultGrant // default privileges that name the role
-	revoked  []string       // what the visit has taken away, for people
+	revoked  Listing        // what the visit has taken away, for people
 }
 
 // grant is privileges on one object, granted to the role by grantor. target is quoted: `TABLE public.t`.
 type grant struct {
 	target, grantor string
+	shared          bool // the object belongs to the cluster and to no database
 }
 
 // defaultGrant is one entry of pg_default_acl: what objects that owner makes are granted with.
@@ -74,7 +78,7 @@ func (p *plan) blocked() *blocked {
 	b := &blocked{reasons: p.blockers}
 	for _, dp := range p.databases {
 		b.reasons = slices.Concat(b.reasons, dp.blockers)
-		b.owns = b.owns || dp.owned.Count > 0
+		b.owns = b.owns || dp.owned.Count+dp.shared.Count > 0
 		b.cause = errors.Join(b.cause, dp.cause)
 	}
 	if len(b.reasons) == 0 {
@@ -83,41 +87,53 @@ func (p *plan) blocked() *blocked {
 	return b
 }
 
-// plan reads what can be told from the registered database alone, and which databases are to be visited.
+// plan reads what can be told from the registered database alone, and which databases are to be visited. It waits for a
+// database that is being dropped.
 func (d *deletion) plan(ctx context.Context) (*plan, error) {
-	p := &plan{}
-	var gids []string
-	err := d.conn.QueryRow(ctx, `SELECT array(SELECT gid || ' in database ' || database FROM pg_prepared_xacts WHERE owner `+
-		`= $1 ORDER BY 1)`, d.user.Name).Scan(&gids)
-	if err != nil {
-		return nil, err
+	for end := time.Now().Add(d.s.Waits.holders()); ; {
+		p, dropping, err := d.planOnce(ctx)
+		if err != nil || dropping == "" {
+			return p, err
+		}
+		if time.Now().After(end) {
+			return nil, fault.New(fault.Unavailable, "Something in database %q depends on the user %q, and the database is being "+
+				"dropped. Delete the user when that is done.", valid(dropping), d.user.Name).After(2 * time.Second)
+		}
+		if err := pause(ctx, lookPause); err != nil {
+			return nil, err
+		}
 	}
-	if len(gids) > 0 {
-		p.block("it has prepared transactions, to be committed or rolled back first: %s", some(gids, len(gids)))
+}
+
+// planOnce is plan, and names a database that is being dropped instead of waiting for it.
+func (d *deletion) planOnce(ctx context.Context) (p *plan, dropping string, err error) {
+	p = &plan{}
+	if err := p.list(ctx, d.conn, `SELECT array(SELECT format('%s in database %s (there: ROLLBACK PREPARED %L)', gid, database,
+		gid) FROM pg_prepared_xacts WHERE owner = $1 ORDER BY 1)`, d.user.Name,
+		"it has prepared transactions, to be committed or rolled back first: %s"); err != nil {
+		return nil, "", err
 	}
-	var given []string
-	err = d.conn.QueryRow(ctx, `SELECT array(
-		SELECT roleid::regrole || ' to ' || member::regrole FROM pg_auth_members
-		WHERE grantor = $1 AND member <> $1 AND roleid <> $1 ORDER BY 1)`, d.user.oid).Scan(&given)
-	if err != nil {
-		return nil, err
-	}
-	if len(given) > 0 {
-		p.block("it has granted memberships to others, to be revoked or granted by another role first: %s",
-			some(given, len(given)))
+	if err := p.list(ctx, d.conn, `SELECT array(SELECT format('%s to %s (REVOKE %1$s FROM %2$s)', roleid::regrole,
+		member::regrole) FROM pg_auth_members
+		WHERE grantor = $1 AND member <> $1 AND roleid <> $1 ORDER BY 1)`, d.user.oid,
+		"it has granted memberships to others, to be revoked or granted by another role first: %s"); err != nil {
+		return nil, "", err
 	}
 	if err := p.blockMembers(ctx, d); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	rows, err := d.conn.Query(ctx, selectPlaces, d.user.oid, d.reassignTo != "")
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var pl place
-	var allowed bool
+	var allowed, beingDropped bool
 	var limit int
-	_, err = pgx.ForEachRow(rows, []any{&pl.name, &pl.encoding, &pl.registered, &pl.suspect, &allowed, &limit}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&pl.name, &pl.encoding, &pl.registered, &pl.owns, &pl.suspect, &allowed, &limit,
+		&beingDropped}, func() error {
 		switch name := valid(pl.name); {
+		case limit == invalidDatabase && beingDropped:
+			dropping = pl.name
 		case limit == invalidDatabase:
 			p.block("something in database %q depends on it, whose removal was cut off (DROP DATABASE %s finishes it)", name,
 				valid(ident(pl.name)))
@@ -129,24 +145,48 @@ func (d *deletion) plan(ctx context.Context) (*plan, error) {
 		}
 		return nil
 	})
-	return p, err
+	return p, dropping, err
 }
 
-// invalidDatabase is the connection limit of a database in which DROP DATABASE was interrupted.
+// list blocks, if a query finds something, with all that it finds in one sentence.
+func (p *plan) list(ctx context.Context, conn *pgx.Conn, sql string, arg any, format string) error {
+	var found []string
+	if err := conn.QueryRow(ctx, sql, arg).Scan(&found); err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		p.block(format, some(found, len(found)))
+	}
+	return nil
+}
+
+// pause waits, and fails if the context ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lookPause is how long to wait before the server is asked again for what it will show sooner or later.
+const lookPause = 50 * time.Millisecond
+
+// invalidDatabase is the connection limit of a database that is being dropped, or in which DROP DATABASE was interrupted.
 // https://www.postgresql.org/docs/current/catalog-pg-database.html
 const invalidDatabase = -2
 
 // maxVisitors is how many databases one deletion visits at the same time, at most.
 const maxVisitors = 6
 
-// visitDatabases reads databases, a few at a time, and runs then, unless it is nil, in each that has no blocker. It stops
-// starting visits at the first error (or blocker, if then is set); running visits finish.
-func (d *deletion) visitDatabases(
-	ctx context.Context, databases []*databasePlan, then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error,
-) error {
+// visitDatabases reads databases, a few at a time but no more than most, and runs then, unless it is nil, in each that has
+// no blocker. It stops starting visits at the first error (or blocker, if then is set); running visits finish.
+func (d *deletion) visitDatabases(ctx context.Context, databases []*databasePlan, most int,
+	then func(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error) error {
 	visitors := 1
-	if len(databases) > 1 {
-		if err := d.conn.QueryRow(ctx, selectVisitors, maxVisitors).Scan(&visitors); err != nil {
+	if len(databases) > 1 && most > 1 {
+		if err := d.conn.QueryRow(ctx, selectVisitors, most).Scan(&visitors); err != nil {
 			return err
 		}
 	}
@@ -214,7 +254,7 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 			_ = conn.Close(end)
 		}()
 	}
-	err := dp.readDependencies(ctx, conn, d.user, d.reassignTo != "")
+	err := d.readDependencies(ctx, conn, dp)
 	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
 		dp.block("something in database %q depends on it, whose encoding %s cannot write its name; drop it by hand",
 			valid(dp.name), dp.encoding)
@@ -233,16 +273,24 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 
 // refused turns what the server says instead of a connection into a blocker, if it will not pass.
 func (dp *databasePlan) refused(err error) error {
-	code := sqlstate.Code(err)
-	if code == sqlstate.UndefinedDatabase {
+	name := valid(dp.name)
+	switch code := sqlstate.Code(err); {
+	case code == sqlstate.UndefinedDatabase:
 		return nil // dropped concurrently, with all that was in it
-	}
-	if code == "" || slices.Contains([]string{"08", "53", "57", "58"}, code[:2]) {
+	case code == sqlstate.UndefinedFile:
+		dp.block("something in database %q depends on it, whose settings keep every session out: %s (ALTER DATABASE %s RESET "+
+			"session_preload_libraries)", name, sqlstate.Message(err), valid(ident(dp.name)))
+	case code == "" || slices.Contains([]string{"08", "53", "57", "58"}, code[:2]):
 		return err
+	case slices.Contains([]string{sqlstate.InsufficientPrivilege, sqlstate.InvalidAuthorization, sqlstate.InvalidPassword},
+		code):
+		dp.block("something in database %q depends on it, to which Rolecall's administering role may not connect: %s, "+
+			"SQLSTATE %s (GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)", name, sqlstate.Message(err), code,
+			valid(ident(dp.name)))
+	default:
+		dp.block("something in database %q depends on it, which refuses Rolecall's sessions, perhaps by an event trigger for "+
+			"logins: %s (SQLSTATE %s)", name, sqlstate.Message(err), code)
 	}
-	dp.block("something in database %q depends on it, to which Rolecall's administering role may not connect (SQLSTATE %s: "+
-		"GRANT CONNECT ON DATABASE %s TO it, or see pg_hba.conf)",
-		valid(dp.name), code, valid(ident(dp.name)))
 	dp.cause = err
 	return nil
 }
@@ -262,42 +310,74 @@ func (s *Server) connect(ctx context.Context, database, encoding string) (*pgx.C
 	}
 }
 
-// readDependencies reads what depends on the role in the connection's database.
-func (dp *databasePlan) readDependencies(ctx context.Context, conn *pgx.Conn, u *User, reassign bool) error {
+// readDependencies reads what depends on the role in the connection's database, and what of it the administering role may
+// neither move nor revoke.
+func (d *deletion) readDependencies(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
 	dp.visited = true
 	// A database in another encoding may not take the bytes of the name, and then nothing there can be revoked.
-	if _, err := conn.Exec(ctx, `SELECT $1::text`, u.Name); err != nil {
+	if _, err := conn.Exec(ctx, `SELECT $1::text`, d.user.Name); err != nil {
 		return err
 	}
-	var err error
-	if dp.owned, err = describe(ctx, conn, selectOwned, u, dp); err != nil {
+	reassign := d.reassignTo != ""
+	if err := dp.readOwned(ctx, conn, d.user); err != nil {
 		return err
 	}
 	if dp.owned.Count > 0 && !reassign {
 		dp.block("it owns %s in database %q: %s", objects(dp.owned.Count), valid(dp.name), some(dp.owned.First, dp.owned.Count))
 	}
+	if dp.shared.Count > 0 && !reassign {
+		dp.block("it owns %s", some(dp.shared.First, dp.shared.Count))
+	}
 	if reassign {
-		if dp.definers, err = describe(ctx, conn, selectDefiners, u, dp); err != nil {
+		var err error
+		if dp.definers, err = describe(ctx, conn, selectDefiners, d.user, dp); err != nil {
+			return err
+		}
+		if err := d.readUnmovable(ctx, conn, dp); err != nil {
 			return err
 		}
 	}
-	named, err := describe(ctx, conn, selectNamed, u, dp)
+	named, err := describe(ctx, conn, selectNamed, d.user, dp)
 	if err != nil {
 		return err
 	}
 	if named.Count > 0 {
-		dp.block("%s in database %q name it and have to be changed or dropped first: %s", objects(named.Count), valid(dp.name),
+		dp.block("%s in database %q would have to be changed or dropped first: %s", objects(named.Count), valid(dp.name),
 			some(named.First, named.Count))
 	}
-	if err := dp.readGrants(ctx, conn, u); err != nil {
+	if err := dp.readGrants(ctx, conn, d.user); err != nil {
 		return err
 	}
-	rows, err := conn.Query(ctx, selectDefaults, u.oid, dp.registered)
+	rows, err := conn.Query(ctx, selectDefaults, d.user.oid, dp.registered)
 	if err != nil {
 		return err
 	}
 	dp.defaults, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d defaultGrant, err error) {
 		return d, row.Scan(&d.owner, &d.schema, &d.objects, &d.grantees, &d.own)
+	})
+	if err != nil {
+		return err
+	}
+	return d.readIrrevocable(ctx, conn, dp)
+}
+
+func (dp *databasePlan) readOwned(ctx context.Context, conn *pgx.Conn, u *User) error {
+	rows, err := conn.Query(ctx, selectOwned, u.oid, dp.registered, maxNamed)
+	if err != nil {
+		return err
+	}
+	var count int
+	var shared bool
+	var name *string
+	_, err = pgx.ForEachRow(rows, []any{&count, &shared, &name}, func() error {
+		of := &dp.owned
+		if shared {
+			of = &dp.shared
+		}
+		if name != nil { // else it was dropped a moment ago
+			of.Count, of.First = count, append(of.First, valid(*name))
+		}
+		return nil
 	})
 	return err
 }
@@ -307,16 +387,14 @@ func describe(ctx context.Context, conn *pgx.Conn, sql string, u *User, dp *data
 	if err != nil {
 		return l, err
 	}
+	var count int
 	var name *string
-	_, err = pgx.ForEachRow(rows, []any{&l.Count, &name}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&count, &name}, func() error {
 		if name != nil { // else it was dropped a moment ago
-			l.First = append(l.First, valid(*name))
+			l.Count, l.First = count, append(l.First, valid(*name))
 		}
 		return nil
 	})
-	if len(l.First) == 0 {
-		l.Count = 0
-	}
 	return l, err
 }
 
@@ -334,10 +412,16 @@ func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User)
 	var g grant
 	var grantee string
 	var by bool
-	_, err = pgx.ForEachRow(rows, []any{&g.target, &g.grantor, &grantee, &by}, func() error {
-		if by {
-			given = append(given, g.target+" to "+grantee)
-		} else {
+	var owner *string // of a temporary object
+	var pids []int32  // of the owner's sessions there
+	_, err = pgx.ForEachRow(rows, []any{&g.target, &g.grantor, &grantee, &by, &g.shared, &owner, &pids}, func() error {
+		switch {
+		case owner != nil:
+			dp.block("the temporary %s in database %q names it in its privileges, and goes with %s", valid(g.target), valid(dp.name),
+				sessionsOf(*owner, pids))
+		case by:
+			given = append(given, fmt.Sprintf("%s to %s (as %s: REVOKE ALL ON %[1]s FROM %[2]s)", g.target, grantee, ident(u.Name)))
+		default:
 			dp.grants = append(dp.grants, g)
 		}
 		return nil
@@ -347,6 +431,15 @@ func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User)
 			valid(dp.name), some(given, len(given)))
 	}
 	return err
+}
+
+// sessionsOf names the sessions of a role with which a temporary object goes.
+func sessionsOf(role string, pids []int32) string {
+	if len(pids) == 0 {
+		return fmt.Sprintf("nobody's session: it was left behind by one of %q (DROP it as a superuser)", valid(role))
+	}
+	return fmt.Sprintf("a session of %q (process %s)", valid(role), strings.Trim(strings.Join(strings.Fields(fmt.Sprint(pids)),
+		" or "), "[]"))
 }
 
 // objects says a number of objects.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -41,6 +42,12 @@ func (l *Listing) add(format string, args ...any) {
 	}
 }
 
+// join adds what another listing has, as far as it names it.
+func (l *Listing) join(more Listing) {
+	l.Count += more.Count
+	l.First = slices.Concat(l.First, more.First[:min(len(more.First), maxNamed-len(l.First))])
+}
+
 // Plan says what Delete would do, and changes nothing. It refuses what Delete refuses before it looks. Of a deletion that
 // has begun it shows what is left to do.
 func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *DeletionPlan, err error) {
@@ -58,13 +65,20 @@ func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *Deletio
 		if err != nil {
 			return err
 		}
-		err = d.visitDatabases(ctx, p.databases, nil)
+		err = d.visitDatabases(ctx, p.databases, maxVisitors, nil)
 		t, late := errors.AsType[*outOfTime](err)
 		if err != nil && !late {
 			return err
 		}
 		if dp = p.forPeople(); late {
 			dp.Unvisited = t.of - t.visited
+		}
+		held, err := d.awaitHolders(ctx, d.s.Waits.lockTry())
+		if err != nil {
+			return err
+		}
+		if held != nil {
+			dp.Blockers = append(dp.Blockers, sentence(held.Error()))
 		}
 		return conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE usesysid = $1`, d.user.oid).Scan(&dp.Sessions)
 	})
@@ -86,6 +100,7 @@ func (p *plan) forPeople() *DeletionPlan {
 			continue
 		}
 		one := DatabasePlan{Name: valid(in.name), Objects: in.owned, Definers: in.definers}
+		one.Objects.join(in.shared)
 		for _, g := range in.grants {
 			one.Privileges.add("%s, granted by %q", g.target, g.grantor)
 		}

@@ -152,6 +152,7 @@ func TestDisabledInTheMiddle(t *testing.T) {
 		exec(t, granted, `CREATE SCHEMA `+name+`_granted AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
 			`GRANT USAGE ON SCHEMA `+name+`_granted TO `+name)
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t AS SELECT 1 AS one`, `ALTER TABLE `+name+`_t OWNER TO `+name)
+		s.Waits.Holders = -1
 		var why string
 		done := make(chan error)
 		go func() {
@@ -207,6 +208,7 @@ func TestProtectedInTheMiddleIsNotDisabled(t *testing.T) {
 	c.Connect(t, name, password, "postgres")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `CREATE TABLE `+name+` ()`, `BEGIN`, `GRANT SELECT ON `+name+` TO `+name)
+	s.Waits.Holders = -1
 	done := make(chan error)
 	go func() {
 		why, _, err := s.DeleteOrDisable(t.Context(), name, "", nil, actor())

@@ -108,9 +108,10 @@ type Actor struct {
 	Attempt uuid.UUID // the recorded attempt
 }
 
-// checkMatch refuses a user that is not in the state that the caller has read.
+// checkMatch refuses a user that is not in the state that the caller has read. One whose deletion has begun also is in the
+// state from before, so that the same call finishes it.
 func checkMatch(m etag.Match, u *User) error {
-	if m.Allows(u.Revision()) {
+	if m.Allows(u.Revision()) || u.Provenance.FormerRevision != "" && m.Allows(u.Provenance.FormerRevision) {
 		return nil
 	}
 	return fault.New(fault.Stale, "The user %q has changed: it is at revision %q. Read it again before you change it.", u.Name,

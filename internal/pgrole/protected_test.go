@@ -101,13 +101,13 @@ func TestBecomesProtected(t *testing.T) {
 	c := pgtest.Shared(t)
 	s := superuser(t, c)
 	mustCreate(t, s, "becomes_protected")
+	s.Waits.Holders = -1
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	exec(t, conn, `BEGIN`, `CREATE TABLE becomes_protected_t (); ALTER TABLE becomes_protected_t OWNER TO becomes_protected`,
 		`DROP TABLE becomes_protected_t`)
 	done := make(chan error)
 	go func() { done <- remove(t, s, "becomes_protected", "", nil, actor()) }()
-	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP ROLE `+
-		`"becomes_protected"%')`)
+	waitForDrop(t, c, "becomes_protected")
 	c.Exec(t, `GRANT postgres TO becomes_protected`) // too late for this DROP, which has been decided
 	exec(t, conn, `COMMIT`)
 	if err := <-done; err != nil || exists(t, c, "becomes_protected") {

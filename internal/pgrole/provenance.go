@@ -25,6 +25,8 @@ type Provenance struct {
 	State    string    `json:"state,omitempty"`
 	// FormerState is the state to which an aborted deletion returns.
 	FormerState string `json:"was,omitempty"`
+	// FormerRevision is the revision from before the deletion began.
+	FormerRevision string `json:"from,omitempty"`
 }
 
 // The states of a database user other than the usual one, which is "".
@@ -126,6 +128,8 @@ func (p *Provenance) scan(data string) bool {
 			p.State = value
 		case "was":
 			p.FormerState = value
+		case "from":
+			p.FormerRevision = value
 		default:
 			ok = false
 		}

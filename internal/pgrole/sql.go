@@ -153,6 +153,10 @@ func reassignOwned(from, to string) string {
 	return `REASSIGN OWNED BY ` + ident(from) + ` TO ` + ident(to)
 }
 
+func alterSchemaOwner(schema, owner string) string {
+	return `ALTER SCHEMA ` + ident(schema) + ` OWNER TO ` + ident(owner) + `;`
+}
+
 // revokeAll takes a target that PostgreSQL has quoted, for instance `TABLE public.t`.
 func revokeAll(target, grantee string) string {
 	return `REVOKE ALL PRIVILEGES ON ` + target + ` FROM ` + ident(grantee) + ` RESTRICT`
@@ -306,21 +310,26 @@ var selectUserlist = `
   ORDER BY r.rolname`
 
 // selectPlaces lists the databases in which something depends on a role ($1), the shared objects as if they were in this
-// one, and says whether it is more than privileges: what the role owns, unless that goes to another ($2), and what names
-// it. A superuser needs no regard for connection limits.
+// one and a subscription in its own, and says whether the role owns something there, and whether there is more than
+// privileges: what the role owns, unless that goes to another ($2), and what names it. A superuser needs no regard for
+// connection limits. DROP DATABASE holds its lock on the database to the end.
 const selectPlaces = `
   SELECT coalesce(db.datname, own.datname)::text, pg_encoding_to_char(coalesce(db.encoding, own.encoding))::text,
          coalesce(db.oid, own.oid) = own.oid,
+         bool_or(d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)),
          bool_or(d.deptype <> 'a' AND d.classid <> 'pg_default_acl'::regclass AND NOT ($2 AND d.deptype = 'o' AND d.classid
            <> 'pg_user_mapping'::regclass)),
          coalesce(db.datallowconn, true),
          CASE WHEN coalesce(db.datconnlimit, -1) = 0 AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN -1
-              ELSE coalesce(db.datconnlimit, -1) END
+              ELSE coalesce(db.datconnlimit, -1) END,
+         EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'object' AND l.classid = 'pg_database'::regclass
+           AND l.objid = coalesce(db.oid, own.oid) AND l.mode = 'AccessExclusiveLock' AND l.granted)
   FROM pg_shdepend d
-  LEFT JOIN pg_database db ON db.oid = d.dbid
+  LEFT JOIN pg_subscription s ON d.classid = 'pg_subscription'::regclass AND s.oid = d.objid
+  LEFT JOIN pg_database db ON db.oid = coalesce(s.subdbid, d.dbid)
   JOIN pg_database own ON own.datname = current_database()
   WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
-  GROUP BY 1, 2, 3, 5, 6 ORDER BY 1`
+  GROUP BY 1, 2, 3, 6, 7, 8 ORDER BY 1`
 
 // selectVisitors is how many databases to visit at the same time: $1 at most, and a quarter of the connections that are
 // free, for others want some, too.
@@ -331,18 +340,32 @@ const selectVisitors = `
       pg_stat_database)) / 4))`
 
 // ofRole restricts pg_shdepend to one role ($1) in the current database, and for the registered one ($2) to shared
-// objects as well.
+// objects as well. A subscription is a shared object that belongs to a database.
 const ofRole = `
   d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
-  AND d.dbid IN ((SELECT oid FROM pg_database WHERE datname = current_database()), CASE WHEN $2 THEN 0 END)`
+  AND CASE d.classid WHEN 'pg_subscription'::regclass
+    THEN EXISTS (SELECT FROM pg_subscription s JOIN pg_database b ON b.oid = s.subdbid WHERE s.oid = d.objid AND
+      b.datname = current_database())
+    ELSE d.dbid IN ((SELECT oid FROM pg_database WHERE datname = current_database()), CASE WHEN $2 THEN 0 END) END`
 
-// selectOwned lists what the role owns, except what only configures it; selectNamed what names it otherwise: policies,
-// initial privileges of extensions, user mappings.
-const selectOwned = `
-  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
-  FROM pg_shdepend d
-  WHERE ` + ofRole + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
-  ORDER BY d.classid, d.objid LIMIT $3`
+// endsWithSession is true for a temporary object (of schema) of a role ($1) that has sessions in the database: it goes with
+// them, and the deletion ends them. Without sessions it was left behind by one that crashed.
+func endsWithSession(schema string) string {
+	return `(coalesce(` + schema + ` ~ '^pg_(toast_)?temp_', false) AND EXISTS (
+    SELECT FROM pg_stat_activity a WHERE a.usesysid = $1 AND a.datname = current_database()))`
+}
+
+// selectOwned lists what the role owns, shared objects apart, except what only configures it and what ends with its
+// sessions.
+var selectOwned = `
+  SELECT count, shared, pg_describe_object(classid, objid, objsubid)
+  FROM (
+    SELECT d.classid, d.objid, d.objsubid, x.shared, count(*) OVER (PARTITION BY x.shared) AS count,
+           row_number() OVER (PARTITION BY x.shared ORDER BY d.classid, d.objid) AS nth
+    FROM pg_shdepend d, LATERAL (SELECT d.classid IN ('pg_database'::regclass, 'pg_tablespace'::regclass)) x (shared)
+    WHERE ` + ofRole + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
+      AND NOT ` + endsWithSession(`(pg_identify_object(d.classid, d.objid, d.objsubid)).schema`) + `) found
+  WHERE nth <= $3 ORDER BY shared, nth`
 
 // selectDefiners lists what the role owns and what runs with its owner's rights: routines with SECURITY DEFINER, views
 // (but for those with security_invoker, which came with PostgreSQL 15) and materialized views, when they are refreshed.
@@ -356,8 +379,16 @@ const selectDefiners = `
       option_value::bool))
   ORDER BY d.classid, d.objid LIMIT $3`
 
+// selectNamed lists what names the role and is neither owned by it nor granted to it, with the statement that changes it:
+// policies, initial privileges of extensions, user mappings.
 const selectNamed = `
-  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid)
+  SELECT count(*) OVER (), pg_describe_object(d.classid, d.objid, d.objsubid) || coalesce(' (' || CASE d.classid
+      WHEN 'pg_user_mapping'::regclass THEN (
+        SELECT format('DROP USER MAPPING FOR %I SERVER %I', m.usename,
+	m.srvname) FROM pg_user_mappings m WHERE m.umid = d.objid)
+      WHEN 'pg_policy'::regclass THEN (
+        SELECT format('DROP POLICY %I ON %s', p.polname, p.polrelid::regclass) FROM pg_policy p WHERE p.oid = d.objid)
+    END || ')', '')
   FROM pg_shdepend d
   WHERE ` + ofRole + ` AND (d.deptype IN ('r', 'i') OR d.classid = 'pg_user_mapping'::regclass)
   ORDER BY d.classid, d.objid LIMIT $3`
@@ -371,53 +402,59 @@ func selectGrants(parameters bool) string {
 	return grantsOf + `
     UNION ALL
     SELECT 'PARAMETER ' || (SELECT string_agg(quote_ident(part), '.' ORDER BY i) FROM regexp_split_to_table(o.parname, '\.')
-      WITH ORDINALITY p(part, i)), 10, o.paracl
+      WITH ORDINALITY p(part, i)), 10, o.paracl, 0, true
       FROM dep JOIN pg_parameter_acl o ON dep.classid = 'pg_parameter_acl'::regclass AND o.oid = dep.objid` + grantsEnd
 }
 
 const grantsOf = `
   WITH dep AS (SELECT DISTINCT d.classid, d.objid FROM pg_shdepend d WHERE ` + ofRole + ` AND d.deptype = 'a'),
-  granted(target, owner, acl) AS (
-    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner, c.relacl
+  granted(target, owner, acl, schema, shared) AS (
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner, c.relacl,
+        c.relnamespace, false
       FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
     UNION ALL
-    SELECT 'TABLE ' || c.oid::regclass, c.relowner, a.attacl
+    SELECT 'TABLE ' || c.oid::regclass, c.relowner, a.attacl, c.relnamespace, false
       FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL
     UNION ALL
-    SELECT 'ROUTINE ' || o.oid::regprocedure, o.proowner, o.proacl
+    SELECT 'ROUTINE ' || o.oid::regprocedure, o.proowner, o.proacl, o.pronamespace, false
       FROM dep JOIN pg_proc o ON dep.classid = 'pg_proc'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl
+    SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl, 0, false
       FROM dep JOIN pg_namespace o ON dep.classid = 'pg_namespace'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl
+    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl, o.typnamespace, false
     -- regtype gives SQL's own names for some
       FROM dep JOIN pg_type o ON dep.classid = 'pg_type'::regclass AND o.oid = dep.objid
       JOIN pg_namespace n ON n.oid = o.typnamespace
     UNION ALL
-    SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl
+    SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl, 0, false
       FROM dep JOIN pg_language o ON dep.classid = 'pg_language'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'FOREIGN DATA WRAPPER ' || quote_ident(o.fdwname), o.fdwowner, o.fdwacl
+    SELECT 'FOREIGN DATA WRAPPER ' || quote_ident(o.fdwname), o.fdwowner, o.fdwacl, 0, false
       FROM dep JOIN pg_foreign_data_wrapper o ON dep.classid = 'pg_foreign_data_wrapper'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'FOREIGN SERVER ' || quote_ident(o.srvname), o.srvowner, o.srvacl
+    SELECT 'FOREIGN SERVER ' || quote_ident(o.srvname), o.srvowner, o.srvacl, 0, false
       FROM dep JOIN pg_foreign_server o ON dep.classid = 'pg_foreign_server'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'LARGE OBJECT ' || o.oid, o.lomowner, o.lomacl
+    SELECT 'LARGE OBJECT ' || o.oid, o.lomowner, o.lomacl, 0, false
       FROM dep JOIN pg_largeobject_metadata o ON dep.classid = 'pg_largeobject'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'DATABASE ' || quote_ident(o.datname), o.datdba, o.datacl
+    SELECT 'DATABASE ' || quote_ident(o.datname), o.datdba, o.datacl, 0, true
       FROM dep JOIN pg_database o ON dep.classid = 'pg_database'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl
+    SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl, 0, true
       FROM dep JOIN pg_tablespace o ON dep.classid = 'pg_tablespace'::regclass AND o.oid = dep.objid`
 
 const grantsEnd = `
   )
-  SELECT DISTINCT g.target, pg_get_userbyid(x.grantor)::text, pg_get_userbyid(x.grantee)::text, x.grantor = $1
-  FROM granted g, aclexplode(g.acl) x
+  SELECT DISTINCT g.target, pg_get_userbyid(x.grantor)::text,
+    CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.grantor = $1, g.shared,
+    CASE WHEN n.nspname ~ '^pg_(toast_)?temp_' THEN pg_get_userbyid(g.owner)::text END,
+    CASE WHEN n.nspname ~ '^pg_(toast_)?temp_' THEN array(
+      SELECT a.pid FROM pg_stat_activity a WHERE a.usesysid = g.owner AND a.datname = current_database()
+        AND a.pid <> pg_backend_pid() ORDER BY 1) END
+  FROM granted g CROSS JOIN aclexplode(g.acl) x LEFT JOIN pg_namespace n ON n.oid = g.schema
   WHERE g.owner <> $1 AND (x.grantee = $1 OR x.grantor = $1)
   ORDER BY 1, 2`
 

@@ -262,28 +262,37 @@ func (s *Server) explainDenied(ctx context.Context, err error, name string) erro
 		sqlstate.LoginRefused(err) {
 		return err
 	}
-	var self, loggedIn string
-	var createRole, mayChange bool
-	readErr := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, selectDenied, name).Scan(&self, &loggedIn, &createRole, &mayChange)
-	})
-	remedy := ""
-	switch {
-	case readErr != nil:
+	remedy, readErr := s.lacks(ctx, name)
+	if readErr != nil {
 		return err
-	case !createRole && self != loggedIn:
-		remedy = fmt.Sprintf("Its sessions run as %q, which has no CREATEROLE, because a setting of the server, the database or "+
-			"the role says so: ALTER ROLE %s RESET role, and see pg_db_role_setting.", valid(self), valid(ident(loggedIn)))
-	case !createRole:
-		remedy = fmt.Sprintf("It has no CREATEROLE: ALTER ROLE %s CREATEROLE.", valid(ident(self)))
-	case !mayChange:
-		remedy = fmt.Sprintf("From PostgreSQL 16 on it needs ADMIN OPTION on roles that it did not make: GRANT %s TO %s WITH "+
-			"ADMIN OPTION.", ident(name), valid(ident(self)))
-	default:
+	}
+	if remedy == "" {
 		remedy = fmt.Sprintf("PostgreSQL, or an extension in it, says: %s. A probe of the cluster may show more.",
 			sqlstate.Message(err))
 	}
 	return fault.New(fault.Forbidden, "Rolecall's administering role may not do this to %q. %s", name, remedy).Because(err)
+}
+
+// lacks says what the administering role lacks to change a role, with the remedy; "" if nothing.
+func (s *Server) lacks(ctx context.Context, name string) (string, error) {
+	var self, loggedIn string
+	var createRole, mayChange bool
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, selectDenied, name).Scan(&self, &loggedIn, &createRole, &mayChange)
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case !createRole && self != loggedIn:
+		return fmt.Sprintf("Its sessions run as %q, which has no CREATEROLE, because a setting of the server, the database or "+
+			"the role says so: ALTER ROLE %s RESET role, and see pg_db_role_setting.", valid(self), valid(ident(loggedIn))), nil
+	case !createRole:
+		return fmt.Sprintf("It has no CREATEROLE: ALTER ROLE %s CREATEROLE.", valid(ident(self))), nil
+	case !mayChange:
+		return fmt.Sprintf("From PostgreSQL 16 on it needs ADMIN OPTION on roles that it did not make: GRANT %s TO %s WITH "+
+			"ADMIN OPTION.", ident(name), valid(ident(self))), nil
+	}
+	return "", nil
 }
 
 // selectDenied says who the administering role is, whether it has CREATEROLE, and whether that lets it change a role ($1);

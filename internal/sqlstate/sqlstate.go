@@ -43,6 +43,8 @@ const (
 	LockNotAvailable         = "55P03"
 	QueryCanceled            = "57014"
 	TooManyConnections       = "53300"
+	OutOfMemory              = "53200" // also for locks
+	UndefinedFile            = "58P01"
 	InternalError            = "XX000"
 	DataCorrupted            = "XX001"
 	IndexCorrupted           = "XX002"
