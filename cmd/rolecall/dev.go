@@ -104,11 +104,16 @@ func (s *settings) checkLocal(flag, address string) error {
 	if err != nil {
 		return term.Usage("--%s %q is not an address like 127.0.0.1:8080", flag, address)
 	}
-	addr, err := netip.ParseAddr(host)
-	if s.allowRemote || host == "localhost" || err == nil && addr.IsLoopback() {
+	if s.allowRemote || isLoopback(host) {
 		return nil
 	}
 	return term.Usage("other machines can reach --%s %s; to allow that, add --allow-remote", flag, address)
+}
+
+// isLoopback reports whether only this machine reaches the host.
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // reachable is where clients on this machine find a listener. A listener on all addresses has no address of its own.

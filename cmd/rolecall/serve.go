@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -73,6 +74,11 @@ func (s *settings) forServe(errOut io.Writer) (server.Config, error) {
 	}
 	if c.TLS != nil && strings.HasPrefix(c.PublicURL, "http:") {
 		return c, term.Usage("--public-url is %s, but with --tls-cert this server speaks https only", c.PublicURL)
+	}
+	if host, _, err := net.SplitHostPort(s.listen); err == nil && !isLoopback(host) && c.TLS == nil &&
+		strings.HasPrefix(c.PublicURL, "http:") {
+		c.Log.Warn("passwords and tokens cross the network in the clear, because this server listens beyond this machine without "+
+			"TLS; add --tls-cert and --tls-key, or a proxy with TLS and its https URL as --public-url", "listen", s.listen)
 	}
 	return c, s.addListeners(&c)
 }

@@ -546,3 +546,28 @@ func certificate(t *testing.T, serial int64) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 }
+
+// TestServeInTheClear: a listener beyond this machine that speaks plain HTTP is warned of, unless a proxy has the TLS.
+func TestServeInTheClear(t *testing.T) {
+	t.Parallel()
+	flags, _ := controlDatabase(t, pgtest.Shared(t))
+	const warning = "cross the network in the clear"
+	for _, test := range []struct {
+		listen, url string
+		warned      bool
+	}{
+		{"0.0.0.0:0", "http://rolecall.example.org", true},
+		{":0", "http://rolecall.example.org", true},
+		{"0.0.0.0:0", "https://rolecall.example.org", false},
+		{"127.0.0.1:0", "http://rolecall.example.org", false},
+		{"localhost:0", "http://rolecall.example.org", false},
+	} {
+		p := begin(t, append([]string{"serve", "--metrics-listen", "", "--listen", test.listen, "--public-url", test.url},
+			flags...)...)
+		p.servesAt(t)
+		if got := strings.Contains(p.errOut.String(), warning); got != test.warned {
+			t.Errorf("%s as %s: warned %t\n%s", test.listen, test.url, got, p.errOut)
+		}
+		p.end(t)
+	}
+}

@@ -173,7 +173,8 @@ func TestStranger(t *testing.T) {
 	} {
 		a := f.as(t, "", request[0], request[1], "{malformed")
 		a.refused(t, 401)
-		if got := a.Header.Values("WWW-Authenticate"); !slices.Equal(got, []string{`Basic realm="rolecall", charset="UTF-8"`, "Bearer"}) {
+		if got := a.Header.Values("WWW-Authenticate"); !slices.Equal(got, []string{`Basic realm="rolecall", charset="UTF-8"`,
+			"Bearer"}) {
 			t.Errorf("WWW-Authenticate is %q", got)
 		}
 	}

@@ -60,7 +60,8 @@ func TestSigningIn(t *testing.T) {
 			}
 			a := f.as(t, "", "GET", f.users(), "", headers...)
 			a.refused(t, "paas-auth-1")
-			if got := a.Header.Values("WWW-Authenticate"); !slices.Equal(got, []string{`Basic realm="rolecall", charset="UTF-8"`, "Bearer"}) {
+			if got := a.Header.Values("WWW-Authenticate"); !slices.Equal(got, []string{`Basic realm="rolecall", charset="UTF-8"`,
+				"Bearer"}) {
 				t.Errorf("WWW-Authenticate is %q", got)
 			}
 		})
