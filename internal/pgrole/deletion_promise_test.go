@@ -119,11 +119,16 @@ var dependencies = []dependency{
 func TestPlanIsPromise(t *testing.T) {
 	asEachAlone(t, nil, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
 		c.Exec(t, `CREATE ROLE dba`)
+		_, kind, _ := strings.Cut(t.Name(), "/")
+		nth := slices.Index([]string{"superuser", "administrator", "rds"}, kind)
 		for i, dep := range dependencies {
 			if c.Major < dep.since {
 				continue
 			}
-			for _, reassign := range []bool{false, true} {
+			for j, reassign := range []bool{false, true} {
+				if !pgtest.Full() && (i+j)%3 != nth {
+					continue // each meets one kind of administering role
+				}
 				t.Run(fmt.Sprintf("%s/reassign=%v", dep.name, reassign), func(t *testing.T) {
 					name := fmt.Sprintf("%s_%d_%v", prefix, i, reassign)
 					heir := name + "_heir"
