@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/pgwire"
 	"rolecall/internal/primary"
 	"rolecall/internal/secret"
@@ -97,9 +98,9 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. %s", needsDirect)
 	case replica:
 		return facts, fault.New(fault.Invalid,
-			"%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the "+
+			"%s:%d is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the "+
 				"one that "+
-				"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host)
+				"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host, conn.Config().Port)
 	case readOnly:
 		return facts, fault.New(fault.Invalid,
 			"The cluster takes no writes here: default_transaction_read_only is on for the server, the database %q or the role %q. "+
@@ -116,6 +117,10 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 	if f, ok := errors.AsType[*fault.Error](err); ok {
 		return f
 	}
+	if errors.Is(err, primary.ErrReadOnly) {
+		return fault.New(fault.Unavailable, "The cluster takes no writes at %s: default_transaction_read_only is on for the "+
+			"server, the database %q or the role %q.", address(config), config.Database, config.User).Because(err)
+	}
 	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.",
 			address(config)).Because(err)
@@ -125,6 +130,10 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		// PostgreSQL itself has nothing against what we say; PgBouncer has, and answers everything with this code.
 		return fault.New(fault.Invalid, "A pooler, such as PgBouncer, answers at %s and says: %s. %s", address(config),
 			serverMessage(err), needsDirect).Because(err)
+	case sqlstate.UndefinedObject:
+		// Sessions begin with idle_session_timeout, which came with PostgreSQL 14.
+		return fault.New(fault.Invalid, "The server at %s is older than PostgreSQL %s, and Rolecall is made for %[2]s and later: "+
+			"upgrade it. It says: %[3]s.", address(config), pgrole.Majors[0], serverMessage(err)).Because(err)
 	case sqlstate.InvalidPassword:
 		return fault.New(fault.Invalid, "The cluster rejects the password of the role %q.", config.User).Because(err)
 	case sqlstate.InvalidAuthorization:
@@ -171,7 +180,7 @@ func timedOut(err error) bool {
 
 func serverMessage(err error) string {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return e.Message
+		return fmt.Sprintf("%.500s", e.Message)
 	}
 	return ""
 }

@@ -153,7 +153,7 @@ func TestFailover(t *testing.T) {
 		var wg sync.WaitGroup
 		for method, body := range map[string]string{"GET": "", "PATCH": passwordBody("on-a-fenced-one"), "DELETE": ""} {
 			wg.Go(func() {
-				f.do(t, method, f.users("moving"), body).unavailable(t, "The cluster has no primary at the moment")
+				f.do(t, method, f.users("moving"), body).unavailable(t, "The cluster is set to read only")
 			})
 		}
 		wg.Wait()

@@ -96,6 +96,7 @@ var selectDetails = `
 
 // passwordKind is the kind of the password of a row a of pg_authid.
 const passwordKind = `CASE WHEN a.rolpassword IS NULL THEN 'none'
+	WHEN octet_length(a.rolpassword) > ` + maxVerifier + ` THEN 'unknown'
 	WHEN a.rolpassword ~ '^SCRAM-SHA-256\$\d+:' THEN 'scram-sha-256'
 	WHEN a.rolpassword ~ '^md5[0-9a-f]{32}$' THEN 'md5' ELSE 'unknown' END`
 

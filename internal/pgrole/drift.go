@@ -17,7 +17,8 @@ type LastChange struct {
 
 const selectRecords = `
 	SELECT r.rolname::text, d.description FROM pg_shdescription d JOIN pg_roles r ON r.oid = d.objoid
-	WHERE d.classoid = 'pg_authid'::regclass AND d.description LIKE '%' || $1 || '%'`
+	WHERE d.classoid = 'pg_authid'::regclass AND CASE WHEN octet_length(d.description) <= 8192
+	    THEN d.description ELSE '' END LIKE '%' || $1 || '%'`
 
 // LastChanges returns the last changes that were attempted after a time, of roles in no order. Databases are left out:
 // the owner of a database writes its comment.

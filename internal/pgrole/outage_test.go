@@ -229,7 +229,7 @@ func TestReadOnly(t *testing.T) {
 	for i, err := range together(len(all), func(i int) error { return all[i]() }) {
 		t.Run(names[i], func(t *testing.T) {
 			unavailable(t, err)
-			refused(t, err, fault.Unavailable, "no primary at the moment")
+			refused(t, err, fault.Unavailable, "set to read only: default_transaction_read_only")
 		})
 	}
 	if pgtest.Value[string](t, c, `SELECT json_agg(a ORDER BY oid)::text FROM pg_authid a`) != before {

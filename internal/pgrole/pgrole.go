@@ -26,7 +26,7 @@ import (
 )
 
 // Majors are the major versions of PostgreSQL that this package is made for.
-var Majors = []string{"14", "15", "16", "17", "18"}
+var Majors = []string{"14", "15", "16", "17", "18", "19"}
 
 // Server is one PostgreSQL cluster, reached as its administering role.
 type Server struct {
@@ -230,7 +230,8 @@ type querier interface {
 
 func scanUser(row pgx.CollectableRow) (*User, error) {
 	var u User
-	var comment, protectedBy pgtype.Text
+	var comment []byte
+	var protectedBy pgtype.Text
 	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
 		&u.connectionLimit); err != nil {
 		return nil, err
@@ -241,7 +242,8 @@ func scanUser(row pgx.CollectableRow) (*User, error) {
 	case strings.HasPrefix(u.Name, "pg_"):
 		u.protectedBy = u.Name // nobody to change, or to give objects to, but pg_monitor and the like may have members
 	}
-	u.userComment, u.Provenance = parseComment(comment.String)
+	u.userComment, u.Provenance = parseComment(string(comment))
+	u.userComment = readable(u.userComment)
 	return &u, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"golang.org/x/text/encoding/charmap"
 )
 
 // Provenance is who made a role and who changed it last. It is written with COMMENT ON ROLE in the transaction of the
@@ -83,6 +84,23 @@ func parseComment(comment string) (human string, p Provenance) {
 		return comment, Provenance{}
 	}
 	return human, p
+}
+
+// readable is a comment in UTF-8. PostgreSQL stores comments on roles as bytes of the database in which they were written:
+// what is not UTF-8 is read as the most common of the other encodings, so that it can be shown, and written back.
+func readable(human string) string {
+	if utf8.ValidString(human) {
+		return human
+	}
+	lines := strings.Split(human, "\n")
+	for i, line := range lines {
+		if whole := strings.ToValidUTF8(line, ""); len(line) >= maxListed/4 && len(line)-len(whole) < utf8.UTFMax {
+			lines[i] = whole // cut in a character by commentUpTo
+		} else if !utf8.ValidString(line) {
+			lines[i], _ = charmap.Windows1252.NewDecoder().String(line) // every byte means a character
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // scan reads a record as comment writes it, ten times faster than encoding/json: a list has a hundred. It reports whether it

@@ -20,6 +20,9 @@ func SessionSettings() map[string]string {
 		"statement_timeout":                   "8s",
 		"idle_in_transaction_session_timeout": "20s",
 		"idle_session_timeout":                "0", // a session that holds a lock is idle while databases are visited
+		// The owner of the database may have set these for all who connect to it; what is asked for here takes precedence.
+		"role":                    "none",
+		"local_preload_libraries": "",
 	}
 }
 
@@ -30,9 +33,8 @@ func ConnectTo(ctx context.Context, config *pgx.ConnConfig, major int, database,
 	own := config.Copy()
 	own.Database = database
 	own.RuntimeParams["client_encoding"] = encoding
-	// The database's owner may have set these for all who connect to it; what is asked for here takes precedence.
+	// In the database that is registered this is respected: a former primary may be fenced with it.
 	own.RuntimeParams["default_transaction_read_only"] = "off"
-	own.RuntimeParams["role"] = "none"
 	if major >= 17 { // an older one refuses a setting that it does not know; and a SET, later, might itself come too late
 		own.RuntimeParams["transaction_timeout"] = "0"
 	}

@@ -263,9 +263,30 @@ var (
 
 const isMember = `(SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1)`
 
+// maxComment and maxListed are how many bytes are read of a comment, alone and in a list. Its writer may be any role with
+// CREATEROLE, and may make it a gigabyte.
+const (
+	maxComment = 8192
+	maxListed  = 2048
+)
+
+// commentUpTo is the comment d.description as bytes. Of a longer one it is the beginning and the end, where the record is.
+func commentUpTo(limit int) string {
+	return fmt.Sprintf(`
+    CASE WHEN octet_length(d.description) <= %d THEN textsend(d.description)
+      ELSE substring(textsend(d.description) for %d) || '\x0a'::bytea
+        || substring(textsend(d.description) from octet_length(textsend(d.description)) - %d) END`,
+		limit, limit/4, limit/2)
+}
+
 // comment is of role r, looked up for each role: left to itself the planner compares each role with all comments.
 const comment = `
     (SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
+
+// hidden is true for a user r without LOGIN. A comment that is longer than Rolecall writes is not searched.
+const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
+      description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$' END
+    FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
 // attributes make the revision of a role that has no record of ours in its comment.
 const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
@@ -277,7 +298,8 @@ const mayLogin = `coalesce(r.rolvaliduntil <= clock_timestamp(), false), r.rolva
 
 // selectRoles reads the roles of the names $4.
 var selectRoles = `
-  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, ` + protectedBy + `, ` + attributes + `, ` + mayLogin + `
+  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
+    ` + mayLogin + `
   FROM pg_roles r LEFT JOIN LATERAL ` + comment + ` d ON true
   WHERE r.rolname = ANY ($4::name[])`
 
@@ -292,20 +314,25 @@ var (
 
 func usersPage(protectedBy, filter, offset string) string {
 	return `
-  SELECT r.oid, r.rolname, r.rolcanlogin, d.description, r.protected_by, ` + attributes + `, ` + mayLogin + `
+  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxListed) + `, r.protected_by, ` + attributes + `,
+    ` + mayLogin + `
   FROM (
     SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
-    WHERE (r.rolcanlogin OR ` + comment + ` ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$')` + filter + `
+    WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
     ORDER BY r.rolname LIMIT $4 ` + offset + `) r
   LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
   ORDER BY r.rolname`
 }
 
-// selectUserlist leaves out whose password has expired: a pooler with open connections would let it in.
+// maxVerifier is more than the length of any verifier. Before PostgreSQL 18 a user can give itself one of a gigabyte.
+const maxVerifier = "200"
+
+// selectUserlist omits users whose password has expired: a pooler with open connections would let them in. It reads
+// pg_authid alone: for a join with pg_roles, PostgreSQL compares each role with all others.
 var selectUserlist = `
-  SELECT r.rolname::text, a.rolpassword
-  FROM pg_roles r JOIN pg_authid a ON a.oid = r.oid
-  WHERE r.rolcanlogin AND a.rolpassword IS NOT NULL AND (r.rolvaliduntil > now()) IS NOT FALSE
+  SELECT r.rolname::text, r.rolpassword
+  FROM pg_authid r
+  WHERE r.rolcanlogin AND octet_length(r.rolpassword) <= ` + maxVerifier + ` AND (r.rolvaliduntil > now()) IS NOT FALSE
     AND ` + unprotected + `
   ORDER BY r.rolname`
 

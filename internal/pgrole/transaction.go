@@ -128,7 +128,7 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 		return err
 	}
 	if !primary.TakesWrites(conn.PgConn()) {
-		return primary.ErrReplica // what f would read to decide by may be old
+		return primary.Refusal(conn.PgConn()) // what f would read to decide by may be old
 	}
 	t.now = t.now.UTC()
 	t.iterations = scram.DefaultIterations
@@ -182,7 +182,7 @@ func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx
 		defer conn.Release()
 		err = f(ctx, conn.Conn())
 		if !primary.TakesWrites(conn.Conn().PgConn()) {
-			return primary.ErrReplica // what was read, or was not found, may be old
+			return primary.Refusal(conn.Conn().PgConn()) // what was read, or was not found, may be old
 		}
 		return err
 	})
@@ -239,6 +239,10 @@ func (s *Server) fault(err error, name string) error {
 	if sqlstate.Retry(err) {
 		return fault.New(fault.Unavailable, "The cluster is busy: %q is being changed by others. Nothing was changed.",
 			name).After(time.Second).Because(err)
+	}
+	if errors.Is(err, primary.ErrReadOnly) {
+		return fault.New(fault.Unavailable, "The cluster is set to read only: default_transaction_read_only is on for the "+
+			"server, the database or Rolecall's administering role. Nothing was changed.").After(5 * time.Second).Because(err)
 	}
 	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. "+

@@ -23,7 +23,8 @@ type PasswordProblem struct {
 var selectPasswordProblems = `
 	SELECT r.rolname, (` + unprotected + `) IS NOT TRUE, k.kind, k.iterations, k.wanted
 	FROM pg_roles r JOIN pg_authid a ON a.oid = r.oid,
-	LATERAL (SELECT ` + passwordKind + `, coalesce(substring(a.rolpassword from '^SCRAM-SHA-256\$(\d{1,18}):')::bigint, 0),
+	LATERAL (SELECT ` + passwordKind + `, coalesce(substring(CASE WHEN octet_length(a.rolpassword) <= ` + maxVerifier + `
+	                  THEN a.rolpassword END from '^SCRAM-SHA-256\$(\d{1,18}):')::bigint, 0),
 	                coalesce(current_setting('scram_iterations', true)::int, $4::int)) k(kind, iterations, wanted)
 	WHERE r.rolcanlogin AND (k.kind <> 'scram-sha-256' OR k.iterations < k.wanted) AND r.rolname > $5::name
 	  AND ($7::bool OR (` + unprotected + `))

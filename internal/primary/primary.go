@@ -5,6 +5,7 @@ package primary
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"syscall"
 	"time"
@@ -51,6 +52,17 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 // ErrReplica means that the server that was reached takes no writes.
 var ErrReplica = errors.New("the server is a replica, or is set to read only")
 
+// ErrReadOnly is an ErrReplica: the server that was reached is no replica.
+var ErrReadOnly = fmt.Errorf("%w: default_transaction_read_only is on", ErrReplica)
+
+// Refusal says why a server does not take writes.
+func Refusal(conn *pgconn.PgConn) error {
+	if conn.ParameterStatus("in_hot_standby") == "off" {
+		return ErrReadOnly
+	}
+	return ErrReplica
+}
+
 // TakesWrites reports whether the server of a connection took writes when it last answered. PostgreSQL reports both settings
 // with every answer after they have changed: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC
 func TakesWrites(conn *pgconn.PgConn) bool {
@@ -66,10 +78,12 @@ func Missing(err error) bool {
 // synchronous_commit, so that a COMMIT is answered when it is on disk: a server, database or role may be set otherwise.
 func Require(ctx context.Context, conn *pgconn.PgConn) error {
 	if !TakesWrites(conn) {
-		return ErrReplica
+		return Refusal(conn)
 	}
 	_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
-		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'`).ReadAll()
+		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
+		SELECT pg_catalog.set_config('transaction_timeout', '0', false)
+		WHERE pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0'`).ReadAll()
 	return err
 }
 
