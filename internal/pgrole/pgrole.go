@@ -303,7 +303,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		if err := checkNotDeleting(old); err != nil {
 			return err
 		}
-		verifier, err := tx.verifier(ctx, password)
+		verifier, err := tx.verifierFor(ctx, old, password)
 		if err != nil {
 			return err
 		}

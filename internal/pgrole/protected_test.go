@@ -1,6 +1,7 @@
 package pgrole_test
 
 import (
+	"slices"
 	"testing"
 
 	"rolecall/internal/etag"
@@ -112,5 +113,46 @@ func TestBecomesProtected(t *testing.T) {
 	exec(t, conn, `COMMIT`)
 	if err := <-done; err != nil || exists(t, c, "becomes_protected") {
 		refused(t, err, fault.InUse)
+	}
+}
+
+// A role that was granted EXECUTE on a function that reads the server's files, or a parameter that names a command or a
+// library, is as dangerous as a member of pg_read_server_files: it and its members are protected.
+func TestProtectedByPrivileges(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	s := superuser(t, c)
+	other := database(t, c, "other")
+	mustCreate(t, s, "reads", "imports", "member", "harmless", "sets", "alters", "plain")
+	exec(t, other, `GRANT EXECUTE ON FUNCTION pg_read_file(text) TO reads`, `GRANT reads TO member`,
+		`GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO harmless`)
+	c.Exec(t, `GRANT EXECUTE ON FUNCTION lo_import(text) TO imports`)
+	want := map[string]bool{"reads": true, "imports": true, "member": true, "harmless": false, "plain": false}
+	if c.Major >= 15 {
+		c.Exec(t, `GRANT ALTER SYSTEM ON PARAMETER archive_command TO alters; GRANT SET ON PARAMETER session_preload_libraries `+
+			`TO sets; GRANT SET ON PARAMETER log_min_duration_statement TO harmless`)
+		want["sets"], want["alters"] = true, true
+	}
+	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, protected := range want {
+		_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
+		if protected {
+			refused(t, err, fault.Forbidden, "system user")
+			mayLogin(t, c, name, password)
+		} else if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if slices.Contains(names(users), name) == protected {
+			t.Errorf("%s: protected %v, listed %q", name, protected, names(users))
+		}
+	}
+	_, _, err = setRoles(t.Context(), s, "plain", []string{"reads"}, []string{"reads"}, nil, actor())
+	refused(t, err, fault.Forbidden)
+	exec(t, other, `REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM reads`)
+	if _, err := s.SetPassword(t.Context(), "member", password2, nil, actor()); err != nil {
+		t.Error(err)
 	}
 }

@@ -233,8 +233,33 @@ func likePattern(glob string) string {
 // are known by name. A sub-select is evaluated once, current_user for each row.
 func dangerous(role string) string {
 	return `(` + role + `.rolsuper OR ` + role + `.rolreplication OR ` + role + `.rolbypassrls OR ` + role + `.rolcreaterole
-    OR ` + role + `.rolname = ANY ($3::name[]) OR ` + role + `.rolname IN ((SELECT current_user), (SELECT session_user)))`
+    OR ` + role + `.rolname = ANY ($3::name[]) OR ` + role + `.rolname IN ((SELECT current_user), (SELECT session_user))
+    OR ` + role + `.oid = ANY (ARRAY(` + selectReachingFiles + `)))`
 }
+
+// selectReachingFiles finds the roles that reach the server's files or programs by a privilege of their own: EXECUTE on a
+// function that does so, in any database, or SET or ALTER SYSTEM on a parameter that names a command, a library or a
+// file. pg_shdepend has all of them, by database, and as its index has it; OFFSET 0 keeps the planner to that. Up to
+// PostgreSQL 14 there is no pg_parameter_acl, and nothing is found for a class that is NULL.
+var selectReachingFiles = `
+      SELECT d.refobjid FROM pg_database b, LATERAL (SELECT d.refobjid, d.objid FROM pg_shdepend d
+        WHERE d.dbid = b.oid AND d.classid = 'pg_proc'::regclass AND d.objid < 16384 AND d.deptype = 'a' OFFSET 0) d
+      JOIN pg_proc f ON f.oid = d.objid AND f.proname = ANY ('{` + strings.Join(fileFunctions, ",") + `}'::name[])
+      UNION ALL
+      SELECT d.refobjid FROM pg_shdepend d, LATERAL pg_identify_object(d.classid, d.objid, 0) p
+      WHERE d.dbid = 0 AND d.classid = to_regclass('pg_catalog.pg_parameter_acl') AND d.deptype = 'a'
+        AND p.identity = ANY ('{` + strings.Join(fileParameters, ",") + `}'::text[])`
+
+// fileFunctions are PostgreSQL's own functions that read or write files of the server. Nobody but a superuser may call them
+// unless that was granted.
+var fileFunctions = []string{"pg_read_file", "pg_read_binary_file", "lo_import", "lo_export"}
+
+// fileParameters are those by which a role runs commands, loads libraries, lets itself in or writes files.
+var fileParameters = []string{"allow_system_table_mods", "archive_cleanup_command", "archive_command", "archive_library",
+	"config_file", "data_directory", "dynamic_library_path", "extension_control_path", "external_pid_file", "hba_file",
+	"ident_file", "jit_provider", "local_preload_libraries", "log_directory", "log_filename", "oauth_validator_libraries",
+	"primary_conninfo", "recovery_end_command", "restore_command", "session_preload_libraries", "shared_preload_libraries",
+	"ssl_ca_file", "ssl_passphrase_command", "unix_socket_directories"}
 
 // alwaysDangerous reach the server's files and programs, or are what a cloud has for a superuser.
 var alwaysDangerous = []string{"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files",

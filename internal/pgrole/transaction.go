@@ -27,6 +27,8 @@ type transaction struct {
 	iterations int  // of SCRAM verifiers, as the server is set
 	version    int  // server_version_num
 	superuser  bool // the administering role is one
+
+	readsVerifiers bool // it may read pg_authid
 }
 
 // change runs f in a transaction under the role's lock, with the role, nil when there is none, and commits. When the
@@ -90,7 +92,7 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 
 const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterations', true),
 	current_setting('server_version_num')::int,
-	(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`
+	(SELECT rolsuper FROM pg_roles WHERE rolname = current_user), ` + readsVerifiers
 
 // runTransaction runs f in one transaction of conn and commits it, unless f has. The transaction has a lock, if lock is not
 // nil, and what read asks for before f begins: all in one round trip, for each costs as much as the work of most statements.
@@ -118,7 +120,7 @@ func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(
 	}
 	var iterations *string
 	begin.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&t.now, &iterations, &t.version, &t.superuser)
+		return row.Scan(&t.now, &iterations, &t.version, &t.superuser, &t.readsVerifiers)
 	})
 	if read != nil {
 		read(begin)

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // DefaultIterations is what PostgreSQL uses before version 16, where there is no setting.
@@ -48,6 +49,22 @@ func NewVerifier(password string, iterations int) (string, error) {
 	salt := make([]byte, 16) // as long as PostgreSQL's
 	rand.Read(salt)          // never fails
 	return verifierWithSalt(password, salt, iterations)
+}
+
+// Fits reports whether a verifier is one of the password and has this number of iterations. If it has, that takes as long as
+// NewVerifier.
+func Fits(verifier, password string, iterations int) bool {
+	rest, ok := strings.CutPrefix(verifier, fmt.Sprintf("SCRAM-SHA-256$%d:", iterations))
+	encoded, _, keys := strings.Cut(rest, "$")
+	if !ok || !keys || password == "" || iterations < 1 || iterations > MaxIterations || Check(password) != nil {
+		return false
+	}
+	salt, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return false
+	}
+	made, err := verifierWithSalt(password, salt, iterations)
+	return err == nil && hmac.Equal([]byte(made), []byte(verifier))
 }
 
 func verifierWithSalt(password string, salt []byte, iterations int) (string, error) {

@@ -233,3 +233,27 @@ func BenchmarkVerifier4096(b *testing.B) {
 		})
 	}
 }
+
+func TestFits(t *testing.T) {
+	const password = "p\u00e9rfect \uff21"
+	verifier, err := NewVerifier(password, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !Fits(verifier, password, 100) {
+		t.Error("its own verifier does not fit")
+	}
+	for _, no := range []struct {
+		verifier, password string
+		iterations         int
+	}{
+		{verifier, password + ".", 100}, {verifier, password, 101}, {verifier, "", 100}, {"", password, 100}, {"", "", 0},
+		{verifier + "=", password, 100}, {verifier[:len(verifier)-1], password, 100}, {"md5" + verifier, password, 100},
+		{"SCRAM-SHA-256$100:", password, 100}, {"SCRAM-SHA-256$100:c2E=$x:y", password, 100},
+		{"SCRAM-SHA-256$100:****$x:y", password, 100},
+	} {
+		if Fits(no.verifier, no.password, no.iterations) {
+			t.Errorf("%q fits %q with %d", no.verifier, no.password, no.iterations)
+		}
+	}
+}
