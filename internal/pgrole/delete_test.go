@@ -452,6 +452,11 @@ func TestDeleteAwaitsHolders(t *testing.T) {
 			t.Errorf("the plan: %+v, %v", p, err)
 		}
 		exec(t, conn, `COMMIT`, `REVOKE SELECT ON `+name+`_t FROM `+name)
+		exec(t, conn, `CREATE TABLE `+name+`_o (); ALTER TABLE `+name+`_o OWNER TO `+name, `BEGIN`, `TABLE `+name+`_o`)
+		mustCreate(t, s, name+"_heir")
+		refused(t, remove(t, s, name, name+"_heir", nil, actor()), fault.Unavailable, "table public."+name+`_o in database `+
+			`"postgres" is locked by process`)
+		exec(t, conn, `COMMIT`, `DROP TABLE `+name+`_o`)
 		s.Waits.Holders = 0
 		mustDelete(t, s, name)
 	})

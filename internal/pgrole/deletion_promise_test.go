@@ -413,7 +413,8 @@ func TestReassignMeetsLockInTheLastDatabase(t *testing.T) {
 		exec(t, last, `SET application_name = 'dump'`, `BEGIN`, `LOCK TABLE t IN ACCESS SHARE MODE`)
 		err := remove(t, s, name, name+"_heir", nil, actor())
 		unavailable(t, err)
-		refused(t, err, fault.Unavailable, fmt.Sprintf(`t in database "%s_b" is locked by process %d`, name, last.PgConn().PID()),
+		refused(t, err, fault.Unavailable, fmt.Sprintf(`table public.t in database "%s_b" is locked by process %d`, name,
+			last.PgConn().PID()),
 			`application "dump"`, "Nothing was changed")
 		mayLogin(t, c, name, password)
 		if owner := value[string](t, first, `SELECT relowner::regrole::text FROM pg_class WHERE relname = 't'`); owner != name {

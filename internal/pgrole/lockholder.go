@@ -29,6 +29,13 @@ func (e *lockHeld) Error() string {
 }
 func (e *lockHeld) Unwrap() error { return e.cause }
 
+// name finds the name of the object in its database. The answer is as true without it.
+func (e *lockHeld) name(ctx context.Context, conn *pgx.Conn) {
+	if e.Object != 0 {
+		_ = conn.QueryRow(ctx, `SELECT 'table ' || $1::regclass`, e.Object).Scan(&e.object)
+	}
+}
+
 // holder is a session, or a prepared transaction, that holds a lock which is waited for.
 type holder struct {
 	PID         int32 // 0: a prepared transaction
@@ -75,9 +82,7 @@ func (d *deletion) inTries(ctx context.Context, conn *pgx.Conn, database string,
 		}
 		if !time.Now().Before(end) || pause(ctx, 2*try) != nil {
 			held := &lockHeld{holder: by, database: database, cause: err}
-			if by.Object != 0 {
-				_ = conn.QueryRow(ctx, `SELECT $1::regclass::text`, by.Object).Scan(&held.object) // without a name it is as true
-			}
+			held.name(ctx, conn)
 			return held
 		}
 	}
@@ -138,10 +143,7 @@ func (d *deletion) awaitHolders(ctx context.Context, wait time.Duration) (*lockH
 				}
 				now[lock] = true
 				if first == nil {
-					first = &lockHeld{holder: h, database: database, object: "something that depends on it"}
-					if h.Object != 0 {
-						first.object = fmt.Sprintf("a table (oid %d)", h.Object)
-					}
+					first = &lockHeld{holder: h, database: database}
 				}
 				return nil
 			})
@@ -149,6 +151,10 @@ func (d *deletion) awaitHolders(ctx context.Context, wait time.Duration) (*lockH
 			return nil, err
 		}
 		if !time.Now().Before(end) {
+			if conn, err := d.s.connect(ctx, first.database, "UTF8"); err == nil {
+				first.name(ctx, conn)
+				_ = conn.Close(ctx)
+			}
 			return first, nil
 		}
 		waited = now
