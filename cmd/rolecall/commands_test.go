@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -82,12 +83,20 @@ func (s *shell) signIn(t *testing.T, url, username, password string) {
 	s.ok(t, password+"\n", "login", url, "--username", username, "--password-stdin")
 }
 
-func (s *shell) loginFile() string { return filepath.Join(s.config, "rolecall", "login.json") }
+// loginFile is the file of the only sign-in.
+func (s *shell) loginFile(t *testing.T) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.config, "rolecall", "logins", "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the stored sign-ins are %q: %v", files, err)
+	}
+	return files[0]
+}
 
 // login is the stored sign-in.
 func (s *shell) login(t *testing.T) (l map[string]any) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(read(t, s.loginFile())), &l); err != nil {
+	if err := json.Unmarshal([]byte(read(t, s.loginFile(t))), &l); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -124,7 +133,11 @@ func TestCommandLine(t *testing.T) {
 	t.Run("login", func(t *testing.T) {
 		admin.fails(t, term.ExitDenied, "rolecall login", "", "users", "list", "-c", "local")
 		admin.fails(t, term.ExitUsage, "the URL is missing", "", "login")
-		admin.fails(t, term.ExitUsage, "is not a URL", "", "login", "nonsense")
+		admin.fails(t, term.ExitUsage, `"nonsense"`, "", "login", "nonsense")
+		admin.fails(t, term.ExitUsage, `"localhost:18310"`, "", "login", "localhost:18310")
+		admin.fails(t, term.ExitUsage, `no command "users ls", but list;`, "", "users", "ls", "-c", "shop")
+		admin.fails(t, term.ExitUsage, `no command "users get", but set and show;`, "", "users", "get", "x", "-c", "shop")
+		admin.fails(t, term.ExitUsage, `no command "nonsense"`, "", "nonsense", "-c", "shop")
 		admin.fails(t, term.ExitUsage, "--username", "", "login", url)
 		admin.fails(t, term.ExitUsage, "--password-stdin", "", "login", url, "-u", "admin")
 		admin.fails(t, term.ExitDenied, "password is wrong", "wrong\n", "login", url, "-u", "admin", "--password-stdin")
@@ -132,12 +145,14 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitFailed, "cannot be reached", "x\n", "login", "http://127.0.0.1:1", "-u", "admin",
 			"--password-stdin")
 		admin.signIn(t, url+"/", "admin", adminPassword)
-		for path, mode := range map[string]fs.FileMode{"rolecall": fs.ModeDir | 0o700, "rolecall/login.json": 0o600} {
-			if info, err := os.Stat(filepath.Join(admin.config, path)); err != nil || info.Mode() != mode {
+		for path, mode := range map[string]fs.FileMode{
+			filepath.Join(admin.config, "rolecall"): fs.ModeDir | 0o700, admin.loginFile(t): 0o600,
+		} {
+			if info, err := os.Stat(path); err != nil || info.Mode() != mode {
 				t.Errorf("%s: %v, %v, want mode %v", path, info, err, mode)
 			}
 		}
-		if text := read(t, admin.loginFile()); strings.Contains(text, adminPassword) {
+		if text := read(t, admin.loginFile(t)); strings.Contains(text, adminPassword) {
 			t.Error("the password is kept")
 		}
 		admin.has(t, []string{"server " + url, "user name admin", "may manage local", "may only view -"}, "whoami")
@@ -150,7 +165,7 @@ func TestCommandLine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			write(t, admin.loginFile(), string(text))
+			write(t, admin.loginFile(t), string(text))
 			admin.ok(t, "", "whoami")
 		}
 		l := admin.login(t)
@@ -213,11 +228,11 @@ func TestCommandLine(t *testing.T) {
 
 		id, _ := admin.value(t, "id", "clusters", "show", "local").(string)
 		for _, given := range []string{"local", id, strings.ToUpper(id)} {
-			admin.has(t, []string{`NAME SYSTEM CREATED BY CHANGED BY`, `app no \S+ \S+ admin \S+ \S+ admin`}, "users", "list",
+			admin.has(t, []string{`NAME STATE EXPIRES ROLES BY CREATED CHANGED BY`, `app active never admin .*`}, "users", "list",
 				"-c", given)
 		}
 		t.Setenv(cli.ClusterIDVariable, id)
-		admin.has(t, []string{`postgres yes`}, "users", "list", "--system")
+		admin.has(t, []string{`postgres yes active never`}, "users", "list", "--system")
 		t.Setenv(cli.ClusterVariable, "nowhere")
 		admin.fails(t, term.ExitNotFound, `"nowhere"`, "", "users", "list")
 		t.Setenv(cli.ClusterVariable, "local")
@@ -315,10 +330,16 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "clusters", "probe", "payments")
 
 		admin.ok(t, "", "users", "create", "reports", "-c", "payments", "--generate")
-		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")
+		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", role+"_readers")
 		admin.has(t, []string{"member of " + role + "_readers"}, "users", "show", "reports", "-c", "payments")
 		admin.fails(t, term.ExitFailed, "postgres", "", "users", "grant", "reports", "-c", "payments", "--roles", "postgres")
-		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", "")
+		admin.ok(t, "", "users", "revoke", "reports", "-c", "payments", role+"_readers")
+		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
+		admin.ok(t, "", "users", "set-roles", "reports", "-c", "payments", "--roles", role+"_readers")
+		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")
+		admin.fails(t, term.ExitFailed, "postgres", "", "users", "revoke", "reports", "-c", "payments", "postgres")
+		admin.fails(t, term.ExitUsage, "no role is given", "", "users", "grant", "reports", "-c", "payments")
+		admin.ok(t, "", "users", "set-roles", "reports", "-c", "payments", "--roles", "")
 		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
 		if out := admin.ok(t, "", "clusters", "userlist", "payments"); !strings.Contains(out, `"reports" "SCRAM-SHA-256$`) {
 			t.Errorf("the userlist is\n%s", out)
@@ -370,7 +391,7 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"may manage yes: .*team=payments.*"}, "clusters", "access", "payments", "--account", "alice")
 		alice.signIn(t, url, "alice", password) // who she is was remembered for a moment with the old token
 		alice.ok(t, "", "users", "create", "made_by_alice", "-c", "payments", "--generate")
-		admin.has(t, []string{`made_by_alice no \S+ \S+ alice .*`}, "users", "list", "-c", "payments")
+		admin.has(t, []string{`made_by_alice active never alice .*`}, "users", "list", "-c", "payments")
 
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor", "cloud_controller.write-",
 			"cloud_controller.read")
@@ -458,7 +479,7 @@ func TestCommandLine(t *testing.T) {
 	t.Run("audit", func(t *testing.T) {
 		eventually(t, func() error { // rows are sealed within a second
 			code, out, errOut := admin.run(t, "", "audit", "--user", "made_by_alice", "--last", "0")
-			if lines := strings.Count(out, "user.create"); code != 0 || lines < 2 || !strings.Contains(out, "done") ||
+			if lines := strings.Count(out, "user.create"); code != 0 || lines != 1 || !strings.Contains(out, "done") ||
 				!strings.Contains(out, "alice") {
 				return fmt.Errorf("exit code %d: %s%s", code, out, errOut)
 			}
@@ -510,6 +531,29 @@ func TestCommandLine(t *testing.T) {
 		}
 	})
 
+	t.Run("several servers", func(t *testing.T) {
+		other := strings.Replace(url, "127.0.0.1", "localhost", 1)
+		person := &shell{config: t.TempDir(), printed: admin.printed}
+		person.signIn(t, url, "admin", adminPassword)
+		person.signIn(t, other, "admin", adminPassword)
+		person.has(t, []string{"server " + other}, "whoami")
+		person.ok(t, "", "context", "use", url)
+		person.has(t, []string{"server " + url}, "whoami")
+		person.has(t, []string{"yes " + url + " admin", "no " + other + " admin"}, "context", "list")
+		person.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1", "", "context", "use", "http://127.0.0.1:1")
+		t.Run("of the variable", func(t *testing.T) {
+			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
+			person.ok(t, "", "logout") // of a server without a login
+			t.Setenv(cli.URLVariable, other)
+			person.has(t, []string{"server " + other}, "whoami")
+			person.ok(t, "", "logout")
+			person.fails(t, term.ExitDenied, "not signed in to "+other, "", "whoami")
+		})
+		person.has(t, []string{"server " + url}, "whoami")
+		person.ok(t, "", "logout")
+		person.fails(t, term.ExitDenied, "not signed in", "", "whoami")
+	})
+
 	t.Run("removal", func(t *testing.T) {
 		admin.fails(t, term.ExitUsage, "--yes", "", "clusters", "remove", "payments")
 		admin.ok(t, "", "clusters", "remove", "payments", "--yes")
@@ -518,21 +562,29 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "accounts", "delete", "alice", "-y")
 		admin.fails(t, term.ExitNotFound, "alice", "", "accounts", "show", "alice")
 		alice.fails(t, term.ExitDenied, "password is wrong", "alice has another\n", "login", "-u", "alice", "--password-stdin")
-		stored := read(t, admin.loginFile())
+		file := admin.loginFile(t)
+		stored := read(t, file)
 		admin.ok(t, "", "logout")
 		// The tokens are no use to anybody who has copied the file.
 		eventually(t, func() error {
-			write(t, admin.loginFile(), stored)
+			write(t, file, stored)
 			if code, _, _ := admin.run(t, "", "whoami"); code != term.ExitDenied {
 				return fmt.Errorf("whoami has the exit code %d", code)
 			}
 			return nil
 		})
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
 		// Without the server they are removed all the same, and the command says that they are valid.
-		write(t, admin.loginFile(), strings.Replace(stored, url, "http://127.0.0.1:1", 1))
-		admin.fails(t, term.ExitFailed, "within 30 days", "", "logout")
-		if _, err := os.Stat(filepath.Join(admin.config, "rolecall", "login.json")); err == nil {
-			t.Error("the sign-in is still there after logout")
+		gone := strings.Replace(file, neturl.PathEscape(url), neturl.PathEscape("http://127.0.0.1:1"), 1)
+		write(t, gone, strings.Replace(stored, url, "http://127.0.0.1:1", 1))
+		t.Run("of a server that is gone", func(t *testing.T) {
+			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
+			admin.fails(t, term.ExitFailed, "within 30 days", "", "logout")
+		})
+		if files, _ := filepath.Glob(filepath.Join(admin.config, "rolecall", "logins", "*.json")); len(files) > 0 {
+			t.Errorf("the sign-in is still there after logout: %q", files)
 		}
 		admin.fails(t, term.ExitDenied, "rolecall login", "", "whoami")
 		admin.ok(t, "", "logout")

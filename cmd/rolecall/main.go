@@ -43,6 +43,15 @@ func main() {
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	root := rootCommand()
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// Cobra reads flags first. A command that only holds others has none, so its first argument is the mistake.
+		if _, rest, findErr := root.Find(args); findErr == nil && cmd.HasSubCommands() && len(rest) > 0 {
+			if !strings.HasPrefix(rest[0], "-") {
+				return term.OnlyCommands(cmd, rest)
+			}
+		}
+		return term.Usage("%w; see %s --help", err, cmd.CommandPath())
+	})
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -68,9 +77,6 @@ use a server need a "rolecall login" first.`,
 		Args:              term.OnlyCommands,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return term.Usage("%w; see %s --help", err, cmd.CommandPath())
-	})
 	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), envCommand())
 	addGroup(root, "Use a server:", cli.Commands()...)
 	root.AddCommand(versionCommand())

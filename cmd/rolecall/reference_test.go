@@ -46,6 +46,7 @@ flag: it comes from a file, from a variable or from standard input.
 | 2 | the command line or a setting is wrong |
 | 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
+| 130 | interrupted at a prompt |
 
 | variable without a flag | commands | |
 |---|---|---|
@@ -58,9 +59,12 @@ var otherVariables = [][3]string{
 	{masterKeyVariable, "serve, bootstrap, recover",
 		"the keys that encrypt stored secrets: 32 bytes in base64 each, one per line; the first one encrypts"},
 	{dev.AdminPasswordVariable, "dev", "password of `admin`, used at the first start only"},
-	{cli.URLVariable, "commands that use a server", "URL of the server; default: that of the last login"},
+	{cli.URLVariable, "commands that use a server",
+		"URL of the server; default: the current one, of `rolecall login` or `rolecall context use`"},
 	{cli.TokenVariable, "commands that use a server",
 		"bearer token for that server, such as a personal access token; no login is needed then"},
+	{cli.CAVariable, "commands that use a server",
+		"file with the certificate authorities of the server, in PEM; default: those of the system"},
 	{cli.ClientCertVariable, "commands that use a server",
 		"file with the client certificate, in PEM, for a server with `--tls-client-ca`"},
 	{cli.ClientKeyVariable, "commands that use a server", "file with the key of the client certificate, in PEM"},

@@ -169,7 +169,17 @@ func TestLimits(t *testing.T) {
 	if u.ValidUntil == nil || *u.ValidUntil != "2027-01-31T00:00:00Z" {
 		t.Errorf("a date is %+v", u)
 	}
+	if u.State != "active" {
+		t.Errorf("before its end the state is %s", u.State)
+	}
 	f.want(t, 200, "PATCH", path, `{"validUntil":"2020-01-01T00:00:00Z"}`).Into(t, &u)
+	var users struct{ Items []userResource }
+	f.want(t, 200, "GET", "/clusters/"+f.ClusterID+"/users", "").Into(t, &users)
+	if u.State != "expired" || !slices.ContainsFunc(users.Items, func(i userResource) bool {
+		return i.Username == "lim" && i.State == "expired"
+	}) {
+		t.Errorf("after its end the state is %s, and the list has %+v", u.State, users.Items)
+	}
 	f.want(t, 200, "PATCH", path, `{"connectionLimit":5}`)
 	// null is for ever, infinity too.
 	var cleared userResource

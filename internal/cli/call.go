@@ -23,7 +23,7 @@ var Version = "dev"
 // Commands are the commands that use a server.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		loginCommand(), logoutCommand(), whoamiCommand(), clustersCommand(), usersCommand(), accountsCommand(),
+		loginCommand(), logoutCommand(), contextCommand(), whoamiCommand(), clustersCommand(), usersCommand(), accountsCommand(),
 		tokensCommand(), keysCommand(), auditCommand(),
 	}
 }

@@ -33,6 +33,9 @@ const (
 	ClientKeyVariable  = "ROLECALL_CLIENT_KEY"
 )
 
+// CAVariable names the file with the certificate authorities of the server, for one whose authority is not the system's.
+const CAVariable = "ROLECALL_CA_CERT"
+
 // login is a stored sign-in. It holds tokens.
 type login struct {
 	URL          string    `json:"url"`
@@ -42,20 +45,45 @@ type login struct {
 	RefreshToken string    `json:"refreshToken"`
 }
 
-func loginFile() (string, error) {
+// loginFolder holds a file for each server that somebody is signed in to, and the file current with the URL of the one that
+// commands use. With a file each, a command that renews its tokens never touches another login.
+func loginFolder() (string, error) {
 	folder, err := os.UserConfigDir()
 	if err != nil {
 		return "", fmt.Errorf("credentials cannot be stored: %w; set %s and %s instead", err, URLVariable, TokenVariable)
 	}
-	return filepath.Join(folder, "rolecall", "login.json"), nil
+	return filepath.Join(folder, "rolecall", "logins"), nil
 }
 
-// readLogin returns the stored sign-in, an empty one if there is none.
-func readLogin() (*login, error) {
-	var l login
-	file, err := loginFile()
+const currentFile = "current"
+
+func loginFile(server string) (string, error) {
+	folder, err := loginFolder()
+	return filepath.Join(folder, url.PathEscape(server)+".json"), err
+}
+
+// currentServer is the URL of the server that commands use, "" for none.
+func currentServer() (string, error) {
+	folder, err := loginFolder()
 	if err != nil {
-		return nil, err
+		return "", err
+	}
+	text, err := os.ReadFile(filepath.Join(folder, currentFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("the stored credentials cannot be read: %w", err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// readLogin returns the stored sign-in to a server, an empty one if there is none.
+func readLogin(server string) (*login, error) {
+	var l login
+	file, err := loginFile(server)
+	if err != nil || server == "" {
+		return &l, err
 	}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,15 +92,39 @@ func readLogin() (*login, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the stored credentials cannot be read: %w", err)
 	}
-	if err := json.Unmarshal(data, &l); err != nil {
-		return nil, fmt.Errorf("%s is damaged; to sign in again: rolecall login", file)
+	if err := json.Unmarshal(data, &l); err != nil || l.URL != server {
+		return nil, fmt.Errorf("%s is damaged; to sign in again: rolecall login %s", file, server)
 	}
 	return &l, nil
 }
 
-// write replaces the file as a whole: other commands read it at the same time.
+// allLogins are the servers that somebody is signed in to, in the order of their URLs.
+func allLogins() ([]*login, error) {
+	folder, err := loginFolder()
+	if err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	all := []*login{}
+	for _, file := range files {
+		server, err := url.PathUnescape(strings.TrimSuffix(filepath.Base(file), ".json"))
+		if err != nil {
+			continue // no file of a login
+		}
+		l, err := readLogin(server)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
 func (l *login) write() error {
-	file, err := loginFile()
+	file, err := loginFile(l.URL)
 	if err != nil {
 		return err
 	}
@@ -80,6 +132,20 @@ func (l *login) write() error {
 	if err != nil {
 		return err
 	}
+	return replaceFile(file, data)
+}
+
+// use makes a server the one that commands use.
+func use(server string) error {
+	folder, err := loginFolder()
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(folder, currentFile), []byte(server))
+}
+
+// replaceFile replaces a file as a whole: other commands read it at the same time.
+func replaceFile(file string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return fmt.Errorf("the credentials cannot be stored: %w", err)
 	}
@@ -105,8 +171,20 @@ func (l *login) take(t *client.Tokens) {
 func newClient(baseURL string) (*client.Client, error) {
 	c := client.New(baseURL, "rolecall/"+Version)
 	cert, key := os.Getenv(ClientCertVariable), os.Getenv(ClientKeyVariable)
-	if cert == "" && key == "" {
+	if file := os.Getenv(CAVariable); file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, term.Usage("%s: %w", CAVariable, err)
+		}
+		if !c.Trust(pem) {
+			return nil, term.Usage("%s: the file %s has no certificate in PEM", CAVariable, file)
+		}
+	}
+	switch {
+	case cert == "" && key == "":
 		return c, nil
+	case cert == "" || key == "":
+		return nil, term.Usage("set both %s and %s, or neither", ClientCertVariable, ClientKeyVariable)
 	}
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
@@ -129,14 +207,20 @@ func connect() (*client.Client, error) {
 	if token != "" {
 		return connectWithToken(server, token)
 	}
-	l, err := readLogin()
+	if server == "" {
+		var err error
+		if server, err = currentServer(); err != nil {
+			return nil, err
+		}
+	}
+	l, err := readLogin(server)
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case l.URL == "" && server == "":
+	case server == "":
 		return nil, term.Denied("you are not signed in; use: rolecall login URL, or set %s and %s", URLVariable, TokenVariable)
-	case l.URL == "" || server != "" && server != l.URL:
+	case l.URL == "":
 		return nil, term.Denied("you are not signed in to %s; use: rolecall login %s", server, server)
 	}
 	c, err := newClient(l.URL)
@@ -166,7 +250,7 @@ func (l *login) token(ctx context.Context, c *client.Client, refused string) (st
 	}
 	t, err := c.Renew(ctx, l.RefreshToken)
 	if status := client.Status(err); status == http.StatusBadRequest || status == http.StatusUnauthorized {
-		return "", term.Denied("your sign-in to %s has ended; to sign in again: rolecall login", l.URL)
+		return "", term.Denied("your sign-in to %s has ended; to sign in again: rolecall login %[1]s", l.URL)
 	}
 	if err != nil {
 		return "", err
@@ -182,7 +266,8 @@ func loginCommand() *cobra.Command {
 		Short: "Sign in to a Rolecall",
 		Long: `Login asks for a user name and a password, and stores the tokens that the server issues
 for them, not the password. The other commands use these tokens. URL defaults to
-$ROLECALL_URL, else to the server of the last login.
+$ROLECALL_URL, else to the current server. You can be signed in to several servers: the
+last login is the current one, ROLECALL_URL or "rolecall context use" selects another.
 
 No login is needed if ROLECALL_URL and ROLECALL_TOKEN are set, for example to a personal
 access token in the environment of a program.`,
@@ -210,8 +295,9 @@ func serverToUse(args []string) (string, error) {
 		server = args[0]
 	}
 	if server == "" {
-		if l, err := readLogin(); err == nil { // a damaged one is about to be replaced
-			server = l.URL
+		var err error
+		if server, err = currentServer(); err != nil {
+			return "", err
 		}
 	}
 	if server == "" {
@@ -219,7 +305,7 @@ func serverToUse(args []string) (string, error) {
 	}
 	parsed, err := client.ParseURL(server)
 	if err != nil {
-		return "", term.Usage("%q: %w", server, err)
+		return "", term.Usage("the URL %q: %w", server, err)
 	}
 	return parsed, nil
 }
@@ -251,7 +337,7 @@ func signIn(cmd *cobra.Command, server, username string) error {
 	}
 	l := &login{URL: server, Username: username}
 	l.take(t)
-	if err := l.write(); err != nil {
+	if err := errors.Join(l.write(), use(server)); err != nil {
 		return err
 	}
 	term.Report(cmd, "Signed in to %s as %s.", server, username)
@@ -263,8 +349,8 @@ func signIn(cmd *cobra.Command, server, username string) error {
 
 // signInAgain replaces the stored tokens after a change of the own password has ended them.
 func signInAgain(ctx context.Context, c *client.Client, password string) error {
-	l, err := readLogin()
-	if err != nil || l.URL != c.URL {
+	l, err := readLogin(c.URL)
+	if err != nil || l.URL == "" {
 		return err
 	}
 	t, err := c.SignIn(ctx, l.Username, password)
@@ -292,32 +378,128 @@ func warnOfPlainHTTP(cmd *cobra.Command, server string) {
 func logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
-		Short: "End the sign-in and remove the stored tokens",
-		Long: `Logout revokes the tokens that login has stored on this machine, and removes them. If the
-server cannot be reached, it removes them only.`,
+		Short: "End the sign-in to a server and remove the stored tokens",
+		Long: `Logout revokes the tokens that login has stored on this machine for the server of
+ROLECALL_URL, else for the current server, and removes them. If the server cannot be
+reached, it removes them only. Logins to other servers stay.`,
 		Example: `  rolecall logout`,
 		Args:    term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			file, err := loginFile()
+			server := os.Getenv(URLVariable)
+			if server == "" {
+				current, err := currentServer()
+				if err != nil || current == "" {
+					term.Report(cmd, "You were not signed in.")
+					return err
+				}
+				server = current
+			}
+			return logout(cmd, server)
+		},
+	}
+}
+
+func logout(cmd *cobra.Command, server string) error {
+	server, err := client.ParseURL(server)
+	if err != nil {
+		return term.Usage("%s: %w", URLVariable, err)
+	}
+	file, err := loginFile(server)
+	if err != nil {
+		return err
+	}
+	l, unreadable := readLogin(server)
+	err = os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		term.Report(cmd, "You were not signed in to %s.", server)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if unreadable != nil {
+		return fmt.Errorf("the tokens are removed, but they are valid until they expire: %w", unreadable)
+	}
+	if err := l.revoke(cmd.Context()); err != nil {
+		return fmt.Errorf("the tokens are removed, but they are valid until they expire, within 30 days: %w", err)
+	}
+	term.Report(cmd, "Signed out of %s.", server)
+	return nil
+}
+
+func contextCommand() *cobra.Command {
+	return term.Group("context", "The servers that you are signed in to", contextListCommand(), contextUseCommand())
+}
+
+// contextItem is a login without its tokens.
+type contextItem struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"`
+	Username string `json:"username"`
+	Current  bool   `json:"current"`
+}
+
+func contextListCommand() *cobra.Command {
+	return printing(&cobra.Command{
+		Use:     "list",
+		Short:   "List the servers that you are signed in to",
+		Example: `  rolecall context list`,
+		Args:    term.NoArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, err := allLogins()
 			if err != nil {
 				return err
 			}
-			l, unreadable := readLogin()
-			err = os.Remove(file)
-			if errors.Is(err, fs.ErrNotExist) {
-				term.Report(cmd, "You were not signed in.")
-				return nil
-			}
+			current, err := currentServer()
 			if err != nil {
 				return err
 			}
-			if unreadable != nil {
-				return fmt.Errorf("the tokens are removed, but they are valid until they expire: %w", unreadable)
+			var items []json.RawMessage
+			for _, l := range all {
+				item, err := json.Marshal(contextItem{l.URL, l.URL, l.Username, l.URL == current})
+				if err != nil {
+					return err
+				}
+				items = append(items, item)
 			}
-			if err := l.revoke(cmd.Context()); err != nil {
-				return fmt.Errorf("the tokens are removed, but they are valid until they expire, within 30 days: %w", err)
+			head := term.Head{{Title: "CURRENT"}, {Title: "URL"}, {Title: "USER NAME", Gives: term.Some}}
+			return term.PrintList(cmd, items, head, func(i *contextItem) []string {
+				return []string{term.YesNo(i.Current), i.URL, i.Username}
+			})
+		},
+	})
+}
+
+func contextUseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "use URL",
+		Short:   "Select the server that commands use",
+		Example: `  rolecall context use https://rolecall.example.org`,
+		Args:    term.Arguments("URL"),
+		ValidArgsFunction: firstArgument(func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			var urls []string
+			all, _ := allLogins() // none after an error: a shell's prompt is no place for one
+			for _, l := range all {
+				urls = append(urls, l.URL)
 			}
-			term.Report(cmd, "Signed out.")
+			return urls, cobra.ShellCompDirectiveNoFileComp
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			server, err := client.ParseURL(args[0])
+			if err != nil {
+				return term.Usage("the URL %q: %w", args[0], err)
+			}
+			l, err := readLogin(server)
+			if err != nil {
+				return err
+			}
+			if l.URL == "" {
+				return term.Denied("you are not signed in to %s; use: rolecall login %[1]s", server)
+			}
+			if err := use(server); err != nil {
+				return err
+			}
+			term.Report(cmd, "Commands use %s now.", server)
 			return nil
 		},
 	}

@@ -73,7 +73,7 @@ func tokensCreateCommand() *cobra.Command {
 nothing, and --cluster limits it to some clusters. It is printed on standard output and
 never shown again. A program uses it as ROLECALL_TOKEN, or as a bearer token of the HTTP
 API.`,
-		Example: `  rolecall tokens create ci --cluster payments --expires 2160h
+		Example: `  rolecall tokens create ci --cluster payments --expires 90d
   ROLECALL_TOKEN=$(rolecall tokens create dashboard --read-only)`,
 		Args: term.Arguments("NAME"),
 	})
@@ -83,7 +83,7 @@ API.`,
 		"`name` or id of a cluster that the token can reach; repeatable; default: all")
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
 	f.StringVar(&expires, "expires", "",
-		"token expiry: a `time` like 2027-01-31T18:00:00Z, a duration from now like 2160h, or never")
+		"token expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 90d, or never, the default")
 	return onServer(cmd, func(c *call) error {
 		body := map[string]any{"name": c.args[0], "readOnly": readOnly}
 		if c.given("expires") {

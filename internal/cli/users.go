@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,12 +17,14 @@ import (
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
+	"rolecall/internal/moment"
 )
 
 func usersCommand() *cobra.Command {
 	return term.Group("users", "Database users: roles with LOGIN in a cluster",
 		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersPasswdCommand(), usersSetCommand(),
-		usersGrantCommand(), usersDeleteCommand(), usersCheckPasswordsCommand())
+		usersGrantCommand(), usersRevokeCommand(), usersSetRolesCommand(), usersDeleteCommand(),
+		usersCheckPasswordsCommand())
 }
 
 // userPath is the path of the database user that the first argument names.
@@ -254,13 +257,13 @@ func usersSetCommand() *cobra.Command {
 		Use:   "set NAME",
 		Short: "Change the limits of a database user, or end its sessions",
 		Example: `  rolecall users set app -c payments --valid-until 2027-01-31T18:00:00Z
-  rolecall users set app -c payments --valid-until 72h --connection-limit 5
+  rolecall users set app -c payments --valid-until 3d --connection-limit 5
   rolecall users set app -c payments --valid-until never --connection-limit none
   rolecall users set app -c payments --end-sessions`,
 	})
 	f := cmd.Flags()
 	f.StringVar(&l.validUntil, "valid-until", "",
-		"password expiry: a `time` like 2027-01-31T18:00:00Z, a duration from now like 72h, or never")
+		"password expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 3d, or never")
 	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none")
 	f.BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
 	return ofUser(cmd, func(c *call) error { return l.set(c) })
@@ -321,13 +324,13 @@ func deadline(flag, value string) (*time.Time, error) {
 	if value == "never" {
 		return nil, nil
 	}
-	if d, err := time.ParseDuration(value); err == nil {
+	if d, err := moment.Duration(value); err == nil {
 		t := time.Now().Add(d).UTC().Truncate(time.Second)
 		return &t, nil
 	}
-	t, err := time.Parse(time.RFC3339, value)
+	t, err := moment.Time(value)
 	if err != nil {
-		return nil, term.Usage("--%s is %q; use a time like 2027-01-31T18:00:00Z, a duration like 72h, or never", flag, value)
+		return nil, term.Usage("--%s is %q; use %s, %s from now, or never", flag, value, moment.TimeForm, moment.DurationForm)
 	}
 	return &t, nil
 }
@@ -335,34 +338,150 @@ func deadline(flag, value string) (*time.Time, error) {
 func usersGrantCommand() *cobra.Command {
 	var roles []string
 	cmd := printing(&cobra.Command{
-		Use:   "grant NAME --roles ROLE,ROLE",
-		Short: "Set the roles of which a database user is a member",
-		Long: `Grant makes a database user a member of the given roles, and removes it from all other
+		Use:   "grant NAME ROLE...",
+		Short: "Make a database user a member of roles",
+		Long: `Grant makes a database user a member of roles of the cluster's list "grantable". It keeps
+all other memberships. To take one away: rolecall users revoke. To set exactly these
+roles: rolecall users set-roles.`,
+		Example: `  rolecall users grant app -c payments readwrite
+  rolecall users grant app -c payments readonly reporting`,
+	})
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles` in addition to the arguments, separated by commas")
+	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
+	return ofUserAndRoles(cmd, &roles, func(current, given []string) []string { return append(current, given...) })
+}
+
+func usersRevokeCommand() *cobra.Command {
+	var roles []string
+	cmd := printing(&cobra.Command{
+		Use:   "revoke NAME ROLE...",
+		Short: "End the membership of a database user in roles",
+		Long: `Revoke ends the membership of a database user in roles of the cluster's list "grantable".
+It keeps all other memberships.`,
+		Example: `  rolecall users revoke app -c payments readwrite`,
+	})
+	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles` in addition to the arguments, separated by commas")
+	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
+	return ofUserAndRoles(cmd, &roles, func(current, given []string) []string {
+		return slices.DeleteFunc(current, func(role string) bool { return slices.Contains(given, role) })
+	})
+}
+
+func usersSetRolesCommand() *cobra.Command {
+	var roles []string
+	cmd := printing(&cobra.Command{
+		Use:   "set-roles NAME --roles ROLE,ROLE",
+		Short: "Set exactly the roles of which a database user is a member",
+		Long: `Set-roles makes a database user a member of the given roles, and removes it from all other
 roles in the cluster's list "grantable". An empty list removes it from all of these.`,
-		Example: `  rolecall users grant app -c payments --roles readwrite
-  rolecall users grant app -c payments --roles readonly,reporting
-  rolecall users grant app -c payments --roles ''`,
+		Example: `  rolecall users set-roles app -c payments --roles readonly,reporting
+  rolecall users set-roles app -c payments --roles ''`,
 	})
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles`, separated by commas")
-	return ofUser(cmd, func(c *call) error {
-		if !c.given("roles") {
-			return term.Usage("--roles is missing; give the roles: --roles ROLE,ROLE")
+	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
+	return ofUserAndRoles(cmd, &roles, func(_, given []string) []string { return given })
+}
+
+// ofUserAndRoles completes a command that changes the roles of a database user. roles are those of the flag, in addition to
+// the arguments, and change makes the new list of the current one.
+func ofUserAndRoles(cmd *cobra.Command, roles *[]string, change func(current, given []string) []string) *cobra.Command {
+	cmd = ofUser(cmd, func(c *call) error {
+		given := append(slices.Clone(c.args[1:]), *roles...)
+		if len(given) == 0 && !c.given("roles") {
+			return term.Usage("no role is given; see %s --help", c.cmd.CommandPath())
 		}
-		answer, err := c.send(http.MethodPut, c.cluster.Path("users", c.args[0], "roles"), map[string]any{"roles": roles})
-		if err != nil {
-			return err
-		}
-		u, err := term.Decode[client.User](answer)
-		if err != nil {
-			return err
-		}
-		c.report("Database user %q of cluster %q is a member of: %s",
-			u.Username, c.cluster.Name, cmp.Or(memberships(u), "no role"))
-		if len(u.KeptRoles) > 0 {
-			c.report("Kept, because this cluster may not revoke them: %s", strings.Join(u.KeptRoles, ", "))
-		}
-		return term.PrintUnlessTable(c.cmd, answer)
+		return changeRoles(c, given, change)
 	})
+	cmd.Args = term.Arguments("NAME", "[ROLE]...")
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 {
+			return completeUsers(cmd, args, start)
+		}
+		return completeGrantable(cmd, args, start)
+	}
+	return cmd
+}
+
+// changeRoles replaces the grantable roles of the user. The precondition keeps what another change has granted in the
+// meantime. A given role that is not grantable is refused by the server.
+func changeRoles(c *call, given []string, change func(current, given []string) []string) error {
+	found, err := c.client.Get(c.cmd.Context(), userPath(c), nil)
+	if err != nil {
+		return err
+	}
+	before, err := term.Decode[client.User](found.JSON)
+	if err != nil {
+		return err
+	}
+	grantable, err := grantableRoles(c.cmd.Context(), c.client, c.cluster)
+	if err != nil {
+		return err
+	}
+	for _, role := range given {
+		if !slices.Contains(grantable, role) {
+			return fmt.Errorf("the role %q is not among those that can be granted in cluster %q: %s", role, c.cluster.Name,
+				cmp.Or(strings.Join(grantable, ", "), "there are none"))
+		}
+	}
+	current := slices.DeleteFunc(slices.Clone(before.MemberOf), func(role string) bool {
+		return !slices.Contains(grantable, role)
+	})
+	answer, err := c.client.Do(c.cmd.Context(), client.Request{
+		Method: http.MethodPut, Path: c.cluster.Path("users", c.args[0], "roles"), IfMatch: found.ETag,
+		Body: map[string]any{"roles": append([]string{}, change(current, given)...)},
+	})
+	if err != nil {
+		return err
+	}
+	after, err := term.Decode[client.User](answer.JSON)
+	if err != nil {
+		return err
+	}
+	if answer.Warning != "" {
+		c.report("Warning: %s", answer.Warning)
+	}
+	c.report("Database user %q of cluster %q: added: %s; removed: %s; is now a member of: %s.", after.Username, c.cluster.Name,
+		orNone(without(after.MemberOf, before.MemberOf)), orNone(without(before.MemberOf, after.MemberOf)),
+		cmp.Or(memberships(after), "none"))
+	if len(after.KeptRoles) > 0 {
+		c.report("Kept, because they are not in the cluster's list \"grantable\": %s", strings.Join(after.KeptRoles, ", "))
+	}
+	return term.PrintUnlessTable(c.cmd, answer.JSON)
+}
+
+func without(roles, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return slices.Contains(others, role) })
+}
+
+func orNone(roles []string) string { return cmp.Or(strings.Join(roles, ", "), "none") }
+
+func grantableRoles(ctx context.Context, c *client.Client, of *client.ClusterRef) ([]string, error) {
+	answer, err := c.Get(ctx, of.Path(), nil)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := term.Decode[client.Cluster](answer.JSON)
+	if err != nil {
+		return nil, err
+	}
+	return cl.Grantable, nil
+}
+
+// completeGrantable offers the roles that can be granted in the cluster.
+func completeGrantable(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+	defer cancel()
+	cmd.SetContext(ctx)
+	c, err := connect()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	cl, err := clusterOfFlag(cmd, c)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	roles, _ := grantableRoles(ctx, c, cl) // none after an error: a shell's prompt is no place for one
+	return roles, cobra.ShellCompDirectiveNoFileComp
 }
 
 // deletion are the flags of users delete.
@@ -397,6 +516,8 @@ work. Run the same command again to continue.`,
 	f.StringVar(&d.reassignTo, "reassign-to", "", "`role` that becomes the owner of the user's objects")
 	f.BoolVar(&d.withMembers, "with-members", false, "delete it although other roles lose what they have as its members")
 	f.StringVar(&d.onBlocked, "on-blocked", "", "what to do with a user that cannot be deleted: `disable`")
+	_ = cmd.RegisterFlagCompletionFunc("reassign-to", completeUsers)
+	completeWords(cmd, "on-blocked", "disable")
 	term.BindYes(cmd)
 	return ofUser(cmd, func(c *call) error {
 		if d.onBlocked != "" && d.onBlocked != "disable" {

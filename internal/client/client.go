@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,7 +44,21 @@ func New(baseURL, userAgent string) *Client {
 
 // Show makes the client show the server a certificate, where that asks for one.
 func (c *Client) Show(certificate tls.Certificate) {
-	c.http.Transport.(*http.Transport).TLSClientConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	c.tls().Certificates = []tls.Certificate{certificate}
+}
+
+// Trust makes the client trust these authorities, in PEM, and no others. It reports whether there are any.
+func (c *Client) Trust(authorities []byte) bool {
+	c.tls().RootCAs = x509.NewCertPool()
+	return c.tls().RootCAs.AppendCertsFromPEM(authorities)
+}
+
+func (c *Client) tls() *tls.Config {
+	transport := c.http.Transport.(*http.Transport)
+	if transport.TLSClientConfig == nil {
+		transport.TLSClientConfig = &tls.Config{}
+	}
+	return transport.TLSClientConfig
 }
 
 // ParseURL reads a base URL, which holds no credentials.
@@ -302,6 +317,9 @@ func failure(resp *http.Response, answer []byte) *Error {
 	}
 	if e.Message == "" {
 		e.Message = fmt.Sprintf("The server answered %s without a reason.", strings.TrimSpace(resp.Status))
+		if bytes.Contains(answer, []byte("HTTP request to an HTTPS server")) { // of Go's net/http
+			e.Message = "The server speaks https only; use a URL that begins with https://"
+		}
 	}
 	if !strings.ContainsAny(e.Message[len(e.Message)-1:], ".!?") {
 		e.Message += "."

@@ -13,7 +13,7 @@ import (
 // Details is all that a user is.
 type Details struct {
 	*User
-	State           string     // StateActive, StateDeleting or StateDisabled
+	State           string     // StateActive, StateExpired, StateDeleting or StateDisabled
 	ValidUntil      *time.Time // when its password stops being taken; nil: never
 	ConnectionLimit int        // -1: none
 	MemberOf        []string   // the roles that it is a direct member of, in the order of their names' bytes
@@ -25,6 +25,10 @@ type Details struct {
 
 // StateActive is the usual state in Details, where Provenance has none.
 const StateActive = "active"
+
+// StateExpired is the state of a user that would be active, but whose VALID UNTIL has passed, by the cluster's
+// clock.
+const StateExpired = "expired"
 
 // The kinds of passwords.
 const (
@@ -80,7 +84,8 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 
 // selectDetails brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
 var selectDetails = `
-	SELECT r.oid, CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'),
+	SELECT r.oid, (r.rolvaliduntil <= clock_timestamp()) IS TRUE,
+	       CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'),
 	  '0001-01-01 00:00:01Z') END,
 	       r.rolconnlimit,
 	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
@@ -121,17 +126,20 @@ func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Deta
 	}
 	byOID := make(map[uint32]*Details, len(users))
 	var oid uint32
-	var readable bool
+	var readable, expired bool
 	var d Details
 	rows, err := q.Query(ctx, selectDetails, oids, s.ControlDatabase)
 	if err != nil {
 		return nil, err
 	}
-	_, err = pgx.ForEachRow(rows, []any{&oid, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.NotInherited, &d.Databases,
-		&readable},
+	_, err = pgx.ForEachRow(rows, []any{&oid, &expired, &d.ValidUntil, &d.ConnectionLimit, &d.MemberOf, &d.NotInherited,
+		&d.Databases, &readable},
 		func() error {
 			found := d
-			found.PasswordKind = PasswordUnknown
+			found.PasswordKind, found.State = PasswordUnknown, StateActive
+			if expired {
+				found.State = StateExpired
+			}
 			byOID[oid], d = &found, Details{}
 			return nil
 		})
@@ -160,7 +168,7 @@ func (s *Server) details(ctx context.Context, q querier, users []*User) ([]*Deta
 		if d == nil {
 			continue
 		}
-		d.User, d.State, d.Comment = u, cmp.Or(u.Provenance.State, StateActive), valid(u.userComment)
+		d.User, d.State, d.Comment = u, cmp.Or(u.Provenance.State, d.State), valid(u.userComment)
 		if d.ValidUntil != nil {
 			*d.ValidUntil = d.ValidUntil.UTC()
 		}

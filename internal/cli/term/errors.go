@@ -13,6 +13,8 @@ const (
 	ExitUsage    = 2
 	ExitNotFound = 3
 	ExitDenied   = 4
+	// ExitInterrupted is that of a command that SIGINT has ended, as shells have it.
+	ExitInterrupted = 130
 )
 
 // exitError is an error with an exit code of its own.

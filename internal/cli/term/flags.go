@@ -2,11 +2,18 @@ package term
 
 import (
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
+
+// usual are words for commands that people know from other programs.
+var usual = map[string][]string{
+	"list": {"ls"}, "show": {"get", "describe"}, "delete": {"rm", "remove"}, "remove": {"rm", "delete"},
+	"create": {"add", "new"}, "passwd": {"password"},
+}
 
 // Group is a command that holds others.
 func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
@@ -15,6 +22,11 @@ func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		Short: short,
 		Args:  OnlyCommands,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
+	}
+	for _, sub := range commands {
+		sub.SuggestFor = usual[sub.Name()]
 	}
 	cmd.AddCommand(commands...)
 	return cmd
@@ -24,7 +36,11 @@ func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
 func OnlyCommands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		path := strings.TrimPrefix(cmd.CommandPath()+" "+args[0], cmd.Root().Name()+" ")
-		return Usage("there is no command %q; see %s --help", path, cmd.CommandPath())
+		hint := ""
+		if near := slices.Compact(slices.Sorted(slices.Values(cmd.SuggestionsFor(args[0])))); len(near) > 0 {
+			hint = ", but " + strings.Join(near, " and ")
+		}
+		return Usage("there is no command %q%s; see %s --help", path, hint, cmd.CommandPath())
 	}
 	return nil
 }
@@ -42,6 +58,9 @@ func NoArguments(cmd *cobra.Command, args []string) error {
 func Arguments(names ...string) cobra.PositionalArgs {
 	least, most := len(names), len(names)
 	switch last := names[len(names)-1]; {
+	case strings.HasPrefix(last, "[") && strings.HasSuffix(last, "..."):
+		least--
+		most = 1 << 16
 	case strings.HasPrefix(last, "["):
 		least--
 	case strings.HasSuffix(last, "..."):

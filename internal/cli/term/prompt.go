@@ -101,7 +101,7 @@ func interruptible(cmd *cobra.Command, read func() (string, error), restore func
 		return a.text, a.err
 	case <-cmd.Context().Done():
 		restore()
-		return "", errors.New("interrupted; nothing was changed")
+		return "", &exitError{errors.New("interrupted; nothing was changed"), ExitInterrupted}
 	}
 }
 
