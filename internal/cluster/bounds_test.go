@@ -64,7 +64,8 @@ func TestOldServer(t *testing.T) {
 	t.Parallel()
 	fields := "SFATAL\x00VFATAL\x00C42704\x00Munrecognized configuration parameter \"idle_session_timeout\"\x00\x00"
 	says := "E" + string(binary.BigEndian.AppendUint32(nil, uint32(4+len(fields)))) + fields
-	c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", hostileServer(t, says)), Password: "x", TLS: TLS{Mode: "disable"}}
+	c := Connection{URL: fmt.Sprintf("postgres://role@%s/app", hostileServer(t, says)), Password: "x",
+		TLS: TLS{Mode: "disable"}}
 	_, _, err := c.Open(t.Context())
 	if !fault.Is(err, fault.Invalid) || !strings.Contains(fault.Of(err).Message, "is older than PostgreSQL 14, and") {
 		t.Error(err)
