@@ -55,7 +55,7 @@ var ErrReplica = errors.New("the server is a replica, or is set to read only")
 // ErrReadOnly is an ErrReplica: the server that was reached is no replica.
 var ErrReadOnly = fmt.Errorf("%w: default_transaction_read_only is on", ErrReplica)
 
-// Refusal says why a server does not take writes.
+// Refusal says why a server refuses writes.
 func Refusal(conn *pgconn.PgConn) error {
 	if conn.ParameterStatus("in_hot_standby") == "off" {
 		return ErrReadOnly
