@@ -15,7 +15,7 @@ import (
 // lockHeld says which lock was not free in time, and who held it.
 type lockHeld struct {
 	holder
-	database string
+	database string // "" if the object belongs to the cluster
 	object   string // "" if it is none that has a name
 	cause    error
 }
@@ -23,9 +23,12 @@ type lockHeld struct {
 func (e *lockHeld) Error() string {
 	what := "something"
 	if e.object != "" {
-		what = e.object
+		what = valid(e.object)
 	}
-	return fmt.Sprintf("%s in database %q is locked by %s", valid(what), valid(e.database), e.holder)
+	if e.database != "" {
+		what += fmt.Sprintf(" in database %q", valid(e.database))
+	}
+	return fmt.Sprintf("%s is locked by %s", what, e.holder)
 }
 func (e *lockHeld) Unwrap() error { return e.cause }
 
@@ -151,6 +154,10 @@ func (d *deletion) awaitHolders(ctx context.Context, wait time.Duration) (*lockH
 			return nil, err
 		}
 		if !time.Now().Before(end) {
+			if first.Object == 0 {
+				first.object = "the role itself"
+				return first, nil
+			}
 			if conn, err := d.s.connect(ctx, first.database, "UTF8"); err == nil {
 				first.name(ctx, conn)
 				_ = conn.Close(ctx)
@@ -168,7 +175,7 @@ func (d *deletion) awaitHolders(ctx context.Context, wait time.Duration) (*lockH
 // nobody else in, on what it was granted. A lock is named by its transaction and its object. Autovacuum gives way.
 const selectHeld = `
   SELECT concat_ws(' ', l.virtualtransaction, l.locktype, l.database, l.relation),
-    coalesce((SELECT datname FROM pg_database WHERE oid = l.database), current_database())::text,
+    coalesce((SELECT datname FROM pg_database WHERE oid = l.database), '')::text,
     coalesce(l.pid, 0), coalesce(a.usename, '')::text, coalesce(a.application_name, ''),
     extract(epoch FROM clock_timestamp() - a.xact_start)::int, coalesce(l.relation, 0)
   FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
