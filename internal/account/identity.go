@@ -381,6 +381,9 @@ func addIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n *Profile, hash 
 		// It may have been somebody's, whose rows the audit log would show.
 		return nil, fault.New(fault.Invalid, "The client id %q is a UUID: those are the guids of people. Choose another.", n.GUID)
 	case is == nil:
+		if err := mayReuse(ctx, tx, p, n.GUID); err != nil {
+			return nil, err
+		}
 		made, err := insert(ctx, tx, n, parts{identity: true}, hash)
 		if err == nil && made == nil {
 			err = clash
@@ -401,6 +404,20 @@ func addIdentity(ctx context.Context, tx pgx.Tx, p *Principal, n *Profile, hash 
 		WHERE id = $1 RETURNING `+withoutAnnotations,
 		is.ID, n.Active, notNull(n.Scopes), notNull(n.GrantTypes), notNull(n.UserScopes), hash,
 		n.Client.Name, n.Client.AccessValidity, n.Client.RefreshValidity)
+}
+
+// mayReuse keeps the rows of the audit log about what a deleted account did from a new one of its guid, which reads its own.
+// An admin reads all of them.
+func mayReuse(ctx context.Context, tx pgx.Tx, p *Principal, guid string) error {
+	if p.Has(ScopeAdmin) {
+		return nil
+	}
+	known, err := audit.Knows(ctx, tx, guid)
+	if err == nil && known {
+		err = fault.New(fault.Forbidden, "The client id %q was that of an account whose changes are in the audit log. To use it "+
+			"again requires the scope %s. Choose another.", guid, ScopeAdmin)
+	}
+	return err
 }
 
 func (a *Profile) checkVersion(m etag.Match) error {

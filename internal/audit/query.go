@@ -192,6 +192,14 @@ func (v *Visible) sides(cluster uuid.UUID, arg func(v any) string) (sides []stri
 	return sides
 }
 
+// Knows reports whether there is a row of what an account with this guid did, sealed or not.
+func Knows(ctx context.Context, tx pgx.Tx, guid string) (known bool, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM audit_seals WHERE account_guid = $1)
+		  OR EXISTS (SELECT FROM audit_unsealed u JOIN audit a ON a.id = u.audit_id WHERE a.account_guid = $1)`, guid).Scan(&known)
+	return known, err
+}
+
 // FailedSignIns is the failed sign-ins of an account from an address within a minute. They are counted, not chained:
 // guesses come by the thousand.
 type FailedSignIns struct {

@@ -15,12 +15,10 @@ import (
 	"rolecall/internal/fault"
 )
 
-// errOthersToken is the answer to a client that revokes what was issued to another one (RFC 7009, 2.1).
-var errOthersToken = fault.New(fault.Invalid, "The token was issued to another client.").Because(ErrGrant)
-
 // Revoke ends a token within 5 seconds on every replica: an access token, a refresh token with its family
 // and their access tokens, or a personal access token. A token that is unknown, has ended, or is another issuer's is no
-// failure (RFC 7009, 2.2): there is nothing to end here.
+// failure (RFC 7009, 2.2): there is nothing to end here. A token that was issued to another client stays valid, and is no
+// failure either: clients expect 200 for every token.
 func (s *Service) Revoke(ctx context.Context, c *Client, token, address string) error {
 	s.verified.drop(s.cacheKey(ParseCredential("Bearer " + token)))
 	switch {
@@ -45,7 +43,7 @@ func (s *Service) revokeAccess(ctx context.Context, c *Client, token, address st
 		return err
 	}
 	if t.ClientID != c.id {
-		return errOthersToken
+		return nil
 	}
 	id, err := uuid.Parse(t.ID)
 	if err != nil {
@@ -76,7 +74,7 @@ func (s *Service) revokeRefresh(ctx context.Context, c *Client, token, address s
 		return control.Fault(err)
 	}
 	if r.clientID != c.id {
-		return errOthersToken
+		return nil
 	}
 	a, err := s.accounts.ByGUID(ctx, r.guid)
 	if fault.Is(err, fault.NotFound) {

@@ -120,7 +120,7 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-// TestRevokeOfAnotherClient: what was issued to one client no other client ends (RFC 7009, 2.1).
+// TestRevokeOfAnotherClient: no client ends a token that was issued to another (RFC 7009, 2.1), and it is no failure.
 func TestRevokeOfAnotherClient(t *testing.T) {
 	s := servicetest.Shared(t)
 	x := signedIn(t, s)
@@ -133,8 +133,8 @@ func TestRevokeOfAnotherClient(t *testing.T) {
 		tokens *identity.Tokens
 	}{{cf, theirs}, {x.client, ours}} {
 		for _, token := range []string{string(test.tokens.Access), string(test.tokens.Refresh)} {
-			if err := x.Revoke(t.Context(), test.client, token, ""); !errors.Is(err, identity.ErrGrant) {
-				t.Errorf("got %v", err)
+			if err := x.Revoke(t.Context(), test.client, token, ""); err != nil {
+				t.Error(err)
 			}
 		}
 		x.clock.advance(identity.FreshFor)

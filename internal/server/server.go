@@ -131,8 +131,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	ready := newReadiness(s.DB, identity.FreshWhileAway)
 	public := web.NewServer(s.site(ready, metrics), s.Log, s.TLS)
 	public.ConnState = connections().Track
-	operations := &http.Server{Handler: metrics.handler(ready), ReadHeaderTimeout: 10 * time.Second}
-	profiles := &http.Server{Handler: pprofHandler(), ReadHeaderTimeout: 10 * time.Second}
+	operations := &http.Server{Handler: ownName(s.MetricsListener, metrics.handler(ready)), ReadHeaderTimeout: 10 * time.Second}
+	profiles := &http.Server{Handler: ownName(s.PprofListener, pprofHandler()), ReadHeaderTimeout: 10 * time.Second}
 
 	// Background work ends after the last request, because requests depend on it.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))

@@ -115,6 +115,42 @@ func TestCreateClientRefused(t *testing.T) {
 	}
 }
 
+// TestClientIDOfADeletedAccount: the id of a deleted account whose changes are in the audit log is for admins to use again,
+// because the new account would read these rows.
+func TestClientIDOfADeletedAccount(t *testing.T) {
+	f := newFixture(t)
+	root := f.root(t)
+	writer, _ := f.holder(t, account.ScopeSCIMRead, account.ScopeSCIMWrite)
+	admin := &account.Principal{GUID: "x", Scopes: account.AdminScopes}
+	create := func(token, id string) answer {
+		return f.as(t, token, "POST", "/oauth/clients", object(map[string]any{"client_id": id,
+			"client_secret": id + "-secret", "authorized_grant_types": []string{"client_credentials"}}))
+	}
+	for _, sealed := range []bool{false, true} {
+		id := unique("again")
+		create(writer, id).want(t, 201, "")
+		f.as(t, root, "DELETE", "/oauth/clients/"+id, "").want(t, 200, "")
+		create(writer, id).want(t, 201, "") // it changed nothing
+		token := f.token(t, basic(id, id+"-secret"), "grant_type", "client_credentials").token(t).AccessToken
+		f.as(t, token, "POST", "/Users", `{"userName":"`+unique("denied")+`","password":"long-enough-password"}`).
+			want(t, 403, "insufficient_scope")
+		f.as(t, root, "DELETE", "/oauth/clients/"+id, "").want(t, 200, "")
+		if _, err := f.Accounts.DeletePlatform(t.Context(), admin, id, nil); err != nil {
+			t.Fatal(err)
+		}
+		for rows := 1; sealed && rows > 0; {
+			var err error
+			if rows, err = f.Audit.Seal(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a := create(writer, id).want(t, 403, "insufficient_scope"); !strings.Contains(a.Body, "audit log") {
+			t.Error(a.Body)
+		}
+		create(root, id).want(t, 201, "")
+	}
+}
+
 // A client that was made before its id was reserved goes on, and can be changed.
 func TestClientOfAReservedID(t *testing.T) {
 	f := newFixture(t)

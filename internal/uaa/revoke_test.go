@@ -49,11 +49,14 @@ func TestRevocation(t *testing.T) {
 		`Basic realm="rolecall", charset="UTF-8"` {
 		t.Errorf("the challenge is %q", a.Header.Get("WWW-Authenticate"))
 	}
-	revoke(tok.RefreshToken, program).want(t, 400, "invalid_grant")
+	for _, token := range []string{tok.AccessToken, tok.RefreshToken} { // of another client
+		revoke(token, program).want(t, 200, "")
+	}
 	f.send(t, "POST", "/oauth/revoke?token="+tok.RefreshToken, "", form, cf).want(t, 400, "invalid_request")
 	revoke("", cf).want(t, 400, "invalid_request")
 	f.send(t, "POST", "/oauth/revoke", `{"token":"x"}`, "Content-Type: application/json", cf).want(t, 415, "invalid_request")
 	f.send(t, "GET", "/oauth/revoke", "", cf).want(t, 405, "method_not_allowed")
+	f.as(t, tok.AccessToken, "GET", "/Users/"+bob.ID, "").want(t, 200, "")
 	refresh(tok.RefreshToken, cf).token(t)
 	revoke("nonsense", cf).want(t, 200, "")
 
