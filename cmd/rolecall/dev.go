@@ -23,7 +23,9 @@ func devCommand() *cobra.Command {
 		Short: "Serve on this machine, with a PostgreSQL of its own",
 		Long: `Dev starts a private PostgreSQL in the data folder, creates the control database in it,
 registers it as the first cluster, creates the account admin, and serves until it is
-stopped. The next start on the same folder finds everything as it was.
+stopped. The next start on the same folder finds everything as it was. If PostgreSQL
+ends or is restarted in the meantime, dev starts it again, or keeps the one that
+"pg_ctl restart" has started.
 
 ROLECALL_ADMIN_PASSWORD, if set at the first start, is the password of admin. Otherwise
 a password is generated. It is in the file admin-password of the data folder.`,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -178,6 +179,17 @@ func TestDev(t *testing.T) {
 		t.Error("two calls of rolecall env print the same token")
 	}
 
+	// Beside a server of another release, rolecall env leaves the schema to that.
+	control := maps.Clone(v)
+	control["PGDATABASE"] = "rolecall"
+	const migration = `FROM rolecall.migrations WHERE version = (SELECT max(version) FROM rolecall.migrations)`
+	psql(t, control, `INSERT INTO rolecall.migrations (version, name) SELECT version + 1, 'newer' `+migration)
+	if code, out, errOut := execute(t, "", "env", "--data-dir", dir); code != term.ExitFailed || out != "" ||
+		!isSentence(errOut) || !strings.Contains(errOut, "its schema is of a newer release") {
+		t.Errorf("rolecall env of another release: exit code %d, printed %q and %q", code, out, errOut)
+	}
+	psql(t, control, `DELETE `+migration)
+
 	// Everything that was printed works.
 	users := url + "/databases/postgresql/clusters/" + v["ROLECALL_CLUSTER_ID"] + "/users"
 	bearer, basic := "Bearer "+v["IONOS_TOKEN"], basicAuth("admin", v["IONOS_PASSWORD"])
@@ -202,6 +214,9 @@ func TestDev(t *testing.T) {
 	}
 
 	checkModes(t, dir)
+	if got := read(t, filepath.Join(dir, ".gitignore")); got != "*\n" {
+		t.Errorf("a repository around the data folder ignores %q of it, want everything", got)
+	}
 	if code, _, errOut := execute(t, "", "dev", "--listen", "127.0.0.1:0", "--data-dir", dir); code != term.ExitFailed ||
 		!isSentence(errOut) || !strings.Contains(errOut, "another rolecall dev is running on "+dir) ||
 		!strings.Contains(errOut, "--data-dir") {
@@ -392,6 +407,99 @@ func TestDevAfterKill(t *testing.T) {
 	}
 	if code := p.end(t); code != 0 {
 		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+}
+
+// TestDevKeepsPostgreSQL restarts PostgreSQL below a running server, and kills it, as people and the kernel do.
+func TestDevKeepsPostgreSQL(t *testing.T) {
+	t.Parallel()
+	dir := preparedFolder(t)
+	data := filepath.Join(dir, "postgresql", "pg")
+	p, url := beginDevProcess(t, dir)
+	v := variables(t, dir)
+	users := url + "/databases/postgresql/clusters/" + v["ROLECALL_CLUSTER_ID"] + "/users/"
+	works := func(name string) {
+		t.Helper()
+		before, _ := postmaster(dir)
+		eventually(t, func() error {
+			r := request(t, http.DefaultClient, http.MethodPost, strings.TrimSuffix(users, "/"), "Bearer "+v["ROLECALL_TOKEN"],
+				`{"properties":{"username":"`+name+`","password":"correct horse"}}`)
+			if r.status != http.StatusOK && !strings.Contains(r.body, "exists") {
+				return fmt.Errorf("POST users: %d %s", r.status, r.body)
+			}
+			return nil
+		})
+		if after, ok := postmaster(dir); !ok || after != before && before != 0 && syscall.Kill(before, 0) == nil {
+			t.Errorf("there are two servers: the processes %d and %d", before, after)
+		}
+		if port := psql(t, v, "SHOW port"); port != v["PGPORT"] {
+			t.Errorf("PostgreSQL has the port %s, want %s", port, v["PGPORT"])
+		}
+	}
+	bin, _, err := localpg.FindBinaries("", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	for _, mode := range []string{"immediate", "fast"} {
+		old, _ := postmaster(dir)
+		cmd := exec.Command(filepath.Join(bin, "pg_ctl"), "restart", "-m", mode, "-D", data, "-l", filepath.Join(data, "restart.log"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid,
+			NoSetGroups: true}}
+		cmd.Dir = "/"
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("pg_ctl restart -m %s: %v: %s", mode, err, out)
+		}
+		if now, ok := postmaster(dir); !ok || now == old {
+			t.Fatalf("pg_ctl restart -m %s left the process %d, which was there before", mode, now)
+		}
+		works("after_" + mode)
+	}
+	// Nobody else starts one that was killed, and the server that pg_ctl has started is kept as well.
+	for _, name := range []string{"after_kill", "after_second_kill"} {
+		pid, _ := postmaster(dir)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() error {
+			if now, ok := postmaster(dir); !ok || now == pid {
+				return errors.New("PostgreSQL was not started again")
+			}
+			return nil
+		})
+		works(name)
+	}
+	for _, name := range []string{"after_immediate", "after_fast", "after_kill", "after_second_kill"} {
+		if r := get(t, users+name, "Bearer "+v["ROLECALL_TOKEN"]); r.status != http.StatusOK {
+			t.Errorf("GET %s: %d %s", name, r.status, r.body)
+		}
+	}
+	if again := variables(t, dir); again["PGPASSWORD"] != v["PGPASSWORD"] || again["PGPORT"] != v["PGPORT"] {
+		t.Error("rolecall env says something else after the restarts")
+	}
+
+	// Only a server that does not start ends it.
+	pid, _ := postmaster(dir)
+	if err := os.Rename(filepath.Join(data, "global"), filepath.Join(data, "global-moved")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.wait(t); code != term.ExitFailed ||
+		!strings.Contains(p.errOut.String(), "the local PostgreSQL ended and could not be started again") {
+		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+	if err := os.Rename(filepath.Join(data, "global-moved"), filepath.Join(data, "global")); err != nil {
+		t.Fatal(err)
+	}
+	last, _ := beginDevProcess(t, dir)
+	if code := last.end(t); code != 0 || postmasterRuns(t, dir) {
+		t.Errorf("exit code %d, PostgreSQL runs: %v: %s", code, postmasterRuns(t, dir), last.errOut)
 	}
 }
 

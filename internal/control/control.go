@@ -43,6 +43,16 @@ type Identity struct {
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
 // takes writes is used. Several replicas may open one database at once.
 func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
+	return open(ctx, url, keys, (*DB).upgrade)
+}
+
+// OpenUnchanged is Open for a command beside a running server. It leaves the schema alone, and fails if the schema is not that
+// of this release.
+func OpenUnchanged(ctx context.Context, url string, keys *Keyring) (*DB, error) {
+	return open(ctx, url, keys, (*DB).requireSchema)
+}
+
+func open(ctx context.Context, url string, keys *Keyring, schema func(*DB, context.Context) error) (*DB, error) {
 	config, err := parse(url)
 	if err != nil {
 		// pgx redacts what it takes for the password, but a malformed URL hides one anywhere.
@@ -83,29 +93,30 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{Pool: pool, SignIn: signIn, Keys: keys, Unverified: unverified(config.ConnConfig)}
-	if err := db.prepare(ctx); err != nil {
+	if err := db.prepare(ctx, schema); err != nil {
 		db.Close()
-		return nil, err
+		return nil, fmt.Errorf("control database: %w", err)
 	}
 	return db, nil
 }
 
-func (db *DB) prepare(ctx context.Context) error {
+func (db *DB) prepare(ctx context.Context, schema func(*DB, context.Context) error) error {
 	if err := db.requireDirect(ctx); err != nil {
-		return fmt.Errorf("control database: %w", err)
+		return err
 	}
-	if err := db.migrate(ctx); err != nil {
-		return fmt.Errorf("control database: %w", err)
+	if err := schema(db, ctx); err != nil {
+		return err
 	}
-	if err := db.prepareAuditKey(ctx); err != nil {
-		return fmt.Errorf("control database: %w", err)
-	}
-	err := db.Pool.QueryRow(ctx, `SELECT system_identifier::text, current_database(), current_user FROM pg_control_system()`).
+	return db.Pool.QueryRow(ctx, `SELECT system_identifier::text, current_database(), current_user FROM pg_control_system()`).
 		Scan(&db.Identity.System, &db.Identity.Database, &db.Identity.Role)
-	if err != nil {
-		return fmt.Errorf("control database: %w", err)
+}
+
+// upgrade brings the schema and the keys in it up to date.
+func (db *DB) upgrade(ctx context.Context) error {
+	if err := db.migrate(ctx); err != nil {
+		return err
 	}
-	return nil
+	return db.prepareAuditKey(ctx)
 }
 
 // SignIn is used by SignInLooks queries at a time, and by checks of whether the database is reachable. The other connections

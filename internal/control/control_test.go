@@ -270,6 +270,53 @@ func TestOpenWithOtherKeys(t *testing.T) {
 	}
 }
 
+// A command that only reads the control database does not change its schema, and names the schema that it cannot read.
+func TestOpenUnchanged(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	c.Exec(t, `CREATE DATABASE unchanged`)
+	schema := func() (tables, version int) {
+		t.Helper()
+		conn := c.Connect(t, c.User, c.Password, "unchanged")
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relkind = 'r' AND oid >= 16384`).Scan(&tables)
+		if err == nil && tables > 0 {
+			err = conn.QueryRow(t.Context(), `SELECT max(version) FROM rolecall.migrations`).Scan(&version)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tables, version
+	}
+	unchanged := func(key, want string) {
+		t.Helper()
+		tables, version := schema()
+		db, err := control.OpenUnchanged(t.Context(), c.URL("unchanged"), keyring(t, key))
+		if err == nil {
+			db.Close()
+		}
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		if nowTables, nowVersion := schema(); nowTables != tables || nowVersion != version {
+			t.Errorf("the schema had %d tables and the version %d, and now has %d and %d", tables, version, nowTables, nowVersion)
+		}
+	}
+	unchanged(masterKey, "an older release (version 0;")
+	db := mustOpen(t, c.URL("unchanged"))
+	unchanged(masterKey, "")
+	unchanged(otherKey, "is encrypted with the master key ")
+	if _, err := db.Pool.Exec(t.Context(), `INSERT INTO migrations (version, name) SELECT max(version) + 1, 'newer' `+
+		`FROM migrations`); err != nil {
+		t.Fatal(err)
+	}
+	unchanged(masterKey, "a newer release (version ")
+	if _, err := db.Pool.Exec(t.Context(), `DELETE FROM migrations WHERE version >= (SELECT max(version) - 1 `+
+		`FROM migrations)`); err != nil {
+		t.Fatal(err)
+	}
+	unchanged(masterKey, "an older release (version ")
+}
+
 func TestTx(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)

@@ -51,6 +51,27 @@ func (db *DB) migrate(ctx context.Context) error {
 	return err
 }
 
+// requireSchema fails if the schema is not that of this release, or if it is encrypted with other keys.
+func (db *DB) requireSchema(ctx context.Context) error {
+	files, err := migrations.ReadDir("migrations")
+	if err != nil {
+		return err
+	}
+	version, err := schemaVersion(ctx, db.Pool)
+	if err != nil {
+		return err
+	}
+	if version != len(files) {
+		age := "an older"
+		if version > len(files) {
+			age = "a newer"
+		}
+		return fmt.Errorf("its schema is of %s release (version %d; this one has %d); use the rolecall that runs the server", age,
+			version, len(files))
+	}
+	return db.CheckKeys(ctx)
+}
+
 // tableLockTimeout is how long a migration waits for a table, because all who come after it wait as well. It is less than
 // their own lockTimeout, and then they go first.
 const tableLockTimeout = "1s"

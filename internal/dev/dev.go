@@ -62,11 +62,9 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 	if err != nil {
 		return whyNotReady(ctx, err)
 	}
-	defer func() { err = errors.Join(err, stop(ctx, pg)) }()
 	c.Server.Log.Info("PostgreSQL is running", "version", pg.Version, "port", pg.Port, "log", pg.LogFile)
-
-	ctx, cancel := whileRunning(ctx, pg)
-	defer cancel()
+	ctx, stop := keepRunning(ctx, pg, c.Server.Log)
+	defer func() { err = errors.Join(err, stop()) }()
 	st, err := f.prepare(ctx, pg)
 	if err != nil {
 		return whyNotReady(ctx, err)
@@ -92,20 +90,39 @@ func Run(ctx context.Context, c Config, out io.Writer) (err error) {
 	return err
 }
 
-// errEnded is that PostgreSQL has ended before the server.
-var errEnded = errors.New("the local PostgreSQL ended")
+// errEnded is that PostgreSQL has ended before the server, and cannot be started again.
+var errEnded = errors.New("the local PostgreSQL ended and could not be started again")
 
-// whileRunning returns a context that ends with PostgreSQL, without which the server is of no use.
-func whileRunning(ctx context.Context, pg *localpg.Server) (context.Context, context.CancelFunc) {
+// keepRunning starts PostgreSQL again whenever it ends. If that fails, the context that it returns ends: the server is of no
+// use then. stop ends the context, and PostgreSQL.
+func keepRunning(ctx context.Context, pg *localpg.Server, log *slog.Logger) (_ context.Context, stop func() error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	last := make(chan *localpg.Server, 1)
 	go func() {
-		select {
-		case <-pg.Done():
-			cancel(fmt.Errorf("%w; its log is %s", errEnded, pg.LogFile))
-		case <-ctx.Done():
+		for {
+			select {
+			case <-ctx.Done():
+				last <- pg
+				return
+			case <-pg.Done():
+			}
+			log.Warn("PostgreSQL ended, and is started again", "log", pg.LogFile)
+			again, err := pg.Restart(ctx)
+			if err != nil {
+				cancel(fmt.Errorf("%w: %w", errEnded, err))
+				last <- pg
+				return
+			}
+			pg = again
+			log.Info("PostgreSQL is running again", "port", pg.Port)
 		}
 	}()
-	return ctx, func() { cancel(nil) }
+	return ctx, func() error {
+		cancel(nil)
+		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return (<-last).Stop(timeout)
+	}
 }
 
 // whyNotReady is the reason for a failed start. If the context has ended, that is the reason, whatever has failed because
@@ -118,12 +135,6 @@ func whyNotReady(ctx context.Context, err error) error {
 		return errors.New("stopped before it was ready")
 	}
 	return err
-}
-
-func stop(ctx context.Context, pg *localpg.Server) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	return pg.Stop(ctx)
 }
 
 // prepare returns the state of the folder. At the first start it creates the roles and the control database.

@@ -73,16 +73,11 @@ func (f *folder) token(ctx context.Context, r running) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	db, id, err := server.OpenIdentity(ctx, server.Config{
+	return server.Mint(ctx, server.Config{
 		PublicURL:   r.URL,
 		DatabaseURL: secret.Text(r.DatabaseURL),
 		Keys:        keys,
-	})
-	if err != nil {
-		return "", err
-	}
-	defer db.Close()
-	return id.MintFor(ctx, adminUsername, TokenLifetime)
+	}, adminUsername, TokenLifetime)
 }
 
 // quote makes one word of POSIX sh.

@@ -35,6 +35,7 @@ const (
 	runningFile       = "running.json"
 	masterKeyFile     = "master.key"
 	adminPasswordFile = "admin-password"
+	ignoreFile        = ".gitignore"
 )
 
 // DefaultDataDir is the data folder if none is given.
@@ -87,6 +88,13 @@ func openFolder(path string) (*folder, error) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	f.retract() // what a killed server has left
+	// The folder holds secrets, and is often below somebody's repository.
+	if _, err := os.Stat(f.file(ignoreFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := f.write(ignoreFile, []byte("*\n")); err != nil {
+			f.close()
+			return nil, fmt.Errorf("the data folder cannot be used: %w", err)
+		}
+	}
 	return f, nil
 }
 

@@ -15,6 +15,7 @@ import (
 // pidFile is the content of a data folder's postmaster.pid.
 type pidFile struct {
 	pid   int
+	port  int    // 0: not known
 	shmID string // System V shared memory that all processes of the server have attached
 	ready bool
 }
@@ -30,6 +31,9 @@ func readPIDFile(data string) (pidFile, error) {
 		return pidFile{}, err
 	}
 	p := pidFile{pid: pid}
+	if len(lines) > 3 {
+		p.port, _ = strconv.Atoi(lines[3])
+	}
 	if len(lines) > 6 {
 		if key := strings.Fields(lines[6]); len(key) == 2 {
 			p.shmID = key[1]

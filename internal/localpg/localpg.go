@@ -5,6 +5,7 @@
 package localpg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,8 @@ type Server struct {
 	DataDir  string
 	LogFile  string // appended to by each start
 
+	options Options
+	folder  *folder
 	process *os.Process
 	done    chan struct{}
 }
@@ -91,15 +94,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := start(ctx, o, f, bin, release)
+	s, err := start(ctx, o, f, bin, 0, release)
 	if err != nil {
 		release()
 	}
 	return s, err
 }
 
-// start runs the server of a locked folder. It calls release when the server has ended, unless it fails.
-func start(ctx context.Context, o Options, f *folder, bin binaries, release func()) (*Server, error) {
+// start runs the server of a locked folder. It calls release when the server has ended, unless it fails. If port is 0, it is
+// that of the last start if that is free, or another one.
+func start(ctx context.Context, o Options, f *folder, bin binaries, port int, release func()) (*Server, error) {
 	if f.major == 0 {
 		if err := f.initialize(ctx, bin, o.NoSync); err != nil {
 			return nil, err
@@ -127,11 +131,13 @@ func start(ctx context.Context, o Options, f *folder, bin binaries, release func
 		BinDir:   bin.dir,
 		DataDir:  f.data(),
 		LogFile:  f.log(),
+		options:  o,
+		folder:   f,
 		done:     make(chan struct{}),
 	}
-	s.Port = f.keptPort()
+	s.Port = cmp.Or(port, f.keptPort())
 	for attempt := 1; ; attempt++ {
-		if !free(s.Port) {
+		if port == 0 && !free(s.Port) {
 			if s.Port, err = freePort(); err != nil {
 				return nil, err
 			}
@@ -146,7 +152,7 @@ func start(ctx context.Context, o Options, f *folder, bin binaries, release func
 			break
 		}
 		// Another program may have taken the port since it was found free.
-		if ctx.Err() != nil || free(s.Port) || attempt == 5 {
+		if ctx.Err() != nil || port != 0 || free(s.Port) || attempt == 5 {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -20,17 +21,35 @@ func OpenIdentity(ctx context.Context, config Config) (*control.DB, *identity.Se
 	if err != nil {
 		return nil, nil, err
 	}
-	id, err := identity.New(ctx, db, identity.Config{
-		Issuer:       Issuer(config.PublicURL),
-		OIDC:         config.OIDC,
-		PasswordCost: config.PasswordCost,
-		Log:          cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
-	})
+	id, err := newIdentity(ctx, db, config)
 	if err != nil {
 		db.Close()
 		return nil, nil, err
 	}
 	return db, id, nil
+}
+
+func newIdentity(ctx context.Context, db *control.DB, config Config) (*identity.Service, error) {
+	return identity.New(ctx, db, identity.Config{
+		Issuer:       Issuer(config.PublicURL),
+		OIDC:         config.OIDC,
+		PasswordCost: config.PasswordCost,
+		Log:          cmp.Or(config.Log, slog.New(slog.DiscardHandler)),
+	})
+}
+
+// Mint returns a token of a local account. It leaves the schema to the server that runs on the control database.
+func Mint(ctx context.Context, config Config, username string, lifetime time.Duration) (string, error) {
+	db, err := control.OpenUnchanged(ctx, string(config.DatabaseURL), config.Keys)
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	id, err := newIdentity(ctx, db, config)
+	if err != nil {
+		return "", err
+	}
+	return id.MintFor(ctx, username, lifetime)
 }
 
 // Bootstrap creates the admin account username, or resets its password and scopes.
