@@ -72,6 +72,16 @@ var writes = []*write{
 		},
 	},
 	{
+		name: "grant role", action: "user.roles", answer: 204, again: 204,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
+			r := request{"PUT", "/rolecall/v1/clusters/" + w.cluster + "/users/" + url.PathEscape(name) + "/roles/readers", "", nil}
+			return r, func(t *testing.T) bool {
+				return w.is(t, "postgres", `pg_has_role($1, 'readers', 'MEMBER')`, name)
+			}
+		},
+	},
+	{
 		name: "delete user", action: "user.delete", answer: 204, again: 404,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))

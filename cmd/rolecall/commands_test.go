@@ -333,7 +333,15 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", role+"_readers")
 		admin.has(t, []string{"member of " + role + "_readers"}, "users", "show", "reports", "-c", "payments")
 		admin.fails(t, term.ExitFailed, "postgres", "", "users", "grant", "reports", "-c", "payments", "--roles", "postgres")
-		admin.ok(t, "", "users", "revoke", "reports", "-c", "payments", role+"_readers")
+		code, _, errOut := admin.run(t, "", "users", "grant", "reports", "-c", "payments", role+"_readers", "postgres")
+		if code != term.ExitFailed || !strings.Contains(errOut, "Done before the error: "+role+"_readers.") ||
+			!strings.Contains(errOut, `"postgres" is not among those that can be granted in this cluster: `+role) {
+			t.Errorf("exit code %d: %s", code, errOut)
+		}
+		code, _, errOut = admin.run(t, "", "users", "revoke", "reports", "-c", "payments", role+"_readers")
+		if code != 0 || !strings.Contains(errOut, "added: none; removed: "+role+"_readers; is now a member of: none.") {
+			t.Errorf("exit code %d: %s", code, errOut)
+		}
 		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
 		admin.ok(t, "", "users", "set-roles", "reports", "-c", "payments", "--roles", role+"_readers")
 		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")

@@ -44,6 +44,8 @@ func (a *API) Handler() *door.Handler {
 			queried(http.MethodDelete, "/clusters/{clusterId}/users/{username}", a.deleteUser, "reassignTo", "withMembers",
 				"onBlocked"),
 			route(http.MethodPut, "/clusters/{clusterId}/users/{username}/roles", a.setRoles),
+			route(http.MethodPut, "/clusters/{clusterId}/users/{username}/roles/{role}", a.grantRole),
+			route(http.MethodDelete, "/clusters/{clusterId}/users/{username}/roles/{role}", a.revokeRole),
 			queried(http.MethodGet, "/clusters/{clusterId}/users/{username}/deletion-plan", a.planDeletion, "reassignTo",
 				"withMembers"),
 			paged(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),

@@ -40,6 +40,7 @@ func TestLeastPrivilege(t *testing.T) {
 		{"PATCH", "/users/elder", `{"endSessions":true}`},
 		{"PATCH", "/users/elder", `{"connectionLimit":3}`},
 		{"PUT", "/users/elder/roles", `{"roles":[]}`},
+		{"PUT", "/users/elder/roles/elders", ""}, {"DELETE", "/users/elder/roles/elders", ""},
 	} {
 		f.do(t, change[0], path+change[1], change[2]).refused(t, 403, `GRANT "elder" TO`)
 	}

@@ -65,6 +65,8 @@ func FuzzRequest(f *testing.F) {
 		"GET" + cluster + "/users/a/b",
 		"PUT" + ann + "/roles\nIf-Match: \"x\"\n\n{\"roles\":[]}", "PUT" + ann + "/roles\n\n{\"roles\":[\"fuzz-group\"]}",
 		"PUT" + ann + "/roles\n\n{\"roles\":[\"postgres\",\"\",\"\\u0000\",1]}", "PUT" + ann + "/roles\n\n{}",
+		"PUT" + ann + "/roles/fuzz-group", "PUT" + ann + "/roles/%00\nIf-Match: \"x\"\n", "PUT" + ann + "/roles/postgres\n\n{}",
+		"DELETE" + ann + "/roles/fuzz-group", "DELETE" + ann + "/roles/a%2Fb",
 		"DELETE" + ann, "DELETE" + ann + "?reassignTo=fuzz-group&onBlocked=disable", "DELETE" + ann + "?reassignTo=",
 		"DELETE" + ann + "?onBlocked=x\nIf-Match: \"0\"", "GET" + ann + "/deletion-plan?reassignTo=fuzz-group", "GET" + ann +
 			"/deletion-plan?reassignTo=",
@@ -187,6 +189,7 @@ func FuzzRequest(f *testing.F) {
 					tag.RowsAffected() != 1 {
 					t.Errorf("%s: %v, %v", a.Body, tag, err)
 				}
+			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.EscapedPath(), "/roles/"):
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/users/"):
 				pg.Exec(t, `CREATE ROLE "fuzz-ann" LOGIN`)
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/clusters/"):

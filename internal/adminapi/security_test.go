@@ -113,6 +113,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 			try("PATCH "+own1+"/clusters/{clusterId}/users/{username}", atOwn, `{"endSessions":true}`, change)
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":["readers"]}`, change)
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/roles", `{"roles":[]}`, change)
+			for _, method := range []string{"PUT", "DELETE"} {
+				try(method+" "+own1+"/clusters/{clusterId}/users/{username}/roles/{role}", atOwn+"/roles/readers", "", change)
+			}
 			for _, query := range []string{"", "?reassignTo=victim", "?onBlocked=disable"} {
 				try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+query, "", change)
 			}
@@ -121,6 +124,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 		for _, name := range []string{"bosses", "boss", "rolecall_itself", "pg_execute_server_program"} {
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles",
 				fmt.Sprintf(`{"roles":[%q]}`, name), change)
+			for _, method := range []string{"PUT", "DELETE"} {
+				try(method+" "+own1+"/clusters/{clusterId}/users/{username}/roles/{role}", atOwn+"/users/victim/roles/"+name, "", change)
+			}
 		}
 		for _, name := range []string{"vault", "in_boss", "victim", "pg_monitor", "absent"} {
 			status := 422
@@ -129,6 +135,9 @@ func TestManagerStaysInPlace(t *testing.T) {
 			}
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles",
 				fmt.Sprintf(`{"roles":["readers",%q]}`, name), status)
+			for _, method := range []string{"PUT", "DELETE"} {
+				try(method+" "+own1+"/clusters/{clusterId}/users/{username}/roles/{role}", atOwn+"/users/victim/roles/"+name, "", status)
+			}
 		}
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim?reassignTo=vault", "", change)
 		try("DELETE "+db+"/clusters/{clusterId}/users/{username...}", at+"/users/victim", "", change, 422)

@@ -186,6 +186,8 @@ func TestReadOnlyToken(t *testing.T) {
 			{"POST", "/clusters/" + f.ClusterID + "/rotate-credential"},
 			{"PATCH", "/clusters/" + f.ClusterID + "/users/tok_ro", `{"endSessions":true}`},
 			{"PUT", "/clusters/" + f.ClusterID + "/users/tok_ro/roles", `{"roles":[]}`},
+			{"PUT", "/clusters/" + f.ClusterID + "/users/tok_ro/roles/r"},
+			{"DELETE", "/clusters/" + f.ClusterID + "/users/tok_ro/roles/r"},
 			{"GET", "/clusters/" + f.ClusterID + "/users/tok_ro/deletion-plan"},
 			{"GET", "/clusters/" + f.ClusterID + "/pgbouncer/userlist"}, {"POST", "/tokens", `{"name":"x"}`},
 		} {

@@ -193,16 +193,48 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 		return err
 	}
 	u := presentUser(c, d)
-	if slices.ContainsFunc(*roles, func(role string) bool { return slices.Contains(d.NotInherited, role) }) {
-		web.Warn(w, "This user does not inherit the privileges of its roles, listed in notInherited: it has them only after "+
-			"SET ROLE, or after ALTER ROLE ... INHERIT.")
-	}
+	warnOfNotInherited(w, *roles, d)
 	u.KeptRoles = &kept
 	if kept == nil {
 		u.KeptRoles = &[]string{}
 	}
 	answerUser(w, u)
 	return nil
+}
+
+// warnOfNotInherited warns if the user does not have the privileges of roles that it was just made a member of.
+func warnOfNotInherited(w http.ResponseWriter, roles []string, d *pgrole.Details) {
+	if slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(d.NotInherited, role) }) {
+		web.Warn(w, "This user does not inherit the privileges of its roles, listed in notInherited: it has them only after "+
+			"SET ROLE, or after ALTER ROLE ... INHERIT.")
+	}
+}
+
+func (a *API) grantRole(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	role := r.PathValue("role")
+	_, d, err := a.Users.GrantRole(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), role, web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	warnOfNotInherited(w, []string{role}, d)
+	answerChanged(w, d)
+	return nil
+}
+
+func (a *API) revokeRole(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	_, d, err := a.Users.RevokeRole(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), r.PathValue("role"),
+		web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	answerChanged(w, d)
+	return nil
+}
+
+// answerChanged answers without the user, with its new ETag.
+func answerChanged(w http.ResponseWriter, d *pgrole.Details) {
+	w.Header().Set("ETag", strconv.Quote(d.Revision()))
+	w.WriteHeader(http.StatusNoContent)
 }
 
 type deletionPlan struct {

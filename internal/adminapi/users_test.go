@@ -109,6 +109,8 @@ func TestUserRights(t *testing.T) {
 	f := newFixture(t)
 	path := f.user(t, "rig")
 	f.Access(t, f.ClusterID, []string{"team=a"}, []string{"team=b"})
+	f.PG.Exec(t, `CREATE ROLE rig_a`)
+	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"grantable":["rig_a"]}`)
 	f.Account(t, "manager", account.DefaultScopes, map[string]string{"team": "a"})
 	f.Account(t, "viewer", account.DefaultScopes, map[string]string{"team": "b"})
 	f.Account(t, "stranger", account.DefaultScopes, map[string]string{"team": "c"})
@@ -121,6 +123,8 @@ func TestUserRights(t *testing.T) {
 		{"GET", path, "", 200, 200, 404, 200},
 		{"PATCH", path, `{"connectionLimit":3}`, 200, 403, 404, 403},
 		{"PUT", path + "/roles", `{"roles":[]}`, 200, 403, 404, 403},
+		{"PUT", path + "/roles/rig_a", "", 204, 403, 404, 403},
+		{"DELETE", path + "/roles/rig_a", "", 204, 403, 404, 403},
 		{"GET", path + "/deletion-plan", "", 200, 403, 404, 403},
 		{"GET", "/clusters/" + f.ClusterID + "/password-problems", "", 200, 403, 404, 403},
 		{"GET", list, "", 403, 403, 404, 403},
@@ -138,7 +142,7 @@ func TestUserRights(t *testing.T) {
 		outcomes[row.Action+" "+row.Phase+row.Outcome]++
 	}
 	for key, want := range map[string]int{"user.limits attempt": 1, "user.limits outcomedone": 1,
-		"user.limits outcomedenied": 2, "user.roles outcomedone": 1, "user.roles outcomedenied": 2} {
+		"user.limits outcomedenied": 2, "user.roles outcomedone": 3, "user.roles outcomedenied": 6} {
 		if outcomes[key] != want {
 			t.Errorf("%s: %d rows, want %d: %v", key, outcomes[key], want, outcomes)
 		}
@@ -240,6 +244,51 @@ func TestRoles(t *testing.T) {
 	f.do(t, "PUT", "/clusters/"+f.ClusterID+"/users/"+f.PG.User+"/roles", `{"roles":[]}`).refused(t, 403)
 	set(`{"roles":["rol_b"]}`, "rol_b rol_out")
 	set(`{"roles":[]}`, "rol_out")
+}
+
+func TestGrantAndRevokeRole(t *testing.T) {
+	f := newFixture(t)
+	f.PG.Exec(t, `CREATE ROLE add_a; CREATE ROLE "add/b %"; CREATE ROLE add_out; CREATE ROLE add_danger CREATEROLE`)
+	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"grantable":["add_a","add/b %","add_danger","add_none"]}`)
+	path := f.user(t, "add")
+	f.PG.Exec(t, `GRANT add_out TO add`)
+	revision := ""
+	for _, x := range []struct{ method, role, memberOf string }{
+		{"PUT", "add_a", "add_a add_out"}, {"PUT", "add_a", "add_a add_out"}, {"PUT", "add%2Fb%20%25", "add/b % add_a add_out"},
+		{"DELETE", "add_a", "add/b % add_out"}, {"DELETE", "add_a", "add/b % add_out"}, {"DELETE", "add_none", "add/b % add_out"},
+	} {
+		var conditions []string
+		if revision != "" {
+			conditions = []string{"If-Match: " + revision}
+		}
+		a := f.want(t, 204, x.method, path+"/roles/"+x.role, "", conditions...)
+		var u userResource
+		f.want(t, 200, "GET", path, "").Into(t, &u)
+		if got := strings.Join(u.MemberOf, " "); got != x.memberOf || a.Header.Get("ETag") != u.ETag || a.Body != "" {
+			t.Errorf("%s %s: member of %s, ETag %s of %s", x.method, x.role, got, a.Header.Get("ETag"), u.ETag)
+		}
+		revision = u.ETag
+	}
+	for _, method := range []string{"PUT", "DELETE"} {
+		for role, status := range map[string]int{"add_out": 422, "postgres": 422, "add%00": 422, "add_danger": 403} {
+			f.do(t, method, path+"/roles/"+role, "").refused(t, status)
+		}
+		f.do(t, method, path+"/roles/add_a", "", `If-Match: "x"`).refused(t, 412)
+		f.do(t, method, path+"_none/roles/add_a", "").refused(t, 404)
+		f.do(t, method, "/clusters/"+f.ClusterID+"/users/"+f.PG.User+"/roles/add_a", "").refused(t, 403)
+	}
+	f.do(t, "PUT", path+"/roles/add_none", "").refused(t, 422, `no role "add_none"`)
+	details := map[string]int{}
+	for _, row := range f.AuditRows(t, "add") {
+		if row.Action == "user.roles" && row.Phase == "attempt" {
+			details[string(row.Detail)]++
+		}
+	}
+	for detail, want := range map[string]int{`{"grant": "add_a"}`: 3, `{"revoke": "add_a"}`: 3, `{"revoke": "add_none"}`: 1} {
+		if details[detail] != want {
+			t.Errorf("%s: %d attempts, want %d: %v", detail, details[detail], want, details)
+		}
+	}
 }
 
 func TestDeletionPlan(t *testing.T) {

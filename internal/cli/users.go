@@ -348,7 +348,7 @@ roles: rolecall users set-roles.`,
 	})
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles` in addition to the arguments, separated by commas")
 	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
-	return ofUserAndRoles(cmd, &roles, func(current, given []string) []string { return append(current, given...) })
+	return ofUserAndRoles(cmd, &roles, func(c *call, given []string) error { return changeEach(c, http.MethodPut, given) })
 }
 
 func usersRevokeCommand() *cobra.Command {
@@ -362,9 +362,7 @@ It keeps all other memberships.`,
 	})
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles` in addition to the arguments, separated by commas")
 	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
-	return ofUserAndRoles(cmd, &roles, func(current, given []string) []string {
-		return slices.DeleteFunc(current, func(role string) bool { return slices.Contains(given, role) })
-	})
+	return ofUserAndRoles(cmd, &roles, func(c *call, given []string) error { return changeEach(c, http.MethodDelete, given) })
 }
 
 func usersSetRolesCommand() *cobra.Command {
@@ -379,18 +377,18 @@ roles in the cluster's list "grantable". An empty list removes it from all of th
 	})
 	cmd.Flags().StringSliceVar(&roles, "roles", nil, "`roles`, separated by commas")
 	_ = cmd.RegisterFlagCompletionFunc("roles", completeGrantable)
-	return ofUserAndRoles(cmd, &roles, func(_, given []string) []string { return given })
+	return ofUserAndRoles(cmd, &roles, setRoles)
 }
 
-// ofUserAndRoles completes a command that changes the roles of a database user. roles are those of the flag, in addition to
-// the arguments, and change makes the new list of the current one.
-func ofUserAndRoles(cmd *cobra.Command, roles *[]string, change func(current, given []string) []string) *cobra.Command {
+// ofUserAndRoles completes a command that changes the roles of a database user. change gets the arguments together with the
+// roles of the flag.
+func ofUserAndRoles(cmd *cobra.Command, roles *[]string, change func(c *call, given []string) error) *cobra.Command {
 	cmd = ofUser(cmd, func(c *call) error {
 		given := append(slices.Clone(c.args[1:]), *roles...)
 		if len(given) == 0 && !c.given("roles") {
 			return term.Usage("no role is given; see %s --help", c.cmd.CommandPath())
 		}
-		return changeRoles(c, given, change)
+		return change(c, given)
 	})
 	cmd.Args = term.Arguments("NAME", "[ROLE]...")
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
@@ -402,33 +400,43 @@ func ofUserAndRoles(cmd *cobra.Command, roles *[]string, change func(current, gi
 	return cmd
 }
 
-// changeRoles replaces the grantable roles of the user. The precondition keeps what another change has granted in the
-// meantime. A given role that is not grantable is refused by the server.
-func changeRoles(c *call, given []string, change func(current, given []string) []string) error {
-	found, err := c.client.Get(c.cmd.Context(), userPath(c), nil)
+// changeEach grants (PUT) or revokes (DELETE) the roles one after the other.
+func changeEach(c *call, method string, roles []string) error {
+	before, _, err := readUser(c)
 	if err != nil {
 		return err
 	}
-	before, err := term.Decode[client.User](found.JSON)
-	if err != nil {
-		return err
-	}
-	grantable, err := grantableRoles(c.cmd.Context(), c.client, c.cluster)
-	if err != nil {
-		return err
-	}
-	for _, role := range given {
-		if !slices.Contains(grantable, role) {
-			return fmt.Errorf("the role %q is not among those that can be granted in cluster %q: %s", role, c.cluster.Name,
-				cmp.Or(strings.Join(grantable, ", "), "there are none"))
+	for i, role := range roles {
+		answer, err := c.client.Do(c.cmd.Context(), client.Request{
+			Method: method, Path: c.cluster.Path("users", c.args[0], "roles", role),
+		})
+		if err != nil && i > 0 {
+			c.report("Done before the error: %s.", strings.Join(roles[:i], ", "))
+		}
+		if err != nil {
+			return err
+		}
+		if answer.Warning != "" {
+			c.report("Warning: %s", answer.Warning)
 		}
 	}
-	current := slices.DeleteFunc(slices.Clone(before.MemberOf), func(role string) bool {
-		return !slices.Contains(grantable, role)
-	})
+	after, text, err := readUser(c)
+	if err != nil {
+		return err
+	}
+	reportRoles(c, before, after)
+	return term.PrintUnlessTable(c.cmd, text)
+}
+
+// setRoles sets exactly these of the grantable roles.
+func setRoles(c *call, roles []string) error {
+	before, _, err := readUser(c)
+	if err != nil {
+		return err
+	}
 	answer, err := c.client.Do(c.cmd.Context(), client.Request{
-		Method: http.MethodPut, Path: c.cluster.Path("users", c.args[0], "roles"), IfMatch: found.ETag,
-		Body: map[string]any{"roles": append([]string{}, change(current, given)...)},
+		Method: http.MethodPut, Path: c.cluster.Path("users", c.args[0], "roles"),
+		Body: map[string]any{"roles": append([]string{}, roles...)},
 	})
 	if err != nil {
 		return err
@@ -440,13 +448,27 @@ func changeRoles(c *call, given []string, change func(current, given []string) [
 	if answer.Warning != "" {
 		c.report("Warning: %s", answer.Warning)
 	}
-	c.report("Database user %q of cluster %q: added: %s; removed: %s; is now a member of: %s.", after.Username, c.cluster.Name,
-		orNone(without(after.MemberOf, before.MemberOf)), orNone(without(before.MemberOf, after.MemberOf)),
-		cmp.Or(memberships(after), "none"))
+	reportRoles(c, before, after)
 	if len(after.KeptRoles) > 0 {
 		c.report("Kept, because they are not in the cluster's list \"grantable\": %s", strings.Join(after.KeptRoles, ", "))
 	}
 	return term.PrintUnlessTable(c.cmd, answer.JSON)
+}
+
+// readUser is the user that the first argument names, also as the server has sent it.
+func readUser(c *call) (*client.User, json.RawMessage, error) {
+	text, err := c.get(userPath(c), nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := term.Decode[client.User](text)
+	return u, text, err
+}
+
+func reportRoles(c *call, before, after *client.User) {
+	c.report("Database user %q of cluster %q: added: %s; removed: %s; is now a member of: %s.", after.Username, c.cluster.Name,
+		orNone(without(after.MemberOf, before.MemberOf)), orNone(without(before.MemberOf, after.MemberOf)),
+		cmp.Or(memberships(after), "none"))
 }
 
 func without(roles, others []string) []string {

@@ -34,7 +34,9 @@ type detail struct {
 	ValidUntil      **time.Time `json:"validUntil,omitempty"`
 	ConnectionLimit *int        `json:"connectionLimit,omitempty"`
 	EndSessions     bool        `json:"endSessions,omitempty"`
-	Roles           []string    `json:"roles,omitzero"`
+	Roles           []string    `json:"roles,omitzero"`   // exactly these
+	Grant           string      `json:"grant,omitempty"`  // this role, too
+	Revoke          string      `json:"revoke,omitempty"` // this role only
 	// Of outcomes:
 	Ended    *int     `json:"ended,omitempty"`    // sessions
 	Users    *int     `json:"users,omitempty"`    // whose verifiers were read

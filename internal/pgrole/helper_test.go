@@ -194,9 +194,14 @@ func deleteUser(ctx context.Context, s *pgrole.Server, name, reassignTo string, 
 // setRoles is SetRoles where these roles are grantable.
 func setRoles(ctx context.Context, s *pgrole.Server, name string, roles, grantable []string, match etag.Match,
 	by pgrole.Actor) (*pgrole.Details, []string, error) {
+	return granting(s, grantable...).SetRoles(ctx, name, roles, match, by)
+}
+
+// granting is the same server where these roles are grantable.
+func granting(s *pgrole.Server, grantable ...string) *pgrole.Server {
 	where := *s
 	where.Grantable = grantable
-	return where.SetRoles(ctx, name, roles, match, by)
+	return &where
 }
 
 // setLimitsAndEnd is SetLimits, and then EndSessions.

@@ -1,8 +1,10 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,7 +17,8 @@ import (
 func CheckGrantable(roles, grantable []string) error {
 	for _, role := range roles {
 		if !slices.Contains(grantable, role) {
-			return fault.New(fault.Invalid, "The role %q is not among those that can be granted in this cluster.", role)
+			return fault.New(fault.Invalid, "The role %q is not among those that can be granted in this cluster: %s.", role,
+				cmp.Or(strings.Join(grantable, ", "), "there are none"))
 		}
 	}
 	return nil
@@ -27,6 +30,9 @@ type membership struct {
 	inherited     bool // the user has the role's privileges by it
 }
 
+// usable reports whether another grant would add nothing. Up to PostgreSQL 15 the user itself decides whether it inherits.
+func (m *membership) usable(tx *transaction) bool { return m.inherited || tx.version < 160000 }
+
 // SetRoles makes the user a member of roles, and of no others that are grantable: what is missing, or does not give the
 // role's privileges, is granted, without ADMIN OPTION, and what is too much is revoked. Memberships outside the grantable
 // list are left alone and returned as kept.
@@ -35,6 +41,78 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 	if err := CheckGrantable(roles, s.Grantable); err != nil {
 		return nil, nil, err
 	}
+	d, err = s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+		kept = nil
+		var has []string
+		for _, m := range all {
+			switch {
+			case slices.Contains(roles, m.role):
+				if m.usable(tx) {
+					has = append(has, m.role)
+				}
+			case slices.Contains(s.Grantable, m.role):
+				if err := tx.revoke(ctx, m, name); err != nil {
+					return err
+				}
+			case !slices.Contains(kept, m.role):
+				kept = append(kept, m.role)
+			}
+		}
+		for _, role := range roles {
+			if err := s.grantUnless(ctx, tx, slices.Contains(has, role), role, name); err != nil {
+				return err
+			}
+			has = append(has, role)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, kept, nil
+}
+
+// GrantRole makes the user a member of a grantable role, without ADMIN OPTION. A membership that already gives the role's
+// privileges stays as it is, and so do all memberships in other roles.
+func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
+	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
+		return nil, err
+	}
+	return s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+		has := slices.ContainsFunc(all, func(m membership) bool { return m.role == role && m.usable(tx) })
+		return s.grantUnless(ctx, tx, has, role, name)
+	})
+}
+
+// RevokeRole ends the user's memberships in a grantable role, by all its grantors. All other memberships stay.
+func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
+	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
+		return nil, err
+	}
+	return s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+		u, err := s.role(ctx, tx, role)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if u != nil && u.dangerous {
+			return fault.New(fault.Forbidden, "The role %q is a system role: its memberships cannot be changed here.", role)
+		}
+		for _, m := range all {
+			if m.role != role {
+				continue
+			}
+			if err := tx.revoke(ctx, m, name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// changeMemberships locks the user's row, lets f grant and revoke, and records the change. f gets all memberships of the
+// user.
+func (s *Server) changeMemberships(ctx context.Context, name string, match etag.Match, by Actor,
+	f func(ctx context.Context, tx *transaction, all []membership) error) (d *Details, err error) {
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
 		if err := checkChangeable(u, name, match); err != nil {
 			return err
@@ -52,38 +130,14 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		if err != nil {
 			return err
 		}
-		memberships, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
+		all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
 			return m, row.Scan(&m.role, &m.grantor, &m.inherited)
 		})
 		if err != nil {
 			return err
 		}
-		kept = nil
-		var has []string
-		for _, m := range memberships {
-			switch {
-			case slices.Contains(roles, m.role):
-				if m.inherited || tx.version < 160000 { // before, the user itself decides whether it inherits
-					has = append(has, m.role)
-				}
-			case slices.Contains(s.Grantable, m.role):
-				if err := tx.revoke(ctx, m, name); err != nil {
-					return err
-				}
-			case !slices.Contains(kept, m.role):
-				kept = append(kept, m.role)
-			}
-		}
-		for _, role := range roles {
-			if slices.Contains(has, role) {
-				err = s.checkGrant(ctx, tx, role, name)
-			} else {
-				err = s.grant(ctx, tx, role, name)
-			}
-			if err != nil {
-				return err
-			}
-			has = append(has, role)
+		if err := f(ctx, tx, all); err != nil {
+			return err
 		}
 		p := u.Provenance.changed(tx.now, by)
 		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.userComment))); err != nil {
@@ -93,9 +147,9 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 		return err
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return d, kept, nil
+	return d, nil
 }
 
 // checkGrant refuses a role that there is not, and one that nobody is made a member of here: who became it would be
@@ -117,6 +171,14 @@ func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member s
 			role, u.protectedBy, member)
 	}
 	return nil
+}
+
+// grantUnless grants the role if the member does not have it yet. A role that may not be granted is refused in any case.
+func (s *Server) grantUnless(ctx context.Context, tx *transaction, has bool, role, member string) error {
+	if has {
+		return s.checkGrant(ctx, tx, role, member)
+	}
+	return s.grant(ctx, tx, role, member)
 }
 
 // grant makes member a member of role that has its privileges.

@@ -1,6 +1,7 @@
 package pgrole_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -119,8 +120,10 @@ func TestSetRolesRefusals(t *testing.T) {
 		// What comes before the refused role is not done either.
 		d, kept, err := setRoles(t.Context(), s, tt.name, []string{"refused_a", tt.role}, grantable, tt.match, actor())
 		refused(t, err, tt.kind, tt.part)
-		if state(t, c, tt.name) != before || d != nil || kept != nil {
-			t.Errorf("%s, %s: got %v, %q", tt.name, tt.role, d, kept)
+		granted, err := granting(s, grantable...).GrantRole(t.Context(), tt.name, tt.role, tt.match, actor())
+		refused(t, err, tt.kind, tt.part)
+		if state(t, c, tt.name) != before || d != nil || kept != nil || granted != nil {
+			t.Errorf("%s, %s: got %v, %q, %v", tt.name, tt.role, d, kept, granted)
 		}
 	}
 	difference(t, members, membershipsOf(t, c, "refused"))
@@ -130,6 +133,92 @@ func TestSetRolesRefusals(t *testing.T) {
 		len(kept) > 0 {
 		t.Errorf("got %+v, kept %q", d, kept)
 	}
+}
+
+// Each of the two is idempotent, and touches no other membership.
+func TestGrantAndRevokeRole(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name)
+		a, b, outside := name+"_a", name+"_b", name+"_outside"
+		groups(t, s, a, b, outside)
+		c.Exec(t, `GRANT `+outside+` TO `+name)
+		before := membershipsOf(t, c, name)
+		s = granting(s, a, b, name+"_absent")
+		for i, step := range []struct {
+			change func(context.Context, string, string, etag.Match, pgrole.Actor) (*pgrole.Details, error)
+			role   string
+			want   []string
+		}{
+			{s.GrantRole, a, []string{a, outside}}, {s.GrantRole, a, []string{a, outside}}, {s.GrantRole, b, []string{a, b, outside}},
+			{s.RevokeRole, a, []string{b, outside}}, {s.RevokeRole, a, []string{b, outside}},
+			{s.RevokeRole, name + "_absent", []string{b, outside}}, {s.RevokeRole, b, []string{outside}},
+		} {
+			d, err := step.change(t.Context(), name, step.role, nil, actor())
+			if err != nil || !slices.Equal(d.MemberOf, step.want) || d.Provenance.Revision != i+2 {
+				t.Fatalf("step %d: got %+v, %v, want %q", i, d, err, step.want)
+			}
+			if i == 2 {
+				for _, role := range []string{a, b} {
+					if !pgtest.Value[bool](t, c, `SELECT pg_has_role($1, $2, 'USAGE') AND pg_has_role($1, $2, 'MEMBER')`, name, role) {
+						t.Errorf("it does not have the privileges of %s", role)
+					}
+				}
+				if pgtest.Value[bool](t, c, `SELECT bool_or(admin_option) FROM pg_auth_members WHERE member = $1::regrole`, name) {
+					t.Error("it has ADMIN OPTION")
+				}
+			}
+		}
+		difference(t, before, membershipsOf(t, c, name))
+
+		// A membership that does not inherit is granted again, where that helps.
+		if c.Major >= 16 {
+			if conn := s.Pool.Config().ConnConfig.User; conn != c.User {
+				c.Exec(t, `GRANT `+a+` TO `+conn+` WITH ADMIN OPTION`)
+			}
+			c.Exec(t, `GRANT `+a+` TO `+name+` WITH INHERIT FALSE, SET FALSE`)
+			if d, err := s.GrantRole(t.Context(), name, a, nil, actor()); err != nil || len(d.NotInherited) > 0 {
+				t.Errorf("got %+v, %v", d, err)
+			}
+			c.Exec(t, `REVOKE `+a+` FROM `+name)
+		}
+		if _, err := s.RevokeRole(t.Context(), name, a, nil, actor()); err != nil {
+			t.Error(err)
+		}
+		difference(t, before, membershipsOf(t, c, name))
+		mustDelete(t, s, name)
+	})
+}
+
+func TestRevokeRoleRefusals(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	mustCreate(t, s, "norevoke", "norevoke_other")
+	c.Exec(t, `CREATE ROLE norevoke_a; CREATE ROLE norevoke_super SUPERUSER; CREATE ROLE norevoke_was;
+		GRANT norevoke_a, norevoke_was TO norevoke; CREATE ROLE norevoke_protected LOGIN IN ROLE norevoke_super`)
+	s = granting(s, "norevoke_a", "norevoke_super")
+	members := membershipsOf(t, c, "norevoke")
+	for _, tt := range []struct {
+		name, role string
+		match      etag.Match
+		kind       fault.Kind
+		part       string
+	}{
+		{"norevoke", "norevoke_was", nil, fault.Invalid, `"norevoke_was" is not among`},
+		{"norevoke", "", nil, fault.Invalid, "norevoke_a, norevoke_super"},
+		{"norevoke", "norevoke_super", nil, fault.Forbidden, `"norevoke_super" is a system role`},
+		{"norevoke_protected", "norevoke_super", nil, fault.Forbidden, ""},
+		{"norevoke_absent", "norevoke_a", nil, fault.NotFound, ""},
+		{"norevoke", "norevoke_a", etag.Match{"x"}, fault.Stale, ""},
+	} {
+		before := state(t, c, tt.name)
+		d, err := s.RevokeRole(t.Context(), tt.name, tt.role, tt.match, actor())
+		refused(t, err, tt.kind, tt.part)
+		if state(t, c, tt.name) != before || d != nil {
+			t.Errorf("%s, %s: got %v", tt.name, tt.role, d)
+		}
+	}
+	difference(t, members, membershipsOf(t, c, "norevoke"))
 }
 
 // From PostgreSQL 16 on a membership belongs to the role that granted it, and there may be one for each of them.
@@ -262,6 +351,27 @@ func TestConcurrentSetRoles(t *testing.T) {
 			d.Provenance.Revision != 8 {
 			t.Errorf("got %+v", d)
 		}
+	}
+}
+
+// Replicas that grant different roles to one user at the same time lose none of them.
+func TestConcurrentGrantRole(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	all := []string{"grants_at_once_a", "grants_at_once_b", "grants_at_once_c", "grants_at_once_d"}
+	replicas := []*pgrole.Server{granting(superuser(t, c), all...), granting(superuser(t, c), all...)}
+	mustCreate(t, replicas[0], "grants_at_once")
+	groups(t, replicas[0], all...)
+	for i, err := range together(12, func(i int) error {
+		_, err := replicas[i%2].GrantRole(t.Context(), "grants_at_once", all[i%4], nil, actor())
+		return err
+	}) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if d := details(t, replicas[0], "grants_at_once"); !slices.Equal(d.MemberOf, all) || d.Provenance.Revision != 13 {
+		t.Errorf("got %+v", d)
 	}
 }
 

@@ -87,6 +87,14 @@ func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 			_, _, err := setRoles(t.Context(), s, "kept", []string{"kept_group"}, []string{"kept_group"}, nil, actor())
 			return err
 		},
+		"GrantRole": func() error {
+			_, err := granting(s, "kept_group").GrantRole(t.Context(), "kept", "kept_group", nil, actor())
+			return err
+		},
+		"RevokeRole": func() error {
+			_, err := granting(s, "kept_group").RevokeRole(t.Context(), "kept", "kept_group", nil, actor())
+			return err
+		},
 		"Plan":              func() error { _, err := s.Plan(t.Context(), "new", "kept"); return err },
 		"Userlist":          func() error { _, err := s.Userlist(t.Context()); return err },
 		"Delete or disable": func() error { _, _, err := s.DeleteOrDisable(t.Context(), "new", "", nil, actor()); return err },
@@ -130,8 +138,8 @@ func TestOutage(t *testing.T) {
 	c.Start(t)
 	// Each call meets a pool full of connections that died a moment ago.
 	for _, name := range []string{"Create", "Users", "SetPassword", "User", "Inspect", "Create database", "Databases",
-		"Drop database",
-		"Details", "SetLimits", "SetRoles", "Plan", "Userlist", "Delete", "Create", "Delete or disable"} {
+		"Drop database", "Details", "SetLimits", "SetRoles",
+		"RevokeRole", "GrantRole", "Plan", "Userlist", "Delete", "Create", "Delete or disable"} {
 		warm()
 		c.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = `+
 			`'client backend'`)
