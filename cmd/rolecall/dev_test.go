@@ -447,7 +447,8 @@ func TestDevKeepsPostgreSQL(t *testing.T) {
 	owner := info.Sys().(*syscall.Stat_t)
 	for _, mode := range []string{"immediate", "fast"} {
 		old, _ := postmaster(dir)
-		cmd := exec.Command(filepath.Join(bin, "pg_ctl"), "restart", "-m", mode, "-D", data, "-l", filepath.Join(data, "restart.log"))
+		cmd := exec.Command(filepath.Join(bin, "pg_ctl"), "restart", "-m", mode, "-D", data, "-l",
+			filepath.Join(data, "restart.log"))
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid,
 			NoSetGroups: true}}
 		cmd.Dir = "/"

@@ -46,8 +46,8 @@ func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	return open(ctx, url, keys, (*DB).upgrade)
 }
 
-// OpenUnchanged is Open for a command beside a running server. It leaves the schema alone, and fails if the schema is not that
-// of this release.
+// OpenUnchanged is Open for a command beside a running server. It leaves the schema alone, and fails if that is not this
+// release's.
 func OpenUnchanged(ctx context.Context, url string, keys *Keyring) (*DB, error) {
 	return open(ctx, url, keys, (*DB).requireSchema)
 }

@@ -11,8 +11,8 @@ import (
 // whether the old one has ended.
 const otherStarts = 500 * time.Millisecond
 
-// Restart runs a server that has ended again, on the same port. If another process has started one on the same data and port,
-// as `pg_ctl restart` does, Restart keeps that one. The settings of such a server are those that it was started with.
+// Restart runs a server that has ended again, on the same port. If another process has started one on its data and port, as
+// `pg_ctl restart` does, Restart keeps that one. The settings of such a server are those that it was started with.
 //
 // If ctx ends before the server is ready, Restart fails, and stops what it has started itself. Later, ctx has no effect.
 func (s *Server) Restart(ctx context.Context) (*Server, error) {
