@@ -326,7 +326,7 @@ func TestHiddenKey(t *testing.T) {
 func TestPlainJSON(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.Shared(t)
-	for _, v := range []any{nil, true, "", "ü\u2028<>&\"\\\u0001", 0, -1, 1 << 53, 0.1, -0.0, 1e-7, 1e21, -1.5e300, 12345.678,
+	for _, v := range []any{nil, true, "", "ü\u2028<>&\"\\\u0001", 0, -1, 1 << 53, 0.1, 1e-7, 1e21, -1.5e300, 12345.678,
 		[]any{}, map[string]any{}, map[string]any{"b": 1, "a": []any{1.0, "1"}, "aa": nil, "": map[string]any{"x": 2.50}},
 		json.RawMessage(`{"a":1,"a":2,"b":1.10e2,"c":-0,"d":-0.0,"e":0.10}`)} {
 		sent, err := json.Marshal(v)
