@@ -87,6 +87,10 @@ func TestBootstrap(t *testing.T) {
 	flags, _ := controlDatabase(t, pgtest.Shared(t))
 	guid := regexp.MustCompile(`\(([0-9a-f-]{36})\)`)
 	code, out, errOut := bootstrap(t, flags, "first password\r\nnot this line\n")
+	if code != 1 || out != "" || !strings.Contains(errOut, "nothing was changed") {
+		t.Errorf("a second line: exit code %d, printed %q and %q", code, out, errOut)
+	}
+	code, out, errOut = bootstrap(t, flags, "first password\r\n")
 	if code != 0 || errOut != "" || !strings.HasPrefix(out, "The admin account admin (") ||
 		!strings.HasSuffix(out, ") was created.\n") {
 		t.Fatalf("bootstrap: exit code %d, printed %q and %q", code, out, errOut)

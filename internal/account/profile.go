@@ -304,9 +304,25 @@ func changeableProfile(ctx context.Context, tx pgx.Tx, p *Principal, guid string
 		return nil, err
 	}
 	if !p.Has(ScopeAdmin, ScopeSCIMWrite) {
-		return nil, fault.New(fault.Forbidden, "This needs the scope %s or %s.", ScopeAdmin, ScopeSCIMWrite)
+		return nil, errNoChange
 	}
 	return a, a.checkTag(m)
+}
+
+var errNoChange = fault.New(fault.Forbidden, "This needs the scope %s or %s.", ScopeAdmin, ScopeSCIMWrite)
+
+// MayChangeProfile says whether the principal may change an account, or with no guid create one, at all. What it may change
+// depends on the change. A refusal is recorded.
+func (s *Store) MayChangeProfile(ctx context.Context, p *Principal, action, guid string) error {
+	if p.Has(ScopeAdmin, ScopeSCIMWrite) {
+		return nil
+	}
+	if guid != "" {
+		if _, err := readProfile(ctx, s.DB.Pool, p, guid, ``, ScopeSCIMRead, ScopeSCIMWrite); err != nil {
+			return err
+		}
+	}
+	return s.refuse(ctx, p.Entry(action, guid, nil), errNoChange)
 }
 
 func (a *Profile) checkTag(m etag.Match) error {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rolecall/internal/account"
+	"rolecall/internal/audit"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/web"
@@ -121,7 +122,10 @@ func (a *API) getAccount(w http.ResponseWriter, r *http.Request, p *account.Prin
 }
 
 func (a *API) createAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	o, err := body(w, r)
+	if err := a.Accounts.MayChangeProfile(r.Context(), p, audit.CreateAccount, ""); err != nil {
+		return err
+	}
+	o, err := largeBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -163,7 +167,10 @@ func (a *API) secret(password *string) account.Secret {
 }
 
 func (a *API) updateAccount(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	o, err := body(w, r)
+	if err := a.Accounts.MayChangeProfile(r.Context(), p, audit.UpdateAccount, r.PathValue("guid")); err != nil {
+		return err
+	}
+	o, err := largeBody(w, r)
 	if err != nil {
 		return err
 	}

@@ -219,7 +219,10 @@ func orEmpty[T ~string](s *T) T {
 }
 
 func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	o, err := body(w, r)
+	if err := a.Users.MayRegisterCluster(r.Context(), p); err != nil {
+		return err
+	}
+	o, err := largeBody(w, r)
 	if err != nil {
 		return err
 	}
@@ -244,7 +247,10 @@ func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account
 }
 
 func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	o, err := body(w, r)
+	if err := a.Users.MayUpdateCluster(r.Context(), p, r.PathValue("clusterId")); err != nil {
+		return err
+	}
+	o, err := largeBody(w, r)
 	if err != nil {
 		return err
 	}

@@ -80,8 +80,11 @@ func (q query) integer(name string, fallback, low, high int) (int, error) {
 	return n, nil
 }
 
-// maxBody has room for the certificates of a connection.
-const maxBody = 256 << 10
+// The most bytes of a body: a large one has room for the certificates of a connection, or for annotations.
+const (
+	maxBody      = 64 << 10
+	maxLargeBody = 256 << 10
+)
 
 // object is a JSON object that knows where in the body it stands, and collects the first mistake in what is read of it.
 // A handler reads all fields that there are and then asks done, which refuses those that it did not read: a field whose
@@ -93,8 +96,15 @@ type object struct {
 	err    *error
 }
 
-func body(w http.ResponseWriter, r *http.Request) (*object, error) {
-	v, err := web.Body(w, r, maxBody)
+func body(w http.ResponseWriter, r *http.Request) (*object, error) { return limitedBody(w, r, maxBody) }
+
+// largeBody is for changes whose scope the handler has checked: nobody else makes the server read so much.
+func largeBody(w http.ResponseWriter, r *http.Request) (*object, error) {
+	return limitedBody(w, r, maxLargeBody)
+}
+
+func limitedBody(w http.ResponseWriter, r *http.Request, limit int64) (*object, error) {
+	v, err := web.Body(w, r, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,9 @@ import (
 	"rolecall/internal/client"
 )
 
+// token is one for a server that is not real.
+func token(context.Context, string) (string, error) { return "t", nil }
+
 // TestFindAccount: a user name may be the guid of the same account, or of another one.
 func TestFindAccount(t *testing.T) {
 	t.Parallel()
@@ -33,7 +36,7 @@ func TestFindAccount(t *testing.T) {
 	}))
 	defer server.Close()
 	c := client.New(server.URL, "test")
-	c.Token = func(context.Context, string) (string, error) { return "t", nil }
+	c.Token = token
 	for given, want := range map[string]string{own: own, other: other, "alice": other, "b": "b", "c": "c"} {
 		if a, err := findAccount(t.Context(), c, given); err != nil || a.GUID != want {
 			t.Errorf("%q: got %+v, %v, want %s", given, a, err, want)

@@ -64,10 +64,24 @@ func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, w
 func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings,
 	to cluster.Connection) (*cluster.Cluster, error) {
 	entry := p.Entry(audit.RegisterCluster, "", nil)
-	if !p.Has(account.ScopeAdmin) {
-		return nil, s.Audit.Refuse(ctx, entry, access.ErrAdminOnly)
+	if err := s.MayRegisterCluster(ctx, p); err != nil {
+		return nil, err
 	}
 	return s.Clusters.Register(ctx, settings, to, entry)
+}
+
+// MayRegisterCluster says whether the principal may register clusters. A refusal is recorded.
+func (s *Service) MayRegisterCluster(ctx context.Context, p *account.Principal) error {
+	if p.Has(account.ScopeAdmin) {
+		return nil
+	}
+	return s.Audit.Refuse(ctx, p.Entry(audit.RegisterCluster, "", nil), access.ErrAdminOnly)
+}
+
+// MayUpdateCluster says whether the principal may change the registration of a cluster. A refusal is recorded.
+func (s *Service) MayUpdateCluster(ctx context.Context, p *account.Principal, id string) error {
+	_, _, err := s.administer(ctx, p, id, audit.UpdateCluster)
+	return err
 }
 
 // administer returns a cluster whose registration the principal may change, which no token may that is limited to some

@@ -390,3 +390,48 @@ func TestInFlight(t *testing.T) {
 		})
 	}
 }
+
+// TestBodiesOfTheUnauthorized: where a body may be large, a principal that may not make the change is refused before it
+// sends the body.
+func TestBodiesOfTheUnauthorized(t *testing.T) {
+	s := servicetest.Shared(t)
+	s.Access(t, s.ClusterID, nil, []string{"team=bodies"})
+	username := unique("bodies")
+	guid := s.Account(t, username, account.DefaultScopes, map[string]string{"team": "bodies"})
+	token, err := s.Identity.MintFor(t.Context(), username, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range surfaces {
+		for _, request := range map[string][]string{
+			"cf":       {"POST /v3/users", "PATCH /v3/users/" + guid},
+			"rolecall": {"POST /clusters", "PATCH /clusters/" + s.ClusterID, "POST /accounts", "PATCH /accounts/" + guid},
+		}[x.name] {
+			t.Run(request, func(t *testing.T) {
+				method, path, _ := strings.Cut(request, " ")
+				if x.name == "rolecall" {
+					path = adminapi.Prefix + path
+				}
+				server := httptest.NewServer(&web.Edge{Handler: x.handler(s, s.Door(0)), Log: slog.New(slog.DiscardHandler)})
+				defer server.Close()
+				body, never := io.Pipe()
+				defer never.Close()
+				r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.ContentLength = 200_000
+				r.Header.Set("Content-Type", "application/json")
+				r.Header.Set("Authorization", "Bearer "+token)
+				res, err := http.DefaultTransport.RoundTrip(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if res.StatusCode != http.StatusForbidden {
+					t.Errorf("got %d", res.StatusCode)
+				}
+			})
+		}
+	}
+}
