@@ -105,7 +105,7 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
 	}
 	admin := p.Has(account.ScopeAdmin)
-	why := "The cluster does not answer."
+	why := "The cluster does not answer, or takes no changes."
 	switch {
 	case h.Stopped:
 		res.State, why = "STOPPED", "Nothing is done in the cluster until an admin confirms or corrects its registration."

@@ -4,6 +4,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/primary"
 	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
@@ -62,6 +64,7 @@ type connector struct {
 	mu        sync.Mutex
 	pool      *pgxpool.Pool
 	health    Health
+	unsure    bool                // the connection that was begun last does not confirm health
 	pending   string              // the next password, while the cluster may or may not know it
 	identity  string              // the system identifier of the cluster that it must lead to; "": any
 	refused   string              // why it was not known to lead there when it was last tried; "": it was
@@ -118,6 +121,7 @@ func (c *Cluster) Server(ctx context.Context, reassignable []string) (*pgrole.Se
 	return &pgrole.Server{
 		Pool:            pool,
 		Connect:         c.Connect,
+		OneHost:         len(c.connector.config.ConnConfig.Fallbacks) == 0,
 		SystemRoles:     c.SystemRoles,
 		MemberOf:        c.MemberOf,
 		Grantable:       c.Grantable,
@@ -150,11 +154,15 @@ func (c *Cluster) Stat() *pgxpool.Stat {
 // healthFor is how long a look at a cluster counts.
 const healthFor = 10 * time.Second
 
-// Health says whether the cluster answers, by asking it if nobody did within the last 10 seconds. Only one asks: while
-// the answer is awaited, all others make do with the last one.
-func (c *Cluster) Health(ctx context.Context) Health {
-	h := c.LastHealth()
-	if c.err != nil || time.Since(h.Checked) < healthFor {
+// Health says whether the cluster answers, by asking it if nobody did within the last 10 seconds, or if a connection has
+// shown otherwise since.
+func (c *Cluster) Health(ctx context.Context) Health { return c.healthWithin(ctx, healthFor) }
+
+// healthWithin is what was found within an age. Only one asks: while the answer is awaited, all others make do with the last
+// one.
+func (c *Cluster) healthWithin(ctx context.Context, age time.Duration) Health {
+	h, valid := c.connector.lastHealth(age)
+	if c.err != nil || valid {
 		return h
 	}
 	if !c.connector.asking.TryLock() {
@@ -164,7 +172,7 @@ func (c *Cluster) Health(ctx context.Context) Health {
 		c.connector.asking.Lock()
 	}
 	defer c.connector.asking.Unlock()
-	if h := c.LastHealth(); time.Since(h.Checked) < healthFor {
+	if h, valid := c.connector.lastHealth(age); valid {
 		return h
 	}
 	// What is found out counts for everybody, so it must not depend on whether this caller hangs up.
@@ -185,8 +193,15 @@ func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 		if err != nil {
 			return "", err
 		}
-		err = pool.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version)
-		return version, err
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer conn.Release()
+		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version); err != nil {
+			return "", err
+		}
+		return version, writable(conn.Conn())
 	}
 	config := c.connector.config.ConnConfig.Copy()
 	if err := c.connector.prepare(ctx, config); err != nil {
@@ -197,11 +212,23 @@ func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
 		return "", err
 	}
 	defer closeConn(conn)
-	return conn.PgConn().ParameterStatus("server_version"), nil
+	return conn.PgConn().ParameterStatus("server_version"), writable(conn)
+}
+
+// writable says why the cluster takes no changes; nil if it does.
+func writable(conn *pgx.Conn) error {
+	if primary.TakesWrites(conn.PgConn()) {
+		return nil
+	}
+	return primary.Refusal(conn.PgConn())
 }
 
 // Healths looks at clusters side by side, so that an unreachable one delays a list only briefly.
 func Healths(ctx context.Context, clusters []*Cluster) []Health {
+	return healthsWithin(ctx, clusters, healthFor)
+}
+
+func healthsWithin(ctx context.Context, clusters []*Cluster, age time.Duration) []Health {
 	healths := make([]Health, len(clusters))
 	slots := make(chan struct{}, 32)
 	var wg sync.WaitGroup
@@ -209,7 +236,7 @@ func Healths(ctx context.Context, clusters []*Cluster) []Health {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			healths[i] = c.Health(ctx)
+			healths[i] = c.healthWithin(ctx, age)
 		})
 	}
 	wg.Wait()
@@ -227,7 +254,7 @@ func (c *Cluster) recordHealth(version string, err error) Health {
 			h.Error = other.Error()
 		}
 	}
-	c.connector.health = h
+	c.connector.health, c.connector.unsure = h, false
 	return h
 }
 
@@ -243,9 +270,15 @@ func explainAuthError(err error) error {
 
 // LastHealth is what the last look showed, however long ago that was.
 func (c *Cluster) LastHealth() Health {
-	c.connector.mu.Lock()
-	defer c.connector.mu.Unlock()
-	return c.connector.health
+	h, _ := c.connector.lastHealth(0)
+	return h
+}
+
+// lastHealth returns the last health, and whether it is of the last age and no connection has shown otherwise since.
+func (l *connector) lastHealth(age time.Duration) (h Health, valid bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.health, time.Since(l.health.Checked) < age && !l.unsure
 }
 
 func (l *connector) close() {
@@ -259,6 +292,9 @@ func (l *connector) close() {
 
 // Registry is all clusters, in memory, and told of changes by the control database.
 type Registry struct {
+	// CheckEvery is how often Watch asks each cluster whether it answers; 0: every 15 seconds.
+	CheckEvery time.Duration
+
 	db    *control.DB
 	audit *audit.Log
 	log   *slog.Logger
@@ -558,6 +594,23 @@ func (r *Registry) Ensure(ctx context.Context, c *Cluster, by audit.Entry) error
 		return err
 	}
 	return r.Reload(ctx)
+}
+
+const checkEvery = 15 * time.Second
+
+// Watch asks each cluster now and then whether it answers, until ctx ends: metrics must not depend on requests.
+func (r *Registry) Watch(ctx context.Context) {
+	every := cmp.Or(r.CheckEvery, checkEvery)
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		healthsWithin(ctx, r.All(), every/2)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
 }
 
 // Run keeps the registry up to date until ctx ends: at once when the control database says so, and every 30 seconds in

@@ -199,6 +199,19 @@ func TestHealth(t *testing.T) {
 	if again := c.Health(t.Context()); again != h || c.LastHealth() != h {
 		t.Errorf("a look a moment later: %+v, want %+v", again, h)
 	}
+	if _, err := replica(t, c); err == nil {
+		t.Fatal("a cluster that was stopped answers")
+	}
+	if h := c.Health(t.Context()); h.Reachable {
+		t.Errorf("right after a request has failed: %+v", h)
+	}
+	own.Start(t)
+	if _, err := replica(t, c); err != nil {
+		t.Fatal(err)
+	}
+	if h := c.Health(t.Context()); !h.Reachable {
+		t.Errorf("right after a request was answered: %+v", h)
+	}
 	stopped := get(t, s.Clusters, s.Register(t, "stopped", pgtest.Shared(t), "nobody", "x"))
 	if h := stopped.Health(t.Context()); h.Reachable || h.Error == "" || strings.Contains(h.Error, "password=") {
 		t.Errorf("a role that cannot log in: %+v", h)
@@ -214,6 +227,25 @@ func TestHealth(t *testing.T) {
 		pool.Stat().AcquireCount() == before {
 		t.Errorf("over a pool that was acquired from %d times, now %d: %+v", before, pool.Stat().AcquireCount(), h)
 	}
+}
+
+// Without a request, a cluster that dies or comes back is found out about.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	own := pgtest.New(t, nil)
+	c := get(t, s.Clusters, s.Register(t, "own", own, own.User, own.Password))
+	s.Clusters.CheckEvery = 50 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { s.Clusters.Watch(ctx) })
+	defer watching.Wait()
+	defer stop()
+	eventually(t, "it answers", func() bool { return c.LastHealth().Reachable })
+	own.Stop(t)
+	eventually(t, "it is dead", func() bool { return !c.LastHealth().Reachable })
+	own.Start(t)
+	eventually(t, "it is back", func() bool { return c.LastHealth().Reachable })
 }
 
 // Of many who ask at once whether a cluster that hangs is up, one looks.

@@ -99,6 +99,49 @@ func TestReplicaIsNotUsed(t *testing.T) {
 	}
 }
 
+// A primary that is set to read only is used only while no other host takes writes.
+func TestReadOnlyPrimaryIsUsedLast(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	old := pgtest.New(t, nil)
+	next := old.Standby(t, nil)
+	old.Set(t, "default_transaction_read_only", "on")
+	var clusters []*cluster.Cluster
+	for _, ports := range [][2]int{{int(old.Port), int(next.Port)}, {int(next.Port), int(old.Port)}} {
+		hosts := fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", ports[0], ports[1])
+		clusters = append(clusters, put(t, s, hosts, "", old.User, old.Password, ""))
+	}
+	port := func(c *cluster.Cluster) (port int) {
+		t.Helper()
+		pool, err := c.Pool(t.Context())
+		if err == nil {
+			err = pool.QueryRow(t.Context(), `SELECT inet_server_port()`).Scan(&port)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return port
+	}
+	for _, c := range clusters {
+		for range 3 {
+			if got := port(c); got != int(old.Port) {
+				t.Errorf("before the promotion %d is read from, want %d", got, old.Port)
+			}
+		}
+		if h := c.Health(t.Context()); h.Reachable || !strings.Contains(h.Error, "default_transaction_read_only is on") {
+			t.Errorf("got %+v", h)
+		}
+	}
+	next.Promote(t)
+	for _, c := range clusters {
+		for range 3 {
+			if got := port(c); got != int(next.Port) {
+				t.Errorf("after the promotion %d is read from, want %d", got, next.Port)
+			}
+		}
+	}
+}
+
 // Each connection asks which cluster it leads to, and is refused where the role may not know.
 func TestIdentity(t *testing.T) {
 	t.Parallel()

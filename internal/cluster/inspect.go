@@ -78,14 +78,14 @@ func closeConn(conn *pgx.Conn) {
 }
 
 func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
-	var replica, readOnly bool
+	var replica, writesNothing bool
 	var pid uint32
 	// The statement gets no name, under which a pooler's server session might know one already.
 	err = conn.QueryRow(ctx, `
 		SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool, pg_backend_pid(),
 		  current_setting('server_version'),
 		       system_identifier::text FROM pg_control_system()`, pgx.QueryExecModeExec).
-		Scan(&replica, &readOnly, &pid, &facts.Version, &facts.SystemIdentifier)
+		Scan(&replica, &writesNothing, &pid, &facts.Version, &facts.SystemIdentifier)
 	role := conn.Config().User
 	switch {
 	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
@@ -98,16 +98,19 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. %s", needsDirect)
 	case replica:
 		return facts, fault.New(fault.Invalid,
-			"%s:%d is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the "+
-				"one that "+
-				"takes writes is used: postgres://role@first:5432,second:5432/database.", conn.Config().Host, conn.Config().Port)
-	case readOnly:
-		return facts, fault.New(fault.Invalid,
-			"The cluster takes no writes here: default_transaction_read_only is on for the server, the database %q or the role %q. "+
-				"For the role, this fixes it: ALTER ROLE %s SET default_transaction_read_only = off", conn.Config().Database, role,
-			pgx.Identifier{role}.Sanitize())
+			"%s is a replica, and roles can be changed on the primary only. Give the primary's host, or all hosts, of which the "+
+				"one that takes writes is used: postgres://role@first:5432,second:5432/database.", reached(conn))
+	case writesNothing:
+		return facts, readOnly(fault.Invalid, conn.Config())
 	}
 	return facts, nil
+}
+
+// readOnly says that a primary is set to read only, and what to do.
+func readOnly(kind fault.Kind, config *pgx.ConnConfig) *fault.Error {
+	return fault.New(kind, "The cluster takes no writes at %s: default_transaction_read_only is on for the server, the "+
+		"database %q or the role %q. For the role, this fixes it: ALTER ROLE %s SET default_transaction_read_only = off",
+		address(config), config.Database, config.User, pgx.Identifier{config.User}.Sanitize())
 }
 
 const needsDirect = "Rolecall takes locks that last as long as a session, and so needs a direct connection to the primary."
@@ -118,8 +121,7 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		return f
 	}
 	if errors.Is(err, primary.ErrReadOnly) {
-		return fault.New(fault.Unavailable, "The cluster takes no writes at %s: default_transaction_read_only is on for the "+
-			"server, the database %q or the role %q.", address(config), config.Database, config.User).Because(err)
+		return readOnly(fault.Unavailable, config).Because(err)
 	}
 	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: of %s none takes writes.",
@@ -183,6 +185,14 @@ func serverMessage(err error) string {
 		return fmt.Sprintf("%.500s", e.Message)
 	}
 	return ""
+}
+
+// reached is the host that a connection leads to: of several only its address is known.
+func reached(conn *pgx.Conn) string {
+	if config := conn.Config(); len(config.Fallbacks) == 0 {
+		return address(config)
+	}
+	return conn.PgConn().Conn().RemoteAddr().String()
 }
 
 func address(config *pgx.ConnConfig) string {

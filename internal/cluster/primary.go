@@ -48,11 +48,21 @@ func unidentified(role string) error {
 		After(time.Minute).Because(ErrOther)
 }
 
-// validate lets a new connection through that leads to the primary of the registered cluster.
+// validate accepts a new connection that leads to the primary of the registered cluster. One that is set to read only is
+// accepted only if no host takes writes.
 func (l *connector) validate(ctx context.Context, conn *pgconn.PgConn) error {
-	if err := primary.Require(ctx, conn); err != nil {
+	err := primary.Prefer(ctx, conn)
+	if _, last := errors.AsType[*pgconn.NotPreferredError](err); err != nil && !last {
 		return err
 	}
+	if refusal := l.identify(ctx, conn); refusal != nil {
+		return refusal
+	}
+	return err
+}
+
+// identify refuses a server that does not belong to the registered cluster.
+func (l *connector) identify(ctx context.Context, conn *pgconn.PgConn) error {
 	found, err := systemIdentifier(ctx, conn)
 	if err != nil {
 		return err
@@ -71,7 +81,7 @@ func (l *connector) validate(ctx context.Context, conn *pgconn.PgConn) error {
 		}
 		return refusal
 	}
-	l.refused = ""
+	l.refused, l.unsure = "", l.health.Reachable != primary.TakesWrites(conn)
 	l.primary, _ = netip.ParseAddrPort(conn.Conn().RemoteAddr().String())
 	_, _ = fmt.Sscanf(conn.ParameterStatus("server_version"), "%d", &l.major)
 	return nil
@@ -122,6 +132,9 @@ func (l *connector) beginAtPrimary(config *pgx.ConnConfig) {
 // prepare makes config that of the next connection.
 func (l *connector) prepare(ctx context.Context, config *pgx.ConnConfig) error {
 	l.beginAtPrimary(config)
+	l.mu.Lock()
+	l.unsure = l.health.Reachable
+	l.mu.Unlock()
 	return l.choosePassword(ctx, config)
 }
 

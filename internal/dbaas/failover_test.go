@@ -151,7 +151,8 @@ func TestFailover(t *testing.T) {
 		f.together(t, "moving")
 		one.Set(t, "default_transaction_read_only", "on")
 		var wg sync.WaitGroup
-		for method, body := range map[string]string{"GET": "", "PATCH": passwordBody("on-a-fenced-one"), "DELETE": ""} {
+		f.want(t, 200, "GET", f.users("moving"), "")
+		for method, body := range map[string]string{"PATCH": passwordBody("on-a-fenced-one"), "DELETE": ""} {
 			wg.Go(func() {
 				f.do(t, method, f.users("moving"), body).unavailable(t, "The cluster is set to read only")
 			})
@@ -175,6 +176,54 @@ func TestFailover(t *testing.T) {
 		second.Hang()
 		four.Promote(t)
 		f.recovers(t, "moving", "after-a-hang", four)
+	})
+}
+
+// A primary whose provider has turned writes off is read as before. Changes are refused without a Retry-After; the state of
+// the cluster says why.
+func TestReadOnlyPrimary(t *testing.T) {
+	ends(t, func(t *testing.T, major int) {
+		pg := pgtest.NewMajor(t, major, nil)
+		p := pgtest.NewProxy(t, pg)
+		f := behind(t, pg, p)
+		f.create(t, "kept")
+		for _, sql := range []string{`ALTER SYSTEM SET default_transaction_read_only = on`,
+			`ALTER ROLE failover_admin SET default_transaction_read_only = on`,
+			`ALTER DATABASE postgres SET default_transaction_read_only = on`} {
+			conn := pg.Connect(t, pg.User, pg.Password, "template1")
+			for _, sql := range []string{sql, `SELECT pg_reload_conf()`,
+				`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'failover_admin'`} {
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waitUntil(t, pg, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'failover_admin')`)
+			for _, path := range []string{f.users(), f.users("kept"), "/clusters/" + f.ClusterID + "/databases"} {
+				f.want(t, 200, "GET", path, "")
+			}
+			for _, request := range [][3]string{{"POST", f.users(), userBody("new", password)},
+				{"PATCH", f.users("kept"), passwordBody(password)}, {"DELETE", f.users("kept"), ""},
+				{"DELETE", "/clusters/" + f.ClusterID + "/databases/none", ""}} {
+				a := f.do(t, request[0], request[1], request[2])
+				if message := a.refused(t, "paas-unavailable-1"); a.Header.Get("Retry-After") != "" ||
+					!strings.Contains(message, "The cluster is set to read only: default_transaction_read_only is on") {
+					t.Errorf("%s: %s, Retry-After %q", request[0], message, a.Header.Get("Retry-After"))
+				}
+			}
+			_, err := f.Users.ProbeCluster(t.Context(), admin, f.ClusterID)
+			c, getErr := f.Clusters.Get(f.ClusterID)
+			if getErr != nil || err == nil || c.LastHealth().Error != fault.Of(err).Message {
+				t.Errorf("%s: the probe says %v, the state %+v", sql, err, c.LastHealth())
+			}
+			undo := strings.NewReplacer("SET", "RESET", " = on", "").Replace(sql)
+			for _, sql := range []string{`SET default_transaction_read_only = off`, undo, `SELECT pg_reload_conf()`} {
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waitUntil(t, pg, `SELECT current_setting('default_transaction_read_only') = 'off'`)
+			f.want(t, 200, "PATCH", f.users("kept"), passwordBody("writes-again"))
+		}
 	})
 }
 

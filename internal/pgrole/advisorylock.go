@@ -34,7 +34,7 @@ func (s *Server) lockSession(ctx context.Context, lock int64) (conn *pgxpool.Con
 			}
 			_, err = conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, lock)
 			if err == nil && !primary.TakesWrites(conn.Conn().PgConn()) {
-				err = errors.Join(primary.ErrReplica, conn.Conn().Close(ctx)) // the lock ends with the session
+				err = errors.Join(primary.Refusal(conn.Conn().PgConn()), conn.Conn().Close(ctx)) // the lock ends with the session
 			}
 			if err != nil {
 				conn.Release()

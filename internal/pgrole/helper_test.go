@@ -44,7 +44,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 	}
 	own := config.ConnConfig
 	own.User, own.Password, own.ConnectTimeout = role, password, 4*time.Second
-	own.RuntimeParams, own.ValidateConnect = pgrole.SessionSettings(), primary.Require
+	own.RuntimeParams, own.ValidateConnect = pgrole.SessionSettings(), primary.Prefer
 	return &pgrole.Server{
 		Pool: pool(t, config),
 		Connect: func(ctx context.Context, database, encoding string) (*pgx.Conn, error) {

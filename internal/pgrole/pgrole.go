@@ -35,6 +35,8 @@ type Server struct {
 	Pool *pgxpool.Pool
 	// Connect opens a connection to another database, in that database's encoding. Names pass through it as bytes.
 	Connect func(ctx context.Context, database, encoding string) (*pgx.Conn, error)
+	// OneHost says that Pool has no other host, which could take writes when this one does not.
+	OneHost bool
 	// SystemRoles are globs (`*`, `?`) of role names that are protected.
 	SystemRoles []string
 	// Reassignable are the roles without LOGIN that objects may go to; nil: any. What a role owns runs as it (functions with

@@ -23,6 +23,7 @@ const failoverPause = 200 * time.Millisecond
 type retries struct {
 	failures int       // since the start, or since there was no primary
 	lost     bool      // the one retry after a lost connection is used
+	oneHost  bool      // a primary that is set to read only has no other that could follow it
 	until    time.Time // how long a new primary is waited for; zero on one connection, which stays where it is
 }
 
@@ -39,7 +40,7 @@ const (
 // after returns what follows a failure at the time now, and the pause before it.
 func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 	if primary.Missing(err) {
-		if !now.Before(r.until) {
+		if !now.Before(r.until) || r.oneHost && errors.Is(err, primary.ErrReadOnly) {
 			return giveUp, 0
 		}
 		r.failures, r.lost = 0, false
@@ -66,7 +67,7 @@ func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 
 // retry calls once until it succeeds or fails for a reason that does not pass. once takes its connection from the pool.
 func (s *Server) retry(ctx context.Context, once func() error) error {
-	return retries{until: time.Now().Add(s.Waits.failover())}.run(ctx, s.Pool.Reset, once)
+	return retries{oneHost: s.OneHost, until: time.Now().Add(s.Waits.failover())}.run(ctx, s.Pool.Reset, once)
 }
 
 // retryOn runs f in a transaction of one connection, again when it was rolled back for a passing reason.

@@ -65,6 +65,13 @@ func TestRetries(t *testing.T) {
 			}
 		}
 	}
+	r := retries{oneHost: true, until: start.Add(5 * time.Second)}
+	if next, _ := r.after(primary.ErrReplica, start); next != awaitPrimary {
+		t.Errorf("a replica at the only host: %d", next)
+	}
+	if next, _ := r.after(primary.ErrReadOnly, start); next != giveUp {
+		t.Errorf("the only host is set to read only: %d", next)
+	}
 	// One connection stays where it is.
 	for err, want := range map[error]next{deadlock: tryAgain, lost: giveUp, replica: giveUp, refused: giveUp, hook: tryAgain} {
 		r := retries{}

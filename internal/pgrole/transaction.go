@@ -183,8 +183,8 @@ func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx
 		}
 		defer conn.Release()
 		err = f(ctx, conn.Conn())
-		if !primary.TakesWrites(conn.Conn().PgConn()) {
-			return primary.Refusal(conn.Conn().PgConn()) // what was read, or was not found, may be old
+		if !primary.Readable(conn.Conn().PgConn()) {
+			return primary.ErrReplica // what was read, or was not found, may be old
 		}
 		return err
 	})
@@ -243,8 +243,12 @@ func (s *Server) fault(err error, name string) error {
 			name).After(time.Second).Because(err)
 	}
 	if errors.Is(err, primary.ErrReadOnly) {
-		return fault.New(fault.Unavailable, "The cluster is set to read only: default_transaction_read_only is on for the "+
-			"server, the database or Rolecall's administering role. Nothing was changed.").After(5 * time.Second).Because(err)
+		f := fault.New(fault.Unavailable, "The cluster is set to read only: default_transaction_read_only is on for the "+
+			"server, the database or Rolecall's administering role. Nothing was changed.").Because(err)
+		if s.OneHost {
+			return f.AsOutage().After(-1)
+		}
+		return f.After(5 * time.Second) // another host may be promoted
 	}
 	if primary.Missing(err) {
 		return fault.New(fault.Unavailable, "The cluster has no primary at the moment: the servers that answer take no writes. "+

@@ -23,6 +23,17 @@ const (
 	pingTimeout = time.Second
 	// idle is the key under which a connection keeps how long it was idle: the pool passes that to ShouldPing only.
 	idle = "rolecall idle"
+	// readOnly is the key under which a connection keeps its use as one for reads, if Prefer has accepted it as such.
+	readOnly = "rolecall read only"
+)
+
+// A use is how far a connection to a primary that is set to read only has come.
+type use int
+
+const (
+	none     use = iota // it is no such connection
+	accepted            // no host took writes when it was opened
+	lent                // the pool has returned it, and returns it only once: the next one tries all hosts again
 )
 
 // NewPool opens a pool that returns only connections to a primary that have answered within the last second. If one does
@@ -37,8 +48,14 @@ func NewPool(ctx context.Context, config *pgxpool.Config) (pool *pgxpool.Pool, e
 		ping, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 		since, _ := conn.PgConn().CustomData()[idle].(time.Duration)
-		if (since < pingAfter || conn.Ping(ping) == nil) && TakesWrites(conn.PgConn()) {
-			return true, nil
+		if since < pingAfter || conn.Ping(ping) == nil {
+			if TakesWrites(conn.PgConn()) {
+				return true, nil
+			}
+			if useOf(conn.PgConn()) == accepted && Readable(conn.PgConn()) {
+				conn.PgConn().CustomData()[readOnly] = lent
+				return true, nil
+			}
 		}
 		if ctx.Err() == nil {
 			pool.Reset()
@@ -69,17 +86,51 @@ func TakesWrites(conn *pgconn.PgConn) bool {
 	return conn.ParameterStatus("in_hot_standby") != "on" && conn.ParameterStatus("default_transaction_read_only") != "on"
 }
 
+// Readable reports whether what a connection has just read is current: the server takes writes, or is a primary that is set
+// to read only, when no other host took writes.
+func Readable(conn *pgconn.PgConn) bool {
+	return TakesWrites(conn) || useOf(conn) != none && conn.ParameterStatus("in_hot_standby") == "off"
+}
+
+func useOf(conn *pgconn.PgConn) use {
+	u, _ := conn.CustomData()[readOnly].(use)
+	return u
+}
+
 // Missing reports that no server that was reached takes writes, or that it stopped taking them during the call.
 func Missing(err error) bool {
 	return errors.Is(err, ErrReplica) || sqlstate.Is(err, sqlstate.ReadOnly)
 }
 
-// Require makes pgx try the next host when this one is not a primary, whatever the URL says. On a primary it sets
-// synchronous_commit, so that a COMMIT is answered when it is on disk: a server, database or role may be set otherwise.
+// Require makes pgx try the next host when this one takes no writes, whatever the URL says.
 func Require(ctx context.Context, conn *pgconn.PgConn) error {
 	if !TakesWrites(conn) {
 		return Refusal(conn)
 	}
+	return prepare(ctx, conn)
+}
+
+// Prefer is Require, but makes pgx accept a primary that is set to read only if no host takes writes: for that one it
+// returns a *pgconn.NotPreferredError.
+func Prefer(ctx context.Context, conn *pgconn.PgConn) error {
+	refusal := Refusal(conn)
+	if !TakesWrites(conn) && !errors.Is(refusal, ErrReadOnly) {
+		return refusal
+	}
+	if err := prepare(ctx, conn); err != nil || TakesWrites(conn) {
+		return err
+	}
+	conn.CustomData()[readOnly] = accepted
+	// pgx tries a host again, after all others, if prefer-standby does not prefer it. Only this function makes its error.
+	if err := pgconn.ValidateConnectTargetSessionAttrsPreferStandby(ctx, conn); err != nil {
+		return err
+	}
+	return ErrReplica
+}
+
+// prepare sets synchronous_commit, so that a COMMIT is answered when it is on disk: a server, database or role may be set
+// otherwise.
+func prepare(ctx context.Context, conn *pgconn.PgConn) error {
 	_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
 		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 		SELECT pg_catalog.set_config('transaction_timeout', '0', false)

@@ -84,7 +84,7 @@ var (
 	clusterInfo = prometheus.NewDesc("rolecall_cluster_info", "Always 1: the name of the cluster with this id.",
 		[]string{"cluster", "name"}, nil)
 	clusterUp = prometheus.NewDesc("rolecall_cluster_up",
-		"Whether the cluster answered the last probe; no sample before the first.", byCluster, nil)
+		"Whether the cluster answered the last check and takes changes; no sample before the first.", byCluster, nil)
 	clusterStopped = prometheus.NewDesc("rolecall_cluster_stopped",
 		"Whether another cluster answers in its place, so that nothing is done there; no sample before the first probe.",
 		byCluster, nil)

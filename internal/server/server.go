@@ -174,6 +174,7 @@ func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 	collectLess()
 	for _, run := range []func(context.Context){
 		s.Users.Clusters.Run,
+		s.Users.Clusters.Watch,
 		s.Users.Settle,
 		s.Users.Compare,
 		s.Identity.Run,
