@@ -547,7 +547,8 @@ func TestCommandLine(t *testing.T) {
 		person.has(t, []string{"server " + other}, "whoami")
 		person.ok(t, "", "context", "use", url)
 		person.has(t, []string{"server " + url}, "whoami")
-		person.has(t, []string{"yes " + url + " admin", "no " + other + " admin"}, "context", "list")
+		person.has(t, []string{"yes " + url + " " + url + " admin",
+			"no " + other + " " + other + " admin"}, "context", "list")
 		person.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1", "", "context", "use", "http://127.0.0.1:1")
 		t.Run("of the variable", func(t *testing.T) {
 			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
@@ -560,6 +561,96 @@ func TestCommandLine(t *testing.T) {
 		person.has(t, []string{"server " + url}, "whoami")
 		person.ok(t, "", "logout")
 		person.fails(t, term.ExitDenied, "not signed in", "", "whoami")
+	})
+
+	t.Run("contexts", func(t *testing.T) {
+		other := strings.Replace(url, "127.0.0.1", "localhost", 1)
+		person := &shell{config: t.TempDir(), printed: admin.printed}
+		login := func(args ...string) {
+			t.Helper()
+			person.ok(t, adminPassword+"\n", append([]string{"login", "-u", "admin", "--password-stdin"}, args...)...)
+		}
+		contexts := func(want string) {
+			t.Helper()
+			var got any
+			if err := json.Unmarshal([]byte(person.ok(t, "", "context", "list", "-o", "json")), &got); err != nil {
+				t.Fatal(err)
+			}
+			if text, _ := json.Marshal(got); string(text) != want {
+				t.Errorf("got %s, want %s", text, want)
+			}
+		}
+		item := func(name, url string, current bool) string {
+			return fmt.Sprintf(`{"current":%t,"name":%q,"url":%q,"username":"admin"}`, current, name, url)
+		}
+		contexts("[]")
+		person.fails(t, term.ExitUsage, `"a/b"`, adminPassword, "login", url, "--name", "a/b", "-u", "admin", "--password-stdin")
+		person.fails(t, term.ExitDenied, `"prod"`, "", "whoami", "--context", "prod")
+		login(url, "--name", "prod")
+		login(other, "--name", "second")
+		login(other, "--name", "third")
+		contexts("[" + item("prod", url, false) + "," + item("second", other, false) + "," + item("third", other, true) + "]")
+		login("--name", "prod") // has a URL
+		contexts("[" + item("prod", url, true) + "," + item("second", other, false) + "," + item("third", other, false) + "]")
+		login(url) // is signed in to as prod
+		contexts("[" + item("prod", url, true) + "," + item("second", other, false) + "," + item("third", other, false) + "]")
+
+		person.has(t, []string{"server " + url}, "whoami")
+		person.has(t, []string{"server " + other}, "--context", "second", "whoami")
+		person.has(t, []string{"server " + url}, "whoami", "--server", url+"/")
+		person.fails(t, term.ExitUsage, "second, third; choose one with --context", "", "whoami", "--server", other)
+		person.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1;", "", "whoami", "--server", "http://127.0.0.1:1")
+		person.fails(t, term.ExitUsage, `--server is "nonsense"`, "", "whoami", "--server", "nonsense")
+		person.fails(t, term.ExitUsage, "exclude", "", "whoami", "--server", url, "--context", "prod")
+		person.fails(t, term.ExitUsage, "accepts no --server", "", "env", "--server", url)
+		t.Run("and the variables", func(t *testing.T) {
+			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
+			t.Setenv(cli.TokenVariable, "token-of-another-server") // goes nowhere else
+			person.has(t, []string{"server " + url}, "whoami", "--context", "prod")
+			person.has(t, []string{"server " + url}, "whoami", "--server", url)
+			person.fails(t, term.ExitFailed, "127.0.0.1:1 cannot be reached", "", "whoami")
+		})
+		person.ok(t, "", "context", "use", "second")
+		person.has(t, []string{"server " + other}, "whoami", "--server", other)
+		for args, want := range map[string][]string{"--context": {"prod", "second", "third"}, "--server": {url, other}} {
+			out := person.ok(t, "", "__complete", "whoami", args, "")
+			for _, offered := range want {
+				if !strings.Contains(out, offered+"\n") {
+					t.Errorf("%s offers %s, without %q", args, out, offered)
+				}
+			}
+		}
+
+		person.ok(t, "", "logout", "--context", "prod")
+		contexts("[" + item("second", other, true) + "," + item("third", other, false) + "]")
+		person.ok(t, "", "logout")
+		contexts("[" + item("third", other, false) + "]")
+		person.fails(t, term.ExitDenied, "not signed in", "", "whoami")
+		person.has(t, []string{"server " + other}, "whoami", "--server", other)
+	})
+
+	t.Run("the login of an older version", func(t *testing.T) {
+		person := &shell{config: t.TempDir(), printed: admin.printed}
+		person.signIn(t, url, "admin", adminPassword)
+		stored := read(t, person.loginFile(t))
+		old := filepath.Join(person.config, "rolecall", "login.json")
+		for _, text := range []string{strings.Replace(stored, `"name": "`+url+`",`, "", 1), stored} {
+			if err := os.RemoveAll(filepath.Join(person.config, "rolecall", "logins")); err != nil {
+				t.Fatal(err)
+			}
+			write(t, old, text)
+			person.has(t, []string{"server " + url, "user name admin"}, "whoami")
+			person.has(t, []string{"yes " + url + " .*"}, "context", "list")
+			if _, err := os.Stat(old); err == nil {
+				t.Error("the old file is still there")
+			}
+		}
+		// It replaces no login that there is, and a damaged one is no obstacle.
+		write(t, old, strings.ReplaceAll(stored, `"accessToken": "`, `"accessToken": "x`))
+		person.ok(t, "", "whoami")
+		write(t, old, "damaged")
+		person.ok(t, "", "whoami")
+		person.ok(t, "", "logout")
 	})
 
 	t.Run("removal", func(t *testing.T) {
@@ -576,8 +667,9 @@ func TestCommandLine(t *testing.T) {
 		// The tokens are no use to anybody who has copied the file.
 		eventually(t, func() error {
 			write(t, file, stored)
-			if code, _, _ := admin.run(t, "", "whoami"); code != term.ExitDenied {
-				return fmt.Errorf("whoami has the exit code %d", code)
+			if code, _, errOut := admin.run(t, "", "whoami", "--server", url); code != term.ExitDenied ||
+				!strings.Contains(errOut, "has ended") {
+				return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
 			}
 			return nil
 		})
@@ -586,7 +678,7 @@ func TestCommandLine(t *testing.T) {
 		}
 		// Without the server they are removed all the same, and the command says that they are valid.
 		gone := strings.Replace(file, neturl.PathEscape(url), neturl.PathEscape("http://127.0.0.1:1"), 1)
-		write(t, gone, strings.Replace(stored, url, "http://127.0.0.1:1", 1))
+		write(t, gone, strings.ReplaceAll(stored, url, "http://127.0.0.1:1"))
 		t.Run("of a server that is gone", func(t *testing.T) {
 			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
 			admin.fails(t, term.ExitFailed, "within 30 days", "", "logout")

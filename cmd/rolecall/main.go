@@ -71,16 +71,34 @@ func rootCommand() *cobra.Command {
 		Long: `Rolecall manages the users of PostgreSQL clusters over HTTP: real roles in a real
 PostgreSQL. Start with "rolecall dev", which brings its own PostgreSQL. The commands that
 use a server need a "rolecall login" first.`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: term.FromEnvironment,
-		Args:              term.OnlyCommands,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if !usesServer(cmd) {
+				if err := cli.CheckNoServer(cmd); err != nil {
+					return err
+				}
+			}
+			return term.FromEnvironment(cmd, args)
+		},
+		Args: term.OnlyCommands,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), envCommand())
-	addGroup(root, "Use a server:", cli.Commands()...)
+	addGroup(root, serverGroup, cli.Commands()...)
 	root.AddCommand(versionCommand())
+	cli.BindServer(root)
 	return root
+}
+
+const serverGroup = "Use a server:"
+
+// usesServer reports whether a command is one of those that use a server, or the root of all.
+func usesServer(cmd *cobra.Command) bool {
+	for cmd.HasParent() && cmd.Parent().HasParent() {
+		cmd = cmd.Parent()
+	}
+	return cmd.GroupID == serverGroup || !cmd.HasParent()
 }
 
 func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {

@@ -63,8 +63,6 @@ var otherVariables = [][3]string{
 		"URL of the server; default: the current one, of `rolecall login` or `rolecall context use`"},
 	{cli.TokenVariable, "commands that use a server",
 		"bearer token for that server, such as a personal access token; no login is needed then"},
-	{cli.CAVariable, "commands that use a server",
-		"file with the certificate authorities of the server, in PEM; default: those of the system"},
 	{cli.ClientCertVariable, "commands that use a server",
 		"file with the client certificate, in PEM, for a server with `--tls-client-ca`"},
 	{cli.ClientKeyVariable, "commands that use a server", "file with the key of the client certificate, in PEM"},
@@ -77,7 +75,10 @@ func reference() string {
 	for _, v := range otherVariables {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v[0], v[1], v[2])
 	}
-	for _, cmd := range rootCommand().Commands() {
+	root := rootCommand()
+	b.WriteString("\n## Commands that use a server\n\nAll of them take these flags.\n")
+	describeFlags(&b, root.PersistentFlags())
+	for _, cmd := range root.Commands() {
 		describe(&b, cmd)
 	}
 	return b.String()
@@ -96,8 +97,16 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 	if cmd.Example != "" {
 		fmt.Fprintf(b, "\n```sh\n%s\n```\n", outdent(cmd.Example))
 	}
+	describeFlags(b, cmd.NonInheritedFlags())
+	for _, sub := range cmd.Commands() {
+		describe(b, sub)
+	}
+}
+
+// describeFlags writes a table of flags, if there are any.
+func describeFlags(b *strings.Builder, flags *pflag.FlagSet) {
 	table := "\n| flag | default | variable | |\n|---|---|---|---|\n"
-	cmd.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
+	flags.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "help" || f.Hidden {
 			return
 		}
@@ -108,9 +117,6 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", code(strings.TrimSpace("--"+f.Name+" "+value)),
 			code(strings.Trim(f.DefValue, "[]")), code(strings.TrimSuffix(from, "]")), about)
 	})
-	for _, sub := range cmd.Commands() {
-		describe(b, sub)
-	}
 }
 
 func code(s string) string {

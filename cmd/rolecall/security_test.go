@@ -146,11 +146,12 @@ func TestClientCertificates(t *testing.T) {
 		}
 	}
 	// The command line has one, or is refused.
-	login := func() (int, string) {
-		code, _, errOut := execute(t, "a good password\n", "login", address, "--username", "admin", "--password-stdin")
+	rootsFile := file("roots", ownPEM)
+	login := func(more ...string) (int, string) {
+		code, _, errOut := execute(t, "a good password\n", append([]string{"login", address, "--username", "admin",
+			"--password-stdin", "--ca-file", rootsFile}, more...)...)
 		return code, errOut
 	}
-	t.Setenv("SSL_CERT_FILE", file("roots", ownPEM))
 	t.Setenv("XDG_CONFIG_HOME", dir)
 	if code, errOut := login(); code != term.ExitFailed || !strings.Contains(errOut, "cannot be reached") {
 		t.Errorf("without a certificate: exit code %d: %s", code, errOut)
@@ -165,6 +166,23 @@ func TestClientCertificates(t *testing.T) {
 	if code, errOut := login(); code != 0 {
 		t.Errorf("with a certificate: exit code %d: %s", code, errOut)
 	}
+	// The authority of the server is that of the flag, else of the variable, else of the login.
+	otherFile := file("other", secondPEM)
+	whoami := func(code int, words string, flags ...string) {
+		t.Helper()
+		if got, _, errOut := execute(t, "", append([]string{"whoami"}, flags...)...); got != code ||
+			!strings.Contains(errOut, words) {
+			t.Errorf("whoami %q: exit code %d: %s, want %d and %q", flags, got, errOut, code, words)
+		}
+	}
+	whoami(0, "")
+	whoami(term.ExitFailed, "--ca-file", "--ca-file", otherFile)
+	whoami(term.ExitUsage, "no certificate in PEM", "--ca-file", file("empty", "no certificate"))
+	whoami(term.ExitUsage, "no such file", "--ca-file", otherFile+".none")
+	t.Setenv(cli.CAVariable, otherFile)
+	whoami(term.ExitFailed, "unknown authority")
+	whoami(0, "", "--ca-file", rootsFile)
+	os.Unsetenv(cli.CAVariable)
 
 	file("ca", secondPEM)
 	late := showing(shown(second, x509.ExtKeyUsageClientAuth), 0)

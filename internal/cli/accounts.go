@@ -289,7 +289,7 @@ func setAccountPassword(c *call, a *account, own bool) error {
 	if err := term.PrintWithPassword(c.cmd, nil, password); err != nil || !own {
 		return err
 	}
-	return signInAgain(c.cmd.Context(), c.client, password)
+	return signInAgain(c.cmd.Context(), c.client, a.Name(), password)
 }
 
 // knownScopes are the scopes that an account can have, and defaultScopes those that a new account gets.

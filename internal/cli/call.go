@@ -50,7 +50,7 @@ type call struct {
 // onServer completes a command that uses a server.
 func onServer(cmd *cobra.Command, run func(*call) error) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		server, err := connect()
+		server, err := connect(cmd)
 		if err != nil {
 			return err
 		}
@@ -193,7 +193,7 @@ func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), m
 }
 
 func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string, error), member string) ([]string, error) {
-	c, err := connect()
+	c, err := connect(cmd)
 	if err != nil {
 		return nil, err
 	}

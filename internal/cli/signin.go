@@ -1,17 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,153 +34,121 @@ const (
 	ClientKeyVariable  = "ROLECALL_CLIENT_KEY"
 )
 
-// CAVariable names the file with the certificate authorities of the server, for one whose authority is not the system's.
-const CAVariable = "ROLECALL_CA_CERT"
+// CAVariable stands for --ca-file.
+const CAVariable = "ROLECALL_CA_FILE"
 
-// login is a stored sign-in. It holds tokens.
-type login struct {
-	URL          string    `json:"url"`
-	Username     string    `json:"username"`
-	AccessToken  string    `json:"accessToken"`
-	Expires      time.Time `json:"expires"`
-	RefreshToken string    `json:"refreshToken"`
+// The flags that say which server a command uses.
+const (
+	contextFlag = "context"
+	serverFlag  = "server"
+	caFlag      = "ca-file"
+)
+
+// BindServer gives a command and all below it the flags that say which server they use.
+func BindServer(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.String(contextFlag, "", "`name` of the login to use, one of \"rolecall context list\"")
+	f.String(serverFlag, "", "`URL` of the server to use, one that you are signed in to")
+	f.String(caFlag, "",
+		"`file` with the certificate authorities of the server, in PEM; default: that of the login, else those of the system")
+	term.Variable(f.Lookup(caFlag), CAVariable)
+	_ = root.RegisterFlagCompletionFunc(contextFlag, completeLogins(func(l *login) string { return l.Name }))
+	_ = root.RegisterFlagCompletionFunc(serverFlag, completeLogins(func(l *login) string { return l.URL }))
 }
 
-// loginFolder holds a file for each server that somebody is signed in to, and the file current with the URL of the one that
-// commands use. With a file each, a command that renews its tokens never touches another login.
-func loginFolder() (string, error) {
-	folder, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("credentials cannot be stored: %w; set %s and %s instead", err, URLVariable, TokenVariable)
-	}
-	return filepath.Join(folder, "rolecall", "logins"), nil
-}
-
-const currentFile = "current"
-
-func loginFile(server string) (string, error) {
-	folder, err := loginFolder()
-	return filepath.Join(folder, url.PathEscape(server)+".json"), err
-}
-
-// currentServer is the URL of the server that commands use, "" for none.
-func currentServer() (string, error) {
-	folder, err := loginFolder()
-	if err != nil {
-		return "", err
-	}
-	text, err := os.ReadFile(filepath.Join(folder, currentFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("the stored credentials cannot be read: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// readLogin returns the stored sign-in to a server, an empty one if there is none.
-func readLogin(server string) (*login, error) {
-	var l login
-	file, err := loginFile(server)
-	if err != nil || server == "" {
-		return &l, err
-	}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &l, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the stored credentials cannot be read: %w", err)
-	}
-	if err := json.Unmarshal(data, &l); err != nil || l.URL != server {
-		return nil, fmt.Errorf("%s is damaged; to sign in again: rolecall login %s", file, server)
-	}
-	return &l, nil
-}
-
-// allLogins are the servers that somebody is signed in to, in the order of their URLs.
-func allLogins() ([]*login, error) {
-	folder, err := loginFolder()
-	if err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
-	if err != nil {
-		return nil, err
-	}
-	all := []*login{}
-	for _, file := range files {
-		server, err := url.PathUnescape(strings.TrimSuffix(filepath.Base(file), ".json"))
-		if err != nil {
-			continue // no file of a login
+// CheckNoServer rejects the flags of BindServer for a command that uses no server.
+func CheckNoServer(cmd *cobra.Command) error {
+	for _, name := range []string{contextFlag, serverFlag, caFlag} {
+		if cmd.Flags().Changed(name) {
+			return term.Usage("%s accepts no --%s: it uses no server", cmd.CommandPath(), name)
 		}
-		l, err := readLogin(server)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, l)
-	}
-	return all, nil
-}
-
-func (l *login) write() error {
-	file, err := loginFile(l.URL)
-	if err != nil {
-		return err
-	}
-	data, err := json.MarshalIndent(l, "", "  ")
-	if err != nil {
-		return err
-	}
-	return replaceFile(file, data)
-}
-
-// use makes a server the one that commands use.
-func use(server string) error {
-	folder, err := loginFolder()
-	if err != nil {
-		return err
-	}
-	return replaceFile(filepath.Join(folder, currentFile), []byte(server))
-}
-
-// replaceFile replaces a file as a whole: other commands read it at the same time.
-func replaceFile(file string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("the credentials cannot be stored: %w", err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".login-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("the credentials cannot be stored: %w", err)
-	}
-	_, err = temporary.Write(append(data, '\n'))
-	if err = errors.Join(err, temporary.Close()); err == nil {
-		err = os.Rename(temporary.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(temporary.Name())
-		return fmt.Errorf("the credentials cannot be stored: %w", err)
 	}
 	return nil
 }
 
-func (l *login) take(t *client.Tokens) {
-	l.AccessToken, l.Expires, l.RefreshToken = string(t.Access), t.Expires, string(t.Refresh)
+// completeLogins offers something of each login.
+func completeLogins(member func(*login) string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		s, err := openLogins()
+		if err != nil { // a shell's prompt is no place for an error
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		all, _ := s.all()
+		var offered []string
+		for _, l := range all {
+			offered = append(offered, member(l))
+		}
+		slices.Sort(offered)
+		return slices.Compact(offered), cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
-func newClient(baseURL string) (*client.Client, error) {
-	c := client.New(baseURL, "rolecall/"+Version)
-	cert, key := os.Getenv(ClientCertVariable), os.Getenv(ClientKeyVariable)
-	if file := os.Getenv(CAVariable); file != "" {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			return nil, term.Usage("%s: %w", CAVariable, err)
-		}
-		if !c.Trust(pem) {
-			return nil, term.Usage("%s: the file %s has no certificate in PEM", CAVariable, file)
+// destination is the server of a command by its flags and the environment.
+type destination struct {
+	context string // the name of a login
+	server  string // a URL; not with a context
+	token   string // of the environment, for server
+	caFile  string
+}
+
+// destinationOf reads flags and variables. Completion uses it too, so it reads all variables itself. The token of the
+// environment is for the server of the environment: it is not sent to another one that a flag names.
+func destinationOf(cmd *cobra.Command) (*destination, error) {
+	value := func(flag string) string {
+		v, _ := cmd.Flags().GetString(flag)
+		return v
+	}
+	d := &destination{context: value(contextFlag), server: value(serverFlag),
+		caFile: cmp.Or(value(caFlag), os.Getenv(CAVariable))}
+	if d.context != "" && d.server != "" {
+		return nil, term.Usage("--context and --server exclude each other")
+	}
+	if d.context != "" {
+		return d, nil
+	}
+	var err error
+	if d.server != "" {
+		if d.server, err = client.ParseURL(d.server); err != nil {
+			return nil, term.Usage("--server is %q: %w", value(serverFlag), err)
 		}
 	}
+	variable := os.Getenv(URLVariable)
+	if variable != "" {
+		if variable, err = client.ParseURL(variable); err != nil {
+			return nil, term.Usage("%s: %w", URLVariable, err)
+		}
+	}
+	d.server = cmp.Or(d.server, variable)
+	if variable == "" || variable == d.server {
+		d.token = os.Getenv(TokenVariable)
+	}
+	return d, nil
+}
+
+// unknown is the error of a command whose login does not exist.
+func (d *destination) unknown() error {
+	switch {
+	case d.context != "":
+		return term.Denied("there is no login %q; to see yours: rolecall context list", d.context)
+	case d.server != "":
+		return term.Denied("you are not signed in to %s; use: rolecall login %[1]s", d.server)
+	}
+	return term.Denied("you are not signed in; use: rolecall login URL, or set %s and %s", URLVariable, TokenVariable)
+}
+
+// newClient makes a client that trusts the authorities in caFile; "": those of the system.
+func newClient(baseURL, caFile string) (*client.Client, error) {
+	c := client.New(baseURL, "rolecall/"+Version)
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, term.Usage("the file of the certificate authorities: %w", err)
+		}
+		if !c.Trust(pem) {
+			return nil, term.Usage("the file of the certificate authorities, %s, has no certificate in PEM", caFile)
+		}
+	}
+	cert, key := os.Getenv(ClientCertVariable), os.Getenv(ClientKeyVariable)
 	switch {
 	case cert == "" && key == "":
 		return c, nil
@@ -194,123 +163,154 @@ func newClient(baseURL string) (*client.Client, error) {
 	return c, nil
 }
 
-// connect returns the client of a command: with the server and token of the environment, else with those of the last login.
-// A token is only ever sent to the server that issued it.
-func connect() (*client.Client, error) {
-	server, token := os.Getenv(URLVariable), os.Getenv(TokenVariable)
-	if server != "" {
-		var err error
-		if server, err = client.ParseURL(server); err != nil {
-			return nil, term.Usage("%s: %w", URLVariable, err)
-		}
-	}
-	if token != "" {
-		return connectWithToken(server, token)
-	}
-	if server == "" {
-		var err error
-		if server, err = currentServer(); err != nil {
-			return nil, err
-		}
-	}
-	l, err := readLogin(server)
+// connect returns the client of a command: with the token of the environment, else with that of a login. A token is only
+// ever sent to the server that issued it.
+func connect(cmd *cobra.Command) (*client.Client, error) {
+	d, err := destinationOf(cmd)
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case server == "":
-		return nil, term.Denied("you are not signed in; use: rolecall login URL, or set %s and %s", URLVariable, TokenVariable)
-	case l.URL == "":
-		return nil, term.Denied("you are not signed in to %s; use: rolecall login %s", server, server)
+	if d.token != "" {
+		return connectWithToken(d)
 	}
-	c, err := newClient(l.URL)
+	s, err := openLogins()
 	if err != nil {
 		return nil, err
 	}
-	c.Token = func(ctx context.Context, refused string) (string, error) { return l.token(ctx, c, refused) }
+	l, err := s.find(d)
+	if err != nil {
+		return nil, err
+	}
+	if l == nil {
+		return nil, d.unknown()
+	}
+	c, err := newClient(l.URL, cmp.Or(d.caFile, l.CAFile))
+	if err != nil {
+		return nil, err
+	}
+	c.Token = func(ctx context.Context, refused string) (string, error) { return s.token(ctx, c, l, refused) }
 	return c, nil
 }
 
-func connectWithToken(server, token string) (*client.Client, error) {
-	if server == "" {
+func connectWithToken(d *destination) (*client.Client, error) {
+	if d.server == "" {
 		return nil, term.Usage("%s is set, but %s is not", TokenVariable, URLVariable)
 	}
-	c, err := newClient(server)
+	c, err := newClient(d.server, d.caFile)
 	if err != nil {
 		return nil, err
 	}
-	c.Token = func(context.Context, string) (string, error) { return token, nil }
+	c.Token = func(context.Context, string) (string, error) { return d.token, nil }
 	return c, nil
 }
 
 // token returns the access token. If it has expired, or the server has just rejected it, token gets a new one.
-func (l *login) token(ctx context.Context, c *client.Client, refused string) (string, error) {
+func (s *logins) token(ctx context.Context, c *client.Client, l *login, refused string) (string, error) {
 	if l.AccessToken != refused && time.Until(l.Expires) > 30*time.Second {
 		return l.AccessToken, nil
 	}
 	t, err := c.Renew(ctx, l.RefreshToken)
 	if status := client.Status(err); status == http.StatusBadRequest || status == http.StatusUnauthorized {
-		return "", term.Denied("your sign-in to %s has ended; to sign in again: rolecall login %[1]s", l.URL)
+		return "", term.Denied("your sign-in to %s has ended; to sign in again: %s", l.URL, l.again())
 	}
 	if err != nil {
 		return "", err
 	}
 	l.take(t)
-	return l.AccessToken, l.write()
+	return l.AccessToken, s.write(l)
 }
 
 func loginCommand() *cobra.Command {
-	var username string
+	var username, name string
 	cmd := &cobra.Command{
 		Use:   "login [URL]",
-		Short: "Sign in to a Rolecall",
+		Short: "Sign in to a Rolecall server",
 		Long: `Login asks for a user name and a password, and stores the tokens that the server issues
-for them, not the password. The other commands use these tokens. URL defaults to
-$ROLECALL_URL, else to the current server. You can be signed in to several servers: the
-last login is the current one, ROLECALL_URL or "rolecall context use" selects another.
+for them, not the password. The other commands use these tokens. URL defaults to that of
+--name, else to --server, $ROLECALL_URL or the current server.
+
+You can have several logins, to one server or to several. --name gives a login a name of
+its own; without it the name is the URL. The last login is the current one. --context or
+--server selects another for one command, ROLECALL_URL for a shell, and "rolecall context
+use" for all commands. The file of --ca-file is remembered with the login.
 
 No login is needed if ROLECALL_URL and ROLECALL_TOKEN are set, for example to a personal
 access token in the environment of a program.`,
 		Example: `  rolecall login https://rolecall.example.org
+  rolecall login https://rolecall.example.org --name prod --ca-file ca.pem
   rolecall login --username alice --password-stdin < password-file`,
 		Args: term.Arguments("[URL]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := serverToUse(args)
+			if name != "" && !contextName.MatchString(name) {
+				return term.Usage("--name is %q; use at most 63 letters, digits and the characters . _ @ -", name)
+			}
+			s, err := openLogins()
 			if err != nil {
 				return err
 			}
-			warnOfPlainHTTP(cmd, server)
-			return signIn(cmd, server, username)
+			l, err := s.toSignIn(cmd, name, args)
+			if err != nil {
+				return err
+			}
+			warnOfPlainHTTP(cmd, l.URL)
+			return s.signIn(cmd, l, username)
 		},
 	}
 	cmd.Flags().StringVarP(&username, "username", "u", "", "user `name` of the account; default: a prompt")
+	cmd.Flags().StringVar(&name, "name", "", "`name` of the login; default: the URL")
+	_ = cmd.RegisterFlagCompletionFunc("name", completeLogins(func(l *login) string { return l.Name }))
 	term.BindPassword(cmd, false)
 	return cmd
 }
 
-// serverToUse is the URL of the argument, else that of the environment, else that of the last login.
-func serverToUse(args []string) (string, error) {
-	server := os.Getenv(URLVariable)
-	if len(args) > 0 {
-		server = args[0]
+// toSignIn is the login that the command line describes, without a user name and tokens. A login that is damaged is no
+// obstacle: it is about to be replaced.
+func (s *logins) toSignIn(cmd *cobra.Command, name string, args []string) (*login, error) {
+	d, err := destinationOf(cmd)
+	if err != nil {
+		return nil, err
 	}
-	if server == "" {
-		var err error
-		if server, err = currentServer(); err != nil {
-			return "", err
+	l := &login{Name: cmp.Or(name, d.context)}
+	if len(args) > 0 {
+		if l.URL, err = client.ParseURL(args[0]); err != nil {
+			return nil, term.Usage("the URL %q: %w", args[0], err)
 		}
 	}
-	if server == "" {
-		return "", term.Usage("the URL is missing; use: rolecall login https://rolecall.example.org")
+	var old *login
+	if l.Name != "" {
+		old, _ = s.read(l.Name)
 	}
-	parsed, err := client.ParseURL(server)
-	if err != nil {
-		return "", term.Usage("the URL %q: %w", server, err)
+	if old == nil && name == "" && d.context != "" {
+		return nil, d.unknown()
 	}
-	return parsed, nil
+	if l.URL == "" && old != nil {
+		l.URL = old.URL
+	}
+	l.URL = cmp.Or(l.URL, d.server)
+	if current, _ := s.find(&destination{}); l.URL == "" && current != nil {
+		l.URL = current.URL
+	}
+	if l.URL == "" {
+		return nil, term.Usage("the URL is missing; use: rolecall login https://rolecall.example.org")
+	}
+	if l.Name == "" {
+		old, _ = s.of(l.URL)
+		l.Name = l.URL
+		if old != nil {
+			l.Name = old.Name
+		}
+	}
+	if d.caFile != "" {
+		if l.CAFile, err = filepath.Abs(d.caFile); err != nil {
+			return nil, err
+		}
+	} else if old != nil && old.URL == l.URL {
+		l.CAFile = old.CAFile
+	}
+	return l, nil
 }
 
-func signIn(cmd *cobra.Command, server, username string) error {
+func (s *logins) signIn(cmd *cobra.Command, l *login, username string) error {
 	if username == "" {
 		if !term.Interactive(cmd) {
 			return term.Usage("there is no terminal to ask for the user name; add --username NAME")
@@ -324,7 +324,7 @@ func signIn(cmd *cobra.Command, server, username string) error {
 	if err != nil {
 		return err
 	}
-	c, err := newClient(server)
+	c, err := newClient(l.URL, l.CAFile)
 	if err != nil {
 		return err
 	}
@@ -335,33 +335,45 @@ func signIn(cmd *cobra.Command, server, username string) error {
 	if err != nil {
 		return err
 	}
-	l := &login{URL: server, Username: username}
+	l.Username = username
 	l.take(t)
-	if err := errors.Join(l.write(), use(server)); err != nil {
+	if err := errors.Join(s.write(l), s.use(l.Name)); err != nil {
 		return err
 	}
-	term.Report(cmd, "Signed in to %s as %s.", server, username)
+	term.Report(cmd, "Signed in to %s as %s.", l.URL, username)
 	if os.Getenv(TokenVariable) != "" {
 		term.Report(cmd, "%s is set and takes precedence over this login.", TokenVariable)
 	}
 	return nil
 }
 
-// signInAgain replaces the stored tokens after a change of the own password has ended them.
-func signInAgain(ctx context.Context, c *client.Client, password string) error {
-	l, err := readLogin(c.URL)
-	if err != nil || l.URL == "" {
-		return err
-	}
-	t, err := c.SignIn(ctx, l.Username, password)
-	if client.Status(err) == http.StatusUnauthorized {
-		return nil // the stored sign-in is another account's
-	}
+// signInAgain replaces the stored tokens of an account after a change of its password has ended them.
+func signInAgain(ctx context.Context, c *client.Client, username, password string) error {
+	s, err := openLogins()
 	if err != nil {
 		return err
 	}
-	l.take(t)
-	return l.write()
+	all, err := s.all()
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		if l.URL != c.URL || !strings.EqualFold(l.Username, username) {
+			continue
+		}
+		t, err := c.SignIn(ctx, l.Username, password)
+		if client.Status(err) == http.StatusUnauthorized {
+			continue // the stored sign-in is that of another account
+		}
+		if err != nil {
+			return err
+		}
+		l.take(t)
+		if err := s.write(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func warnOfPlainHTTP(cmd *cobra.Command, server string) {
@@ -379,51 +391,50 @@ func logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
 		Short: "End the sign-in to a server and remove the stored tokens",
-		Long: `Logout revokes the tokens that login has stored on this machine for the server of
-ROLECALL_URL, else for the current server, and removes them. If the server cannot be
-reached, it removes them only. Logins to other servers stay.`,
-		Example: `  rolecall logout`,
-		Args:    term.NoArguments,
+		Long: `Logout revokes the tokens of one login and removes it: that of --context, --server or
+ROLECALL_URL, else the current one. If the server cannot be reached, it removes the login
+only. Other logins stay.`,
+		Example: `  rolecall logout
+  rolecall logout --context prod`,
+		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			server := os.Getenv(URLVariable)
-			if server == "" {
-				current, err := currentServer()
-				if err != nil || current == "" {
-					term.Report(cmd, "You were not signed in.")
-					return err
-				}
-				server = current
+			d, err := destinationOf(cmd)
+			if err != nil {
+				return err
 			}
-			return logout(cmd, server)
+			s, err := openLogins()
+			if err != nil {
+				return err
+			}
+			l, err := s.find(d)
+			if err != nil {
+				return err
+			}
+			if l == nil {
+				to := cmp.Or(d.context, d.server)
+				if to != "" {
+					to = " to " + to
+				}
+				term.Report(cmd, "You were not signed in%s.", to)
+				return nil
+			}
+			return s.logout(cmd, l, cmp.Or(d.caFile, l.CAFile))
 		},
 	}
 }
 
-func logout(cmd *cobra.Command, server string) error {
-	server, err := client.ParseURL(server)
-	if err != nil {
-		return term.Usage("%s: %w", URLVariable, err)
-	}
-	file, err := loginFile(server)
-	if err != nil {
+func (s *logins) logout(cmd *cobra.Command, l *login, caFile string) error {
+	if err := s.remove(l.Name); err != nil {
 		return err
 	}
-	l, unreadable := readLogin(server)
-	err = os.Remove(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		term.Report(cmd, "You were not signed in to %s.", server)
-		return nil
+	c, err := newClient(l.URL, caFile)
+	if err == nil {
+		err = c.Revoke(cmd.Context(), l.RefreshToken)
 	}
 	if err != nil {
-		return err
-	}
-	if unreadable != nil {
-		return fmt.Errorf("the tokens are removed, but they are valid until they expire: %w", unreadable)
-	}
-	if err := l.revoke(cmd.Context()); err != nil {
 		return fmt.Errorf("the tokens are removed, but they are valid until they expire, within 30 days: %w", err)
 	}
-	term.Report(cmd, "Signed out of %s.", server)
+	term.Report(cmd, "Signed out of %s.", l.URL)
 	return nil
 }
 
@@ -441,30 +452,36 @@ type contextItem struct {
 
 func contextListCommand() *cobra.Command {
 	return printing(&cobra.Command{
-		Use:     "list",
-		Short:   "List the servers that you are signed in to",
-		Example: `  rolecall context list`,
-		Args:    term.NoArguments,
+		Use:   "list",
+		Short: "List the servers that you are signed in to",
+		Example: `  rolecall context list
+  rolecall context list -o json`,
+		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := allLogins()
+			s, err := openLogins()
 			if err != nil {
 				return err
 			}
-			current, err := currentServer()
+			all, err := s.all()
+			if err != nil {
+				return err
+			}
+			current, err := s.current()
 			if err != nil {
 				return err
 			}
 			var items []json.RawMessage
 			for _, l := range all {
-				item, err := json.Marshal(contextItem{l.URL, l.URL, l.Username, l.URL == current})
+				item, err := json.Marshal(contextItem{l.Name, l.URL, l.Username, l.Name == current})
 				if err != nil {
 					return err
 				}
 				items = append(items, item)
 			}
-			head := term.Head{{Title: "CURRENT"}, {Title: "URL"}, {Title: "USER NAME", Gives: term.Some}}
+			head := term.Head{{Title: "CURRENT"}, {Title: "NAME"}, {Title: "URL", Gives: term.Some},
+				{Title: "USER NAME", Gives: term.Some}}
 			return term.PrintList(cmd, items, head, func(i *contextItem) []string {
-				return []string{term.YesNo(i.Current), i.URL, i.Username}
+				return []string{term.YesNo(i.Current), i.Name, i.URL, i.Username}
 			})
 		},
 	})
@@ -472,46 +489,36 @@ func contextListCommand() *cobra.Command {
 
 func contextUseCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "use URL",
-		Short:   "Select the server that commands use",
-		Example: `  rolecall context use https://rolecall.example.org`,
-		Args:    term.Arguments("URL"),
-		ValidArgsFunction: firstArgument(func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			var urls []string
-			all, _ := allLogins() // none after an error: a shell's prompt is no place for one
-			for _, l := range all {
-				urls = append(urls, l.URL)
-			}
-			return urls, cobra.ShellCompDirectiveNoFileComp
-		}),
+		Use:   "use NAME",
+		Short: "Select the login that commands use",
+		Long:  `Use selects the login that commands use. A login without a name of its own is given by its URL.`,
+		Example: `  rolecall context use prod
+  rolecall context use https://rolecall.example.org`,
+		Args:              term.Arguments("NAME"),
+		ValidArgsFunction: firstArgument(completeLogins(func(l *login) string { return l.Name })),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			server, err := client.ParseURL(args[0])
-			if err != nil {
-				return term.Usage("the URL %q: %w", args[0], err)
-			}
-			l, err := readLogin(server)
+			s, err := openLogins()
 			if err != nil {
 				return err
 			}
-			if l.URL == "" {
-				return term.Denied("you are not signed in to %s; use: rolecall login %[1]s", server)
+			d := &destination{context: args[0]}
+			if server, err := client.ParseURL(args[0]); err == nil {
+				d = &destination{server: server}
 			}
-			if err := use(server); err != nil {
+			l, err := s.find(d)
+			if err != nil {
 				return err
 			}
-			term.Report(cmd, "Commands use %s now.", server)
+			if l == nil {
+				return d.unknown()
+			}
+			if err := s.use(l.Name); err != nil {
+				return err
+			}
+			term.Report(cmd, "Commands use %s as %s now.", l.URL, l.Username)
 			return nil
 		},
 	}
-}
-
-// revoke ends the sign-in at the server.
-func (l *login) revoke(ctx context.Context) error {
-	c, err := newClient(l.URL)
-	if err != nil {
-		return err
-	}
-	return c.Revoke(ctx, l.RefreshToken)
 }
 
 func whoami(ctx context.Context, c *client.Client) (*client.Whoami, error) {

@@ -494,7 +494,7 @@ func completeGrantable(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 	defer cancel()
 	cmd.SetContext(ctx)
-	c, err := connect()
+	c, err := connect(cmd)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -237,6 +237,9 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
+		return fmt.Errorf("%s cannot be reached: %w; if you trust its authority, give that in PEM with --ca-file", c.URL, err)
+	}
 	return fmt.Errorf("%s cannot be reached: %w", c.URL, err)
 }
 
