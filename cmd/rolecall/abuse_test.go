@@ -225,7 +225,7 @@ func (a *abused) slowClients(t *testing.T) {
 // What is too long, too deep or cannot be read is refused, and the connection, or the next one, goes on.
 func (a *abused) nonsense(t *testing.T) {
 	body := func(text string) string {
-		return from("192.0.2.1", "POST", "/rolecall/v1/tokens") + "Content-Type: application/json\r\nContent-Length: " +
+		return from("192.0.2.1", "POST", "/rolecall/v1/accounts") + "Content-Type: application/json\r\nContent-Length: " +
 			strconv.Itoa(len(text)) + "\r\n\r\n" + text
 	}
 	many := func(format string, n int) string {
