@@ -17,7 +17,7 @@ func (s *settings) logger(out io.Writer) (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return nil, term.Usage("--log-level is %q; use debug, info, warn or error", s.logLevel)
 	}
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}
 	switch s.logFormat {
 	case "text":
 		return slog.New(slog.NewTextHandler(out, options)), nil
@@ -25,6 +25,20 @@ func (s *settings) logger(out io.Writer) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(escaped{out}, options)), nil
 	}
 	return nil, term.Usage("--log-format is %q; use text or json", s.logFormat)
+}
+
+// maxError is how many bytes of an error are logged. The servers of a cluster choose how long theirs are, and each request
+// that fails logs one.
+const maxError = 4096
+
+// shorten cuts long errors.
+func shorten(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == "error" {
+		if text := a.Value.String(); len(text) > maxError {
+			return slog.String(a.Key, text[:maxError]+"…")
+		}
+	}
+	return a
 }
 
 // escaped escapes characters that would control a terminal, or that it would hide. JSON allows them, and a line of the log

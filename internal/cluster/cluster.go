@@ -179,6 +179,9 @@ func (c *Cluster) healthWithin(ctx context.Context, age time.Duration) Health {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	version, err := c.askVersion(ctx)
+	if err == nil && len(version) > maxFact {
+		err = tooLong(c.connector.config.ConnConfig)
+	}
 	if err != nil {
 		err = whyNot(err, c.connector.config.ConnConfig)
 	}

@@ -77,6 +77,14 @@ func closeConn(conn *pgx.Conn) {
 	_ = conn.Close(ctx)
 }
 
+// maxFact is more bytes than a version or a system identifier has. They are stored, and shown in messages.
+const maxFact = 256
+
+func tooLong(config *pgx.ConnConfig) error {
+	return fault.New(fault.Unavailable, "The answer of the cluster at %s was not accepted: its version or its system "+
+		"identifier has more than %d bytes.", address(config), maxFact)
+}
+
 func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	var replica, writesNothing bool
 	var pid uint32
@@ -94,6 +102,8 @@ func readFacts(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 			pgx.Identifier{role}.Sanitize()).Because(err)
 	case err != nil:
 		return facts, whyNot(err, conn.Config())
+	case max(len(facts.Version), len(facts.SystemIdentifier)) > maxFact:
+		return facts, tooLong(conn.Config())
 	case pid != conn.PgConn().PID():
 		return facts, fault.New(fault.Invalid, "The connection goes through a pooler, such as PgBouncer. %s", needsDirect)
 	case replica:

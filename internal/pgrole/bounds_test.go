@@ -13,7 +13,7 @@ import (
 func TestLongComment(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
-		c.Exec(t, `DO $$ BEGIN EXECUTE 'COMMENT ON ROLE `+name+` IS ' || quote_literal('of the shop' || repeat('é', 2000000) ||
+		c.Exec(t, `DO $$ BEGIN EXECUTE 'COMMENT ON ROLE `+name+` IS ' || quote_literal('of the shop' || repeat('é', 20000) ||
 			E'\n' || shobj_description('`+name+`'::regrole, 'pg_authid')); END $$`)
 		d, err := s.Details(t.Context(), name)
 		if err != nil {
@@ -36,6 +36,27 @@ func TestLongComment(t *testing.T) {
 		}
 		if got := comment(t, c, name); !strings.HasPrefix(got, "of the shop") || len(got) > 2*8192 {
 			t.Errorf("the comment has %d bytes", len(got))
+		}
+
+		// The server would have to hold all of a longer one, so that is not read.
+		c.Exec(t, `DO $$ BEGIN EXECUTE 'COMMENT ON ROLE `+name+` IS ' || quote_literal(repeat('é', 50000)); END $$`)
+		const unread = "This comment has 100000 bytes and is not read."
+		if d, err = s.Details(t.Context(), name); err != nil || d.Comment != unread {
+			t.Errorf("the comment is %.100q, %v", d.Comment, err)
+		}
+		if list, _, err = s.DetailsList(t.Context(), false, "", 1000); err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range list {
+			if u.Name == name && u.Comment != unread {
+				t.Errorf("in a list: %.100q", u.Comment)
+			}
+		}
+		if _, err := s.SetPassword(t.Context(), name, password, nil, actor()); err != nil {
+			t.Fatal(err)
+		}
+		if got := comment(t, c, name); !strings.HasPrefix(got, unread+"\nrolecall:v1 {") {
+			t.Errorf("the comment is %.100q", got)
 		}
 		mustDelete(t, s, name)
 	})

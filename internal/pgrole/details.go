@@ -71,7 +71,7 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 		if err != nil {
 			return err
 		}
-		users, err := pgx.CollectRows(rows, scanUser)
+		users, err := collectPage(rows, limit+1, scanListed)
 		if err != nil {
 			return err
 		}

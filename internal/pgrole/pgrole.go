@@ -22,6 +22,7 @@ import (
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/sqlstate"
 )
 
@@ -168,7 +169,7 @@ func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*Us
 			if err != nil {
 				return err
 			}
-			users, err = pgx.CollectRows(rows, scanUser)
+			users, err = collectPage(rows, page.Limit+1, scanListed)
 			return err
 		})
 		return users, err
@@ -224,19 +225,40 @@ func onlyUser(rows pgx.Rows) (*User, error) {
 	return users[0], nil
 }
 
+// collectPage refuses more rows than were asked for.
+func collectPage[T any](rows pgx.Rows, limit int, scan pgx.RowToFunc[T]) ([]T, error) {
+	page, err := pgx.CollectRows(rows, scan)
+	if len(page) > limit {
+		return nil, pgwire.Refuse("it sent %d rows where at most %d were asked for", len(page), limit)
+	}
+	return page, err
+}
+
 type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-func scanUser(row pgx.CollectableRow) (*User, error) {
+func scanUser(row pgx.CollectableRow) (*User, error) { return scanUserUpTo(row, maxComment) }
+
+// scanListed reads a row of usersPage.
+func scanListed(row pgx.CollectableRow) (*User, error) { return scanUserUpTo(row, maxListed) }
+
+// maxColumn is more bytes than a name has, or what else is read of a role.
+const maxColumn = 1024
+
+// scanUserUpTo refuses what no PostgreSQL answers: it would be held until the client has read the response.
+func scanUserUpTo(row pgx.CollectableRow, limit int) (*User, error) {
 	var u User
 	var comment []byte
 	var protectedBy pgtype.Text
 	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
 		&u.connectionLimit); err != nil {
 		return nil, err
+	}
+	if len(comment) > limit || max(len(u.Name), len(protectedBy.String), len(u.attributes)) > maxColumn {
+		return nil, pgwire.Refuse("it shows a role that is longer than a role can be")
 	}
 	switch {
 	case protectedBy.Valid:

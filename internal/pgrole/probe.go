@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/pgwire"
 	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
@@ -43,9 +44,18 @@ type Purpose struct {
 	ControlDatabase, ControlRole string   // Rolecall's own, when they lie there: never shown
 }
 
+// problem adds a sentence. All of them are stored with the cluster, and names in them come from its server.
 func (c *Capabilities) problem(format string, args ...any) {
-	c.Problems = append(c.Problems, fmt.Sprintf(format, args...))
+	if len(c.Problems) < maxProblems {
+		c.Problems = append(c.Problems, fmt.Sprintf("%.*s", maxProblem, fmt.Sprintf(format, args...)))
+	}
 }
+
+// maxProblem is more characters than a sentence with ten names has, and maxProblems more than there are roles to look at.
+const (
+	maxProblem  = 3000
+	maxProblems = 250
+)
 
 const selectCapabilities = `
 	SELECT r.rolname::text, current_setting('server_version_num')::int, current_setting('server_version'),
@@ -100,6 +110,9 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		&c.MaxConnections, &foreign)
 	if err != nil {
 		return nil, err
+	}
+	if max(len(c.Role), len(c.VersionName), len(passwordEncryption)) > maxColumn {
+		return nil, pgwire.Refuse("it has a name or a version that is longer than %d bytes", maxColumn)
 	}
 	if !identifiable {
 		c.problem("The role may not read which cluster this is: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s;",

@@ -296,9 +296,13 @@ const (
 )
 
 // commentUpTo is the comment d.description as bytes. Of a longer one it is the beginning and the end, where the record is.
+// For that the server needs all of it in memory, so a comment of more than 64 KiB is not read: a few of 100 MB would keep
+// the server busy for seconds. octet_length needs none of it.
 func commentUpTo(limit int) string {
 	return fmt.Sprintf(`
     CASE WHEN octet_length(d.description) <= %d THEN textsend(d.description)
+      WHEN octet_length(d.description) > 65536 THEN textsend('This comment has ' || octet_length(d.description)
+        || ' bytes and is not read.')
       ELSE substring(textsend(d.description) for %d) || '\x0a'::bytea
         || substring(textsend(d.description) from octet_length(textsend(d.description)) - %d) END`,
 		limit, limit/4, limit/2)

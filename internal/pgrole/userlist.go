@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
@@ -32,13 +33,20 @@ func (s *Server) Userlist(ctx context.Context) (list []Credential, err error) {
 		if err != nil {
 			return err
 		}
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Credential])
+		list, err = pgx.CollectRows(rows, scanCredential)
 		return verifiersHidden(err)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return list, nil
+}
+
+func scanCredential(row pgx.CollectableRow) (c Credential, err error) {
+	if err = row.Scan(&c.Name, &c.Verifier); err == nil && max(len(c.Name), len(c.Verifier)) > maxColumn {
+		return c, pgwire.Refuse("it shows a role that is longer than a role can be")
+	}
+	return c, err
 }
 
 // verifiersHidden explains that pg_authid may not be read.

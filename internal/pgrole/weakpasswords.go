@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/scram"
 )
 
@@ -43,7 +44,7 @@ func (s *Server) PasswordProblems(ctx context.Context, system bool, after string
 		if err != nil {
 			return err
 		}
-		problems, err = pgx.CollectRows(rows, scanPasswordProblem)
+		problems, err = collectPage(rows, limit+1, scanPasswordProblem)
 		return verifiersHidden(err)
 	})
 	if err != nil {
@@ -59,6 +60,9 @@ func scanPasswordProblem(row pgx.CollectableRow) (p PasswordProblem, err error) 
 	var wanted int
 	if err := row.Scan(&p.Name, &p.System, &p.Kind, &p.Iterations, &wanted); err != nil {
 		return p, err
+	}
+	if max(len(p.Name), len(p.Kind)) > maxColumn {
+		return p, pgwire.Refuse("it shows a role that is longer than a role can be")
 	}
 	switch p.Kind {
 	case PasswordNone:

@@ -26,8 +26,10 @@ const (
 	maxSettings    = 64        // how many settings a server may report
 	maxStart       = 256 << 10 // of all that comes before the session is ready
 	maxHeld        = 32 << 20  // of the responses that are being read from one cluster
+	overhead       = 256       // what a message takes in memory besides its bytes: many are short
 	maxIterations  = 1_000_000 // of a SCRAM verifier; PostgreSQL's own default is 4096
-	manyIterations = 100_000
+	manyIterations = 10_000
+	collectPause   = 5 * time.Second
 )
 
 // Refused says what a server sent that was not accepted. It is a net.Error: the connection is lost.
@@ -39,18 +41,29 @@ func (r *Refused) Error() string { return r.why }
 func (*Refused) Timeout() bool   { return false }
 func (*Refused) Temporary() bool { return false }
 
-func refuse(format string, args ...any) *Refused { return &Refused{fmt.Sprintf(format, args...)} }
+// Refuse returns the error for a response that is within the bounds here, and not within those of its reader.
+func Refuse(format string, args ...any) *Refused { return &Refused{fmt.Sprintf(format, args...)} }
 
 // Guard is shared by all connections to one cluster.
 type Guard struct {
-	held     atomic.Int64
-	deriving chan struct{} // holds one while a key is derived from a password
-	wait     time.Duration // at most, for another connection that derives
+	held      atomic.Int64
+	collected atomic.Int64  // when collect last did something, in nanoseconds
+	deriving  chan struct{} // holds one while a key is derived from a password
+	wait      time.Duration // at most, for another connection that derives
 }
 
 // NewGuard returns one for a cluster.
 func NewGuard() *Guard {
 	return &Guard{deriving: make(chan struct{}, 1), wait: 4 * time.Second}
+}
+
+// collect finds out what closed connections hold no longer, at most once in collectPause: else a cluster that has recovered
+// would be refused until the next collection, which may be two minutes away.
+func (g *Guard) collect() {
+	last := g.collected.Load()
+	if now := time.Now().UnixNano(); now-last >= int64(collectPause) && g.collected.CompareAndSwap(last, now) {
+		go runtime.GC()
+	}
 }
 
 // Frontend is for pgconn.Config.BuildFrontend.
@@ -143,15 +156,16 @@ func (s *stream) begin(kind byte, length int) error {
 		limit = min(limit, maxText)
 	}
 	if length < 0 || length > limit {
-		return refuse("it began a message that is longer than %d bytes", limit) // a service that is no PostgreSQL is not quoted
+		return Refuse("it began a message that is longer than %d bytes", limit) // a service that is no PostgreSQL is not quoted
 	}
 	size := headerSize + length
-	response, held := s.response.Add(int64(size)), s.guard.held.Add(int64(size))
+	response, held := s.response.Add(int64(size+overhead)), s.guard.held.Add(int64(size+overhead))
 	if !s.ready && response > maxStart {
-		return refuse("it sent more than %d bytes before the session was ready", maxStart)
+		return Refuse("it sent more than %d bytes before the session was ready", maxStart)
 	}
 	if held > maxHeld {
-		return refuse("it sent more than %d bytes at a time", maxHeld)
+		s.guard.collect()
+		return Refuse("it sent more than %d bytes at a time", maxHeld)
 	}
 	switch kind {
 	case authentication, parameterStatus:
@@ -164,7 +178,7 @@ func (s *stream) begin(kind byte, length int) error {
 		}
 		name, _, _ := bytes.Cut(s.whole[headerSize:], []byte{0})
 		if s.settings[string(name)] = true; len(s.settings) > maxSettings {
-			return refuse("it reported more than %d settings", maxSettings)
+			return Refuse("it reported more than %d settings", maxSettings)
 		}
 		return nil
 	case readyForQuery:
@@ -185,12 +199,12 @@ func (s *stream) authenticate(body []byte) error {
 	_, digits, _ := bytes.Cut(body[4:], []byte(",i="))
 	iterations, err := strconv.Atoi(string(digits))
 	if err != nil || iterations < 1 || iterations > maxIterations {
-		return refuse("it asks for %.20q iterations of SCRAM, and at most %d are accepted", digits, maxIterations)
+		return Refuse("it asks for %.20q iterations of SCRAM, and at most %d are accepted", digits, maxIterations)
 	}
 	select {
 	case s.guard.deriving <- struct{}{}:
 	case <-time.After(s.guard.wait):
-		return refuse("sign-ins on other connections to it took longer than %s", s.guard.wait)
+		return Refuse("sign-ins on other connections to it took longer than %s", s.guard.wait)
 	}
 	begin := time.Now()
 	s.derived = sync.OnceFunc(func() {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -62,15 +63,16 @@ func TestBounds(t *testing.T) {
 		"longest message":                  {begun('N', math.MaxInt32-4), 0, "longer than"},
 		"negative length":                  {begun('N', -5), 0, "longer than"},
 		"of no known type":                 {begun('q', 70<<10), 0, "longer than"},
-		"many before the session is ready": {strings.Repeat(notice(1000), 300), 260, "before the session was ready"},
+		"many before the session is ready": {strings.Repeat(notice(1000), 300), 207, "before the session was ready"},
 		"long message": {authenticated + ready + begun('D', 2<<20), 2,
 			"longer than 1048576 bytes"},
 		"long description": {authenticated + ready + begun('T', 20<<10), 2, "longer than"},
 		"long parameters":  {authenticated + ready + begun('t', 20<<10), 2, "longer than"},
 		"long error":       {authenticated + ready + begun('E', 70<<10), 2, "longer than"},
 		"long setting":     {authenticated + ready + begun('S', 10<<10), 2, "longer than"},
-		"endless rows":     {authenticated + ready + strings.Repeat(row, 200), 130, "at a time"},
-		"endless notices":  {authenticated + ready + strings.Repeat(notice(60<<10), 600), 548, "at a time"},
+		"endless rows":     {authenticated + ready + strings.Repeat(row, 200), 129, "at a time"},
+		"endless notices":  {authenticated + ready + strings.Repeat(notice(60<<10), 600), 545, "at a time"},
+		"short rows":       {authenticated + ready + strings.Repeat(message('D', "\x00\x00"), 150000), 127585, "at a time"},
 		"iterations":       {iterations("1000001"), 0, `asks for "1000001" iterations`},
 		"more iterations":  {iterations("10000000"), 0, "iterations"},
 		"too many digits":  {iterations(strings.Repeat("9", 1000)), 0, "iterations"},
@@ -135,6 +137,25 @@ func TestHeldIsGivenBack(t *testing.T) {
 		if n != 12 || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("%d messages, then %v", n, err)
 		}
+	}
+}
+
+// TestHeldIsCollected closes connections in the middle of a response until one is refused. Later ones are accepted again, on
+// an idle process, too.
+func TestHeldIsCollected(t *testing.T) {
+	g := pgwire.NewGuard()
+	row := message('D', "\x00\x01\x00\x0f\xff\xf0"+strings.Repeat("x", 0xffff0))
+	cut := authenticated + ready + strings.Repeat(row, 20)
+	n, err := receive(g, strings.NewReader(cut))
+	for n == 22 {
+		n, err = receive(g, strings.NewReader(cut))
+	}
+	for try := 0; n != 22 && try < 6000; try++ {
+		time.Sleep(10 * time.Millisecond)
+		n, err = receive(g, strings.NewReader(cut))
+	}
+	if n != 22 {
+		t.Errorf("%d messages, then %v", n, err)
 	}
 }
 
