@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	neturl "net/url"
 	"os"
@@ -499,6 +501,13 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("the filtered row is %s", out)
 		}
 		admin.fails(t, term.ExitNotFound, "nowhere", "", "audit", "-c", "nowhere")
+		admin.fails(t, term.ExitNotFound, `"nobody"`, "", "audit", "--account", "nobody")
+		admin.fails(t, term.ExitNotFound, `"nobody"`, "", "audit", "--account", "nobody", "--follow")
+		admin.fails(t, term.ExitFailed, "action must be one of: account.create, ", "", "audit", "--action", "user.creat")
+		admin.fails(t, term.ExitFailed, "outcome must be done, ", "", "audit", "--outcome", "nonsense")
+		if out := admin.ok(t, "", "audit", "--account", "alice", "--user", "nobody", "-o", "json"); out != "[]\n" {
+			t.Errorf("an account without such rows: %s", out)
+		}
 		lines := strings.Split(strings.TrimSpace(admin.ok(t, "", "audit", "-o", "jsonl")), "\n")
 		last := lines[len(lines)-1]
 		var head struct {
@@ -704,6 +713,56 @@ func TestCommandLine(t *testing.T) {
 // withoutHealth takes out what may differ between two looks at a cluster.
 func withoutHealth(text []byte) string {
 	return string(regexp.MustCompile(`"(updatedAt|lastUsedAt)":"[^"]*"`).ReplaceAll(text, nil))
+}
+
+// A server with TLS, and an authority that the system does not know.
+func TestCommandLineWithTLS(t *testing.T) {
+	s := newShell(t)
+	flags, _ := controlDatabase(t, pgtest.Shared(t))
+	if code, _, errOut := bootstrap(t, flags, "a good password"); code != 0 {
+		t.Fatal(errOut)
+	}
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		write(t, path, text)
+		return path
+	}
+	authority := newAuthority(t)
+	ca, _ := inPEM(t, authority)
+	cert, key := inPEM(t, issue(t, authority, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}))
+	_, plain := beginServe(t, append(flags, "--public-url", "https://rolecall.example.org", "--tls-cert", file("cert", cert),
+		"--tls-key", file("key", key))...)
+	secure := strings.Replace(plain, "http:", "https:", 1)
+	login := func(url string) []string { return []string{"login", url, "--username", "admin", "--password-stdin"} }
+
+	s.fails(t, term.ExitFailed, "use a URL that begins with https://", "a good password\n", login(plain)...)
+	t.Setenv(cli.URLVariable, plain)
+	t.Setenv(cli.TokenVariable, "t")
+	s.fails(t, term.ExitFailed, "use a URL that begins with https://", "", "whoami")
+	t.Setenv(cli.TokenVariable, "")
+	t.Setenv(cli.URLVariable, "")
+
+	s.fails(t, term.ExitFailed, "--ca-file", "a good password\n", login(secure)...)
+	for name, words := range map[string]string{filepath.Join(dir, "missing"): "no such file",
+		file("text", "no PEM"): "no certificate"} {
+		t.Setenv(cli.CAVariable, name)
+		s.fails(t, term.ExitUsage, words, "a good password\n", login(secure)...)
+	}
+	other, _ := inPEM(t, newAuthority(t))
+	t.Setenv(cli.CAVariable, file("other", other))
+	s.fails(t, term.ExitFailed, "cannot be reached", "a good password\n", login(secure)...)
+	t.Setenv(cli.CAVariable, file("ca", ca))
+	s.ok(t, "a good password\n", login(secure)...)
+	s.has(t, []string{"user name admin"}, "whoami")
+
+	for _, alone := range []struct{ given, missing string }{
+		{cli.ClientCertVariable, cli.ClientKeyVariable}, {cli.ClientKeyVariable, cli.ClientCertVariable},
+	} {
+		t.Setenv(alone.given, filepath.Join(dir, "cert"))
+		t.Setenv(alone.missing, "")
+		s.fails(t, term.ExitUsage, alone.missing, "", "whoami")
+	}
 }
 
 // TestEveryCommandExplainsItself holds the help to having an example, and the server's commands to the exit codes.

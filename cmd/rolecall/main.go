@@ -71,8 +71,10 @@ func rootCommand() *cobra.Command {
 		Long: `Rolecall manages the users of PostgreSQL clusters over HTTP: real roles in a real
 PostgreSQL. Start with "rolecall dev", which brings its own PostgreSQL. The commands that
 use a server need a "rolecall login" first.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Version:               version,
+		DisableFlagsInUseLine: true,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if !usesServer(cmd) {
 				if err := cli.CheckNoServer(cmd); err != nil {
@@ -84,6 +86,7 @@ use a server need a "rolecall login" first.`,
 		Args: term.OnlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("rolecall {{.Version}}\n")
 	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), envCommand())
 	addGroup(root, serverGroup, cli.Commands()...)
 	root.AddCommand(versionCommand())

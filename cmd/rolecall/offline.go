@@ -41,6 +41,7 @@ func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
 	if err := s.addControl(&c); err != nil {
 		return err
 	}
+	s.warn(cmd)
 	password, err := term.NewPassword(cmd, username)
 	if err != nil {
 		return err
@@ -55,6 +56,13 @@ func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, done)
 	return err
+}
+
+// warn prints what a server would log.
+func (s *settings) warn(cmd *cobra.Command) {
+	for _, warning := range s.readableByAll() {
+		fmt.Fprintf(cmd.ErrOrStderr(), "rolecall: warning: %s\n", warning)
+	}
 }
 
 func recoverCommand() *cobra.Command {
@@ -85,6 +93,7 @@ func (s *settings) recover(cmd *cobra.Command, keepPersonal bool) error {
 	if err := s.addControl(&c); err != nil {
 		return err
 	}
+	s.warn(cmd)
 	ended, err := server.Recover(cmd.Context(), c, keepPersonal)
 	if err != nil {
 		return err

@@ -72,6 +72,9 @@ func (s *settings) forServe(errOut io.Writer) (server.Config, error) {
 	if c.TLS, err = server.TLS(s.tlsCert, s.tlsKey, s.tlsClientCA, c.Log); err != nil {
 		return c, term.Usage("%w", err)
 	}
+	for _, warning := range s.readableByAll() {
+		c.Log.Warn(warning)
+	}
 	if c.TLS != nil && strings.HasPrefix(c.PublicURL, "http:") {
 		return c, term.Usage("--public-url is %s, but with --tls-cert this server speaks https only", c.PublicURL)
 	}

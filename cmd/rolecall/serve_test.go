@@ -124,6 +124,33 @@ func TestBootstrap(t *testing.T) {
 			t.Errorf("bootstrap with a password of %d bytes: exit code %d: %s", len(password), code, errOut)
 		}
 	}
+	// A file with a secret is nobody else's.
+	key := flags[3]
+	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o604: true} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		server, _ := beginServe(t, flags...)
+		server.end(t)
+		_, _, errOut := bootstrap(t, flags, "third password\n", "Alice B")
+		code, _, recovered := execute(t, "", append([]string{"recover"}, flags...)...)
+		for name, text := range map[string]string{"serve": server.errOut.String(), "bootstrap": errOut, "recover": recovered} {
+			if strings.Contains(text, "--master-key-file; to end that: chmod 600 "+key) != warned || code != 0 ||
+				strings.Contains(text, "--database-url-file") {
+				t.Errorf("%s with a key of mode %o: %s", name, mode, text)
+			}
+		}
+	}
+	if err := os.Chmod(flags[1], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, errOut := bootstrap(t, flags, "third password\n", "Alice B"); !strings.Contains(errOut,
+		"--database-url-file; to end that: chmod 600 "+flags[1]) {
+		t.Errorf("bootstrap with a URL that everybody can read: %s", errOut)
+	}
+	if err := errors.Join(os.Chmod(flags[1], 0o600), os.Chmod(key, 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	other := filepath.Join(t.TempDir(), "other.key")
 	write(t, other, control.NewMasterKey())
 	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--master-key-file", other),

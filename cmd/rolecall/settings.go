@@ -227,6 +227,20 @@ func (s *settings) keyring() (*control.Keyring, error) {
 	return keys, nil
 }
 
+// readableByAll warns of files that hold secrets and that every user of this machine can read.
+func (s *settings) readableByAll() (warnings []string) {
+	for _, f := range []struct{ flag, name string }{
+		{"--database-url-file", s.databaseURLFile}, {"--master-key-file", s.masterKeyFile}, {"--tls-key", s.tlsKey},
+	} {
+		info, err := os.Stat(f.name)
+		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
+			warnings = append(warnings, fmt.Sprintf("every user of this machine can read the secret in the file of %s; "+
+				"to end that: chmod 600 %s", f.flag, f.name))
+		}
+	}
+	return warnings
+}
+
 // secretValue reads a secret from a file, or else from the environment.
 func secretValue(flag, file, variable string) (string, error) {
 	if file != "" {

@@ -217,10 +217,19 @@ func TestVariablesThatCannotBeRead(t *testing.T) {
 
 func TestHelpAndVersion(t *testing.T) {
 	for _, args := range []string{"", "--help", "help dev", "dev --help", "serve --help", "bootstrap --help", "env --help",
-		"version"} {
+		"version", "--version"} {
 		code, out, errOut := execute(t, "", strings.Fields(args)...)
 		if code != 0 || out == "" || errOut != "" {
 			t.Errorf("rolecall %s: exit code %d, printed %q and %q", args, code, out, errOut)
+		}
+	}
+	_, command, _ := execute(t, "", "version")
+	if _, flag, _ := execute(t, "", "--version"); flag != command {
+		t.Errorf("rolecall --version prints %q, and rolecall version %q", flag, command)
+	}
+	for _, group := range [][]string{{"--help"}, {"users", "--help"}, {"keys", "--help"}} {
+		if _, help, _ := execute(t, "", group...); strings.Contains(help, "[flags]") {
+			t.Errorf("rolecall %q has no flags, and its usage line has:\n%s", group, help)
 		}
 	}
 }

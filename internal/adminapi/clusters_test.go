@@ -51,6 +51,10 @@ func TestRegister(t *testing.T) {
 		c.Connection.TLS.Mode != "disable" || !c.MayManage {
 		t.Errorf("got %s", a.Body)
 	}
+	for _, path := range []string{"", "/access?account=root", "/users/x", "/users"} {
+		f.do(t, "GET", "/clusters/orders"+path, "").refused(t, 404, `There is no cluster with the id "orders"`, c.ID)
+	}
+	f.do(t, "PATCH", "/clusters/orders", `{"location":"x"}`).refused(t, 404, c.ID)
 	if pgtest.Value[bool](t, pg, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname ~ 'probe')`) {
 		t.Error("the probe left a role behind")
 	}
@@ -203,7 +207,13 @@ func TestRegisterRefused(t *testing.T) {
 		"passfile": {connection("x", at("adm", "postgres?passfile=/etc/passwd"), rolePassword, ""), 422,
 			[]string{`"passfile"`}},
 		"sslcert": {connection("x", at("adm", "postgres?sslcert=/etc/passwd"), rolePassword, ""), 422,
-			[]string{`"sslcert"`}},
+			[]string{`"sslcert"`, "tls.cert", "--tls-cert"}},
+		"sslmode": {connection("x", at("adm", "postgres?sslmode=require"), rolePassword, ""), 422,
+			[]string{`"sslmode"`, "tls.mode", "--tls-mode"}},
+		"sslrootcert": {connection("x", at("adm", "postgres?sslrootcert=ca.pem"), rolePassword, ""), 422,
+			[]string{`"sslrootcert"`, "tls.ca", "--tls-ca"}},
+		"sslkey": {connection("x", at("adm", "postgres?sslkey=key.pem"), rolePassword, ""), 422,
+			[]string{`"sslkey"`, "tls.key", "--tls-key"}},
 		"service":     {connection("x", at("adm", "postgres?service=x"), rolePassword, ""), 422, []string{`"service"`}},
 		"unix socket": {connection("x", "postgres://adm@%2Ftmp/postgres", rolePassword, ""), 422, []string{"unix socket"}},
 		"password in URL": {connection("x", "postgres://adm:"+rolePassword+"@127.0.0.1/postgres", "", ""), 422,

@@ -45,6 +45,21 @@ type TLS struct {
 // do; every key that would make pgx read a file or a service definition stays out.
 var urlKeys = []string{"target_session_attrs", "connect_timeout", "channel_binding", "require_auth"}
 
+// tlsField is the field of TLS with what libpq reads from a parameter of the URL, or "".
+func tlsField(parameter string) string {
+	switch parameter {
+	case "sslmode":
+		return "mode"
+	case "sslrootcert":
+		return "ca"
+	case "sslcert":
+		return "cert"
+	case "sslkey":
+		return "key"
+	}
+	return ""
+}
+
 // connectTimeout is how long it takes at most to connect to one host, unless the URL says less.
 const connectTimeout = 4 * time.Second
 
@@ -74,6 +89,10 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 			"database.")
 	}
 	for key, values := range u.Query() {
+		if field := tlsField(key); field != "" {
+			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; give its value in the field tls.%s, "+
+				"or with --tls-%[2]s.", key, field)
+		}
 		if !slices.Contains(urlKeys, key) {
 			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; accepted are %s.", key,
 				strings.Join(urlKeys, ", "))

@@ -85,6 +85,23 @@ func TestClusters(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	f.want(t, 200, "GET", "/clusters/"+strings.ToUpper(ids["Zeta a"]), "")
+
+	// A name in the place of the id is answered with the id, to those who may view the cluster.
+	f.Account(t, "zeta-stranger", []string{"cloud_controller.read", "cloud_controller.write"}, nil)
+	for _, path := range []string{"", "/users", "/users/x", "/databases", "/backups"} {
+		path = "/clusters/Zeta%20B" + path
+		if said := f.refuses(t, "paas-notfound-1", "GET", path, ""); !strings.Contains(said, "Use its id, "+ids["Zeta B"]+".") {
+			t.Errorf("GET %s: %s", path, said)
+		}
+		stranger := f.as(t, "zeta-stranger", "GET", path, "")
+		if said := stranger.refused(t, "paas-notfound-1"); said != `There is no cluster "Zeta B".` {
+			t.Errorf("GET %s without access: %s", path, said)
+		}
+	}
+	if said := f.refuses(t, "paas-notfound-1", "DELETE", "/clusters/Zeta%20B/users/x", ""); !strings.Contains(said,
+		ids["Zeta B"]) {
+		t.Errorf("DELETE: %s", said)
+	}
 }
 
 func TestVersions(t *testing.T) {

@@ -2,6 +2,7 @@ package dbaas
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 
 	"rolecall/internal/account"
@@ -118,10 +119,16 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 	}
 	if given {
 		warnOfPassword(w, u, password)
+	} else if slices.ContainsFunc(props.Keys, unknownOfUser) {
+		web.Warn(w, "Nothing was changed: properties has a field that is not known, and no password.")
 	}
 	a.writeUser(w, c, u)
 	return nil
 }
+
+// unknownOfUser reports whether users have no property of that name. The contract has such fields ignored; without a word, a
+// misspelled password would look as if it were set.
+func unknownOfUser(key string) bool { return key != "username" && key != "password" && key != "system" }
 
 func (a *API) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	q, err := parseQuery(r)

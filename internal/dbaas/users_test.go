@@ -190,6 +190,21 @@ func TestPasswords(t *testing.T) {
 	// What is not known is ignored, and so is what the server sets.
 	f.want(t, 200, "PATCH", f.users("pw"),
 		`{"x":1,"properties":{"username":"pw","password":"other-password","system":"?","a":[{}]}}`)
+	// Where that changes nothing, the response says so, without the name of the field: it may be a password.
+	for body, warned := range map[string]bool{
+		`{"properties":{"pasword":"another-password"}}`: true, `{"properties":{"Password":"another-password"}}`: true,
+		`{"properties":{"username":"pw","another-password":1}}`: true, `{"properties":{"password":"other-password","x":1}}`: false,
+		`{"properties":{}}`: false, `{"properties":{"username":"pw","system":false}}`: false, `{"x":1,"properties":{}}`: false,
+	} {
+		a := f.want(t, 200, "PATCH", f.users("pw"), body)
+		if got := a.Header.Get("Rolecall-Warning"); strings.HasPrefix(got, "Nothing was changed: ") != warned ||
+			strings.Contains(got, "another-password") {
+			t.Errorf("%s: the warning is %q", body, got)
+		}
+	}
+	if err := f.PG.Login("pw", "other-password"); err != nil {
+		t.Errorf("an ignored field did something: %v", err)
+	}
 	f.want(t, 200, "POST", f.users(),
 		`{"id":1,"properties":{"username":"pw-system","password":"other-password","system":true,"superuser":true}}`)
 	if got := pgtest.Value[string](t, f.PG, `SELECT concat_ws(' ', rolcanlogin, rolinherit, rolsuper, rolcreatedb,

@@ -28,6 +28,12 @@ func (s *Service) ViewableClusters(p *account.Principal) []*cluster.Cluster {
 func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, error) {
 	c, err := s.Clusters.Get(id)
 	if err != nil {
+		for _, c := range s.ViewableClusters(p) {
+			if c.DisplayName == id {
+				return nil, fault.New(fault.NotFound, "There is no cluster with the id %.64q, but one with that name. Use its id, %s.",
+					id, c.ID)
+			}
+		}
 		return nil, err
 	}
 	if !access.MayView(p, c) {

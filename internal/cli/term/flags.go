@@ -23,6 +23,7 @@ func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		Args:  OnlyCommands,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
+		DisableFlagsInUseLine:      true, // it has none of its own
 		SuggestionsMinimumDistance: 2,
 	}
 	for _, sub := range commands {

@@ -141,6 +141,9 @@ func TestPasswordPrompt(t *testing.T) {
 				!strings.Contains(err.Error(), test.err)) {
 				t.Errorf("got %q, %v; want %q, %q", got, err, test.want, test.err)
 			}
+			if err != nil && (ExitCode(err) == 130) != (test.err == "interrupted") {
+				t.Errorf("%v: the exit code is %d", err, ExitCode(err))
+			}
 			if strings.Contains(screen, "horse") || strings.Contains(screen, "a b") {
 				t.Errorf("the password stands on the screen:\n%s", screen)
 			}
@@ -158,6 +161,9 @@ func TestConsent(t *testing.T) {
 			})
 		if (err == nil) != ok {
 			t.Errorf("after the answer %q: %v", answer, err)
+		}
+		if err != nil && (ExitCode(err) == 130) != (answer == "\x03") {
+			t.Errorf("after the answer %q: %v: the exit code is %d", answer, err, ExitCode(err))
 		}
 	}
 }
