@@ -634,6 +634,9 @@ func (s *Store) setScope(ctx context.Context, p *Principal, action, guid, scope 
 // changeScope grants or revokes a scope, as the entry for the audit log says.
 func (s *Store) changeScope(ctx context.Context, tx pgx.Tx, p *Principal, e audit.Entry, guid, scope string) (
 	*Profile, error) {
+	if err := lockMembers(ctx, tx, scope); err != nil {
+		return nil, err
+	}
 	is, err := readIdentity(ctx, tx, false, guid, "FOR UPDATE")
 	if err != nil {
 		return nil, err
@@ -653,6 +656,12 @@ func (s *Store) changeScope(ctx context.Context, tx pgx.Tx, p *Principal, e audi
 		want.Scopes = slices.DeleteFunc(slices.Clone(is.Scopes), func(s string) bool { return s == scope })
 	}
 	return s.save(ctx, tx, &want, parts{}, e) // no version moves: the groups of a user are not its own
+}
+
+// lockMembers makes changes of the members of one scope follow each other, to the end of the transaction.
+func lockMembers(ctx context.Context, tx pgx.Tx, scope string) error {
+	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('rolecall members ' || $1, 0))`, scope)
+	return err
 }
 
 // Member is a person who has a scope.
@@ -686,6 +695,9 @@ func (s *Store) SetMembers(ctx context.Context, p *Principal, scope string, guid
 		return nil, s.refuse(ctx, e, err)
 	}
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		if err := lockMembers(ctx, tx, scope); err != nil {
+			return err
+		}
 		are, err := members(ctx, tx, scope)
 		if err != nil {
 			return err
@@ -714,7 +726,9 @@ func (s *Store) SetMembers(ctx context.Context, p *Principal, scope string, guid
 				return err
 			}
 		}
-		now, err = members(ctx, tx, scope)
+		if now, err = members(ctx, tx, scope); err == nil && scope == ScopeAdmin && len(now) == 0 {
+			return fault.New(fault.Invalid, "Nobody would be left who has the scope %s. Give it to somebody else first.", scope)
+		}
 		return err
 	})
 	return now, s.refuse(ctx, e, err)

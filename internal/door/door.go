@@ -81,13 +81,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if route != nil {
 		info.Route, private = route.Pattern, !route.Public
 	}
-	// No body is read before the credential is verified, so one that only looks valid holds its slot for a moment.
-	if c, missing := h.credential(r.Header.Get("Authorization")); private && missing == nil && !h.door.Identity.Stranger(c) {
+	if c, missing := h.credential(r.Header.Get("Authorization")); private && missing == nil && h.seemsSignedIn(c) {
 		info.SignedIn()
 	}
 	web.Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
 		return h.serve(w, r, route, methods, private)
 	}, h.surface.Fail)
+}
+
+// seemsSignedIn reports whether a request gets a slot of those who are signed in before its credential is verified. No body
+// is read until then, so one that only seems valid holds the slot for a moment; not so if another server has to be asked.
+func (h *Handler) seemsSignedIn(c identity.Credential) bool {
+	return !h.door.Identity.Stranger(c) && !h.door.Identity.Remote(c)
 }
 
 // serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
@@ -99,7 +104,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, me
 	if private {
 		p, err = h.enter(w, r, info)
 	} else {
-		h.door.hurry(w)
+		h.door.hurry(w, r)
 		err = h.door.chargeAddress(info)
 	}
 	switch {
@@ -165,9 +170,11 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 	return nil, wrong.Because(fmt.Errorf("%w: %w", ErrWrongCredential, wrong.Cause))
 }
 
-// hurry gives a stranger's body less time than others have: who sends slowly on purpose takes few slots of the address.
-func (d *Door) hurry(w http.ResponseWriter) {
-	if d.StrangerBody > 0 {
+// hurry gives a stranger's body less time than others have, so that slow bodies do not hold the slots of an address for
+// long.
+// The server reads behind a request without a body, to notice a client that hangs up: a deadline would end that request.
+func (d *Door) hurry(w http.ResponseWriter, r *http.Request) {
+	if d.StrangerBody > 0 && r.Body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.StrangerBody)) // a recorder has none
 	}
 }

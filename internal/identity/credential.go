@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
@@ -53,6 +54,20 @@ func (s *Service) Stranger(c Credential) bool {
 	}
 	_, refused := s.refused.get(key, now)
 	return refused || !c.signed()
+}
+
+// Remote reports whether verifying the credential may take a request to another server: it is a token that names another
+// issuer, and was not verified within the last minute. Anybody may have written it.
+func (s *Service) Remote(c Credential) bool {
+	if !c.signed() {
+		return false
+	}
+	if _, ok := s.verified.get(s.cacheKey(c), s.now()); ok {
+		return false
+	}
+	var unverified jwt.RegisteredClaims
+	_, _, err := jwt.NewParser().ParseUnverified(string(c.Value), &unverified)
+	return err == nil && s.external[unverified.Issuer] != nil
 }
 
 const (

@@ -79,7 +79,7 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	return s, s.loadKeys(ctx)
 }
 
-// Accounts returns the accounts and, in them, the audit log that the service uses. Each process has one of either.
+// Accounts returns the accounts and, in them, the audit log that the service uses.
 func (s *Service) Accounts() *account.Store { return s.accounts }
 
 // Issuer returns the issuer of the service's own tokens.
@@ -119,6 +119,8 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 // verify verifies a credential that is not remembered.
 func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, address string) (
 	v *verifiedCredential, err error) {
+	// What is read now may change while the rest is awaited: the account is read again by the time from here on.
+	checked := s.now()
 	switch c.Scheme {
 	case Basic:
 		v, err = s.basic(ctx, string(c.Value), address)
@@ -133,7 +135,7 @@ func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, a
 	if err := s.accounts.EnsurePlatformUser(ctx, v.account, address); err != nil {
 		return nil, err
 	}
-	v.checked = s.now()
+	v.checked = checked
 	s.verified.put(key, v)
 	return v, nil
 }

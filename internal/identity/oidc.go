@@ -285,8 +285,8 @@ func (e *externalIssuer) whyRefused(token string) error {
 	case !slices.Contains(signatures, algorithm):
 		err = fmt.Errorf("is signed with %.40q; accepted are %s", algorithm, strings.Join(signatures, ", "))
 	case !slices.Contains(c.Audience, e.Audience):
-		err = fmt.Errorf("has the audience %.200q, not %q; configure the client at the issuer, or audience= of --oidc-issuer",
-			[]string(c.Audience), e.Audience)
+		err = fmt.Errorf("has the audience %.200s, not %q; configure the client at the issuer, or audience= of --oidc-issuer",
+			fmt.Sprintf("%q", []string(c.Audience)), e.Audience)
 	case c.ExpiresAt == nil:
 		err = errors.New("does not say when it expires")
 	case !now.Before(c.ExpiresAt.Time):

@@ -80,7 +80,8 @@ type provider struct {
 	mu      sync.Mutex
 	keys    []map[string]any // published
 	down    bool
-	fetched int // how often its keys were asked for
+	fetched int    // how often its keys were asked for
+	slow    func() // what passes while its keys are asked for
 }
 
 func newProvider(t testing.TB) *provider {
@@ -96,6 +97,9 @@ func newProvider(t testing.TB) *provider {
 				"id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}})
 		case r.URL.Path == "/keys":
 			p.fetched++
+			if p.slow != nil {
+				p.slow()
+			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"keys": p.keys})
 		}
 	}))
@@ -308,6 +312,44 @@ func TestExternalNames(t *testing.T) {
 	})
 	if count != 1 {
 		t.Errorf("%d accounts", count)
+	}
+}
+
+// TestSlowVerification: the account is read again by the time at which the verification began, not at which it ended.
+func TestSlowVerification(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	k := p.key(t, "1", true)
+	token := p.sign(t, k, unique("slow"), nil)
+	var c clock
+	guid := signIn(t, replica(t, s, &c, p.issuer()), token).GUID
+	id := replica(t, s, &c, p.issuer())
+	p.slow = func() { c.advance(identity.FreshFor) }
+	signIn(t, id, token)
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET active = false WHERE guid = $1`, guid); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, id, token)
+}
+
+// TestRemote: what takes a request to another server is known before, until it is verified.
+func TestRemote(t *testing.T) {
+	s := servicetest.Shared(t)
+	p := newProvider(t)
+	token := p.sign(t, p.key(t, "1", true), unique("remote"), nil)
+	var c clock
+	id := replica(t, s, &c, p.issuer())
+	name := unique("local")
+	s.Account(t, name, nil, nil)
+	for authorization, want := range map[string]bool{token: true, bearer(t, id, name): false, basic(name, "x"): false,
+		"Bearer garbage": false, "Bearer rolecall_pat_x": false} {
+		if got := id.Remote(identity.ParseCredential(authorization)); got != want {
+			t.Errorf("%.30s: %t, want %t", authorization, got, want)
+		}
+	}
+	signIn(t, id, token)
+	if id.Remote(identity.ParseCredential(token)) {
+		t.Error("a token that was verified a moment ago is remote")
 	}
 }
 

@@ -96,6 +96,43 @@ func TestPutGroup(t *testing.T) {
 }
 
 // A group whose members are missing in the body has none, as in the UAA: uaac removes the last one so.
+// TestPutGroupAtOnce: of two that read the same version, one is told that it was changed.
+func TestPutGroupAtOnce(t *testing.T) {
+	f := newFixture(t)
+	root := f.root(t)
+	path := "/Groups/" + f.group(t, account.ScopeSCIMRead)
+	ann, bea := f.person(t, unique("ann")).ID, f.person(t, unique("bea")).ID
+	for range 5 {
+		a := f.as(t, root, "GET", path, "").want(t, 200, "")
+		var before group
+		a.Into(t, &before)
+		codes := make(chan int, 2)
+		for _, id := range []string{ann, bea} {
+			go func() {
+				codes <- f.as(t, root, "PUT", path, members(append(before.ids(), id)...), "If-Match: "+a.Header.Get("ETag")).Status
+			}()
+		}
+		if one, two := <-codes, <-codes; one+two != 200+412 {
+			t.Errorf("got %d and %d, want 200 and 412", one, two)
+		}
+		f.as(t, root, "PUT", path, members(before.ids()...), "If-Match: *").want(t, 200, "")
+	}
+}
+
+// TestPutGroupOfAdmins: nobody removes the last admin by a body without members.
+func TestPutGroupOfAdmins(t *testing.T) {
+	f := newFixture(t)
+	path := "/Groups/" + f.group(t, account.ScopeAdmin)
+	for _, body := range []string{`{"displayName":"cloud_controller.admin"}`, `{"members":[]}`, `{"Members":[{"value":"x"}]}`} {
+		f.as(t, f.root(t), "PUT", path, body, "If-Match: *").want(t, 400, "invalid_scim_resource")
+	}
+	var g group
+	f.as(t, f.root(t), "GET", path, "").want(t, 200, "").Into(t, &g)
+	if len(g.Members) == 0 {
+		t.Error("there is no admin any more")
+	}
+}
+
 func TestPutGroupWithoutMembers(t *testing.T) {
 	f := newFixture(t)
 	root := f.root(t)
