@@ -122,7 +122,8 @@ type Result struct {
 	Detail   any
 }
 
-// Log is the audit log in the control database.
+// Log is the audit log in the control database. A process may have several, which write rows with a key and a clock of their
+// own: each row is written only if the database has its key and a similar time. One of them seals, in Run.
 type Log struct {
 	DB *control.DB
 
@@ -309,7 +310,10 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 
 // End adds the outcome of an attempt, once: a second outcome is ignored.
 func (l *Log) End(ctx context.Context, a *Attempt, r Result) error {
-	return control.Fault(l.write(ctx, newRow(a.ID, "outcome", a.Entry, r)))
+	if err := l.write(ctx, newRow(a.ID, "outcome", a.Entry, r)); err != nil {
+		return errNoOutcome.Because(err)
+	}
+	return nil
 }
 
 // MaxRefusals is how many refusals of an account are recorded in a minute. They show what it is after; what comes on top
@@ -335,7 +339,7 @@ func (l *Log) Refuse(ctx context.Context, e Entry, why error) error {
 			return fault.New(fault.TooMany, "You were refused %d times within a minute. Send fewer such requests, or ask an admin "+
 				"for the right.", MaxRefusals).After(left).Because(why)
 		}
-		return l.add(ctx, tx, outcomeRow(e, Denied))
+		return notRecorded(l.add(ctx, tx, outcomeRow(e, Denied)))
 	})
 	if fault.Is(err, fault.TooMany) {
 		return err

@@ -56,6 +56,7 @@ const canonical = `ARRAY[a.id::text, a.attempt::text, a.phase, extract(epoch FRO
 // chainKey is a key of the chain. The stored secret is random, so the master key can be replaced without a new chain.
 type chainKey struct {
 	id                int
+	sealed            []byte // as the table has it
 	chain, checkpoint []byte
 	writer            []byte    // of the MACs that writers make
 	required          time.Time // from which on each row needs one
@@ -114,7 +115,7 @@ func sum(key, b []byte) []byte {
 }
 
 // keys reads the keys of the chain, the newest last. One that does not open is there, with the reason.
-func (l *Log) keys(ctx context.Context, q querier) ([]*chainKey, error) {
+func (l *Log) keys(ctx context.Context, q control.Querier) ([]*chainKey, error) {
 	rows, err := q.Query(ctx, `SELECT id, key FROM audit_keys ORDER BY id`)
 	if err != nil {
 		return nil, err
@@ -129,12 +130,16 @@ func (l *Log) keys(ctx context.Context, q querier) ([]*chainKey, error) {
 		if err != nil {
 			return &chainKey{id: id, err: err}, nil
 		}
-		return newChainKey(id, secret)
+		k, err := newChainKey(id, secret)
+		if err == nil {
+			k.sealed = sealed
+		}
+		return k, err
 	})
 }
 
 // sealingKey returns the newest key, and all.
-func (l *Log) sealingKey(ctx context.Context, q querier) (*chainKey, []*chainKey, error) {
+func (l *Log) sealingKey(ctx context.Context, q control.Querier) (*chainKey, []*chainKey, error) {
 	keys, err := l.keys(ctx, q)
 	if err != nil {
 		return nil, nil, err
@@ -281,7 +286,7 @@ func walk(ctx context.Context, tx pgx.Tx, keys []*chainKey, from Point, origin *
 const plainTime = `least(greatest(a.time, timestamptz 'epoch'), timestamptz '9999-01-01')`
 
 // repeated is SQL that finds another row of the same attempt and phase. None can be there while the constraint is.
-func repeated(ctx context.Context, q querier) (string, error) {
+func repeated(ctx context.Context, q control.Querier) (string, error) {
 	var unique bool
 	err := q.QueryRow(ctx, `
 		SELECT EXISTS (

@@ -10,7 +10,7 @@ import (
 
 // Refused records a refusal, however many there are.
 func (l *Log) Refused(ctx context.Context, e Entry) error {
-	return control.Fault(l.add(ctx, l.DB.Pool, outcomeRow(e, Denied)))
+	return control.Fault(notRecorded(l.add(ctx, l.DB.Pool, outcomeRow(e, Denied))))
 }
 
 // RetryAfter has Run try again after d if it could not seal.

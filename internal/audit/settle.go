@@ -126,7 +126,7 @@ func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skippe
 		WITH late AS MATERIALIZED (`+late+` UNION SELECT attempt FROM overdue a WHERE `+open+`)
 		SELECT a.id, a.attempt, a.action, a.account_guid, a.account_name, coalesce(a.cluster_id,
 		  '00000000-0000-0000-0000-000000000000'),
-		       a.target, a.request_id, a.address, a.time, a.detail
+		       a.target, a.request_id, a.address, `+plainTime+`, a.detail
 		FROM late CROSS JOIN LATERAL (SELECT * FROM audit WHERE attempt = late.attempt AND phase = 'attempt' LIMIT 1) a
 		WHERE a.id > $4 AND (a.cluster_id = ANY ($5)) IS NOT TRUE
 		ORDER BY a.id LIMIT $3`, now, settledUntil, settleBatch, after, skipped)

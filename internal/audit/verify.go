@@ -110,17 +110,16 @@ func (l *Log) verify(ctx context.Context, tx pgx.Tx, v *Verification, anchor Poi
 	}
 	switch {
 	case v.Problem != nil:
-	case forged != nil:
+	case !anchored && anchor.Seq > v.Head.Seq:
+		v.Problem = &Problem{Seq: v.Head.Seq + 1, Reason: fmt.Sprintf("Rows are missing after this one: the log once reached at "+
+			"least %d.", anchor.Seq)}
+	case !anchored:
+		v.Problem = &Problem{Seq: anchor.Seq, Reason: "The anchor belongs to another chain: rows up to this one were replaced."}
+	case forged != nil: // last: it may be known, and must not hide anything else
 		v.Problem = &Problem{Seq: forged.point.Seq, ID: forged.id, Reason: forged.forged}
 		if v.Forged > 1 {
 			v.Problem.Reason += fmt.Sprintf(" There are %d such rows; this is the first.", v.Forged)
 		}
-	case anchored:
-	case anchor.Seq > v.Head.Seq:
-		v.Problem = &Problem{Seq: v.Head.Seq + 1, Reason: fmt.Sprintf("Rows are missing after this one: the log once reached at "+
-			"least %d.", anchor.Seq)}
-	default:
-		v.Problem = &Problem{Seq: anchor.Seq, Reason: "The anchor belongs to another chain: rows up to this one were replaced."}
 	}
 	return nil
 }

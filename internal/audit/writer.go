@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/control"
 	"rolecall/internal/fault"
 )
 
@@ -34,13 +35,15 @@ type row struct {
 	err     error          // why the detail cannot be encoded
 }
 
-// insertRow ignores a second row of the same phase: the settler was quicker, or the statement is repeated. The time comes
-// from the writer, because its MAC covers it. A time that is far from the database's own is refused: the settler uses that.
+// insertRow inserts nothing if there is a row of the same attempt and phase: the settler's, or one of the same statement.
+// The time comes from the writer, because its MAC covers it. insertRow refuses a time that is far from the database's own,
+// because the settler relies on the times. It also refuses a MAC whose key the table does not have: nobody could verify it.
 const insertRow = `
 	INSERT INTO audit (attempt, phase, time, action, outcome, account_guid, account_name, cluster_id, target, request_id,
 	  address, detail, settle_after, writer_mac)
 	SELECT $1::uuid, $2, $3::timestamptz, $4, $5, $6, $7, $8::uuid, $9, $10, $11, $12::jsonb, $13::timestamptz, $14::bytea
 	WHERE $3::timestamptz BETWEEN clock_timestamp() - interval '10 seconds' AND clock_timestamp() + interval '10 seconds'
+	  AND EXISTS (SELECT FROM audit_keys WHERE id = $15 AND key = $16)
 	ON CONFLICT (attempt, phase) DO NOTHING
 	RETURNING clock_timestamp()`
 
@@ -74,7 +77,7 @@ func (r *row) arguments(k *chainKey, now time.Time) ([]any, error) {
 	}
 	mac := append(binary.BigEndian.AppendUint32(nil, uint32(k.id)), k.writerMAC(columns)...)
 	return []any{columns[0], r.phase, now, e.Action, columns[4], e.AccountGUID, columns[6], columns[7], columns[8], e.RequestID,
-		e.Address, r.detail, settleAfter, mac}, nil
+		e.Address, r.detail, settleAfter, mac, k.id, k.sealed}, nil
 }
 
 // detailColumn is the index of the detail among the columns that a writer's MAC covers: those of canonical without the id.
@@ -145,7 +148,7 @@ type clock struct {
 	ours   time.Time // when it was theirs there
 }
 
-// known reports whether the database has said its time, and since then taken every row.
+// known reports whether the database has said its time, and has accepted every row since then.
 func (c *clock) known() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,17 +181,35 @@ func (c *clock) set(theirs time.Time) {
 	}
 }
 
-// querier is a pool or a transaction.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// writerKey returns the key that makes the MACs of this process: the newest at its first row. Newer keys come only with a
-// start.
-func (l *Log) writerKey(ctx context.Context, q querier) (*chainKey, error) {
+// writerKey returns the key that makes the MACs of this log. It was the newest at the first row, or when a row was refused.
+func (l *Log) writerKey(ctx context.Context, q control.Querier) (*chainKey, error) {
 	if k := l.key.Load(); k != nil {
 		return k, nil
+	}
+	return l.renewKey(ctx, q)
+}
+
+// renewKey reads the key that makes the MACs again. If a failover has lost the key, it is inserted again as this log has it:
+// rows of other replicas may have MACs of it. Without a key that requires MACs, a new one is made, as at the start.
+func (l *Log) renewKey(ctx context.Context, q control.Querier) (*chainKey, error) {
+	keys, err := l.keys(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	newest := &chainKey{}
+	if len(keys) > 0 {
+		newest = keys[len(keys)-1]
+	}
+	held := l.key.Load()
+	switch {
+	case newest.err != nil:
+	case held != nil && newest.id < held.id:
+		err = l.DB.RestoreAuditKey(ctx, q, held.id, held.sealed)
+	case !newest.signs:
+		err = l.DB.PrepareAuditKey(ctx, q)
+	}
+	if err != nil {
+		return nil, err
 	}
 	k, _, err := l.sealingKey(ctx, q)
 	if err != nil {
@@ -198,11 +219,16 @@ func (l *Log) writerKey(ctx context.Context, q querier) (*chainKey, error) {
 	return k, nil
 }
 
-// errNotWritten is a row that the database did not take, though it says that all went well.
-var errNotWritten = errors.New("the control database did not take the row: a trigger or a rule of its owner prevents it")
+// A row that the database did not accept, though it reports no error.
+var (
+	errNotWritten = errors.New("the control database did not accept the row")
+	errPrevented  = fmt.Errorf("%w: a trigger or a rule of its owner prevents it", errNotWritten)
+	errQueued     = fmt.Errorf("%w: a clock was set, or the key of the audit log was replaced or lost, and the next call "+
+		"succeeds; or a trigger or a rule of its owner prevents it", errNotWritten)
+)
 
 // add writes a row, and makes sure that it is there.
-func (l *Log) add(ctx context.Context, q querier, r *row) error {
+func (l *Log) add(ctx context.Context, q control.Querier, r *row) error {
 	k, err := l.writerKey(ctx, q)
 	if err != nil {
 		return err
@@ -222,14 +248,14 @@ func (l *Log) add(ctx context.Context, q querier, r *row) error {
 	return err
 }
 
-// addAgain finds out why a row was not inserted. If the reason was the time of this replica, it inserts it with the time of
-// the database.
-func (l *Log) addAgain(ctx context.Context, q querier, r *row) error {
+// addAgain finds out why a row was not inserted. If the reason was the time of this replica or its key, it inserts the row
+// with the time of the database and the key that the database has.
+func (l *Log) addAgain(ctx context.Context, q control.Querier, r *row) error {
 	found, err := l.written(ctx, q, r)
 	if err != nil || found {
 		return err
 	}
-	k, err := l.writerKey(ctx, q)
+	k, err := l.renewKey(ctx, q)
 	if err != nil {
 		return err
 	}
@@ -242,14 +268,14 @@ func (l *Log) addAgain(ctx context.Context, q querier, r *row) error {
 		return err
 	}
 	if found, err = l.written(ctx, q, r); err == nil && !found {
-		err = errNotRecorded.Because(errNotWritten)
+		err = errPrevented
 	}
 	return err
 }
 
 // written reports whether the row, or another outcome of its attempt, is there, and was written by Rolecall. It also asks
 // the database for its time.
-func (l *Log) written(ctx context.Context, q querier, r *row) (bool, error) {
+func (l *Log) written(ctx context.Context, q control.Querier, r *row) (bool, error) {
 	if err := l.askTime(ctx, q); err != nil {
 		return false, err
 	}
@@ -265,17 +291,17 @@ func (l *Log) written(ctx context.Context, q querier, r *row) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, keys, err := l.sealingKey(ctx, q)
+	keys, err := l.keys(ctx, q)
 	if err != nil {
 		return false, err
 	}
 	if why := (&origin{}).judge(keys, columns, mac, at, false); why != "" {
-		return false, errNotRecorded.Because(fmt.Errorf("another row has taken the place of the row: %s", why))
+		return false, fmt.Errorf("%w: another row has taken its place: %s", errNotWritten, why)
 	}
 	return true, nil
 }
 
-func (l *Log) askTime(ctx context.Context, q querier) error {
+func (l *Log) askTime(ctx context.Context, q control.Querier) error {
 	var now time.Time
 	err := q.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
 	if err == nil {
@@ -286,19 +312,22 @@ func (l *Log) askTime(ctx context.Context, q querier) error {
 
 // Record writes a change of the control database in the transaction that makes it.
 func (l *Log) Record(ctx context.Context, tx pgx.Tx, e Entry) error {
-	return l.add(ctx, tx, outcomeRow(e, Done))
+	return notRecorded(l.add(ctx, tx, outcomeRow(e, Done)))
 }
 
 // Queue adds the row to a batch that makes the change, as Record does to a transaction.
 func (l *Log) Queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e Entry) error {
-	k, err := l.writerKey(ctx, tx)
-	if err != nil {
-		return err
-	}
 	if !l.clock.known() {
 		if err := l.askTime(ctx, tx); err != nil {
 			return err
 		}
+		if _, err := l.renewKey(ctx, tx); err != nil {
+			return err
+		}
+	}
+	k, err := l.writerKey(ctx, tx)
+	if err != nil {
+		return err
 	}
 	args, err := outcomeRow(e, Done).arguments(k, l.clock.now())
 	if err != nil {
@@ -308,7 +337,7 @@ func (l *Log) Queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e Entry) e
 		var now time.Time
 		if err := inserted.Scan(&now); err != nil {
 			l.clock.unknown()
-			return errNotRecorded.Because(errors.Join(errNotWritten, err))
+			return errNotRecorded.Because(errors.Join(errQueued, err))
 		}
 		l.clock.set(now)
 		return nil
@@ -382,6 +411,17 @@ func signed(keys []*chainKey, columns []*string, mac []byte) bool {
 	return hmac.Equal(mac[4:], k.writerMAC(covered))
 }
 
-// errNotRecorded is the answer to a change that the audit log did not take.
+// errNotRecorded is the answer to a change that the audit log did not accept.
 var errNotRecorded = fault.New(fault.Unavailable, "The audit log cannot be written, so nothing was done.").AsOutage().
 	After(5 * time.Second)
+
+func notRecorded(err error) error {
+	if errors.Is(err, errNotWritten) {
+		return errNotRecorded.Because(err)
+	}
+	return err
+}
+
+// errNoOutcome is of an outcome that the audit log did not accept: its attempt may have made the change.
+var errNoOutcome = fault.New(fault.Unavailable, "The audit log cannot be written, so the outcome of the change is not "+
+	"recorded yet. The change may have been made.").AsOutage().After(5 * time.Second)

@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -164,8 +165,9 @@ func TestRowsThatDoNotArrive(t *testing.T) {
 			if _, err := l.Begin(t.Context(), entry(), time.Minute); !fault.Is(err, fault.Unavailable) {
 				t.Errorf("an attempt: %v", err)
 			}
-			if err := l.End(t.Context(), good, audit.Result{Outcome: audit.Done}); err == nil {
-				t.Error("an outcome that did not arrive is not noticed")
+			if err := l.End(t.Context(), good, audit.Result{Outcome: audit.Done}); !fault.Is(err, fault.Unavailable) ||
+				!strings.Contains(err.Error(), "may have been made") {
+				t.Errorf("an outcome: %v", err)
 			}
 			why := errors.New("no")
 			if err := l.Refuse(t.Context(), entry(), why); err == nil || err.Error() == why.Error() {
@@ -224,19 +226,10 @@ func TestWrongClock(t *testing.T) {
 		l.ShiftClock(wrong)
 		must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) }))
 		l.ShiftClock(wrong)
-		queued := func() error {
-			return l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
-				batch := &pgx.Batch{}
-				if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
-					return err
-				}
-				return tx.SendBatch(t.Context(), batch).Close()
-			})
-		}
-		if err := queued(); !fault.Is(err, fault.Unavailable) {
+		if err := queue(t, l); !fault.Is(err, fault.Unavailable) || !strings.Contains(fmt.Sprint(errors.Unwrap(err)), "clock") {
 			t.Errorf("a batch: %v, want an answer that says to try again", err)
 		}
-		must(t, queued())
+		must(t, queue(t, l))
 		seal(t, l)
 		mustHold(t, l, 3)
 		var near bool
@@ -245,6 +238,180 @@ func TestWrongClock(t *testing.T) {
 		if !near {
 			t.Errorf("rows have the time of a clock that is wrong by %s", wrong)
 		}
+	}
+}
+
+// queue records a change in the batch that makes it.
+func queue(t *testing.T, l *audit.Log) error {
+	return l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
+			return err
+		}
+		return tx.SendBatch(t.Context(), batch).Close()
+	})
+}
+
+// A failover to an asynchronous standby loses the newest key and the rows since then. Running replicas write rows that can
+// be verified all the same, also after a restart.
+func TestLostKey(t *testing.T) {
+	t.Parallel()
+	writes := map[string]func(t *testing.T, l *audit.Log) error{
+		"an attempt and its outcome": func(t *testing.T, l *audit.Log) error {
+			a, err := l.Begin(t.Context(), entry(), time.Minute)
+			must(t, err)
+			return l.End(t.Context(), a, audit.Result{Outcome: audit.Done})
+		},
+		"a transaction": func(t *testing.T, l *audit.Log) error {
+			return l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) })
+		},
+		"a refusal": func(t *testing.T, l *audit.Log) error { return l.Refused(t.Context(), entry()) },
+		"a batch": func(t *testing.T, l *audit.Log) error {
+			if err := queue(t, l); err == nil || !fault.Is(err, fault.Unavailable) {
+				return err
+			}
+			return queue(t, l)
+		},
+	}
+	for name, write := range writes {
+		for _, c := range []struct {
+			name     string
+			upgraded bool // key 1 is of a release without MACs, and key 2 is lost; else key 1 is lost
+			started  bool // another replica has made a new key
+			restored bool // the key is as before
+		}{
+			{"new", false, false, true}, {"upgraded", true, false, true}, {"new, started", false, true, false},
+			{"upgraded, started", true, true, false},
+		} {
+			t.Run(name+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				l := newLogNamed(t, fmt.Sprintf("lost_%d_%t_%t", len(name), c.upgraded, c.started))
+				open := func() *audit.Log {
+					t.Helper()
+					db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+					must(t, err)
+					t.Cleanup(db.Close)
+					return &audit.Log{DB: db}
+				}
+				id := 1
+				if c.upgraded {
+					id = 2
+					must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32))))
+				}
+				first, second, idle := open(), open(), open()
+				must(t, first.Refused(t.Context(), entry()))
+				must(t, second.Refused(t.Context(), entry()))
+				key := func() (secret []byte) {
+					t.Helper()
+					var newest int
+					must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT id, key FROM audit_keys ORDER BY id DESC LIMIT 1`).
+						Scan(&newest, &secret))
+					secret, err := l.DB.Keys.OpenAuditKey(newest, secret)
+					must(t, err)
+					if newest != id {
+						t.Fatalf("the newest key is %d, want %d", newest, id)
+					}
+					return secret
+				}
+				before := key()
+				tamper(t, l, fmt.Sprintf(`DELETE FROM audit; DELETE FROM audit_unsealed; DELETE FROM audit_keys WHERE id = %d`, id))
+				if c.started {
+					open()
+				}
+				must(t, write(t, first))
+				must(t, write(t, second))
+				must(t, write(t, idle))
+				if got := bytes.Equal(key(), before); got != c.restored {
+					t.Errorf("the key is the same: %t, want %t", got, c.restored)
+				}
+				if _, signs := control.MACsRequired(key()); !signs {
+					t.Error("no key requires MACs")
+				}
+				l = open()
+				seal(t, l)
+				if v := verify(t, l, audit.Point{}); v.Problem != nil || v.Checked < 3 {
+					t.Errorf("%d rows hold; %v", v.Checked, v.Problem)
+				}
+			})
+		}
+	}
+}
+
+// A replica that has not written yet makes the key that a failover has lost.
+func TestLostKeyUnused(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32)))) // as if key 2 had been lost
+	must(t, l.Refused(t.Context(), entry()))
+	var keys int
+	must(t, l.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_keys`).Scan(&keys))
+	if keys != 2 {
+		t.Errorf("there are %d keys", keys)
+	}
+	tamper(t, l, `DELETE FROM audit; DELETE FROM audit_unsealed; DELETE FROM audit_keys`)
+	l = &audit.Log{DB: l.DB}
+	must(t, l.Refused(t.Context(), entry()))
+	seal(t, l)
+	mustHold(t, l, 1)
+}
+
+// A row that Rolecall did not write, and that an operator knows of, does not hide that rows are cut off.
+func TestForgedRowAndAnchor(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	fill(t, l, 3)
+	tamper(t, l, `INSERT INTO audit (attempt, phase, action, outcome, account_guid, account_name) VALUES (gen_random_uuid(),
+		'outcome', 'x', 'done', '', ''); INSERT INTO audit_unsealed SELECT 4`)
+	fill(t, l, 1)
+	head := verify(t, l, audit.Point{}).Head
+	if v := verify(t, l, head); v.Problem == nil || v.Problem.ID != 4 || v.Head.Seq != 5 {
+		t.Errorf("found %v", v.Problem)
+	}
+	tamper(t, l, `DELETE FROM audit_seals WHERE seq = 5; DELETE FROM audit WHERE id = 5`)
+	if v := verify(t, l, head); v.Problem == nil || v.Problem.Seq != 5 ||
+		!strings.Contains(v.Problem.Reason, "Rows are missing") {
+		t.Errorf("found %v", v.Problem)
+	}
+}
+
+// An attempt whose time is none gets an outcome as well: it does not stop the settler.
+func TestSettleForgedTime(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	_, err := l.DB.Pool.Exec(t.Context(), `INSERT INTO audit (attempt, phase, time, action, account_guid, account_name,
+		settle_after) VALUES (gen_random_uuid(), 'attempt', 'infinity', 'user.password', '', '', now())`)
+	must(t, err)
+	settled, left, err := l.Settle(t.Context(), func(context.Context, *audit.Attempt) (audit.Result, error) {
+		return audit.Result{Outcome: audit.Unknown}, nil
+	})
+	if settled != 1 || left != 0 || err != nil {
+		t.Errorf("settled %d, left %d, %v", settled, left, err)
+	}
+}
+
+// The time for the upgrade ends by the clock of the control database, from which the times of rows are.
+func TestUpgradeWindowClock(t *testing.T) {
+	t.Parallel()
+	l := newLog(t)
+	must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32))))
+	for _, sql := range []string{
+		`ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO true_clock`,
+		`CREATE FUNCTION pg_catalog.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS
+			$$ SELECT pg_catalog.true_clock() + interval '1000 days' $$`,
+	} {
+		_, err := l.DB.Pool.Exec(t.Context(), sql)
+		must(t, err)
+	}
+	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	must(t, err)
+	t.Cleanup(db.Close)
+	var sealed []byte
+	must(t, db.Pool.QueryRow(t.Context(), `SELECT key FROM audit_keys WHERE id = 2`).Scan(&sealed))
+	secret, err := db.Keys.OpenAuditKey(2, sealed)
+	must(t, err)
+	required, _ := control.MACsRequired(secret)
+	if by := time.Until(required); by < 999*24*time.Hour {
+		t.Errorf("MACs are required in %s, by the clock of this machine", by)
 	}
 }
 

@@ -36,12 +36,18 @@ func (k *Keyring) OpenAuditKey(id int, sealed []byte) ([]byte, error) {
 	return k.Open(auditKeyPlace(id), sealed)
 }
 
-// prepareAuditKey makes sure that the newest key of the audit log says from when on its rows need MACs: at once in a new
+// Querier is a pool, a connection or a transaction of the control database.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// PrepareAuditKey makes sure that the newest key of the audit log says from when on its rows need MACs: at once in a new
 // database; else after the UpgradeWindow.
-func (db *DB) prepareAuditKey(ctx context.Context) error {
+func (db *DB) PrepareAuditKey(ctx context.Context, q Querier) error {
 	var id int
 	var sealed []byte
-	err := db.Pool.QueryRow(ctx, `SELECT id, key FROM audit_keys ORDER BY id DESC LIMIT 1`).Scan(&id, &sealed)
+	err := q.QueryRow(ctx, `SELECT id, key FROM audit_keys ORDER BY id DESC LIMIT 1`).Scan(&id, &sealed)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
@@ -55,18 +61,34 @@ func (db *DB) prepareAuditKey(ctx context.Context) error {
 		}
 	}
 	var used bool
-	if err := db.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM audit)`).Scan(&used); err != nil {
+	var now time.Time // of the database, as the times of rows
+	if err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM audit), clock_timestamp()`).Scan(&used, &now); err != nil {
 		return err
 	}
 	secret := make([]byte, randomSize, auditKeySize)
 	_, _ = rand.Read(secret) // never fails since Go 1.24
 	required := int64(0)
 	if used || id > 0 {
-		required = time.Now().Add(UpgradeWindow).Unix()
+		required = now.Add(UpgradeWindow).Unix()
 	}
-	secret = binary.BigEndian.AppendUint64(secret, uint64(required))
-	// Another replica may be quicker, and its key is as good.
-	_, err = db.Pool.Exec(ctx, `INSERT INTO audit_keys (id, key) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id+1,
-		db.Keys.Seal(auditKeyPlace(id+1), secret))
+	return db.insertAuditKey(ctx, q, id+1, binary.BigEndian.AppendUint64(secret, uint64(required)))
+}
+
+// RestoreAuditKey inserts a key of the audit log that a failover has lost, from a copy of its encrypted value.
+func (db *DB) RestoreAuditKey(ctx context.Context, q Querier, id int, sealed []byte) error {
+	secret, err := db.Keys.OpenAuditKey(id, sealed)
+	if err != nil {
+		return err
+	}
+	return db.insertAuditKey(ctx, q, id, secret)
+}
+
+// insertAuditKey keeps the key that another replica has inserted in the meantime.
+func (db *DB) insertAuditKey(ctx context.Context, q Querier, id int, secret []byte) error {
+	err := q.QueryRow(ctx, `INSERT INTO audit_keys (id, key) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id`, id,
+		db.Keys.Seal(auditKeyPlace(id), secret)).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
 	return err
 }

@@ -116,7 +116,7 @@ func (db *DB) upgrade(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return err
 	}
-	return db.prepareAuditKey(ctx)
+	return db.PrepareAuditKey(ctx, db.Pool)
 }
 
 // SignIn is used by SignInLooks queries at a time, and by checks of whether the database is reachable. The other connections
