@@ -10,6 +10,7 @@ import (
 	neturl "net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -157,7 +158,7 @@ func TestCommandLine(t *testing.T) {
 		if text := read(t, admin.loginFile(t)); strings.Contains(text, adminPassword) {
 			t.Error("the password is kept")
 		}
-		admin.has(t, []string{"server " + url, "user name admin", "may manage local", "may only view -"}, "whoami")
+		admin.has(t, []string{"server " + url, "user name admin", "may manage local", "may only view none"}, "whoami")
 
 		// An access token that has expired, and one that the server no longer takes, are replaced without a word.
 		for member, value := range map[string]any{"expires": time.Now().Add(-time.Hour), "accessToken": "stale"} {
@@ -319,7 +320,8 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters",
 			"show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
-		admin.has(t, []string{"name money", "may manage team=payments or role=dba", "may view -"}, "clusters", "show", "money")
+		admin.has(t, []string{"name money", "managed by team=payments or role=dba", "viewed by no further accounts",
+			"not permitted .+", "problems none", "you may manage yes"}, "clusters", "show", "money")
 		admin.fails(t, term.ExitNotFound, `"payments"`, "", "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "money", "--name", "payments", "--view", "team=search")
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "local")
@@ -351,6 +353,40 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, "no role is given", "", "users", "grant", "reports", "-c", "payments")
 		admin.ok(t, "", "users", "set-roles", "reports", "-c", "payments", "--roles", "")
 		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
+		admin.ok(t, "", "clusters", "update", "payments", "--system-role", "postgres,guarded")
+		for args, want := range map[string][]string{
+			"clusters register x --tls-mode":                 {"verify-full", "verify-ca", "require", "disable"},
+			"clusters register x --grantable":                nil,
+			"clusters update payments --grantable":           {role + "_readers"},
+			"users delete reports -c payments --reassign-to": {"reports", role + "_readers"},
+			"clusters update payments --system-role":         {"postgres", "guarded"},
+			"clusters update payments --manage":              nil, "clusters update payments --member-of": nil,
+		} {
+			out := admin.ok(t, "", append(append([]string{"__complete"}, strings.Fields(args)...), "")...)
+			if got := strings.Join(append(want, ":4", ""), "\n"); out != got { // 4: no file names
+				t.Errorf("%s offers %q, want %q", args, out, got)
+			}
+		}
+		// A user is the same JSON in a list and alone, with -1 for no limit of connections; users set takes that, too.
+		admin.ok(t, "", "users", "set", "reports", "-c", "payments", "--connection-limit", "7")
+		admin.ok(t, "", "users", "set", "reports", "-c", "payments", "--connection-limit", "-1")
+		admin.has(t, []string{"connection limit none"}, "users", "show", "reports", "-c", "payments")
+		admin.fails(t, term.ExitUsage, `"-2"`, "", "users", "set", "reports", "-c", "payments", "--connection-limit", "-2")
+		var listed []any
+		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "list", "-c", "payments", "-o", "json")), &listed); err != nil {
+			t.Fatal(err)
+		}
+		var shown any
+		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "show", "reports", "-c", "payments", "-o", "json")),
+			&shown); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(listed, func(u any) bool { return reflect.DeepEqual(u, shown) }) {
+			t.Errorf("listed are %v, without %v", listed, shown)
+		}
+		if limit := shown.(map[string]any)["connectionLimit"]; limit != -1.0 {
+			t.Errorf("the connection limit is %v", limit)
+		}
 		if out := admin.ok(t, "", "clusters", "userlist", "payments"); !strings.Contains(out, `"reports" "SCRAM-SHA-256$`) {
 			t.Errorf("the userlist is\n%s", out)
 		}
@@ -375,6 +411,9 @@ func TestCommandLine(t *testing.T) {
 		guid, _ := admin.value(t, "guid", "accounts", "show", "alice").(string)
 		admin.has(t, []string{`alice uaa yes old=1,team=search cloud_controller.read cloud_controller.write ` + guid,
 			`admin uaa yes .*`}, "accounts", "list")
+		admin.fails(t, term.ExitFailed, `at character 4, near "team in shop": not a requirement: write key`, "", "accounts",
+			"list", "--selector", "a, team in shop")
+		admin.fails(t, term.ExitFailed, "An example: team=payments,role in (dba,sre).", "", "accounts", "list", "-l", "a=b c")
 		if out := admin.ok(t, "", "accounts", "list", "--selector", "team=search"); strings.Contains(out, "admin") ||
 			!strings.Contains(out, "alice") {
 			t.Errorf("the selected accounts are\n%s", out)
@@ -382,7 +421,8 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"user name alice", "labels old=1,team=search"}, "accounts", "show", guid)
 
 		alice.signIn(t, url, "alice", password)
-		alice.has(t, []string{"user name alice", "labels old=1,team=search", "may manage -", "may only view payments"}, "whoami")
+		alice.has(t, []string{"user name alice", "labels old=1,team=search", "may manage none",
+			"may only view payments"}, "whoami")
 		if out := alice.ok(t, "", "clusters", "list"); strings.Contains(out, "local") {
 			t.Errorf("alice sees\n%s", out)
 		}
@@ -776,7 +816,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if cmd.Name() == "help" || cmd.Name() == "completion" {
 			return
 		}
-		if cmd.Short == "" || cmd.Example == "" && !cmd.HasSubCommands() && cmd.Name() != "version" {
+		if cmd.Short == "" || cmd.Example == "" && !cmd.HasSubCommands() {
 			t.Errorf("%s has no example, or no short description", path)
 		}
 		for _, sub := range cmd.Commands() {

@@ -113,13 +113,20 @@ func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  term.NoArguments,
+		Example: `  rolecall version
+  rolecall version -o json`,
+		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if term.Format(cmd) != "table" {
+				return term.PrintData(cmd, map[string]string{"version": version})
+			}
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rolecall", version)
 			return err
 		},
 	}
+	term.BindOutput(cmd)
+	return cmd
 }

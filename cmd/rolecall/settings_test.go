@@ -215,6 +215,17 @@ func TestVariablesThatCannotBeRead(t *testing.T) {
 	}
 }
 
+func TestVersion(t *testing.T) {
+	for args, want := range map[string]string{
+		"version": "rolecall " + version + "\n", "version -o json": "{\n  \"version\": \"" + version + "\"\n}\n",
+		"version -o yaml": "version: " + version + "\n",
+	} {
+		if code, out, errOut := execute(t, "", strings.Fields(args)...); code != 0 || out != want || errOut != "" {
+			t.Errorf("rolecall %s: exit code %d, printed %q and %q, want %q", args, code, out, errOut, want)
+		}
+	}
+}
+
 func TestHelpAndVersion(t *testing.T) {
 	for _, args := range []string{"", "--help", "help dev", "dev --help", "serve --help", "bootstrap --help", "env --help",
 		"version", "--version"} {

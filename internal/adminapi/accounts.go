@@ -105,8 +105,9 @@ func accountFilter(q query) (f account.ProfileFilter, err error) {
 		return f, fault.New(fault.Malformed, "The query parameter scope must be one of %s.", strings.Join(account.Scopes, ", "))
 	}
 	if q.Has("selector") {
-		if f.Selector, err = label.Parse(q.Get("selector")); err != nil {
-			return f, fault.New(fault.Malformed, "The query parameter selector is no selector of labels: %s.", fault.Of(err).Message)
+		if f.Selector, err = label.ParseFilter(q.Get("selector")); err != nil {
+			return f, fault.New(fault.Malformed, "The query parameter selector is not valid: %s. An example: "+
+				"team=payments,role in (dba,sre).", strings.TrimSuffix(fault.Of(err).Message, "."))
 		}
 	}
 	return f, nil

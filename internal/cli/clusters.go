@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,7 +41,7 @@ func clustersListCommand() *cobra.Command {
   rolecall clusters list -o json`,
 		Args: term.NoArguments,
 	}), list(every(client.ClustersPath), clusterHead, func(cl *client.Cluster) []string {
-		return []string{cl.Name, cl.Location, cl.Version, cl.State, rules(cl.Access.Manage), rules(cl.Access.View), cl.ID}
+		return []string{cl.Name, cl.Location, cl.Version, cl.State, managers(cl), rules(cl.Access.View), cl.ID}
 	}))
 }
 
@@ -55,6 +56,9 @@ func clustersShowCommand() *cobra.Command {
 
 // rules shows selectors, any of which is enough.
 func rules(selectors []string) string { return strings.Join(selectors, " or ") }
+
+// managers are the accounts that may manage the cluster.
+func managers(cl *client.Cluster) string { return cmp.Or(rules(cl.Access.Manage), "admins only") }
 
 func clusterFields(_ *call, cl *client.Cluster) [][]string {
 	problems := strings.Join(cl.Capabilities.Problems, " ")
@@ -73,11 +77,11 @@ func clusterFields(_ *call, cl *client.Cluster) [][]string {
 		{"identifier", cl.Connection.SystemIdentifier},
 		{"commits", orNothing(cl.SynchronousCommit)},
 		{"role", cl.Capabilities.Role},
-		{"it cannot", strings.Join(missingRights(cl), ", ")},
-		{"problems", problems},
-		{"may manage", rules(cl.Access.Manage)},
-		{"may view", rules(cl.Access.View)},
-		{"you manage", term.YesNo(cl.MayManage)},
+		{"not permitted", cmp.Or(strings.Join(missingRights(cl), ", "), "none")},
+		{"problems", cmp.Or(problems, "none")},
+		{"managed by", managers(cl)},
+		{"viewed by", cmp.Or(rules(cl.Access.View), "no further accounts")},
+		{"you may manage", term.YesNo(cl.MayManage)},
 		{"system roles", strings.Join(cl.SystemRoles, ", ")},
 		{"member of", strings.Join(cl.MemberOf, ", ")},
 		{"grantable", strings.Join(cl.Grantable, ", ")},
@@ -93,7 +97,7 @@ func orNothing(s *string) string {
 	return *s
 }
 
-// missingRights are what the administering role of a probed cluster cannot do.
+// missingRights are what the administering role of a probed cluster is not permitted to do.
 func missingRights(cl *client.Cluster) []string {
 	var missing []string
 	if cl.Capabilities.Role == "" {
@@ -116,7 +120,8 @@ type registration struct {
 	memberOf, grantable, systemRoles     []string
 }
 
-func (r *registration) bind(f *pflag.FlagSet) {
+func (r *registration) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&r.url, "url", "", "`URL` of the cluster, without a password: postgres://role@host:5432/database")
 	f.StringVar(&r.tlsMode, "tls-mode", "",
 		"TLS `mode`: verify-full (the default), verify-ca, require or, on loopback only, disable")
@@ -132,6 +137,50 @@ func (r *registration) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&r.memberOf, "member-of", nil, "`roles` of which every new user becomes a member")
 	f.StringSliceVar(&r.grantable, "grantable", nil, "`roles` that may be granted to users")
 	f.StringSliceVar(&r.systemRoles, "system-role", nil, "`names` of protected roles; * stands for any characters")
+	completeWords(cmd, "tls-mode", "verify-full", "verify-ca", "require", "disable")
+	completeWords(cmd, "synchronous-commit", "local", "remote_write", "on", "remote_apply")
+	for flag, list := range map[string]func(*client.Cluster) []string{
+		"member-of":   func(cl *client.Cluster) []string { return cl.MemberOf },
+		"grantable":   func(cl *client.Cluster) []string { return cl.Grantable },
+		"system-role": func(cl *client.Cluster) []string { return cl.SystemRoles },
+	} {
+		_ = cmd.RegisterFlagCompletionFunc(flag, completeRoles(list))
+	}
+	for _, flag := range []string{"url", "location", "manage", "view"} {
+		completeWords(cmd, flag)
+	}
+}
+
+// completeRoles offers the roles that the cluster of the first argument has in a list. A new cluster has none.
+func completeRoles(list func(*client.Cluster) []string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) == 0 || cmd.Name() != "update" {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		cl, err := readCluster(ctx, cmd, args[0])
+		if err != nil { // a shell's prompt is no place for an error
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return list(cl), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func readCluster(ctx context.Context, cmd *cobra.Command, nameOrID string) (*client.Cluster, error) {
+	c, err := connect(cmd)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := findCluster(ctx, c, nameOrID)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.Get(ctx, ref.Path(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return term.Decode[client.Cluster](answer.JSON)
 }
 
 // body is the request: the fields whose flags are given.
@@ -221,7 +270,7 @@ password of the administering role comes from a prompt or from standard input.`,
     --tls-mode disable --password-stdin < password-file`,
 		Args: term.Arguments("NAME"),
 	})
-	r.bind(cmd.Flags())
+	r.bind(cmd)
 	term.BindPassword(cmd, false)
 	return onServer(cmd, func(c *call) error {
 		body, connection, err := r.body(c.cmd.Flags())
@@ -267,7 +316,7 @@ server is the right one, give that number with --system-identifier.`,
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "new `name` of the cluster")
 	f.StringVar(&systemIdentifier, "system-identifier", "", "`number` of the server that has replaced the registered one")
-	r.bind(f)
+	r.bind(cmd)
 	f.BoolVar(&askPassword, "password", false, "ask for the password of the administering role")
 	term.BindPassword(cmd, false)
 	return onNamedCluster(cmd, func(c *call) error {

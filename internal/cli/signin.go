@@ -561,8 +561,8 @@ func whoamiCommand() *cobra.Command {
 			{"guid", me.Account.GUID},
 			{"scopes", strings.Join(me.Scopes, " ")},
 			{"labels", term.Pairs(me.Labels)},
-			{"may manage", strings.Join(manage, ", ")},
-			{"may only view", strings.Join(view, ", ")},
+			{"may manage", orNone(manage)},
+			{"may only view", orNone(view)},
 		}
 	}))
 }

@@ -264,7 +264,7 @@ func usersSetCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&l.validUntil, "valid-until", "",
 		"password expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 3d, or never")
-	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none")
+	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none, which is -1 in JSON")
 	f.BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
 	return ofUser(cmd, func(c *call) error { return l.set(c) })
 }
@@ -304,7 +304,7 @@ func (l *limits) change(c *call) (map[string]any, error) {
 		n := -1
 		if l.connectionLimit != "none" {
 			var err error
-			if n, err = strconv.Atoi(l.connectionLimit); err != nil || n < 0 {
+			if n, err = strconv.Atoi(l.connectionLimit); err != nil || n < -1 { // -1 is none, as in the API
 				return nil, term.Usage("--connection-limit is %q; use a number, or none", l.connectionLimit)
 			}
 		}
@@ -506,6 +506,15 @@ func completeGrantable(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	return roles, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeHeirs offers whom objects can be reassigned to: users, and roles that can be granted.
+func completeHeirs(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+	ctx := cmd.Context()
+	users, _ := completeUsers(cmd, args, start)
+	cmd.SetContext(ctx) // that of completeUsers has ended
+	roles, rest := completeGrantable(cmd, args, start)
+	return append(users, roles...), rest
+}
+
 // deletion are the flags of users delete.
 type deletion struct {
 	plan, withMembers     bool
@@ -538,7 +547,7 @@ work. Run the same command again to continue.`,
 	f.StringVar(&d.reassignTo, "reassign-to", "", "`role` that becomes the owner of the user's objects")
 	f.BoolVar(&d.withMembers, "with-members", false, "delete it although other roles lose what they have as its members")
 	f.StringVar(&d.onBlocked, "on-blocked", "", "what to do with a user that cannot be deleted: `disable`")
-	_ = cmd.RegisterFlagCompletionFunc("reassign-to", completeUsers)
+	_ = cmd.RegisterFlagCompletionFunc("reassign-to", completeHeirs)
 	completeWords(cmd, "on-blocked", "disable")
 	term.BindYes(cmd)
 	return ofUser(cmd, func(c *call) error {

@@ -25,6 +25,16 @@ func ParseRule(s string) (Selector, error) {
 	return selector, nil
 }
 
+// ParseFilter reads the same selectors as Parse. The Invalid fault names the first mistake and its character, as that of
+// ParseRule.
+func ParseFilter(s string) (Selector, error) {
+	selector, mistakes := parse(s, false)
+	if len(mistakes) > 0 {
+		return nil, mistakes[0].inRule(s)
+	}
+	return selector, nil
+}
+
 func (r Requirement) isPositive() bool { return r.Op == Exists || r.Op == In }
 
 // inRule words the mistake for the author of a rule, who does not know the label_selector parameter.

@@ -74,3 +74,25 @@ func TestParseRuleMistakes(t *testing.T) {
 		})
 	}
 }
+
+// A filter may be negative or match nothing, which a rule may not. Its mistakes have the words of a rule's.
+func TestParseFilter(t *testing.T) {
+	for s, want := range map[string]string{
+		"team=payments,role in (dba,sre)": "team=payments,role in (dba,sre)", "!team": "!team", "team=": "team in ()",
+	} {
+		if got, err := label.ParseFilter(s); err != nil || got.String() != want {
+			t.Errorf("ParseFilter(%q) = %q, %v, want %q", s, got, err, want)
+		}
+	}
+	for s, want := range map[string]string{
+		"":               "the selector is empty",
+		"team in shop":   `at character 1, near "team in shop": not a requirement: write key, !key, key=value, `,
+		"a, team ~ shop": `at character 4, near "team ~ shop": `,
+		"team=a,":        "at character 8: a requirement is missing",
+		"team=é":         `at character 6, near "é": 'é' contains invalid characters`,
+	} {
+		if got, err := label.ParseFilter(s); err == nil || !strings.HasPrefix(err.Error(), want) || got != nil {
+			t.Errorf("ParseFilter(%q) = %q, %v, want %q", s, got, err, want)
+		}
+	}
+}
