@@ -452,12 +452,13 @@ func TestDevKeepsPostgreSQL(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid,
 			NoSetGroups: true}}
 		cmd.Dir = "/"
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("pg_ctl restart -m %s: %v: %s", mode, err, out)
-		}
-		if now, ok := postmaster(dir); !ok || now == old {
-			t.Fatalf("pg_ctl restart -m %s left the process %d, which was there before", mode, now)
-		}
+		out, err := cmd.CombinedOutput() // on a busy machine dev may be quicker, and pg_ctl fails
+		eventually(t, func() error {
+			if now, ok := postmaster(dir); !ok || now == old {
+				return fmt.Errorf("pg_ctl restart -m %s left the process %d, which was %d before: %v: %s", mode, now, old, err, out)
+			}
+			return nil
+		})
 		works("after_" + mode)
 	}
 	// Nobody else starts one that was killed, and the server that pg_ctl has started is kept as well.

@@ -257,6 +257,91 @@ func TestStartAfterKilledPostmaster(t *testing.T) {
 	}
 }
 
+// pgCtl runs pg_ctl as the owner of the data.
+func pgCtl(t *testing.T, s *Server, args ...string) {
+	t.Helper()
+	cmd := s.folder.account.command(t.Context(), filepath.Join(s.BinDir, "pg_ctl"),
+		append(args, "-D", s.DataDir, "-l", filepath.Join(s.DataDir, "pg_ctl.log"))...)
+	cmd.Dir = s.DataDir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_ctl %q: %v: %s", args, err, out)
+	}
+}
+
+// restart restarts a server that has ended. started is the process of another server that runs on the data, or 0.
+func restart(t *testing.T, s *Server, started int) *Server {
+	t.Helper()
+	again, err := s.Restart(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, again) })
+	if again.Port != s.Port || again.Password != s.Password {
+		t.Errorf("the server has the port %d, want %d", again.Port, s.Port)
+	}
+	if kept := again.process.Pid == started; kept != (started != 0) {
+		t.Errorf("the server is the process %d; the other one was %d", again.process.Pid, started)
+	}
+	if got := query(t, again, "SELECT what FROM kept"); got != "still here" {
+		t.Errorf("the data are %q", got)
+	}
+	return again
+}
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	s := mustStart(t, Options{Dir: newDir(t)})
+	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
+	running := func() int {
+		t.Helper()
+		p, err := readPIDFile(s.DataDir)
+		if err != nil || !isPostmaster(p.pid, s.DataDir) {
+			t.Fatalf("no server runs: %v", err)
+		}
+		return p.pid
+	}
+
+	s.process.Kill()
+	<-s.Done()
+	s = restart(t, s, 0)
+
+	// Another process has started one, in time and then once more.
+	for range 2 {
+		pgCtl(t, s, "stop", "-m", "immediate")
+		<-s.Done()
+		pgCtl(t, s, "restart") // with the settings of the last start
+		s = restart(t, s, running())
+	}
+	stop(t, s)
+	if _, err := readPIDFile(s.DataDir); err == nil {
+		t.Error("the server of the other process runs after Stop")
+	}
+
+	// One at another port is not the server that clients know.
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgCtl(t, s, "restart", "-o", fmt.Sprintf("-D %s -p %d -c unix_socket_directories=", s.DataDir, port))
+	elsewhere := running()
+	s = restart(t, s, 0)
+	if isPostmaster(elsewhere, s.DataDir) {
+		t.Error("the server at another port still runs")
+	}
+
+	// Without its port there is no server.
+	stop(t, s)
+	taken, err := net.Listen("tcp4", net.JoinHostPort(s.Host, fmt.Sprint(s.Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	if again, err := s.Restart(t.Context()); err == nil {
+		stop(t, again)
+		t.Error("a server without its port was restarted")
+	}
+}
+
 func TestDieWithParent(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
