@@ -119,6 +119,9 @@ func (s *stream) Read(p []byte) (n int, err error) {
 				return n, nil // waits for the rest, or for other connections
 			}
 			s.err = s.begin(header[0], int(int32(binary.BigEndian.Uint32(header[1:])))-4)
+			if conn, ok := s.out.(io.Closer); ok && s.err != nil {
+				conn.Close() // the driver would read what else the server sends, past this stream and for 15 s
+			}
 		}
 	}
 	if n > 0 {

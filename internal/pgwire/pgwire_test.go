@@ -140,6 +140,26 @@ func TestHeldIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestRefusedIsClosed has a server go on after what is refused. Nothing more of it is read: the connection is closed.
+func TestRefusedIsClosed(t *testing.T) {
+	server, client := net.Pipe()
+	defer server.Close()
+	sent := make(chan error)
+	go func() {
+		_, err := io.WriteString(server, begun('N', 150<<20))
+		for err == nil {
+			_, err = server.Write(make([]byte, 1<<16))
+		}
+		sent <- err
+	}()
+	if _, err := pgwire.NewGuard().Frontend(client, client).Receive(); err == nil {
+		t.Error("it was not refused")
+	}
+	if err := <-sent; !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+}
+
 // TestHeldIsCollected closes connections in the middle of a response until one is refused. Later ones are accepted again, on
 // an idle process, too.
 func TestHeldIsCollected(t *testing.T) {
