@@ -170,7 +170,7 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 	return nil, wrong.Because(fmt.Errorf("%w: %w", ErrWrongCredential, wrong.Cause))
 }
 
-// hurry gives a stranger's body less time than others have, so that slow bodies do not hold the slots of an address for
+// hurry gives a stranger's body less time than others have, so that slow bodies do not occupy the slots of an address for
 // long.
 // The server reads behind a request without a body, to notice a client that hangs up: a deadline would end that request.
 func (d *Door) hurry(w http.ResponseWriter, r *http.Request) {
