@@ -121,15 +121,16 @@ func TestDenied(t *testing.T) {
 func TestLoginRefused(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Shared(t)
-	for name, sql := range map[string]string{"password": `PASSWORD 'another one'`, "login": `NOLOGIN`} {
+	for sql, why := range map[string]string{`PASSWORD 'another one'`: "rejects the password of Rolecall's administering role " +
+		"(SQLSTATE 28P01). It was changed since", `NOLOGIN`: "does not let Rolecall's administering role in (SQLSTATE 28"} {
 		s, role := administrator(t, c)
 		c.Exec(t, `ALTER ROLE `+role+` `+sql)
 		_, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false)
-		refused(t, err, fault.Unavailable, "does not let Rolecall's administering role in (SQLSTATE 28")
+		refused(t, err, fault.Unavailable, why)
 		_, createErr := s.Create(t.Context(), "login_refused", password, actor())
-		refused(t, createErr, fault.Unavailable, "does not let Rolecall's administering role in (SQLSTATE 28")
+		refused(t, createErr, fault.Unavailable, why)
 		if f := fault.Of(err); f.RetryAfter >= 0 || !f.Outage {
-			t.Errorf("%s: try again after %s; it lasts: %t", name, f.RetryAfter, f.Outage)
+			t.Errorf("%s: try again after %s; it lasts: %t", sql, f.RetryAfter, f.Outage)
 		}
 	}
 }

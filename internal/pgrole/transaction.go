@@ -212,6 +212,12 @@ func (s *Server) fault(err error, name string) error {
 		return fault.New(fault.Unavailable, "%q cannot be changed: %s. Nothing was changed.", name, s.by).
 			After(5 * time.Second).Because(err)
 	}
+	if sqlstate.LoginRefused(err) && sqlstate.Is(err, sqlstate.InvalidPassword) {
+		return fault.New(fault.Unavailable, "The cluster rejects the password of Rolecall's administering role (SQLSTATE %s). It "+
+			"was changed since, or the control database was restored from a backup from before its last rotation. An admin gives "+
+			"the role a new password in the cluster, and updates the registration with it.", sqlstate.InvalidPassword).
+			AsOutage().After(-1).Because(err)
+	}
 	if sqlstate.LoginRefused(err) {
 		return fault.New(fault.Unavailable, "The cluster does not let Rolecall's administering role in (SQLSTATE %s). An admin "+
 			"finds the cause with a probe of the cluster.", sqlstate.Code(err)).AsOutage().After(-1).Because(err)
