@@ -390,6 +390,10 @@ func TestCommandLine(t *testing.T) {
 		if out := admin.ok(t, "", "clusters", "userlist", "payments"); !strings.Contains(out, `"reports" "SCRAM-SHA-256$`) {
 			t.Errorf("the userlist is\n%s", out)
 		}
+		pg.Exec(t, `ALTER ROLE reports PASSWORD 'md5`+strings.Repeat("0a", 16)+`'`)
+		if _, _, errOut := admin.run(t, "", "clusters", "userlist", "payments"); !strings.Contains(errOut, "auth_type = md5") {
+			t.Errorf("of an md5 hash is said %q", errOut)
+		}
 		admin.ok(t, "", "users", "delete", "reports", "-c", "payments", "-y")
 
 		admin.ok(t, "", "clusters", "rotate-credential", "payments")

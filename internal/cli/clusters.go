@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -440,19 +442,52 @@ func clustersUserlistCommand() *cobra.Command {
 		Short: "Print the users and verifiers of a cluster for PgBouncer",
 		Long: `Userlist prints the users of a cluster with the verifiers of their passwords, in the format
 of PgBouncer's auth_file. Protected roles are left out. Only admins may do this, and it
-is recorded in the audit log.`,
+is recorded in the audit log. If there are md5 hashes in the list, a warning says so:
+PgBouncer takes them with auth_type = md5 only, which takes SCRAM verifiers too.`,
 		Example: `  rolecall clusters userlist payments > /etc/pgbouncer/userlist.txt`,
-	}, func(c *call) error { return c.copy(c.cluster.Path("pgbouncer", "userlist"), nil, "text/plain") })
+	}, func(c *call) error {
+		var md5 md5Counter
+		if err := c.copy(c.cluster.Path("pgbouncer", "userlist"), nil, "text/plain", &md5); err != nil {
+			return err
+		}
+		if md5.count > 0 {
+			c.report("Warning: %d of the passwords are md5 hashes. PgBouncer takes them only with auth_type = md5, which takes "+
+				"SCRAM verifiers too. List their users with: rolecall users check-passwords -c %s", md5.count, c.cluster.Name)
+		}
+		return nil
+	})
 }
 
-// copy prints an answer of the server as it comes.
-func (c *call) copy(path string, query url.Values, mediaType string) error {
+// md5Counter counts the lines of an auth_file that have an md5 hash.
+type md5Counter struct {
+	line  []byte // that is not complete
+	count int
+}
+
+var md5Line = regexp.MustCompile(`" "md5[0-9a-f]{32}"$`)
+
+func (m *md5Counter) Write(data []byte) (int, error) {
+	m.line = append(m.line, data...)
+	for {
+		i := bytes.IndexByte(m.line, '\n')
+		if i < 0 {
+			return len(data), nil
+		}
+		if md5Line.Match(m.line[:i]) {
+			m.count++
+		}
+		m.line = m.line[i+1:]
+	}
+}
+
+// copy prints an answer of the server as it comes, and shows it to others.
+func (c *call) copy(path string, query url.Values, mediaType string, others ...io.Writer) error {
 	answer, err := c.client.Stream(c.cmd.Context(), path, query, mediaType)
 	if err != nil {
 		return err
 	}
 	defer answer.Close()
-	if _, err := io.Copy(c.cmd.OutOrStdout(), answer); err != nil {
+	if _, err := io.Copy(io.MultiWriter(append(others, c.cmd.OutOrStdout())...), answer); err != nil {
 		return fmt.Errorf("the output is incomplete, because the connection ended early: %w", err)
 	}
 	return nil

@@ -149,3 +149,49 @@ func TestListUsers(t *testing.T) {
 		}
 	})
 }
+
+// A role or database that was made in a database of another encoding has a name that is not UTF-8. Its href leads to it.
+func TestForeignNames(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t).ownCluster(t, nil)
+	f.PG.Exec(t, `CREATE DATABASE lat ENCODING LATIN1 TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'`)
+	latin1 := f.PG.Connect(t, f.PG.User, f.PG.Password, "lat")
+	mustExec(t, latin1, `SET client_encoding = 'UTF8'`)
+	mustExec(t, latin1, `CREATE ROLE "josé" LOGIN PASSWORD 'correct horse'`)
+	mustExec(t, latin1, `CREATE ROLE "joså" LOGIN`)
+	mustExec(t, latin1, `CREATE DATABASE "lät" OWNER "joså" TEMPLATE template0`)
+	hrefs := func(path string) []string {
+		t.Helper()
+		var l list
+		f.want(t, 200, "GET", path, "").Into(t, &l)
+		var found []string
+		for _, r := range l.Items {
+			if strings.Contains(r.Href, "%E") {
+				found = append(found, f.local(t, r.Href))
+			}
+		}
+		return found
+	}
+	users := hrefs(f.users())
+	if len(users) != 2 {
+		t.Fatalf("got %q", users)
+	}
+	for _, href := range users {
+		f.want(t, 200, "GET", href, "")
+		message := f.refuses(t, "paas-validation-1", "PATCH", href, `{"properties":{"password":"another horse"}}`)
+		if !strings.Contains(message, "RENAME TO") {
+			t.Errorf("got %s", message)
+		}
+	}
+	f.refuses(t, "paas-validation-1", "DELETE", users[0], "") // it owns a database
+	if _, least := f.administrator(t); !least {
+		f.want(t, 204, "DELETE", users[1], "")
+		f.refuses(t, "paas-notfound-1", "GET", users[1], "")
+	}
+	databases := hrefs("/clusters/" + f.ClusterID + "/databases")
+	if len(databases) != 1 {
+		t.Fatalf("got %q", databases)
+	}
+	f.want(t, 200, "GET", databases[0], "")
+	f.refuses(t, "paas-validation-1", "DELETE", databases[0], "")
+}

@@ -3,6 +3,7 @@ package dbuser
 import (
 	"cmp"
 	"context"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -65,7 +66,7 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 		return err
 	}
 	op, err := s.begin(ctx, p, c, change{action: audit.DeleteDatabase, target: name, limit: databaseTimeout},
-		pgrole.CheckStorableDatabase(name))
+		s.checkDatabaseName(ctx, p, clusterID, name))
 	if err != nil {
 		return err
 	}
@@ -75,4 +76,16 @@ func (s *Service) DeleteDatabase(ctx context.Context, p *account.Principal, clus
 		err = op.server.DropDatabase(changing, name, op.by())
 	}
 	return op.end(ctx, uuid.Nil, detail{}, err)
+}
+
+// checkDatabaseName is checkUserName for a database.
+func (s *Service) checkDatabaseName(ctx context.Context, p *account.Principal, clusterID, name string) error {
+	if err := pgrole.CheckStorableDatabase(name); err == nil || utf8.ValidString(name) {
+		return err
+	}
+	_, d, err := s.Database(ctx, p, clusterID, name)
+	if err != nil {
+		return err
+	}
+	return d.CheckName()
 }

@@ -29,7 +29,7 @@ func (s *Service) SetLimits(ctx context.Context, p *account.Principal, clusterID
 		detail:         detail{ValidUntil: limits.ValidUntil, ConnectionLimit: limits.ConnectionLimit, EndSessions: endSessions},
 		limit:          changeTimeout,
 		oneTransaction: true,
-	}, cmp.Or(pgrole.CheckStorable(name), pgrole.CheckLimits(limits)))
+	}, cmp.Or(s.checkUserName(ctx, p, clusterID, name), pgrole.CheckLimits(limits)))
 	if err != nil {
 		return nil, nil, 0, err
 	}

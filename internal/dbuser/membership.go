@@ -59,7 +59,7 @@ func (s *Service) changeRoles(ctx context.Context, p *account.Principal, cluster
 		detail:         attempt,
 		limit:          changeTimeout,
 		oneTransaction: true,
-	}, cmp.Or(pgrole.CheckStorable(name), pgrole.CheckGrantable(roles, c.Grantable)))
+	}, cmp.Or(s.checkUserName(ctx, p, clusterID, name), pgrole.CheckGrantable(roles, c.Grantable)))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -89,6 +91,9 @@ func (s *Service) judgeChange(ctx context.Context, a *audit.Attempt) (verdict, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
+	if strings.ContainsRune(a.Target, utf8.RuneError) {
+		return verdict{outcome: audit.Unknown, why: "its name is not valid UTF-8, and could not be recorded as it is"}, nil
+	}
 	e := evidence{action: a.Action, own: a.ID, recorded: a.Time, identified: c.IdentifiedAt}
 	if err := json.Unmarshal(a.Stored, &e.detail); err != nil {
 		return verdict{outcome: audit.Unknown, why: "its record cannot be read"}, nil

@@ -102,6 +102,8 @@ func TestSettle(t *testing.T) {
 	attempt(audit.ChangePassword, "unknown", "it carries no record", by("", ""))
 	attempt(audit.ChangePassword, "unknown", "later attempts have been made on it", later)
 	attempt(audit.DeleteUser, "done", "it is gone", nil)
+	all = append(all, expected{cutOff(t, s, s.ClusterID, audit.DeleteUser, "settle-jos\uFFFD", 1), "unknown",
+		"its name is not valid UTF-8, and could not be recorded as it is"})
 	attempt(audit.DeleteUser, "not_done", trace, by(other, ""))
 	attempt(audit.DeleteUser, "unknown", "it carries no record", by("", "")) // perhaps dropped, and made again with SQL
 	attempt(audit.DeleteUser, "not_done", "its deletion has begun; the same call finishes it", by("self", "deleting"))

@@ -3,6 +3,7 @@ package dbuser
 import (
 	"cmp"
 	"context"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -94,7 +95,7 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 	if err != nil {
 		return nil, nil, err
 	}
-	invalid := cmp.Or(pgrole.CheckStorable(name), pgrole.CheckPassword(password))
+	invalid := cmp.Or(s.checkUserName(ctx, p, clusterID, name), pgrole.CheckPassword(password))
 	op, err := s.begin(ctx, p, c, change{action: audit.ChangePassword, target: name, limit: changeTimeout,
 		oneTransaction: true}, invalid)
 	if err != nil {
@@ -111,6 +112,20 @@ func (s *Service) SetPassword(ctx context.Context, p *account.Principal, cluster
 		previous = u.Provenance.Previous
 	}
 	return op.cluster, u, op.end(ctx, previous, detail{}, err)
+}
+
+// checkUserName refuses a change of a user that has a name which no role can have, or none that can be recorded.
+func (s *Service) checkUserName(ctx context.Context, p *account.Principal, clusterID, name string) error {
+	if err := pgrole.CheckStorable(name); err == nil || utf8.ValidString(name) {
+		return err
+	}
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return err
+	}
+	defer r.end()
+	_, err = r.server.Changeable(ctx, name, nil)
+	return err
 }
 
 // KeepUser is a change of a user that changes nothing: it is refused as SetPassword is, and only refusals are recorded.
@@ -196,7 +211,10 @@ func (s *Service) beginDeletion(ctx context.Context, p *account.Principal, clust
 	if err != nil {
 		return nil, err
 	}
-	invalid := pgrole.CheckStorable(name)
+	invalid := s.checkUserName(ctx, p, clusterID, name)
+	if pgrole.IsForeign(invalid) {
+		invalid = nil // it may be dropped, if nothing depends on it
+	}
 	if invalid == nil && d.ReassignTo != "" {
 		invalid = pgrole.CheckReassign(name, d.ReassignTo)
 	}

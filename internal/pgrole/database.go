@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,7 @@ type Database struct {
 	Name, Owner string
 	Provenance  Provenance
 	protected   bool
+	oid         uint32
 	userComment string // the part of its comment that is not ours
 }
 
@@ -32,7 +34,7 @@ func (d *Database) System() bool { return d.protected }
 // the owner, who may make it a gigabyte.
 const selectDatabases = `
 	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description
-	  ELSE '' END, d.datname IN (current_database(), 'postgres')
+	  ELSE '' END, d.datname IN (current_database(), 'postgres'), d.oid
 	FROM pg_database d
 	LEFT JOIN pg_shdescription c ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass
 	WHERE NOT d.datistemplate AND d.datname <> $1
@@ -61,7 +63,7 @@ func (s *Server) Databases(ctx context.Context, page Page) (databases []*Databas
 func scanDatabase(row pgx.CollectableRow) (*Database, error) {
 	var d Database
 	var comment string
-	err := row.Scan(&d.Name, &d.Owner, &comment, &d.protected)
+	err := row.Scan(&d.Name, &d.Owner, &comment, &d.protected, &d.oid)
 	d.userComment, d.Provenance = parseComment(comment)
 	return &d, err
 }
@@ -76,10 +78,14 @@ func (s *Server) Database(ctx context.Context, name string) (d *Database, err er
 }
 
 func (s *Server) database(ctx context.Context, q querier, name string) (*Database, error) {
-	if !storable(name) {
+	if !nameable(name) {
 		return nil, databaseNotFound(name)
 	}
-	rows, err := q.Query(ctx, selectDatabases+` AND d.datname = $2`, s.ControlDatabase, name)
+	sql, arg := ` AND d.datname = $2`, any(name)
+	if !utf8.ValidString(name) {
+		sql, arg = ` AND namesend(d.datname) = $2::bytea`, []byte(name)
+	}
+	rows, err := q.Query(ctx, selectDatabases+sql, s.ControlDatabase, arg)
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +257,8 @@ func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error 
 			return err
 		}
 		var may bool
-		if err := conn.QueryRow(ctx, `SELECT pg_has_role($1::name, 'USAGE')`, d.Owner).Scan(&may); err != nil {
+		if err := conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = $1`,
+			name).Scan(&may); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
 		if !may {
@@ -273,6 +280,14 @@ func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error 
 			"to be able to grant itself its owner. PostgreSQL says: %s.", name, sqlstate.Message(err)).Because(err)
 	}
 	return s.fault(err, name)
+}
+
+// CheckName refuses a database that cannot be dropped here, because no statement can have its name.
+func (d *Database) CheckName() error {
+	if !utf8.ValidString(d.Name) {
+		return foreign("database", fmt.Sprintf("datname FROM pg_database WHERE oid = %d", d.oid))
+	}
+	return nil
 }
 
 func databaseInUse(name, users string) *fault.Error {

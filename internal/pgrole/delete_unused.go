@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -30,6 +31,9 @@ type dropped struct {
 // are dropped at the same time. Most deleted users are such. It returns the user as it was; nil without an error means that
 // the four phases of Delete are needed and nothing has changed.
 func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) (*User, error) {
+	if !utf8.ValidString(name) {
+		return s.dropForeign(ctx, name, match)
+	}
 	if !storable(name) {
 		return nil, notFound(name)
 	}
@@ -46,12 +50,52 @@ func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) 
 			return nil, err
 		}
 	}
-	// A login in progress may already have resolved the role.
-	if _, err := s.Batcher.ends.Do(ctx, d.user, s.endLate); err != nil {
-		return nil, fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no "+
-			"session left.", name).Because(err)
+	if err := s.endDropped(ctx, d.user); err != nil {
+		return nil, err
 	}
 	return d.user, nil
+}
+
+// dropForeign is DropUnused for a user whose name is not text. The phases of Delete cannot name it, so it is refused if they
+// are needed.
+func (s *Server) dropForeign(ctx context.Context, name string, match etag.Match) (*User, error) {
+	var gone *User
+	err := s.withRole(ctx, name, func(ctx context.Context, tx *transaction, u *User) error {
+		err := checkChangeable(u, name, match)
+		if !errors.Is(err, errForeign) {
+			return err
+		}
+		rows, queryErr := tx.Query(ctx, selectAloneByOID, []uint32{u.oid})
+		if queryErr != nil {
+			return queryErr
+		}
+		alone, queryErr := pgx.CollectRows(rows, pgx.RowTo[string])
+		if queryErr != nil || len(alone) == 0 {
+			return cmp.Or(queryErr, err)
+		}
+		gone = u
+		if _, err := tx.Exec(ctx, dropRoleByOID(u)); err != nil {
+			return err
+		}
+		return u.checkDropped(ctx, tx)
+	})
+	if _, lost := errors.AsType[*commitLost](err); lost {
+		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return gone.checkDropped(ctx, conn) })
+	}
+	if err != nil {
+		return nil, s.fault(s.explainDenied(ctx, err, valid(name)), valid(name))
+	}
+	return gone, s.endDropped(ctx, gone)
+}
+
+// endDropped ends the sessions of logins that were in progress when a user was dropped: one may already have resolved the
+// role.
+func (s *Server) endDropped(ctx context.Context, u *User) error {
+	if _, err := s.Batcher.ends.Do(ctx, u, s.endLate); err != nil {
+		return fault.New(fault.Unavailable, "The user %q was deleted, but it could not be made sure that it has no session left.",
+			u.Name).Because(err)
+	}
+	return nil
 }
 
 func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error) {
@@ -140,9 +184,15 @@ const tryLocks = `SELECT name FROM unnest($1::text[], $2::bigint[]) AS role (nam
 // selectAlone finds those of the names ($1) that nothing depends on. It also asks whether a session that comes at the last
 // moment can be ended: that of a dropped role only by those who may end any. Its parts are LIMITed so that each is looked
 // up by index for the few roles, and its lists are read once; the view pg_prepared_xacts would read all roles.
-var selectAlone = `
+var (
+	selectAlone      = aloneWhere(`r.rolname = ANY ($1::name[])`)
+	selectAloneByOID = aloneWhere(`r.oid = ANY ($1::oid[])`)
+)
+
+func aloneWhere(condition string) string {
+	return `
   SELECT r.rolname::text FROM pg_roles r
-  WHERE r.rolname = ANY ($1::name[])
+  WHERE ` + condition + `
     AND (SELECT true FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid LIMIT 1) IS NULL
     AND (SELECT true FROM pg_auth_members WHERE grantor = r.oid LIMIT 1) IS NULL
     AND (SELECT true FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member WHERE m.roleid = r.oid AND ` + losers + `
@@ -150,3 +200,4 @@ var selectAlone = `
     AND r.oid <> ALL (ARRAY(SELECT ownerid FROM pg_prepared_xact()))
     AND r.oid <> ALL (ARRAY(SELECT usesysid FROM pg_stat_activity WHERE usesysid IS NOT NULL))
     AND (SELECT pg_has_role('pg_signal_backend', 'USAGE') OR rolsuper FROM pg_roles WHERE rolname = current_user)`
+}

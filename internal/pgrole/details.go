@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -59,15 +60,21 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 // up to limit of those after a name, "" for the first. more says whether others follow.
 func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	limit int) (list []*Details, more bool, err error) {
-	if after != "" && !storable(after) {
+	if after != "" && !nameable(after) {
 		return nil, false, fault.New(fault.Malformed, "No page of users begins there.")
 	}
-	sql := selectUsersAfter
+	sql, begin := selectUsersAfter, any(after)
 	if system {
 		sql = selectAllUsersAfter
 	}
+	if !utf8.ValidString(after) {
+		sql, begin = selectUsersAfterBytes, []byte(after)
+		if system {
+			sql = selectAllUsersAfterBytes
+		}
+	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, sql, s.protection(limit+1, after)...)
+		rows, err := conn.Query(ctx, sql, s.protection(limit+1, begin)...)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,7 @@ var unwritable = []string{sqlstate.CharacterNotInRepertoire, sqlstate.Untranslat
 
 // lookup reads a role, batched with concurrent lookups; nil when there is none of that name.
 func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
-	if !storable(name) {
+	if !nameable(name) {
 		return nil, nil
 	}
 	u, err := s.Batcher.lookups.Do(ctx, name, s.roles)
@@ -27,7 +27,8 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
 	var found map[string]*User
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectRoles, s.protection(names)...)
+		sql, args := s.selectRoles(names)
+		rows, err := conn.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}

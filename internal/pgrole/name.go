@@ -1,6 +1,7 @@
 package pgrole
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"unicode"
@@ -61,8 +62,25 @@ func checkIdentifier(what, name string) error {
 
 // storable reports whether a role or database could have the name at all. Longer ones must not reach PostgreSQL, which
 // would cut them and find another one.
-func storable(name string) bool {
-	return name != "" && len(name) <= MaxName && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
+func storable(name string) bool { return utf8.ValidString(name) && nameable(name) }
+
+// nameable reports whether a role or database may have been given the name in a database of some encoding.
+func nameable(name string) bool {
+	return name != "" && len(name) <= MaxName && !strings.ContainsRune(name, 0)
+}
+
+// errForeign says that a name is not text.
+var errForeign = errors.New("the name is not valid UTF-8")
+
+// IsForeign reports whether a change was refused because the name of its role or database is not text.
+func IsForeign(err error) bool { return errors.Is(err, errForeign) }
+
+// foreign refuses to change a role or database whose name is not text. what is its kind in SQL, and of is the query for its
+// name after SELECT. No statement may have such bytes, but PostgreSQL can put them into one itself.
+func foreign(what, of string) *fault.Error {
+	return fault.New(fault.Invalid, "The name of this %s is not valid UTF-8, because it was made in a database of another "+
+		"encoding. Rename it to change or delete it here: DO $$ BEGIN EXECUTE "+
+		"format('ALTER %s %%I RENAME TO new_name', (SELECT %s)); END $$;", what, strings.ToUpper(what), of).Because(errForeign)
 }
 
 // CheckStorable answers for a user whose name no role can have: there is none.

@@ -11,8 +11,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -197,7 +199,8 @@ func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
 
 // role reads any role, nil when there is none of that name.
 func (s *Server) role(ctx context.Context, q querier, name string) (*User, error) {
-	rows, err := q.Query(ctx, selectRoles, s.protection(storableNames(name))...)
+	sql, args := s.selectRoles([]string{name})
+	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +211,18 @@ func (s *Server) role(ctx context.Context, q querier, name string) (*User, error
 	return u, err
 }
 
-// storableNames is the name, if a role may have it.
-func storableNames(name string) []string {
-	if !storable(name) {
-		return []string{}
+// selectRoles is the query for roles of names. Names that no role can have are left out.
+func (s *Server) selectRoles(names []string) (sql string, args []any) {
+	texts, bytes := []string{}, [][]byte{}
+	for _, name := range names {
+		if nameable(name) {
+			texts, bytes = append(texts, name), append(bytes, []byte(name))
+		}
 	}
-	return []string{name}
+	if slices.ContainsFunc(texts, func(name string) bool { return !utf8.ValidString(name) }) {
+		return selectRolesOfBytes, s.protection(bytes)
+	}
+	return selectRoles, s.protection(texts)
 }
 
 // onlyUser reads one role, nil when there is none.
@@ -343,12 +352,19 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 	return u, err
 }
 
-// checkChangeable refuses a role that is absent, no user, protected, or not at the revision asked for.
+// checkChangeable refuses a role that is absent, no user, protected, not at the revision asked for, or has a name that no
+// statement can have.
 func checkChangeable(u *User, name string, match etag.Match) error {
 	if u == nil || !u.isUser() {
 		return notFound(name)
 	}
-	return cmp.Or(checkNotProtected(u), checkMatch(match, u))
+	if err := cmp.Or(checkNotProtected(u), checkMatch(match, u)); err != nil {
+		return err
+	}
+	if !utf8.ValidString(u.Name) {
+		return foreign("role", fmt.Sprintf("rolname FROM pg_roles WHERE oid = %d", u.oid))
+	}
+	return nil
 }
 
 // readChangeable reads a user and refuses one that may not be changed.

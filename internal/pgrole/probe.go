@@ -182,8 +182,9 @@ func (c *Capabilities) lookForClosed(ctx context.Context, tx pgx.Tx, purpose Pur
 	if len(closed) > len(first) {
 		which = fmt.Sprintf("%d databases, of which these are the first", len(closed))
 	}
-	c.problem("The role may not connect to %s, and a user that has anything there cannot be deleted: GRANT CONNECT ON "+
-		"DATABASE %s TO %s;", which, idents(first), ident(c.Role))
+	c.problem("The role may not connect to %s: %s. A user that has anything there cannot be deleted. To let it be deleted, "+
+		"run GRANT CONNECT ON DATABASE … TO %s; but not for a control database of Rolecall, in which no user has anything.", which,
+		idents(first), ident(c.Role))
 	return nil
 }
 

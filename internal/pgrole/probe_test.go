@@ -98,6 +98,9 @@ func TestProbe(t *testing.T) {
 func mend(t testing.TB, c *pgtest.Cluster, p *pgrole.Capabilities) {
 	t.Helper()
 	for _, problem := range p.Problems {
+		if strings.Contains(problem, "may not connect") {
+			continue // which databases it should look into is for people to decide
+		}
 		c.Exec(t, regexp.MustCompile(`: ([A-Z]{5,} .*;)$`).FindStringSubmatch(problem)[1])
 	}
 }
@@ -115,13 +118,14 @@ func TestProbeOfPurpose(t *testing.T) {
 		`ROLE own ADMIN `+role+`; CREATE ROLE reads_all IN ROLE pg_read_all_data ADMIN `+role)
 	purpose := pgrole.Purpose{MemberOf: []string{"own", `abs"ent`, `rea"d`}, Grantable: []string{"own", `rea"d`},
 		ControlDatabase: "control"}
-	want := []string{`GRANT CONNECT ON DATABASE "clo""sed", "closed" TO "` + role + `";`, `"abs\"ent"`}
+	want := []string{`some databases: "clo""sed", "closed". `, `"abs\"ent"`}
 	if c.Major >= 16 {
 		want = append(want, `GRANT "rea""d" TO "`+role+`" WITH ADMIN OPTION;`)
 	}
 	p := probeFor(t, conn, purpose)
 	problems(t, p, want...)
 	mend(t, c, p)
+	c.Exec(t, `GRANT CONNECT ON DATABASE "clo""sed", closed TO `+role)
 	if p := probeFor(t, conn, purpose); c.Major < 16 {
 		problems(t, p)
 	} else {

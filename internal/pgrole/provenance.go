@@ -50,7 +50,8 @@ func (p Provenance) changed(now time.Time, by Actor) Provenance {
 	return p
 }
 
-// marker starts the line of a comment that is ours: the last one. What people wrote stands before it.
+// marker starts the line of a comment that is ours. What people wrote stands in the other lines; a change moves ours to the
+// end.
 const marker = "rolecall:v1 "
 
 func (p Provenance) comment(human string) string {
@@ -64,26 +65,37 @@ func (p Provenance) comment(human string) string {
 	return human + "\n" + marker + string(data)
 }
 
-// parseComment splits a role's comment. A last line that cannot be read counts as a human's.
+// parseComment splits a role's comment into what people wrote and our record, which is the last line that can be one.
 func parseComment(comment string) (human string, p Provenance) {
-	human, last := "", comment
-	if i := strings.LastIndexByte(comment, '\n'); i >= 0 {
-		human, last = comment[:i], comment[i+1:]
+	for end := len(comment); end >= 0; {
+		start := strings.LastIndexByte(comment[:end], '\n') + 1
+		if p, ours := parseRecord(comment[start:end]); ours {
+			switch {
+			case end < len(comment):
+				return comment[:start] + comment[end+1:], p
+			case start > 0:
+				return comment[:start-1], p
+			}
+			return "", p
+		}
+		end = start - 1
 	}
-	data, ours := strings.CutPrefix(last, marker)
+	return comment, Provenance{}
+}
+
+// parseRecord reads a line of a comment, and reports whether it is a record of ours.
+func parseRecord(line string) (p Provenance, ours bool) {
+	data, ours := strings.CutPrefix(line, marker)
 	if !ours || len(data) > maxRecord {
-		return comment, Provenance{}
+		return Provenance{}, false
 	}
 	if !p.scan(data) {
 		p = Provenance{}
 		if json.Unmarshal([]byte(data), &p) != nil {
-			return comment, Provenance{}
+			return Provenance{}, false
 		}
 	}
-	if !p.valid() {
-		return comment, Provenance{}
-	}
-	return human, p
+	return p, p.valid()
 }
 
 // readable is a comment in UTF-8. PostgreSQL stores comments on roles as bytes of the database in which they were written:

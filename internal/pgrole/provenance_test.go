@@ -56,6 +56,31 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
+// A record is found in any line, and is the last line that can be one.
+func TestParseComment(t *testing.T) {
+	t.Parallel()
+	ours, other := record.comment(""), record.changed(time.Now().UTC(), Actor{"guid", uuid.New()}).comment("")
+	for comment, human := range map[string]string{
+		ours:                                   "",
+		"a\n" + ours:                           "a",
+		ours + "\na":                           "a",
+		ours + "\r\na\r\n":                     "a\r\n",
+		"a\n\n" + ours + "\n\nb":               "a\n\n\nb",
+		other + "\n" + ours + "\nrolecall:v1 ": other + "\nrolecall:v1 ",
+		ours + "\n":                            "",
+		"\n" + ours:                            "",
+	} {
+		if got, p := parseComment(comment); got != human || p != record {
+			t.Errorf("%q: %q, %+v", comment, got, p)
+		}
+	}
+	for _, comment := range []string{"", "\n", "\n\n", "a\nb", "x" + ours, "rolecall:v1 {}", "a\nrolecall:v1 {}\nb"} {
+		if got, p := parseComment(comment); got != comment || p.Managed() {
+			t.Errorf("%q: %q, %+v", comment, got, p)
+		}
+	}
+}
+
 func BenchmarkParseComment(b *testing.B) {
 	comment := record.comment("Ann's reports")
 	b.ReportAllocs()

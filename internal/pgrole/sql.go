@@ -92,6 +92,12 @@ func alterOwnPassword(verifier string) string {
 
 func dropRole(name string) string { return `DROP ROLE ` + ident(name) }
 
+// dropRoleByOID is for a role with a name that no statement may have: PostgreSQL puts it into the statement.
+func dropRoleByOID(u *User) string {
+	return `DO ` + literal(`BEGIN EXECUTE format('DROP ROLE %I', (SELECT rolname FROM pg_roles WHERE oid = `+
+		strconv.FormatUint(uint64(u.oid), 10)+`)); END`)
+}
+
 // dropRoles drops the roles, and fails the transaction (division by zero) if a name was reused concurrently: an oid of no
 // role is written as itself, any other as the role's quoted name. A role that others have locked would delay the whole
 // batch, so the wait for it is short. https://www.postgresql.org/docs/current/datatype-oid.html
@@ -281,8 +287,9 @@ var (
         SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND
           ` + dangerous("p") + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
 	protectedBy = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
-	// IS NOT TRUE, and not IS NULL: the planner takes that for rare, and sorts all roles to find a page of them.
-	unprotected = "NOT (r.rolname >= 'pg_' AND r.rolname < 'pg`')" + ` AND NOT ` + protectedItself + `
+	// IS NOT TRUE, and neither IS NULL nor NOT: the planner takes those for rare, or looks them up in the index of names, and
+	// sorts all roles to find a page of them.
+	unprotected = "(r.rolname >= 'pg_' AND r.rolname < 'pg`') IS NOT TRUE" + ` AND NOT ` + protectedItself + `
     AND (` + isMember + ` IS NOT TRUE OR (` + dangerousAbove + ` IS NOT NULL) IS NOT TRUE)`
 )
 
@@ -314,7 +321,7 @@ const comment = `
 
 // hidden is true for a user r without LOGIN. A comment that is longer than Rolecall writes is not searched.
 const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
-      description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*$' END
+      description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*(\n(?!rolecall:v1 )[^\n]*)*$' END
     FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
 // attributes make the revision of a role that has no record of ours in its comment.
@@ -325,20 +332,32 @@ const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreater
 // mayLogin is what limits the logins of role r beyond LOGIN.
 const mayLogin = `coalesce(r.rolvaliduntil <= clock_timestamp(), false), r.rolvaliduntil, r.rolconnlimit`
 
-// selectRoles reads the roles of the names $4.
-var selectRoles = `
+// selectRoles reads the roles of the names $4, and selectRolesOfBytes those whose names are the bytes $4. A name that was
+// given in a database of another encoding may have bytes that no statement here may have; namesend is what is listed of it.
+var (
+	selectRoles        = rolesWhere(`r.rolname = ANY ($4::name[])`)
+	selectRolesOfBytes = rolesWhere(`namesend(r.rolname) = ANY ($4::bytea[])`)
+)
+
+func rolesWhere(condition string) string {
+	return `
   SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
     ` + mayLogin + `
   FROM pg_roles r LEFT JOIN LATERAL ` + comment + ` d ON true
-  WHERE r.rolname = ANY ($4::name[])`
+  WHERE ` + condition
+}
 
 // selectUsers and selectAllUsers, which has protected ones too, read a page ($4 long, from $5 on) by walking the index of
-// names: ordered by the text of a name, all roles would be sorted first. Those with After begin behind the name $5.
+// names: ordered by the text of a name, all roles would be sorted first. Those with After begin behind the name $5, and
+// those with AfterBytes behind one that is not text, for which there is no index.
 var (
 	selectUsers         = usersPage(`NULL::name`, ` AND `+unprotected, `OFFSET $5`)
 	selectAllUsers      = usersPage(protectedBy, ``, `OFFSET $5`)
 	selectUsersAfter    = usersPage(`NULL::name`, ` AND `+unprotected+` AND r.rolname > $5::name`, ``)
 	selectAllUsersAfter = usersPage(protectedBy, ` AND r.rolname > $5::name`, ``)
+
+	selectUsersAfterBytes    = usersPage(`NULL::name`, ` AND `+unprotected+` AND namesend(r.rolname) > $5::bytea`, ``)
+	selectAllUsersAfterBytes = usersPage(protectedBy, ` AND namesend(r.rolname) > $5::bytea`, ``)
 )
 
 func usersPage(protectedBy, filter, offset string) string {

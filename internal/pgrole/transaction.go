@@ -73,7 +73,8 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 			defer conn.Release()
 			var u *User
 			read := func(b *pgx.Batch) {
-				b.Queue(selectRoles, s.protection(storableNames(name))...).Query(func(rows pgx.Rows) (err error) {
+				sql, args := s.selectRoles([]string{name})
+				b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
 					u, err = onlyUser(rows)
 					return err
 				})

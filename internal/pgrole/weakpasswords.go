@@ -3,6 +3,7 @@ package pgrole
 import (
 	"context"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -20,27 +21,39 @@ type PasswordProblem struct {
 	Problem    string // in a sentence
 }
 
-// selectPasswordProblems compares with the setting that PostgreSQL has since 16; before, with what is built in, $4.
-var selectPasswordProblems = `
+// selectPasswordProblems compares with the setting that PostgreSQL has since 16; before, with what is built in, $4. The
+// verifier is looked up for each role: left to itself the planner compares each role with all others.
+var (
+	selectPasswordProblems      = passwordProblemsWhere(`r.rolname > $5::name`)
+	selectPasswordProblemsBytes = passwordProblemsWhere(`namesend(r.rolname) > $5::bytea`) // behind a name that is not text
+)
+
+func passwordProblemsWhere(condition string) string {
+	return `
 	SELECT r.rolname, (` + unprotected + `) IS NOT TRUE, k.kind, k.iterations, k.wanted
-	FROM pg_roles r JOIN pg_authid a ON a.oid = r.oid,
+	FROM pg_roles r, LATERAL (SELECT a.rolpassword FROM pg_authid a WHERE a.oid = r.oid LIMIT 1) a,
 	LATERAL (SELECT ` + passwordKind + `, coalesce(substring(CASE WHEN octet_length(a.rolpassword) <= ` + maxVerifier + `
 	                  THEN a.rolpassword END from '^SCRAM-SHA-256\$(\d{1,18}):')::bigint, 0),
 	                coalesce(current_setting('scram_iterations', true)::int, $4::int)) k(kind, iterations, wanted)
-	WHERE r.rolcanlogin AND (k.kind <> 'scram-sha-256' OR k.iterations < k.wanted) AND r.rolname > $5::name
+	WHERE r.rolcanlogin AND (k.kind <> 'scram-sha-256' OR k.iterations < k.wanted) AND ` + condition + `
 	  AND ($7::bool OR (` + unprotected + `))
 	ORDER BY r.rolname LIMIT $6`
+}
 
 // PasswordProblems returns users with such passwords, with system protected ones too, in the order of their names' bytes:
 // up to limit of those after a name, "" for the first. Users that Rolecall has disabled are no problem. It needs an
 // administering role that may read pg_authid.
 func (s *Server) PasswordProblems(ctx context.Context, system bool, after string,
 	limit int) (problems []PasswordProblem, more bool, err error) {
-	if after != "" && !storable(after) {
+	if after != "" && !nameable(after) {
 		return nil, false, fault.New(fault.Malformed, "No page of users with password problems begins there.")
 	}
+	sql, begin := selectPasswordProblems, any(after)
+	if !utf8.ValidString(after) {
+		sql, begin = selectPasswordProblemsBytes, []byte(after)
+	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, selectPasswordProblems, s.protection(scram.DefaultIterations, after, limit+1, system)...)
+		rows, err := conn.Query(ctx, sql, s.protection(scram.DefaultIterations, begin, limit+1, system)...)
 		if err != nil {
 			return err
 		}

@@ -89,7 +89,7 @@ func TestPasswordProblems(t *testing.T) {
 	if got := list(adm, 100); len(got) != 3 {
 		t.Errorf("got %+v", got)
 	}
-	for _, after := range []string{"\x00", strings.Repeat("x", 64), "\xff"} {
+	for _, after := range []string{"\x00", strings.Repeat("x", 64)} {
 		_, _, err := s.PasswordProblems(t.Context(), true, after, 100)
 		refused(t, err, fault.Malformed)
 	}
