@@ -476,7 +476,7 @@ func inWords(users []databaseUser) string {
 
 // withDatabaseLock runs f on a connection that holds the lock of a database's name, outside a transaction.
 func (s *Server) withDatabaseLock(ctx context.Context, name string, f func(conn *pgx.Conn) error) error {
-	pooled, err := s.lockSession(ctx, databaseLock(name))
+	pooled, err := s.lockSession(ctx, databaseLock(name), "")
 	if err != nil {
 		return err
 	}

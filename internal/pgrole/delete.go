@@ -55,7 +55,7 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 		}
 	}
 	// Held through all phases, so that a change of the same user waits for the end.
-	conn, err := s.lockSession(ctx, roleLock(name))
+	conn, err := s.lockSession(ctx, roleLock(name), name)
 	if err != nil {
 		return uuid.Nil, s.fault(err, name)
 	}
@@ -456,12 +456,10 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 func (d *deletion) clearPart(ctx context.Context, conn *pgx.Conn, dp *databasePlan, granted []grantedTo,
 	reassign bool) error {
 	var revoked Listing
-	err := d.s.terminatingBlockers(ctx, dp.name, databaseLock(dp.name), func() error {
-		return d.inTries(ctx, conn, dp.name, func() error {
-			return retryOn(ctx, conn, func(tx *transaction) (err error) {
-				revoked, err = d.revokeIn(ctx, conn, tx, dp, granted, reassign)
-				return err
-			})
+	err := d.inTries(ctx, conn, dp.name, func() error {
+		return retryOn(ctx, conn, func(tx *transaction) (err error) {
+			revoked, err = d.revokeIn(ctx, conn, tx, dp, granted, reassign)
+			return err
 		})
 	})
 	if err == nil {

@@ -495,7 +495,7 @@ func TestDeleteAwaitsNoNewHolders(t *testing.T) {
 func TestDeleteMeetsLock(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
-		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Second, LockTry: 400 * time.Millisecond}
+		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Millisecond, LockTry: 3 * time.Second}
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `BEGIN`, `CREATE TABLE `+name+`_t ()`, `GRANT SELECT ON `+name+`_t TO `+name)
 		err := remove(t, s, name, "", nil, actor())
@@ -519,7 +519,7 @@ func TestDeleteCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		read := etag.Match{u.Revision()}
-		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Second, LockTry: 400 * time.Millisecond}
+		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Millisecond, LockTry: 3 * time.Second}
 		conn := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, conn, `CREATE SCHEMA `+name+` AUTHORIZATION `+name+`_owner`, `SET ROLE `+name+`_owner`,
 			`GRANT USAGE ON SCHEMA `+name+` TO `+name, `RESET ROLE`) // is revoked

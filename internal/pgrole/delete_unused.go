@@ -104,7 +104,7 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 		names[i], locks[i] = d.name, roleLock(d.name)
 	}
 	var results []dropped
-	err := s.retry(ctx, func() error {
+	err := s.retry(ctx, func(error) error {
 		conn, err := s.acquire(ctx)
 		if err != nil {
 			return err

@@ -405,7 +405,7 @@ func TestReassignToOneBeingDeleted(t *testing.T) {
 func TestReassignMeetsLockInTheLastDatabase(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_heir")
-		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Second, LockTry: 300 * time.Millisecond}
+		s.Waits = pgrole.Waits{Holders: -1, Lock: time.Millisecond, LockTry: 3 * time.Second}
 		first, last := database(t, c, name+"_a"), database(t, c, name+"_b")
 		for _, conn := range []*pgx.Conn{first, last} {
 			exec(t, conn, `CREATE TABLE t (); ALTER TABLE t OWNER TO `+name)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -185,6 +186,75 @@ func TestBlockerOnTheLockOfDatabase(t *testing.T) {
 	exec(t, c.Connect(t, "squat_owner", password, "squat_db"), fmt.Sprintf(`SELECT pg_advisory_lock(%d)`,
 		advisoryLock("database", "squat_db")))
 	mustDelete(t, s, "squat_victim")
+}
+
+// Whoever holds the locks of several databases holds up neither the deletions that come there nor, by them, others: a
+// deletion that waits takes no more connections than one that does not.
+func TestBlockerOnTheLocksOfDatabases(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	wide := superuser(t, c)
+	names := []string{"squat_first", "squat_second"}
+	mustCreate(t, wide, "squatter", names[0], names[1])
+	for i := range 6 {
+		db := fmt.Sprintf("squatted_%d", i)
+		exec(t, database(t, c, db), `CREATE TABLE t ()`, `GRANT SELECT ON t TO squat_first, squat_second`)
+		exec(t, c.Connect(t, "squatter", password, db), fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("database", db)))
+	}
+	config := wide.Pool.Config()
+	config.MaxConns = 3 // one for each deletion, and one
+	s := *wide
+	s.Pool, s.Waits = pool(t, config), pgrole.Waits{Lock: 15 * time.Second, Holders: -1}
+	var deletions sync.WaitGroup
+	for _, name := range names {
+		deletions.Go(func() {
+			if _, err := s.Delete(t.Context(), name, "", nil, actor()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	deletions.Wait()
+}
+
+// A call that changes nothing ends nobody's session: one for a role that cannot be granted, and one for a user that there is
+// not.
+func TestRefusedEndsNoSession(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		s = impatient(t, s)
+		mustCreate(t, s, name, name+"_other")
+		own := c.Connect(t, name, password, "postgres")
+		exec(t, own, `BEGIN`, `ALTER ROLE CURRENT_USER PASSWORD 'its own password'`)
+		_, _, err := setRoles(t.Context(), s, name, []string{name + "_absent"}, []string{name + "_absent"}, nil, actor())
+		refused(t, err, fault.Invalid, "_absent")
+		exec(t, own, `ROLLBACK`)
+		other := c.Connect(t, name+"_other", password, "postgres")
+		exec(t, other, fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("role", name+"_absent")))
+		if err := remove(t, s, name+"_absent", "", nil, actor()); err == nil {
+			t.Error("an absent user was deleted")
+		}
+		exec(t, other, `SELECT 1`)
+	})
+}
+
+// While the administering role of a cluster is replaced there are two: one is no blocker to the other.
+func TestTwoAdministrators(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		s = impatient(t, s)
+		mustCreate(t, s, name)
+		c.Exec(t, `CREATE ROLE `+name+`_admin CREATEROLE LOGIN PASSWORD 'admin'`)
+		other := c.Connect(t, name+"_admin", "admin", "postgres")
+		exec(t, other, `SET application_name = 'rolecall'`, fmt.Sprintf(`SELECT pg_advisory_lock(%d)`, advisoryLock("role", name)))
+		_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
+		refused(t, err, fault.Unavailable, "busy", "Nothing was changed")
+		exec(t, other, `SELECT 1`)
+		c.Exec(t, `ALTER ROLE `+name+`_admin NOCREATEROLE`) // whoever may not create roles is nobody that Rolecall works as
+		if user := s.Pool.Config().ConnConfig.User; user != c.User {
+			c.Exec(t, `GRANT `+name+`_admin TO `+user+` WITH ADMIN OPTION`) // may end its sessions
+		}
+		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func advisoryLock(kind, name string) int64 {

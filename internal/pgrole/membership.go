@@ -41,7 +41,9 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 	if err := CheckGrantable(roles, s.Grantable); err != nil {
 		return nil, nil, err
 	}
-	d, err = s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+	check := func(ctx context.Context, tx *transaction) error { return s.checkGrants(ctx, tx, roles, name) }
+	d, err = s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction,
+		all []membership) error {
 		kept = nil
 		var has []string
 		for _, m := range all {
@@ -78,7 +80,8 @@ func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Ma
 	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
 		return nil, err
 	}
-	return s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+	check := func(ctx context.Context, tx *transaction) error { return s.checkGrant(ctx, tx, role, name) }
+	return s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction, all []membership) error {
 		has := slices.ContainsFunc(all, func(m membership) bool { return m.role == role && m.usable(tx) })
 		return s.grantUnless(ctx, tx, has, role, name)
 	})
@@ -89,7 +92,7 @@ func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.M
 	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
 		return nil, err
 	}
-	return s.changeMemberships(ctx, name, match, by, func(ctx context.Context, tx *transaction, all []membership) error {
+	check := func(ctx context.Context, tx *transaction) error {
 		u, err := s.role(ctx, tx, role)
 		if err != nil && !fault.Is(err, fault.NotFound) {
 			return err
@@ -97,6 +100,9 @@ func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.M
 		if u != nil && u.dangerous {
 			return fault.New(fault.Forbidden, "The role %q is a system role: its memberships cannot be changed here.", role)
 		}
+		return nil
+	}
+	return s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction, all []membership) error {
 		for _, m := range all {
 			if m.role != role {
 				continue
@@ -109,15 +115,19 @@ func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.M
 	})
 }
 
-// changeMemberships locks the user's row, lets f grant and revoke, and records the change. f gets all memberships of the
-// user.
+// changeMemberships lets check refuse the change before any session is ended, locks the user's row, lets f grant and revoke,
+// and records the change. f gets all memberships of the user.
 func (s *Server) changeMemberships(ctx context.Context, name string, match etag.Match, by Actor,
+	check func(ctx context.Context, tx *transaction) error,
 	f func(ctx context.Context, tx *transaction, all []membership) error) (d *Details, err error) {
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
 		if err := checkChangeable(u, name, match); err != nil {
 			return err
 		}
 		if err := checkNotDeleting(u); err != nil {
+			return err
+		}
+		if err := check(ctx, tx); err != nil {
 			return err
 		}
 		if err := s.alter(ctx, tx, u, ""); err != nil {
@@ -150,6 +160,16 @@ func (s *Server) changeMemberships(ctx context.Context, name string, match etag.
 		return nil, err
 	}
 	return d, nil
+}
+
+// checkGrants is checkGrant of several roles.
+func (s *Server) checkGrants(ctx context.Context, tx *transaction, roles []string, member string) error {
+	for _, role := range roles {
+		if err := s.checkGrant(ctx, tx, role, member); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkGrant refuses a role that there is not, and one that nobody is made a member of here: who became it would be

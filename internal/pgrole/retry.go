@@ -16,6 +16,9 @@ import (
 // concurrently updated" by SQL that ignores our locks.
 const attempts = 5
 
+// rowTries is how long a role's row is tried for that SQL from elsewhere keeps changing: as long as a statement may take.
+const rowTries = 8 * time.Second
+
 // failoverPause is how often a new primary is looked for.
 const failoverPause = 200 * time.Millisecond
 
@@ -24,6 +27,7 @@ type retries struct {
 	failures int       // since the start, or since there was no primary
 	lost     bool      // the one retry after a lost connection is used
 	oneHost  bool      // a primary that is set to read only has no other that could follow it
+	rowUntil time.Time // how long a row is tried for
 	until    time.Time // how long a new primary is waited for; zero on one connection, which stays where it is
 }
 
@@ -46,6 +50,9 @@ func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 		r.failures, r.lost = 0, false
 		return awaitPrimary, failoverPause
 	}
+	if _, ok := errors.AsType[*rowChanged](err); ok && now.Before(r.rowUntil) {
+		return tryAgain, time.Millisecond
+	}
 	if r.failures++; r.failures == attempts {
 		return giveUp, 0
 	}
@@ -65,21 +72,28 @@ func (r *retries) after(err error, now time.Time) (next, time.Duration) {
 	return reconnect, pause
 }
 
-// retry calls once until it succeeds or fails for a reason that does not pass. once takes its connection from the pool.
-func (s *Server) retry(ctx context.Context, once func() error) error {
-	return retries{oneHost: s.OneHost, until: time.Now().Add(s.Waits.failover())}.run(ctx, s.Pool.Reset, once)
+// retry calls once until it succeeds or fails for a reason that does not pass. once takes its connection from the pool, and
+// gets the failure of the try before, nil in the first.
+func (s *Server) retry(ctx context.Context, once func(before error) error) error {
+	now := time.Now()
+	r := retries{oneHost: s.OneHost, rowUntil: now.Add(rowTries), until: now.Add(s.Waits.failover())}
+	return r.run(ctx, s.Pool.Reset, once)
 }
 
 // retryOn runs f in a transaction of one connection, again when it was rolled back for a passing reason.
 func retryOn(ctx context.Context, conn *pgx.Conn, f func(tx *transaction) error) error {
-	return retries{}.run(ctx, nil, func() error {
-		return runTransaction(ctx, conn, nil, nil, func(_ context.Context, tx *transaction) error { return f(tx) })
+	return retries{rowUntil: time.Now().Add(rowTries)}.run(ctx, nil, func(before error) error {
+		return runTransaction(ctx, conn, nil, nil, func(_ context.Context, tx *transaction) error {
+			_, tx.rowLost = errors.AsType[*rowChanged](before)
+			return f(tx)
+		})
 	})
 }
 
-func (r retries) run(ctx context.Context, reset func(), once func() error) error {
+func (r retries) run(ctx context.Context, reset func(), once func(before error) error) error {
+	var err error
 	for {
-		err := once()
+		err = once(err)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}

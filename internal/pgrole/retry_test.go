@@ -72,6 +72,19 @@ func TestRetries(t *testing.T) {
 	if next, _ := r.after(primary.ErrReadOnly, start); next != giveUp {
 		t.Errorf("the only host is set to read only: %d", next)
 	}
+	// The row of a role is tried for as long as it may be, and not a number of times.
+	r = retries{rowUntil: start.Add(time.Second)}
+	for i := range 100 {
+		if next, _ := r.after(&rowChanged{updated}, start.Add(time.Duration(i)*9*time.Millisecond)); next != tryAgain {
+			t.Fatalf("a row that was changed %d times: %d", i+1, next)
+		}
+	}
+	for range attempts - 1 {
+		_, _ = r.after(&rowChanged{updated}, start.Add(time.Second))
+	}
+	if next, _ := r.after(&rowChanged{updated}, start.Add(time.Second)); next != giveUp {
+		t.Errorf("a row that was changed until the end: %d", next)
+	}
 	// One connection stays where it is.
 	for err, want := range map[error]next{deadlock: tryAgain, lost: giveUp, replica: giveUp, refused: giveUp, hook: tryAgain} {
 		r := retries{}

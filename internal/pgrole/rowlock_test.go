@@ -2,6 +2,7 @@ package pgrole_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -13,9 +14,10 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// holdOwnRow logs in as the user again and again, n times at once, and each time locks the user's row of pg_authid in a
-// transaction that it leaves open. It returns once the row is locked; stop ends it.
-func holdOwnRow(t *testing.T, c *pgtest.Cluster, name, password string, n int) (stop func()) {
+// changeOwnRow logs in as the user again and again, n times at once, and each time changes the user's row of pg_authid in a
+// transaction, once and then again and again, with pause (SQL) between the change and the end of the transaction. It returns
+// once the row is locked; stop ends it.
+func changeOwnRow(t *testing.T, c *pgtest.Cluster, name, password, pause string, n int) (stop func()) {
 	t.Helper()
 	config, err := pgx.ParseConfig(c.URL("postgres"))
 	if err != nil {
@@ -34,10 +36,14 @@ func holdOwnRow(t *testing.T, c *pgtest.Cluster, name, password string, n int) (
 					time.Sleep(10 * time.Millisecond)
 					continue
 				}
-				if _, err = conn.Exec(ctx, `SET lock_timeout = 0; BEGIN; ALTER ROLE CURRENT_USER SET work_mem = '1MB'; `+
-					`ALTER ROLE CURRENT_USER PASSWORD 'its own password'`); err == nil {
-					once.Do(func() { close(locked) })
-					_, _ = conn.Exec(ctx, `SELECT pg_sleep(600)`)
+				_, _ = conn.Exec(ctx, `SET lock_timeout = 0`)
+				for !conn.IsClosed() && ctx.Err() == nil {
+					if _, err := conn.Exec(ctx, `BEGIN; ALTER ROLE CURRENT_USER SET work_mem = '1MB'; `+
+						`ALTER ROLE CURRENT_USER PASSWORD 'its own password'`); err == nil {
+						once.Do(func() { close(locked) })
+						_, _ = conn.Exec(ctx, pause)
+					}
+					_, _ = conn.Exec(ctx, `ROLLBACK`)
 				}
 				_ = conn.Close(context.Background())
 			}
@@ -60,7 +66,8 @@ func holdOwnRow(t *testing.T, c *pgtest.Cluster, name, password string, n int) (
 	return stop
 }
 
-// A user may lock its own row with plain SQL, and come again as often as it likes: that holds up no change of it.
+// A user may lock its own row with plain SQL, and come again as often as it likes, in one long transaction or in many short
+// ones: that holds up no change of it.
 func TestOwnRowLocked(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		c.Exec(t, `CREATE ROLE `+name+`_group`)
@@ -91,14 +98,17 @@ func TestOwnRowLocked(t *testing.T) {
 			},
 			"delete": func(ctx context.Context) error { return remove(t, s, name, "", nil, actor()) },
 		} {
-			mustCreate(t, s, name)
-			stop := holdOwnRow(t, c, name, password, 5)
-			if err := f(t.Context()); err != nil {
-				t.Errorf("%s: %v", change, err)
-			}
-			stop()
-			if exists(t, c, name) {
-				mustDelete(t, s, name)
+			for how, pause := range map[string]string{"one long transaction": `SELECT pg_sleep(600)`,
+				"short transactions": `SELECT pg_sleep(0.1); COMMIT`} {
+				mustCreate(t, s, name)
+				stop := changeOwnRow(t, c, name, password, pause, 10)
+				if err := f(t.Context()); err != nil {
+					t.Errorf("%s, %s: %v", change, how, err)
+				}
+				stop()
+				if exists(t, c, name) {
+					mustDelete(t, s, name)
+				}
 			}
 		}
 	})
@@ -112,8 +122,8 @@ func TestRowLockedByAnother(t *testing.T) {
 		other := c.Connect(t, c.User, c.Password, "postgres")
 		exec(t, other, `BEGIN; ALTER ROLE `+name+` CONNECTION LIMIT 5`)
 		_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
-		refused(t, err, fault.Unavailable, `"`+name+`" cannot be changed`, `a session of the role "`+c.User+`", process `,
-			"Nothing was changed")
+		refused(t, err, fault.Unavailable, `"`+name+`" cannot be changed`, fmt.Sprintf(`it is locked by process %d of `+
+			`the role "%s"`, other.PgConn().PID(), c.User), "Nothing was changed")
 		exec(t, other, `COMMIT`)
 		mayLogin(t, c, name, password)
 		mustDelete(t, s, name)
@@ -132,4 +142,28 @@ func TestOwnRowLockedByPrepared(t *testing.T) {
 		t.Error(err)
 	}
 	mayLogin(t, c, "prepared", password2)
+}
+
+// In another database it is rolled back there, and the answer of who may not names the database.
+func TestOwnRowLockedByPreparedElsewhere(t *testing.T) {
+	asEachAlone(t, map[string]string{"max_prepared_transactions": "2"}, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server,
+		name string) {
+		s = impatient(t, s)
+		mustCreate(t, s, name)
+		database(t, c, "elsewhere")
+		exec(t, c.Connect(t, name, password, "elsewhere"), `BEGIN`, `ALTER ROLE CURRENT_USER PASSWORD 'its own password'`,
+			`PREPARE TRANSACTION 'held'`)
+		_, err := s.SetPassword(t.Context(), name, password2, nil, actor())
+		if s.Pool.Config().ConnConfig.User == c.User {
+			if err != nil {
+				t.Fatal(err)
+			}
+			mayLogin(t, c, name, password2)
+			return
+		}
+		refused(t, err, fault.Unavailable, `the prepared transaction "held" of the role "`+name+`" in database "elsewhere"`,
+			"ROLLBACK PREPARED", "Nothing was changed")
+		mayLogin(t, c, name, password)
+		exec(t, c.Connect(t, c.User, c.Password, "elsewhere"), `ROLLBACK PREPARED 'held'`)
+	})
 }

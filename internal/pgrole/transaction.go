@@ -28,6 +28,7 @@ type transaction struct {
 	version    int  // server_version_num
 	superuser  bool // the administering role is one
 
+	rowLost        bool // in the try before, SQL from elsewhere changed the role's row
 	readsVerifiers bool // it may read pg_authid
 }
 
@@ -64,26 +65,31 @@ func (e *commitLost) Unwrap() error { return e.cause }
 func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.Context, tx *transaction,
 	u *User) error) error {
 	lock, begun := roleLock(name), false
-	err := s.terminatingBlockers(ctx, "", lock, func() error {
-		return s.retry(ctx, func() error {
-			conn, err := s.acquire(ctx)
-			if err != nil {
+	err := s.retry(ctx, func(before error) error {
+		conn, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		var u *User
+		read := func(b *pgx.Batch) {
+			sql, args := s.selectRoles([]string{name})
+			b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
+				u, err = onlyUser(rows)
 				return err
-			}
-			defer conn.Release()
-			var u *User
-			read := func(b *pgx.Batch) {
-				sql, args := s.selectRoles([]string{name})
-				b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
-					u, err = onlyUser(rows)
-					return err
-				})
-			}
+			})
+		}
+		by, err := s.watched(ctx, watch{pid: conn.Conn().PgConn().PID()}, func() error {
 			return runTransaction(ctx, conn.Conn(), &lock, read, func(ctx context.Context, tx *transaction) error {
 				begun = true
+				_, tx.rowLost = errors.AsType[*rowChanged](before)
 				return f(ctx, tx, u)
 			})
 		})
+		if begun {
+			return err
+		}
+		return withBlocker(err, by)
 	})
 	if !begun && sqlstate.Is(err, unwritable...) {
 		return notFound(name)
@@ -177,7 +183,7 @@ func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 
 // read runs f on a connection, again when the connection turned out to be dead, or to be that of a former primary.
 func (s *Server) read(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
-	err := s.retry(ctx, func() error {
+	err := s.retry(ctx, func(error) error {
 		conn, err := s.acquire(ctx)
 		if err != nil {
 			return err
