@@ -78,6 +78,7 @@ type deletion struct {
 	by         Actor
 	user       *User
 	revoked    Listing // what was taken away so far, for people
+	ended      bool    // its sessions were ended
 	disabling  bool    // the deletion was aborted by disabling the user
 	disabled   string  // why the user was disabled instead
 }
@@ -132,9 +133,9 @@ func (d *deletion) look(ctx context.Context) (*blocked, error) {
 		err = d.visitDatabases(ctx, p.databases, maxVisitors, nil)
 	}
 	if t, ok := errors.AsType[*outOfTime](err); ok {
-		return nil, fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to look "+
-			"into %d of them. Nothing was changed. Delete it again when the cluster has less to do.",
-			d.user.Name, t.of, t.visited).After(5 * time.Second).Because(err)
+		return nil, fault.New(fault.Unavailable, "Something depends on the user %q in %d databases, and there was time to read "+
+			"%d of them. Nothing was changed. Delete it again when the cluster is less busy.", d.user.Name, t.of,
+			t.visited).After(5 * time.Second).Because(err)
 	}
 	if err != nil {
 		return nil, err
@@ -165,8 +166,8 @@ func (d *deletion) unfinished(ctx context.Context, err error, nothingDone bool) 
 	}
 	if nothingDone && d.abort(ctx, false) == nil {
 		return fault.New(fault.Unavailable,
-			"The user %q could not be deleted.%s Nothing was changed, but its sessions were ended.",
-			d.user.Name, why).After(5 * time.Second).Because(err)
+			"The user %q could not be deleted.%s Nothing was changed%s.", d.user.Name, why,
+			d.sessions(", but ")).After(5 * time.Second).Because(err)
 	}
 	if d.reassignTo != "" {
 		why += " To keep it instead, delete it without reassigning, which is refused as long as it owns something and lets it " +
@@ -311,6 +312,7 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 		if err := d.endSessions(ctx); err != nil {
 			return err
 		}
+		d.ended = true
 		if found != nil {
 			return found
 		}
@@ -428,7 +430,7 @@ func (d *deletion) rehearse(ctx context.Context, conn *pgx.Conn, dp *databasePla
 	return d.visitError(dp, err)
 }
 
-var errRehearsed = errors.New("nothing stands in the way of reassigning")
+var errRehearsed = errors.New("reassigning succeeds")
 
 // maxGrants is how many privileges one transaction revokes at most, and maxStatements how many statements go to the server
 // at
@@ -614,11 +616,8 @@ type grantedTo struct {
 func (dp *databasePlan) grantedTo(user string) ([]grantedTo, error) {
 	var all []grantedTo
 	for _, g := range dp.grants {
-		what := "privileges on " + valid(g.target)
-		if !g.shared {
-			what += fmt.Sprintf(" in database %q", valid(dp.name))
-		}
-		all = append(all, grantedTo{g.grantor, what, []string{revokeAll(g.target, user)}})
+		all = append(all, grantedTo{g.grantor, "privileges on " + dp.in(g.target, g.shared),
+			[]string{revoke(g.privileges, g.target, user)}})
 	}
 	for _, def := range dp.defaults {
 		statements, err := clearDefault(def)
@@ -717,11 +716,19 @@ func (d *deletion) aborted(b *blocked) error {
 		d.disabled = d.inUse(b, d.done("It was disabled instead.")).Message
 		return nil
 	}
-	end := "It may log in again; its sessions were ended."
+	end := "It may log in again" + d.sessions("; ") + "."
 	if d.user.Provenance.FormerState != "" {
-		end = "It is " + d.user.Provenance.FormerState + ", as before; its sessions were ended."
+		end = "It is " + d.user.Provenance.FormerState + ", as before" + d.sessions("; ") + "."
 	}
 	return d.inUse(b, d.done(end)).Because(b.cause)
+}
+
+// sessions says after a conjunction that the user's sessions were ended, if they were.
+func (d *deletion) sessions(and string) string {
+	if !d.ended {
+		return ""
+	}
+	return and + "its sessions were ended"
 }
 
 // done adds to how a deletion ended what it has done.

@@ -49,10 +49,11 @@ type databasePlan struct {
 	revoked  Listing        // what the visit has taken away, for people
 }
 
-// grant is privileges on one object, granted to the role by grantor. target is quoted: `TABLE public.t`.
+// grant is privileges on one object, granted to the role by grantor. They and the target are quoted: `SELECT (a)` on
+// `TABLE public.t`.
 type grant struct {
-	target, grantor string
-	shared          bool // the object belongs to the cluster and to no database
+	privileges, target, grantor string
+	shared                      bool // the object belongs to the cluster and to no database
 }
 
 // defaultGrant is one entry of pg_default_acl: what objects that owner makes are granted with.
@@ -113,10 +114,15 @@ func (d *deletion) planOnce(ctx context.Context) (p *plan, dropping string, err 
 		"it has prepared transactions, to be committed or rolled back first: %s"); err != nil {
 		return nil, "", err
 	}
-	if err := p.list(ctx, d.conn, `SELECT array(SELECT format('%s to %s (REVOKE %1$s FROM %2$s)', roleid::regrole,
-		member::regrole) FROM pg_auth_members
+	if err := p.list(ctx, d.conn, `SELECT array(SELECT format('%s to %s (REVOKE %1$s FROM %2$s%3$s)', roleid::regrole,
+		member::regrole, CASE WHEN current_setting('server_version_num')::int >= 160000 THEN ' GRANTED BY ' || grantor::regrole
+		END) FROM pg_auth_members
 		WHERE grantor = $1 AND member <> $1 AND roleid <> $1 ORDER BY 1)`, d.user.oid,
 		"it has granted memberships to others, to be revoked or granted by another role first: %s"); err != nil {
+		return nil, "", err
+	}
+	if err := p.list(ctx, d.conn, selectSessionsThatStay, d.user.oid, "it has sessions that Rolecall's administering role may "+
+		"not end, of the process %s (GRANT pg_signal_backend TO it)"); err != nil {
 		return nil, "", err
 	}
 	if err := p.blockMembers(ctx, d); err != nil {
@@ -139,7 +145,7 @@ func (d *deletion) planOnce(ctx context.Context) (p *plan, dropping string, err 
 				valid(ident(pl.name)))
 		case !allowed || limit == 0:
 			p.block("something in database %q depends on it, which takes no connections (ALTER DATABASE %s ALLOW_CONNECTIONS true "+
-				"CONNECTION LIMIT -1 lets it be looked at)", name, valid(ident(pl.name)))
+				"CONNECTION LIMIT -1 lets Rolecall read it)", name, valid(ident(pl.name)))
 		default:
 			p.databases = append(p.databases, &databasePlan{place: pl})
 		}
@@ -412,20 +418,26 @@ func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User)
 	var g grant
 	var grantee string
 	var by bool
-	var owner *string // of a temporary object
-	var pids []int32  // of the owner's sessions there
-	_, err = pgx.ForEachRow(rows, []any{&g.target, &g.grantor, &grantee, &by, &g.shared, &owner, &pids}, func() error {
-		switch {
-		case owner != nil:
-			dp.block("the temporary %s in database %q names it in its privileges, and goes with %s", valid(g.target), valid(dp.name),
-				sessionsOf(*owner, pids))
-		case by:
-			given = append(given, fmt.Sprintf("%s to %s (as %s: REVOKE ALL ON %[1]s FROM %[2]s)", g.target, grantee, ident(u.Name)))
-		default:
-			dp.grants = append(dp.grants, g)
-		}
-		return nil
-	})
+	var owner *string // of a temporary object, or of one where no REVOKE acts for the grantor
+	var pids []int32  // of the owner's sessions there; nil if the object is not temporary
+	_, err = pgx.ForEachRow(rows, []any{&g.target, &g.privileges, &g.grantor, &grantee, &by, &g.shared, &owner, &pids},
+		func() error {
+			switch {
+			case owner != nil && pids == nil && !by:
+				dp.block("privileges on %s were granted by %q, for whom no REVOKE acts, because it is a superuser now or a member of the "+
+					"owner (as %q: REVOKE GRANT OPTION FOR %s ON %[1]s FROM %[5]s CASCADE)", dp.in(g.target, g.shared), valid(g.grantor),
+					valid(*owner), g.privileges, valid(ident(g.grantor)))
+			case owner != nil && pids != nil:
+				dp.block("the temporary %s in database %q names it in its privileges, and goes with %s", valid(g.target), valid(dp.name),
+					sessionsOf(*owner, pids))
+			case by:
+				given = append(given, fmt.Sprintf("%s to %s (as %s: REVOKE %s ON %[1]s FROM %[2]s)", g.target, grantee, ident(u.Name),
+					g.privileges))
+			default:
+				dp.grants = append(dp.grants, g)
+			}
+			return nil
+		})
 	if len(given) > 0 {
 		dp.block("it has granted privileges to others in database %q, to be revoked or granted by another role first: %s",
 			valid(dp.name), some(given, len(given)))
@@ -433,10 +445,18 @@ func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User)
 	return err
 }
 
+// in says where an object is, for people.
+func (dp *databasePlan) in(target string, shared bool) string {
+	if shared {
+		return valid(target)
+	}
+	return fmt.Sprintf("%s in database %q", valid(target), valid(dp.name))
+}
+
 // sessionsOf names the sessions of a role with which a temporary object goes.
 func sessionsOf(role string, pids []int32) string {
 	if len(pids) == 0 {
-		return fmt.Sprintf("nobody's session: it was left behind by one of %q (DROP it as a superuser)", valid(role))
+		return fmt.Sprintf("no session: a crashed one of %q left it (DROP it as a superuser)", valid(role))
 	}
 	return fmt.Sprintf("a session of %q (process %s)", valid(role), strings.Trim(strings.Join(strings.Fields(fmt.Sprint(pids)),
 		" or "), "[]"))

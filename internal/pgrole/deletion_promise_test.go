@@ -100,6 +100,25 @@ var dependencies = []dependency{
 	{name: "granted by a role of the DBA's",
 		sql: []string{`CREATE TABLE d (a int); ALTER TABLE d OWNER TO "DBA"; SET ROLE "DBA"; ` +
 			`GRANT SELECT ON d TO "NAME"; RESET ROLE`}},
+	{name: "column granted by one who may grant no more",
+		sql: []string{`CREATE TABLE d (a int, b int); GRANT SELECT (a) ON d TO ` +
+			`"HEIR" WITH GRANT OPTION; SET ROLE "HEIR"; GRANT SELECT (a) ON d TO "NAME"; RESET ROLE`}},
+	{name: "granted by a member of one who may grant more",
+		sql: []string{`CREATE ROLE "NAME_k"; CREATE TABLE d (a int); GRANT ` +
+			`SELECT, INSERT ON d TO "NAME_k" WITH GRANT OPTION; GRANT SELECT ON d TO "HEIR" WITH GRANT OPTION; SET ROLE "HEIR"; ` +
+			`GRANT SELECT ON d TO "NAME"; RESET ROLE; GRANT "NAME_k" TO "HEIR"`}},
+	{name: "granted by one who is a superuser now",
+		sql: []string{`CREATE TABLE d (a int); GRANT SELECT ON d TO "DBA" WITH GRANT ` +
+			`OPTION; SET ROLE "DBA"; GRANT SELECT ON d TO "NAME"; RESET ROLE`, `ALTER ROLE "DBA" SUPERUSER`}},
+	{name: "granted by one who is a member of the owner now",
+		sql: []string{`CREATE ROLE "NAME_o"; CREATE TABLE d (a int); ALTER ` +
+			`TABLE d OWNER TO "NAME_o"; GRANT SELECT ON d TO "HEIR" WITH GRANT OPTION; SET ROLE "HEIR"; GRANT SELECT ON d TO "NAME"; ` +
+			`RESET ROLE; GRANT "NAME_o" TO "HEIR"`}},
+	{name: "publication of all sequences", since: 19, sql: []string{`CREATE PUBLICATION p FOR ALL SEQUENCES`,
+		`ALTER ROLE "NAME" ` +
+			`SUPERUSER`, `ALTER PUBLICATION p OWNER TO "NAME"`, `ALTER ROLE "NAME" NOSUPERUSER`,
+		`GRANT CREATE ON DATABASE "BASE" TO ` +
+			`"HEIR"`}},
 	{name: "granted by a database user",
 		sql: []string{`CREATE TABLE d (a int); ALTER TABLE d OWNER TO "HEIR"; SET ROLE "HEIR"; ` +
 			`GRANT SELECT ON d TO "NAME"; RESET ROLE`}},
@@ -134,7 +153,8 @@ func TestPlanIsPromise(t *testing.T) {
 					heir := name + "_heir"
 					mustCreate(t, s, name, heir)
 					conn := database(t, c, name+"_db")
-					words := strings.NewReplacer(`"NAME"`, name, `"HEIR"`, heir, `"DBA"`, "dba", `"BASE"`, name+"_db")
+					words := strings.NewReplacer(`"NAME"`, name, `"NAME_k"`, name+"_k", `"NAME_o"`, name+"_o", `"HEIR"`, heir, `"DBA"`,
+						"dba", `"BASE"`, name+"_db")
 					t.Cleanup(func() { undo(t, c, conn, name) })
 					for _, sql := range dep.sql {
 						exec(t, conn, words.Replace(sql))
@@ -153,7 +173,7 @@ func TestPlanIsPromise(t *testing.T) {
 // undo removes what a dependency has left behind that a database cannot be dropped with.
 func undo(t testing.TB, c *pgtest.Cluster, conn *pgx.Conn, name string) {
 	t.Helper()
-	exec(t, conn, `DROP SUBSCRIPTION IF EXISTS sb`)
+	exec(t, conn, `DROP SUBSCRIPTION IF EXISTS sb`, `ALTER ROLE dba NOSUPERUSER`)
 	if exists(t, c, name) {
 		exec(t, conn, `DROP OWNED BY "`+name+`" CASCADE`, `ALTER DATABASE "`+name+`_db" OWNER TO CURRENT_USER`)
 	}
@@ -201,7 +221,7 @@ func TestBlockersNameTheirRemedy(t *testing.T) {
 		to            string
 	}{
 		{setup: `CREATE TABLE a (x int); GRANT SELECT ON a TO remedy`,
-			remedy: `REVOKE ALL PRIVILEGES ON TABLE public.a FROM "remedy"`},
+			remedy: `REVOKE SELECT ON TABLE public.a FROM "remedy"`},
 		{setup: `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO remedy`, remedy: `ALTER DEFAULT PRIVILEGES ` +
 			`FOR ROLE "postgres" IN SCHEMA public REVOKE ALL PRIVILEGES ON TABLES FROM "remedy"`},
 		{setup: `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; ` +
@@ -254,6 +274,9 @@ func TestTemporaryObjectsOfItsSessions(t *testing.T) {
 		exec(t, conn, `GRANT ALL ON DATABASE `+name+`_db TO PUBLIC`)
 		for _, to := range []string{"", name + "_heir"} {
 			session := c.Connect(t, name, password, name+"_db")
+			if to != "" {
+				exec(t, conn, `CREATE TABLE kept ()`, `ALTER TABLE kept OWNER TO `+name)
+			}
 			exec(t, session, `CREATE TEMP TABLE tt (a text, b int PRIMARY KEY)`, `CREATE TEMP VIEW tv AS SELECT 1 AS one`,
 				`CREATE FUNCTION pg_temp.tf() RETURNS int LANGUAGE sql AS 'SELECT 1'`, `CREATE TEMP SEQUENCE ts`,
 				`GRANT SELECT ON tt TO `+name+`_other`)
@@ -273,14 +296,13 @@ func TestTemporaryObjectsOfCrashedSessions(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, map[string]string{"autovacuum": "off"})
 	s := superuser(t, c)
-	mustCreate(t, s, "crashed", "crashed_heir")
+	mustCreate(t, s, "crashed")
 	conn := c.Connect(t, c.User, c.Password, "postgres")
 	// As after a crash: it lies in a temporary schema, and its owner has no session.
 	exec(t, conn, `CREATE TEMP TABLE left_behind ()`, `ALTER TABLE left_behind OWNER TO crashed`)
 	refused(t, remove(t, s, "crashed", "", nil, actor()), fault.InUse, ".left_behind")
-	if err := remove(t, s, "crashed", "crashed_heir", nil, actor()); err == nil {
-		t.Log("it went to the heir") // where PostgreSQL lets another session touch it
-	}
+	exec(t, conn, `DROP TABLE left_behind`)
+	mustDelete(t, s, "crashed")
 }
 
 // What owns nothing but is locked out of a database by the database's own settings is told so, and stays as it is.
@@ -432,8 +454,10 @@ func TestDeleteWithManyGrants(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")
 		conn := database(t, c, name+"_db")
+		// In portions, because each transaction locks what it makes.
 		exec(t, conn, `SET ROLE `+name+`_owner`, `DO $$ BEGIN FOR i IN 1..11000 LOOP
-			EXECUTE 'GRANT SELECT ON LARGE OBJECT ' || lo_create(0) || ' TO `+name+`'; END LOOP; END $$`, `RESET ROLE`)
+			EXECUTE 'GRANT SELECT ON LARGE OBJECT ' || lo_create(0) || ' TO `+name+`';
+			IF i % 500 = 0 THEN COMMIT; END IF; END LOOP; END $$`, `RESET ROLE`)
 		if p, err := s.Plan(t.Context(), name, ""); err != nil || len(p.Blockers) != 0 ||
 			p.Databases[0].Privileges.Count != 11000 {
 			t.Errorf("got %+v, %v", p, err)

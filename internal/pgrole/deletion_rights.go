@@ -28,8 +28,10 @@ func (d *deletion) checkRights(ctx context.Context) error {
 				return err
 			}
 			return fault.New(fault.Forbidden, "Rolecall's administering role may not drop %q. %s", r.name, remedy)
-		case r.name == d.reassignTo && !r.uses:
-			return fault.New(fault.Forbidden, "Rolecall's administering role can give nothing to %q: %s.", r.name, r.becoming())
+		case (r.name == d.reassignTo || d.reassignTo != "") && !r.uses:
+			return fault.New(fault.Forbidden, "Rolecall's administering role cannot act for %q, which it has to, to reassign: %s.",
+				r.name,
+				r.becoming())
 		}
 	}
 	return nil
@@ -137,6 +139,19 @@ const selectRights = `
     g.any OR NOT g.rolsuper AND me.rolcreaterole AND (me.older OR pg_has_role(g.oid, 'MEMBER WITH ADMIN OPTION'))
   FROM granting g, me`
 
+// selectSessionsThatStay lists the sessions of a role ($1) if the administering role may not end them: a member of
+// pg_signal_backend may, and who is or can become a member of the role.
+const selectSessionsThatStay = `
+  WITH right_to(rolsuper, older, signals) AS (
+    SELECT rolsuper, current_setting('server_version_num')::int < 160000, pg_has_role('pg_signal_backend', 'USAGE')
+    FROM pg_roles WHERE rolname = current_user
+  )
+  SELECT array(
+    SELECT a.pid::text FROM pg_stat_activity a, right_to r
+    WHERE a.usesysid = $1 AND NOT r.rolsuper AND NOT r.older AND NOT r.signals AND NOT pg_has_role($1::oid, 'USAGE')
+      AND NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member AND u.rolname = current_user
+        WHERE m.roleid = $1 AND m.admin_option))`
+
 // readUnmovable blocks for what the role owns in the connection's database and cannot go to another, and for more than one
 // transaction can move.
 func (d *deletion) readUnmovable(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
@@ -225,8 +240,10 @@ func selectUnmovable(version int) string {
         WHERE s.oid = d.objid AND NOT me.rolsuper AND NOT has_foreign_data_wrapper_privilege(heir.oid, w.oid, 'USAGE'))
       WHEN 'pg_publication'::regclass THEN CASE
         WHEN me.rolsuper THEN NULL
-        WHEN (SELECT puballtables FROM pg_publication p WHERE p.oid = d.objid) OR ` + publishesSchemas + ` THEN
-          'only a superuser owns a publication of all tables or of a schema (ALTER PUBLICATION … OWNER TO <a superuser>)'
+        WHEN (SELECT p.puballtables OR coalesce((to_jsonb(p) ->> 'puballsequences')::bool, false) -- since PostgreSQL 19
+            FROM pg_publication p WHERE p.oid = d.objid) OR ` + publishesSchemas + ` THEN
+          'only a superuser owns a publication of all tables, all sequences or a schema (ALTER PUBLICATION … OWNER TO
+            <a superuser>)'
         WHEN NOT here.heir_creates THEN 'it needs CREATE on the database (' || here.heir_remedy || ')' END
       ELSE (
         SELECT 'it needs CREATE on the schema (' || format('GRANT CREATE ON SCHEMA %I TO %I', n.nspname, heir.rolname) || ')'
@@ -240,6 +257,7 @@ func selectUnmovable(version int) string {
       END AS why
     FROM pg_shdepend d, me, heir, here
     WHERE ` + ofRole + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass, 'pg_user_mapping'::regclass)
+      AND NOT ` + endsWithSession(`(pg_identify_object(d.classid, d.objid, d.objsubid)).schema`) + `
   )
   SELECT count(*) OVER ()::int, pg_describe_object(classid, objid, 0), why
   FROM unmovable WHERE why IS NOT NULL ORDER BY classid, objid LIMIT $4`

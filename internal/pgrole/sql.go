@@ -163,9 +163,9 @@ func alterSchemaOwner(schema, owner string) string {
 	return `ALTER SCHEMA ` + ident(schema) + ` OWNER TO ` + ident(owner) + `;`
 }
 
-// revokeAll takes a target that PostgreSQL has quoted, for instance `TABLE public.t`.
-func revokeAll(target, grantee string) string {
-	return `REVOKE ALL PRIVILEGES ON ` + target + ` FROM ` + ident(grantee) + ` RESTRICT`
+// revoke takes privileges and a target that PostgreSQL has quoted, for instance `SELECT, UPDATE (a)` and `TABLE public.t`.
+func revoke(privileges, target, grantee string) string {
+	return `REVOKE ` + privileges + ` ON ` + target + ` FROM ` + ident(grantee) + ` RESTRICT`
 }
 
 // revokeDefault and grantDefault change what objects that owner will make are granted with. schema is quoted, or empty
@@ -468,8 +468,10 @@ const selectNamed = `
   WHERE ` + ofRole + ` AND (d.deptype IN ('r', 'i') OR d.classid = 'pg_user_mapping'::regclass)
   ORDER BY d.classid, d.objid LIMIT $3`
 
-// selectGrants lists the privileges that the role was granted, by whom, and those that it granted on. REVOKE ALL ON TABLE
-// covers the columns. Privileges on parameters came with PostgreSQL 15; before, their catalog cannot even be named.
+// selectGrants lists the privileges that the role was granted, by whom, and those that it granted on. A REVOKE acts for the
+// owner if the grantor is a member of it or a superuser, else for the role with the most of the grant options that it needs
+// among those of the grantor: the grantor itself, if it needs no others (select_best_grantor in acl.c). So each privilege is
+// named, and the owner of what no REVOKE reaches. The catalog of privileges on parameters came with PostgreSQL 15.
 func selectGrants(parameters bool) string {
 	if !parameters {
 		return grantsOf + grantsEnd
@@ -477,61 +479,66 @@ func selectGrants(parameters bool) string {
 	return grantsOf + `
     UNION ALL
     SELECT 'PARAMETER ' || (SELECT string_agg(quote_ident(part), '.' ORDER BY i) FROM regexp_split_to_table(o.parname, '\.')
-      WITH ORDINALITY p(part, i)), 10, o.paracl, 0, true
+      WITH ORDINALITY p(part, i)), 10, o.paracl, 0, true, ''
       FROM dep JOIN pg_parameter_acl o ON dep.classid = 'pg_parameter_acl'::regclass AND o.oid = dep.objid` + grantsEnd
 }
 
 const grantsOf = `
   WITH dep AS (SELECT DISTINCT d.classid, d.objid FROM pg_shdepend d WHERE ` + ofRole + ` AND d.deptype = 'a'),
-  granted(target, owner, acl, schema, shared) AS (
+  granted(target, owner, acl, schema, shared, col) AS (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || c.oid::regclass, c.relowner, c.relacl,
-        c.relnamespace, false
+        c.relnamespace, false, ''
       FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
     UNION ALL
-    SELECT 'TABLE ' || c.oid::regclass, c.relowner, a.attacl, c.relnamespace, false
+    SELECT 'TABLE ' || c.oid::regclass, c.relowner, a.attacl, c.relnamespace, false, ' (' || quote_ident(a.attname) || ')'
       FROM dep JOIN pg_class c ON dep.classid = 'pg_class'::regclass AND c.oid = dep.objid
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attacl IS NOT NULL
     UNION ALL
-    SELECT 'ROUTINE ' || o.oid::regprocedure, o.proowner, o.proacl, o.pronamespace, false
+    SELECT 'ROUTINE ' || o.oid::regprocedure, o.proowner, o.proacl, o.pronamespace, false, ''
       FROM dep JOIN pg_proc o ON dep.classid = 'pg_proc'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl, 0, false
+    SELECT 'SCHEMA ' || quote_ident(o.nspname), o.nspowner, o.nspacl, 0, false, ''
       FROM dep JOIN pg_namespace o ON dep.classid = 'pg_namespace'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl, o.typnamespace, false
+    SELECT 'TYPE ' || quote_ident(n.nspname) || '.' || quote_ident(o.typname), o.typowner, o.typacl, o.typnamespace,
+	false, ''
     -- regtype gives SQL's own names for some
       FROM dep JOIN pg_type o ON dep.classid = 'pg_type'::regclass AND o.oid = dep.objid
       JOIN pg_namespace n ON n.oid = o.typnamespace
     UNION ALL
-    SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl, 0, false
+    SELECT 'LANGUAGE ' || quote_ident(o.lanname), o.lanowner, o.lanacl, 0, false, ''
       FROM dep JOIN pg_language o ON dep.classid = 'pg_language'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'FOREIGN DATA WRAPPER ' || quote_ident(o.fdwname), o.fdwowner, o.fdwacl, 0, false
+    SELECT 'FOREIGN DATA WRAPPER ' || quote_ident(o.fdwname), o.fdwowner, o.fdwacl, 0, false, ''
       FROM dep JOIN pg_foreign_data_wrapper o ON dep.classid = 'pg_foreign_data_wrapper'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'FOREIGN SERVER ' || quote_ident(o.srvname), o.srvowner, o.srvacl, 0, false
+    SELECT 'FOREIGN SERVER ' || quote_ident(o.srvname), o.srvowner, o.srvacl, 0, false, ''
       FROM dep JOIN pg_foreign_server o ON dep.classid = 'pg_foreign_server'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'LARGE OBJECT ' || o.oid, o.lomowner, o.lomacl, 0, false
+    SELECT 'LARGE OBJECT ' || o.oid, o.lomowner, o.lomacl, 0, false, ''
       FROM dep JOIN pg_largeobject_metadata o ON dep.classid = 'pg_largeobject'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'DATABASE ' || quote_ident(o.datname), o.datdba, o.datacl, 0, true
+    SELECT 'DATABASE ' || quote_ident(o.datname), o.datdba, o.datacl, 0, true, ''
       FROM dep JOIN pg_database o ON dep.classid = 'pg_database'::regclass AND o.oid = dep.objid
     UNION ALL
-    SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl, 0, true
+    SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl, 0, true, ''
       FROM dep JOIN pg_tablespace o ON dep.classid = 'pg_tablespace'::regclass AND o.oid = dep.objid`
 
 const grantsEnd = `
+  ), item(target, grantor, grantee, by, shared, owner, temporary, privilege) AS (
+    SELECT g.target, x.grantor, CASE WHEN x.grantor = $1 THEN x.grantee ELSE $1 END, x.grantor = $1, g.shared, g.owner,
+      coalesce(n.nspname ~ '^pg_(toast_)?temp_', false), x.privilege_type || g.col
+    FROM granted g CROSS JOIN aclexplode(g.acl) x LEFT JOIN pg_namespace n ON n.oid = g.schema
+    WHERE g.owner <> $1 AND (x.grantee = $1 OR x.grantor = $1)
   )
-  SELECT DISTINCT g.target, pg_get_userbyid(x.grantor)::text,
-    CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, x.grantor = $1, g.shared,
-    CASE WHEN n.nspname ~ '^pg_(toast_)?temp_' THEN pg_get_userbyid(g.owner)::text END,
-    CASE WHEN n.nspname ~ '^pg_(toast_)?temp_' THEN array(
-      SELECT a.pid FROM pg_stat_activity a WHERE a.usesysid = g.owner AND a.datname = current_database()
+  SELECT target, string_agg(DISTINCT privilege, ', ' ORDER BY privilege), pg_get_userbyid(grantor)::text,
+    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, by, shared,
+    CASE WHEN temporary OR grantor <> owner AND pg_has_role(grantor, owner, 'USAGE') THEN pg_get_userbyid(owner)::text END,
+    CASE WHEN temporary THEN array(
+      SELECT a.pid FROM pg_stat_activity a WHERE a.usesysid = owner AND a.datname = current_database()
         AND a.pid <> pg_backend_pid() ORDER BY 1) END
-  FROM granted g CROSS JOIN aclexplode(g.acl) x LEFT JOIN pg_namespace n ON n.oid = g.schema
-  WHERE g.owner <> $1 AND (x.grantee = $1 OR x.grantor = $1)
-  ORDER BY 1, 2`
+  FROM item GROUP BY target, grantor, grantee, by, shared, owner, temporary
+  ORDER BY 1, 3`
 
 const selectDefaults = `
   SELECT pg_get_userbyid(a.defaclrole)::text, coalesce(quote_ident(n.nspname), ''), a.defaclobjtype::text,
