@@ -112,8 +112,8 @@ var dependencies = []dependency{
 			`OPTION; SET ROLE "DBA"; GRANT SELECT ON d TO "NAME"; RESET ROLE`, `ALTER ROLE "DBA" SUPERUSER`}},
 	{name: "granted by one who is a member of the owner now",
 		sql: []string{`CREATE ROLE "NAME_o"; CREATE TABLE d (a int); ALTER ` +
-			`TABLE d OWNER TO "NAME_o"; GRANT SELECT ON d TO "HEIR" WITH GRANT OPTION; SET ROLE "HEIR"; GRANT SELECT ON d TO "NAME"; ` +
-			`RESET ROLE; GRANT "NAME_o" TO "HEIR"`}},
+			`TABLE d OWNER TO "NAME_o"; GRANT SELECT ON d TO "HEIR" WITH GRANT OPTION; SET ROLE "HEIR"; ` +
+			`GRANT SELECT ON d TO "NAME"; RESET ROLE; GRANT "NAME_o" TO "HEIR"`}},
 	{name: "publication of all sequences", since: 19, sql: []string{`CREATE PUBLICATION p FOR ALL SEQUENCES`,
 		`ALTER ROLE "NAME" ` +
 			`SUPERUSER`, `ALTER PUBLICATION p OWNER TO "NAME"`, `ALTER ROLE "NAME" NOSUPERUSER`,
@@ -222,6 +222,9 @@ func TestBlockersNameTheirRemedy(t *testing.T) {
 	}{
 		{setup: `CREATE TABLE a (x int); GRANT SELECT ON a TO remedy`,
 			remedy: `REVOKE SELECT ON TABLE public.a FROM "remedy"`},
+		{setup: `CREATE TABLE b (x int); GRANT SELECT ON b TO remedy_dba WITH GRANT OPTION; SET ROLE remedy_dba; GRANT SELECT ON b ` +
+			`TO remedy; RESET ROLE; ALTER ROLE remedy_dba SUPERUSER`,
+			remedy: `REVOKE GRANT OPTION FOR SELECT ON TABLE public.b FROM "remedy_dba" CASCADE`},
 		{setup: `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO remedy`, remedy: `ALTER DEFAULT PRIVILEGES ` +
 			`FOR ROLE "postgres" IN SCHEMA public REVOKE ALL PRIVILEGES ON TABLES FROM "remedy"`},
 		{setup: `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; ` +
