@@ -140,9 +140,9 @@ func TestBackupAndRestore(t *testing.T) {
 	_, url = beginServe(t, flags...)
 	admin.signIn(t, url, "admin", "a password")
 	admin.has(t, []string{"intact yes"}, "audit", "verify", "--anchor", anchor)
-	admin.has(t, []string{"state AVAILABLE", "problems -"}, "clusters", "show", "shop")
+	admin.has(t, []string{"state AVAILABLE", "problems none"}, "clusters", "show", "shop")
 	admin.ok(t, "", "clusters", "probe", "shop")
-	admin.has(t, []string{"problems -"}, "clusters", "show", "shop")
+	admin.has(t, []string{"problems none"}, "clusters", "show", "shop")
 	if now := roles(t, pg); now != before {
 		t.Errorf("the roles have become\n%s\nfrom\n%s", now, before)
 	}
@@ -248,7 +248,7 @@ func TestRestoredControlDatabaseIsOlder(t *testing.T) {
 	admin.ok(t, "the last secret of ann\n", "users", "passwd", "ann", "-c", "shop", "--password-stdin")
 	admin.ok(t, "", "users", "delete", "late", "-c", "shop", "--yes")
 	admin.ok(t, "", "clusters", "probe", "shop")
-	admin.has(t, []string{"problems -"}, "clusters", "show", "shop")
+	admin.has(t, []string{"problems none"}, "clusters", "show", "shop")
 	if n := strings.Count(p.errOut.String(), "the last changes of users are not in the audit log"); n != 1 {
 		t.Errorf("it was logged %d times", n)
 	}

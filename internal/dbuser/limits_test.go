@@ -23,7 +23,7 @@ func TestEndSessionsWithoutLimits(t *testing.T) {
 	none := pgrole.Limits{ConnectionLimit: new(0)}
 	_, _, _, err := s.Users.SetLimits(t.Context(), admin, s.ClusterID, "held", none, true, nil)
 	wantKind(t, err, fault.Unavailable)
-	for _, part := range []string{`a session of the role "` + pg.User + `"`, "Its open sessions were ended all the same: 1."} {
+	for _, part := range []string{` of the role "` + pg.User + `"`, "Its open sessions were ended all the same: 1."} {
 		if message := fault.Of(err).Message; !strings.Contains(message, part) {
 			t.Errorf("the message lacks %q: %s", part, message)
 		}

@@ -256,16 +256,18 @@ func (s *Service) maintain(ctx context.Context) error {
 			}
 		}
 	}
-	for _, table := range []string{"refresh_tokens", "revoked_tokens"} {
-		// The clock of another replica may be behind.
-		if _, err := s.db.Pool.Exec(ctx, `DELETE FROM `+table+` WHERE expires_at < $1`, s.now().Add(-expiryMargin)); err != nil {
-			return control.Fault(err)
-		}
+	if _, err := s.db.Pool.Exec(ctx, `DELETE FROM refresh_tokens WHERE expires_at < $1`, s.now()); err != nil {
+		return control.Fault(err)
+	}
+	// The clock of another replica, to which the token is still valid, may be behind.
+	_, err := s.db.Pool.Exec(ctx, `DELETE FROM revoked_tokens WHERE expires_at < $1`, s.now().Add(-expiryMargin))
+	if err != nil {
+		return control.Fault(err)
 	}
 	return s.loadKeys(ctx)
 }
 
-// expiryMargin is for how long tokens are remembered that have expired by this replica's clock.
+// expiryMargin is for how long revoked tokens are remembered that have expired by this replica's clock.
 const expiryMargin = 5 * time.Minute
 
 func (s *Service) retireKey(ctx context.Context, kid string) error {

@@ -424,9 +424,9 @@ func (dp *databasePlan) readGrants(ctx context.Context, conn *pgx.Conn, u *User)
 		func() error {
 			switch {
 			case owner != nil && pids == nil && !by:
-				dp.block("privileges on %s were granted by %q, for whom no REVOKE acts, because it is a superuser now or a member of "+
-					"the owner (as %q: REVOKE GRANT OPTION FOR %s ON %s FROM %s CASCADE)", dp.in(g.target, g.shared), valid(g.grantor),
-					valid(*owner), g.privileges, valid(g.target), valid(ident(g.grantor)))
+				dp.block("privileges on %s were granted by %q, for whom no REVOKE acts as long as it is a superuser or a member of the "+
+					"owner (ALTER ROLE %s NOSUPERUSER, or REVOKE %s FROM %[3]s)", dp.in(g.target, g.shared), valid(g.grantor),
+					valid(ident(g.grantor)), valid(ident(*owner)))
 			case owner != nil && pids != nil:
 				dp.block("the temporary %s in database %q names it in its privileges, and goes with %s", valid(g.target), valid(dp.name),
 					sessionsOf(*owner, pids))

@@ -215,16 +215,16 @@ func TestBlockersNameTheirRemedy(t *testing.T) {
 	const name, heir = "remedy", "remedy_heir"
 	mustCreate(t, s, name, heir)
 	conn := database(t, c, "remedy_db")
-	c.Exec(t, `CREATE ROLE remedy_dba`)
+	c.Exec(t, `CREATE ROLE remedy_dba; GRANT remedy_dba TO `+role+` WITH ADMIN OPTION`)
 	for _, tt := range []struct {
 		setup, remedy string
 		to            string
 	}{
 		{setup: `CREATE TABLE a (x int); GRANT SELECT ON a TO remedy`,
 			remedy: `REVOKE SELECT ON TABLE public.a FROM "remedy"`},
-		{setup: `CREATE TABLE b (x int); GRANT SELECT ON b TO remedy_dba WITH GRANT OPTION; SET ROLE remedy_dba; GRANT SELECT ON b ` +
-			`TO remedy; RESET ROLE; ALTER ROLE remedy_dba SUPERUSER`,
-			remedy: `REVOKE GRANT OPTION FOR SELECT ON TABLE public.b FROM "remedy_dba" CASCADE`},
+		{setup: `CREATE TABLE b (x int); GRANT SELECT ON b TO remedy_dba WITH GRANT OPTION; SET ROLE remedy_dba; ` +
+			`GRANT SELECT ON b TO remedy; RESET ROLE; ALTER ROLE remedy_dba SUPERUSER`,
+			remedy: `ALTER ROLE "remedy_dba" NOSUPERUSER`},
 		{setup: `ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO remedy`, remedy: `ALTER DEFAULT PRIVILEGES ` +
 			`FOR ROLE "postgres" IN SCHEMA public REVOKE ALL PRIVILEGES ON TABLES FROM "remedy"`},
 		{setup: `CREATE FOREIGN DATA WRAPPER w; CREATE SERVER srv FOREIGN DATA WRAPPER w; ` +

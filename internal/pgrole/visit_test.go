@@ -148,7 +148,7 @@ func TestOutOfTime(t *testing.T) {
 		watch(s, 0, 5, over(cancel))
 		_, err = deleteUser(ctx, s, prefix, "", nil, actor())
 		unavailable(t, err)
-		refused(t, err, fault.Unavailable, fmt.Sprintf("in %d databases", n), "look into 5 of them", "Nothing was changed")
+		refused(t, err, fault.Unavailable, fmt.Sprintf("in %d databases", n), "read 5 of them", "Nothing was changed")
 		if state(t, c, prefix) != before {
 			t.Error("it was changed")
 		}
