@@ -157,8 +157,8 @@ func (c *Capabilities) lookAtStandbys(ctx context.Context, tx pgx.Tx) error {
 		SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') OR EXISTS (SELECT FROM pg_stat_replication)
 		  THEN '' ELSE current_setting('synchronous_standby_names') END`).Scan(&wanted)
 	if err == nil && wanted != "" {
-		c.problem("No standby is connected, and each change waits for one (wait_event SyncRep), because synchronous_standby_names "+
-			"is '%s'.", valid(wanted))
+		c.problem("No standby is connected, and each change waits for one (wait_event SyncRep), because "+
+			"synchronous_standby_names is '%s'.", valid(wanted))
 	}
 	return err
 }
