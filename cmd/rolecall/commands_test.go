@@ -351,6 +351,7 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "users", "grant", "reports", "-c", "payments", "--roles", role+"_readers")
 		admin.fails(t, term.ExitFailed, "postgres", "", "users", "revoke", "reports", "-c", "payments", "postgres")
 		admin.fails(t, term.ExitUsage, "no role is given", "", "users", "grant", "reports", "-c", "payments")
+		admin.fails(t, term.ExitUsage, "set-roles reports", "", "users", "grant", "reports", "-c", "payments", "--roles", "")
 		admin.ok(t, "", "users", "set-roles", "reports", "-c", "payments", "--roles", "")
 		admin.has(t, []string{"member of -"}, "users", "show", "reports", "-c", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--system-role", "postgres,guarded")

@@ -402,6 +402,9 @@ func ofUserAndRoles(cmd *cobra.Command, roles *[]string, change func(c *call, gi
 
 // changeEach grants (PUT) or revokes (DELETE) the roles one after the other.
 func changeEach(c *call, method string, roles []string) error {
+	if len(roles) == 0 {
+		return term.Usage("--roles is empty; to end all memberships: rolecall users set-roles %s --roles ''", c.args[0])
+	}
 	before, _, err := readUser(c)
 	if err != nil {
 		return err

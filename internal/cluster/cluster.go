@@ -106,10 +106,7 @@ func (c *Cluster) Connect(ctx context.Context, database, encoding string) (*pgx.
 	if err := c.connector.prepare(ctx, config); err != nil {
 		return nil, err
 	}
-	c.connector.mu.Lock()
-	major := c.connector.major
-	c.connector.mu.Unlock()
-	return pgrole.ConnectTo(ctx, config, major, database, encoding)
+	return pgrole.ConnectTo(ctx, config, database, encoding)
 }
 
 // Server is the cluster as pgrole works on it. Objects of a deleted user may go to the reassignable roles; nil: to any.

@@ -51,6 +51,9 @@ func unidentified(role string) error {
 // validate accepts a new connection that leads to the primary of the registered cluster. One that is set to read only is
 // accepted only if no host takes writes.
 func (l *connector) validate(ctx context.Context, conn *pgconn.PgConn) error {
+	l.mu.Lock()
+	_, _ = fmt.Sscanf(conn.ParameterStatus("server_version"), "%d", &l.major)
+	l.mu.Unlock()
 	err := primary.Prefer(ctx, conn)
 	if _, last := errors.AsType[*pgconn.NotPreferredError](err); err != nil && !last {
 		return err
@@ -83,7 +86,6 @@ func (l *connector) identify(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	l.refused, l.unsure = "", l.health.Reachable != primary.TakesWrites(conn)
 	l.primary, _ = netip.ParseAddrPort(conn.Conn().RemoteAddr().String())
-	_, _ = fmt.Sscanf(conn.ParameterStatus("server_version"), "%d", &l.major)
 	return nil
 }
 
@@ -134,6 +136,9 @@ func (l *connector) prepare(ctx context.Context, config *pgx.ConnConfig) error {
 	l.beginAtPrimary(config)
 	l.mu.Lock()
 	l.unsure = l.health.Reachable
+	if l.major >= 17 { // an older server refuses a setting that it does not know; and a SET, later, might itself come too late
+		config.RuntimeParams["transaction_timeout"] = "0"
+	}
 	l.mu.Unlock()
 	return l.choosePassword(ctx, config)
 }

@@ -127,9 +127,17 @@ func TestSettingsOfTheDatabase(t *testing.T) {
 		c.Exec(t, sql)
 	}
 	if c.Major >= 17 {
-		c.Exec(t, `ALTER DATABASE postgres SET transaction_timeout = '1ms'`)
+		c.Exec(t, `ALTER DATABASE postgres SET transaction_timeout = '10s'`)
 	}
 	s.Pool.Reset()
+	if got, err := s.Pool.Acquire(t.Context()); err != nil {
+		t.Error(err)
+	} else {
+		timeout := value[string](t, got.Conn(), `SELECT coalesce(current_setting('transaction_timeout', true), '0')`)
+		if got.Release(); timeout != "0" {
+			t.Errorf("transactions end after %s", timeout)
+		}
+	}
 	mustCreate(t, s, "unmoved")
 	if _, err := s.SetPassword(t.Context(), "unmoved", password2, nil, actor()); err != nil {
 		t.Error(err)

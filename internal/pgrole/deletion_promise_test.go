@@ -145,8 +145,8 @@ func TestPlanIsPromise(t *testing.T) {
 				continue
 			}
 			for j, reassign := range []bool{false, true} {
-				if !pgtest.Full() && (i+j)%3 != nth {
-					continue // each meets one kind of administering role
+				if !pgtest.Full() && (i%3 != nth || (i/3)%2 != j) {
+					continue // each is tried once, under one kind of administering role
 				}
 				t.Run(fmt.Sprintf("%s/reassign=%v", dep.name, reassign), func(t *testing.T) {
 					name := fmt.Sprintf("%s_%d_%v", prefix, i, reassign)

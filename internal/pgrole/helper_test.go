@@ -48,7 +48,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 	return &pgrole.Server{
 		Pool: pool(t, config),
 		Connect: func(ctx context.Context, database, encoding string) (*pgx.Conn, error) {
-			return pgrole.ConnectTo(ctx, own, 0, database, encoding)
+			return pgrole.ConnectTo(ctx, own, database, encoding)
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
 		Batcher:     pgrole.NewBatcher(),

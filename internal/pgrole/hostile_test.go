@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,16 +128,15 @@ func TestSwappedRole(t *testing.T) {
 	} {
 		mustCreate(t, direct, "swap")
 		before := state(t, c, "swap_super")
-		swapped := false
+		var swapped atomic.Bool // the proxy serves several connections
 		s := through(t, direct, listen(t, c, func(sql string, _ int) pgtest.Verdict {
-			if !swapped && strings.Contains(sql, `ALTER ROLE "swap"; SELECT 1 / (`) {
-				swapped = true
+			if strings.Contains(sql, `ALTER ROLE "swap"; SELECT 1 / (`) && swapped.CompareAndSwap(false, true) {
 				c.Exec(t, `ALTER ROLE swap RENAME TO swap_away; ALTER ROLE swap_super RENAME TO swap`)
 			}
 			return pgtest.Pass
 		}))
 		err := f(s)
-		if !swapped {
+		if !swapped.Load() {
 			t.Fatalf("%s: the row is not locked first", change)
 		}
 		refused(t, err, fault.Stale, "was dropped or renamed concurrently")

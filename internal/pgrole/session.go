@@ -28,15 +28,12 @@ func SessionSettings() map[string]string {
 
 // ConnectTo opens a connection of its own to another database of the cluster. Names in it are read and written in the
 // database's own encoding, as bytes: role names are shared by all databases but stored once, so in a LATIN1 database a
-// converted name would be another one. major is that of the cluster's PostgreSQL, 0 if it is not known.
-func ConnectTo(ctx context.Context, config *pgx.ConnConfig, major int, database, encoding string) (*pgx.Conn, error) {
+// converted name would be another one.
+func ConnectTo(ctx context.Context, config *pgx.ConnConfig, database, encoding string) (*pgx.Conn, error) {
 	own := config.Copy()
 	own.Database = database
 	own.RuntimeParams["client_encoding"] = encoding
 	// In the database that is registered this is respected: a former primary may be fenced with it.
 	own.RuntimeParams["default_transaction_read_only"] = "off"
-	if major >= 17 { // an older one refuses a setting that it does not know; and a SET, later, might itself come too late
-		own.RuntimeParams["transaction_timeout"] = "0"
-	}
 	return pgx.ConnectConfig(ctx, own)
 }
