@@ -539,7 +539,7 @@ func (d *deletion) revokeIn(ctx context.Context, conn *pgx.Conn, tx *transaction
 		return Listing{}, err
 	}
 	// Reassigning many objects takes longer than a statement usually may.
-	if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lock())); err != nil {
+	if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), max(d.s.Waits.lock(), d.s.Waits.lockTry()))); err != nil {
 		return Listing{}, err
 	}
 	if len(granted) > 0 {
