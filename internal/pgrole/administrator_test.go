@@ -221,6 +221,8 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 		if _, err := s.SetPassword(t.Context(), name, password2, nil, actor()); err != nil {
 			t.Error(err)
 		}
+		// The session of a login from above may still be ending.
+		waitFor(t, c, `SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)`, name)
 		session := c.Connect(t, name, password2, "postgres")
 		if _, ended, err := setLimitsAndEnd(t.Context(), s, name, pgrole.Limits{}, nil, actor()); err != nil || ended != 1 ||
 			session.Ping(t.Context()) == nil {
