@@ -74,9 +74,13 @@ func presentCluster(c *cluster.Cluster, h cluster.Health) clusterResource {
 	}
 }
 
+// major is the number that a version begins with: 18 of "18.4 (Debian 18.4-1)", 19 of "19rc1".
 func major(version string) string {
-	major, _, _ := strings.Cut(version, ".")
-	return major
+	end := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		return version
+	}
+	return version[:end]
 }
 
 func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
