@@ -231,8 +231,8 @@ func TestCommandLine(t *testing.T) {
 
 		id, _ := admin.value(t, "id", "clusters", "show", "local").(string)
 		for _, given := range []string{"local", id, strings.ToUpper(id)} {
-			admin.has(t, []string{`NAME STATE EXPIRES ROLES BY CREATED CHANGED BY`, `app active never admin .*`}, "users", "list",
-				"-c", given)
+			admin.has(t, []string{`NAME STATE EXPIRES ROLES CREATED BY CREATED CHANGED CHANGED BY`, `app active never admin .*`},
+				"users", "list", "-c", given)
 		}
 		t.Setenv(cli.ClusterIDVariable, id)
 		admin.has(t, []string{`postgres yes active never`}, "users", "list", "--system")

@@ -189,10 +189,7 @@ func (s *Store) save(ctx context.Context, tx pgx.Tx, want *Profile, changed part
 		saved, err = pgx.CollectExactlyOneRow(rows, scanProfile)
 		return err
 	})
-	if err := s.Audit.Queue(ctx, tx, batch, e); err != nil {
-		return nil, err
-	}
-	err = tx.SendBatch(ctx, batch).Close()
+	err = s.Audit.Send(ctx, tx, batch, e)
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
 		return nil, taken(want.Username, want.Origin)
 	}

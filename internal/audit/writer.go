@@ -148,19 +148,6 @@ type clock struct {
 	ours   time.Time // when it was theirs there
 }
 
-// known reports whether the database has said its time, and has accepted every row since then.
-func (c *clock) known() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.ours.IsZero()
-}
-
-func (c *clock) unknown() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ours = time.Time{}
-}
-
 func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -223,8 +210,6 @@ func (l *Log) renewKey(ctx context.Context, q control.Querier) (*chainKey, error
 var (
 	errNotWritten = errors.New("the control database did not accept the row")
 	errPrevented  = fmt.Errorf("%w: a trigger or a rule of its owner prevents it", errNotWritten)
-	errQueued     = fmt.Errorf("%w: a clock was set, or the key of the audit log was replaced or lost, and the next call "+
-		"succeeds; or a trigger or a rule of its owner prevents it", errNotWritten)
 )
 
 // add writes a row, and makes sure that it is there.
@@ -315,33 +300,31 @@ func (l *Log) Record(ctx context.Context, tx pgx.Tx, e Entry) error {
 	return notRecorded(l.add(ctx, tx, outcomeRow(e, Done)))
 }
 
-// Queue adds the row to a batch that makes the change, as Record does to a transaction.
-func (l *Log) Queue(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e Entry) error {
-	if !l.clock.known() {
-		if err := l.askTime(ctx, tx); err != nil {
-			return err
-		}
-		if _, err := l.renewKey(ctx, tx); err != nil {
-			return err
-		}
-	}
+// Send sends the batch that makes a change, with the row as its last statement, in the transaction of the change.
+func (l *Log) Send(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e Entry) error {
 	k, err := l.writerKey(ctx, tx)
 	if err != nil {
 		return err
 	}
-	args, err := outcomeRow(e, Done).arguments(k, l.clock.now())
+	r := outcomeRow(e, Done)
+	args, err := r.arguments(k, l.clock.now())
 	if err != nil {
 		return err
 	}
+	var now time.Time // zero: the row was not inserted
 	batch.Queue(insertRow, args...).QueryRow(func(inserted pgx.Row) error {
-		var now time.Time
-		if err := inserted.Scan(&now); err != nil {
-			l.clock.unknown()
-			return errNotRecorded.Because(errors.Join(errQueued, err))
+		if err := inserted.Scan(&now); !errors.Is(err, pgx.ErrNoRows) {
+			return err
 		}
-		l.clock.set(now)
 		return nil
 	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	if now.IsZero() {
+		return notRecorded(l.addAgain(ctx, tx, r))
+	}
+	l.clock.set(now)
 	return nil
 }
 

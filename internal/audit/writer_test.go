@@ -175,13 +175,7 @@ func TestRowsThatDoNotArrive(t *testing.T) {
 			}
 			for change, record := range map[string]func(tx pgx.Tx) error{
 				"a transaction": func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) },
-				"a batch": func(tx pgx.Tx) error {
-					batch := &pgx.Batch{}
-					if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
-						return err
-					}
-					return tx.SendBatch(t.Context(), batch).Close()
-				},
+				"a batch":       func(tx pgx.Tx) error { return l.Send(t.Context(), tx, &pgx.Batch{}, entry()) },
 			} {
 				err := l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
 					if _, err := tx.Exec(t.Context(), `INSERT INTO watermarks VALUES ($1, now())`, change); err != nil {
@@ -226,10 +220,7 @@ func TestWrongClock(t *testing.T) {
 		l.ShiftClock(wrong)
 		must(t, l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) }))
 		l.ShiftClock(wrong)
-		if err := queue(t, l); !fault.Is(err, fault.Unavailable) || !strings.Contains(fmt.Sprint(errors.Unwrap(err)), "clock") {
-			t.Errorf("a batch: %v, want an answer that says to try again", err)
-		}
-		must(t, queue(t, l))
+		must(t, sendBatch(t, l))
 		seal(t, l)
 		mustHold(t, l, 3)
 		var near bool
@@ -241,38 +232,60 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
-// queue records a change in the batch that makes it.
-func queue(t *testing.T, l *audit.Log) error {
-	return l.DB.Tx(t.Context(), func(tx pgx.Tx) error {
-		batch := &pgx.Batch{}
-		if err := l.Queue(t.Context(), tx, batch, entry()); err != nil {
-			return err
-		}
-		return tx.SendBatch(t.Context(), batch).Close()
-	})
+// sendBatch records a change in the batch that makes it.
+func sendBatch(t *testing.T, l *audit.Log) error {
+	return l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Send(t.Context(), tx, &pgx.Batch{}, entry()) })
+}
+
+// writes are the ways to write a row.
+var writes = map[string]func(t *testing.T, l *audit.Log) error{
+	"an attempt and its outcome": func(t *testing.T, l *audit.Log) error {
+		a, err := l.Begin(t.Context(), entry(), time.Minute)
+		must(t, err)
+		return l.End(t.Context(), a, audit.Result{Outcome: audit.Done})
+	},
+	"a transaction": func(t *testing.T, l *audit.Log) error {
+		return l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) })
+	},
+	"a refusal": func(t *testing.T, l *audit.Log) error { return l.Refused(t.Context(), entry()) },
+	"a batch":   sendBatch,
+}
+
+// A new master key re-encrypts the key of the log. No call of a running replica notices it.
+func TestRotatedKey(t *testing.T) {
+	t.Parallel()
+	for name, write := range writes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, next := control.NewMasterKey(), control.NewMasterKey()
+			l := newLogNamed(t, fmt.Sprint("rotated_", len(name)))
+			rotated := *l.DB
+			var err error
+			l.DB.Keys, err = control.ParseKeyring(old + "\n" + next)
+			must(t, err)
+			rotated.Keys, err = control.ParseKeyring(next + "\n" + old)
+			must(t, err)
+			must(t, l.ReplaceKey(t.Context(), make([]byte, 40))) // is encrypted with the old one
+			must(t, write(t, l))
+			must(t, write(t, l))
+			done, err := rotated.Reseal(t.Context(), func(pgx.Tx, *control.Resealed) error { return nil })
+			if err != nil || done.Total() != 1 {
+				t.Fatalf("re-encrypted: %+v, %v", done, err)
+			}
+			must(t, write(t, l))
+			must(t, write(t, l))
+			seal(t, l)
+			if v := verify(t, l, audit.Point{}); v.Problem != nil || v.Checked < 4 {
+				t.Errorf("%d rows are intact; %v", v.Checked, v.Problem)
+			}
+		})
+	}
 }
 
 // A failover to an asynchronous standby loses the newest key and the rows since then. Running replicas write rows that can
 // be verified all the same, also after a restart.
 func TestLostKey(t *testing.T) {
 	t.Parallel()
-	writes := map[string]func(t *testing.T, l *audit.Log) error{
-		"an attempt and its outcome": func(t *testing.T, l *audit.Log) error {
-			a, err := l.Begin(t.Context(), entry(), time.Minute)
-			must(t, err)
-			return l.End(t.Context(), a, audit.Result{Outcome: audit.Done})
-		},
-		"a transaction": func(t *testing.T, l *audit.Log) error {
-			return l.DB.Tx(t.Context(), func(tx pgx.Tx) error { return l.Record(t.Context(), tx, entry()) })
-		},
-		"a refusal": func(t *testing.T, l *audit.Log) error { return l.Refused(t.Context(), entry()) },
-		"a batch": func(t *testing.T, l *audit.Log) error {
-			if err := queue(t, l); err == nil || !fault.Is(err, fault.Unavailable) {
-				return err
-			}
-			return queue(t, l)
-		},
-	}
 	for name, write := range writes {
 		for _, c := range []struct {
 			name     string

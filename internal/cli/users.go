@@ -59,8 +59,8 @@ func usersListCommand() *cobra.Command {
 func userHead(system bool) term.Head {
 	head := term.Head{
 		{Title: "NAME"}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "ROLES", Gives: term.Some},
-		{Title: "BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
-		{Title: "BY", Gives: term.Most},
+		{Title: "CREATED BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
+		{Title: "CHANGED BY", Gives: term.Most},
 	}
 	if system {
 		head = slices.Insert(head, 1, term.Column{Title: "SYSTEM"})
