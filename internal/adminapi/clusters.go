@@ -104,6 +104,9 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 	if problem := a.Users.Unrecorded(c).Problem(); problem != "" {
 		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
 	}
+	if h.Problem != "" {
+		res.Capabilities.Problems = append(res.Capabilities.Problems, h.Problem)
+	}
 	admin := p.Has(account.ScopeAdmin)
 	why := "The cluster does not answer, or takes no changes."
 	switch {

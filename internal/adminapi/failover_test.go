@@ -1,6 +1,7 @@
 package adminapi_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/pgtest"
@@ -122,6 +124,52 @@ func TestSynchronousCommit(t *testing.T) {
 	}
 	if rows := f.AuditRows(t, "commits"); !strings.Contains(rows[0].Detail, `"synchronousCommit": "remote_write"`) {
 		t.Errorf("recorded %+v", rows)
+	}
+}
+
+// A standby that is connected, and does not confirm what it was sent, is shown while a change waits for it.
+func TestChangeWaitsForAStandby(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	pg := pgtest.New(t, nil)
+	standby := pg.Standby(t, nil)
+	c := f.register(t, "waits", pg, `,"synchronousCommit":"remote_apply"`)
+	path := "/clusters/" + c.ID
+	p := &account.Principal{GUID: "me", Scopes: account.AdminScopes}
+	if _, _, err := f.Users.CreateUser(t.Context(), p, c.ID, "waits", "a-good-password"); err != nil {
+		t.Fatal(err)
+	}
+	pg.Set(t, "synchronous_standby_names", pgtest.StandbyName)
+	f.Clusters.CheckEvery = 50 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.Clusters.Watch(ctx) })
+	defer running.Wait()
+	defer stop()
+	problems := func() string { return strings.Join(f.show(t, path).Capabilities.Problems, " ") }
+	until := func(problem bool, what string) {
+		t.Helper()
+		const want = "Changes wait for a synchronous standby (wait_event SyncRep), the first since "
+		for end := time.Now().Add(10 * time.Second); strings.Contains(problems(),
+			want) != problem; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%s, and the problems are %q", what, problems())
+			}
+		}
+	}
+	standby.Exec(t, `SELECT pg_wal_replay_pause()`)
+	var err error
+	running.Go(func() { _, _, err = f.Users.SetPassword(t.Context(), p, c.ID, "waits", "another-password", nil) })
+	until(true, "a change waits")
+	if got := f.show(t, path); got.State != "AVAILABLE" || !strings.Contains(problems(), "pg_stat_replication shows") {
+		t.Errorf("it is %s, with %q", got.State, problems())
+	}
+	standby.Exec(t, `SELECT pg_wal_replay_resume()`)
+	until(false, "no change waits")
+	stop()
+	running.Wait()
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -78,6 +78,7 @@ type Health struct {
 	Reachable bool
 	Stopped   bool   // nothing is done in the cluster until an admin has corrected the registration
 	Version   string // as the server says it: "15.18 (Debian 15.18-0+deb12u1)"
+	Problem   string // what keeps changes waiting; "": nothing
 	Error     string
 	Checked   time.Time
 }
@@ -175,44 +176,49 @@ func (c *Cluster) healthWithin(ctx context.Context, age time.Duration) Health {
 	// What is found out counts for everybody, so it must not depend on whether this caller hangs up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	version, err := c.askVersion(ctx)
-	if err == nil && len(version) > maxFact {
+	facts, err := c.ask(ctx)
+	if err == nil && len(facts.Version) > maxFact {
 		err = tooLong(c.connector.config.ConnConfig)
 	}
 	if err != nil {
 		err = whyNot(err, c.connector.config.ConnConfig)
 	}
-	return c.recordHealth(version, err)
+	return c.recordHealth(facts, err)
 }
 
-// askVersion asks over a connection that the pool has, and else over one that it closes: a request for a list of a
+// ask asks over a connection that the pool has, and else over one that it closes: a request for a list of a
 // thousand clusters leaves no thousand connections behind.
-func (c *Cluster) askVersion(ctx context.Context) (version string, err error) {
+func (c *Cluster) ask(ctx context.Context) (Facts, error) {
 	if stat := c.Stat(); stat != nil && stat.TotalConns() > 0 {
 		pool, err := c.Pool(ctx)
 		if err != nil {
-			return "", err
+			return Facts{}, err
 		}
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return "", err
+			return Facts{}, err
 		}
 		defer conn.Release()
-		if err := conn.QueryRow(ctx, `SELECT current_setting('server_version')`).Scan(&version); err != nil {
-			return "", err
-		}
-		return version, writable(conn.Conn())
+		return askOver(ctx, conn.Conn())
 	}
 	config := c.connector.config.ConnConfig.Copy()
 	if err := c.connector.prepare(ctx, config); err != nil {
-		return "", err
+		return Facts{}, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return "", err
+		return Facts{}, err
 	}
 	defer closeConn(conn)
-	return conn.PgConn().ParameterStatus("server_version"), writable(conn)
+	return askOver(ctx, conn)
+}
+
+func askOver(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
+	facts.Version = conn.PgConn().ParameterStatus("server_version")
+	if facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn); err != nil {
+		return facts, err
+	}
+	return facts, writable(conn)
 }
 
 // writable says why the cluster takes no changes; nil if it does.
@@ -243,13 +249,14 @@ func healthsWithin(ctx context.Context, clusters []*Cluster, age time.Duration) 
 	return healths
 }
 
-// recordHealth notes what a contact with the cluster showed: its version, or why there was none.
-func (c *Cluster) recordHealth(version string, err error) Health {
+// recordHealth notes what a contact with the cluster showed, or why there was none.
+func (c *Cluster) recordHealth(facts Facts, err error) Health {
 	c.connector.mu.Lock()
 	defer c.connector.mu.Unlock()
-	h := Health{Reachable: err == nil, Stopped: errors.Is(err, ErrOther), Version: version, Checked: time.Now()}
+	h := Health{Reachable: err == nil, Stopped: errors.Is(err, ErrOther), Version: facts.Version,
+		Problem: facts.StandbyProblem, Checked: time.Now()}
 	if err != nil {
-		h.Error, h.Version = fault.Of(explainAuthError(err)).Message, c.connector.health.Version
+		h.Error, h.Version, h.Problem = fault.Of(explainAuthError(err)).Message, c.connector.health.Version, ""
 		if other, ok := errors.AsType[*intruder](err); ok {
 			h.Error = other.Error()
 		}

@@ -29,6 +29,7 @@ const openTimeout = 10 * time.Second
 type Facts struct {
 	SystemIdentifier string
 	Version          string
+	StandbyProblem   string // "": no change waits for a standby
 }
 
 // Open connects and is sure that the other side is a primary, reached directly. The caller closes the connection. The

@@ -55,7 +55,7 @@ func (r *Registry) Register(ctx context.Context, settings Settings, to Connectio
 		}
 		c, err := r.add(ctx, settings, to, found, by)
 		if err == nil {
-			c.recordHealth(found.Version, nil)
+			c.recordHealth(found.Facts, nil)
 		}
 		if !errors.Is(err, errNotCompared) {
 			return c, err
@@ -94,6 +94,10 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 	}
 	if same != nil {
 		return nil, fault.New(fault.Exists, "This cluster is registered already, as %q.", same.DisplayName)
+	}
+	facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn)
+	if err != nil {
+		return nil, unacceptable(whyNot(err, conn.Config()))
 	}
 	purpose := pgrole.Purpose{MemberOf: c.MemberOf, Grantable: c.Grantable, SystemRoles: c.SystemRoles}
 	purpose.ControlDatabase, purpose.ControlRole = r.Control(facts.SystemIdentifier)
@@ -230,7 +234,7 @@ func (r *Registry) move(ctx context.Context, id uuid.UUID, match etag.Match, set
 	}
 	c, err = r.change(ctx, c, match, settings, &to, found, by)
 	if err == nil {
-		c.recordHealth(found.Version, nil)
+		c.recordHealth(found.Facts, nil)
 	}
 	return c, err
 }
@@ -243,10 +247,10 @@ func (r *Registry) Probe(ctx context.Context, c *Cluster) (*Cluster, error) {
 	to := c.workingConnection(ctx)
 	found, err := r.probe(ctx, &to, c)
 	if err != nil {
-		c.recordHealth("", err)
+		c.recordHealth(Facts{}, err)
 		return nil, explainAuthError(err)
 	}
-	c.recordHealth(found.Version, nil)
+	c.recordHealth(found.Facts, nil)
 	err = r.update(ctx, `UPDATE clusters SET capabilities = $2 WHERE id = $1 AND capabilities <> $2`, c.ID, found.Capabilities)
 	if err != nil {
 		return nil, err

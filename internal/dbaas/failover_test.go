@@ -389,7 +389,7 @@ func TestSynchronousStandbyGone(t *testing.T) {
 			t.Errorf("it cannot be seen: %v", err)
 		}
 		f.do(t, "PATCH", f.users("synchronous"), passwordBody("nobody-knows")).unavailable(t,
-			`synchronous standbys, none of them may have answered`)
+			`Read "synchronous" to see whether it was done. Changes wait for a synchronous standby (wait_event SyncRep)`)
 		terminated.Wait()
 		nobodyKnows := func() {
 			t.Helper()

@@ -156,6 +156,11 @@ func (op *operation) end(ctx context.Context, previous uuid.UUID, outcome detail
 	if !leavesOpen(err) || op.do.oneTransaction && !pgrole.Uncertain(err) {
 		op.service.record(ctx, op.attempt, previous, outcome, err)
 	}
+	if pgrole.Uncertain(err) && errors.Is(err, context.DeadlineExceeded) {
+		if problem := op.cluster.Health(ctx).Problem; problem != "" {
+			return fault.Of(err).Add("%s", problem)
+		}
+	}
 	return err
 }
 

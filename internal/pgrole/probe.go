@@ -146,21 +146,7 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to "+
 			"change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
 	}
-	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose), c.lookAtTemplate(ctx, tx),
-		c.lookAtStandbys(ctx, tx))
-}
-
-// lookAtStandbys says that changes wait for a standby if there is none.
-func (c *Capabilities) lookAtStandbys(ctx context.Context, tx pgx.Tx) error {
-	var wanted string
-	err := tx.QueryRow(ctx, `
-		SELECT CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') OR EXISTS (SELECT FROM pg_stat_replication)
-		  THEN '' ELSE current_setting('synchronous_standby_names') END`).Scan(&wanted)
-	if err == nil && wanted != "" {
-		c.problem("No standby is connected, and each change waits for one (wait_event SyncRep), because "+
-			"synchronous_standby_names is '%s'.", valid(wanted))
-	}
-	return err
+	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose), c.lookAtTemplate(ctx, tx))
 }
 
 // lookAtTemplate says what keeps databases from being made.

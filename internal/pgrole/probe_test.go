@@ -151,22 +151,3 @@ func TestProbeOfPurpose(t *testing.T) {
 		t.Errorf("not the first ten: %s", p.Problems[0])
 	}
 }
-
-// A primary whose synchronous standby is gone is said to let each change wait.
-func TestProbeOfMissingStandby(t *testing.T) {
-	t.Parallel()
-	c := pgtest.New(t, nil)
-	conn := c.Connect(t, c.User, c.Password, "postgres")
-	for setting, want := range map[string]bool{"'nobody'": true, "''": false} {
-		c.Exec(t, `ALTER SYSTEM SET synchronous_standby_names = `+setting)
-		c.Exec(t, `SELECT pg_reload_conf()`)
-		waitFor(t, c, `SELECT quote_literal(current_setting('synchronous_standby_names')) = $1`, setting)
-		p, err := pgrole.Probe(t.Context(), conn, pgrole.Purpose{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(strings.Join(p.Problems, " "), "No standby is connected"); got != want {
-			t.Errorf("with %s: %q", setting, p.Problems)
-		}
-	}
-}

@@ -205,9 +205,8 @@ func (s *Server) fault(err error, name string) error {
 	}
 	if _, lost := errors.AsType[*commitLost](err); lost {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return fault.New(fault.Unavailable, "The cluster did not confirm the end of the change in time. If it has synchronous "+
-				"standbys, none of them may have answered: see wait_event SyncRep in pg_stat_activity. Read %q to see whether it was "+
-				"done.", name).After(2 * time.Second).Because(err)
+			return fault.New(fault.Unavailable, "The cluster did not confirm the end of the change in time. Read %q to see whether "+
+				"it was done.", name).After(2 * time.Second).Because(err)
 		}
 		return fault.New(fault.Unavailable, "The connection to the cluster was lost at the end of the change. Read %q to see "+
 			"whether it was done.", name).

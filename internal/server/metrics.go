@@ -171,11 +171,12 @@ func (s *state) collectControl(c collected) {
 func (s *state) collectCluster(c collected, cl *cluster.Cluster) {
 	id := cl.ID.String()
 	c.gauge(clusterInfo, 1, id, cl.DisplayName)
-	if h := cl.LastHealth(); !h.Checked.IsZero() {
+	h := cl.LastHealth()
+	if !h.Checked.IsZero() {
 		c.gauge(clusterUp, number(h.Reachable), id)
 		c.gauge(clusterStopped, number(h.Stopped), id)
 	}
-	problems := len(cl.Capabilities.Problems)
+	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != ""))
 	if found := s.users.Unrecorded(cl); found != nil {
 		c.gauge(clusterUnrecorded, float64(found.Count), id)
 		problems += int(number(found.Problem() != ""))
