@@ -129,9 +129,14 @@ func Prefer(ctx context.Context, conn *pgconn.PgConn) error {
 }
 
 // prepare sets synchronous_commit, so that a COMMIT is answered when it is on disk: a server, database or role may be set
-// otherwise.
+// otherwise. A database in SQL_ASCII stores bytes of any encoding and converts none, but to a client with another encoding
+// it refuses to send bytes that are not valid there: one such name would break each list.
 func prepare(ctx context.Context, conn *pgconn.PgConn) error {
-	_, err := conn.Exec(ctx, `SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
+	encoding := ``
+	if conn.ParameterStatus("server_encoding") == "SQL_ASCII" {
+		encoding = `SET client_encoding = 'SQL_ASCII';`
+	}
+	_, err := conn.Exec(ctx, encoding+`SELECT pg_catalog.set_config('synchronous_commit', 'on', false)
 		WHERE pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off';
 		SELECT pg_catalog.set_config('transaction_timeout', '0', false)
 		WHERE pg_catalog.current_setting('transaction_timeout', true) OPERATOR(pg_catalog.<>) '0'`).ReadAll()
