@@ -445,21 +445,28 @@ func TestDevKeepsPostgreSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := info.Sys().(*syscall.Stat_t)
-	for _, mode := range []string{"immediate", "fast"} {
+	for _, restart := range []struct {
+		name string
+		args []string
+	}{
+		{"after_immediate", []string{"-m", "immediate"}},
+		{"after_settings", []string{"-o", "-p " + v["PGPORT"] + " -k ''"}},
+		{"after_fast", []string{"-m", "fast"}},
+	} {
 		old, _ := postmaster(dir)
-		cmd := exec.Command(filepath.Join(bin, "pg_ctl"), "restart", "-m", mode, "-D", data, "-l",
-			filepath.Join(data, "restart.log"))
+		cmd := exec.Command(filepath.Join(bin, "pg_ctl"), append(restart.args, "restart", "-D", data, "-l",
+			filepath.Join(data, "restart.log"))...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid,
 			NoSetGroups: true}}
 		cmd.Dir = "/"
 		out, err := cmd.CombinedOutput() // on a busy machine dev may be quicker, and pg_ctl fails
 		eventually(t, func() error {
 			if now, ok := postmaster(dir); !ok || now == old {
-				return fmt.Errorf("pg_ctl restart -m %s left the process %d, which was %d before: %v: %s", mode, now, old, err, out)
+				return fmt.Errorf("%s: pg_ctl left the process %d, which was %d before: %v: %s", restart.name, now, old, err, out)
 			}
 			return nil
 		})
-		works("after_" + mode)
+		works(restart.name)
 	}
 	// Nobody else starts one that was killed, and the server that pg_ctl has started is kept as well.
 	for _, name := range []string{"after_kill", "after_second_kill"} {
@@ -475,7 +482,8 @@ func TestDevKeepsPostgreSQL(t *testing.T) {
 		})
 		works(name)
 	}
-	for _, name := range []string{"after_immediate", "after_fast", "after_kill", "after_second_kill"} {
+	for _, name := range []string{"after_immediate", "after_fast", "after_settings", "after_kill",
+		"after_second_kill"} {
 		if r := get(t, users+name, "Bearer "+v["ROLECALL_TOKEN"]); r.status != http.StatusOK {
 			t.Errorf("GET %s: %d %s", name, r.status, r.body)
 		}

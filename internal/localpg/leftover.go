@@ -14,10 +14,12 @@ import (
 
 // pidFile is the content of a data folder's postmaster.pid.
 type pidFile struct {
-	pid   int
-	port  int    // 0: not known
-	shmID string // System V shared memory that all processes of the server have attached
-	ready bool
+	pid     int
+	data    string    // as the server was given it
+	started time.Time // of the postmaster, to the second
+	port    int       // 0: not known
+	shmID   string    // System V shared memory that all processes of the server have attached
+	ready   bool
 }
 
 func readPIDFile(data string) (pidFile, error) {
@@ -32,6 +34,9 @@ func readPIDFile(data string) (pidFile, error) {
 	}
 	p := pidFile{pid: pid}
 	if len(lines) > 3 {
+		p.data = lines[1]
+		seconds, _ := strconv.ParseInt(lines[2], 10, 64)
+		p.started = time.Unix(seconds, 0)
 		p.port, _ = strconv.Atoi(lines[3])
 	}
 	if len(lines) > 6 {
@@ -54,17 +59,17 @@ func endLeftover(ctx context.Context, data string) error {
 		return err
 	}
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT} {
-		if !isPostmaster(p.pid, data) {
+		if !p.runs(data) {
 			break
 		}
-		if err := process.Signal(sig); err != nil && isPostmaster(p.pid, data) {
+		if err := process.Signal(sig); err != nil && p.runs(data) {
 			return fmt.Errorf("stop the PostgreSQL that still runs on %s (process %d): %w", data, p.pid, err)
 		}
-		if err := wait(ctx, 10*time.Second, func() bool { return !isPostmaster(p.pid, data) }); err != nil {
+		if err := wait(ctx, 10*time.Second, func() bool { return !p.runs(data) }); err != nil {
 			return err
 		}
 	}
-	if isPostmaster(p.pid, data) {
+	if p.runs(data) {
 		return fmt.Errorf("PostgreSQL still runs on %s and does not stop; kill process %d", data, p.pid)
 	}
 	// PostgreSQL would take a zombie, or another process with that number, for the running server.
@@ -89,23 +94,64 @@ func wait(ctx context.Context, limit time.Duration, cond func() bool) error {
 	return nil
 }
 
-// isPostmaster reports whether pid is a server on data. The pid file alone does not prove it. Of another user's process,
-// only the command line can be read without CAP_SYS_PTRACE, which root in a container lacks.
-func isPostmaster(pid int, data string) bool {
+// runs reports whether the process is a postmaster on data. The number alone does not prove it: another process may have it.
+// Of another user's process, neither the environment nor the working directory can be read without CAP_SYS_PTRACE, which
+// root in a container lacks. The command line and the time of the start can be read.
+func (p pidFile) runs(data string) bool {
+	args, ok := postgresArguments(p.pid)
+	if !ok {
+		return false
+	}
+	if i := slices.Index(args, "-D") + 1; i > 0 && i < len(args) && filepath.IsAbs(args[i]) {
+		return sameFile(args[i], data)
+	}
+	// `pg_ctl restart -o` passes the folder in the environment. A copied folder has the pid file of the original.
+	started, err := startOf(p.pid)
+	return err == nil && started.Sub(p.started).Abs() < startTolerance && sameFile(p.data, data)
+}
+
+// postgresArguments returns the command line of a process; false: it runs something else, or has ended.
+func postgresArguments(pid int) (args []string, ok bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil {
-		return false
+		return nil, false
 	}
-	args := strings.Split(string(text), "\x00")
-	i := slices.Index(args, "-D") + 1
-	if filepath.Base(args[0]) != "postgres" || i == 0 || i == len(args) {
-		return false
+	args = strings.Split(string(text), "\x00")
+	return args, filepath.Base(args[0]) == "postgres"
+}
+
+// startTolerance is how much the start of a process may differ from the one in its pid file. Both are rounded, and the
+// postmaster writes the file a moment after its start.
+const startTolerance = 10 * time.Second
+
+// startOf is when a process started.
+func startOf(pid int) (time.Time, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return time.Time{}, err
 	}
-	its, err := os.Stat(args[i])
+	// The name, the second field, may contain anything. The start is field 22, in hundredths of a second since the boot.
+	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+	if len(fields) < 20 {
+		return time.Time{}, fmt.Errorf("/proc/%d/stat is %q", pid, text)
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return time.Time{}, err
+	}
+	return time.Now().Add(time.Duration(ticks)*10*time.Millisecond - time.Duration(info.Uptime)*time.Second), nil
+}
+
+func sameFile(a, b string) bool {
+	its, err := os.Stat(a)
 	if err != nil {
 		return false
 	}
-	ours, err := os.Stat(data)
+	ours, err := os.Stat(b)
 	return err == nil && os.SameFile(its, ours)
 }
 

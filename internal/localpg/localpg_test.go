@@ -195,7 +195,7 @@ func TestStartAfterKill(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	postmaster := startElsewhere(t, dir)
-	if !isPostmaster(postmaster, dir+"/pg") {
+	if !(pidFile{pid: postmaster}).runs(dir + "/pg") {
 		t.Fatal("the server ended with the process that started it")
 	}
 	link := dir + "-link"
@@ -203,7 +203,7 @@ func TestStartAfterKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := mustStart(t, Options{Dir: link})
-	if isPostmaster(postmaster, dir+"/pg") {
+	if (pidFile{pid: postmaster}).runs(dir + "/pg") {
 		t.Error("the old server still runs")
 	}
 	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
@@ -292,25 +292,26 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	s := mustStart(t, Options{Dir: newDir(t)})
 	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
-	running := func() int {
+	running := func() pidFile {
 		t.Helper()
 		p, err := readPIDFile(s.DataDir)
-		if err != nil || !isPostmaster(p.pid, s.DataDir) {
+		if err != nil || !p.runs(s.DataDir) {
 			t.Fatalf("no server runs: %v", err)
 		}
-		return p.pid
+		return p
 	}
 
 	s.process.Kill()
 	<-s.Done()
 	s = restart(t, s, 0)
 
-	// Another process has started one, in time and then once more.
-	for range 2 {
+	// Another process has started one: in time, once more, and with settings of its own, which then has no -D.
+	for _, args := range [][]string{{"restart"}, {"restart"}, {"restart", "-o", fmt.Sprintf("-p %d -k ''", s.Port)},
+		{"restart"}} {
 		pgCtl(t, s, "stop", "-m", "immediate")
 		<-s.Done()
-		pgCtl(t, s, "restart") // with the settings of the last start
-		s = restart(t, s, running())
+		pgCtl(t, s, args...)
+		s = restart(t, s, running().pid)
 	}
 	stop(t, s)
 	if _, err := readPIDFile(s.DataDir); err == nil {
@@ -322,10 +323,10 @@ func TestRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgCtl(t, s, "restart", "-o", fmt.Sprintf("-D %s -p %d -c unix_socket_directories=", s.DataDir, port))
+	pgCtl(t, s, "restart", "-o", fmt.Sprintf("-p %d -k ''", port))
 	elsewhere := running()
 	s = restart(t, s, 0)
-	if isPostmaster(elsewhere, s.DataDir) {
+	if elsewhere.runs(s.DataDir) {
 		t.Error("the server at another port still runs")
 	}
 
@@ -342,14 +343,42 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A server without -D is that of the folder that its pid file is about, and has started when the file says so.
+func TestServerOfAPIDFile(t *testing.T) {
+	t.Parallel()
+	s := mustStart(t, Options{Dir: newDir(t)})
+	other := mustStart(t, Options{Dir: newDir(t)})
+	query(t, s, "CREATE TABLE kept AS SELECT 'still here' AS what")
+	stop(t, s)
+	pgCtl(t, s, "restart", "-o", fmt.Sprintf("-p %d -k ''", s.Port))
+	p, err := readPIDFile(s.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restart(t, s, p.pid)
+	if p.runs(other.DataDir) {
+		t.Error("the server is recognized from a copy of its folder")
+	}
+	for _, by := range []time.Duration{-time.Minute, time.Minute} {
+		old := p
+		old.started = old.started.Add(by)
+		if old.runs(s.DataDir) {
+			t.Errorf("a server is recognized that has started %s earlier than the file says", by)
+		}
+	}
+}
+
 func TestDieWithParent(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	postmaster := startElsewhere(t, dir, "LOCALPG_TEST_DIE=1")
-	if err := wait(t.Context(), 10*time.Second, func() bool { return !isPostmaster(postmaster, dir+"/pg") }); err != nil {
+	if err := wait(t.Context(), 10*time.Second, func() bool {
+		return !(pidFile{pid: postmaster}).runs(dir +
+			"/pg")
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if isPostmaster(postmaster, dir+"/pg") {
+	if (pidFile{pid: postmaster}).runs(dir + "/pg") {
 		syscall.Kill(postmaster, syscall.SIGKILL)
 		t.Error("the server outlives the process that started it")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -34,7 +35,7 @@ func (s *Server) restart(ctx context.Context, release func()) (*Server, error) {
 			return nil, err
 		}
 		if other.ready && other.port == s.Port {
-			return s.adopt(other.pid, release)
+			return s.adopt(other, release)
 		}
 		again, err := start(ctx, s.options, s.folder, binaries{s.BinDir, s.Major, s.Version}, s.Port, release)
 		if err == nil || ctx.Err() != nil || attempt == 5 {
@@ -47,7 +48,7 @@ func (s *Server) restart(ctx context.Context, release func()) (*Server, error) {
 func (s *Server) awaitOther(ctx context.Context) (pidFile, error) {
 	for end := time.Now().Add(otherStarts); ; {
 		p, err := readPIDFile(s.DataDir)
-		runs := err == nil && isPostmaster(p.pid, s.DataDir)
+		runs := err == nil && p.runs(s.DataDir)
 		switch {
 		case runs && p.ready:
 			return p, nil
@@ -63,15 +64,18 @@ func (s *Server) awaitOther(ctx context.Context) (pidFile, error) {
 }
 
 // adopt is the server that another process has started. It is no child of this one, so its end is polled for.
-func (s *Server) adopt(pid int, release func()) (*Server, error) {
-	process, err := os.FindProcess(pid)
+func (s *Server) adopt(other pidFile, release func()) (*Server, error) {
+	process, err := os.FindProcess(other.pid)
 	if err != nil {
-		return nil, fmt.Errorf("the PostgreSQL that was started on %s (process %d): %w", s.DataDir, pid, err)
+		return nil, fmt.Errorf("the PostgreSQL that was started on %s (process %d): %w", s.DataDir, other.pid, err)
 	}
 	adopted := *s
 	adopted.process, adopted.done = process, make(chan struct{})
 	go func() {
-		for isPostmaster(pid, s.DataDir) {
+		for process.Signal(syscall.Signal(0)) == nil {
+			if _, ok := postgresArguments(other.pid); !ok {
+				break // it has ended, and its parent does not ask for its exit code
+			}
 			time.Sleep(10 * pollInterval)
 		}
 		release()
