@@ -205,7 +205,7 @@ func (c *Cluster) ask(ctx context.Context) (Facts, error) {
 	if err := c.connector.prepare(ctx, config); err != nil {
 		return Facts{}, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config)
+	conn, err := connect(ctx, config)
 	if err != nil {
 		return Facts{}, err
 	}

@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
@@ -183,6 +185,36 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%+v: %+v", test, h)
 		}
 	}
+}
+
+// TestTransactionTimeoutOfRegisteredDatabase has the owner of the registered database end all transactions at once. Rolecall
+// registers the cluster, watches it and makes changes in it.
+func TestTransactionTimeoutOfRegisteredDatabase(t *testing.T) {
+	t.Parallel()
+	pgtest.EachMajor(t, []int{17, 18}, func(t *testing.T, major int) {
+		pg := pgtest.NewMajor(t, major, nil)
+		pg.Exec(t, `ALTER DATABASE postgres SET transaction_timeout = '1ms'`)
+		s := servicetest.New(t, pgtest.Shared(t))
+		admin := &account.Principal{GUID: "g", Scopes: account.AdminScopes}
+		for i := range 5 { // each with a pool that has not learned the server's version yet
+			c := get(t, s.Clusters, s.Register(t, fmt.Sprintf("timeouts_%d_%d", major, i), pg, pg.User, pg.Password))
+			if h := c.Health(t.Context()); !h.Reachable {
+				t.Fatalf("try %d: %+v", i, h)
+			}
+			conn, _, err := c.Connection.Open(t.Context()) // as when it is registered and probed
+			if err != nil {
+				t.Fatalf("try %d: %v", i, err)
+			}
+			_ = conn.Close(t.Context())
+			name := fmt.Sprintf("timeouts_%d", i)
+			if _, _, err := s.Users.CreateUser(t.Context(), admin, c.ID.String(), name, "a-good-password"); err != nil {
+				t.Fatalf("try %d: %v", i, err)
+			}
+			if err := s.Users.DeleteUser(t.Context(), admin, c.ID.String(), name, dbuser.Deletion{}, nil); err != nil {
+				t.Fatalf("try %d: %v", i, err)
+			}
+		}
+	})
 }
 
 // The owner of a database sets what its sessions have; visits have their own, on every PostgreSQL.

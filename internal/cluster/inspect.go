@@ -41,12 +41,12 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	conn, err := connect(ctx, config.ConnConfig)
 	if errors.Is(err, primary.ErrReplica) {
 		// There is a server, but none that takes writes: look what it is.
 		lax := config.ConnConfig.Copy()
 		lax.ValidateConnect = nil
-		if other, otherErr := pgx.ConnectConfig(ctx, lax); otherErr == nil {
+		if other, otherErr := connect(ctx, lax); otherErr == nil {
 			conn, err = other, nil
 		}
 	}
@@ -59,6 +59,17 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 		return nil, Facts{}, err
 	}
 	return conn, facts, nil
+}
+
+// connect opens a connection. If the owner of the database has set a transaction_timeout that ends the session before it
+// could set another one, it asks for that at the start, which PostgreSQL up to 16 refuses.
+func connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if sqlstate.Is(err, sqlstate.TransactionTimeout) {
+		config.RuntimeParams["transaction_timeout"] = "0"
+		conn, err = pgx.ConnectConfig(ctx, config)
+	}
+	return conn, err
 }
 
 // workingConnection returns the cluster's connection with the password that the cluster takes, while there are two.

@@ -246,7 +246,7 @@ func (l *connector) choosePassword(ctx context.Context, config *pgx.ConnConfig) 
 	}
 	try := config.Copy()
 	try.Password = pending
-	conn, err := pgx.ConnectConfig(ctx, try)
+	conn, err := connect(ctx, try)
 	if err != nil {
 		return nil // then it is the current one, and an unreachable cluster fails the caller's own attempt
 	}

@@ -51,6 +51,7 @@ const (
 	SerializationFailure     = "40001"
 	DeadlockDetected         = "40P01"
 	ReadOnly                 = "25006"
+	TransactionTimeout       = "25P04" // from PostgreSQL 17 on
 	InvalidPassword          = "28P01"
 	InvalidAuthorization     = "28000"
 	CannotConnectNow         = "57P03"
