@@ -105,7 +105,7 @@ func (f *fixture) recovers(t testing.TB, name, password string, primary *pgtest.
 // waitUntil waits until sql selects true.
 func waitUntil(t testing.TB, pg *pgtest.Cluster, sql string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !pgtest.Value[bool](t, pg, sql); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !pgtest.Value[bool](t, pg, sql); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never true: %s", sql)
 		}

@@ -247,7 +247,7 @@ func (m *model) settle(rt *rapid.T) {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if err := m.Users.SettleOnce(m.t.Context()); err != nil {
 			rt.Fatal(err)
 		}

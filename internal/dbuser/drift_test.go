@@ -39,7 +39,7 @@ func commented(t testing.TB, pg *pgtest.Cluster, name, attempt string) {
 // compare looks at a cluster as a server that has just started does, and returns what that has found.
 func compare(t testing.TB, s *dbuser.Service, clusterID string) *dbuser.Unrecorded {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan struct{})
 	go func() { s.Compare(ctx); close(done) }()

@@ -42,7 +42,7 @@ func (c *tally) add(err error) {
 
 func (c *tally) waitForBusy(t testing.TB, n int) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		busy := c.busy
 		c.mu.Unlock()
@@ -57,7 +57,7 @@ func (c *tally) waitForBusy(t testing.TB, n int) {
 
 func waitFor(t testing.TB, pg *pgtest.Cluster, sql string, want int) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); pgtest.Value[int](t, pg, sql) != want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); pgtest.Value[int](t, pg, sql) != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s is not %d", sql, want)
 		}

@@ -372,13 +372,11 @@ func TestDieWithParent(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	postmaster := startElsewhere(t, dir, "LOCALPG_TEST_DIE=1")
-	if err := wait(t.Context(), 10*time.Second, func() bool {
-		return !(pidFile{pid: postmaster}).runs(dir +
-			"/pg")
-	}); err != nil {
+	p := pidFile{pid: postmaster}
+	if err := wait(t.Context(), 10*time.Second, func() bool { return !p.runs(dir + "/pg") }); err != nil {
 		t.Fatal(err)
 	}
-	if (pidFile{pid: postmaster}).runs(dir + "/pg") {
+	if p.runs(dir + "/pg") {
 		syscall.Kill(postmaster, syscall.SIGKILL)
 		t.Error("the server outlives the process that started it")
 	}

@@ -429,7 +429,6 @@ func TestDeleteEndsSessions(t *testing.T) {
 	})
 }
 
-// A deletion that was cut off leaves a user that is listed, takes no password, and is deleted by the same call.
 // A lock that somebody else holds stops a deletion before it begins, and the answer names the holder.
 func TestDeleteAwaitsHolders(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
@@ -511,6 +510,7 @@ func TestDeleteMeetsLock(t *testing.T) {
 	})
 }
 
+// A deletion that was cut off leaves a user that is listed, takes no password, and is deleted by the same call.
 func TestDeleteCutOff(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name, name+"_owner")

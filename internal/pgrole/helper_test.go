@@ -301,7 +301,7 @@ func value[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 // waitFor fails t unless sql becomes true.
 func waitFor(t testing.TB, c *pgtest.Cluster, sql string, args ...any) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !pgtest.Value[bool](t, c, sql, args...); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !pgtest.Value[bool](t, c, sql, args...); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never true: %s", sql)
 		}

@@ -57,7 +57,7 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 		return err
 	}) {
 		unavailable(t, err)
-		if took := time.Since(start); took > 6*time.Second {
+		if took := time.Since(start); took >= 8*time.Second { // the lock_timeout of 4 s, twice
 			t.Errorf("%d took %v", i, took)
 		}
 	}
@@ -265,7 +265,7 @@ func TestReadOnly(t *testing.T) {
 		_, err := s.SetPassword(t.Context(), "kept", password2, nil, actor())
 		waited <- err
 	}()
-	for end := time.Now().Add(4 * time.Second); tries() < tried+2; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); tries() < tried+2; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not try again")
 		}
@@ -284,13 +284,13 @@ func TestCommitWaitsForAStandby(t *testing.T) {
 	s := superuser(t, c)
 	c.Exec(t, `SET synchronous_commit = local`)
 	c.Exec(t, `CREATE ROLE waits LOGIN`)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	_, err := s.SetPassword(ctx, "waits", password, nil, actor())
 	unavailable(t, err)
 	refused(t, err, fault.Unavailable, "see whether it was done")
 	// It can be seen, but as long as no standby has it nothing says that it is done.
-	ctx, cancel = context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel = context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	if u, err := s.Inspect(ctx, "waits"); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("got %+v, %v, want to wait for the standby", u, err)
