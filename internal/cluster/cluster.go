@@ -61,16 +61,17 @@ type connector struct {
 	queues *Queues
 	asking sync.Mutex // held while Health asks
 
-	mu        sync.Mutex
-	pool      *pgxpool.Pool
-	health    Health
-	unsure    bool                // the connection that was begun last does not confirm health
-	pending   string              // the next password, while the cluster may or may not know it
-	identity  string              // the system identifier of the cluster that it must lead to; "": any
-	refused   string              // why it was not known to lead there when it was last tried; "": it was
-	major     int                 // the PostgreSQL that it led to last, such as 17; 0: not known
-	primary   netip.AddrPort      // where it was last
-	addresses map[string][]string // of hosts, by name
+	mu          sync.Mutex
+	pool        *pgxpool.Pool
+	health      Health
+	unsure      bool                // the connection that was begun last does not confirm health
+	unconfirmed bool                // a COMMIT was not confirmed in time, and nobody has asked why
+	pending     string              // the next password, while the cluster may or may not know it
+	identity    string              // the system identifier of the cluster that it must lead to; "": any
+	refused     string              // why it was not known to lead there when it was last tried; "": it was
+	major       int                 // the PostgreSQL that it led to last, such as 17; 0: not known
+	primary     netip.AddrPort      // where it was last
+	addresses   map[string][]string // of hosts, by name
 }
 
 // Health is what the last contact with a cluster showed.
@@ -152,6 +153,26 @@ func (c *Cluster) Stat() *pgxpool.Stat {
 // healthFor is how long a look at a cluster counts.
 const healthFor = 10 * time.Second
 
+// Unconfirmed asks the cluster why a COMMIT was not confirmed in time.
+func (c *Cluster) Unconfirmed(ctx context.Context) Health {
+	c.connector.mu.Lock()
+	c.connector.unconfirmed = true
+	c.connector.mu.Unlock()
+	return c.Health(ctx)
+}
+
+// suspectsStandby reports whether changes may wait for a standby: one did so, and it is not known that this has ended.
+func (c *Cluster) suspectsStandby() bool {
+	if c.connector == nil { // it is not registered yet
+		return false
+	}
+	c.connector.mu.Lock()
+	defer c.connector.mu.Unlock()
+	suspected := c.connector.unconfirmed || c.connector.health.Problem != ""
+	c.connector.unconfirmed = false
+	return suspected
+}
+
 // Health says whether the cluster answers, by asking it if nobody did within the last 10 seconds, or if a connection has
 // shown otherwise since.
 func (c *Cluster) Health(ctx context.Context) Health { return c.healthWithin(ctx, healthFor) }
@@ -199,7 +220,7 @@ func (c *Cluster) ask(ctx context.Context) (Facts, error) {
 			return Facts{}, err
 		}
 		defer conn.Release()
-		return askOver(ctx, conn.Conn())
+		return c.askOver(ctx, conn.Conn())
 	}
 	config := c.connector.config.ConnConfig.Copy()
 	if err := c.connector.prepare(ctx, config); err != nil {
@@ -210,12 +231,12 @@ func (c *Cluster) ask(ctx context.Context) (Facts, error) {
 		return Facts{}, err
 	}
 	defer closeConn(conn)
-	return askOver(ctx, conn)
+	return c.askOver(ctx, conn)
 }
 
-func askOver(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
+func (c *Cluster) askOver(ctx context.Context, conn *pgx.Conn) (facts Facts, err error) {
 	facts.Version = conn.PgConn().ParameterStatus("server_version")
-	if facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn); err != nil {
+	if facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn, c.suspectsStandby()); err != nil {
 		return facts, err
 	}
 	return facts, writable(conn)
@@ -285,7 +306,7 @@ func (c *Cluster) LastHealth() Health {
 func (l *connector) lastHealth(age time.Duration) (h Health, valid bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.health, time.Since(l.health.Checked) < age && !l.unsure
+	return l.health, time.Since(l.health.Checked) < age && !l.unsure && !l.unconfirmed
 }
 
 func (l *connector) close() {

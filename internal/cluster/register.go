@@ -95,10 +95,6 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 	if same != nil {
 		return nil, fault.New(fault.Exists, "This cluster is registered already, as %q.", same.DisplayName)
 	}
-	facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn)
-	if err != nil {
-		return nil, unacceptable(whyNot(err, conn.Config()))
-	}
 	purpose := pgrole.Purpose{MemberOf: c.MemberOf, Grantable: c.Grantable, SystemRoles: c.SystemRoles}
 	purpose.ControlDatabase, purpose.ControlRole = r.Control(facts.SystemIdentifier)
 	capabilities, err := pgrole.Probe(ctx, conn, purpose)
@@ -108,6 +104,10 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 	if !capabilities.ManageUsers || capabilities.Version < minVersion {
 		return nil, fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", capabilities.Role,
 			strings.Join(capabilities.Problems, " "))
+	}
+	facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn, c.suspectsStandby())
+	if err != nil {
+		return nil, unacceptable(whyNot(err, conn.Config()))
 	}
 	return &found{Facts: facts, Capabilities: *capabilities, Compared: compared}, nil
 }

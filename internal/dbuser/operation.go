@@ -157,7 +157,7 @@ func (op *operation) end(ctx context.Context, previous uuid.UUID, outcome detail
 		op.service.record(ctx, op.attempt, previous, outcome, err)
 	}
 	if pgrole.Uncertain(err) && errors.Is(err, context.DeadlineExceeded) {
-		if problem := op.cluster.Health(ctx).Problem; problem != "" {
+		if problem := op.cluster.Unconfirmed(ctx).Problem; problem != "" {
 			return fault.Of(err).Add("%s", problem)
 		}
 	}

@@ -171,9 +171,12 @@ func (tx *transaction) commit(ctx context.Context, last string) error {
 // lost: then no standby may have it. The wait goes by what is written to the WAL, and a COMMIT of nothing writes nothing.
 // https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
 func (tx *transaction) confirm(ctx context.Context) error {
-	_, err := tx.Exec(ctx, `SELECT pg_logical_emit_message(true, 'rolecall', '')`)
+	_, err := tx.Exec(ctx, emitMessage)
 	return err
 }
+
+// emitMessage writes to the WAL and changes nothing.
+const emitMessage = `SELECT pg_logical_emit_message(true, 'rolecall', '')`
 
 func (s *Server) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Waits.acquire())
