@@ -1,6 +1,7 @@
 package adminapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -360,15 +361,14 @@ func (a *API) userlist(w http.ResponseWriter, r *http.Request, p *account.Princi
 	credentials = slices.DeleteFunc(credentials, func(c pgrole.Credential) bool {
 		return strings.ContainsFunc(c.Name, unicode.IsControl)
 	})
-	var text strings.Builder
+	var text bytes.Buffer
 	for _, c := range credentials {
 		for i, s := range []string{c.Name, string(c.Verifier)} {
 			text.WriteString([]string{`"`, ` "`}[i] + strings.ReplaceAll(s, `"`, `""`) + `"`)
 		}
 		text.WriteByte('\n')
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte(text.String())) // an error is a client that hung up
+	web.Write(w, http.StatusOK, "text/plain; charset=utf-8", text.Bytes())
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
+	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/pgrole"
@@ -60,6 +61,8 @@ type connector struct {
 	log    *slog.Logger
 	queues *Queues
 	asking sync.Mutex // held while Health asks
+
+	signIns signIns
 
 	mu          sync.Mutex
 	pool        *pgxpool.Pool
@@ -283,6 +286,9 @@ func (c *Cluster) recordHealth(facts Facts, err error) Health {
 		}
 	}
 	c.connector.health, c.connector.unsure = h, false
+	if err == nil {
+		c.connector.signIns.end(nil) // registering and probing have connections of their own
+	}
 	return h
 }
 
@@ -458,6 +464,7 @@ func (r *Registry) Reload(ctx context.Context) error {
 				old.connector.pool.Reset()
 			}
 			old.connector.mu.Unlock()
+			old.connector.signIns.end(nil) // it may have failed for the identity
 			c.connector = old.connector
 		}
 		byID[c.ID] = clusters[i]
@@ -543,7 +550,10 @@ func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []st
 		return err
 	}
 	c.connector.config = config
+	c.connector.signIns.database = config.ConnConfig.Database
+	config.ConnConfig.Tracer = &c.connector.signIns
 	config.ConnConfig.ValidateConnect, config.ConnConfig.LookupFunc = c.connector.validate, c.connector.lookUp
+	failpoint.On(config.ConnConfig)
 	return nil
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgwire"
@@ -146,7 +145,6 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	}
 	config.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
 	config.BuildFrontend = pgwire.NewGuard().Frontend
-	failpoint.On(config)
 	return pool, nil
 }
 

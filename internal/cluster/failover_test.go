@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
+	"rolecall/internal/sqlstate"
 )
 
 // put registers a cluster of a system identifier without a look at it.
@@ -247,4 +249,67 @@ func TestSettingsOfDatabase(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A server that fails each sign-in, or ends each session, gets few of them. Its clients get the same error as before.
+func TestSignInsArePaced(t *testing.T) {
+	t.Parallel()
+	s := servicetest.New(t, pgtest.Shared(t))
+	pg := pgtest.New(t, nil)
+	pg.Exec(t, `CREATE ROLE paced SUPERUSER LOGIN PASSWORD 'before'`)
+	p := pgtest.NewProxy(t, pg)
+	c := put(t, s, fmt.Sprintf("127.0.0.1:%d", p.Port), "", "paced", "password", "")
+	start := time.Now()
+	for range 200 {
+		if _, err := replica(t, c); !sqlstate.Is(err, sqlstate.InvalidPassword) {
+			t.Fatal(err)
+		}
+	}
+	wantFewSignIns(t, p.Taken(), start)
+
+	// A probe that succeeds ends it at once.
+	pg.Exec(t, `ALTER ROLE paced PASSWORD 'password'`)
+	if _, err := s.Clusters.Probe(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := replica(t, c); err != nil {
+		t.Error(err)
+	}
+
+	// Failures in another database, which its owner can cause, are not counted.
+	for range 20 {
+		if conn, err := c.Connect(t.Context(), "no_such_database", "UTF8"); err == nil {
+			conn.Close(t.Context())
+			t.Fatal("a database was found")
+		}
+	}
+	if _, err := replica(t, c); err != nil {
+		t.Error(err)
+	}
+	var signedIn atomic.Int64
+	p.Watch(func(sql string, _ int) pgtest.Verdict {
+		switch {
+		case strings.Contains(sql, "pg_is_in_recovery"):
+			return pgtest.CutBefore
+		case strings.Contains(sql, "pg_control_system"): // the last statement of a sign-in
+			signedIn.Add(1)
+		}
+		return pgtest.Pass
+	})
+	c = put(t, s, fmt.Sprintf("127.0.0.1:%d", p.Port), "", "paced", "password", "")
+	start = time.Now()
+	for range 30 {
+		if _, err := replica(t, c); !sqlstate.Lost(err) {
+			t.Fatal(err)
+		}
+	}
+	wantFewSignIns(t, int(signedIn.Load()), start)
+}
+
+// wantFewSignIns allows a burst, and ten sign-ins a second since the start.
+func wantFewSignIns(t testing.TB, got int, start time.Time) {
+	t.Helper()
+	if most := 18 + 1 + int(time.Since(start)/(100*time.Millisecond)); got > most {
+		t.Errorf("%d sign-ins, and not at most %d", got, most)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgwire"
@@ -39,6 +40,7 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	if err != nil {
 		return nil, Facts{}, err
 	}
+	failpoint.On(config.ConnConfig)
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	conn, err := connect(ctx, config.ConnConfig)

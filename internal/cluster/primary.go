@@ -143,9 +143,17 @@ func (l *connector) prepare(ctx context.Context, config *pgx.ConnConfig) error {
 	return l.choosePassword(ctx, config)
 }
 
+// beforeConnect is prepare for a connection of the pool.
+func (l *connector) beforeConnect(ctx context.Context, config *pgx.ConnConfig) error {
+	if err := l.signIns.await(ctx); err != nil {
+		return err
+	}
+	return l.prepare(ctx, config)
+}
+
 // newPool opens a pool at the primary.
 func (l *connector) newPool(ctx context.Context) (*pgxpool.Pool, error) {
 	config := l.config.Copy()
-	config.BeforeConnect = l.prepare
+	config.BeforeConnect = l.beforeConnect
 	return primary.NewPool(ctx, config)
 }

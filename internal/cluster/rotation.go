@@ -245,7 +245,7 @@ func (l *connector) choosePassword(ctx context.Context, config *pgx.ConnConfig) 
 		return nil
 	}
 	try := config.Copy()
-	try.Password = pending
+	try.Password, try.Tracer = pending, nil // signIns does not count it
 	conn, err := connect(ctx, try)
 	if err != nil {
 		return nil // then it is the current one, and an unreachable cluster fails the caller's own attempt

@@ -32,7 +32,7 @@ func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
 		if err != nil {
 			return err
 		}
-		users, err := pgx.CollectRows(rows, scanUser)
+		users, err := collectPage(rows, len(names), scanUser)
 		found = make(map[string]*User, len(names)) // what an earlier try has read may be gone
 		for _, u := range users {
 			found[u.Name] = u

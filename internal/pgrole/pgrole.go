@@ -227,20 +227,28 @@ func (s *Server) selectRoles(names []string) (sql string, args []any) {
 
 // onlyUser reads one role, nil when there is none.
 func onlyUser(rows pgx.Rows) (*User, error) {
-	users, err := pgx.CollectRows(rows, scanUser)
+	users, err := collectPage(rows, 1, scanUser)
 	if err != nil || len(users) == 0 {
 		return nil, err
 	}
 	return users[0], nil
 }
 
-// collectPage refuses more rows than were asked for.
+// collectPage refuses more rows than were asked for, and keeps none of them.
 func collectPage[T any](rows pgx.Rows, limit int, scan pgx.RowToFunc[T]) ([]T, error) {
-	page, err := pgx.CollectRows(rows, scan)
-	if len(page) > limit {
-		return nil, pgwire.Refuse("it sent %d rows where at most %d were asked for", len(page), limit)
+	defer rows.Close()
+	page := []T{}
+	for rows.Next() {
+		if len(page) == limit {
+			return nil, pgwire.Refuse("it sent more than the %d rows that were asked for", limit)
+		}
+		row, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, row)
 	}
-	return page, err
+	return page, rows.Err()
 }
 
 type querier interface {

@@ -112,11 +112,36 @@ func TestSlowReaders(t *testing.T) {
 			t.Errorf("%d bytes may be read until %s", length, w.deadline)
 		}
 	}
+
+	// While others read much, less time is left for the next one.
+	body := make([]byte, maxUnread/2)
+	busy := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+	next := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+	last := &deadlined{ResponseRecorder: httptest.NewRecorder()}
+	busy.meanwhile = func() {
+		Write(next, 200, "text/plain", body)
+		Write(last, 200, "text/plain", append(body, 'x'))
+	}
+	Write(busy, 200, "text/plain", body)
+	if next.deadline.Before(busy.deadline) || !last.deadline.Before(next.deadline) {
+		t.Errorf("the answers may be read until %s, %s and %s", busy.deadline, next.deadline, last.deadline)
+	}
+	if unread.Load() != 0 {
+		t.Errorf("%d bytes are still unread", unread.Load())
+	}
 }
 
 type deadlined struct {
 	*httptest.ResponseRecorder
-	deadline time.Time
+	deadline  time.Time
+	meanwhile func() // called by Write
+}
+
+func (d *deadlined) Write(b []byte) (int, error) {
+	if d.meanwhile != nil {
+		d.meanwhile()
+	}
+	return d.ResponseRecorder.Write(b)
 }
 
 func (d *deadlined) SetWriteDeadline(at time.Time) error {

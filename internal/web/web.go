@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -218,22 +219,38 @@ func JSON(w http.ResponseWriter, status int, contentType string, v any) {
 	} else {
 		body = encode(v)
 	}
+	Write(w, status, contentType, body)
+}
+
+// Write writes a response.
+func Write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if len(body) > atOnce {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxReadTime)) // a recorder has none
+	if size := int64(len(body)); size > atOnce {
+		limit := maxReadTime
+		if unread.Add(size) > maxUnread {
+			limit = shortReadTime
+		}
+		defer unread.Add(-size)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit)) // a recorder has none
 	}
 	_, _ = w.Write(body) // an error is a client that hung up
 }
 
 // An answer of up to atOnce bytes fits into the buffers of the system. A longer one stays in memory until the client has
-// read it, for at most maxReadTime.
+// read it, for at most maxReadTime. While such answers have more than maxUnread bytes together, a new one stays for at most
+// shortReadTime.
 const (
-	atOnce      = 64 << 10
-	maxReadTime = 30 * time.Second
+	atOnce        = 64 << 10
+	maxReadTime   = 30 * time.Second
+	maxUnread     = 64 << 20
+	shortReadTime = 5 * time.Second
 )
+
+// unread is how many bytes of answers longer than atOnce are being written.
+var unread atomic.Int64
 
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
