@@ -183,8 +183,12 @@ func TestNames(t *testing.T) {
 			t.Errorf("SetPassword(%q) = %+v, %v", name, u, err)
 		}
 		mayLogin(t, c, name, password2)
-		if got := allUsers(t, s, name); !slices.Contains(got, name) {
-			t.Errorf("the list lacks %q", name)
+		// Other tests delete users between two pages, and then a page skips one.
+		for try := 1; !slices.Contains(allUsers(t, s, name), name); try++ {
+			if try == 10 {
+				t.Errorf("the list lacks %q", name)
+				break
+			}
 		}
 	}
 	for _, name := range []string{"Dup", "dup", "DUP", "🙂", `"; DROP ROLE postgres; --`, strings.Repeat("é", 31), `\`, "pgx",
