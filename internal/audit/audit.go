@@ -32,6 +32,13 @@ const (
 	ChangeRoles     = "user.roles"
 	DeleteUser      = "user.delete"
 	ReadVerifiers   = "user.verifiers" // of all users of a cluster
+	CreateLease     = "lease.create"
+	RenewLease      = "lease.renew"
+	EndLease        = "lease.end"
+	PutCredential   = "credential.put" // made or changed
+	ReadCredential  = "credential.read"
+	RotateStored    = "credential.rotate"
+	DropCredential  = "credential.delete"
 	CreateDatabase  = "database.create"
 	DeleteDatabase  = "database.delete"
 	CreateAccount   = "account.create"
@@ -56,7 +63,9 @@ const (
 
 // Actions are all of them, in the order of their names.
 var Actions = slices.Sorted(slices.Values([]string{
-	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, DeleteUser, ReadVerifiers, CreateDatabase, DeleteDatabase,
+	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, DeleteUser, ReadVerifiers, CreateLease, RenewLease, EndLease,
+	PutCredential,
+	ReadCredential, RotateStored, DropCredential, CreateDatabase, DeleteDatabase,
 	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, ChangeSecret, GrantScope, RevokeScope, RevokeTokens, CreateToken,
 	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys, Restore,
 }))

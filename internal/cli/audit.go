@@ -58,10 +58,11 @@ const defaultLast = 100
 // AuditActions are the actions of the audit log, for completion. The server says which it knows.
 var AuditActions = []string{
 	"account.create", "account.delete", "account.grant", "account.password", "account.reset", "account.revoke",
-	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate",
-	"cluster.update", "control.restore", "database.create", "database.delete", "key.create", "key.retire",
-	"keys.rotate", "token.create", "token.revoke", "user.create", "user.delete", "user.limits", "user.password",
-	"user.roles", "user.verifiers",
+	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate", "cluster.update",
+	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate", "database.create",
+	"database.delete", "key.create", "key.retire", "keys.rotate", "lease.create", "lease.end", "lease.renew",
+	"token.create", "token.revoke", "user.create", "user.delete", "user.limits", "user.password", "user.roles",
+	"user.verifiers",
 }
 
 func (q *auditQuery) bind(cmd *cobra.Command) {
