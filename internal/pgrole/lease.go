@@ -64,8 +64,17 @@ type EndedLease struct {
 	Remaining time.Duration
 }
 
-// EndLease drops the role of a lease: what it owns goes to the role that it acts for. Only the role of the name whose record
-// has the lease's id is touched. If expired is set, a lease that has not expired by the cluster's clock is left alone.
+// DropLease ends a lease the short way: its role is dropped, batched with others that are dropped at the same time, if
+// nothing depends on it and it has no session. Else done is false, nothing has changed, and EndLease is needed. Only the
+// role of the name whose record has the lease's id is touched; if there is none, the lease is Gone. If expired is set, a
+// lease that has not expired by the cluster's clock is left alone, and is done with its Remaining.
+func (s *Server) DropLease(ctx context.Context, name string, id uuid.UUID, expired bool) (
+	e EndedLease, done bool, err error) {
+	panic("not built")
+}
+
+// EndLease is DropLease the long way, in the phases of Delete: sessions are ended, what the role owns goes to the role that
+// it acts for, and if it cannot be dropped it is disabled. A cluster bounds how many do this at a time.
 func (s *Server) EndLease(ctx context.Context, name string, id uuid.UUID, expired bool, by Actor) (EndedLease, error) {
 	panic("not built")
 }
