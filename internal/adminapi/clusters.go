@@ -12,6 +12,8 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
+	"rolecall/internal/lease"
+	"rolecall/internal/moment"
 	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
@@ -30,6 +32,7 @@ type clusterResource struct {
 	MemberOf     []string     `json:"memberOf"`
 	Grantable    []string     `json:"grantable"`
 	Synchronous  *string      `json:"synchronousCommit"`
+	Leases       leaseLimits  `json:"leases"`
 	Connection   *connection  `json:"connection,omitempty"`
 	MayManage    bool         `json:"mayManage"`
 	CreatedAt    time.Time    `json:"createdAt"`
@@ -47,6 +50,12 @@ type capabilities struct {
 	ReadVerifiers  bool     `json:"readVerifiers"`
 	MaxConnections int      `json:"maxConnections"`
 	Problems       []string `json:"problems"`
+}
+
+type leaseLimits struct {
+	DefaultTTL    string `json:"defaultTtl"`
+	MaxTTL        string `json:"maxTtl"`
+	MaxPerAccount int    `json:"maxPerAccount"`
 }
 
 type accessRules struct {
@@ -97,9 +106,11 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		MemberOf:    append([]string{}, c.MemberOf...),
 		Grantable:   append([]string{}, c.Grantable...),
 		Synchronous: given(c.Connection.SynchronousCommit),
-		MayManage:   access.MayManage(p, c),
-		CreatedAt:   c.CreatedAt.UTC(),
-		UpdatedAt:   c.UpdatedAt.UTC(),
+		Leases: leaseLimits{moment.DurationText(c.Leases.DefaultTTL), moment.DurationText(c.Leases.MaxTTL),
+			c.Leases.MaxPerAccount},
+		MayManage: access.MayManage(p, c),
+		CreatedAt: c.CreatedAt.UTC(),
+		UpdatedAt: c.UpdatedAt.UTC(),
 	}
 	if problem := a.Users.Unrecorded(c).Problem(); problem != "" {
 		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
@@ -192,7 +203,34 @@ func settings(o *object) cluster.Settings {
 		s.Manage, s.View = access.texts("manage"), access.texts("view")
 		_ = access.done() // kept in o
 	}
+	if v, ok := o.get("leases"); ok {
+		s.Leases = leaseSettings(o, v == nil)
+	}
 	return s
+}
+
+// leaseSettings reads the limits of leases. null, of one or of all, is what applies without a setting.
+func leaseSettings(o *object, reset bool) cluster.LeaseSettings {
+	to := lease.DefaultLimits
+	if reset {
+		return cluster.LeaseSettings{DefaultTTL: &to.DefaultTTL, MaxTTL: &to.MaxTTL, MaxPerAccount: &to.MaxPerAccount}
+	}
+	l := o.object("leases")
+	s := cluster.LeaseSettings{
+		DefaultTTL:    orNull(l, "defaultTtl", l.duration, to.DefaultTTL),
+		MaxTTL:        orNull(l, "maxTtl", l.duration, to.MaxTTL),
+		MaxPerAccount: orNull(l, "maxPerAccount", l.integer, to.MaxPerAccount),
+	}
+	_ = l.done()
+	return s
+}
+
+// orNull reads a field that may be null, which stands for a value.
+func orNull[T any](o *object, name string, read func(name string) *T, null T) *T {
+	if v, ok := o.get(name); ok && v == nil {
+		return &null
+	}
+	return read(name)
 }
 
 // connectionChange reads a connection, of a cluster that is registered or not.

@@ -2,6 +2,7 @@ package adminapi_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -748,5 +749,74 @@ func TestForeignMasterKey(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "is encrypted with the master key ") ||
 		!strings.Contains(err.Error(), "which is missing (present: ") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An admin limits the leases of a cluster; what was not said of them keeps its value, and null restores the default.
+func TestLeaseLimits(t *testing.T) {
+	f := newFixture(t)
+	limits := func(a answer) string {
+		var c struct{ Leases json.RawMessage }
+		a.Into(t, &c)
+		return string(c.Leases)
+	}
+	path := "/clusters/" + f.ClusterID
+	if got := limits(f.want(t, 200, "GET", path, "")); got != `{"defaultTtl":"1h","maxTtl":"24h","maxPerAccount":100}` {
+		t.Errorf("without a setting: %s", got)
+	}
+	for _, change := range [][2]string{
+		{`{"defaultTtl":"90s"}`, `{"defaultTtl":"90s","maxTtl":"24h","maxPerAccount":100}`},
+		{`{"maxTtl":"7d","maxPerAccount":3}`, `{"defaultTtl":"90s","maxTtl":"168h","maxPerAccount":3}`},
+		{`{}`, `{"defaultTtl":"90s","maxTtl":"168h","maxPerAccount":3}`},
+		{`{"defaultTtl":null,"maxTtl":"1h"}`, `{"defaultTtl":"1h","maxTtl":"1h","maxPerAccount":3}`},
+		{`{"defaultTtl":"1s","maxTtl":"1s","maxPerAccount":null}`, `{"defaultTtl":"1s","maxTtl":"1s","maxPerAccount":100}`},
+		{`{"maxTtl":null,"maxPerAccount":100000}`, `{"defaultTtl":"1s","maxTtl":"24h","maxPerAccount":100000}`},
+		{`null`, `{"defaultTtl":"1h","maxTtl":"24h","maxPerAccount":100}`},
+		{`{"defaultTtl":"1d12h","maxTtl":"1d12h"}`, `{"defaultTtl":"36h","maxTtl":"36h","maxPerAccount":100}`},
+	} {
+		got := limits(f.want(t, 200, "PATCH", path, `{"leases":`+change[0]+`}`))
+		if read := limits(f.want(t, 200, "GET", path, "")); got != change[1] || read != got {
+			t.Errorf("after %s: %s, read %s", change[0], got, read)
+		}
+	}
+	tag := f.want(t, 200, "GET", path, "").Header.Get("ETag")
+	if a := f.want(t, 200, "PATCH", path, `{"leases":{"maxTtl":"36h"}}`); a.Header.Get("ETag") != tag {
+		t.Error("what was so already is a change")
+	}
+	for body, part := range map[string]string{
+		`{"defaultTtl":"0s"}`:      "leases.defaultTtl is 0s",
+		`{"defaultTtl":"999ms"}`:   "leases.defaultTtl is 999ms",
+		`{"defaultTtl":"37h"}`:     "leases.defaultTtl is 37h, longer than leases.maxTtl, which is 36h",
+		`{"maxTtl":"35h"}`:         "leases.maxTtl, which is 35h",
+		`{"maxTtl":null}`:          "leases.maxTtl, which is 24h",
+		`{"maxTtl":"-1h"}`:         "leases.maxTtl must be a duration",
+		`{"defaultTtl":3600}`:      "leases.defaultTtl must be a duration like 90s, 36h or 7d, not a number",
+		`{"defaultTtl":""}`:        "leases.defaultTtl must be",
+		`{"maxPerAccount":0}`:      "leases.maxPerAccount is 0",
+		`{"maxPerAccount":-1}`:     "leases.maxPerAccount is -1",
+		`{"maxPerAccount":100001}`: "leases.maxPerAccount is 100001; it must be between 1 and 100000",
+		`{"maxPerAccount":"5"}`:    "leases.maxPerAccount must be",
+		`{"minTtl":"1s"}`:          "unknown",
+		`[]`:                       "leases must be",
+	} {
+		f.do(t, "PATCH", path, `{"leases":`+body+`}`).refused(t, 422, part)
+	}
+	if a := f.want(t, 200, "GET", path, ""); a.Header.Get("ETag") != tag {
+		t.Errorf("a refused change has changed the limits to %s", limits(a))
+	}
+	if rows := f.AuditRows(t, "main"); !slices.ContainsFunc(rows, func(row servicetest.AuditRow) bool {
+		return strings.Contains(row.Detail, `"leases": {"maxTtl": "168h", "maxPerAccount": 3}`)
+	}) {
+		t.Errorf("recorded %+v", rows)
+	}
+
+	pg := pgtest.New(t, nil)
+	administering := role(t, pg, "adm_orders", "CREATEROLE CREATEDB")
+	f.do(t, "POST", "/clusters", registration("orders", pg, administering, `,"leases":{"maxTtl":"59m"}`)).
+		refused(t, 422, "leases.defaultTtl is 1h, longer than leases.maxTtl, which is 59m")
+	a := f.want(t, 201, "POST", "/clusters", registration("orders", pg, administering,
+		`,"leases":{"defaultTtl":"30m","maxPerAccount":null}`))
+	if got := limits(a); got != `{"defaultTtl":"30m","maxTtl":"24h","maxPerAccount":100}` {
+		t.Errorf("registered with %s", got)
 	}
 }

@@ -105,6 +105,8 @@ func FuzzRequest(f *testing.F) {
 		`{"location":"de/fra","systemRoles":["postgres","*_x?"],"memberOf":[],"grantable":["fuzz-group","é"]}`,
 		`{"synchronousCommit":null}`, `{"synchronousCommit":"remote_apply"}`, `{"synchronousCommit":""}`,
 		`{"access":{"manage":["!a"],"view":["a=b"]}}`, `{"access":{"manage":["a in ("]}}`, `{"access":null}`,
+		`{"leases":{"defaultTtl":"90s","maxTtl":"1d12h","maxPerAccount":7}}`, `{"leases":{"maxTtl":null}}`, `{"leases":null}`,
+		`{"leases":{"defaultTtl":"-1s","maxPerAccount":1e9}}`, `{"leases":{"maxTtl":"106752d","x":1}}`,
 		`{"memberOf":["postgres"]}`, `{"systemRoles":["\u0000"]}`, `{"connection":{"password":"` + rolePassword + `"}}`,
 		`{"connection":{"systemIdentifier":"1","password":"{secret}"}}`,
 		`{"connection":{"url":"postgres://fuzz_admin@127.0.0.1:{port}/postgres","tls":{"mode":"disable"},"x":1}}`, `{}`,

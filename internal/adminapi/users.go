@@ -399,6 +399,20 @@ func (o *object) integer(name string) *int {
 	return &n
 }
 
+// duration is nil when the field is not there.
+func (o *object) duration(name string) *time.Duration {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	s, _ := v.(string)
+	d, err := moment.Duration(s)
+	if err != nil {
+		o.mistake(name, moment.DurationForm, v)
+	}
+	return &d
+}
+
 // moment is nil when the field is not there, and a nil time when it is null.
 func (o *object) moment(name string) **time.Time {
 	v, ok := o.get(name)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ import (
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
+	"rolecall/internal/moment"
 )
 
 func clustersCommand() *cobra.Command {
@@ -78,6 +80,7 @@ func clusterFields(_ *call, cl *client.Cluster) [][]string {
 		{"TLS", cl.Connection.TLS["mode"]},
 		{"identifier", cl.Connection.SystemIdentifier},
 		{"commits", orNothing(cl.SynchronousCommit)},
+		{"leases", cl.Leases.String()},
 		{"role", cl.Capabilities.Role},
 		{"not permitted", cmp.Or(strings.Join(missingRights(cl), ", "), "none")},
 		{"problems", cmp.Or(problems, "none")},
@@ -120,6 +123,8 @@ type registration struct {
 	location, synchronousCommit          string
 	manage, view                         []string
 	memberOf, grantable, systemRoles     []string
+
+	leaseDefaultTTL, leaseMaxTTL, leaseMaxPerAccount string
 }
 
 func (r *registration) bind(cmd *cobra.Command) {
@@ -139,6 +144,10 @@ func (r *registration) bind(cmd *cobra.Command) {
 	f.StringSliceVar(&r.memberOf, "member-of", nil, "`roles` of which every new user becomes a member")
 	f.StringSliceVar(&r.grantable, "grantable", nil, "`roles` that may be granted to users")
 	f.StringSliceVar(&r.systemRoles, "system-role", nil, "`names` of protected roles; * stands for any characters")
+	f.StringVar(&r.leaseDefaultTTL, "lease-default-ttl", "", "`duration` of a lease without --ttl; '' restores 1h")
+	f.StringVar(&r.leaseMaxTTL, "lease-max-ttl", "", "longest `duration` of a lease, renewals included; '' restores 24h")
+	f.StringVar(&r.leaseMaxPerAccount, "lease-max-per-account", "", "`number` of leases that an account may have at a time; "+
+		"'' restores 100")
 	completeWords(cmd, "tls-mode", "verify-full", "verify-ca", "require", "disable")
 	completeWords(cmd, "synchronous-commit", "local", "remote_write", "on", "remote_apply")
 	for flag, list := range map[string]func(*client.Cluster) []string{
@@ -148,7 +157,8 @@ func (r *registration) bind(cmd *cobra.Command) {
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, completeRoles(list))
 	}
-	for _, flag := range []string{"url", "location", "manage", "view"} {
+	for _, flag := range []string{"url", "location", "manage", "view", "lease-default-ttl", "lease-max-ttl",
+		"lease-max-per-account"} {
 		completeWords(cmd, flag)
 	}
 }
@@ -230,7 +240,44 @@ func (r *registration) body(f *pflag.FlagSet) (body, connection map[string]any, 
 	if len(access) > 0 {
 		body["access"] = access
 	}
+	leases, err := r.leases(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(leases) > 0 {
+		body["leases"] = leases
+	}
 	return body, connection, nil
+}
+
+// leases are the limits of leases that are given. A flag with the value ” restores the default.
+func (r *registration) leases(f *pflag.FlagSet) (map[string]any, error) {
+	leases := map[string]any{}
+	for _, given := range []struct{ flag, field, value string }{
+		{"lease-default-ttl", "defaultTtl", r.leaseDefaultTTL}, {"lease-max-ttl", "maxTtl", r.leaseMaxTTL},
+	} {
+		if !f.Changed(given.flag) {
+			continue
+		}
+		leases[given.field] = nil
+		if given.value != "" {
+			if _, err := moment.Duration(given.value); err != nil {
+				return nil, term.Usage("--%s is %q; use %s", given.flag, given.value, moment.DurationForm)
+			}
+			leases[given.field] = given.value
+		}
+	}
+	if f.Changed("lease-max-per-account") {
+		leases["maxPerAccount"] = nil
+		if r.leaseMaxPerAccount != "" {
+			n, err := strconv.Atoi(r.leaseMaxPerAccount)
+			if err != nil {
+				return nil, term.Usage("--lease-max-per-account is %q; use a number", r.leaseMaxPerAccount)
+			}
+			leases["maxPerAccount"] = n
+		}
+	}
+	return leases, nil
 }
 
 // tls reads the files of the TLS flags: the server gets their content.
@@ -313,6 +360,7 @@ server is the right one, give that number with --system-identifier.`,
   rolecall clusters update payments --view ''
   rolecall clusters update payments --url postgres://rolecall_admin@db2:5432/postgres
   rolecall clusters update payments --synchronous-commit local
+  rolecall clusters update payments --lease-default-ttl 30m --lease-max-ttl 7d
   rolecall clusters update payments --system-identifier 7593042318274650123`,
 	})
 	f := cmd.Flags()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -97,13 +98,25 @@ type Cluster struct {
 		TLS              map[string]string `json:"tls"`
 		SystemIdentifier string            `json:"systemIdentifier"`
 	} `json:"connection"`
-	MayManage         bool       `json:"mayManage"`
-	SystemRoles       []string   `json:"systemRoles"`
-	MemberOf          []string   `json:"memberOf"`
-	Grantable         []string   `json:"grantable"`
-	SynchronousCommit *string    `json:"synchronousCommit"`
-	CreatedAt         *time.Time `json:"createdAt"`
-	UpdatedAt         *time.Time `json:"updatedAt"`
+	MayManage         bool        `json:"mayManage"`
+	SystemRoles       []string    `json:"systemRoles"`
+	MemberOf          []string    `json:"memberOf"`
+	Grantable         []string    `json:"grantable"`
+	SynchronousCommit *string     `json:"synchronousCommit"`
+	Leases            LeaseLimits `json:"leases"`
+	CreatedAt         *time.Time  `json:"createdAt"`
+	UpdatedAt         *time.Time  `json:"updatedAt"`
+}
+
+// LeaseLimits are what an admin allows in a cluster.
+type LeaseLimits struct {
+	DefaultTTL    string `json:"defaultTtl"`
+	MaxTTL        string `json:"maxTtl"`
+	MaxPerAccount int    `json:"maxPerAccount"`
+}
+
+func (l LeaseLimits) String() string {
+	return fmt.Sprintf("%s, at most %s, %d for each account", l.DefaultTTL, l.MaxTTL, l.MaxPerAccount)
 }
 
 // Access is what an account may do in a cluster, with the rules that decide.

@@ -17,6 +17,8 @@ import (
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
+	"rolecall/internal/lease"
+	"rolecall/internal/moment"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/sqlstate"
 )
@@ -30,6 +32,13 @@ type Settings struct {
 	Manage, View                     *[]string // label selectors
 	SystemRoles, MemberOf, Grantable *[]string
 	SynchronousCommit                *string // of SynchronousCommits, or "": the server's
+	Leases                           LeaseSettings
+}
+
+// LeaseSettings are what an admin says of the leases in a cluster. nil is what was not said.
+type LeaseSettings struct {
+	DefaultTTL, MaxTTL *time.Duration
+	MaxPerAccount      *int
 }
 
 // SynchronousCommits are the settings of synchronous_commit that Rolecall's sessions may have. "off" is none of them: what
@@ -40,6 +49,7 @@ var SynchronousCommits = []string{"local", "remote_write", "on", "remote_apply"}
 const (
 	maxDisplayName = 100 // characters
 	maxListed      = 100 // selectors, or names of roles
+	mostLeases     = 100_000
 )
 
 // Check says what is wrong with the settings.
@@ -99,6 +109,31 @@ func (s *Settings) Check() error {
 			strings.Join(SynchronousCommits, ", "))
 	}
 	return nil
+}
+
+// change returns the limits with what was said of them. It says what is wrong with the result.
+func (s *LeaseSettings) change(l lease.Limits) (lease.Limits, error) {
+	if s.DefaultTTL != nil {
+		l.DefaultTTL = s.DefaultTTL.Truncate(time.Microsecond) // as PostgreSQL keeps it
+	}
+	if s.MaxTTL != nil {
+		l.MaxTTL = s.MaxTTL.Truncate(time.Microsecond)
+	}
+	if s.MaxPerAccount != nil {
+		l.MaxPerAccount = *s.MaxPerAccount
+	}
+	switch {
+	case l.DefaultTTL < lease.MinTTL:
+		return l, fault.New(fault.Invalid, "The field leases.defaultTtl is %s; the shortest is %s.",
+			moment.DurationText(l.DefaultTTL), moment.DurationText(lease.MinTTL))
+	case l.DefaultTTL > l.MaxTTL:
+		return l, fault.New(fault.Invalid, "The field leases.defaultTtl is %s, longer than leases.maxTtl, which is %s.",
+			moment.DurationText(l.DefaultTTL), moment.DurationText(l.MaxTTL))
+	case l.MaxPerAccount < 1 || l.MaxPerAccount > mostLeases:
+		return l, fault.New(fault.Invalid, "The field leases.maxPerAccount is %d; it must be between 1 and %d.", l.MaxPerAccount,
+			mostLeases)
+	}
+	return l, nil
 }
 
 func checkText(field, text string) error {
@@ -185,6 +220,10 @@ const lockPlaces = 0x706c61636573
 // add registers a cluster that was inspected.
 func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *found, by audit.Entry) (*Cluster, error) {
 	id := uuid.New()
+	limits, err := s.Leases.change(lease.DefaultLimits)
+	if err != nil {
+		return nil, err
+	}
 	sealed, err := r.seal(sealPlace(id), credential{Password: string(to.Password), Key: string(to.Key)})
 	if err != nil {
 		return nil, err
@@ -195,13 +234,14 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO clusters (id, display_name, location, url, tls, credential, system_identifier, capabilities,
-			  system_roles, member_of, grantable, manage, view, created_by, synchronous_commit)
+			  system_roles, member_of, grantable, manage, view, created_by, synchronous_commit, lease_default_ttl, lease_max_ttl,
+			  lease_max_per_account)
 			VALUES ($1, $2, coalesce($3, 'local'), $4, $5, $6, $7, $8, coalesce($9, $14::text[]), coalesce($10::text[],
 			  '{}'), coalesce($11::text[], '{}'),
-			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15, nullif($16, ''))`,
+			  coalesce($12::text[], '{}'), coalesce($13::text[], '{}'), $15, nullif($16, ''), $17, $18, $19)`,
 			id, s.DisplayName, s.Location, to.URL, to.TLS, sealed, found.SystemIdentifier, found.Capabilities,
 			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID,
-			s.SynchronousCommit)
+			s.SynchronousCommit, limits.DefaultTTL, limits.MaxTTL, limits.MaxPerAccount)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -234,6 +274,10 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			return err
 		}
 		if err := now.checkMatch(match); err != nil {
+			return err
+		}
+		limits, err := s.Leases.change(now.Leases)
+		if err != nil {
 			return err
 		}
 		moved := to != nil && *to != now.Connection
@@ -273,13 +317,16 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			  system_roles = coalesce($4, system_roles), member_of = coalesce($5, member_of), grantable = coalesce($6, grantable),
 			  manage = coalesce($7, manage), view = coalesce($8, view),
 			  synchronous_commit = nullif(coalesce($10, synchronous_commit), ''),
+			  lease_default_ttl = $11, lease_max_ttl = $12, lease_max_per_account = $13,
 			  revision = revision + 1, updated_at = clock_timestamp()
 			WHERE id = $1 AND ($9 OR
-			  (display_name, location, system_roles, member_of, grantable, manage, view, synchronous_commit) IS DISTINCT FROM
+			  (display_name, location, system_roles, member_of, grantable, manage, view, synchronous_commit,
+			   lease_default_ttl, lease_max_ttl, lease_max_per_account) IS DISTINCT FROM
 			  (coalesce($2, display_name), coalesce($3, location), coalesce($4, system_roles), coalesce($5, member_of),
-			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view), nullif(coalesce($10, synchronous_commit), '')))`,
+			   coalesce($6, grantable), coalesce($7, manage), coalesce($8, view), nullif(coalesce($10, synchronous_commit), ''),
+			   $11, $12, $13))`,
 			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved,
-			s.SynchronousCommit)
+			s.SynchronousCommit, limits.DefaultTTL, limits.MaxTTL, limits.MaxPerAccount)
 		if err != nil {
 			return taken(err, s.DisplayName)
 		}
@@ -332,10 +379,35 @@ type detail struct {
 	SystemRoles            *[]string `json:"systemRoles,omitempty"`
 	MemberOf               *[]string `json:"memberOf,omitempty"`
 	Grantable              *[]string `json:"grantable,omitempty"`
+	Leases                 *leases   `json:"leases,omitempty"`
 	URL                    string    `json:"url,omitempty"`
 	Password               *bool     `json:"password,omitempty"` // whether it has changed
 	SystemIdentifier       string    `json:"systemIdentifier,omitempty"`
 	SystemIdentifierBefore string    `json:"systemIdentifierBefore,omitempty"`
+}
+
+// leases are the limits of leases as the audit log keeps them.
+type leases struct {
+	DefaultTTL    string `json:"defaultTtl,omitempty"`
+	MaxTTL        string `json:"maxTtl,omitempty"`
+	MaxPerAccount int    `json:"maxPerAccount,omitempty"`
+}
+
+func (s *LeaseSettings) detail() *leases {
+	if *s == (LeaseSettings{}) {
+		return nil
+	}
+	var d leases
+	if s.DefaultTTL != nil {
+		d.DefaultTTL = moment.DurationText(*s.DefaultTTL)
+	}
+	if s.MaxTTL != nil {
+		d.MaxTTL = moment.DurationText(*s.MaxTTL)
+	}
+	if s.MaxPerAccount != nil {
+		d.MaxPerAccount = *s.MaxPerAccount
+	}
+	return &d
 }
 
 // removed is what the audit log keeps of a registration that has ended.
@@ -349,7 +421,7 @@ func (s *Settings) detail() detail {
 	return detail{
 		DisplayName: s.DisplayName, Location: s.Location, SynchronousCommit: s.SynchronousCommit,
 		Manage: canonical(s.Manage), View: canonical(s.View),
-		SystemRoles: s.SystemRoles, MemberOf: s.MemberOf, Grantable: s.Grantable,
+		SystemRoles: s.SystemRoles, MemberOf: s.MemberOf, Grantable: s.Grantable, Leases: s.Leases.detail(),
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/primary"
 	"rolecall/internal/secret"
@@ -41,6 +42,7 @@ type Cluster struct {
 	MemberOf         []string            // roles that a new user is made a member of
 	Grantable        []string            // roles that a user may be made a member of
 	Manage, View     []label.Selector
+	Leases           lease.Limits
 	CreatedBy        string // guid of the account that registered it
 	CreatedAt        time.Time
 	UpdatedAt        time.Time
@@ -423,7 +425,8 @@ func (r *Registry) open(place string, sealed []byte) (s credential, err error) {
 const selectClusters = `
 	SELECT id, display_name, location, url, tls, credential, pending, system_identifier, capabilities, system_roles,
 	  member_of, grantable,
-	       manage, view, created_by, created_at, updated_at, revision, synchronous_commit, identified_at, xmin::text
+	       manage, view, created_by, created_at, updated_at, revision, synchronous_commit, identified_at,
+	       lease_default_ttl, lease_max_ttl, lease_max_per_account, xmin::text
 	FROM clusters `
 
 // changed is Reload after a change of this replica's own.
@@ -502,7 +505,7 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 		&c.SystemIdentifier,
 		&capabilities, &c.SystemRoles, &c.MemberOf, &c.Grantable, &manage, &view, &c.CreatedBy, &c.CreatedAt, &c.UpdatedAt,
 		&c.Revision,
-		&synchronousCommit, &identifiedAt, &c.version)
+		&synchronousCommit, &identifiedAt, &c.Leases.DefaultTTL, &c.Leases.MaxTTL, &c.Leases.MaxPerAccount, &c.version)
 	if err != nil {
 		return nil, err
 	}

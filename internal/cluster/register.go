@@ -13,6 +13,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
 )
@@ -36,6 +37,9 @@ func (r *Registry) Register(ctx context.Context, settings Settings, to Connectio
 		return nil, fault.New(fault.Invalid, "The field displayName is missing.")
 	}
 	if err := settings.Check(); err != nil {
+		return nil, err
+	}
+	if _, err := settings.Leases.change(lease.DefaultLimits); err != nil {
 		return nil, err
 	}
 	purpose := &Cluster{MemberOf: orNone(settings.MemberOf), Grantable: orNone(settings.Grantable),

@@ -33,6 +33,21 @@ func Duration(text string) (time.Duration, error) {
 	return d, nil
 }
 
+// DurationText writes a duration so that Duration reads it: as Go does, without parts that are zero, and below an hour in
+// one
+// unit: 24h, 1h30m, 90s.
+func DurationText(d time.Duration) string {
+	if d >= time.Minute && d < time.Hour && d%time.Minute != 0 {
+		fraction := strings.TrimPrefix((time.Second + d%time.Second).String(), "1") // .5s, or s
+		return strconv.Itoa(int(d/time.Second)) + fraction
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	return strings.Replace(text, "h0m", "h", 1)
+}
+
 var rfc3339 = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$`)
 
 // Time reads a time as in RFC 3339, or a date, which is its first moment in UTC. time.Parse alone accepts more: an hour of

@@ -26,6 +26,35 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+func TestDurationText(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		0: "0s", 1: "1ns", time.Microsecond: "1µs", time.Millisecond: "1ms", time.Second: "1s", 1500 * time.Millisecond: "1.5s",
+		time.Minute: "1m", 90 * time.Second: "90s", 100 * time.Second: "100s", 600 * time.Second: "10m", 630 * time.Second: "630s",
+		time.Hour - time.Millisecond: "3599.999s", time.Hour: "1h", 90 * time.Minute: "1h30m", 3630 * time.Second: "1h30s",
+		3661 * time.Second: "1h1m1s", 10*time.Hour + 10*time.Minute: "10h10m", 24 * time.Hour: "24h", 30 * 24 * time.Hour: "720h",
+		3600500 * time.Millisecond: "1h0.5s", 1<<63 - 1: "2562047h47m16.854775807s",
+	} {
+		if got := DurationText(d); got != want {
+			t.Errorf("%s is written %q, want %q", d, got, want)
+		}
+	}
+}
+
+// FuzzDurationText: what is written is read as the same.
+func FuzzDurationText(f *testing.F) {
+	for _, d := range []int64{0, 1, 999, 1e9, 1.5e9, 6e10, 9e10, 36e11, 3.6005e12, 3.63e12, 5.4e12, 36e12, 8.64e13, 1<<63 - 1} {
+		f.Add(d)
+	}
+	f.Fuzz(func(t *testing.T, n int64) {
+		d := time.Duration(max(n, 0))
+		text := DurationText(d)
+		if got, err := Duration(text); err != nil || got != d {
+			t.Errorf("%d is written %q, which is read as %d, %v", d, text, got, err)
+		}
+	})
+}
+
 func TestTime(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

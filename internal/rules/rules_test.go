@@ -36,8 +36,8 @@ var mayImport = map[string][]string{
 	"internal/batch":    {},
 	"internal/pgrole":   {"scram", "batch", "etag", "fault", "invisible", "pgwire", "primary", "secret", "sqlstate"},
 	"internal/cluster": {
-		"audit", "control", "etag", "failpoint", "fault", "label", "lease", "pgrole", "pgwire", "primary", "secret",
-		"sqlstate",
+		"audit", "control", "etag", "failpoint", "fault", "label", "lease", "moment", "pgrole", "pgwire", "primary",
+		"secret", "sqlstate",
 	},
 	"internal/identity": {"account", "audit", "control", "fault", "batch", "invisible", "remote", "secret", "sqlstate"},
 	"internal/account":  {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
