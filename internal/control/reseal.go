@@ -12,16 +12,19 @@ import (
 	"rolecall/internal/fault"
 )
 
-// sealedColumn is a column that holds sealed values, each for the place "table/id/column".
-type sealedColumn struct{ table, id, column string }
+// sealedColumn is a column that holds sealed values, each for the place "table/id/as". The id is an expression.
+type sealedColumn struct{ table, id, column, as string }
 
 // sealedColumns lists all encrypted columns. Add each new one, or its values are lost with the master key that encrypted
 // them; a test finds missing ones.
 var sealedColumns = []sealedColumn{
-	{"signing_keys", "kid", "private_key"},
-	{"clusters", "id", "credential"},
-	{"clusters", "id", "pending"},
-	{"audit_keys", "id", "key"},
+	{"signing_keys", "kid", "private_key", "private_key"},
+	{"clusters", "id::text", "credential", "credential"},
+	{"clusters", "id::text", "pending", "pending"},
+	{"audit_keys", "id::text", "key", "key"},
+	// The next password becomes the current one as it is, so both have one place, of the lease.
+	{"credentials", "id || '/' || lease_id", "password", "password"},
+	{"credentials", "id || '/' || next_lease_id", "next_password", "password"},
 }
 
 // CheckKeys returns an error if a key of the audit log cannot be decrypted with the configured master keys. The log has a
@@ -79,7 +82,7 @@ func (db *DB) Reseal(ctx context.Context, record func(tx pgx.Tx, done *Resealed)
 func (db *DB) reseal(ctx context.Context, tx pgx.Tx, c sealedColumn) (n int, err error) {
 	// The lock of an UPDATE, in one order. A stronger one would hold up the sealer of the audit log, whose rows refer to
 	// their key.
-	rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT %s::text, %s FROM %s WHERE %[2]s IS NOT NULL ORDER BY %[1]s FOR NO KEY `+
+	rows, err := tx.Query(ctx, fmt.Sprintf(`SELECT %s, %s FROM %s WHERE %[2]s IS NOT NULL ORDER BY %[1]s FOR NO KEY `+
 		`UPDATE`, c.id, c.column, c.table))
 	if err != nil {
 		return 0, err
@@ -96,12 +99,12 @@ func (db *DB) reseal(ctx context.Context, tx pgx.Tx, c sealedColumn) (n int, err
 		if db.Keys.sealedByFirst(v.Sealed) {
 			continue
 		}
-		place := c.table + "/" + v.ID + "/" + c.column
+		place := c.table + "/" + v.ID + "/" + c.as
 		secret, err := db.Keys.Open(place, v.Sealed)
 		if err != nil {
 			return 0, fault.New(fault.Invalid, "Nothing was re-encrypted: %s.", err)
 		}
-		if _, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE %s::text = $1`, c.table, c.column, c.id), v.ID,
+		if _, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE %s SET %s = $2 WHERE %s = $1`, c.table, c.column, c.id), v.ID,
 			db.Keys.Seal(place, secret)); err != nil {
 			return 0, err
 		}

@@ -14,15 +14,17 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgrole"
 )
 
 // Service manages users and databases.
 type Service struct {
-	Clusters *cluster.Registry
-	Audit    *audit.Log
-	Accounts *account.Store
-	Log      *slog.Logger
+	Clusters   *cluster.Registry
+	Audit      *audit.Log
+	Accounts   *account.Store
+	LeaseStore *lease.Store
+	Log        *slog.Logger
 
 	mu          sync.Mutex
 	comparisons map[uuid.UUID]comparison // by id of the cluster

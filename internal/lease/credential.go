@@ -15,14 +15,17 @@ type Credential struct {
 	RotateEvery time.Duration
 	Overlap     time.Duration // that a replaced password is still accepted for
 	Window      *Window       // in which it rotates; nil: any time
-	Lease       uuid.UUID     // the current one
+	Lease       uuid.UUID     // the current one; zero: none yet
 	Username    string        // of the current one
+	Next        uuid.UUID     // the lease that is being made to replace it; zero: none
 	LastError   string        // of the last rotation; "": it worked
 	RotatedAt   time.Time
 	RotatesAt   time.Time
 	CreatedAt   time.Time
 	CreatedBy   string // guid of the account
 	Revision    int64
+
+	password, nextPassword []byte // sealed
 }
 
 // State is "active", or "failing" after a rotation that did not work.

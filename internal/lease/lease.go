@@ -63,10 +63,14 @@ type Filter struct {
 	Own           string      // an account whose leases are chosen in any cluster; "": none
 	Account       string      // guid or user name
 	For           string
+	Username      string    // of the lease
+	Credential    string    // by its name
+	Token         uuid.UUID // that it was made with
+	Live          bool      // it has not ended
 	States        []State
 	ExpiresBefore time.Time
 	After         uuid.UUID // of a list, newest first: the last one that was read; zero: from the start
-	Limit         int
+	Limit         int       // 0: no limit
 }
 
 // Limits are what an admin allows in a cluster.

@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/identity"
+	"rolecall/internal/lease"
 	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
@@ -95,10 +96,11 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 			"migrations", db.Ahead)
 	}
 	users := &dbuser.Service{
-		Clusters: clusters,
-		Audit:    id.Accounts().Audit,
-		Accounts: id.Accounts(),
-		Log:      config.Log,
+		Clusters:   clusters,
+		Audit:      id.Accounts().Audit,
+		Accounts:   id.Accounts(),
+		LeaseStore: &lease.Store{DB: db},
+		Log:        config.Log,
 	}
 	return &Server{Config: config, DB: db, Identity: id, Users: users}, nil
 }

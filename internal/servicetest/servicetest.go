@@ -26,6 +26,7 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/identity"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
 	"rolecall/internal/web"
@@ -131,7 +132,8 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.Clusters, err = cluster.Open(ctx, s.DB, logger)
 	must(t, err)
 	t.Cleanup(s.Clusters.Close)
-	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts, Log: logger}
+	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts,
+		LeaseStore: &lease.Store{DB: s.DB}, Log: logger}
 	s.ClusterID = s.Register(t, "main", pg, role, password)
 	return s
 }

@@ -3,12 +3,14 @@
 CREATE TABLE tasks (
   kind       text NOT NULL,
   key        uuid NOT NULL,
-  cluster_id uuid, -- in which it is done: it bounds how many run at a time there; null: in none
-  due        timestamptz NOT NULL, -- while a replica is at it: when others may take it
+  cluster_id uuid REFERENCES clusters ON DELETE CASCADE, -- in which it is done; null: in none
+  due        timestamptz NOT NULL,
+  claimed    timestamptz, -- until when a replica is doing it; null: none is
   failures   integer NOT NULL DEFAULT 0, -- in a row
   PRIMARY KEY (kind, key)
 );
-CREATE INDEX tasks_due ON tasks (due);
+-- What is due is taken for each cluster by itself.
+CREATE INDEX tasks_due ON tasks (coalesce(cluster_id, '00000000-0000-0000-0000-000000000000'), due);
 
 -- Database users that end by themselves. The role's comment holds the same id, its end and for_role, so that a lease that is
 -- missing here is found again. The ids are UUIDs of version 7, so their order is that of the leases.
@@ -60,7 +62,9 @@ CREATE TABLE credentials (
   created_at      timestamptz NOT NULL DEFAULT now(),
   created_by      text NOT NULL,
   revision        bigint NOT NULL DEFAULT 1,
-  UNIQUE (cluster_id, name)
+  UNIQUE (cluster_id, name),
+  CHECK ((lease_id IS NULL) = (password IS NULL)),
+  CHECK ((next_lease_id IS NULL) = (next_password IS NULL))
 );
 
 ALTER TABLE clusters
