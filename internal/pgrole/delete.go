@@ -35,7 +35,7 @@ import (
 // previous is the attempt that changed the user last before this one, also when the deletion was aborted.
 func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag.Match,
 	by Actor) (previous uuid.UUID, err error) {
-	return s.delete(ctx, name, match, &deletion{s: s, reassignTo: reassignTo, by: by})
+	return s.delete(ctx, &deletion{s: s, of: drop{name: name, match: match}, reassignTo: reassignTo, by: by})
 }
 
 // DeleteOrDisable is Delete, but a blocked deletion leaves the user disabled: NOLOGIN, without a password and without
@@ -43,12 +43,13 @@ func (s *Server) Delete(ctx context.Context, name, reassignTo string, match etag
 // is gone. The same call, or Delete, deletes it later; SetPassword enables it again.
 func (s *Server) DeleteOrDisable(ctx context.Context, name, reassignTo string, match etag.Match,
 	by Actor) (why string, previous uuid.UUID, err error) {
-	d := &deletion{s: s, reassignTo: reassignTo, orDisable: true, by: by}
-	previous, err = s.delete(ctx, name, match, d)
+	d := &deletion{s: s, of: drop{name: name, match: match}, reassignTo: reassignTo, orDisable: true, by: by}
+	previous, err = s.delete(ctx, d)
 	return d.disabled, previous, err
 }
 
-func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *deletion) (previous uuid.UUID, err error) {
+func (s *Server) delete(ctx context.Context, d *deletion) (previous uuid.UUID, err error) {
+	name := d.of.name
 	if d.reassignTo != "" {
 		if err := CheckReassign(name, d.reassignTo); err != nil {
 			return uuid.Nil, err
@@ -62,7 +63,7 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 	defer conn.Release()
 	defer unlock(ctx, conn.Conn(), roleLock(name))
 	d.conn = conn.Conn()
-	err = d.run(ctx, name, match)
+	err = d.run(ctx)
 	if d.user != nil && d.user.Provenance.Attempt == d.by.Attempt {
 		previous = d.user.Provenance.Previous
 	}
@@ -72,19 +73,22 @@ func (s *Server) delete(ctx context.Context, name string, match etag.Match, d *d
 // deletion is one Delete in progress.
 type deletion struct {
 	s          *Server
+	of         drop
 	conn       *pgx.Conn // in the registered database, holding the role's lock
 	reassignTo string
-	orDisable  bool // when it is blocked
+	notTo      string // why what a lease owns cannot go to the role that it acts for, as a sentence
+	orDisable  bool   // when it is blocked
 	by         Actor
 	user       *User
 	revoked    Listing // what was taken away so far, for people
 	ended      bool    // its sessions were ended
 	disabling  bool    // the deletion was aborted by disabling the user
 	disabled   string  // why the user was disabled instead
+	blockedBy  *blocked
 }
 
-func (d *deletion) run(ctx context.Context, name string, match etag.Match) error {
-	if err := d.readUser(ctx, name, match); err != nil {
+func (d *deletion) run(ctx context.Context) error {
+	if err := d.readUser(ctx); err != nil {
 		return err
 	}
 	resumed := d.user.Provenance.State == StateDeleting // its plan was made before, and it goes on
@@ -97,8 +101,12 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 		if found != nil && !d.orDisable {
 			return d.inUse(found, "Nothing was changed.")
 		}
+		if found != nil && d.of.lease != uuid.Nil && d.user.Provenance.State == StateDisabled {
+			d.disabling = true // by an earlier try
+			return d.aborted(found)
+		}
 	}
-	if err := d.disable(ctx, match); err != nil {
+	if err := d.disable(ctx); err != nil {
 		return err
 	}
 	err := d.finish(ctx, found)
@@ -111,7 +119,7 @@ func (d *deletion) run(ctx context.Context, name string, match etag.Match) error
 	}
 	_, lost := errors.AsType[*commitLost](err)
 	if lost && d.conn.IsClosed() {
-		u, inspectErr := d.s.Inspect(ctx, name)
+		u, inspectErr := d.s.Inspect(ctx, d.of.name)
 		switch {
 		case inspectErr != nil:
 		case u == nil || u.oid != d.user.oid:
@@ -178,10 +186,25 @@ func (d *deletion) unfinished(ctx context.Context, err error, nothingDone bool) 
 }
 
 // readUser reads the user, and refuses one that is not deleted whatever depends on it.
-func (d *deletion) readUser(ctx context.Context, name string, match etag.Match) (err error) {
-	if d.user, err = d.s.readChangeable(ctx, d.conn, name, match); err != nil {
+func (d *deletion) readUser(ctx context.Context) (err error) {
+	var now time.Time
+	if err := d.conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
 		return err
 	}
+	if d.user, err = d.s.role(ctx, d.conn, d.of.name); err != nil {
+		return err
+	}
+	if err := d.of.check(d.user, now); err != nil {
+		return err
+	}
+	if d.of.lease != uuid.Nil {
+		return d.findHeir(ctx)
+	}
+	return d.checkHeir(ctx)
+}
+
+// checkHeir refuses a role that cannot be given what the user owns.
+func (d *deletion) checkHeir(ctx context.Context) error {
 	if err := d.checkReassign(ctx); err != nil {
 		return err
 	}
@@ -231,6 +254,9 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 	if to.Provenance.State == StateDeleting {
 		return fault.New(fault.Invalid, "The user %q is being deleted itself: nothing is reassigned to it.", d.reassignTo)
 	}
+	if to.Provenance.Lease != uuid.Nil {
+		return fault.New(fault.Invalid, "The user %q is a lease, which ends: reassign to %q.", d.reassignTo, to.Provenance.For)
+	}
 	if !d.s.mayOwn(to) {
 		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: "+
 			"only an admin reassigns to it.", d.reassignTo)
@@ -244,10 +270,13 @@ func (s *Server) mayOwn(to *User) bool {
 }
 
 // disable is phase 2. It reads the role again: SQL from elsewhere ignores our locks.
-func (d *deletion) disable(ctx context.Context, match etag.Match) error {
+func (d *deletion) disable(ctx context.Context) error {
 	var u *User
 	err := d.retry(ctx, func(tx *transaction) (err error) {
-		if u, err = d.s.readChangeable(ctx, tx, d.user.Name, match); err != nil {
+		if u, err = d.s.role(ctx, tx, d.user.Name); err != nil {
+			return err
+		}
+		if err := d.of.check(u, tx.now); err != nil {
 			return err
 		}
 		if u.oid != d.user.oid {
@@ -674,7 +703,7 @@ func (d *deletion) drop(ctx context.Context) error {
 			if u == nil || u.oid != d.user.oid {
 				return d.user.checkDropped(ctx, tx)
 			}
-			if err := checkNotProtected(u); err != nil {
+			if err := d.of.checkNotProtected(u); err != nil {
 				return &blocked{reasons: []string{err.Error()}, cause: err}
 			}
 			if _, err = tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lockTry())+`; `+dropRole(d.user.Name)); err != nil {
@@ -699,7 +728,7 @@ func (d *deletion) abort(ctx context.Context, disable bool) error {
 		p.State, p.FormerState, p.FormerRevision = d.user.Provenance.FormerState, "", ""
 		sql := alterLogin(u.Name, p.State == "")
 		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
-		if d.disabling = disable && !u.System(); d.disabling {
+		if d.disabling = disable && d.of.checkNotProtected(u) == nil; d.disabling {
 			p.State = StateDisabled
 			sql = disableRole(u.Name)
 		}
@@ -712,6 +741,7 @@ func (d *deletion) abort(ctx context.Context, disable bool) error {
 
 // aborted says why the role was not deleted, and what was revoked already.
 func (d *deletion) aborted(b *blocked) error {
+	d.blockedBy = b
 	if d.disabling {
 		d.disabled = d.inUse(b, d.done("It was disabled instead.")).Message
 		return nil

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/etag"
@@ -14,10 +16,33 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// drop is a user to be dropped, if nothing depends on it.
+// drop is a role to be dropped: a user, or the role of a lease.
 type drop struct {
-	name  string
-	match etag.Match
+	name    string
+	match   etag.Match
+	lease   uuid.UUID // whose role it has to be; nil: a user
+	expired bool      // the lease has to have ended by the clock of the cluster
+}
+
+// check refuses a role that is not to be dropped. now is the clock of the cluster.
+func (d drop) check(u *User, now time.Time) error {
+	switch {
+	case d.lease == uuid.Nil:
+		return checkChangeable(u, d.name, d.match)
+	case u == nil || u.Provenance.Lease != d.lease:
+		return errLeaseGone
+	case d.expired && u.Provenance.Ends.After(now):
+		return &leaseLasts{u.Provenance.Ends.Sub(now)}
+	}
+	return d.checkNotProtected(u)
+}
+
+// checkNotProtected lets a lease end although the role that it acts for is protected now: then it has to.
+func (d drop) checkNotProtected(u *User) error {
+	if d.lease != uuid.Nil && u.protectedBy != u.Name {
+		return nil
+	}
+	return checkNotProtected(u)
 }
 
 // dropped is what came of it. Without a user and an error the four phases of a deletion are needed, and nothing has changed.
@@ -37,12 +62,16 @@ func (s *Server) DropUnused(ctx context.Context, name string, match etag.Match) 
 	if !storable(name) {
 		return nil, notFound(name)
 	}
-	d, err := s.Batcher.drops.Do(ctx, drop{name, match}, s.dropBatch)
+	return s.dropUnused(ctx, drop{name: name, match: match})
+}
+
+func (s *Server) dropUnused(ctx context.Context, of drop) (*User, error) {
+	d, err := s.Batcher.drops.Do(ctx, of, s.dropBatch)
 	if err = cmp.Or(err, d.err); err != nil || d.user == nil {
-		return nil, s.fault(err, name)
+		return nil, s.fault(err, of.name)
 	}
 	if d.lost != nil {
-		if now, err := s.Inspect(ctx, name); err != nil || now != nil && now.oid == d.user.oid {
+		if now, err := s.Inspect(ctx, of.name); err != nil || now != nil && now.oid == d.user.oid {
 			return nil, err // it is there: the phases may do it
 		}
 		err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error { return d.user.checkDropped(ctx, conn) })
@@ -129,7 +158,7 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 				if at := slices.IndexFunc(users, func(u *User) bool { return u.Name == d.name }); at >= 0 {
 					u = users[at]
 				}
-				if results[i].err = checkChangeable(u, d.name, d.match); results[i].err != nil {
+				if results[i].err = d.check(u, tx.now); results[i].err != nil {
 					continue
 				}
 				if slices.Contains(alone, d.name) && u.Provenance.State != StateDeleting {

@@ -57,8 +57,8 @@ func (s *Server) Plan(ctx context.Context, name, reassignTo string) (dp *Deletio
 		}
 	}
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		d := &deletion{s: s, conn: conn, reassignTo: reassignTo}
-		if err := d.readUser(ctx, name, nil); err != nil {
+		d := &deletion{s: s, of: drop{name: name}, conn: conn, reassignTo: reassignTo}
+		if err := d.readUser(ctx); err != nil {
 			return err
 		}
 		p, err := d.plan(ctx)

@@ -1,10 +1,18 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
 )
 
 // NewLease is a role that is to be made for a time. It acts for another role: it is a member of that, and its sessions run
@@ -16,27 +24,142 @@ type NewLease struct {
 	Credential string // that it belongs to; "": none
 }
 
+// Lease is what the record of a role says of the lease that it belongs to.
+type Lease struct {
+	ID         uuid.UUID
+	For        string
+	Ends       time.Time // by the clock of the cluster
+	Credential string    // the name of the credential that it belongs to; "": none
+}
+
+// Lease returns the lease that the role belongs to, nil if it is none.
+func (u *User) Lease() *Lease {
+	p := u.Provenance
+	if p.Lease == uuid.Nil {
+		return nil
+	}
+	return &Lease{ID: p.Lease, For: p.For, Ends: p.Ends.UTC(), Credential: p.Credential}
+}
+
 // LeaseRole is a role that a lease has made.
 type LeaseRole struct {
-	Name string
-	ID   uuid.UUID // of the lease
-	For  string    // as the record says
-	// Credential is the name of the credential that it belongs to; "": none.
-	Credential string
-	CreatedBy  string // guid of the account
-	Created    time.Time
-	Ends       time.Time
-	Now        time.Time // by the clock of the cluster
-	Databases  []string  // that it may connect to; only after CreateLease
+	Lease
+	Name      string
+	CreatedBy string // guid of the account
+	Created   time.Time
+	Now       time.Time // by the clock of the cluster
+	Databases []string  // that it may connect to; only after CreateLease
 	// ForProblem is why nobody may hand the other role out any more, as a sentence: it is protected, disabled, being deleted
 	// or gone. "": somebody may. ForGone says that it is gone, or has another name now.
 	ForProblem string
 	ForGone    bool
 }
 
-// CreateLease makes the role of a lease.
-func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, by Actor) (*LeaseRole, error) {
-	panic("not built")
+func leaseRole(u *User, now time.Time) *LeaseRole {
+	return &LeaseRole{Lease: *u.Lease(), Name: u.Name, CreatedBy: u.Provenance.CreatedBy, Created: u.Provenance.Created.UTC(),
+		Now: now.UTC()}
+}
+
+// checkNoLease refuses what would make something else of the role of a lease.
+func checkNoLease(u *User) error {
+	if u.Provenance.Lease == uuid.Nil {
+		return nil
+	}
+	return fault.New(fault.Invalid, "The user %q is a lease: renew it, or take another one.", u.Name)
+}
+
+// checkLeasable refuses a role that no lease acts for.
+func (s *Server) checkLeasable(u *User, name string) error {
+	switch {
+	case u == nil:
+		return fault.New(fault.Invalid, "There is no role %q in this cluster.", name)
+	case u.protectedBy == u.Name:
+		return fault.New(fault.Forbidden, "The role %q is a system role: there are no leases for it.", name)
+	case u.System():
+		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: there are no leases for it.", name,
+			u.protectedBy)
+	case u.Provenance.Lease != uuid.Nil:
+		return fault.New(fault.Invalid, "The role %q is a lease itself: take one for %q.", name, u.Provenance.For)
+	case u.Provenance.State == StateDeleting:
+		return fault.New(fault.Invalid, "The user %q is being deleted: there are no leases for it.", name)
+	case u.Provenance.State == StateDisabled:
+		return fault.New(fault.Invalid, "The user %q is disabled: give it a new password before you take leases for it.", name)
+	case !u.isUser() && !slices.Contains(s.Grantable, name) && !slices.Contains(s.MemberOf, name):
+		return fault.New(fault.Invalid, "The role %q is no user, and not among those that can be granted in this cluster: there "+
+			"are no leases for it.", name)
+	}
+	return nil
+}
+
+// CreateLease makes the role of a lease. It may log in with the password until the lease ends, and acts for the other role
+// from then on. It is made a member of no other role.
+func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, by Actor) (l *LeaseRole, err error) {
+	if !storable(n.For) {
+		return nil, s.checkLeasable(nil, n.For)
+	}
+	if err := cmp.Or(CheckName(n.Name, s.SystemRoles), CheckPassword(password)); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
+		if existing != nil {
+			return exists(n.Name)
+		}
+		verifier, err := tx.verifier(ctx, password)
+		if err != nil {
+			return err
+		}
+		now, of, err := s.lockFor(ctx, tx, n.For)
+		if err != nil {
+			return err
+		}
+		details, err := s.detailsOf(ctx, tx, of)
+		if fault.Is(err, fault.NotFound) {
+			return s.checkLeasable(nil, n.For)
+		}
+		if err != nil {
+			return err
+		}
+		ends := now.Add(n.TTL).Truncate(time.Microsecond)
+		p := Provenance{Created: now, CreatedBy: by.Account, Lease: n.ID, For: n.For, Ends: ends,
+			Credential: n.Credential}.changed(now, by)
+		if _, err := tx.Exec(ctx, createLease(n.Name, verifier, timestamp(ends), n.For)+commentOnRole(n.Name,
+			p.comment(""))); err != nil {
+			return err
+		}
+		// What PostgreSQL lets connect goes by the privileges, and the new role will have those of the other one.
+		l = leaseRole(&User{Name: n.Name, Provenance: p}, now)
+		l.Databases = details.Databases
+		// Last, because from PostgreSQL 16 on it locks the other role until the end of the transaction.
+		err = tx.commit(ctx, tx.grantRole(n.For, n.Name)+`; `+checkRole(of))
+		if sqlstate.Is(err, sqlstate.DivisionByZero) {
+			return of.replaced()
+		}
+		return grantRefused(err, n.For, n.Name)
+	})
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.",
+			n.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// lockFor reads a role that a lease is to act for, and the clock of the cluster, under a lock for which a change of the role
+// waits: no lease comes into being for a role that is being deleted. Leases for the same role need not wait for each other.
+func (s *Server) lockFor(ctx context.Context, tx *transaction, name string) (now time.Time, u *User, err error) {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, roleLock(name)); err != nil {
+		return now, nil, err
+	}
+	if err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return now, nil, err
+	}
+	u, err = s.role(ctx, tx, name)
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return now, nil, err
+	}
+	return now.UTC(), u, s.checkLeasable(u, name)
 }
 
 // LeaseEnd is a new end of a lease.
@@ -47,19 +170,127 @@ type LeaseEnd struct {
 	Shorten bool
 }
 
-// ChangeLeaseEnd sets the end of a lease. The role is the one of that name only if it is the lease's: else NotFound.
-func (s *Server) ChangeLeaseEnd(ctx context.Context, name string, id uuid.UUID, end LeaseEnd, by Actor) (*LeaseRole, error) {
-	panic("not built")
+// of is the end that follows an end, at a time.
+func (e LeaseEnd) of(old, now time.Time) time.Time {
+	end := now.Add(e.In)
+	if !e.Max.IsZero() && end.After(e.Max) {
+		end = e.Max
+	}
+	if !e.Shorten && old.After(end) {
+		end = old
+	}
+	return end.UTC().Truncate(time.Microsecond)
 }
 
+// ChangeLeaseEnd sets the end of a lease. The role is the one of that name only if it is the lease's: else NotFound. A lease
+// that has ended gets no later end.
+func (s *Server) ChangeLeaseEnd(ctx context.Context, name string, id uuid.UUID, end LeaseEnd, by Actor) (
+	l *LeaseRole, err error) {
+	if !storable(name) || id == uuid.Nil {
+		return nil, noLease(name)
+	}
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		switch {
+		case u == nil || u.Provenance.Lease != id:
+			return noLease(name)
+		case u.Provenance.State != "" || !u.Provenance.Ends.After(tx.now):
+			return fault.New(fault.Invalid, "The lease %q has ended: take another one.", name)
+		}
+		if !end.Shorten {
+			if err := checkNotProtected(u); err != nil {
+				return err
+			}
+		}
+		p := u.Provenance.changed(tx.now, by)
+		p.Ends = end.of(p.Ends, tx.now)
+		at := timestamp(p.Ends)
+		if err := s.alter(ctx, tx, u, alterLimits(name, &at, nil)+commentOnRole(name, p.comment(u.userComment))); err != nil {
+			return err
+		}
+		u.Provenance = p
+		l = leaseRole(u, tx.now)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func noLease(name string) error {
+	return fault.New(fault.NotFound, "There is no role %q of this lease in this cluster.", name)
+}
+
+// selectLeases finds the roles of leases by their comments, which are looked through once.
+var selectLeases = `
+	SELECT clock_timestamp(), array(SELECT objoid FROM pg_shdescription d
+	  WHERE classoid = 'pg_authid'::regclass AND ` + leaseRecord("d.description") + `)`
+
+// selectMemberships lists the memberships of roles ($1).
+const selectMemberships = `
+	SELECT DISTINCT m.member, m.roleid FROM pg_auth_members m WHERE m.member = ANY ($1::oid[])`
+
 // LeaseRoles returns all roles that leases have made and that are still there.
-func (s *Server) LeaseRoles(ctx context.Context) ([]*LeaseRole, error) { panic("not built") }
+func (s *Server) LeaseRoles(ctx context.Context) (list []*LeaseRole, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		list = nil // this may be another try
+		var now time.Time
+		var leases []uint32
+		if err := conn.QueryRow(ctx, selectLeases).Scan(&now, &leases); err != nil || len(leases) == 0 {
+			return err
+		}
+		of, all := map[uint32][]uint32{}, slices.Clone(leases)
+		var member, role uint32
+		rows, err := conn.Query(ctx, selectMemberships, leases)
+		if err != nil {
+			return err
+		}
+		if _, err := pgx.ForEachRow(rows, []any{&member, &role}, func() error {
+			of[member], all = append(of[member], role), append(all, role)
+			return nil
+		}); err != nil {
+			return err
+		}
+		if rows, err = conn.Query(ctx, selectRolesOfOIDs, s.protection(all)...); err != nil {
+			return err
+		}
+		users, err := pgx.CollectRows(rows, scanUser)
+		if err != nil {
+			return err
+		}
+		byOID := make(map[uint32]*User, len(users))
+		for _, u := range users {
+			byOID[u.oid] = u
+		}
+		for _, oid := range leases {
+			u := byOID[oid]
+			if u == nil || u.Provenance.Lease == uuid.Nil {
+				continue
+			}
+			l := leaseRole(u, now)
+			i := slices.IndexFunc(of[oid], func(role uint32) bool { return byOID[role] != nil && byOID[role].Name == l.For })
+			var actsFor *User
+			if l.ForGone = i < 0; i >= 0 {
+				actsFor = byOID[of[oid][i]]
+			}
+			if err := s.checkLeasable(actsFor, l.For); err != nil {
+				l.ForProblem = fault.Of(err).Message
+			}
+			list = append(list, l)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
 
 // EndedLease is what came of the end of a lease.
 type EndedLease struct {
 	Previous  uuid.UUID // attempt that changed the role before
 	Gone      bool      // there was no role of the lease any more
-	BlockedBy []string  // sentences; the role is disabled then
+	BlockedBy []string  // sentences; the role is disabled then, unless it is protected itself or may not be changed
 	// Remaining is how long the lease still lasts, by the clock of the cluster, if only an expired one was to be ended.
 	Remaining time.Duration
 }
@@ -70,11 +301,96 @@ type EndedLease struct {
 // lease that has not expired by the cluster's clock is left alone, and is done with its Remaining.
 func (s *Server) DropLease(ctx context.Context, name string, id uuid.UUID, expired bool) (
 	e EndedLease, done bool, err error) {
-	panic("not built")
+	if !storable(name) || id == uuid.Nil {
+		return EndedLease{Gone: true}, true, nil
+	}
+	u, err := s.dropUnused(ctx, drop{name: name, lease: id, expired: expired})
+	if u != nil && err == nil {
+		return EndedLease{Previous: u.Provenance.Attempt}, true, nil
+	}
+	if e, ok := endedBefore(err); ok {
+		return e, true, nil
+	}
+	if fault.Is(err, fault.Forbidden) {
+		err = nil // EndLease says what it is
+	}
+	return EndedLease{}, false, err
 }
 
 // EndLease is DropLease the long way, in the phases of Delete: sessions are ended, what the role owns goes to the role that
 // it acts for, and if it cannot be dropped it is disabled. A cluster bounds how many do this at a time.
 func (s *Server) EndLease(ctx context.Context, name string, id uuid.UUID, expired bool, by Actor) (EndedLease, error) {
-	panic("not built")
+	if !storable(name) || id == uuid.Nil {
+		return EndedLease{Gone: true}, nil
+	}
+	// What the lease owns went through the hands of somebody who could act as the other role anyway, and nobody else is to
+	// keep the lease alive by being a member of its role.
+	own := *s
+	own.Reassignable, own.WithMembers = nil, true
+	d := &deletion{s: &own, of: drop{name: name, lease: id, expired: expired}, orDisable: true, by: by}
+	previous, err := s.delete(ctx, d)
+	if e, ok := endedBefore(err); ok {
+		return e, nil
+	}
+	e := EndedLease{Previous: previous}
+	switch {
+	case fault.Is(err, fault.Forbidden):
+		e.BlockedBy = []string{fault.Of(err).Message}
+	case err != nil:
+		return EndedLease{}, err
+	case d.disabled != "":
+		for _, reason := range d.blockedBy.reasons {
+			e.BlockedBy = append(e.BlockedBy, sentence(reason))
+		}
+		if d.blockedBy.owns && d.notTo != "" {
+			e.BlockedBy = append(e.BlockedBy, d.notTo)
+		}
+	}
+	return e, nil
 }
+
+// endedBefore is what came of a lease of which nothing was to be dropped.
+func endedBefore(err error) (e EndedLease, ok bool) {
+	if lasts, ok := errors.AsType[*leaseLasts](err); ok {
+		return EndedLease{Remaining: lasts.remaining}, true
+	}
+	return EndedLease{Gone: true}, errors.Is(err, errLeaseGone)
+}
+
+// errLeaseGone says that there is no role of the name that belongs to the lease.
+var errLeaseGone = errors.New("the role of the lease is gone")
+
+// leaseLasts says that a lease has not expired.
+type leaseLasts struct{ remaining time.Duration }
+
+func (e *leaseLasts) Error() string { return "the lease lasts for another " + e.remaining.String() }
+
+// findHeir finds the role to which goes what the lease owns: the one that it acts for, also under another name. Most own
+// nothing, so it is no failure if there is none that can be given objects.
+func (d *deletion) findHeir(ctx context.Context) error {
+	rows, err := d.conn.Query(ctx, selectActsFor, d.user.oid, d.user.Provenance.For)
+	if err != nil {
+		return err
+	}
+	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	if len(roles) == 1 || len(roles) > 1 && roles[0] == d.user.Provenance.For {
+		d.reassignTo = roles[0]
+		err = d.checkHeir(ctx)
+		if !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.Forbidden) {
+			return err
+		}
+		d.notTo = fault.Of(err).Message
+	} else {
+		d.notTo = fmt.Sprintf("The role %q, to which it would go, is gone.", d.user.Provenance.For)
+	}
+	d.reassignTo = ""
+	return d.checkHeir(ctx)
+}
+
+// selectActsFor lists the roles that a role ($1) is a member of, the one of a name ($2) first.
+const selectActsFor = `
+	SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = $1
+	GROUP BY g.rolname ORDER BY g.rolname <> $2, g.rolname`

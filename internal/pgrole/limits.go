@@ -41,6 +41,11 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		if err := checkNotDeleting(u); err != nil {
 			return err
 		}
+		if limits.ValidUntil != nil {
+			if err := checkNoLease(u); err != nil {
+				return err
+			}
+		}
 		old, err := s.detailsOf(ctx, tx, u)
 		if err != nil {
 			return err
@@ -70,10 +75,13 @@ func (d *Details) otherValidUntil(l Limits) *string {
 		if d.ValidUntil != nil && d.ValidUntil.Equal(precise) {
 			return nil
 		}
-		literal = precise.Format("2006-01-02 15:04:05.000000Z07:00")
+		literal = timestamp(precise)
 	}
 	return &literal
 }
+
+// timestamp is a time in UTC as PostgreSQL reads it.
+func timestamp(t time.Time) string { return t.Format("2006-01-02 15:04:05.000000Z07:00") }
 
 func (d *Details) otherConnectionLimit(l Limits) *int {
 	if l.ConnectionLimit == nil || *l.ConnectionLimit == d.ConnectionLimit {

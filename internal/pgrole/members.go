@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -37,12 +38,25 @@ func readMembers(ctx context.Context, q querier, name string) ([]string, error) 
 	return members, err
 }
 
+// selectLeasesFor lists the roles of leases that are members of a role ($1).
+var selectLeasesFor = `SELECT array(SELECT u.rolname::text FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
+	JOIN pg_shdescription d ON d.objoid = u.oid AND d.classoid = 'pg_authid'::regclass
+	WHERE m.roleid = $1 AND ` + leaseRecord("d.description") + ` GROUP BY u.rolname ORDER BY u.rolname)`
+
 // blockMembers is the part of a deletion's plan about the members of the user.
 func (p *plan) blockMembers(ctx context.Context, d *deletion) error {
+	var leases []string
+	if err := d.conn.QueryRow(ctx, selectLeasesFor, d.user.oid).Scan(&leases); err != nil {
+		return err
+	}
+	if len(leases) > 0 {
+		p.block("leases act for it, to be ended first: %s", some(leases, len(leases)))
+	}
 	if d.s.WithMembers {
 		return nil
 	}
 	members, err := readMembers(ctx, d.conn, d.user.Name)
+	members = slices.DeleteFunc(members, func(name string) bool { return slices.Contains(leases, name) })
 	if len(members) > 0 {
 		p.block("other roles are members of it and would lose what they have by it (withMembers or --with-members lets them): %s",
 			some(members, len(members)))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/etag"
@@ -124,7 +125,7 @@ func (s *Server) changeMemberships(ctx context.Context, name string, match etag.
 		if err := checkChangeable(u, name, match); err != nil {
 			return err
 		}
-		if err := checkNotDeleting(u); err != nil {
+		if err := cmp.Or(checkNotDeleting(u), checkNoLease(u)); err != nil {
 			return err
 		}
 		if err := check(ctx, tx); err != nil {
@@ -189,6 +190,9 @@ func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member s
 	case u.dangerous:
 		return fault.New(fault.Forbidden, "The role %q is a member of the system role %q: %q cannot be made a member of it here.",
 			role, u.protectedBy, member)
+	case u.Provenance.Lease != uuid.Nil:
+		return fault.New(fault.Invalid, "The role %q is a lease, which ends: make %q a member of %q.", role, member,
+			u.Provenance.For)
 	}
 	return nil
 }
@@ -206,11 +210,20 @@ func (s *Server) grant(ctx context.Context, tx *transaction, role, member string
 	if err := s.checkGrant(ctx, tx, role, member); err != nil {
 		return err
 	}
-	sql := grantRole(role, member)
-	if tx.version >= 160000 {
-		sql = grantRoleToUse(role, member)
+	_, err := tx.Exec(ctx, tx.grantRole(role, member))
+	return grantRefused(err, role, member)
+}
+
+// grantRole is the statement by which a member gets the privileges of a role.
+func (tx *transaction) grantRole(role, member string) string {
+	if tx.version < 160000 {
+		return grantRole(role, member)
 	}
-	_, err := tx.Exec(ctx, sql)
+	return grantRoleToUse(role, member)
+}
+
+// grantRefused says why a role was not granted to a member.
+func grantRefused(err error, role, member string) error {
 	switch sqlstate.Code(err) {
 	case sqlstate.InvalidGrant:
 		return fault.New(fault.Invalid, "The user %q cannot be made a member of %q, which is a member of %[1]q.", member,

@@ -341,7 +341,7 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 		if err := checkChangeable(old, name, match); err != nil {
 			return err
 		}
-		if err := checkNotDeleting(old); err != nil {
+		if err := cmp.Or(checkNotDeleting(old), checkNoLease(old)); err != nil {
 			return err
 		}
 		verifier, err := tx.verifierFor(ctx, old, password)

@@ -28,6 +28,12 @@ type Provenance struct {
 	FormerState string `json:"was,omitempty"`
 	// FormerRevision is the revision from before the deletion began.
 	FormerRevision string `json:"from,omitempty"`
+	// Lease is the id of the lease that the role belongs to; nil: none. Only then there is what follows: the role that it acts
+	// for, its end by the clock of the cluster, and the name of the credential that it belongs to, if any.
+	Lease      uuid.UUID `json:"lease,omitzero"`
+	For        string    `json:"for,omitempty"`
+	Ends       time.Time `json:"ends,omitzero"`
+	Credential string    `json:"credential,omitempty"`
 }
 
 // The states of a database user other than the usual one, which is "".
@@ -160,6 +166,14 @@ func (p *Provenance) scan(data string) bool {
 			p.FormerState = value
 		case "from":
 			p.FormerRevision = value
+		case "lease":
+			ok = scanID(&p.Lease, value)
+		case "for":
+			p.For = value
+		case "ends":
+			ok = scanTime(&p.Ends, value)
+		case "credential":
+			p.Credential = value
 		default:
 			ok = false
 		}
@@ -207,5 +221,14 @@ const maxRecord = 4096
 func (p Provenance) valid() bool {
 	sane := func(t time.Time) bool { return t.IsZero() || 1 < t.UTC().Year() && t.UTC().Year() < 9999 }
 	return p.Revision > 0 && p.Attempt != uuid.Nil && sane(p.Created) && sane(p.Modified) &&
-		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200
+		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200 && p.validLease()
+}
+
+// validLease reports whether all is there that a lease has, and nothing of it if there is none.
+func (p Provenance) validLease() bool {
+	if p.Lease == uuid.Nil {
+		return p.For == "" && p.Ends.IsZero() && p.Credential == ""
+	}
+	year := p.Ends.UTC().Year()
+	return nameable(p.For) && 1 < year && year < 9999 && utf8.RuneCountInString(p.Credential) <= 200
 }

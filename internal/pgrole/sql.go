@@ -40,12 +40,24 @@ func createRole(name, verifier string) string {
 	return `CREATE ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
 }
 
+// createLease makes a role whose sessions act as another from their login on.
+func createLease(name, verifier, validUntil, as string) string {
+	return `CREATE ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + ` VALID UNTIL ` + literal(validUntil) +
+		`; ALTER ROLE ` + ident(name) + ` SET role = ` + literal(as) + `;`
+}
+
 // lockRole locks the row of a role, as its change does, without changing it, and fails (division by zero) if the name means
 // another role. A change that reads the row first and takes its time then, as a new password does, fails with XX000
 // whenever SQL from elsewhere has changed the row in between.
 func lockRole(u *User) string {
-	return `ALTER ROLE ` + ident(u.Name) + `; SELECT 1 / (SELECT count(*) FROM pg_roles WHERE oid = ` +
-		strconv.FormatUint(uint64(u.oid), 10) + ` AND rolname = ` + literal(u.Name) + `)::int;`
+	return `ALTER ROLE ` + ident(u.Name) + `; ` + checkRole(u)
+}
+
+// checkRole fails (division by zero) if the name of a role means another one now.
+func checkRole(u *User) string {
+	return `SELECT 1 / (SELECT count(*) FROM pg_roles WHERE oid = ` + strconv.FormatUint(uint64(u.oid), 10) +
+		` AND rolname = ` +
+		literal(u.Name) + `)::int;`
 }
 
 func alterPassword(name, verifier string, login bool) string {
@@ -324,6 +336,12 @@ const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
       description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*(\n(?!rolecall:v1 )[^\n]*)*$' END
     FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
+// leaseRecord is true for a comment that may have the record of a lease.
+func leaseRecord(description string) string {
+	return `CASE WHEN octet_length(` + description + `) <= 8192
+    THEN ` + description + ` LIKE '%rolecall:v1 {%"lease":"%' ELSE false END`
+}
+
 // attributes make the revision of a role that has no record of ours in its comment.
 const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
     r.rolreplication,
@@ -337,6 +355,7 @@ const mayLogin = `coalesce(r.rolvaliduntil <= clock_timestamp(), false), r.rolva
 var (
 	selectRoles        = rolesWhere(`r.rolname = ANY ($4::name[])`)
 	selectRolesOfBytes = rolesWhere(`namesend(r.rolname) = ANY ($4::bytea[])`)
+	selectRolesOfOIDs  = rolesWhere(`r.oid = ANY ($4::oid[])`)
 )
 
 func rolesWhere(condition string) string {
