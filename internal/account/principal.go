@@ -2,6 +2,7 @@ package account
 
 import (
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -45,6 +46,11 @@ type Principal struct {
 	// the scopes that would are not among Scopes: ClusterScopes has them, and HasOn counts them on these clusters alone.
 	Clusters      []uuid.UUID
 	ClusterScopes []string
+	// Credentials are the only stored credentials that the token reads, and it does nothing else: <id of the cluster>/<name>;
+	// nil: no limit. Package door refuses every other operation.
+	Credentials []string
+	// Issued and Expires are those of the token; zero: it is none, or does not expire.
+	Issued, Expires time.Time
 	// RequestID and Address say where the request came from, for the audit log.
 	RequestID, Address string
 }
@@ -57,6 +63,11 @@ func (p *Principal) Has(scopes ...string) bool {
 // Reaches reports whether the principal's credential is valid for the cluster at all.
 func (p *Principal) Reaches(cluster uuid.UUID) bool {
 	return p.Clusters == nil || slices.Contains(p.Clusters, cluster)
+}
+
+// ReachesCredential reports whether the principal's credential is valid for a stored credential of the cluster at all.
+func (p *Principal) ReachesCredential(cluster uuid.UUID, name string) bool {
+	return p.Reaches(cluster) && (p.Credentials == nil || slices.Contains(p.Credentials, cluster.String()+"/"+name))
 }
 
 // HasOn is Has for what is done on one cluster.

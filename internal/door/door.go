@@ -33,7 +33,9 @@ type Surface struct {
 	Name string
 	// Schemes are the schemes of credentials that it accepts.
 	Schemes []identity.Scheme
-	Routes  []Route
+	// TokenHeader is a header that carries a token like Authorization with Bearer, and takes precedence; "": there is none.
+	TokenHeader string
+	Routes      []Route
 	// Private is the path below which every request needs a valid credential, even one for an unknown path: a stranger does
 	// not learn which paths exist. "": none.
 	Private string
@@ -81,7 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if route != nil {
 		info.Route, private = route.Pattern, !route.Public
 	}
-	if c, missing := h.credential(r.Header.Get("Authorization")); private && missing == nil && h.seemsSignedIn(c) {
+	if c, missing := h.credential(r.Header); private && missing == nil && h.seemsSignedIn(c) {
 		info.SignedIn()
 	}
 	web.Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
@@ -94,6 +96,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) seemsSignedIn(c identity.Credential) bool {
 	return !h.door.Identity.Stranger(c) && !h.door.Identity.Remote(c)
 }
+
+var errForCredentials = fault.New(fault.Forbidden,
+	"The personal access token is limited to reading stored credentials: it may do nothing else.")
 
 // serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
 // it is private.
@@ -110,6 +115,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, me
 	switch {
 	case err != nil:
 		return err
+	case p != nil && p.Credentials != nil && (route == nil || !route.ForCredentials):
+		return errForCredentials
 	case route != nil:
 		return route.Handle(w, r, p)
 	case len(methods) == 0 || h.surface.NoMethods:
@@ -143,7 +150,7 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) 
 // authenticate returns the principal of a request. Without a valid credential the request is charged to its address: before
 // a stranger's credential is verified, or after a credential that seemed valid was refused.
 func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Principal, error) {
-	c, missing := h.credential(r.Header.Get("Authorization"))
+	c, missing := h.credential(r.Header)
 	stranger := missing != nil || h.door.Identity.Stranger(c)
 	if stranger {
 		if err := h.door.chargeAddress(info); err != nil {
@@ -186,9 +193,9 @@ func (d *Door) chargeAddress(info *web.Info) error {
 	return nil
 }
 
-// credential reads an Authorization header. A scheme that the surface does not accept counts as no credential.
-func (h *Handler) credential(authorization string) (c identity.Credential, err error) {
-	c = identity.ParseCredential(authorization)
+// credential reads the credential of a request. A scheme that the surface does not accept counts as no credential.
+func (h *Handler) credential(header http.Header) (c identity.Credential, err error) {
+	c = h.surface.Credential(header)
 	if c.Value != "" && slices.Contains(h.surface.Schemes, c.Scheme) {
 		return c, nil
 	}
@@ -197,6 +204,14 @@ func (h *Handler) credential(authorization string) (c identity.Credential, err e
 		hint = "a user name and password (Basic) or " + hint
 	}
 	return c, fault.New(fault.Unauthenticated, "Sign in: send %s in the Authorization header.", hint).Because(ErrNoCredential)
+}
+
+// Credential is what a request with these headers proves its account with.
+func (s *Surface) Credential(header http.Header) identity.Credential {
+	if token := header.Get(s.TokenHeader); s.TokenHeader != "" && token != "" {
+		return identity.ParseCredential("Bearer " + token)
+	}
+	return identity.ParseCredential(header.Get("Authorization"))
 }
 
 // setRateHeaders tells the account how many requests it may send at once, how many are left, and when it has all again.

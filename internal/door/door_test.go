@@ -19,6 +19,8 @@ import (
 	"rolecall/internal/cfapi"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/door"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
@@ -305,6 +307,56 @@ func TestOrder(t *testing.T) {
 				s.want(t, 429, "PUT", x.private, token)
 			}
 		})
+	}
+}
+
+// A token that is limited to stored credentials gets nowhere but to the routes that are there for it.
+func TestCredentialTokens(t *testing.T) {
+	s := servicetest.Shared(t)
+	username := unique("limited")
+	s.Account(t, username, account.AdminScopes, nil)
+	maker, err := s.Identity.Authenticate(t.Context(), identity.ParseCredential(basic(username, username+"-password")), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, secret, err := s.Identity.CreatePersonalToken(t.Context(), maker,
+		identity.NewPersonalToken{Name: "limited", Credentials: []string{s.ClusterID + "/shop"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range surfaces {
+		if x.private == "" {
+			continue
+		}
+		t.Run(x.name, func(t *testing.T) {
+			s := x.serve(t, 0, 0)
+			token := "Bearer " + secret
+			s.want(t, 403, "GET", x.private, token)
+			s.want(t, 403, "HEAD", x.private, token)
+			s.want(t, 403, "DELETE", existing(x), token)
+			if !x.open {
+				s.want(t, 403, "PUT", x.private, token)
+				s.want(t, 403, "GET", x.unknown, token)
+			}
+			if x.public != "" {
+				s.want(t, 200, "GET", x.public, token)
+			}
+		})
+	}
+	var reached bool
+	open := func(w http.ResponseWriter, _ *http.Request, p *account.Principal) error {
+		reached = p.Credentials != nil
+		return nil
+	}
+	handler := s.Door(0).Handler(door.Surface{Schemes: []identity.Scheme{identity.Bearer}, TokenHeader: "X-Token",
+		Private: "/x", Fail: func(w http.ResponseWriter, _ *http.Request, _ *fault.Error) { w.WriteHeader(403) },
+		Routes: []door.Route{{Method: "GET", Pattern: "/x", Handle: open, ForCredentials: true}}})
+	served := &server{s, surface{}, &web.Edge{Handler: handler, Log: slog.New(slog.DiscardHandler)}}
+	if w := served.send("GET", "/x", "", "X-Token: "+secret); w.Code != 200 || !reached {
+		t.Errorf("the route that is there for it: %d", w.Code)
+	}
+	if w := served.send("GET", "/x", "Bearer "+secret, "X-Token: wrong"); w.Code != 403 {
+		t.Errorf("the header of its own does not take precedence: %d", w.Code)
 	}
 }
 

@@ -21,6 +21,8 @@ type Route struct {
 	Handle  HandlerFunc
 	// Public routes need no credential.
 	Public bool
+	// ForCredentials routes are the only ones for a token that is limited to stored credentials.
+	ForCredentials bool
 }
 
 // Router finds the route of a request. Unlike http.ServeMux it never cleans a path and never redirects: with it,

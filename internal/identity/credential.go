@@ -85,6 +85,7 @@ type verifiedCredential struct {
 	account  *account.Account
 	whole    bool      // it carries every scope that its account has
 	scopes   []string  // else what it carries; the account itself may have fewer in the meantime
+	issued   time.Time // of a token
 	expires  time.Time // zero: never
 	checked  time.Time
 	external bool // another issuer's token
@@ -107,7 +108,8 @@ func epochBinding(a *account.Account) string { return a.Epoch.String() }
 // principal is the principal of a request with the credential.
 func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	a := v.account
-	p := &account.Principal{GUID: a.GUID, Username: a.Username, Origin: a.Origin, Labels: a.Labels, Epoch: a.Epoch}
+	p := &account.Principal{GUID: a.GUID, Username: a.Username, Origin: a.Origin, Labels: a.Labels, Epoch: a.Epoch,
+		Issued: v.issued, Expires: v.expires}
 	if v.whole {
 		p.Scopes = a.Scopes
 	} else {
@@ -115,6 +117,7 @@ func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	}
 	if t := v.personal; t != nil {
 		p.Limit(t.ID, t.ReadOnly, t.Clusters)
+		p.Credentials = t.Credentials
 		s.tokenUse.note(t.ID, s.now())
 	}
 	return p

@@ -92,7 +92,7 @@ var errWrong = fault.New(fault.Unauthenticated, "The user name, password or toke
 func (s *Service) Authenticate(ctx context.Context, c Credential, address string) (*account.Principal, error) {
 	key := s.cacheKey(c)
 	v, ok := s.verified.get(key, s.now())
-	external := ok && v.external
+	again := ok && (v.external || v.personal != nil && v.personal.ofSignIn())
 	var err error
 	if ok {
 		v, err = s.recheck(ctx, key, v, address)
@@ -100,8 +100,8 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 		v, err = s.verify(ctx, key, c, address)
 	}
 	// The account is gone or was inactive for a moment. The token of another issuer still says whose it is: the answer is the
-	// one that a request gets which comes first.
-	if external && fault.Is(err, fault.Unauthenticated) {
+	// one that a request gets which comes first. And another replica may have renewed the token of a sign-in.
+	if again && fault.Is(err, fault.Unauthenticated) {
 		v, err = s.verify(ctx, key, c, address)
 	}
 	if fault.Is(err, fault.Unauthenticated) {

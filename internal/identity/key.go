@@ -260,7 +260,12 @@ func (s *Service) maintain(ctx context.Context) error {
 		return control.Fault(err)
 	}
 	// The clock of another replica, to which the token is still valid, may be behind.
-	_, err := s.db.Pool.Exec(ctx, `DELETE FROM revoked_tokens WHERE expires_at < $1`, s.now().Add(-expiryMargin))
+	margin := s.now().Add(-expiryMargin)
+	if _, err := s.db.Pool.Exec(ctx, `DELETE FROM personal_tokens WHERE renewable_until IS NOT NULL AND expires_at < $1`,
+		margin); err != nil {
+		return control.Fault(err)
+	}
+	_, err := s.db.Pool.Exec(ctx, `DELETE FROM revoked_tokens WHERE expires_at < $1`, margin)
 	if err != nil {
 		return control.Fault(err)
 	}

@@ -318,6 +318,6 @@ func (s *Service) externalBearer(
 	if !a.Active {
 		return nil, errWrong.Because(errInactive)
 	}
-	return &verifiedCredential{account: a, whole: true, external: true, expires: t.Expiry, binding: epochBinding,
-		bound: epochBinding(a)}, nil
+	return &verifiedCredential{account: a, whole: true, external: true, issued: t.IssuedAt, expires: t.Expiry,
+		binding: epochBinding, bound: epochBinding(a)}, nil
 }

@@ -32,14 +32,23 @@ type PersonalToken struct {
 	Name     string
 	ReadOnly bool
 	Clusters []uuid.UUID // the only ones that it reaches; nil: no limit
-	Created  time.Time
-	Expires  time.Time // zero: never
-	LastUsed time.Time // zero: never; up to a minute late
+	// Credentials are the only stored credentials that it reads, and it does nothing else: <id of the cluster>/<name>; nil: no
+	// such limit.
+	Credentials []string
+	Created     time.Time
+	Expires     time.Time // zero: never
+	LastUsed    time.Time // zero: never; up to a minute late
+	// RenewableUntil is set if a sign-in gave the token, not its account: it is renewed up to then.
+	RenewableUntil time.Time
 
 	hash   []byte
 	scopes []string
-	guid   string // of its account
+	guid   string    // of its account
+	epoch  uuid.UUID // of its account at the sign-in, if a sign-in gave it
 }
+
+// ofSignIn reports whether a sign-in gave the token.
+func (t *PersonalToken) ofSignIn() bool { return !t.RenewableUntil.IsZero() }
 
 // personalPrefix begins every personal access token, which tells it from a JWT, and tells scanners for leaked secrets
 // what they have found: rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}.
@@ -55,28 +64,31 @@ func newPersonalToken(id uuid.UUID) string {
 
 // The limits of personal access tokens.
 const (
-	maxPersonalTokens = 100 // of an account
-	maxTokenName      = 100
-	maxTokenClusters  = 100
+	maxPersonalTokens   = 100 // of an account
+	maxTokenName        = 100
+	maxTokenClusters    = 100
+	maxTokenCredentials = 100
 )
 
 var errTokensByToken = fault.New(fault.Forbidden,
 	"A personal access token may not create tokens, or revoke another one. Sign in for that.")
 
 const personalColumns = `t.id, t.name, t.read_only, t.clusters, t.created_at, coalesce(t.expires_at, '0001-01-01'),
-	coalesce(t.last_used_at, '0001-01-01'), t.secret_hash, t.scopes, a.guid`
+	coalesce(t.last_used_at, '0001-01-01'), t.secret_hash, t.scopes, a.guid, t.credentials,
+	coalesce(t.renewable_until, '0001-01-01'), coalesce(t.epoch, '00000000-0000-0000-0000-000000000000')`
 
 func scanPersonal(row pgx.CollectableRow) (*PersonalToken, error) {
 	var t PersonalToken
-	err := row.Scan(&t.ID, &t.Name, &t.ReadOnly, &t.Clusters, &t.Created, &t.Expires, &t.LastUsed, &t.hash, &t.scopes, &t.guid)
+	err := row.Scan(&t.ID, &t.Name, &t.ReadOnly, &t.Clusters, &t.Created, &t.Expires, &t.LastUsed, &t.hash, &t.scopes, &t.guid,
+		&t.Credentials, &t.RenewableUntil, &t.epoch)
 	return &t, err
 }
 
-// PersonalTokens returns the principal's tokens, the newest first, those that have expired included.
+// PersonalTokens returns the tokens that the principal has made, the newest first, those that have expired included.
 func (s *Service) PersonalTokens(ctx context.Context, p *account.Principal) ([]*PersonalToken, error) {
 	rows, err := s.db.Pool.Query(ctx, `
 		SELECT `+personalColumns+` FROM personal_tokens t JOIN accounts a ON a.id = t.account_id
-		WHERE a.guid = $1 ORDER BY t.id DESC`, p.GUID)
+		WHERE a.guid = $1 AND t.renewable_until IS NULL ORDER BY t.id DESC`, p.GUID)
 	if err != nil {
 		return nil, control.Fault(err)
 	}
@@ -84,13 +96,14 @@ func (s *Service) PersonalTokens(ctx context.Context, p *account.Principal) ([]*
 	return tokens, control.Fault(err)
 }
 
-// NewPersonalToken is what a token is made with. That the principal may view the clusters is the caller's to see to: a
-// token gives no right on them, it only takes away the right to others.
+// NewPersonalToken is what a token is made with. That the principal may view the clusters and read the credentials is the
+// caller's to see to: a token gives no right on them, it only takes away the right to others.
 type NewPersonalToken struct {
-	Name     string
-	ReadOnly bool
-	Clusters []uuid.UUID
-	Expires  time.Time
+	Name        string
+	ReadOnly    bool
+	Clusters    []uuid.UUID
+	Credentials []string
+	Expires     time.Time
 }
 
 func (n *NewPersonalToken) check(now time.Time) error {
@@ -101,6 +114,11 @@ func (n *NewPersonalToken) check(now time.Time) error {
 		return fault.New(fault.Invalid, "The name of a token has only characters that are shown, and no control characters.")
 	case n.Clusters != nil && len(n.Clusters) == 0, len(n.Clusters) > maxTokenClusters:
 		return fault.New(fault.Invalid, "A token is limited to 1 to %d clusters, or has no such limit.", maxTokenClusters)
+	case n.Credentials != nil && len(n.Credentials) == 0, len(n.Credentials) > maxTokenCredentials:
+		return fault.New(fault.Invalid, "A token is limited to 1 to %d credentials, or has no such limit.", maxTokenCredentials)
+	case n.Credentials != nil && n.ReadOnly:
+		return fault.New(fault.Invalid, "A read-only token reads no password. A token that is limited to credentials changes "+
+			"nothing anyway: leave readOnly out.")
 	case !n.Expires.IsZero() && !n.Expires.After(now):
 		return fault.New(fault.Invalid, "The token would have expired already.")
 	case n.Expires.Year() > 9999:
@@ -119,6 +137,9 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 	detail := map[string]any{"name": n.Name, "readOnly": n.ReadOnly}
 	if n.Clusters != nil {
 		detail["clusters"] = n.Clusters
+	}
+	if n.Credentials != nil {
+		detail["credentials"] = n.Credentials
 	}
 	if !n.Expires.IsZero() {
 		detail["expiresAt"] = n.Expires
@@ -146,7 +167,7 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 			return err
 		}
 		var count int
-		if err := tx.QueryRow(ctx, `SELECT count(*) FROM personal_tokens WHERE account_id = $1`,
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM personal_tokens WHERE account_id = $1 AND renewable_until IS NULL`,
 			accountID).Scan(&count); err != nil {
 			return err
 		}
@@ -154,9 +175,11 @@ func (s *Service) CreatePersonalToken(ctx context.Context, p *account.Principal,
 			return fault.New(fault.Invalid, "An account has at most %d personal access tokens. Revoke one first.", maxPersonalTokens)
 		}
 		_, err = tx.Exec(ctx, `
-			INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only, clusters, created_at, expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '0001-01-01'::timestamptz))`,
-			id, accountID, n.Name, tokenHash(secret), append([]string{}, p.Scopes...), n.ReadOnly, n.Clusters, s.now(), n.Expires)
+			INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only, clusters, credentials, created_at,
+			  expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, '0001-01-01'::timestamptz))`,
+			id, accountID, n.Name, tokenHash(secret), append([]string{}, p.Scopes...), n.ReadOnly, n.Clusters, n.Credentials, s.now(),
+			n.Expires)
 		if sqlstate.Is(err, sqlstate.UniqueViolation) {
 			return fault.New(fault.Exists, "There is a token of the name %q already.", n.Name)
 		}
@@ -228,11 +251,15 @@ func (s *Service) personalBearer(ctx context.Context, token string) (*verifiedCr
 	if err != nil {
 		return nil, err
 	}
-	if !a.Active || a.IdentityCreatedAt.IsZero() {
+	if !a.Active || a.IdentityCreatedAt.IsZero() || t.ofSignIn() && t.epoch != a.Epoch {
 		return nil, errWrong
 	}
-	return &verifiedCredential{account: a, personal: t, scopes: t.scopes, expires: t.Expires, binding: createdBinding,
-		bound: createdBinding(a)}, nil
+	v := &verifiedCredential{account: a, personal: t, scopes: t.scopes, issued: t.Created, expires: t.Expires,
+		binding: createdBinding, bound: createdBinding(a)}
+	if t.ofSignIn() {
+		v.binding, v.bound = epochBinding, epochBinding(a)
+	}
+	return v, nil
 }
 
 // createdBinding is for tokens that a new password does not end. Whatever ends them deletes them.

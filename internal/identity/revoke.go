@@ -45,10 +45,6 @@ func (s *Service) revokeAccess(ctx context.Context, c *Client, token, address st
 	if t.ClientID != c.id {
 		return nil
 	}
-	id, err := uuid.Parse(t.ID)
-	if err != nil {
-		return nil
-	}
 	a, err := s.accounts.ByGUID(ctx, t.account())
 	if fault.Is(err, fault.NotFound) {
 		return nil
@@ -56,12 +52,21 @@ func (s *Service) revokeAccess(ctx context.Context, c *Client, token, address st
 	if err != nil {
 		return err
 	}
+	return s.endAccess(ctx, t, revoked(a.GUID, a.ShownName(), c.id, address))
+}
+
+// endAccess ends an access token that is verified, and records that unless it has ended before.
+func (s *Service) endAccess(ctx context.Context, c *claims, e audit.Entry) error {
+	id, err := uuid.Parse(c.ID)
+	if err != nil {
+		return nil
+	}
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
-		fresh, err := revokeID(ctx, tx, id, t.ExpiresAt.Time)
+		fresh, err := revokeID(ctx, tx, id, c.ExpiresAt.Time)
 		if err != nil || !fresh {
 			return err
 		}
-		return s.audit.Record(ctx, tx, revoked(a.GUID, a.ShownName(), c.id, address))
+		return s.audit.Record(ctx, tx, e)
 	})
 }
 
@@ -110,7 +115,11 @@ func (s *Service) revokePersonal(ctx context.Context, token, address string) err
 
 func revoked(guid, name, client, address string) audit.Entry {
 	return audit.Entry{Action: audit.RevokeTokens, AccountGUID: guid, AccountName: name, Target: guid, Address: address,
-		Detail: map[string]any{"client": client, "reason": "its holder revoked it"}}
+		Detail: revokedByHolder(client)}
+}
+
+func revokedByHolder(client string) map[string]any {
+	return map[string]any{"client": client, "reason": "its holder revoked it"}
 }
 
 // endFamily ends the refresh tokens of one sign-in, and the access tokens that came with them.
@@ -157,6 +166,14 @@ func revokedAmong(ctx context.Context, q querier, ids []uuid.UUID) ([]uuid.UUID,
 // querier is a pool or a transaction.
 type querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// issued is when the token was made, as it says.
+func (c *claims) issued() (at time.Time) {
+	if c.IssuedAt != nil {
+		at = c.IssuedAt.Time
+	}
+	return at
 }
 
 // account is the guid of the account whose token it is.

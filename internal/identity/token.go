@@ -203,6 +203,7 @@ func (s *Service) ownBearer(ctx context.Context, token string, unverified *jwt.T
 		return nil, errWrong.Because(errEnded)
 	}
 	return &verifiedCredential{
-		account: a, scopes: c.Scope, expires: c.ExpiresAt.Time, revocable: c.revocable(), binding: epochBinding, bound: c.Epoch,
+		account: a, scopes: c.Scope, issued: c.issued(), expires: c.ExpiresAt.Time, revocable: c.revocable(),
+		binding: epochBinding, bound: c.Epoch,
 	}, nil
 }

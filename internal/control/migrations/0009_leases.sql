@@ -76,4 +76,6 @@ ALTER TABLE clusters
 -- to a time, and is not among those that its account has made.
 ALTER TABLE personal_tokens
   ADD COLUMN credentials text[], -- null: no such limit
-  ADD COLUMN renewable_until timestamptz; -- null: made by its account, and not renewed
+  ADD COLUMN renewable_until timestamptz, -- null: made by its account, and not renewed
+  ADD COLUMN epoch uuid; -- of the account when it signed in: the token ends when that changes; null: it does not
+CREATE INDEX personal_tokens_expired ON personal_tokens (expires_at) WHERE renewable_until IS NOT NULL;
