@@ -49,11 +49,15 @@ func TestReseal(t *testing.T) {
 	pg := pgtest.Shared(t)
 	pg.Exec(t, `CREATE DATABASE reseal`)
 	db := mustOpen(t, pg.URL("reseal"))
-	old, next := control.NewMasterKey(), control.NewMasterKey()
+	old, first := control.NewMasterKey(), control.NewMasterKey()
 	const id = "4c2f0d5e-8a5b-4c1e-9d0a-6f1f2b7c9e21"
+	// A credential, its lease and the next one.
+	const current = "credentials/00000000-0000-4000-8000-000000000001/00000000-0000-7000-8000-000000000002/password"
+	const next = "credentials/00000000-0000-4000-8000-000000000001/00000000-0000-7000-8000-000000000003/password"
 	secrets := map[string]string{
 		"signing_keys/a/private_key": "one", "clusters/" + id + "/credential": "two", "clusters/" + id + "/pending": "three",
 		"audit_keys/1/key": "four", "audit_keys/2/key": "five",
+		current: "six", next: "seven",
 	}
 	sealed := func(place string) []byte { return db.Keys.Seal(place, []byte(secrets[place])) }
 	exec := func(sql string, args ...any) {
@@ -67,8 +71,12 @@ func TestReseal(t *testing.T) {
 	exec(`INSERT INTO clusters (id, display_name, url, tls, credential, pending, system_identifier, updated_at) VALUES ($1, `+
 		`'x', '', '{}', $2, $3, '', 'epoch')`,
 		id, sealed("clusters/"+id+"/credential"), sealed("clusters/"+id+"/pending"))
+	exec(`INSERT INTO credentials (id, cluster_id, name, for_role, rotate_every, overlap, lease_id, password, next_lease_id, `+
+		`next_password, created_by) VALUES ('00000000-0000-4000-8000-000000000001', $1, 'x', 'y', '1h', '1m', `+
+		`'00000000-0000-7000-8000-000000000002', $2, '00000000-0000-7000-8000-000000000003', $3, '')`,
+		id, sealed(current), sealed(next))
 	exec(`UPDATE audit_keys SET key = $1 WHERE id = 1`, sealed("audit_keys/1/key"))
-	db.Keys = keyring(t, next, old)
+	db.Keys = keyring(t, first, old)
 	exec(`INSERT INTO audit_keys VALUES (2, $1)`, sealed("audit_keys/2/key"))
 	stored := func() map[string]string {
 		t.Helper()
@@ -76,6 +84,8 @@ func TestReseal(t *testing.T) {
 			SELECT 'signing_keys/' || kid || '/private_key', private_key FROM signing_keys
 			UNION ALL SELECT 'clusters/' || id || '/credential', credential FROM clusters
 			UNION ALL SELECT 'clusters/' || id || '/pending', pending FROM clusters
+			UNION ALL SELECT 'credentials/' || id || '/' || lease_id || '/password', password FROM credentials
+			UNION ALL SELECT 'credentials/' || id || '/' || next_lease_id || '/password', next_password FROM credentials
 			UNION ALL SELECT 'audit_keys/' || id || '/key', key FROM audit_keys`)
 		if err != nil {
 			t.Fatal(err)
@@ -101,13 +111,13 @@ func TestReseal(t *testing.T) {
 	}
 
 	// All or nothing: without the old key, and when it cannot be recorded.
-	db.Keys = keyring(t, next)
+	db.Keys = keyring(t, first)
 	if _, err := db.Reseal(t.Context(), nothing); !fault.Is(err, fault.Invalid) ||
 		!strings.Contains(err.Error(), "signing_keys/a/private_key is encrypted with the master key") {
 		t.Errorf("without the old key: %v", err)
 	}
 	unchanged()
-	db.Keys = keyring(t, next, old)
+	db.Keys = keyring(t, first, old)
 	refusal := errors.New("not recorded")
 	if _, err := db.Reseal(t.Context(), func(pgx.Tx, *control.Resealed) error { return refusal }); !errors.Is(err, refusal) {
 		t.Errorf("not recorded: %v", err)
@@ -118,12 +128,13 @@ func TestReseal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.Total() != 4 || done.Counts["audit_keys.key"] != 1 || done.Counts["clusters.pending"] != 1 || len(done.Key) != 16 {
+	if done.Total() != 6 || done.Counts["audit_keys.key"] != 1 || done.Counts["credentials.next_password"] != 1 ||
+		done.Counts["clusters.pending"] != 1 || len(done.Key) != 16 {
 		t.Errorf("done was %+v", done)
 	}
 	after := stored()
 	for place, secret := range secrets {
-		if opened, err := keyring(t, next).Open(place, []byte(after[place])); err != nil || string(opened) != secret {
+		if opened, err := keyring(t, first).Open(place, []byte(after[place])); err != nil || string(opened) != secret {
 			t.Errorf("%s opens as %q: %v", place, opened, err)
 		}
 		if _, err := keyring(t, old).Open(place, []byte(after[place])); err == nil ||

@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/dbuser": {
 		"access", "account", "audit", "cluster", "control", "etag", "fault", "lease", "pgrole", "secret", "task",
 	},
-	"internal/lease":    {"control", "fault", "secret", "sqlstate", "task"},
+	"internal/lease":    {"control", "fault", "moment", "secret", "sqlstate", "task"},
 	"internal/task":     {"control", "fault", "sqlstate"},
 	"internal/vaultapi": {"account", "cluster", "dbuser", "door", "fault", "identity", "lease", "moment", "secret", "web"},
 	"internal/batch":    {},
