@@ -50,6 +50,18 @@ func (a *API) Handler() *door.Handler {
 				"withMembers"),
 			paged(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
 			route(http.MethodGet, "/clusters/{clusterId}/pgbouncer/userlist", a.userlist),
+			route(http.MethodPost, "/clusters/{clusterId}/leases", a.createLease),
+			paged(http.MethodGet, "/clusters/{clusterId}/leases", a.listClusterLeases, leaseFilters...),
+			paged(http.MethodGet, "/clusters/{clusterId}/credentials", a.listCredentials),
+			route(http.MethodPut, "/clusters/{clusterId}/credentials/{name}", a.putCredential),
+			route(http.MethodGet, "/clusters/{clusterId}/credentials/{name}", a.getCredential),
+			route(http.MethodDelete, "/clusters/{clusterId}/credentials/{name}", a.deleteCredential),
+			route(http.MethodGet, "/clusters/{clusterId}/credentials/{name}/current", a.currentCredential),
+			route(http.MethodPost, "/clusters/{clusterId}/credentials/{name}/rotate", a.rotateStored),
+			paged(http.MethodGet, "/leases", a.listLeases, leaseFilters...),
+			route(http.MethodGet, "/leases/{leaseId}", a.getLease),
+			route(http.MethodDelete, "/leases/{leaseId}", a.endLease),
+			route(http.MethodPost, "/leases/{leaseId}/renew", a.renewLease),
 			paged(http.MethodGet, "/accounts", a.listAccounts, "name", "guid", "origin", "selector", "scope", "active"),
 			route(http.MethodPost, "/accounts", a.createAccount),
 			route(http.MethodGet, "/accounts/{guid}", a.getAccount),
@@ -76,7 +88,7 @@ func route(method, pattern string, h door.HandlerFunc) door.Route {
 
 type queryHandler func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error
 
-// queried is an operation with these query parameters and no others.
+// queried is an operation with these query parameters and no others. One that ends in three dots may be sent repeatedly.
 func queried(method, pattern string, h queryHandler, parameters ...string) door.Route {
 	handle := func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 		q, err := parseQuery(r)

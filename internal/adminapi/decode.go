@@ -26,15 +26,18 @@ func parseQuery(r *http.Request) (query, error) {
 	return query{values}, nil
 }
 
-// check refuses parameters that the operation does not have, and any that is sent twice: nobody but this dialect's own
-// clients sends them. Messages do not quote what could not be read, because they are logged.
+// check refuses parameters that the operation does not have, and any that is sent twice but may not: nobody but this
+// dialect's own clients sends them. Messages do not quote what could not be read, because they are logged.
 func (q query) check(known []string) error {
 	seen := 0
-	for _, name := range known {
-		if len(q.Values[name]) > 1 {
+	for _, parameter := range known {
+		name, repeatable := strings.CutSuffix(parameter, "...")
+		if len(q.Values[name]) > 1 && !repeatable {
 			return fault.New(fault.Malformed, "The query parameter %s was given %d times.", name, len(q.Values[name]))
 		}
-		seen += len(q.Values[name])
+		if q.Has(name) {
+			seen++
+		}
 	}
 	switch {
 	case seen == len(q.Values):
@@ -42,7 +45,8 @@ func (q query) check(known []string) error {
 	case len(known) == 0:
 		return fault.New(fault.Malformed, "This operation takes no query parameters.")
 	}
-	return fault.New(fault.Malformed, "The query has an unknown parameter; allowed: %s.", strings.Join(known, ", "))
+	return fault.New(fault.Malformed, "The query has an unknown parameter; allowed: %s.",
+		strings.ReplaceAll(strings.Join(known, ", "), "...", ""))
 }
 
 // text reads an optional text; "": it was not sent.

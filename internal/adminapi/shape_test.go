@@ -27,6 +27,11 @@ func TestShape(t *testing.T) {
 
 		"PasswordProblemList": list[passwordProblem]{},
 
+		"LeaseList":         list[leaseResource]{},
+		"NewLease":          newLease{},
+		"CredentialList":    list[credentialResource]{},
+		"CurrentCredential": currentCredential{},
+
 		"AccountList":         list[accountResource]{},
 		"AccountWithPassword": accountWithPassword{},
 

@@ -116,7 +116,7 @@ API.`,
 		if term.Format(c.cmd) != "table" {
 			return term.PrintData(c.cmd, answer)
 		}
-		_, err = fmt.Fprintln(c.cmd.OutOrStdout(), created.Secret)
+		_, err = fmt.Fprintln(c.cmd.OutOrStdout(), string(created.Secret))
 		return err
 	})
 }

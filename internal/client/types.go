@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"rolecall/internal/secret"
 )
 
 // The resources of Rolecall's own API, with the fields that commands read.
@@ -26,6 +28,7 @@ const (
 	WhoamiPath   = "/rolecall/v1/whoami"
 	AccountsPath = "/rolecall/v1/accounts"
 	ClustersPath = "/rolecall/v1/clusters"
+	LeasesPath   = "/rolecall/v1/leases"
 	TokensPath   = "/rolecall/v1/tokens"
 	KeysPath     = "/rolecall/v1/keys"
 	AuditPath    = "/rolecall/v1/audit"
@@ -138,6 +141,14 @@ type Decision struct {
 	Why     string `json:"why"`
 }
 
+// Connection is how to connect as a database user.
+type Connection struct {
+	Host      string   `json:"host"`
+	Port      int      `json:"port"`
+	Databases []string `json:"databases"`
+	URL       string   `json:"url"` // without the password
+}
+
 // User is a database user.
 type User struct {
 	Username        string     `json:"username"`
@@ -149,12 +160,12 @@ type User struct {
 	NotInherited    []string   `json:"notInherited"`
 	PasswordKind    string     `json:"passwordKind"`
 	Comment         string     `json:"comment"`
-	Connection      struct {
-		Host      string   `json:"host"`
-		Port      int      `json:"port"`
-		Databases []string `json:"databases"`
-		URL       string   `json:"url"`
-	} `json:"connection"`
+	Connection      Connection `json:"connection"`
+	Lease           *struct {
+		ID        string    `json:"id"`
+		For       string    `json:"for"`
+		ExpiresAt time.Time `json:"expiresAt"`
+	} `json:"lease"` // nil: it is none
 	CreatedBy  string     `json:"createdBy"`
 	CreatedAt  *time.Time `json:"createdAt"`
 	ModifiedBy string     `json:"modifiedBy"`
@@ -206,14 +217,16 @@ func (l Listing) String() string {
 
 // Token is a personal access token.
 type Token struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	ReadOnly   bool       `json:"readOnly"`
-	Clusters   []string   `json:"clusters"` // ids; nil: all
-	CreatedAt  *time.Time `json:"createdAt"`
-	ExpiresAt  *time.Time `json:"expiresAt"`
-	LastUsedAt *time.Time `json:"lastUsedAt"`
-	Secret     string     `json:"secret"` // of a new token only
+	ID       string   `json:"id"`
+	Name     string   `json:"name"`
+	ReadOnly bool     `json:"readOnly"`
+	Clusters []string `json:"clusters"` // ids; nil: all
+	// Credentials are the only ones that it reads, as <id of the cluster>/<name>, and it does nothing else; nil: no such limit.
+	Credentials []string    `json:"credentials"`
+	CreatedAt   *time.Time  `json:"createdAt"`
+	ExpiresAt   *time.Time  `json:"expiresAt"`
+	LastUsedAt  *time.Time  `json:"lastUsedAt"`
+	Secret      secret.Text `json:"secret"` // of a new token only
 }
 
 // KeyRotation is what a rotation of the server's keys did.
