@@ -128,6 +128,20 @@ func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
 	return accounts, nil
 }
 
+// CheckActive refuses an account that is gone, or may no longer sign in. Until the transaction ends it stays as it is.
+func (s *Store) CheckActive(ctx context.Context, tx pgx.Tx, guid string) error {
+	var active bool
+	err := tx.QueryRow(ctx, `SELECT active AND identity_created_at IS NOT NULL FROM accounts WHERE guid = $1
+		FOR NO KEY UPDATE`, guid).Scan(&active)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if !active {
+		return fault.New(fault.Forbidden, "Your account was deactivated or deleted.")
+	}
+	return nil
+}
+
 var errNoAccount = fault.New(fault.NotFound, "There is no such account.")
 
 func (s *Store) one(ctx context.Context, where string, args ...string) (*Account, error) {

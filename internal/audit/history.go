@@ -35,9 +35,11 @@ func (l *Log) Follow(ctx context.Context, a *Attempt, last, previous uuid.UUID) 
 	err := l.DB.Pool.QueryRow(ctx, `
 		SELECT coalesce(bool_or(`+previousAttempt+` = $4), false), (array_agg(attempt ORDER BY id DESC) FILTER (WHERE outcome =
 		  'done'))[1],
-		  coalesce(bool_or(outcome = 'done' AND action LIKE '%.delete'), false)
-		FROM audit WHERE cluster_id = $1 AND target = $2 AND id > $3 AND phase = 'outcome' AND split_part(action, '.', 1) = $5`,
-		a.Cluster, a.Target, a.row, a.ID.String(), a.kind()).Scan(&found, &newest, &deletedSince)
+		  coalesce(bool_or(outcome = 'done' AND action = ANY ($6)), false)
+		FROM audit WHERE cluster_id = $1 AND target = $2 AND id > $3 AND phase = 'outcome'
+		  AND split_part(action, '.', 1) = ANY ($5)`,
+		a.Cluster, a.Target, a.row, a.ID.String(), a.kinds(),
+		[]string{DeleteUser, EndLease, DeleteDatabase}).Scan(&found, &newest, &deletedSince)
 	if err != nil || found {
 		return Found, control.Fault(err)
 	}
@@ -62,9 +64,9 @@ func (l *Log) Follow(ctx context.Context, a *Attempt, last, previous uuid.UUID) 
 			return Lost, control.Fault(err)
 		case earlier:
 			return Skipped, nil
-		case (action == CreateUser || action == CreateDatabase) && !deletedSince:
+		case Creates(action) && !deletedSince:
 			return Recreated, nil
-		case action == CreateUser || action == CreateDatabase:
+		case Creates(action):
 			return Lost, nil
 		}
 		if last = previous; before.Valid {

@@ -141,10 +141,23 @@ func due(ctx context.Context, conn *pgx.Conn, now time.Time, after int64, skippe
 	})
 }
 
-// kind is what an action is done to: the part of its name before the dot.
-func (a *Attempt) kind() string {
+// kinds are what an action is done to: the part of its name before the dot. A lease is a user.
+func (a *Attempt) kinds() []string {
 	kind, _, _ := strings.Cut(a.Action, ".")
-	return kind
+	if kind == "user" || kind == "lease" {
+		return []string{"user", "lease"}
+	}
+	return []string{kind}
+}
+
+// Creates reports whether an action makes a user, a lease or a database.
+func Creates(action string) bool {
+	return action == CreateUser || action == CreateLease || action == CreateDatabase
+}
+
+// Deletes reports whether an action removes a user, a lease or a database.
+func Deletes(action string) bool {
+	return action == DeleteUser || action == EndLease || action == DeleteDatabase
 }
 
 // Later reports whether another attempt on the same target of the same cluster was recorded after this one, and may have
@@ -153,9 +166,9 @@ func (l *Log) Later(ctx context.Context, a *Attempt) (later bool, err error) {
 	err = l.DB.Pool.QueryRow(ctx, `
 		SELECT EXISTS (
 		  SELECT FROM audit a LEFT JOIN audit o ON o.attempt = a.attempt AND o.phase = 'outcome'
-		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = $4
+		  WHERE a.cluster_id = $1 AND a.target = $2 AND a.phase = 'attempt' AND split_part(a.action, '.', 1) = ANY ($4)
 		    AND a.id > (SELECT id FROM audit WHERE attempt = $3 AND phase = 'attempt')
 		    AND coalesce(o.outcome NOT IN ('not_done', 'denied') OR o.`+previousAttempt+` IS NOT NULL,
-		      true))`, a.Cluster, a.Target, a.ID, a.kind()).Scan(&later)
+		      true))`, a.Cluster, a.Target, a.ID, a.kinds()).Scan(&later)
 	return later, control.Fault(err)
 }

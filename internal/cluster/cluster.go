@@ -654,6 +654,16 @@ func (r *Registry) Watch(ctx context.Context) {
 	}
 }
 
+// Away returns the clusters that did not answer when they were last asked.
+func (r *Registry) Away() (ids []uuid.UUID) {
+	for _, c := range r.All() {
+		if h := c.LastHealth(); !h.Checked.IsZero() && !h.Reachable {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
 // Run keeps the registry up to date until ctx ends: at once when the control database says so, and every 30 seconds in
 // case a notification was lost with its connection.
 func (r *Registry) Run(ctx context.Context) {

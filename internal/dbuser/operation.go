@@ -22,6 +22,10 @@ type change struct {
 	limit          time.Duration // once it runs
 	adminOnly      bool
 	oneTransaction bool // nothing of it is done unless that is committed
+	// own says that it is about the principal's own lease, which it may change without a right in the cluster.
+	own bool
+	// ifExpired says that a lease is ended only if it has expired by the clock of the cluster.
+	ifExpired bool
 }
 
 // detail is what the audit log keeps of an attempt or its outcome, beyond who did what to whom.
@@ -37,6 +41,15 @@ type detail struct {
 	Roles           []string    `json:"roles,omitzero"`   // exactly these
 	Grant           string      `json:"grant,omitempty"`  // this role, too
 	Revoke          string      `json:"revoke,omitempty"` // this role only
+	// Of leases:
+	Lease      uuid.UUID `json:"lease,omitzero"`
+	For        string    `json:"for,omitempty"`
+	Credential string    `json:"credential,omitempty"`
+	TTL        string    `json:"ttl,omitempty"`
+	Note       string    `json:"note,omitempty"`
+	EndReason  string    `json:"endReason,omitempty"`
+	ExpiresAt  time.Time `json:"expiresAt,omitzero"`
+	BlockedBy  []string  `json:"blockedBy,omitempty"` // why its role was disabled and not dropped
 	// Of outcomes:
 	Ended    *int     `json:"ended,omitempty"`    // sessions
 	Users    *int     `json:"users,omitempty"`    // whose verifiers were read
@@ -48,7 +61,7 @@ type detail struct {
 
 // refusal is why the principal may not do it; nil when it may.
 func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
-	if err := access.Refusal(p, c); err != nil {
+	if err := access.Refusal(p, c); err != nil && (p.ReadOnly || !do.own) {
 		return err
 	}
 	if do.adminOnly && !p.Has(account.ScopeAdmin) { // on this cluster is not enough
@@ -137,7 +150,10 @@ func (op *operation) detach(ctx context.Context) (context.Context, error) {
 	if op.done == nil {
 		limit += op.queue.MaxWait // it waits in the queue only if it needs to
 	}
-	ctx, op.cancel = context.WithTimeout(context.WithoutCancel(ctx), limit)
+	if op.principal != rolecall { // whose work is done again
+		ctx = context.WithoutCancel(ctx)
+	}
+	ctx, op.cancel = context.WithTimeout(ctx, limit)
 	return ctx, nil
 }
 
@@ -196,7 +212,12 @@ func (s *Service) waitTurn(ctx context.Context, p *account.Principal, clusterID 
 		return nil, err
 	}
 	t := &turn{done: done}
-	if t.cluster, err = s.Cluster(p, clusterID); err == nil {
+	if do.own {
+		t.cluster, err = s.Clusters.Get(clusterID)
+	} else {
+		t.cluster, err = s.Cluster(p, clusterID)
+	}
+	if err == nil {
 		err = do.refusal(p, t.cluster)
 	}
 	if err == nil {

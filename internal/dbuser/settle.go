@@ -145,8 +145,7 @@ type found struct {
 // outcome decides what became of the attempt, and why.
 func (e *evidence) outcome() (audit.Outcome, string) {
 	own := e.role.Attempt == e.own
-	deletion := e.action == audit.DeleteUser || e.action == audit.DeleteDatabase
-	creation := e.action == audit.CreateUser || e.action == audit.CreateDatabase
+	deletion, creation := audit.Deletes(e.action), audit.Creates(e.action)
 	disables := e.detail.OnBlocked == "disable"
 	switch {
 	case e.history == audit.Found && e.action == audit.ChangeLimits && e.detail.EndSessions:
@@ -163,7 +162,7 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 		return audit.NotDone, "the changes before and after it follow on each other"
 	case e.history == audit.Recreated && creation:
 		return audit.NotDone, "it was made by a later attempt"
-	case e.history == audit.Recreated && e.action == audit.DeleteUser:
+	case e.history == audit.Recreated && deletion && e.action != audit.DeleteDatabase:
 		return audit.Done, "it was gone, and was made again"
 	case e.later:
 		return audit.Unknown, "later attempts have been made on it"
@@ -175,6 +174,10 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 		return audit.Unknown, "the cluster has later changes that the audit log does not have"
 	case e.role.exists && e.action == audit.DeleteDatabase && e.role.Created.After(e.recorded):
 		return audit.Unknown, "it was made again"
+	case e.action == audit.EndLease && e.role.State == pgrole.StateDeleting:
+		return audit.NotDone, "its end has begun; another attempt finishes it"
+	case e.action == audit.EndLease && e.role.State == pgrole.StateDisabled && own:
+		return audit.Done, "something keeps its role from being dropped; it is disabled"
 	case e.action == audit.DeleteUser && e.role.State == pgrole.StateDeleting:
 		return audit.NotDone, "its deletion has begun; the same call finishes it"
 	case e.action == audit.DeleteUser && e.role.State == pgrole.StateDisabled && own && disables:
@@ -190,7 +193,8 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 // inspect reads the role or database that an attempt was on, once changes in progress have ended.
 func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (found, error) {
 	switch a.Action {
-	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser:
+	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser,
+		audit.CreateLease, audit.RenewLease, audit.EndLease:
 		u, err := server.Inspect(ctx, a.Target)
 		if err != nil || u == nil {
 			return found{}, err

@@ -13,6 +13,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgrole"
 )
 
@@ -160,6 +161,9 @@ type Deletion struct {
 // DeleteUser deletes a database user.
 func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterID, name string, how Deletion,
 	match etag.Match) error {
+	if _, l, err := s.deleteLease(ctx, p, clusterID, name, match); err != nil || l != nil {
+		return cmp.Or(err, leaseInUse(l))
+	}
 	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: how.ReassignTo, WithMembers: how.WithMembers})
 	if err != nil {
 		return err
@@ -178,6 +182,12 @@ func (s *Service) DeleteUser(ctx context.Context, p *account.Principal, clusterI
 // DeleteOrDisableUser is DeleteUser, but a user that cannot be deleted is disabled, and returned.
 func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal, clusterID, name string, how Deletion,
 	match etag.Match) (*cluster.Cluster, *pgrole.User, error) {
+	if c, l, err := s.deleteLease(ctx, p, clusterID, name, match); err != nil || l != nil {
+		if err != nil || l.State == lease.Ended {
+			return c, nil, err
+		}
+		return s.User(ctx, p, clusterID, name)
+	}
 	op, err := s.beginDeletion(ctx, p, clusterID, name, detail{ReassignTo: how.ReassignTo, WithMembers: how.WithMembers,
 		OnBlocked: "disable"})
 	if err != nil {
@@ -200,6 +210,7 @@ func (s *Service) DeleteOrDisableUser(ctx context.Context, p *account.Principal,
 	outcome := detail{Disabled: why, Members: members}
 	if why != "" {
 		outcome.Members = nil
+		s.endLeasesFor(ctx, op.cluster, name)
 	}
 	return op.cluster, disabled, cmp.Or(op.end(ctx, previous, outcome, err), readErr)
 }

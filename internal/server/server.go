@@ -21,6 +21,7 @@ import (
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/secret"
+	"rolecall/internal/task"
 	"rolecall/internal/web"
 )
 
@@ -174,11 +175,14 @@ func (s *Server) Serve(ctx context.Context) error {
 // work starts the background work, which ends with ctx.
 func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 	collectLess()
+	tasks := &task.Worker{DB: s.DB, Log: s.Log, Kinds: s.Users.Tasks(), Away: s.Users.Clusters.Away}
 	for _, run := range []func(context.Context){
 		s.Users.Clusters.Run,
 		s.Users.Clusters.Watch,
 		s.Users.Settle,
 		s.Users.Compare,
+		s.Users.KeepSweeping,
+		tasks.Run,
 		s.Identity.Run,
 		func(ctx context.Context) { s.Users.Audit.Run(ctx, s.AuditRetention, s.Log) },
 		returnMemory,

@@ -1,0 +1,34 @@
+package lease
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// FoundAgain adds a lease whose role is there, unless there is such a row. An account's name is added if it has one.
+func (s *Store) FoundAgain(ctx context.Context, tx pgx.Tx, l *Lease) (added bool, err error) {
+	var exists bool
+	err = tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM leases WHERE id = $1),
+		       coalesce((SELECT username FROM accounts WHERE guid = $2), '')`, l.ID, l.Account).Scan(&exists, &l.AccountName)
+	if err != nil || exists {
+		return false, err
+	}
+	return true, s.Insert(ctx, tx, l)
+}
+
+// Reopen has a lease end once more whose role is there, under this name.
+func (s *Store) Reopen(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string) error {
+	_, err := tx.Exec(ctx,
+		`UPDATE leases SET state = 'ending', ended_at = NULL, username = $2 WHERE id = $1 AND state = 'ended'`,
+		id, username)
+	return err
+}
+
+// Rename stores that the role of a lease has another name.
+func (s *Store) Rename(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string) error {
+	_, err := tx.Exec(ctx, `UPDATE leases SET username = $2 WHERE id = $1`, id, username)
+	return err
+}
