@@ -56,7 +56,7 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodPut, "/clusters/{clusterId}/credentials/{name}", a.putCredential),
 			route(http.MethodGet, "/clusters/{clusterId}/credentials/{name}", a.getCredential),
 			route(http.MethodDelete, "/clusters/{clusterId}/credentials/{name}", a.deleteCredential),
-			route(http.MethodGet, "/clusters/{clusterId}/credentials/{name}/current", a.currentCredential),
+			forCredentials(route(http.MethodGet, "/clusters/{clusterId}/credentials/{name}/current", a.currentCredential)),
 			route(http.MethodPost, "/clusters/{clusterId}/credentials/{name}/rotate", a.rotateStored),
 			paged(http.MethodGet, "/leases", a.listLeases, leaseFilters...),
 			route(http.MethodGet, "/leases/{leaseId}", a.getLease),
@@ -84,6 +84,12 @@ func route(method, pattern string, h door.HandlerFunc) door.Route {
 	return queried(method, pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal, _ query) error {
 		return h(w, r, p)
 	})
+}
+
+// forCredentials opens an operation to tokens that are limited to stored credentials.
+func forCredentials(r door.Route) door.Route {
+	r.ForCredentials = true
+	return r
 }
 
 type queryHandler func(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error

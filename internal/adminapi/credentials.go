@@ -150,7 +150,7 @@ func (a *API) currentCredential(w http.ResponseWriter, r *http.Request, p *accou
 	web.JSON(w, http.StatusOK, "application/json", currentCredential{
 		Username:   current.Username,
 		Password:   string(current.Password),
-		Connection: presentConnection(c, current.Username, current.Databases),
+		Connection: presentConnection(c, current.Username, current.For, current.Databases),
 		ExpiresAt:  current.ExpiresAt.UTC(),
 		RotatesAt:  current.RotatesAt.UTC(),
 	})

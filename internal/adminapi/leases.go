@@ -52,7 +52,7 @@ func presentLease(c *cluster.Cluster, l *lease.Lease) leaseResource {
 		Cluster:      l.Cluster.String(),
 		For:          l.For,
 		Username:     l.Username,
-		Connection:   presentConnection(c, l.Username, l.Databases),
+		Connection:   presentConnection(c, l.Username, l.For, l.Databases),
 		State:        string(l.State),
 		CreatedAt:    l.CreatedAt.UTC(),
 		ExpiresAt:    l.ExpiresAt.UTC(),

@@ -1,12 +1,15 @@
 package adminapi
 
 import (
+	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
 	"rolecall/internal/identity"
@@ -14,13 +17,14 @@ import (
 )
 
 type tokenResource struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	ReadOnly   bool       `json:"readOnly"`
-	Clusters   *[]string  `json:"clusters"` // null: no limit
-	CreatedAt  time.Time  `json:"createdAt"`
-	ExpiresAt  *time.Time `json:"expiresAt"`
-	LastUsedAt *time.Time `json:"lastUsedAt"`
+	ID          string     `json:"id"`
+	Name        string     `json:"name"`
+	ReadOnly    bool       `json:"readOnly"`
+	Clusters    *[]string  `json:"clusters"`    // null: no limit
+	Credentials *[]string  `json:"credentials"` // null: no limit
+	CreatedAt   time.Time  `json:"createdAt"`
+	ExpiresAt   *time.Time `json:"expiresAt"`
+	LastUsedAt  *time.Time `json:"lastUsedAt"`
 }
 
 // newToken is the one answer that holds the token itself.
@@ -44,6 +48,9 @@ func presentToken(t *identity.PersonalToken) tokenResource {
 			ids[i] = c.String()
 		}
 		res.Clusters = &ids
+	}
+	if t.Credentials != nil {
+		res.Credentials = &t.Credentials
 	}
 	return res
 }
@@ -84,9 +91,12 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, p *account.Pri
 		return err
 	}
 	name, readOnly, expires := o.text("name"), o.flag("readOnly"), o.moment("expiresAt")
-	var clusters *[]string
+	var clusters, credentials *[]string
 	if v, _ := o.get("clusters"); v != nil { // null is no limit, as it is in the answer
 		clusters = o.texts("clusters")
+	}
+	if v, _ := o.get("credentials"); v != nil {
+		credentials = o.texts("credentials")
 	}
 	if err := o.done(); err != nil {
 		return err
@@ -113,12 +123,44 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, p *account.Pri
 			}
 		}
 	}
+	if credentials != nil {
+		if n.Credentials, err = a.tokenCredentials(r.Context(), p, *credentials); err != nil {
+			return err
+		}
+	}
 	t, secret, err := a.Identity.CreatePersonalToken(r.Context(), p, n)
 	if err != nil {
 		return err
 	}
 	web.JSON(w, http.StatusCreated, "application/json", newToken{presentToken(t), secret})
 	return nil
+}
+
+// tokenCredentials reads the credentials of a token: <id of the cluster>/<name>. The principal may read them all, now:
+// a token that is limited to a credential reads it also if its account may only view the cluster.
+func (a *API) tokenCredentials(ctx context.Context, p *account.Principal, list []string) ([]string, error) {
+	credentials := []string{}
+	for i, text := range list {
+		id, name, found := strings.Cut(text, "/")
+		if !found {
+			return nil, fault.New(fault.Invalid, "The field credentials[%d] must be the id of a cluster, / and the name of a "+
+				"credential.", i)
+		}
+		c, cr, err := a.Users.Credential(ctx, p, id, name)
+		if fault.Is(err, fault.NotFound) {
+			return nil, fault.New(fault.Invalid, "%s", fault.Of(err).Message)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := access.Refusal(p, c); err != nil {
+			return nil, err
+		}
+		if reference := c.ID.String() + "/" + cr.Name; !slices.Contains(credentials, reference) {
+			credentials = append(credentials, reference)
+		}
+	}
+	return credentials, nil
 }
 
 func (a *API) revokeToken(w http.ResponseWriter, r *http.Request, p *account.Principal) error {

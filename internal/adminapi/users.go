@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/google/uuid"
+
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
@@ -32,6 +34,7 @@ type userResource struct {
 	PasswordKind    string         `json:"passwordKind"`
 	Comment         string         `json:"comment"`
 	Connection      userConnection `json:"connection"`
+	Lease           *leaseOfUser   `json:"lease"`
 	CreatedBy       *string        `json:"createdBy"`
 	CreatedAt       *time.Time     `json:"createdAt"`
 	ModifiedBy      *string        `json:"modifiedBy"`
@@ -39,6 +42,12 @@ type userResource struct {
 	ETag            string         `json:"etag"`
 	EndedSessions   *int           `json:"endedSessions,omitempty"`
 	KeptRoles       *[]string      `json:"keptRoles,omitempty"`
+}
+
+type leaseOfUser struct {
+	ID        string    `json:"id"`
+	For       string    `json:"for"`
+	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 type userConnection struct {
@@ -50,7 +59,7 @@ type userConnection struct {
 
 func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
 	p := d.Provenance
-	return userResource{
+	u := userResource{
 		Username:        d.Name,
 		System:          d.System(),
 		State:           d.State,
@@ -60,13 +69,18 @@ func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
 		NotInherited:    append([]string{}, d.NotInherited...),
 		PasswordKind:    d.PasswordKind,
 		Comment:         d.Comment,
-		Connection:      presentConnection(c, d.Name, d.Databases),
+		Connection:      presentConnection(c, d.Name, d.Name, d.Databases),
 		CreatedBy:       given(p.CreatedBy),
 		CreatedAt:       known(p.Created),
 		ModifiedBy:      given(p.ModifiedBy),
 		ModifiedAt:      known(p.Modified),
 		ETag:            strconv.Quote(d.Revision()),
 	}
+	if p.Lease != uuid.Nil {
+		u.Lease = &leaseOfUser{p.Lease.String(), p.For, p.Ends.UTC()}
+		u.Connection = presentConnection(c, d.Name, p.For, d.Databases)
+	}
+	return u
 }
 
 // given is nil for a text that there is not.
@@ -78,8 +92,8 @@ func given(s string) *string {
 }
 
 // presentConnection says how to connect as a user: by the URL that the cluster was registered with, and to a database
-// that the user may connect to, rather the one of its own name, rather any than postgres.
-func presentConnection(c *cluster.Cluster, name string, databases []string) userConnection {
+// that the user may connect to, rather the one of the name of the role that it acts as, rather any than postgres.
+func presentConnection(c *cluster.Cluster, name, as string, databases []string) userConnection {
 	registered, err := url.Parse(c.Connection.URL)
 	if err != nil {
 		panic("a registered URL: " + err.Error())
@@ -92,10 +106,10 @@ func presentConnection(c *cluster.Cluster, name string, databases []string) user
 	}
 	to := url.URL{Scheme: "postgresql", User: url.User(name), Host: strings.Join(hosts, ","), Path: "/"}
 	for i, database := range databases {
-		if database == name || i == 0 || to.Path == "/postgres" {
+		if database == as || i == 0 || to.Path == "/postgres" {
 			to.Path = "/" + database
 		}
-		if database == name {
+		if database == as {
 			break
 		}
 	}
