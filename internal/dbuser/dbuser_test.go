@@ -36,7 +36,7 @@ func create(t testing.TB, s *servicetest.Service, name string) {
 func recorded(t testing.TB, s *servicetest.Service, target string) (lines []string) {
 	t.Helper()
 	for _, row := range s.AuditRows(t, target) {
-		var detail map[string]string
+		var detail struct{ Reason string }
 		if err := json.Unmarshal([]byte(row.Detail), &detail); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func recorded(t testing.TB, s *servicetest.Service, target string) (lines []stri
 		if row.Phase == "attempt" {
 			what = row.Phase
 		}
-		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", what, row.Action, row.Account, detail["reason"])))
+		lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %s %s %s", what, row.Action, row.Account, detail.Reason)))
 	}
 	return lines
 }

@@ -2,6 +2,9 @@ package dbuser
 
 import (
 	"context"
+
+	"rolecall/internal/account"
+	"rolecall/internal/lease"
 )
 
 // Sweep is one sweep of a cluster.
@@ -11,4 +14,11 @@ func (s *Service) Sweep(ctx context.Context, clusterID string) error {
 		return err
 	}
 	return s.sweepCluster(ctx, c)
+}
+
+// CreateLeaseNamed is CreateLease with the names that are tried.
+func (s *Service) CreateLeaseNamed(ctx context.Context, p *account.Principal, clusterID string, n NewLease, names []string) (
+	*lease.Lease, error) {
+	_, l, _, err := s.createLeaseNamed(ctx, p, clusterID, n, names)
+	return l, err
 }

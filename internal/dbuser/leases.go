@@ -75,17 +75,21 @@ func (n *NewLease) check() error {
 // CreateLease makes a lease. The password is known to the caller only.
 func (s *Service) CreateLease(ctx context.Context, p *account.Principal, clusterID string, n NewLease) (
 	c *cluster.Cluster, l *lease.Lease, password secret.Text, err error) {
-	for range nameTries {
-		c, l, password, err = s.createLease(ctx, p, clusterID, n, lease.NewName(n.For))
+	// Names are random, and few are taken.
+	return s.createLeaseNamed(ctx, p, clusterID, n, []string{lease.NewName(n.For), lease.NewName(n.For), lease.NewName(n.For)})
+}
+
+// createLeaseNamed makes a lease with the first of the names that no role has.
+func (s *Service) createLeaseNamed(ctx context.Context, p *account.Principal, clusterID string, n NewLease, names []string) (
+	c *cluster.Cluster, l *lease.Lease, password secret.Text, err error) {
+	for _, name := range names {
+		c, l, password, err = s.createLease(ctx, p, clusterID, n, name)
 		if !fault.Is(err, fault.Exists) {
 			break
 		}
 	}
 	return c, l, password, err
 }
-
-// nameTries is how many names are tried for a lease: they are random, and few are taken.
-const nameTries = 3
 
 func (s *Service) createLease(ctx context.Context, p *account.Principal, clusterID string, n NewLease, name string) (
 	*cluster.Cluster, *lease.Lease, secret.Text, error) {
@@ -286,13 +290,14 @@ func (s *Service) RenewLease(ctx context.Context, p *account.Principal, id strin
 			err = leaseIsOver(l).Because(err)
 		}
 	}
-	over := false
+	over, previous := false, uuid.Nil
 	if err == nil {
+		previous = role.Previous
 		cut = role.Now.Add(ttl).After(role.Ends)
 		l.ExpiresAt, l.RenewedAt = role.Ends, role.Now
 		over = s.recordRenewal(changing, l, role.Ends.Sub(role.Now))
 	}
-	if err = op.end(ctx, uuid.Nil, detail{ExpiresAt: l.ExpiresAt}, err); err == nil && over {
+	if err = op.end(ctx, previous, detail{ExpiresAt: l.ExpiresAt}, err); err == nil && over {
 		err = leaseIsOver(l)
 	}
 	if err != nil {

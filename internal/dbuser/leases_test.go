@@ -27,8 +27,13 @@ func manager(t testing.TB, s *servicetest.Service, name string) *account.Princip
 
 // leaseService is a service whose cluster is managed by the team of leases, with a role that leases are for.
 func leaseService(t testing.TB) (*servicetest.Service, *account.Principal) {
+	return leaseServiceOn(t, nil)
+}
+
+// leaseServiceOn is leaseService on a cluster with these settings.
+func leaseServiceOn(t testing.TB, settings map[string]string) (*servicetest.Service, *account.Principal) {
 	t.Helper()
-	s := servicetest.New(t, pgtest.New(t, nil))
+	s := servicetest.New(t, pgtest.New(t, settings))
 	s.Access(t, s.ClusterID, []string{"team=leases"}, nil)
 	p := manager(t, s, "eve")
 	if _, _, err := s.Users.CreateUser(t.Context(), p, s.ClusterID, "app", password); err != nil {

@@ -47,6 +47,7 @@ type LeaseRole struct {
 	Name      string
 	CreatedBy string // guid of the account
 	Created   time.Time
+	Previous  uuid.UUID // attempt that changed the role before the last one
 	Now       time.Time // by the clock of the cluster
 	Databases []string  // that it may connect to; only after CreateLease
 	// ForProblem is why nobody may hand the other role out any more, as a sentence: it is protected, disabled, being deleted
@@ -57,7 +58,7 @@ type LeaseRole struct {
 
 func leaseRole(u *User, now time.Time) *LeaseRole {
 	return &LeaseRole{Lease: *u.Lease(), Name: u.Name, CreatedBy: u.Provenance.CreatedBy, Created: u.Provenance.Created.UTC(),
-		Now: now.UTC()}
+		Previous: u.Provenance.Previous, Now: now.UTC()}
 }
 
 // checkNoLease refuses what would make something else of the role of a lease.
