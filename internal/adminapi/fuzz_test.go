@@ -131,6 +131,22 @@ func FuzzRequest(f *testing.F) {
 		seeds = append(seeds, token+body)
 	}
 	for _, body := range []string{
+		`{"for":"fuzz-ann","ttl":"90s","maxTtl":"1d","note":"é"}`, `{"for":"fuzz-group"}`, `{"for":"postgres","ttl":"-1s"}`,
+		`{"for":"\u0000","ttl":"106752d"}`, `{"for":"","note":"\n"}`, `{"for":1}`, `{}`,
+	} {
+		seeds = append(seeds, "POST"+cluster+"/leases\n\n"+body)
+	}
+	for _, query := range []string{"", "?state=active&state=ended&account=root&for=fuzz-ann&expiresBefore=2100-01-01&limit=1",
+		"?state=", "?for=%00", "?account=%FF", "?expiresBefore=0000-01-01T00:00:00Z", "?cursor=AA",
+		"?cursor=MDE5OWMyYTQtN2QzZS03YzUxLWEwZGUtNWY0YjhlMjFjOTYz"} {
+		seeds = append(seeds, "GET"+cluster+"/leases"+query, "GET /rolecall/v1/leases"+query)
+	}
+	for _, id := range []string{"{tokenId}", "x", "%00"} {
+		seeds = append(seeds, "GET /rolecall/v1/leases/"+id, "DELETE /rolecall/v1/leases/"+id,
+			"POST /rolecall/v1/leases/"+id+"/renew", "POST /rolecall/v1/leases/"+id+"/renew\n\n{\"ttl\":\"1h\"}",
+			"POST /rolecall/v1/leases/"+id+"/renew\n\n{\"ttl\":0}")
+	}
+	for _, body := range []string{
 		`{"username":"fuzz-new","labels":{"team":"fuzz","a/b":null},"annotations":{"note":"é"},` +
 			`"scopes":["cloud_controller.read"]}`, `{"username":"a:b"}`, `{"username":"x","password":"","origin":""}`,
 		`{"username":"fuzz-new","origin":"ldap"}`,
@@ -191,6 +207,10 @@ func FuzzRequest(f *testing.F) {
 					tag.RowsAffected() != 1 {
 					t.Errorf("%s: %v, %v", a.Body, tag, err)
 				}
+			case r.Method == "POST" && a.Status == 201 && strings.HasSuffix(r.URL.Path, "/leases"):
+				var made struct{ ID string }
+				a.Into(t, &made)
+				send("DELETE", adminapi.Prefix+"/leases/"+made.ID, "")
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.EscapedPath(), "/roles/"):
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/users/"):
 				pg.Exec(t, `CREATE ROLE "fuzz-ann" LOGIN`)
