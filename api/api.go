@@ -27,6 +27,7 @@ var documents = []document{
 	{"platform.yaml", "Platform users (Cloud Foundry v3)"},
 	{"uaa.yaml", "Tokens and identities (UAA)"},
 	{"rolecall.yaml", "Clusters and the rest (Rolecall)"},
+	{"vault.yaml", "Credentials for clients of Vault"},
 }
 
 type document struct{ name, title string }

@@ -78,6 +78,7 @@ var errorTypes = map[string]string{
 	"platform.yaml": "application/json",
 	"uaa.yaml":      "application/json",
 	"rolecall.yaml": "application/problem+json",
+	"vault.yaml":    "application/json",
 }
 
 func checkResponses(t *testing.T, name, at string, op *openapi3.Operation, public bool) {
@@ -86,12 +87,19 @@ func checkResponses(t *testing.T, name, at string, op *openapi3.Operation, publi
 		needExamples(t, at+" request", op.RequestBody.Value.Content)
 	}
 	want := []string{"500"}
+	unauthenticated := "401"
+	if name == "vault.yaml" {
+		unauthenticated = "403"
+	}
 	if !public {
-		want = append(want, "401", "429", "503")
+		want = append(want, unauthenticated, "429", "503")
 	}
 	if op.RequestBody != nil {
-		want = append(want, "400", "413", "415")
-		if name != "uaa.yaml" { // where a value that is not acceptable is a 400
+		want = append(want, "400", "413")
+		if name != "vault.yaml" { // where any media type is JSON
+			want = append(want, "415")
+		}
+		if name != "uaa.yaml" && name != "vault.yaml" { // where a value that is not acceptable is a 400
 			want = append(want, "422")
 		}
 	}

@@ -31,6 +31,9 @@ type Service struct {
 	settled     time.Time                // when the settler last worked
 }
 
+// ErrNoRole is a cause: there is no role that a lease could act for.
+var ErrNoRole = pgrole.ErrNoRole
+
 // server is the cluster as pgrole works on it for the principal.
 func (s *Service) server(ctx context.Context, c *cluster.Cluster, p *account.Principal) (*pgrole.Server, error) {
 	if p.HasOn(c.ID, account.ScopeAdmin) {

@@ -2,6 +2,7 @@ package door_test
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/base64"
 	"io"
 	"log/slog"
@@ -24,6 +25,7 @@ import (
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
+	"rolecall/internal/vaultapi"
 	"rolecall/internal/web"
 )
 
@@ -40,6 +42,7 @@ type surface struct {
 	open bool
 	// wrongMethod is the status of a method that the path does not have.
 	wrongMethod int
+	refused     int  // the status without a valid credential; 0: 401
 	basic       bool // it takes passwords
 	errors      string
 }
@@ -74,6 +77,13 @@ var surfaces = []surface{
 		},
 	},
 	{
+		name: "vault", private: vaultapi.Prefix + "/auth/token/lookup-self", public: vaultapi.Prefix + "/sys/health",
+		unknown: vaultapi.Prefix + "/nothing", wrongMethod: 404, refused: 403, errors: "application/json",
+		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
+			return (&vaultapi.API{Users: s.Users, Identity: s.Identity, Door: d}).Handler()
+		},
+	},
+	{
 		name: "cf outside of its prefix", public: "/", unknown: "/favicon.ico", open: true, wrongMethod: 404,
 		errors: "application/json; charset=utf-8",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
@@ -91,6 +101,8 @@ var surfaces = []surface{
 		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
 	},
 }
+
+func (x surface) unauthenticated() int { return cmp.Or(x.refused, 401) }
 
 // server is a surface that answers, within limits.
 type server struct {
@@ -171,7 +183,7 @@ func TestStrangersAreLimited(t *testing.T) {
 					s.want(t, 200, "GET", x.private, s.token(t, "root"))
 				}
 			}
-			unknown := 401
+			unknown := x.unauthenticated()
 			if x.open {
 				unknown = 404
 			}
@@ -205,14 +217,14 @@ func TestStrangersAreLimited(t *testing.T) {
 				"wrong password": basic("root", unique("wrong")),
 			} {
 				t.Run(name, func(t *testing.T) {
-					twice(401, "GET", x.private, authorization)
+					twice(x.unauthenticated(), "GET", x.private, authorization)
 				})
 			}
 			if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET epoch = gen_random_uuid() WHERE username = $1`,
 				username); err != nil {
 				t.Fatal(err)
 			}
-			twice(401, "GET", x.private, "Bearer "+live) // its signature is good
+			twice(x.unauthenticated(), "GET", x.private, "Bearer "+live) // its signature is good
 		})
 	}
 }
@@ -277,7 +289,7 @@ func TestOrder(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			s := x.serve(t, 0, 0)
 			token := s.token(t, "root")
-			unknown, method := 401, 401
+			unknown, method := x.unauthenticated(), x.unauthenticated()
 			if x.open {
 				unknown = 404
 			}
@@ -287,11 +299,12 @@ func TestOrder(t *testing.T) {
 			if x.open {
 				method = x.wrongMethod
 			}
-			s.want(t, method, "PUT", x.private, "")
-			s.want(t, x.wrongMethod, "PUT", x.private, token)
+			s.want(t, method, "DELETE", x.private, "")
+			s.want(t, x.wrongMethod, "DELETE", x.private, token)
 			const cross = "Sec-Fetch-Site: cross-site"
-			s.want(t, 401, "DELETE", existing(x), "", cross)
-			s.want(t, 403, "DELETE", existing(x), token, cross)
+			change, changed := existing(x)
+			s.want(t, x.unauthenticated(), change, changed, "", cross)
+			s.want(t, 403, change, changed, token, cross)
 			s.want(t, 200, "GET", x.private, token, cross)
 			if got := s.send("GET", x.private, basic("root", "root-password")).Code == 200; got != x.basic {
 				t.Errorf("a password is taken: %t, want %t", got, x.basic)
@@ -300,11 +313,11 @@ func TestOrder(t *testing.T) {
 			s = x.serve(t, 0, never)
 			s.want(t, 200, "GET", x.private, token)
 			s.want(t, 429, "GET", x.private, token)
-			s.want(t, 401, "GET", x.private, "Bearer garbage")
-			s.want(t, 429, "DELETE", existing(x), token, cross)
+			s.want(t, x.unauthenticated(), "GET", x.private, "Bearer garbage")
+			s.want(t, 429, change, changed, token, cross)
 			if !x.open {
 				s.want(t, 429, "GET", x.unknown, token)
-				s.want(t, 429, "PUT", x.private, token)
+				s.want(t, 429, "DELETE", x.private, token)
 			}
 		})
 	}
@@ -331,11 +344,14 @@ func TestCredentialTokens(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			s := x.serve(t, 0, 0)
 			token := "Bearer " + secret
-			s.want(t, 403, "GET", x.private, token)
-			s.want(t, 403, "HEAD", x.private, token)
-			s.want(t, 403, "DELETE", existing(x), token)
+			if x.name != "vault" { // where this is one of the routes that are there for it
+				s.want(t, 403, "GET", x.private, token)
+				s.want(t, 403, "HEAD", x.private, token)
+			}
+			change, changed := existing(x)
+			s.want(t, 403, change, changed, token)
 			if !x.open {
-				s.want(t, 403, "PUT", x.private, token)
+				s.want(t, 403, "DELETE", x.private, token)
 				s.want(t, 403, "GET", x.unknown, token)
 			}
 			if x.public != "" {
@@ -360,14 +376,18 @@ func TestCredentialTokens(t *testing.T) {
 	}
 }
 
-// existing is a path with a route for DELETE.
-func existing(x surface) string {
-	return map[string]string{
+// existing is a path with a route for a method that changes something.
+func existing(x surface) (method, path string) {
+	path = map[string]string{
 		"dbaas":    dbaas.Prefix + "/clusters/x/users/x",
 		"rolecall": adminapi.Prefix + "/clusters/x",
 		"uaa":      uaa.Prefix + "/Users/x",
 		"cf":       cfapi.Prefix + "/users/x",
 	}[x.name]
+	if x.name == "vault" {
+		return "PUT", vaultapi.Prefix + "/sys/leases/revoke"
+	}
+	return "DELETE", path
 }
 
 // No surface answers beyond the bounds of what is in flight, and each refuses in its own words.
@@ -404,7 +424,7 @@ func TestInFlight(t *testing.T) {
 				if credential = token; bound.account == "" { // of a stranger
 					credential = ""
 					if bound.path == x.private {
-						free = 401
+						free = x.unauthenticated()
 					}
 				}
 				s.want(t, free, "GET", bound.path, credential)
@@ -432,7 +452,7 @@ func TestInFlight(t *testing.T) {
 					if bound.account == "" {
 						s.want(t, 200, "GET", x.private, token)
 					} else {
-						s.want(t, 401, "GET", x.private, "")
+						s.want(t, x.unauthenticated(), "GET", x.private, "")
 					}
 				}
 				close(hold)

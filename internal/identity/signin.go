@@ -110,6 +110,7 @@ func (s *Service) signInToken(ctx context.Context, a *account.Account, address s
 
 // OwnToken is what is known of the token of a request.
 type OwnToken struct {
+	ID      uuid.UUID // zero: it is not stored
 	Issued  time.Time
 	Expires time.Time // zero: never
 	// RenewableUntil is zero if the token is not renewed.
@@ -128,7 +129,7 @@ func (s *Service) OwnToken(ctx context.Context, p *account.Principal) (*OwnToken
 	if err != nil {
 		return nil, err
 	}
-	return &OwnToken{t.Created, t.Expires, t.RenewableUntil}, nil
+	return &OwnToken{t.ID, t.Created, t.Expires, t.RenewableUntil}, nil
 }
 
 // ErrNotRenewable is a cause: a sign-in did not give the token.

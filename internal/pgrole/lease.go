@@ -69,11 +69,14 @@ func checkNoLease(u *User) error {
 	return fault.New(fault.Invalid, "The user %q is a lease: renew it, or take another one.", u.Name)
 }
 
+// ErrNoRole is a cause: there is no role that a lease could act for.
+var ErrNoRole = errors.New("there is no such role")
+
 // checkLeasable refuses a role that no lease acts for.
 func (s *Server) checkLeasable(u *User, name string) error {
 	switch {
 	case u == nil:
-		return fault.New(fault.Invalid, "There is no role %q in this cluster.", name)
+		return fault.New(fault.Invalid, "There is no role %q in this cluster.", name).Because(ErrNoRole)
 	case u.protectedBy == u.Name:
 		return fault.New(fault.Forbidden, "The role %q is a system role: there are no leases for it.", name)
 	case u.System():

@@ -8,6 +8,7 @@ import (
 	"rolecall/internal/dbaas"
 	"rolecall/internal/door"
 	"rolecall/internal/uaa"
+	"rolecall/internal/vaultapi"
 	"rolecall/internal/web"
 )
 
@@ -28,6 +29,7 @@ func (s *Server) surfaces() http.Handler {
 		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{
 			Accounts: accounts, Users: users, Identity: id, Door: front, PublicURL: base,
 		}).Handler()},
+		{Prefix: vaultapi.Prefix, Handler: (&vaultapi.API{Users: users, Identity: id, Door: front, Version: s.Version}).Handler()},
 		{Prefix: "/docs", Handler: documents},
 		{Prefix: "/openapi", Handler: documents},
 		// The root of the Cloud Foundry API is the root of the host, so it answers every path that no other surface has.
