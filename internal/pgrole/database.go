@@ -129,6 +129,9 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 		if role.System() {
 			return fault.New(fault.Forbidden, "The role %q is a system role: it cannot be given a database here.", owner)
 		}
+		if l := role.Lease(); l != nil {
+			return fault.New(fault.Invalid, "The user %q is a lease, which ends: give the database to %q.", owner, l.For)
+		}
 		if _, err := s.database(ctx, conn, name); !fault.Is(err, fault.NotFound) {
 			return cmp.Or(err, error(databaseExists(name)))
 		}

@@ -93,7 +93,7 @@ func (d *deletion) run(ctx context.Context) error {
 	}
 	resumed := d.user.Provenance.State == StateDeleting // its plan was made before, and it goes on
 	var found *blocked
-	if !resumed {
+	if !resumed && (d.of.lease == uuid.Nil || d.disabledBefore()) {
 		var err error
 		if found, err = d.look(ctx); err != nil {
 			return err
@@ -101,8 +101,8 @@ func (d *deletion) run(ctx context.Context) error {
 		if found != nil && !d.orDisable {
 			return d.inUse(found, "Nothing was changed.")
 		}
-		if found != nil && d.of.lease != uuid.Nil && d.user.Provenance.State == StateDisabled {
-			d.disabling = true // by an earlier try
+		if found != nil && d.of.lease != uuid.Nil {
+			d.disabling = true
 			return d.aborted(found)
 		}
 	}
@@ -131,7 +131,16 @@ func (d *deletion) run(ctx context.Context) error {
 	if err == nil || fault.Is(err, fault.Stale) {
 		return err
 	}
-	return d.unfinished(ctx, err, !resumed && !lost && !d.conn.IsClosed() && d.revoked.Count == 0)
+	returns := d.of.lease == uuid.Nil // a lease is to end in any case
+	return d.unfinished(ctx, err, returns && !resumed && !lost && !d.conn.IsClosed() && d.revoked.Count == 0)
+}
+
+// disabledBefore reports whether the role is disabled, for instance by an earlier end of the same lease that was blocked.
+// Any
+// other lease ends whatever blocks its drop, so that is looked for when its sessions, and with them their temporary objects
+// and locks, are gone.
+func (d *deletion) disabledBefore() bool {
+	return d.user.Provenance.State == StateDisabled && !d.user.login
 }
 
 // look is phase 1. It returns what blocks the deletion, nil if nothing does.
@@ -342,6 +351,12 @@ func (d *deletion) finish(ctx context.Context, found *blocked) error {
 			return err
 		}
 		d.ended = true
+		if d.of.lease != uuid.Nil && i == 1 {
+			var err error
+			if found, err = d.look(ctx); err != nil {
+				return err
+			}
+		}
 		if found != nil {
 			return found
 		}

@@ -118,5 +118,5 @@ func (p *plan) forPeople() *DeletionPlan {
 
 func sentence(s string) string {
 	r, n := utf8.DecodeRuneInString(s)
-	return string(unicode.ToUpper(r)) + s[n:] + "."
+	return string(unicode.ToUpper(r)) + strings.TrimSuffix(s[n:], ".") + "."
 }

@@ -228,7 +228,7 @@ func noLease(name string) error {
 // selectLeases finds the roles of leases by their comments, which are looked through once.
 var selectLeases = `
 	SELECT clock_timestamp(), array(SELECT objoid FROM pg_shdescription d
-	  WHERE classoid = 'pg_authid'::regclass AND ` + leaseRecord("d.description") + `)`
+	  WHERE classoid = 'pg_authid'::regclass AND ` + leaseRecord + `)`
 
 // selectMemberships lists the memberships of roles ($1).
 const selectMemberships = `

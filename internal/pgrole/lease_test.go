@@ -170,7 +170,6 @@ func TestLeaseRefused(t *testing.T) {
 			t.Fatal(why, err)
 		}
 		refused(t, create(s, user), fault.Invalid, "is disabled")
-		c.Exec(t, `SELECT 1`)
 		if exists(t, c, leased) {
 			t.Error("there is a role")
 		}
@@ -244,6 +243,11 @@ func TestLeaseRoles(t *testing.T) {
 		if why, _, err := s.DeleteOrDisable(t.Context(), "disabled", "", nil, actor()); err != nil || why == "" {
 			t.Fatal(why, err)
 		}
+		// What is no record of a lease, and what is no text, is passed over.
+		latin := database(t, c, "latin", `ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`)
+		exec(t, latin, `CREATE ROLE odd`, `COMMENT ON ROLE odd IS E'\u00e9"lease":"\u00e9'`, `CREATE ROLE odd2`,
+			`COMMENT ON ROLE odd2 IS 'rolecall:v1 {"revision":1,"lease":"x"}'`, `CREATE ROLE odd3`)
+		c.Exec(t, `DO $$ BEGIN EXECUTE format('COMMENT ON ROLE odd3 IS %L', repeat('"lease":"', 1000000)); END $$`)
 		list, err := s.LeaseRoles(t.Context())
 		if err != nil || len(list) != len(leases) {
 			t.Fatalf("%d, %v", len(list), err)

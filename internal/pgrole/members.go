@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -38,15 +39,33 @@ func readMembers(ctx context.Context, q querier, name string) ([]string, error) 
 	return members, err
 }
 
-// selectLeasesFor lists the roles of leases that are members of a role ($1).
-var selectLeasesFor = `SELECT array(SELECT u.rolname::text FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member
+// selectLeasesFor lists the members of a role ($1) that may be roles of leases, with their comments.
+const selectLeasesFor = `
+	SELECT u.rolname::text, textsend(d.description) FROM pg_roles u
 	JOIN pg_shdescription d ON d.objoid = u.oid AND d.classoid = 'pg_authid'::regclass
-	WHERE m.roleid = $1 AND ` + leaseRecord("d.description") + ` GROUP BY u.rolname ORDER BY u.rolname)`
+	WHERE u.oid IN (SELECT m.member FROM pg_auth_members m WHERE m.roleid = $1) AND ` + leaseRecord + ` ORDER BY u.rolname`
+
+// leasesFor are the roles of the leases that act for the user.
+func (d *deletion) leasesFor(ctx context.Context) (leases []string, err error) {
+	rows, err := d.conn.Query(ctx, selectLeasesFor, d.user.oid)
+	if err != nil {
+		return nil, err
+	}
+	var name string
+	var comment []byte
+	_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error {
+		if _, p := parseComment(string(comment)); p.Lease != uuid.Nil {
+			leases = append(leases, name)
+		}
+		return nil
+	})
+	return leases, err
+}
 
 // blockMembers is the part of a deletion's plan about the members of the user.
 func (p *plan) blockMembers(ctx context.Context, d *deletion) error {
-	var leases []string
-	if err := d.conn.QueryRow(ctx, selectLeasesFor, d.user.oid).Scan(&leases); err != nil {
+	leases, err := d.leasesFor(ctx)
+	if err != nil {
 		return err
 	}
 	if len(leases) > 0 {

@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,9 +21,20 @@ var record = Provenance{
 	FormerState: StateDisabled,
 }
 
+var leaseRecorded = Provenance{
+	Created:    record.Created,
+	CreatedBy:  record.CreatedBy,
+	Revision:   1,
+	Attempt:    record.Attempt,
+	Lease:      uuid.MustParse("0198f3a2-0000-7000-8000-000000000002"),
+	For:        "shop write",
+	Ends:       record.Created.Add(time.Hour),
+	Credential: "shop",
+}
+
 // FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.
 func FuzzScan(f *testing.F) {
-	for _, p := range []Provenance{record, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(),
+	for _, p := range []Provenance{record, leaseRecorded, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(),
 		Actor{"guid", uuid.New()})} {
 		data, err := json.Marshal(p)
 		if err != nil {
@@ -35,7 +47,8 @@ func FuzzScan(f *testing.F) {
 	}
 	for _, s := range []string{"", "{", "{}", `{"revision":01}`, `{"revision":1,}`, `{"revision":1}}`,
 		`{"revision":1,"revision":2}`, `{"Revision":1}`, `{"state":"\u0041"}`, `{"created":"2026-11-21T20:00:00+01:00"}`,
-		`{"attempt":null}`, `{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
+		`{"attempt":null}`, `{"lease":"x"}`, `{"ends":"x"}`, `{"for":"größe"}`, `{"revision":1,"lease":null,"for":null}`,
+		`{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, data string) {
@@ -46,10 +59,13 @@ func FuzzScan(f *testing.F) {
 		if err := json.Unmarshal([]byte(data), &slow); err != nil {
 			t.Fatalf("%q was read, though %v", data, err)
 		}
-		if !quick.Created.Equal(slow.Created) || !quick.Modified.Equal(slow.Modified) {
+		if !quick.Created.Equal(slow.Created) || !quick.Modified.Equal(slow.Modified) ||
+			!quick.Ends.Equal(slow.Ends) {
 			t.Errorf("%q: %+v, not %+v", data, quick, slow)
 		}
-		quick.Created, quick.Modified, slow.Created, slow.Modified = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		for _, p := range []*Provenance{&quick, &slow} {
+			p.Created, p.Modified, p.Ends = time.Time{}, time.Time{}, time.Time{}
+		}
 		if quick != slow {
 			t.Errorf("%q: %+v, not %+v", data, quick, slow)
 		}
@@ -77,6 +93,34 @@ func TestParseComment(t *testing.T) {
 	for _, comment := range []string{"", "\n", "\n\n", "a\nb", "x" + ours, "rolecall:v1 {}", "a\nrolecall:v1 {}\nb"} {
 		if got, p := parseComment(comment); got != comment || p.Managed() {
 			t.Errorf("%q: %q, %+v", comment, got, p)
+		}
+	}
+}
+
+// The record of a lease is read as it was written, whatever the role is called, and has all that a lease has.
+func TestParseLease(t *testing.T) {
+	t.Parallel()
+	for _, actsFor := range []string{"shop", `"a" 'b' \ <c> & d`, "größe 東京", `","lease":"`, "x\u2028y",
+		`"state":"disabled"`} {
+		p := leaseRecorded
+		p.For, p.Credential = actsFor, actsFor
+		if human, got := parseComment(p.comment("a")); human != "a" || got != p {
+			t.Errorf("%q: %+v", actsFor, got)
+		}
+	}
+	for what, change := range map[string]func(p *Provenance){
+		"no for":       func(p *Provenance) { p.For = "" },
+		"a long for":   func(p *Provenance) { p.For = strings.Repeat("x", 64) },
+		"no end":       func(p *Provenance) { p.Ends = time.Time{} },
+		"an odd end":   func(p *Provenance) { p.Ends = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"a long name":  func(p *Provenance) { p.Credential = strings.Repeat("x", 201) },
+		"no lease":     func(p *Provenance) { p.Lease = uuid.Nil },
+		"only the for": func(p *Provenance) { p.Lease, p.Ends, p.Credential = uuid.Nil, time.Time{}, "" },
+	} {
+		p := leaseRecorded
+		change(&p)
+		if human, got := parseComment(p.comment("a")); got.Managed() || human == "a" {
+			t.Errorf("%s: %+v", what, got)
 		}
 	}
 }

@@ -336,11 +336,10 @@ const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
       description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*(\n(?!rolecall:v1 )[^\n]*)*$' END
     FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
-// leaseRecord is true for a comment that may have the record of a lease.
-func leaseRecord(description string) string {
-	return `CASE WHEN octet_length(` + description + `) <= 8192
-    THEN ` + description + ` LIKE '%rolecall:v1 {%"lease":"%' ELSE false END`
-}
+// leaseRecord is true for a comment d.description that may have the record of a lease. It is compared as bytes: a comment
+// that was written in a database of another encoding need not be text.
+const leaseRecord = `CASE WHEN octet_length(d.description) <= 8192
+    THEN position('"lease":"'::bytea IN textsend(d.description)) > 0 ELSE false END`
 
 // attributes make the revision of a role that has no record of ours in its comment.
 const attributes = `concat_ws(',', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb, r.rolcanlogin,
