@@ -34,7 +34,7 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodPost, "/clusters", a.registerCluster),
 			route(http.MethodGet, "/clusters/{clusterId}", a.getCluster),
 			route(http.MethodPatch, "/clusters/{clusterId}", a.updateCluster),
-			route(http.MethodDelete, "/clusters/{clusterId}", a.removeCluster),
+			queried(http.MethodDelete, "/clusters/{clusterId}", a.removeCluster, "endLeases"),
 			route(http.MethodPost, "/clusters/{clusterId}/probe", a.probeCluster),
 			route(http.MethodPost, "/clusters/{clusterId}/rotate-credential", a.rotateCredential),
 			queried(http.MethodGet, "/clusters/{clusterId}/access", a.explainAccess, "account"),

@@ -75,8 +75,9 @@ type tlsOfResource struct {
 	Cert string `json:"cert,omitempty"`
 }
 
-// present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins.
-func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health) clusterResource {
+// present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins. blocked are
+// sentences on its blocked leases.
+func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health, blocked []string) clusterResource {
 	can := c.Capabilities
 	version, _, _ := strings.Cut(h.Version, " ")
 	if version == "" {
@@ -118,6 +119,7 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 	if h.Problem != "" {
 		res.Capabilities.Problems = append(res.Capabilities.Problems, h.Problem)
 	}
+	res.Capabilities.Problems = append(res.Capabilities.Problems, blocked...)
 	admin := p.Has(account.ScopeAdmin)
 	why := "The cluster does not answer, or takes no changes."
 	switch {
@@ -150,9 +152,15 @@ func texts(selectors []label.Selector) []string {
 	return all
 }
 
-func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int, c *cluster.Cluster) {
+func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int,
+	c *cluster.Cluster) error {
+	blocked, err := a.Users.BlockedLeases(r.Context(), c)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("ETag", strconv.Quote(c.Tag()))
-	web.JSON(w, status, "application/json", a.present(p, c, c.Health(r.Context())))
+	web.JSON(w, status, "application/json", a.present(p, c, c.Health(r.Context()), blocked[c.ID]))
+	return nil
 }
 
 func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
@@ -172,8 +180,12 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		clusters = clusters[:page.Limit]
 		l.Next = cursor(clusters[page.Limit-1].DisplayName)
 	}
+	blocked, err := a.Users.BlockedLeases(r.Context(), clusters...)
+	if err != nil {
+		return err
+	}
 	for i, h := range cluster.Healths(r.Context(), clusters) {
-		l.Items = append(l.Items, a.present(p, clusters[i], h))
+		l.Items = append(l.Items, a.present(p, clusters[i], h, blocked[clusters[i].ID]))
 	}
 	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
@@ -184,8 +196,7 @@ func (a *API) getCluster(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	a.answerCluster(w, r, p, http.StatusOK, c)
-	return nil
+	return a.answerCluster(w, r, p, http.StatusOK, c)
 }
 
 // settings reads what a registration and a change have in common.
@@ -283,8 +294,7 @@ func (a *API) registerCluster(w http.ResponseWriter, r *http.Request, p *account
 		return err
 	}
 	w.Header().Set("Location", a.PublicURL+Prefix+"/clusters/"+c.ID.String())
-	a.answerCluster(w, r, p, http.StatusCreated, c)
-	return nil
+	return a.answerCluster(w, r, p, http.StatusCreated, c)
 }
 
 func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -303,12 +313,15 @@ func (a *API) updateCluster(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	a.answerCluster(w, r, p, http.StatusOK, c)
-	return nil
+	return a.answerCluster(w, r, p, http.StatusOK, c)
 }
 
-func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), web.IfMatch(r)); err != nil {
+func (a *API) removeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
+	endLeases, err := q.flag("endLeases")
+	if err != nil {
+		return err
+	}
+	if err := a.Users.RemoveCluster(r.Context(), p, r.PathValue("clusterId"), web.IfMatch(r), endLeases); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -320,8 +333,7 @@ func (a *API) probeCluster(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if err != nil {
 		return err
 	}
-	a.answerCluster(w, r, p, http.StatusOK, c)
-	return nil
+	return a.answerCluster(w, r, p, http.StatusOK, c)
 }
 
 func (a *API) rotateCredential(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -329,8 +341,7 @@ func (a *API) rotateCredential(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	a.answerCluster(w, r, p, http.StatusOK, c)
-	return nil
+	return a.answerCluster(w, r, p, http.StatusOK, c)
 }
 
 type accessOfAccount struct {

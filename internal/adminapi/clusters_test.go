@@ -16,11 +16,13 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/identity"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
@@ -819,4 +821,75 @@ func TestLeaseLimits(t *testing.T) {
 	if got := limits(a); got != `{"defaultTtl":"30m","maxTtl":"24h","maxPerAccount":100}` {
 		t.Errorf("registered with %s", got)
 	}
+}
+
+// A cluster shows which leases are blocked and why, and is not removed while it has leases.
+func TestClusterWithLeases(t *testing.T) {
+	f := newFixture(t)
+	path := "/clusters/" + f.ClusterID
+	root := &account.Principal{GUID: f.Admin(t, "root-of-leases"), Username: "root-of-leases", Scopes: account.AdminScopes}
+	if _, _, err := f.Users.CreateUser(t.Context(), root, f.ClusterID, "for_leases", "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	take := func() *lease.Lease {
+		t.Helper()
+		_, l, _, err := f.Users.CreateLease(t.Context(), root, f.ClusterID, dbuser.NewLease{For: "for_leases"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	problems := func(a answer) []string {
+		t.Helper()
+		var c clusterResource
+		a.Into(t, &c)
+		return c.Capabilities.Problems
+	}
+	before := problems(f.want(t, 200, "GET", path, ""))
+	blocked, live := take(), take()
+	f.PG.Exec(t, `CREATE DATABASE of_a_lease`)
+	conn := f.PG.Connect(t, f.PG.User, f.PG.Password, "of_a_lease")
+	mustExec(t, conn, fmt.Sprintf(`CREATE SCHEMA made AUTHORIZATION %q`, blocked.Username))
+	_ = conn.Close(t.Context())
+	f.PG.Exec(t, `ALTER DATABASE of_a_lease ALLOW_CONNECTIONS false`)
+	_, ended, err := f.Users.EndLease(t.Context(), root, blocked.ID.String())
+	if err != nil || ended.State != lease.Blocked {
+		t.Fatalf("it is %+v: %v", ended, err)
+	}
+	sentence := fmt.Sprintf(`The lease %s (user %q) has ended but its role cannot be dropped: `, blocked.ID, blocked.Username)
+	got := problems(f.want(t, 200, "GET", path, ""))
+	if len(got) != len(before)+1 || !strings.HasPrefix(got[len(before)], sentence+ended.BlockedBy[0]) {
+		t.Errorf("the problems are %q", got)
+	}
+	if a := f.want(t, 200, "GET", "/clusters", ""); !strings.Contains(a.Body, blocked.ID.String()) {
+		t.Errorf("the list is %s", a.Body)
+	}
+
+	f.do(t, "DELETE", path, "").refused(t, 422, "leases that have not ended (2)", "stored credentials (0)", "endLeases=true")
+	f.do(t, "DELETE", path+"?endLeases=yes", "").refused(t, 400, "endLeases")
+	f.do(t, "DELETE", path+"?endLeases=true", "", `If-Match: "99"`).refused(t, 412)
+	if now, err := f.Users.LeaseStore.Get(t.Context(), live.ID); err != nil || now.State != lease.Active {
+		t.Errorf("a refused removal has ended a lease: %v", err)
+	}
+	f.do(t, "DELETE", path+"?endLeases=true", "").refused(t, 422, sentence)
+	if now, err := f.Users.LeaseStore.Get(t.Context(), live.ID); err != nil || now.State != lease.Ended {
+		t.Errorf("the other lease has not ended: %v", err)
+	}
+	f.PG.Exec(t, `DROP DATABASE of_a_lease`)
+	f.want(t, 204, "DELETE", path+"?endLeases=true", "")
+	if pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE 'app\_%')`) {
+		t.Error("a role of a lease is left")
+	}
+
+	// If it is lost, it is removed, and the roles of leases stay in it.
+	f.ClusterID = f.Register(t, "again", f.PG, f.PG.User, f.PG.Password)
+	left := take()
+	f.want(t, 204, "DELETE", "/clusters/"+f.ClusterID+"?endLeases=false", "")
+	if rows := f.AuditRows(t, "again"); !strings.Contains(rows[len(rows)-1].Detail, `"leases": 1`) {
+		t.Errorf("recorded %+v", rows[len(rows)-1])
+	}
+	if !pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, left.Username) {
+		t.Error("the role of a lease was dropped")
+	}
+	f.PG.Exec(t, fmt.Sprintf(`DROP ROLE %q`, left.Username))
 }

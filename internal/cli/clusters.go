@@ -435,16 +435,24 @@ func clustersRemoveCommand() *cobra.Command {
 		Use:   "remove CLUSTER",
 		Short: "Unregister a cluster",
 		Long: `Remove ends the registration of a cluster. The cluster itself, its users and its databases
-are not changed.`,
+are not changed.
+
+A cluster with leases or stored credentials is not removed. --end-leases ends them first. If
+the cluster is lost, --end-leases=false removes it all the same; its leases then stay as roles.`,
 		Example: `  rolecall clusters remove payments
-  rolecall clusters remove payments --yes`,
+  rolecall clusters remove payments --end-leases --yes`,
 	}
+	endLeases := cmd.Flags().Bool("end-leases", false, "end the leases and stored credentials of the cluster first")
 	term.BindYes(cmd)
 	return onNamedCluster(cmd, func(c *call) error {
 		if err := term.Confirm(c.cmd, "Unregister cluster %q? The cluster itself is not changed.", c.cluster.Name); err != nil {
 			return err
 		}
-		if _, err := c.send(http.MethodDelete, c.cluster.Path(), nil); err != nil {
+		path := c.cluster.Path()
+		if c.given("end-leases") {
+			path += "?endLeases=" + strconv.FormatBool(*endLeases)
+		}
+		if _, err := c.send(http.MethodDelete, path, nil); err != nil {
 			return err
 		}
 		c.report("Cluster %q is no longer registered.", c.cluster.Name)

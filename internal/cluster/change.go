@@ -166,7 +166,8 @@ func canonical(texts *[]string) *[]string {
 // Tag names the current state of the registration, for conditional requests.
 func (c *Cluster) Tag() string { return strconv.FormatInt(c.Revision, 10) }
 
-func (c *Cluster) checkMatch(m etag.Match) error {
+// CheckMatch is Stale when the client has not seen the current state of the registration.
+func (c *Cluster) CheckMatch(m etag.Match) error {
 	if m.Allows(c.Tag()) {
 		return nil
 	}
@@ -273,7 +274,7 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 		if err != nil {
 			return err
 		}
-		if err := now.checkMatch(match); err != nil {
+		if err := now.CheckMatch(match); err != nil {
 			return err
 		}
 		limits, err := s.Leases.change(now.Leases)
@@ -412,9 +413,11 @@ func (s *LeaseSettings) detail() *leases {
 
 // removed is what the audit log keeps of a registration that has ended.
 type removed struct {
-	URL    string   `json:"url"`
-	Manage []string `json:"manage"`
-	View   []string `json:"view"`
+	URL         string   `json:"url"`
+	Manage      []string `json:"manage"`
+	View        []string `json:"view"`
+	Leases      int      `json:"leases,omitempty"`      // that were left
+	Credentials int      `json:"credentials,omitempty"` // that were left
 }
 
 func (s *Settings) detail() detail {
@@ -433,8 +436,9 @@ func rules(selectors []label.Selector) []string {
 	return texts
 }
 
-// Remove unregisters a cluster, which itself is not touched. Requests that work on it go on with its pool.
-func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, by audit.Entry) error {
+// Remove unregisters a cluster, which itself is not touched. Requests that work on it go on with its pool. Unless leases are
+// to be left as they are, it must have none that have not ended, and no stored credentials.
+func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, leave bool, by audit.Entry) error {
 	unlock, err := r.LockCredential(ctx, id)
 	if err != nil {
 		return err
@@ -445,14 +449,23 @@ func (r *Registry) Remove(ctx context.Context, id uuid.UUID, match etag.Match, b
 		if err != nil {
 			return err
 		}
-		if err := now.checkMatch(match); err != nil {
+		if err := now.CheckMatch(match); err != nil {
 			return err
+		}
+		leases, credentials, err := lease.InUse(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if !leave && leases+credentials > 0 {
+			return fault.New(fault.Invalid, "The cluster %q has leases that have not ended (%d) and stored credentials (%d). With "+
+				"endLeases=true they are ended first. With endLeases=false their roles stay in the cluster, and nobody drops "+
+				"them.", now.DisplayName, leases, credentials)
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM clusters WHERE id = $1`, id); err != nil {
 			return err
 		}
 		by.Action, by.Cluster, by.Target = audit.RemoveCluster, id, now.DisplayName
-		by.Detail = removed{now.Connection.URL, rules(now.Manage), rules(now.View)}
+		by.Detail = removed{now.Connection.URL, rules(now.Manage), rules(now.View), leases, credentials}
 		return r.record(ctx, tx, by)
 	})
 	if err != nil {

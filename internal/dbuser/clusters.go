@@ -123,13 +123,24 @@ func (s *Service) UpdateCluster(ctx context.Context, p *account.Principal, id st
 	return c, err
 }
 
-// RemoveCluster ends the management of a cluster, which itself is not touched.
-func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match etag.Match) error {
+// RemoveCluster ends the management of a cluster, which itself is not touched. endLeases says what becomes of its leases and
+// stored credentials: true ends them first, false leaves their roles to expire; with nil there must be none.
+func (s *Service) RemoveCluster(ctx context.Context, p *account.Principal, id string, match etag.Match,
+	endLeases *bool) error {
 	c, entry, err := s.administer(ctx, p, id, audit.RemoveCluster)
 	if err != nil {
 		return err
 	}
-	return s.Clusters.Remove(ctx, c.ID, match, entry)
+	if endLeases != nil && *endLeases {
+		if err := c.CheckMatch(match); err != nil {
+			return err
+		}
+		if err := s.endAllLeases(ctx, p, c); err != nil {
+			return err
+		}
+	}
+	leave := endLeases != nil && !*endLeases
+	return s.Clusters.Remove(ctx, c.ID, match, leave, entry)
 }
 
 // ProbeCluster finds out again whether a cluster can be managed and what its administering role can do.

@@ -46,7 +46,7 @@ func TestRulesChangeDuringTheWait(t *testing.T) {
 			false},
 		"grants it no longer": {func() { set(cluster.Settings{Grantable: &[]string{}}) }, fault.Invalid, "not_done", true},
 		"is gone": {func() {
-			if err := s.Clusters.Remove(t.Context(), uuid.MustParse(s.ClusterID), nil,
+			if err := s.Clusters.Remove(t.Context(), uuid.MustParse(s.ClusterID), nil, false,
 				audit.Entry{AccountGUID: "g", AccountName: "g", Target: "main"}); err != nil {
 				t.Error(err)
 			}

@@ -208,3 +208,46 @@ func (s *Store) DeleteEnded(ctx context.Context, age time.Duration) (n int, err 
 		`DELETE FROM leases WHERE state = 'ended' AND ended_at < clock_timestamp() - $1::interval`, age)
 	return int(tag.RowsAffected()), control.Fault(err)
 }
+
+// Count is how many leases of a cluster have not ended, by state.
+type Count struct {
+	Active, Ending, Blocked int
+	Late                    int // of the active and ending ones: those whose end was more than a minute ago
+}
+
+// Counts returns how many leases have not ended, by cluster.
+func (s *Store) Counts(ctx context.Context) (map[uuid.UUID]Count, error) {
+	rows, err := s.DB.Pool.Query(ctx, `
+		SELECT cluster_id, count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'ending'),
+		  count(*) FILTER (WHERE state = 'blocked'),
+		  count(*) FILTER (WHERE state <> 'blocked' AND expires_at < now() - interval '1 minute')
+		FROM leases WHERE state <> 'ended' GROUP BY cluster_id`)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	counts := map[uuid.UUID]Count{}
+	var id uuid.UUID
+	var n Count
+	_, err = pgx.ForEachRow(rows, []any{&id, &n.Active, &n.Ending, &n.Blocked, &n.Late}, func() error {
+		counts[id] = n
+		return nil
+	})
+	return counts, control.Fault(err)
+}
+
+// Blocked returns the blocked leases of clusters, of each the oldest ones, at most a number of them.
+func (s *Store) Blocked(ctx context.Context, clusters []uuid.UUID, most int) ([]*Lease, error) {
+	return collect(ctx, s.DB.Pool, `
+		WHERE l.id IN (
+		  SELECT b.id FROM unnest($1::uuid[]) AS c (id) CROSS JOIN LATERAL (
+		    SELECT id FROM leases WHERE cluster_id = c.id AND state = 'blocked' ORDER BY id LIMIT $2) b)
+		ORDER BY l.id`, clusters, most)
+}
+
+// InUse returns how many leases of a cluster have not ended, and how many credentials are stored for it.
+func InUse(ctx context.Context, tx pgx.Tx, cluster uuid.UUID) (leases, credentials int, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM leases WHERE cluster_id = $1 AND state <> 'ended'),
+		  (SELECT count(*) FROM credentials WHERE cluster_id = $1)`, cluster).Scan(&leases, &credentials)
+	return leases, credentials, err
+}

@@ -213,6 +213,13 @@ func TestList(t *testing.T) {
 			t.Errorf("%s: the list is %v, more %t, not %v", name, got, more, test.want)
 		}
 	}
+	inTx(t, s, func(tx pgx.Tx) error {
+		leases, credentials, err := lease.InUse(t.Context(), tx, c)
+		if leases != 2 || credentials != 0 {
+			t.Errorf("%d leases and %d credentials are in use", leases, credentials)
+		}
+		return err
+	})
 	live, err := s.Live(t.Context(), c)
 	if err != nil || len(live) != 2 {
 		t.Errorf("%d are live: %v", len(live), err)
@@ -245,6 +252,46 @@ func TestNewName(t *testing.T) {
 		}
 		if name == lease.NewName(test.of) {
 			t.Errorf("%q came twice", name)
+		}
+	}
+}
+
+// Counts has the leases that have not ended, and Blocked the oldest of those that are blocked.
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	s, c := open(t)
+	other := cluster(t, s.DB, "other")
+	var in []*lease.Lease
+	for range 5 {
+		l, elsewhere := newLease(t, c, "alice"), newLease(t, other, "alice")
+		in = append(in, l)
+		insert(t, s, l, elsewhere)
+	}
+	late := time.Now().Add(-2 * time.Minute)
+	inTx(t, s, func(tx pgx.Tx) error {
+		for i, l := range in {
+			if i > 0 {
+				if err := s.Renewed(t.Context(), tx, l.ID, late, time.Time{}); err != nil {
+					return err
+				}
+			}
+			if state := []lease.State{"", lease.Ending, lease.Blocked, lease.Blocked, lease.Ended}[i]; state != "" {
+				if _, err := s.SetState(t.Context(), tx, l.ID, state, lease.Expired, []string{"It owns a database."}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	counts, err := s.Counts(t.Context())
+	if err != nil || counts[c] != (lease.Count{Active: 1, Ending: 1, Blocked: 2, Late: 1}) ||
+		counts[other] != (lease.Count{Active: 5}) {
+		t.Errorf("the counts are %+v: %v", counts, err)
+	}
+	for most, want := range [][]*lease.Lease{{}, {in[2]}, {in[2], in[3]}, {in[2], in[3]}} {
+		list, err := s.Blocked(t.Context(), []uuid.UUID{other, c}, most)
+		if err != nil || !slices.EqualFunc(list, want, func(a, b *lease.Lease) bool { return a.ID == b.ID }) {
+			t.Errorf("%d of the blocked leases are %d: %v", most, len(list), err)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -15,6 +16,8 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/identity"
+	"rolecall/internal/lease"
+	"rolecall/internal/task"
 	"rolecall/internal/web"
 )
 
@@ -99,6 +102,14 @@ var (
 	clusterCompared = prometheus.NewDesc("rolecall_cluster_comparison_last_success_timestamp_seconds",
 		"When the cluster was last compared with the audit log, which is done every hour; no sample before the first comparison.",
 		byCluster, nil)
+	leasesDesc = prometheus.NewDesc("rolecall_leases", "Leases that have not ended, by state.",
+		[]string{"cluster", "state"}, nil)
+	lateLeases = prometheus.NewDesc("rolecall_leases_late",
+		"Leases that should have ended more than a minute ago, and are neither ended nor blocked.", byCluster, nil)
+	dueTasks = prometheus.NewDesc("rolecall_tasks_due",
+		"Work in the background that is due, by kind.", []string{"kind"}, nil)
+	lateTasks = prometheus.NewDesc("rolecall_tasks_late",
+		"Work in the background that has been due for more than a minute, by kind.", []string{"kind"}, nil)
 	controlConns = prometheus.NewDesc("rolecall_control_connections",
 		"Connections to the control database, by state.", []string{"state"}, nil)
 	controlWaits = prometheus.NewDesc("rolecall_control_connection_waits_total",
@@ -135,9 +146,10 @@ func (*state) Describe(chan<- *prometheus.Desc) {}
 func (s *state) Collect(ch chan<- prometheus.Metric) {
 	c := collected{ch}
 	s.collectControl(c)
+	leases := s.collectLeases(c)
 	c.gauge(registeredDesc, float64(len(s.users.Clusters.All())))
 	for _, cl := range s.users.Clusters.All() {
-		s.collectCluster(c, cl)
+		s.collectCluster(c, cl, leases[cl.ID])
 	}
 	failed, throttled := s.identity.SignIns()
 	c.counter(failedSignIns, failed)
@@ -168,7 +180,39 @@ func (s *state) collectControl(c collected) {
 	}
 }
 
-func (s *state) collectCluster(c collected, cl *cluster.Cluster) {
+// collectLeases returns how many leases each cluster has.
+func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
+	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
+	defer cancel()
+	tasks, err := task.Counts(ctx, s.db)
+	if err != nil {
+		return nil
+	}
+	leases, err := s.users.LeaseStore.Counts(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, kind := range s.users.Tasks() {
+		due, late := 0, 0
+		for _, n := range tasks {
+			if n.Kind == kind.Name {
+				due, late = due+n.Due, late+n.Late
+			}
+		}
+		c.gauge(dueTasks, float64(due), kind.Name)
+		c.gauge(lateTasks, float64(late), kind.Name)
+	}
+	for _, cl := range s.users.Clusters.All() {
+		id, n := cl.ID.String(), leases[cl.ID]
+		c.gauge(leasesDesc, float64(n.Active), id, string(lease.Active))
+		c.gauge(leasesDesc, float64(n.Ending), id, string(lease.Ending))
+		c.gauge(leasesDesc, float64(n.Blocked), id, string(lease.Blocked))
+		c.gauge(lateLeases, float64(n.Late), id)
+	}
+	return leases
+}
+
+func (s *state) collectCluster(c collected, cl *cluster.Cluster, leases lease.Count) {
 	id := cl.ID.String()
 	c.gauge(clusterInfo, 1, id, cl.DisplayName)
 	h := cl.LastHealth()
@@ -176,7 +220,7 @@ func (s *state) collectCluster(c collected, cl *cluster.Cluster) {
 		c.gauge(clusterUp, number(h.Reachable), id)
 		c.gauge(clusterStopped, number(h.Stopped), id)
 	}
-	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != ""))
+	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) + dbuser.BlockedProblems(leases.Blocked)
 	if found := s.users.Unrecorded(cl); found != nil {
 		c.gauge(clusterUnrecorded, float64(found.Count), id)
 		problems += int(number(found.Problem() != ""))

@@ -144,6 +144,29 @@ func TestMetrics(t *testing.T) {
 	s.Audit.Run(running, 0, logger)
 	expect(map[string]float64{"rolecall_audit_forged_rows_total": 1, "rolecall_control_newer_migrations": 2})
 
+	// Leases, by state, and work that is not done.
+	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 0, `rolecall_leases_late{cluster="ID"}`: 0,
+		`rolecall_tasks_due{kind="lease.end"}`: 0, `rolecall_tasks_late{kind="lease.end"}`: 0})
+	problems := metric(`rolecall_cluster_problems{cluster="ID"}`)
+	for i, state := range []string{"active", "ending", "blocked", "blocked"} {
+		if _, err := s.DB.Pool.Exec(t.Context(), `
+			WITH l AS (
+			  INSERT INTO leases (id, cluster_id, username, for_role, account_guid, ttl, created_at, expires_at, max_expires_at,
+			    state, end_reason)
+			  SELECT gen_random_uuid(), $1, 'app_' || $2, 'app', 'alice', '1h', t, t, t, $3,
+			    CASE WHEN $3 <> 'active' THEN 'expired' END
+			  FROM (SELECT now() - interval '2 minutes') AS past (t)
+			  RETURNING id, cluster_id, expires_at)
+			INSERT INTO tasks (kind, key, cluster_id, due) SELECT 'lease.end', id, cluster_id, expires_at FROM l`,
+			c.ID, strconv.Itoa(i), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 1,
+		`rolecall_leases{cluster="ID",state="ending"}`: 1, `rolecall_leases{cluster="ID",state="blocked"}`: 2,
+		`rolecall_leases_late{cluster="ID"}`: 2, `rolecall_tasks_due{kind="lease.end"}`: 4,
+		`rolecall_tasks_late{kind="lease.end"}`: 4, `rolecall_cluster_problems{cluster="ID"}`: problems + 2})
+
 	// Names follow the conventions, and the document has all of them.
 	document, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {

@@ -349,9 +349,6 @@ func TestFailures(t *testing.T) {
 	key := uuid.New()
 	fails := errors.New("it is broken")
 	w := worker(db, func(context.Context, uuid.UUID) (time.Duration, error) {
-		if fails == nil {
-			panic("a fault of ours")
-		}
 		return -1, fails
 	})
 	w.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -373,7 +370,21 @@ func TestFailures(t *testing.T) {
 	if n := strings.Count(log.String(), "it is broken"); n != 1 {
 		t.Errorf("it was logged %d times", n)
 	}
-	fails = nil
+	// What the handler has scheduled in case of a kill does not delay it.
+	w.Kinds[0].Do = func(context.Context, uuid.UUID) (time.Duration, error) {
+		set(t, db, task.Task{Kind: "test", Key: key, In: time.Hour})
+		return 0, fails
+	}
+	if n, err := w.RunDue(t.Context()); n != 1 || !errors.Is(err, fails) {
+		t.Errorf("%d: %v", n, err)
+	}
+	var soon bool
+	if err := db.Pool.QueryRow(t.Context(), `SELECT due < now() + interval '1 minute' FROM tasks`).Scan(&soon); err != nil ||
+		!soon {
+		t.Errorf("it is not due soon after the handler has failed: %v", err)
+	}
+	exec(t, db, `UPDATE tasks SET due = now()`)
+	w.Kinds[0].Do = func(context.Context, uuid.UUID) (time.Duration, error) { panic("a fault of ours") }
 	if n, err := w.RunDue(t.Context()); n != 1 || err == nil {
 		t.Errorf("%d: %v", n, err)
 	}

@@ -175,11 +175,11 @@ func (w *Worker) do(ctx context.Context, t claimed) error {
 	w.report(t, err)
 	switch {
 	case err != nil:
-		return errors.Join(err, w.reschedule(ctx, t, backoff(t.Failures), t.Failures+1))
+		return errors.Join(err, w.retry(ctx, t))
 	case again < 0:
 		return w.done(ctx, t)
 	}
-	return w.reschedule(ctx, t, again, 0)
+	return w.reschedule(ctx, t, again)
 }
 
 // handle calls the handler of the task's kind. Its panic is an error.
@@ -212,11 +212,19 @@ func (w *Worker) done(ctx context.Context, t claimed) error {
 }
 
 // reschedule makes a task due again, unless it was moved while it was done.
-func (w *Worker) reschedule(ctx context.Context, t claimed, in time.Duration, failures int) error {
+func (w *Worker) reschedule(ctx context.Context, t claimed, in time.Duration) error {
+	_, err := w.exec(ctx, `
+		UPDATE tasks SET claimed = NULL, failures = 0, due = CASE WHEN due = $4 THEN clock_timestamp() + $5::interval ELSE due END
+		WHERE kind = $1 AND key = $2 AND claimed = $3`, t.Kind, t.Key, t.Until, t.Due, in)
+	return err
+}
+
+// retry makes a task due again after a failure. A handler may have moved it in case of a kill: the earlier time counts.
+func (w *Worker) retry(ctx context.Context, t claimed) error {
 	_, err := w.exec(ctx, `
 		UPDATE tasks SET claimed = NULL, failures = $5,
-		  due = CASE WHEN due = $4 THEN clock_timestamp() + $6::interval ELSE due END
-		WHERE kind = $1 AND key = $2 AND claimed = $3`, t.Kind, t.Key, t.Until, t.Due, failures, in)
+		  due = least(nullif(due, $4), clock_timestamp() + $6::interval)
+		WHERE kind = $1 AND key = $2 AND claimed = $3`, t.Kind, t.Key, t.Until, t.Due, t.Failures+1, backoff(t.Failures))
 	return err
 }
 
