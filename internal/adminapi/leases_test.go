@@ -268,6 +268,7 @@ func TestLeaseRefused(t *testing.T) {
 	f.as(t, "manager", "POST", path, `{"for":"`+strings.Repeat("x", 70<<10)+`"}`).refused(t, 413)
 	f.as(t, "manager", "POST", path+"?x=1", `{"for":"refused_app"}`).refused(t, 400)
 	f.as(t, "manager", "POST", path, with(`"ttl":"0"`)).refused(t, 422, "ttl is 0s")
+	f.as(t, "manager", "POST", path, with(`"ttl":"121m"`)).refused(t, 422, "2h1m", "at most 2h.")
 	if ids := leases(t, f.want(t, 200, "GET", "/leases", "")); len(ids) > 0 {
 		t.Errorf("there are %q", ids)
 	}

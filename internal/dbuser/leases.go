@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/invisible"
 	"rolecall/internal/lease"
+	"rolecall/internal/moment"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"
 	"rolecall/internal/task"
@@ -47,12 +48,14 @@ func (n *NewLease) terms(limits lease.Limits) (ttl, last time.Duration, err erro
 	ttl = cmp.Or(n.TTL, min(limits.DefaultTTL, last))
 	switch {
 	case last > limits.MaxTTL:
-		err = fault.New(fault.Invalid, "The maximum of %s is too long: in this cluster a lease lasts at most %s.", last,
-			limits.MaxTTL)
+		err = fault.New(fault.Invalid, "The maximum of %s is too long: in this cluster a lease lasts at most %s.",
+			moment.DurationText(last), moment.DurationText(limits.MaxTTL))
 	case ttl < lease.MinTTL || last < lease.MinTTL:
-		err = fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.", min(ttl, last), lease.MinTTL)
+		err = fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.",
+			moment.DurationText(min(ttl, last)), moment.DurationText(lease.MinTTL))
 	case ttl > last:
-		err = fault.New(fault.Invalid, "A lease of %s is too long: it lasts at most %s.", ttl, last)
+		err = fault.New(fault.Invalid, "A lease of %s is too long: it lasts at most %s.", moment.DurationText(ttl),
+			moment.DurationText(last))
 	}
 	return ttl, last, err
 }
@@ -104,7 +107,7 @@ func (s *Service) createLease(ctx context.Context, p *account.Principal, cluster
 	op, err := s.begin(ctx, p, c, change{
 		action:         audit.CreateLease,
 		target:         name,
-		detail:         detail{Lease: l.ID, For: l.For, TTL: ttl.String(), Note: l.Note},
+		detail:         detail{Lease: l.ID, For: l.For, TTL: moment.DurationText(ttl), Note: l.Note},
 		limit:          changeTimeout,
 		oneTransaction: true,
 	}, cmp.Or(n.check(), invalid))
@@ -276,7 +279,7 @@ func (s *Service) RenewLease(ctx context.Context, p *account.Principal, id strin
 		return nil, nil, false, err
 	}
 	ttl = cmp.Or(ttl, l.TTL)
-	do.detail.TTL, do.limit, do.oneTransaction = ttl.String(), changeTimeout, true
+	do.detail.TTL, do.limit, do.oneTransaction = moment.DurationText(ttl), changeTimeout, true
 	op, err := s.begin(ctx, p, c, do, checkRenewal(l, ttl))
 	if err != nil {
 		return nil, nil, false, err
@@ -315,7 +318,8 @@ func checkRenewal(l *lease.Lease, ttl time.Duration) error {
 		return fault.New(fault.Invalid, "The lease %q belongs to the credential %q, which replaces it in time: it is not renewed.",
 			l.ID, l.Credential)
 	case ttl < lease.MinTTL:
-		return fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.", ttl, lease.MinTTL)
+		return fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.",
+			moment.DurationText(ttl), moment.DurationText(lease.MinTTL))
 	case !l.ExpiresAt.Before(l.MaxExpiresAt):
 		return fault.New(fault.Invalid, "The lease %q ends at %s, and cannot be renewed beyond that. Take another one.", l.ID,
 			l.MaxExpiresAt.UTC().Format(time.RFC3339))

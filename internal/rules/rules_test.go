@@ -28,8 +28,8 @@ var mayImport = map[string][]string{
 	"internal/door":  {"account", "fault", "identity", "remote", "web"},
 	"internal/web":   {"etag", "fault", "remote"},
 	"internal/dbuser": {
-		"access", "account", "audit", "cluster", "control", "etag", "fault", "invisible", "lease", "pgrole",
-		"secret", "task",
+		"access", "account", "audit", "cluster", "control", "etag", "fault", "invisible", "lease", "moment",
+		"pgrole", "secret", "task",
 	},
 	"internal/lease":    {"control", "fault", "moment", "secret", "sqlstate", "task"},
 	"internal/task":     {"control", "fault", "sqlstate"},
