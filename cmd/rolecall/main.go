@@ -25,12 +25,6 @@ var passwordCost identity.PasswordCost
 
 func main() {
 	cli.Version = version
-	// libpq's variables would silently change where connections go and how they are protected.
-	for _, entry := range os.Environ() {
-		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "PG") {
-			os.Unsetenv(name)
-		}
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() {
@@ -60,7 +54,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(errOut, "rolecall: %s\n", term.PrintableLines(err.Error()))
+	if text := err.Error(); text != "" {
+		fmt.Fprintf(errOut, "rolecall: %s\n", term.PrintableLines(text))
+	}
 	return cli.ExitCode(err)
 }
 
@@ -80,6 +76,7 @@ use a server need a "rolecall login" first.`,
 				if err := cli.CheckNoServer(cmd); err != nil {
 					return err
 				}
+				forgetLibpq()
 			}
 			return term.FromEnvironment(cmd, args)
 		},
@@ -92,6 +89,16 @@ use a server need a "rolecall login" first.`,
 	root.AddCommand(versionCommand())
 	cli.BindServer(root)
 	return root
+}
+
+// forgetLibpq removes libpq's variables, which would silently change where connections go and how they are protected. The
+// commands that use a server connect to no PostgreSQL, and exec hands the variables to its command.
+func forgetLibpq() {
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "PG") {
+			os.Unsetenv(name)
+		}
+	}
 }
 
 const serverGroup = "Use a server:"

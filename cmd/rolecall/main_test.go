@@ -25,6 +25,9 @@ import (
 const asProgram = "ROLECALL_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asCounter {
+		countSignals()
+	}
 	passwordCost = servicetest.PasswordCost
 	if os.Getenv(asProgram) != "" {
 		main()
@@ -61,8 +64,13 @@ func begin(t *testing.T, args ...string) *program {
 // beginProcess runs a command line as a process of its own, with only env in its environment.
 func beginProcess(t *testing.T, env []string, args ...string) *program {
 	t.Helper()
+	return beginCommand(t, exec.Command(executable(t), args...), env)
+}
+
+// beginCommand runs the test binary as rolecall, with only env in its environment.
+func beginCommand(t *testing.T, cmd *exec.Cmd, env []string) *program {
+	t.Helper()
 	p := &program{out: &buffer{}, errOut: &buffer{}, done: make(chan struct{})}
-	cmd := exec.Command(executable(t), args...)
 	cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH")}, env...)
 	cmd.Stdout, cmd.Stderr = p.out, p.errOut
 	// The server that a killed rolecall leaves behind must not outlive the test's pipes.

@@ -46,7 +46,10 @@ flag: it comes from a file, from a variable or from standard input.
 | 2 | the command line or a setting is wrong |
 | 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
+| 126, 127 | exec and psql: the command cannot be run, or was not found |
 | 130 | interrupted at a prompt |
+
+Exec and psql end with the exit code of their command, or with 128+N if signal N ended it.
 
 | variable without a flag | commands | |
 |---|---|---|
@@ -66,7 +69,7 @@ var otherVariables = [][3]string{
 	{cli.ClientCertVariable, "commands that use a server",
 		"file with the client certificate, in PEM, for a server with `--tls-client-ca`"},
 	{cli.ClientKeyVariable, "commands that use a server", "file with the key of the client certificate, in PEM"},
-	{cli.ClusterIDVariable, "the `users` commands", "id of the cluster, if neither the flag nor its variable gives one"},
+	{cli.ClusterIDVariable, "commands with `--cluster`", "id of the cluster, if neither the flag nor its variable gives one"},
 }
 
 func reference() string {

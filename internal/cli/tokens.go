@@ -64,17 +64,19 @@ func clustersOf(t *client.Token, names map[string]string) string {
 
 func tokensCreateCommand() *cobra.Command {
 	var readOnly bool
-	var clusters []string
+	var clusters, credentials []string
 	var expires string
 	cmd := printing(&cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a token and print it, once",
 		Long: `Create creates a token that acts as you, within limits: with --read-only it can change
-nothing, and --cluster limits it to some clusters. It is printed on standard output and
+nothing, and --cluster limits it to some clusters. With --credential it can only read the
+current password of that stored credential, and does nothing else. It is printed on standard output and
 never shown again. A program uses it as ROLECALL_TOKEN, or as a bearer token of the HTTP
 API.`,
 		Example: `  rolecall tokens create ci --cluster payments --expires 90d
-  ROLECALL_TOKEN=$(rolecall tokens create dashboard --read-only)`,
+  ROLECALL_TOKEN=$(rolecall tokens create dashboard --read-only)
+  rolecall tokens create shop --credential payments/shop`,
 		Args: term.Arguments("NAME"),
 	})
 	f := cmd.Flags()
@@ -82,6 +84,9 @@ API.`,
 	f.StringArrayVarP(&clusters, "cluster", "c", nil,
 		"`name` or id of a cluster that the token can reach; repeatable; default: all")
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
+	f.StringArrayVar(&credentials, "credential", nil,
+		"`CLUSTER/NAME` of a stored credential whose current password is all that the token can read; repeatable")
+	_ = cmd.RegisterFlagCompletionFunc("credential", completeCredentialOf)
 	f.StringVar(&expires, "expires", "",
 		"token expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 90d, or never, the default")
 	return onServer(cmd, func(c *call) error {
@@ -103,6 +108,16 @@ API.`,
 				ids[i] = cl.ID
 			}
 			body["clusters"] = ids
+		}
+		if credentials != nil {
+			names := make([]string, len(credentials))
+			for i, given := range credentials {
+				var err error
+				if names[i], err = findCredential(c, given); err != nil {
+					return err
+				}
+			}
+			body["credentials"] = names
 		}
 		answer, err := c.send(http.MethodPost, client.TokensPath, body)
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"rolecall/internal/account"
+	"rolecall/internal/cli/format"
 	"rolecall/internal/client"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
@@ -40,6 +41,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		cluster.ConnectionChange{Password: new(secret.Text(value)), Key: new(secret.Text(value))},
 		account.Account{Username: "ann", PasswordHash: value},
 		identity.Tokens{Access: value, Refresh: value},
+		format.Login{Hosts: []format.Host{{Name: "h", Port: "5432"}}, Password: value},
 		client.Tokens{Access: value, Refresh: value},
 		pgrole.Credential{Name: "ann", Verifier: value},
 		keys,

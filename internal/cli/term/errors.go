@@ -13,6 +13,9 @@ const (
 	ExitUsage    = 2
 	ExitNotFound = 3
 	ExitDenied   = 4
+	// ExitNotExecutable and ExitNoCommand are those of a command that runs another one, which could not be started.
+	ExitNotExecutable = 126
+	ExitNoCommand     = 127
 	// ExitInterrupted is that of a command that SIGINT has ended, as shells have it.
 	ExitInterrupted = 130
 )
@@ -39,6 +42,19 @@ func NotFound(format string, args ...any) error {
 // Denied is an error of a command that needs another sign-in.
 func Denied(format string, args ...any) error {
 	return &exitError{fmt.Errorf(format, args...), ExitDenied}
+}
+
+// Exit is an error with an exit code.
+func Exit(code int, format string, args ...any) error {
+	return &exitError{fmt.Errorf(format, args...), code}
+}
+
+// Ended is the result of a command that ran another one: nil or, without a message, an error with its exit code.
+func Ended(code int) error {
+	if code == 0 {
+		return nil
+	}
+	return &exitError{errors.New(""), code}
 }
 
 // ExitCode is the exit code of an error that has one of its own, else ExitFailed.
