@@ -266,6 +266,14 @@ func TestAway(t *testing.T) {
 	if counts, err = task.Counts(t.Context(), db); err != nil || len(counts) != 1 || counts[0].Late != 1 {
 		t.Errorf("the counts are %+v: %v", counts, err)
 	}
+	// How tasks are claimed does not change how other statements are planned.
+	for _, conn := range db.Pool.AcquireAllIdle(t.Context()) {
+		var setting string
+		if err := conn.QueryRow(t.Context(), `SHOW enable_seqscan`).Scan(&setting); err != nil || setting != "on" {
+			t.Errorf("enable_seqscan is %s: %v", setting, err)
+		}
+		conn.Release()
+	}
 	w.Away = nil
 	if n, err := w.RunDue(t.Context()); n != 1 || err != nil || count(t, db) != 0 {
 		t.Errorf("%d tasks were done afterwards: %v", n, err)

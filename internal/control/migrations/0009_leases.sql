@@ -7,7 +7,7 @@ CREATE TABLE tasks (
   due        timestamptz NOT NULL,
   claimed    timestamptz, -- until when a replica is doing it; null: none is
   failures   integer NOT NULL DEFAULT 0, -- in a row
-  PRIMARY KEY (kind, key)
+  PRIMARY KEY (key, kind)
 );
 -- What is due is taken for each cluster by itself.
 CREATE INDEX tasks_due ON tasks (coalesce(cluster_id, '00000000-0000-0000-0000-000000000000'), due);
