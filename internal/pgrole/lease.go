@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgwire"
 	"rolecall/internal/sqlstate"
 )
 
@@ -225,62 +227,67 @@ func noLease(name string) error {
 	return fault.New(fault.NotFound, "There is no role %q of this lease in this cluster.", name)
 }
 
-// selectLeases finds the roles of leases by their comments, which are looked through once.
+// selectLeases finds the roles of leases by their comments. Those are looked through once, and before all else: left to
+// itself the planner compares each role with all comments.
 var selectLeases = `
-	SELECT clock_timestamp(), array(SELECT objoid FROM pg_shdescription d
-	  WHERE classoid = 'pg_authid'::regclass AND ` + leaseRecord + `)`
-
-// selectMemberships lists the memberships of roles ($1).
-const selectMemberships = `
-	SELECT DISTINCT m.member, m.roleid FROM pg_auth_members m WHERE m.member = ANY ($1::oid[])`
+	SELECT r.oid, r.rolname, textsend(d.description), clock_timestamp(),
+	  array(SELECT DISTINCT m.roleid FROM pg_auth_members m WHERE m.member = r.oid)
+	FROM pg_roles r JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+	WHERE r.oid = ANY (ARRAY(SELECT d.objoid FROM pg_shdescription d
+	    WHERE d.classoid = 'pg_authid'::regclass AND ` + leaseRecord + `))
+	  AND ` + leaseRecord + `
+	ORDER BY r.rolname`
 
 // LeaseRoles returns all roles that leases have made and that are still there.
 func (s *Server) LeaseRoles(ctx context.Context) (list []*LeaseRole, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		list = nil // this may be another try
+		rows, err := conn.Query(ctx, selectLeases)
+		if err != nil {
+			return err
+		}
+		var u User
+		var comment []byte
 		var now time.Time
-		var leases []uint32
-		if err := conn.QueryRow(ctx, selectLeases).Scan(&now, &leases); err != nil || len(leases) == 0 {
-			return err
-		}
-		of, all := map[uint32][]uint32{}, slices.Clone(leases)
-		var member, role uint32
-		rows, err := conn.Query(ctx, selectMemberships, leases)
-		if err != nil {
-			return err
-		}
-		if _, err := pgx.ForEachRow(rows, []any{&member, &role}, func() error {
-			of[member], all = append(of[member], role), append(all, role)
+		var of []uint32
+		actsFor := map[string]map[uint32]bool{} // by the name of the lease
+		all := map[uint32]bool{}
+		_, err = pgx.ForEachRow(rows, []any{&u.oid, &u.Name, &comment, &now, &of}, func() error {
+			if len(comment) > maxComment || len(u.Name) > maxColumn {
+				return pgwire.Refuse("it shows a role that is longer than a role can be")
+			}
+			if _, u.Provenance = parseComment(string(comment)); u.Provenance.Lease == uuid.Nil {
+				return nil
+			}
+			list, actsFor[u.Name] = append(list, leaseRole(&u, now)), map[uint32]bool{}
+			for _, role := range of {
+				actsFor[u.Name][role], all[role] = true, true
+			}
 			return nil
-		}); err != nil {
+		})
+		if err != nil || len(list) == 0 {
 			return err
 		}
-		if rows, err = conn.Query(ctx, selectRolesOfOIDs, s.protection(all)...); err != nil {
+		if rows, err = conn.Query(ctx, selectRolesOfOIDs, s.protection(slices.Collect(maps.Keys(all)))...); err != nil {
 			return err
 		}
-		users, err := pgx.CollectRows(rows, scanUser)
+		roles, err := collectPage(rows, len(all), scanUser)
 		if err != nil {
 			return err
 		}
-		byOID := make(map[uint32]*User, len(users))
-		for _, u := range users {
-			byOID[u.oid] = u
+		byName := make(map[string]*User, len(roles))
+		for _, role := range roles {
+			byName[role.Name] = role
 		}
-		for _, oid := range leases {
-			u := byOID[oid]
-			if u == nil || u.Provenance.Lease == uuid.Nil {
-				continue
+		for _, l := range list {
+			role := byName[l.For]
+			if role != nil && !actsFor[l.Name][role.oid] {
+				role = nil // another one, to which the name was given
 			}
-			l := leaseRole(u, now)
-			i := slices.IndexFunc(of[oid], func(role uint32) bool { return byOID[role] != nil && byOID[role].Name == l.For })
-			var actsFor *User
-			if l.ForGone = i < 0; i >= 0 {
-				actsFor = byOID[of[oid][i]]
-			}
-			if err := s.checkLeasable(actsFor, l.For); err != nil {
+			l.ForGone = role == nil
+			if err := s.checkLeasable(role, l.For); err != nil {
 				l.ForProblem = fault.Of(err).Message
 			}
-			list = append(list, l)
 		}
 		return nil
 	})
