@@ -126,6 +126,58 @@ var writes = []*write{
 		},
 	},
 	{
+		name: "create lease", action: "lease.create", answer: 201, again: 201,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
+			return createLease(w, name), func(t *testing.T) bool {
+				w.leasesEnd(t)
+				return w.is(t, "postgres", `EXISTS (SELECT FROM pg_roles WHERE starts_with(rolname, $1 || '_'))`, name)
+			}
+		},
+	},
+	{
+		name: "renew lease", action: "lease.renew", answer: 200, again: 200,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			l := takeLease(t, w, name)
+			r := request{"POST", "/rolecall/v1/leases/" + l.ID + "/renew", `{"ttl":"3h"}`, nil}
+			return r, func(t *testing.T) bool {
+				w.leasesEnd(t)
+				w.logsIn(t, l.Username, l.Password)
+				return w.is(t, "postgres", `EXISTS (SELECT FROM pg_roles WHERE rolname = $1
+					AND rolvaliduntil > now() + interval '2 h')`, l.Username)
+			}
+		},
+	},
+	{
+		name: "end lease", action: "lease.end", answer: 204, again: 204,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			l := takeLease(t, w, name)
+			return request{"DELETE", "/rolecall/v1/leases/" + l.ID, "", nil}, func(t *testing.T) bool {
+				w.leasesEnd(t)
+				return !w.hasRole(t, l.Username)
+			}
+		},
+	},
+	{
+		name: "end lease that owns", action: "lease.end", answer: 204, again: 204,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			l := takeLease(t, w, name)
+			owns(t, w, l.Username)
+			w.query(t, "elsewhere", `GRANT USAGE ON SCHEMA public TO `+quoted(l.Username))
+			return request{"DELETE", "/rolecall/v1/leases/" + l.ID, "", nil}, func(t *testing.T) bool {
+				w.leasesEnd(t)
+				if w.hasRole(t, l.Username) {
+					return false
+				}
+				if !w.is(t, "elsewhere", `EXISTS (SELECT FROM pg_class WHERE relname = $2
+					AND pg_get_userbyid(relowner) = $1)`, name, l.Username) {
+					t.Errorf("the table of %s belongs to another than %s", l.Username, name)
+				}
+				return true
+			}
+		},
+	},
+	{
 		name: "create database", action: "database.create", answer: 200, again: 422,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
@@ -415,6 +467,43 @@ var writes = []*write{
 func createUser(w *world, name, password string) request {
 	return request{"POST", "/databases/postgresql/clusters/" + w.cluster + "/users",
 		object(map[string]any{"properties": map[string]string{"username": name, "password": password}}), nil}
+}
+
+func createLease(w *world, name string) request {
+	return request{"POST", "/rolecall/v1/clusters/" + w.cluster + "/leases", object(map[string]any{"for": name, "note": name}),
+		nil}
+}
+
+type takenLease struct{ ID, Username, Password string }
+
+// takeLease takes a lease for a new user.
+func takeLease(t *testing.T, w *world, name string) (l takenLease) {
+	t.Helper()
+	w.want(t, nil, 200, createUser(w, name, passwordBefore))
+	w.want(t, &l, 201, createLease(w, name))
+	return l
+}
+
+// leasesEnd checks that there is no role of a lease without an end, in the cluster itself and by a task.
+func (w *world) leasesEnd(t *testing.T) {
+	t.Helper()
+	endless := w.query(t, "postgres", `SELECT rolname FROM pg_roles
+		WHERE shobj_description(oid, 'pg_authid') LIKE '%"lease":%' AND rolvaliduntil IS NULL`)
+	if len(endless) > 0 {
+		t.Errorf("the leases %q have no end", endless)
+	}
+	ids := w.query(t, "postgres", `SELECT substring(shobj_description(oid, 'pg_authid') FROM '"lease":"([^"]*)"') FROM pg_roles
+		WHERE shobj_description(oid, 'pg_authid') LIKE '%"lease":%'`)
+	for _, id := range ids {
+		if !w.is(t, "control", `EXISTS (SELECT FROM rolecall.leases l JOIN rolecall.tasks t ON t.key = l.id
+			WHERE t.kind = 'lease.end' AND l.id = $1::text::uuid AND l.state <> 'ended')`, id) {
+			t.Errorf("the role of the lease %s has no task that ends it", id)
+		}
+	}
+	if lost := w.query(t, "control", `SELECT l.id::text FROM rolecall.leases l WHERE l.state <> 'ended'
+		AND NOT EXISTS (SELECT FROM rolecall.tasks t WHERE t.key = l.id AND t.kind = 'lease.end')`); len(lost) > 0 {
+		t.Errorf("the leases %q have no task", lost)
+	}
 }
 
 func createDatabase(w *world, name string) request {

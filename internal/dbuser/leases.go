@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -232,24 +233,47 @@ func ownLease(p *account.Principal, l *lease.Lease) bool {
 	return l.Account != "" && l.Account == p.GUID && p.Reaches(l.Cluster)
 }
 
-// Leases lists the leases, the newest first, of one cluster, or with "" of all that the principal may view and its own.
+// Leases lists the leases, the newest first, of one cluster, or with "" of all: those that are the principal's, and all of
+// clusters that it may view.
 func (s *Service) Leases(ctx context.Context, p *account.Principal, clusterID string, f lease.Filter) (
 	list []*lease.Lease, more bool, err error) {
 	f.Clusters, f.Own = []uuid.UUID{}, ""
-	if clusterID != "" {
-		c, err := s.Cluster(p, clusterID)
-		if err != nil {
-			return nil, false, err
+	if clusterID == "" {
+		for _, c := range s.ViewableClusters(p) {
+			f.Clusters = append(f.Clusters, c.ID)
 		}
-		f.Clusters = append(f.Clusters, c.ID)
+		if p.Clusters == nil {
+			f.Own = p.GUID
+		}
 		return s.LeaseStore.List(ctx, f)
 	}
-	for _, c := range s.ViewableClusters(p) {
-		f.Clusters = append(f.Clusters, c.ID)
+	c, err := s.Cluster(p, clusterID)
+	if errors.Is(err, access.ErrNoView) {
+		return s.ownLeases(ctx, p, clusterID, f, err)
 	}
-	if p.Clusters == nil {
-		f.Own = p.GUID
+	if err != nil {
+		return nil, false, err
 	}
+	f.Clusters = append(f.Clusters, c.ID)
+	return s.LeaseStore.List(ctx, f)
+}
+
+// ownLeases lists the principal's leases of a cluster that it may not view. Without any, it is refused: noView.
+func (s *Service) ownLeases(ctx context.Context, p *account.Principal, clusterID string, f lease.Filter, noView error) (
+	list []*lease.Lease, more bool, err error) {
+	c, err := s.Clusters.Get(clusterID)
+	if err != nil || !p.Reaches(c.ID) {
+		return nil, false, noView
+	}
+	own := lease.Filter{Clusters: []uuid.UUID{c.ID}, Account: p.GUID, Limit: 1}
+	some, _, err := s.LeaseStore.List(ctx, own)
+	if err != nil || len(some) == 0 {
+		return nil, false, cmp.Or(err, noView)
+	}
+	if f.Account != "" && f.Account != p.GUID && f.Account != some[0].AccountName {
+		return nil, false, nil
+	}
+	f.Clusters, f.Account = own.Clusters, p.GUID
 	return s.LeaseStore.List(ctx, f)
 }
 

@@ -101,7 +101,12 @@ func TestOwnLease(t *testing.T) {
 	if list, _, err := s.Users.Leases(t.Context(), p, "", lease.Filter{}); err != nil || len(list) != 1 {
 		t.Errorf("%d leases, %v", len(list), err)
 	}
-	_, _, err := s.Users.Leases(t.Context(), p, s.ClusterID, lease.Filter{})
+	if list, _, err := s.Users.Leases(t.Context(), p, s.ClusterID, lease.Filter{}); err != nil || len(list) != 1 {
+		t.Errorf("%d leases of the cluster, %v", len(list), err)
+	}
+	nobody := *p
+	nobody.GUID = "nobody"
+	_, _, err := s.Users.Leases(t.Context(), &nobody, s.ClusterID, lease.Filter{})
 	wantKind(t, err, fault.NotFound)
 	if _, _, _, err := s.Users.RenewLease(t.Context(), p, l.ID.String(), time.Hour); err != nil {
 		t.Error(err)

@@ -213,3 +213,57 @@ func TestLeaseSweep(t *testing.T) {
 	runDue(t, s)
 	wantState(t, s, kept, lease.Ended, lease.AccessEnded)
 }
+
+// The clock of the cluster decides, whatever the row and the task say.
+func TestLeaseClock(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	l, secret := take(t, s, p, dbuser.NewLease{For: "app"})
+	// The clock of the control database is an hour and more ahead.
+	execControl(t, s, `UPDATE tasks SET due = now() WHERE key = $1`, l.ID)
+	execControl(t, s, `UPDATE leases SET expires_at = now() - interval '1 minute' WHERE id = $1`, l.ID)
+	runDue(t, s)
+	wantState(t, s, l, lease.Active, "")
+	if err := s.PG.Login(l.Username, secret); err != nil {
+		t.Error(err)
+	}
+	var left time.Duration
+	if err := s.DB.Pool.QueryRow(t.Context(), `SELECT due - now() FROM tasks WHERE key = $1`, l.ID).Scan(&left); err != nil ||
+		left < 50*time.Minute || left > time.Hour {
+		t.Errorf("it is looked at again in %s; %v", left, err)
+	}
+	rows := recorded(t, s, l.Username)
+	expect(t, rows[len(rows)-2:], "attempt lease.end rolecall",
+		"not_done lease.end rolecall By the clock of the cluster it has not expired yet.")
+	sweep(t, s)
+	if now := stored(t, s, l); !now.ExpiresAt.Equal(l.ExpiresAt) {
+		t.Errorf("the row says %s, the role %s", now.ExpiresAt, l.ExpiresAt)
+	}
+}
+
+// A role that comes back after its lease has ended is dropped again, and one that SQL has renamed ends under its new name.
+func TestLeaseRoleComesBack(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	l, secret := take(t, s, p, dbuser.NewLease{For: "app"})
+	execControl(t, s, `UPDATE leases SET state = 'ended', end_reason = 'expired', ended_at = now() - interval '1 h'
+		WHERE id = $1`, l.ID)
+	execControl(t, s, `DELETE FROM tasks WHERE key = $1`, l.ID)
+	sweep(t, s)
+	runDue(t, s)
+	wantState(t, s, l, lease.Ended, lease.Expired)
+	if s.PG.Login(l.Username, secret) == nil {
+		t.Error("it logs in after its end")
+	}
+
+	l, _ = take(t, s, p, dbuser.NewLease{For: "app"})
+	s.PG.Exec(t, `ALTER ROLE `+l.Username+` RENAME TO renamed`)
+	sweep(t, s)
+	if _, _, err := s.Users.EndLease(t.Context(), p, l.ID.String()); err != nil {
+		t.Error(err)
+	}
+	if hasRole(t, s, "renamed") {
+		t.Error("the renamed role is there after the end of its lease")
+	}
+	wantState(t, s, l, lease.Ended, lease.Deleted)
+}

@@ -191,22 +191,18 @@ func (s *Service) seeEnded(ctx context.Context, seen *seen) error {
 	for _, l := range seen.rows {
 		live[l.ID] = true
 	}
+	var ids []uuid.UUID
 	for _, role := range seen.roles {
-		if live[role.ID] {
-			continue
-		}
-		l, err := s.LeaseStore.Get(ctx, role.ID)
-		if fault.Is(err, fault.NotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if l.Cluster == seen.cluster.ID {
-			seen.rows = append(seen.rows, l)
+		if !live[role.ID] {
+			ids = append(ids, role.ID)
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil
+	}
+	ended, err := s.LeaseStore.WithIDs(ctx, seen.cluster.ID, ids)
+	seen.rows = append(seen.rows, ended...)
+	return err
 }
 
 // holders are the accounts that have leases, by their guids.
@@ -355,11 +351,11 @@ func (s *Service) setRight(ctx context.Context, tx pgx.Tx, f finding) error {
 	case end:
 		return s.endSoon(ctx, tx, f.lease, f.reason)
 	case find:
-		s.Log.Warn("a lease was found again: the control database was restored from an older backup, or another Rolecall made it",
-			"cluster", f.lease.Cluster, "lease", f.lease.ID, "user", f.lease.Username)
 		if found, err := s.LeaseStore.FoundAgain(ctx, tx, f.lease); err != nil || !found {
 			return err
 		}
+		s.Log.Warn("a lease was found again: the control database was restored from an older backup, or another Rolecall made it",
+			"cluster", f.lease.Cluster, "lease", f.lease.ID, "user", f.lease.Username)
 		return scheduleEnd(ctx, tx, f.lease, f.role.Ends.Sub(f.role.Now))
 	case reopen:
 		if err := s.LeaseStore.Reopen(ctx, tx, f.lease.ID, f.role.Name); err != nil {

@@ -120,6 +120,16 @@ func TestSettle(t *testing.T) {
 		}
 	})
 	attempt(audit.DeleteUser, "unknown", "later attempts have been made on it", later)
+	attempt(audit.CreateLease, "done", "the attempt is recorded with it", by("self", ""))
+	attempt(audit.CreateLease, "not_done", trace, nil)
+	attempt(audit.RenewLease, "done", "the attempt is recorded with it", by("self", ""))
+	attempt(audit.RenewLease, "not_done", trace, by(other, ""))
+	attempt(audit.RenewLease, "unknown", "it no longer exists", nil)
+	attempt(audit.EndLease, "done", "it is gone", nil)
+	attempt(audit.EndLease, "not_done", trace, by(other, ""))
+	attempt(audit.EndLease, "not_done", "its end has begun; another attempt finishes it", by("self", "deleting"))
+	attempt(audit.EndLease, "done", "something keeps its role from being dropped; it is disabled", by("self", "disabled"))
+	attempt(audit.EndLease, "unknown", "later attempts have been made on it", later) // by another call for the user
 	attempt(audit.CreateDatabase, "done", "the attempt is recorded with it", databaseBy("self"))
 	attempt(audit.CreateDatabase, "unknown", "it carries no record", databaseBy(""))
 	attempt(audit.CreateDatabase, "not_done", trace, nil)

@@ -7,6 +7,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// WithIDs returns those of the leases that are in a cluster, ended or not.
+func (s *Store) WithIDs(ctx context.Context, cluster uuid.UUID, ids []uuid.UUID) ([]*Lease, error) {
+	return collect(ctx, s.DB.Pool, `WHERE l.cluster_id = $1 AND l.id = ANY ($2)`, cluster, ids)
+}
+
 // FoundAgain adds a lease whose role is there, unless there is such a row. An account's name is added if it has one.
 func (s *Store) FoundAgain(ctx context.Context, tx pgx.Tx, l *Lease) (added bool, err error) {
 	var exists bool

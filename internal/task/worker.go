@@ -57,14 +57,9 @@ func (w *Worker) Run(ctx context.Context) {
 				}
 			})
 		}
-		// More may be due than may run at a time: then the next is taken when one has ended.
-		next := ended
-		if !w.full() {
-			next = nil
-		}
 		select {
 		case <-tick.C:
-		case <-next:
+		case <-ended: // more may be due than may run at a time
 		case <-ctx.Done():
 		}
 	}
@@ -89,18 +84,6 @@ func (w *Worker) RunDue(ctx context.Context) (n int, err error) {
 		group.Wait()
 		err = errors.Join(append(failed, err)...)
 	}
-}
-
-// full reports whether there was no room for more tasks, in all or in a cluster.
-func (w *Worker) full() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, n := range w.running {
-		if n >= perCluster {
-			return true
-		}
-	}
-	return w.total >= perReplica
 }
 
 // claim takes tasks that are due, as many as there is room for. Each cluster gets its share: the first of each comes before
