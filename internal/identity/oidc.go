@@ -263,10 +263,19 @@ func (e *externalIssuer) username(named map[string]any) string {
 			continue
 		}
 		if username, _ := named[claim].(string); username != "" {
-			return username
+			return serviceAccount(username)
 		}
 	}
 	return ""
+}
+
+// serviceAccount is the name for a service account of Kubernetes, whose subject is system:serviceaccount:NAMESPACE:NAME: no
+// user name has a colon. Any other name stays as it is.
+func serviceAccount(name string) string {
+	if place, found := strings.CutPrefix(name, "system:serviceaccount:"); found {
+		return strings.Replace(place, ":", "/", 1)
+	}
+	return name
 }
 
 // whyRefused is for the log: what is wrong with a token whose verification failed. Its signature is the last thing to be

@@ -287,6 +287,9 @@ func TestExternalNames(t *testing.T) {
 		jwt.MapClaims{"email": x + "nobody's", "preferred_username": x + "g"})); got.Username != x+"-unverified" {
 		t.Errorf("got %+v", got)
 	}
+	if got := signIn(t, id, p.sign(t, k, "system:serviceaccount:shop:"+x, nil)); got.Username != "shop/"+x {
+		t.Errorf("a service account of Kubernetes is called %q", got.Username)
+	}
 	// One subject, many requests at once: one account.
 	var group sync.WaitGroup
 	var guids sync.Map
