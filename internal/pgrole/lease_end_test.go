@@ -547,3 +547,28 @@ func TestLeaseCutAnywhere(t *testing.T) {
 		}
 	})
 }
+
+// A lock of somebody else on what a lease owns blocks its end until the lock is gone; its sessions end at once.
+func TestLeaseLocked(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
+		mustCreate(t, s, prefix)
+		c.Exec(t, `CREATE SCHEMA `+prefix+`; GRANT ALL ON SCHEMA `+prefix+` TO PUBLIC`)
+		l := takeLease(t, s, prefix, prefix+"_lease")
+		conn := c.Connect(t, l.Name, password2, "postgres")
+		exec(t, conn, `SET ROLE NONE`, `CREATE TABLE `+prefix+`.t ()`)
+		holder := c.Connect(t, c.User, c.Password, "postgres")
+		exec(t, holder, `BEGIN`, `SELECT FROM `+prefix+`.t`)
+		brief := *s
+		brief.Waits.Holders = 100 * time.Millisecond
+		mustBlock(t, c, &brief, l, `Table `+prefix+`.t in database "postgres" is locked by`)
+		if err := conn.Ping(t.Context()); err == nil {
+			t.Error("its session lives")
+		}
+		exec(t, holder, `ROLLBACK`)
+		mustEnd(t, c, s, l)
+		if owner := pgtest.Value[string](t, c, `SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::regclass`,
+			prefix+".t"); owner != prefix {
+			t.Errorf("the table belongs to %q", owner)
+		}
+	})
+}
