@@ -300,6 +300,11 @@ func (l *Log) Record(ctx context.Context, tx pgx.Tx, e Entry) error {
 	return notRecorded(l.add(ctx, tx, outcomeRow(e, Done)))
 }
 
+// EndWith is End in the transaction that makes the change, which is in the control database.
+func (l *Log) EndWith(ctx context.Context, tx pgx.Tx, a *Attempt, r Result) error {
+	return notRecorded(l.add(ctx, tx, newRow(a.ID, "outcome", a.Entry, r)))
+}
+
 // Send sends the batch that makes a change, with the row as its last statement, in the transaction of the change.
 func (l *Log) Send(ctx context.Context, tx pgx.Tx, batch *pgx.Batch, e Entry) error {
 	k, err := l.writerKey(ctx, tx)

@@ -2,6 +2,7 @@ package dbuser
 
 import (
 	"context"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/lease"
@@ -14,6 +15,11 @@ func (s *Service) Sweep(ctx context.Context, clusterID string) error {
 		return err
 	}
 	return s.sweepCluster(ctx, c)
+}
+
+// NextRotation is when a credential that was rotated at a time rotates again.
+func (set CredentialSettings) NextRotation(rotated time.Time, share float64) time.Time {
+	return set.next(rotated, share)
 }
 
 // CreateLeaseNamed is CreateLease with the names that are tried.

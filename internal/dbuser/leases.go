@@ -457,6 +457,9 @@ func (s *Service) leaseIs(ctx context.Context, l *lease.Lease, state lease.State
 		if _, err := s.LeaseStore.SetState(ctx, tx, l.ID, state, reason, blockedBy); err != nil {
 			return err
 		}
+		if err := s.rotateInstead(ctx, tx, l); err != nil {
+			return err
+		}
 		switch state {
 		case lease.Ended:
 			return task.Remove(ctx, tx, endLeases, l.ID)
@@ -502,6 +505,9 @@ func (s *Service) endLeasesOf(ctx context.Context, f lease.Filter, reason lease.
 func (s *Service) endSoon(ctx context.Context, tx pgx.Tx, l *lease.Lease, reason lease.Reason) error {
 	changed, err := s.LeaseStore.SetState(ctx, tx, l.ID, lease.Ending, reason, nil)
 	if err != nil || !changed {
+		return err
+	}
+	if err := s.rotateInstead(ctx, tx, l); err != nil {
 		return err
 	}
 	return scheduleEnd(ctx, tx, l, 0)

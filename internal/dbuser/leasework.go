@@ -29,7 +29,8 @@ const (
 
 // Tasks are the kinds of work in the background.
 func (s *Service) Tasks() []task.Kind {
-	return []task.Kind{{Name: endLeases, Do: s.endDue}, {Name: sweepLeases, Do: s.sweep}}
+	return []task.Kind{{Name: endLeases, Do: s.endDue}, {Name: sweepLeases, Do: s.sweep},
+		{Name: rotateStored, Do: s.tendCredential}}
 }
 
 const (
@@ -356,6 +357,9 @@ func (s *Service) setRight(ctx context.Context, tx pgx.Tx, f finding) error {
 		}
 		s.Log.Warn("a lease was found again: the control database was restored from an older backup, or another Rolecall made it",
 			"cluster", f.lease.Cluster, "lease", f.lease.ID, "user", f.lease.Username)
+		if err := s.rotateFound(ctx, tx, f.lease); err != nil {
+			return err
+		}
 		return scheduleEnd(ctx, tx, f.lease, f.role.Ends.Sub(f.role.Now))
 	case reopen:
 		if err := s.LeaseStore.Reopen(ctx, tx, f.lease.ID, f.role.Name); err != nil {

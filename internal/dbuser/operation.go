@@ -12,6 +12,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
+	"rolecall/internal/lease"
 	"rolecall/internal/pgrole"
 )
 
@@ -50,6 +51,12 @@ type detail struct {
 	EndReason  string    `json:"endReason,omitempty"`
 	ExpiresAt  time.Time `json:"expiresAt,omitzero"`
 	BlockedBy  []string  `json:"blockedBy,omitempty"` // why its role was disabled and not dropped
+	// Of credentials:
+	RotateEvery string        `json:"rotateEvery,omitempty"`
+	Overlap     string        `json:"overlap,omitempty"`
+	Window      *lease.Window `json:"window,omitempty"`
+	Username    string        `json:"username,omitempty"` // of the lease
+	Replaces    string        `json:"replaces,omitempty"` // the user before
 	// Of outcomes:
 	Ended    *int     `json:"ended,omitempty"`    // sessions
 	Users    *int     `json:"users,omitempty"`    // whose verifiers were read

@@ -65,6 +65,11 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Result, er
 		v.outcome, v.why, err = s.Clusters.SettleRotation(ctx, s.Audit, a)
 	case audit.ReadVerifiers:
 		v = verdict{outcome: audit.Unknown, why: "reading leaves no trace"}
+	case audit.PutCredential, audit.RotateStored:
+		var d detail
+		if err = json.Unmarshal(a.Stored, &d); err == nil {
+			v, err = s.judgeRotation(ctx, a, d)
+		}
 	default:
 		v, err = s.judgeChange(ctx, a)
 	}

@@ -83,10 +83,31 @@ func (s *Store) LockCredential(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*C
 	return oneCredential(ctx, tx, id.String(), `WHERE c.id = $1 FOR NO KEY UPDATE`, id)
 }
 
-// ListCredentials returns the credentials of a cluster after a name, in the order of their names' bytes. limit 0: all.
+// CredentialOf returns the id of the credential whose current lease it is; zero: none.
+func (s *Store) CredentialOf(ctx context.Context, tx pgx.Tx, lease uuid.UUID) (id uuid.UUID, err error) {
+	err = tx.QueryRow(ctx, `SELECT coalesce((SELECT id FROM credentials WHERE lease_id = $1), `+noID+`)`, lease).Scan(&id)
+	return id, err
+}
+
+// LeasesOf returns the leases of a credential that have not ended.
+func (s *Store) LeasesOf(ctx context.Context, tx pgx.Tx, c *Credential) ([]*Lease, error) {
+	return collect(ctx, tx, `WHERE l.cluster_id = $1 AND l.credential = $2 AND l.state <> 'ended' ORDER BY l.id DESC`,
+		c.Cluster, c.Name)
+}
+
+// CredentialNamed returns the id of a credential by its name; zero: there is none.
+func (s *Store) CredentialNamed(ctx context.Context, tx pgx.Tx, cluster uuid.UUID, name string) (id uuid.UUID, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT coalesce((SELECT id FROM credentials WHERE cluster_id = $1 AND name = $2), `+noID+`)`,
+		cluster, name).Scan(&id)
+	return id, err
+}
+
+// ListCredentials returns the credentials of a cluster after a name, in the order of their names' bytes, but for those whose
+// first lease is being made. limit 0: all.
 func (s *Store) ListCredentials(ctx context.Context, cluster uuid.UUID, after string, limit int) (
 	list []*Credential, more bool, err error) {
-	sql := `WHERE c.cluster_id = $1 AND c.name COLLATE "C" > $2 ORDER BY c.name COLLATE "C"`
+	sql := `WHERE c.cluster_id = $1 AND c.name COLLATE "C" > $2 AND c.lease_id IS NOT NULL ORDER BY c.name COLLATE "C"`
 	if limit > 0 {
 		sql += fmt.Sprintf(" LIMIT %d", limit+1)
 	}

@@ -143,13 +143,17 @@ func TestCredential(t *testing.T) {
 	}
 }
 
-// Lists have the order of the names' bytes.
+// Lists have the order of the names' bytes, and no credentials whose first lease is being made.
 func TestListCredentials(t *testing.T) {
 	t.Parallel()
 	s, cluster := open(t)
 	for _, name := range []string{"b", "a-b", "B", "ab", "é"} {
 		insertCredential(t, s, cluster, name)
 	}
+	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE credentials SET lease_id = gen_random_uuid(), password = ''`); err != nil {
+		t.Fatal(err)
+	}
+	insertCredential(t, s, cluster, "has no lease yet")
 	for _, test := range []struct {
 		after string
 		limit int

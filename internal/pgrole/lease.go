@@ -97,6 +97,22 @@ func (s *Server) checkLeasable(u *User, name string) error {
 	return nil
 }
 
+// CheckLeasable refuses a role that no lease acts for, as CreateLease would.
+func (s *Server) CheckLeasable(ctx context.Context, name string) error {
+	if !storable(name) {
+		return s.checkLeasable(nil, name)
+	}
+	var u *User
+	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		u, err = s.role(ctx, conn, name)
+		return err
+	})
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	return s.checkLeasable(u, name)
+}
+
 // CreateLease makes the role of a lease. It may log in with the password until the lease ends, and acts for the other role
 // from then on. It is made a member of no other role.
 func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, by Actor) (l *LeaseRole, err error) {
