@@ -238,7 +238,8 @@ func TestDev(t *testing.T) {
 	}
 
 	// The second start finds everything, and does not take another password.
-	second, url := beginDevProcess(t, dir, "ROLECALL_ADMIN_PASSWORD=another")
+	// libpq's variables do not lead the server elsewhere.
+	second, url := beginDevProcess(t, dir, "ROLECALL_ADMIN_PASSWORD=another", "PGOPTIONS=-c nonsense=1", "PGSERVICE=absent")
 	w := variables(t, dir)
 	for _, name := range []string{"ROLECALL_CLUSTER_ID", "IONOS_PASSWORD", "PGPORT", "PGPASSWORD"} {
 		if w[name] != v[name] {
