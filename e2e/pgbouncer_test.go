@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -84,6 +85,16 @@ func TestPgBouncerAuthQuery(t *testing.T) {
 	b.refused(t, name, first)
 	b.console(t, "RECONNECT")
 	b.login(t, name, second)
+
+	// A lease logs in at once, and no longer when it has ended.
+	var lease struct{ ID, Username, Password string }
+	out := s.cli(t, "", "leases", "create", "-c", "local", "--for", name, "-o", "json") // and a sentence for people
+	if err := json.NewDecoder(strings.NewReader(out)).Decode(&lease); err != nil {
+		t.Fatal(err)
+	}
+	b.login(t, lease.Username, lease.Password)
+	s.cli(t, "", "leases", "end", lease.ID)
+	b.refused(t, lease.Username, lease.Password)
 
 	s.cli(t, "", "users", "set", name, "-c", "local", "--valid-until", "2020-01-01T00:00:00Z")
 	b.refused(t, name, second)
