@@ -475,3 +475,78 @@ func openTerminal(t *testing.T) (keyboard, tty *os.File) {
 	}
 	return keyboard, tty
 }
+
+func TestCredentials(t *testing.T) {
+	l := newLeased(t)
+	login := func(text string) error {
+		t.Helper()
+		var current client.CurrentCredential
+		if err := json.Unmarshal([]byte(text), &current); err != nil {
+			t.Fatal(err)
+		}
+		return tryPsql(t, map[string]string{"PGHOST": l.postgres["PGHOST"], "PGPORT": l.postgres["PGPORT"],
+			"PGUSER": current.Username, "PGPASSWORD": string(current.Password)})
+	}
+	current := []string{"credentials", "current", "app", "-c", "local", "-o", "json"}
+	l.fails(t, term.ExitUsage, "--overlap", "", "credentials", "put", "app", "-c", "local", "--for", "shop", "--rotate-every",
+		"30d")
+	l.fails(t, term.ExitUsage, "--window", "", "credentials", "put", "app", "-c", "local", "--for", "shop", "--rotate-every",
+		"30d", "--overlap", "1h", "--window", "sometimes")
+	l.fails(t, term.ExitNotFound, "", "", current...)
+	l.ok(t, "", "credentials", "put", "app", "-c", "local", "--for", "shop", "--rotate-every", "30d", "--overlap", "1h",
+		"--window", "sat,sun 02:00-04:00 Europe/Berlin")
+	l.has(t, []string{"name app", "cluster local", "for shop", "state active", "rotates every 720h", "overlap 1h",
+		"window sat,sun 02:00-04:00 Europe/Berlin", "created .* by admin"}, "credentials", "show", "app", "-c", "local")
+	l.ok(t, "", "credentials", "put", "app", "-c", "local", "--overlap", "2h", "--window", "")
+	l.has(t, []string{"rotates every 720h", "overlap 2h", "window any time"}, "credentials", "show", "app", "-c", "local")
+	l.has(t, []string{"NAME STATE FOR USER NAME ROTATES EVERY OVERLAP ERROR", `app active shop shop_\w{8} \S+ \S+ 720h 2h`},
+		"credentials", "list", "-c", "local")
+
+	first := l.ok(t, "", current...)
+	l.ok(t, "", "credentials", "rotate", "app", "-c", "local")
+	second := l.ok(t, "", current...)
+	if err := errors.Join(login(first), login(second)); err != nil || first == second {
+		t.Errorf("after a rotation: %v\n%s%s", err, first, second)
+	}
+	l.has(t, []string{`password \S{20,}`, `user name shop_\w{8}`}, "credentials", "current", "app", "-c", "local")
+	l.has(t, []string{`127.0.0.1:\d+:template1:shop_\w{8}:\S{20,}`}, "credentials", "current", "app", "-c", "local", "-o",
+		"pgpass", "-d", "template1")
+	binding := filepath.Join(t.TempDir(), "binding")
+	l.ok(t, "", "credentials", "current", "app", "-c", "local", "-o", "binding-dir", binding)
+	if !strings.Contains(second, `"`+read(t, binding+"/password")+`"`) {
+		t.Error("the binding has another password")
+	}
+
+	l.fails(t, term.ExitUsage, "CLUSTER/NAME", "", "tokens", "create", "app", "--credential", "app")
+	token := strings.TrimSpace(l.ok(t, "", "tokens", "create", "app", "--credential", "local/app"))
+	id := l.postgres["ROLECALL_CLUSTER_ID"]
+	for _, test := range []struct {
+		want int
+		args []string
+	}{
+		{0, []string{"credentials", "current", "app", "-c", id}},
+		{term.ExitDenied, []string{"credentials", "show", "app", "-c", id}},
+		{term.ExitDenied, []string{"leases", "create", "--for", "shop", "-c", id}},
+		{term.ExitDenied, []string{"credentials", "current", "other", "-c", id}},
+	} {
+		p := beginProcess(t, []string{"ROLECALL_URL=" + l.url, "ROLECALL_TOKEN=" + token}, test.args...)
+		if code := p.wait(t); code != test.want {
+			t.Errorf("with the token %q ended with %d, want %d: %s", test.args, code, test.want, p.errOut)
+		}
+	}
+	for args, want := range map[string]string{
+		"credentials show -c local ": "app\n", "tokens create --credential ": "local/\n",
+		"tokens create --credential local/": "local/app\n", "credentials current -o ": "binding-dir\n",
+	} {
+		if out := l.ok(t, "", append([]string{"__complete"}, strings.Split(args, " ")...)...); !strings.Contains(out, want) {
+			t.Errorf("completing %q offers %q, want %q", args, out, want)
+		}
+	}
+
+	l.fails(t, term.ExitUsage, "--yes", "", "credentials", "delete", "app", "-c", "local")
+	l.ok(t, "", "credentials", "delete", "app", "-c", "local", "--yes")
+	if login(first) == nil || login(second) == nil {
+		t.Error("a password of a deleted credential logs in")
+	}
+	l.nothingLeft(t)
+}
