@@ -355,9 +355,8 @@ func leaseIsOver(l *lease.Lease) *fault.Error {
 	return fault.New(fault.Invalid, "The lease %q has ended. Take another one.", l.ID)
 }
 
-// recordRenewal records the new end of a lease, and that it is looked at after so long, unless the lease is over: somebody
-// has
-// ended it in the meantime. If that cannot be recorded, the task finds out itself.
+// recordRenewal records the new end of a lease and schedules its task, unless somebody has ended the lease in the meantime:
+// then it is over. If that cannot be recorded, the task finds out itself.
 func (s *Service) recordRenewal(ctx context.Context, l *lease.Lease, left time.Duration) (over bool) {
 	err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
 		now, err := s.LeaseStore.Lock(ctx, tx, l.ID)

@@ -372,3 +372,35 @@ func TestLeaseEndsTwiceAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// A lease that is to end while its cluster is unreachable ends when the cluster is back.
+func TestLeaseEndsAfterOutage(t *testing.T) {
+	t.Parallel()
+	m := newLeaseModel(t)
+	p := m.accounts[0].p
+	l, secret := take(t, m.s, p, dbuser.NewLease{For: "app"})
+	m.down(nil)
+	_, _, err := m.users.EndLease(t.Context(), p, l.ID.String())
+	if !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "ends as soon as possible") {
+		t.Errorf("ended while the cluster is unreachable: %v", err)
+	}
+	execControl(t, m.s, `UPDATE tasks SET due = now() WHERE key = $1`, l.ID)
+	if _, err := worker(m.s).RunDue(t.Context()); err == nil {
+		t.Error("its end was done while the cluster is unreachable")
+	}
+	if now := stored(t, m.s, l); now.State != lease.Ending || now.Reason != lease.Deleted {
+		t.Errorf("it is %s because of %q", now.State, now.Reason)
+	}
+	if err := m.pg.Login(l.Username, secret); err != nil {
+		t.Error(err) // nobody could shut it
+	}
+	m.up()
+	execControl(t, m.s, `UPDATE tasks SET due = now() WHERE key = $1`, l.ID)
+	runDue(t, m.s)
+	if now := stored(t, m.s, l); now.State != lease.Ended || now.Reason != lease.Deleted {
+		t.Errorf("it is %s because of %q", now.State, now.Reason)
+	}
+	if m.pg.Login(l.Username, secret) == nil {
+		t.Error("it logs in after its end")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -266,4 +267,31 @@ func TestLeaseRoleComesBack(t *testing.T) {
 		t.Error("the renamed role is there after the end of its lease")
 	}
 	wantState(t, s, l, lease.Ended, lease.Deleted)
+}
+
+// Each cluster has one sweep, also one that was registered later, and it sets right what it finds.
+func TestSweepsAreScheduled(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	l, _ := take(t, s, p, dbuser.NewLease{For: "app"})
+	execControl(t, s, `UPDATE accounts SET active = false WHERE guid = $1`, p.GUID)
+	w := worker(s)
+	w.Every = 10 * time.Millisecond
+	ctx, stop := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	for range 2 {
+		working.Go(func() { s.Users.KeepSweeping(ctx) })
+	}
+	working.Go(func() { w.Run(ctx) })
+	for stored(t, s, l).State != lease.Ended {
+		time.Sleep(10 * time.Millisecond)
+	}
+	stop()
+	working.Wait()
+	wantState(t, s, l, lease.Ended, lease.AccountEnded)
+	var sweeps int
+	err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM tasks WHERE kind = 'lease.sweep'`).Scan(&sweeps)
+	if err != nil || sweeps != 1 {
+		t.Errorf("%d sweeps; %v", sweeps, err)
+	}
 }

@@ -111,10 +111,11 @@ func (s *Service) stillBlocked(ctx context.Context, c *cluster.Cluster, l *lease
 
 // KeepSweeping sees to it that the leases of each cluster are compared with its roles, until ctx ends.
 func (s *Service) KeepSweeping(ctx context.Context) {
-	ticker := time.NewTicker(time.Minute)
+	ticker := time.NewTicker(sweepsTick)
 	defer ticker.Stop()
+	scheduled := map[uuid.UUID]time.Time{} // when a cluster's sweep was last seen to be
 	for {
-		if err := s.scheduleSweeps(ctx); err != nil && ctx.Err() == nil {
+		if err := s.scheduleSweeps(ctx, scheduled); err != nil && ctx.Err() == nil {
 			s.Log.Warn("the sweeps of leases could not be scheduled", "error", err)
 		}
 		select {
@@ -125,16 +126,27 @@ func (s *Service) KeepSweeping(ctx context.Context) {
 	}
 }
 
+// How often new registrations are looked for, and how often it is made sure that a cluster has its sweep.
+const (
+	sweepsTick = 5 * time.Second
+	sweepsSure = time.Minute
+)
+
 // scheduleSweeps schedules the sweeps of the clusters that have none.
-func (s *Service) scheduleSweeps(ctx context.Context) error {
-	return s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
-		for _, c := range s.Clusters.All() {
-			if err := task.Ensure(ctx, tx, task.Task{Kind: sweepLeases, Key: c.ID, Cluster: c.ID}); err != nil {
-				return err
-			}
+func (s *Service) scheduleSweeps(ctx context.Context, scheduled map[uuid.UUID]time.Time) error {
+	for _, c := range s.Clusters.All() {
+		if time.Since(scheduled[c.ID]) < sweepsSure {
+			continue
 		}
-		return nil
-	})
+		err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
+			return task.Ensure(ctx, tx, task.Task{Kind: sweepLeases, Key: c.ID, Cluster: c.ID})
+		})
+		if err != nil {
+			return err
+		}
+		scheduled[c.ID] = time.Now()
+	}
+	return nil
 }
 
 // sweep compares the leases of a cluster with its roles and with what their accounts may do, and sets right what differs.
