@@ -15,10 +15,12 @@ import (
 	"rolecall/internal/adminapi"
 	"rolecall/internal/cfapi"
 	"rolecall/internal/dbaas"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
+	"rolecall/internal/vaultapi"
 )
 
 // everything is all that one PostgreSQL knows of roles, and who owns what.
@@ -164,7 +166,57 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("GET "+own1+"/clusters/{clusterId}/password-problems", atOwn+"/password-problems", "", view)
 		try("GET "+own1+"/clusters/{clusterId}/pgbouncer/userlist", atOwn+"/pgbouncer/userlist", "", admin)
 		try("GET "+own1+"/audit", own1+"/audit?cluster="+id, "", 200)
+
+		const stored = own1 + "/clusters/{clusterId}/credentials"
+		try("GET "+own1+"/clusters/{clusterId}/leases", atOwn+"/leases", "", view)
+		try("GET "+stored, atOwn+"/credentials", "", view)
+		try("GET "+stored+"/{name}", atOwn+"/credentials/x", "", 404)
+		try("DELETE "+stored+"/{name}", atOwn+"/credentials/x", "", 404)
+		try("GET "+stored+"/{name}/current", atOwn+"/credentials/x/current", "", 404)
+		try("POST "+stored+"/{name}/rotate", atOwn+"/credentials/x/rotate", "", 404)
+		for _, name := range protected {
+			try("POST "+own1+"/clusters/{clusterId}/leases", atOwn+"/leases", fmt.Sprintf(`{"for":%q}`, name), change)
+			try("PUT "+stored+"/{name}", atOwn+"/credentials/kept",
+				fmt.Sprintf(`{"for":%q,"rotateEvery":"1h","overlap":"1m"}`, name), change)
+			try("GET "+vaultapi.Prefix+"/{mount}/creds/{role...}", vaultapi.Prefix+"/"+id+"/creds/"+name, "", change)
+		}
+		absent := 400
+		if id == foreign {
+			absent = 404
+		}
+		try("GET "+vaultapi.Prefix+"/{mount}/static-creds/{name...}", vaultapi.Prefix+"/"+id+"/static-creds/x", "", absent)
 	}
+	_, ofRoot, _, err := s.Users.CreateLease(t.Context(), &account.Principal{GUID: root, Scopes: account.AdminScopes}, foreign,
+		dbuser.NewLease{For: "victim"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := s.Users.PutCredential(t.Context(), &account.Principal{GUID: root, Scopes: account.AdminScopes},
+		s.ClusterID, "kept", dbuser.CredentialSettings{For: "readers", RotateEvery: time.Hour}, nil); err != nil {
+		t.Fatal(err)
+	}
+	try("GET "+own1+"/leases", own1+"/leases", "", 200)
+	try("GET "+own1+"/leases/{leaseId}", own1+"/leases/"+ofRoot.ID.String(), "", 404)
+	try("DELETE "+own1+"/leases/{leaseId}", own1+"/leases/"+ofRoot.ID.String(), "", 404)
+	try("POST "+own1+"/leases/{leaseId}/renew", own1+"/leases/"+ofRoot.ID.String()+"/renew", "", 404)
+	for _, method := range []string{"PUT", "POST"} {
+		at := method + " " + vaultapi.Prefix
+		for _, prefix := range []string{"/sys/leases", "/sys"} {
+			for action, status := range map[string]int{"renew": 400, "revoke": 204, "lookup": 400} {
+				if prefix == "/sys" && action == "lookup" {
+					continue
+				}
+				lease := foreign + "/creds/victim/" + ofRoot.ID.String()
+				path := vaultapi.Prefix + prefix + "/" + action
+				try(at+prefix+"/"+action, path, fmt.Sprintf(`{"lease_id":%q}`, lease), status)
+				try(at+prefix+"/"+action+"/{leaseId...}", path+"/"+lease, "", status)
+			}
+		}
+		try(at+"/auth/token/lookup-self", vaultapi.Prefix+"/auth/token/lookup-self", "", 200)
+		try(at+"/auth/token/renew-self", vaultapi.Prefix+"/auth/token/renew-self", "", 400)
+		try(at+"/auth/token/revoke-self", vaultapi.Prefix+"/auth/token/revoke-self", "[]", 400) // it is needed for the rest
+	}
+	try("GET "+vaultapi.Prefix+"/auth/token/lookup-self", vaultapi.Prefix+"/auth/token/lookup-self", "", 200)
 	for _, route := range []string{"/clusters", "/clusters/backups", "/versions", "/clusters/postgresversions",
 		"/infos/version", "/infos/versions"} {
 		try("GET "+db+route, db+route, "", 200)
@@ -282,6 +334,7 @@ func TestManagerStaysInPlace(t *testing.T) {
 	routes := map[string][]door.Route{
 		"dbaas.yaml": (&dbaas.API{}).Handler().Routes(), "platform.yaml": (&cfapi.API{}).Handler().Routes(),
 		"uaa.yaml": (&uaa.API{}).Handler().Routes(), "rolecall.yaml": (&adminapi.API{}).Handler().Routes(),
+		"vault.yaml": (&vaultapi.API{}).Handler().Routes(),
 	}
 	made := 0
 	for document, all := range routes {

@@ -18,6 +18,7 @@ import (
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
+	"rolecall/internal/vaultapi"
 	"rolecall/internal/web"
 )
 
@@ -58,6 +59,7 @@ func (f *fixture) platform(t testing.TB) platform {
 		"platform.yaml": (&cfapi.API{Accounts: f.Accounts, PublicURL: servicetest.PublicURL, Door: entrance}).Handler(),
 		"uaa.yaml": (&uaa.API{Accounts: f.Accounts, Identity: f.Identity, PublicURL: servicetest.PublicURL, Door: entrance}).
 			Handler(),
+		"vault.yaml": (&vaultapi.API{Users: f.Users, Identity: f.Identity, Door: entrance}).Handler(),
 	} {
 		p[document] = apitest.Load(t, document).Serve(t, &web.Edge{Handler: h, Log: log})
 	}

@@ -168,7 +168,11 @@ func (a *API) lookUpSelf(w http.ResponseWriter, r *http.Request, p *account.Prin
 
 // renewSelf renews the token of a sign-in. The increment that clients send is not used.
 func (a *API) renewSelf(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if _, err := body(w, r); err != nil {
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	if _, err := increment(o); err != nil {
 		return err
 	}
 	t, cut, err := a.Identity.RenewSignIn(r.Context(), p)

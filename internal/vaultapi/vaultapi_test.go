@@ -36,8 +36,9 @@ type fixture struct {
 	*servicetest.Service
 	*apitest.Client
 	id      *identity.Service
-	handler http.Handler
-	address string // each fixture has its own, so that failed sign-ins of one test do not hold up another
+	api     http.Handler
+	handler http.Handler // the same, at the edge
+	address string       // each fixture has its own, so that failed sign-ins of one test do not hold up another
 }
 
 var addresses atomic.Int64
@@ -54,9 +55,10 @@ func newFixture(t testing.TB, issuers ...identity.OIDCIssuer) *fixture {
 			t.Fatal(err)
 		}
 	}
+	f.api = (&vaultapi.API{Users: s.Users, Identity: f.id, Version: "1.2.3",
+		Door: &door.Door{Identity: f.id, PerAccount: &web.Limiter{}, PerAddress: &web.Limiter{}}}).Handler()
 	f.handler = &web.Edge{
-		Handler: (&vaultapi.API{Users: s.Users, Identity: f.id, Version: "1.2.3",
-			Door: &door.Door{Identity: f.id, PerAccount: &web.Limiter{}, PerAddress: &web.Limiter{}}}).Handler(),
+		Handler:        f.api,
 		Log:            slog.New(slog.NewTextHandler(s.Log, nil)),
 		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
 	}
