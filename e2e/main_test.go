@@ -302,7 +302,7 @@ func rows(t *testing.T, conn *pgconn.PgConn, sql string) string {
 // login fails t unless the user logs in with the password, and is who it says.
 func (s *server) login(t *testing.T, user, password string) {
 	t.Helper()
-	if got, err := s.psql(user, password, "postgres", "SELECT current_user"); err != nil || got != strings.TrimSpace(user) {
+	if got, err := s.psql(user, password, "postgres", "SELECT session_user"); err != nil || got != strings.TrimSpace(user) {
 		t.Errorf("log in as %q: %q, %v", user, got, err)
 	}
 }
