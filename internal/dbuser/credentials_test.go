@@ -1,11 +1,15 @@
 package dbuser_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +27,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/task"
 )
@@ -681,4 +686,57 @@ func logInAndWork(ctx context.Context, s *servicetest.Service, p *account.Princi
 	defer conn.Close(ctx)
 	_, err = conn.Exec(ctx, `CREATE TABLE `+table+` (); CREATE SEQUENCE `+table+`_seq`)
 	return err
+}
+
+// The passwords of 1,000 credentials are on the disk of the control database, but none of them in clear.
+func TestCredentialsOnDisk(t *testing.T) {
+	t.Parallel()
+	s, _ := leaseService(t)
+	store := &lease.Store{DB: s.DB}
+	passwords := map[string]bool{} // by their first bytes
+	const shown = "this-is-shown-in-clear"
+	for n := range 10 {
+		if err := s.DB.Tx(t.Context(), func(tx pgx.Tx) error {
+			for i := range 100 {
+				cr := &lease.Credential{ID: uuid.New(), Cluster: uuid.MustParse(s.ClusterID), Name: fmt.Sprint(n*100 + i), For: "app",
+					RotateEvery: time.Hour, CreatedBy: shown}
+				next, secretText := uuid.New(), rand.Text()
+				passwords[secretText[:12]] = true
+				if err := errors.Join(store.InsertCredential(t.Context(), tx, cr),
+					store.SetNext(t.Context(), tx, cr.ID, next, secret.Text(secretText))); err != nil {
+					return err
+				}
+				if i%2 == 0 { // else it stays the next one
+					if _, err := store.Promote(t.Context(), tx, cr.ID, next, time.Now(), time.Now()); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.PG.Exec(t, `CHECKPOINT`)
+	found, foundShown := 0, false
+	err := filepath.WalkDir(pgtest.Value[string](t, s.PG, `SHOW data_directory`), func(path string, d fs.DirEntry,
+		err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // PostgreSQL has removed it
+		}
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		for i := range max(0, len(data)-12) {
+			if c := data[i]; c >= '2' && c <= 'Z' && passwords[string(data[i:i+12])] {
+				found++
+			}
+		}
+		foundShown = foundShown || bytes.Contains(data, []byte(shown))
+		return err
+	})
+	if err != nil || found > 0 || len(passwords) != 1000 || !foundShown {
+		t.Errorf("of %d passwords %d are on disk; what is not secret is found: %v; %v", len(passwords), found, foundShown, err)
+	}
 }

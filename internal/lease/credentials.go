@@ -89,6 +89,22 @@ func (s *Store) CredentialOf(ctx context.Context, tx pgx.Tx, lease uuid.UUID) (i
 	return id, err
 }
 
+// Failing returns how many credentials of each cluster did not rotate the last time, but for clusters without one.
+func (s *Store) Failing(ctx context.Context) (map[uuid.UUID]int, error) {
+	rows, err := s.DB.Pool.Query(ctx, `SELECT cluster_id, count(*) FROM credentials WHERE last_error <> '' GROUP BY cluster_id`)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	counts := map[uuid.UUID]int{}
+	var id uuid.UUID
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error {
+		counts[id] = n
+		return nil
+	})
+	return counts, control.Fault(err)
+}
+
 // LeasesOf returns the leases of a credential that have not ended.
 func (s *Store) LeasesOf(ctx context.Context, tx pgx.Tx, c *Credential) ([]*Lease, error) {
 	return collect(ctx, tx, `WHERE l.cluster_id = $1 AND l.credential = $2 AND l.state <> 'ended' ORDER BY l.id DESC`,

@@ -106,6 +106,8 @@ var (
 		[]string{"cluster", "state"}, nil)
 	lateLeases = prometheus.NewDesc("rolecall_leases_late",
 		"Leases that should have ended more than a minute ago, and are neither ended nor blocked.", byCluster, nil)
+	failingCredentials = prometheus.NewDesc("rolecall_credentials_failing",
+		"Stored credentials whose last rotation has failed.", byCluster, nil)
 	dueTasks = prometheus.NewDesc("rolecall_tasks_due",
 		"Work in the background that is due, by kind.", []string{"kind"}, nil)
 	lateTasks = prometheus.NewDesc("rolecall_tasks_late",
@@ -192,6 +194,10 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 	if err != nil {
 		return nil
 	}
+	failing, err := s.users.LeaseStore.Failing(ctx)
+	if err != nil {
+		return nil
+	}
 	for _, kind := range s.users.Tasks() {
 		due, late := 0, 0
 		for _, n := range tasks {
@@ -208,6 +214,7 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 		c.gauge(leasesDesc, float64(n.Ending), id, string(lease.Ending))
 		c.gauge(leasesDesc, float64(n.Blocked), id, string(lease.Blocked))
 		c.gauge(lateLeases, float64(n.Late), id)
+		c.gauge(failingCredentials, float64(failing[cl.ID]), id)
 	}
 	return leases
 }

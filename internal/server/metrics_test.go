@@ -146,7 +146,8 @@ func TestMetrics(t *testing.T) {
 
 	// Leases, by state, and work that is not done.
 	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 0, `rolecall_leases_late{cluster="ID"}`: 0,
-		`rolecall_tasks_due{kind="lease.end"}`: 0, `rolecall_tasks_late{kind="lease.end"}`: 0})
+		`rolecall_credentials_failing{cluster="ID"}`: 0,
+		`rolecall_tasks_due{kind="lease.end"}`:       0, `rolecall_tasks_late{kind="lease.end"}`: 0})
 	problems := metric(`rolecall_cluster_problems{cluster="ID"}`)
 	for i, state := range []string{"active", "ending", "blocked", "blocked"} {
 		if _, err := s.DB.Pool.Exec(t.Context(), `
@@ -162,7 +163,13 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if _, err := s.DB.Pool.Exec(t.Context(), `INSERT INTO credentials (id, cluster_id, name, for_role, rotate_every, overlap,
+		created_by, last_error) VALUES (gen_random_uuid(), $1, 'shop', 'app', '1h', '1h', 'alice', 'It does not answer.')`,
+		c.ID); err != nil {
+		t.Fatal(err)
+	}
 	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 1,
+		`rolecall_credentials_failing{cluster="ID"}`:   1,
 		`rolecall_leases{cluster="ID",state="ending"}`: 1, `rolecall_leases{cluster="ID",state="blocked"}`: 2,
 		`rolecall_leases_late{cluster="ID"}`: 2, `rolecall_tasks_due{kind="lease.end"}`: 4,
 		`rolecall_tasks_late{kind="lease.end"}`: 4, `rolecall_cluster_problems{cluster="ID"}`: problems + 2})
