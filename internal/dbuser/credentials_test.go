@@ -578,6 +578,31 @@ func TestRestoredCredential(t *testing.T) {
 	}
 }
 
+// A lease of a credential that is not there ends: its row was found again after the restoration of a control database that
+// is older than the credential, or it was made while the credential was deleted. One of a credential that is being made
+// stays.
+func TestLeaseWithoutCredential(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	cr := put(t, s, p, settings())
+	execControl(t, s, `UPDATE credentials SET next_lease_id = lease_id, next_password = password,
+		lease_id = NULL, password = NULL`)
+	sweep(t, s)
+	if l := stored(t, s, &lease.Lease{ID: cr.Lease}); l.State != lease.Active {
+		t.Errorf("of a credential that is being made: %s, %s", l.State, l.Reason)
+	}
+	execControl(t, s, `DELETE FROM credentials; DELETE FROM leases; DELETE FROM tasks`)
+	sweep(t, s) // finds the lease again
+	sweep(t, s)
+	runDue(t, s)
+	if l := stored(t, s, &lease.Lease{ID: cr.Lease}); l.State != lease.Ended || l.Reason != lease.ByCredential {
+		t.Errorf("of a credential that is gone: %s, %s", l.State, l.Reason)
+	}
+	if pgtest.Value[bool](t, s.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)`, cr.Username) {
+		t.Errorf("the role %q is there", cr.Username)
+	}
+}
+
 // A rotation whose process died has the outcome that another attempt has given it, or was not done.
 func TestSettleRotation(t *testing.T) {
 	t.Parallel()

@@ -181,6 +181,9 @@ func (s *Service) sweepCluster(ctx context.Context, c *cluster.Cluster) error {
 	if seen.accounts, err = s.holders(ctx, seen.rows); err != nil {
 		return err
 	}
+	if seen.credentials, err = s.LeaseStore.CredentialNames(ctx, c.ID); err != nil {
+		return err
+	}
 	findings := seen.judge()
 	for batch := range slices.Chunk(findings, 200) {
 		err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
@@ -246,6 +249,8 @@ type seen struct {
 	roles    []*pgrole.LeaseRole         // read before the rows
 	rows     []*lease.Lease              // those that live, and ended ones whose roles are there
 	accounts map[string]*account.Account // by guid, of the rows; nil: gone
+	// credentials are the names of all, read after the rows: one whose lease is being made is among them.
+	credentials map[string]bool
 }
 
 // finding is what is to be set right.
@@ -326,10 +331,13 @@ func (s *seen) judgeRow(l *lease.Lease, role *pgrole.LeaseRole) finding {
 	return finding{}
 }
 
-// holderProblem is why the account of a lease no longer may have it; "" if it may.
+// holderProblem is why the account or the credential of a lease no longer may have it; "" if it may.
 func (s *seen) holderProblem(l *lease.Lease) lease.Reason {
 	if l.Account == "" {
-		return "" // a credential's
+		if !s.credentials[l.Credential] {
+			return lease.ByCredential // it was deleted while the lease was made, or the control database was restored
+		}
+		return ""
 	}
 	a := s.accounts[l.Account]
 	if a == nil || !a.Active || a.IdentityCreatedAt.IsZero() {

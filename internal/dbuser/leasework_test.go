@@ -52,10 +52,12 @@ func TestSweepJudges(t *testing.T) {
 		"for of a credential is protected": {func(_ *seen, l *lease.Lease, r *pgrole.LeaseRole) {
 			l.Account, l.Credential, r.ForProblem = "", "shop", "Protected."
 		}, "end accessEnded"},
-		"a credential has no account": {func(_ *seen, l *lease.Lease, _ *pgrole.LeaseRole) {
-			l.Account, l.Credential = "",
-				"shop"
+		"a credential has no account": {func(s *seen, l *lease.Lease, _ *pgrole.LeaseRole) {
+			l.Account, l.Credential, s.credentials = "", "shop", map[string]bool{"shop": true}
 		}, ""},
+		"its credential was deleted": {func(s *seen, l *lease.Lease, _ *pgrole.LeaseRole) {
+			l.Account, l.Credential, s.credentials = "", "shop", map[string]bool{"other": true}
+		}, "end credential"},
 		"account deleted": {func(s *seen, _ *lease.Lease, _ *pgrole.LeaseRole) { s.accounts["g"] = nil },
 			"end accountEnded"},
 		"account deactivated": {func(s *seen, _ *lease.Lease, _ *pgrole.LeaseRole) { s.accounts["g"].Active = false },

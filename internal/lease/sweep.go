@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/control"
 )
 
 // WithIDs returns those of the leases that are in a cluster, ended or not.
@@ -36,4 +38,19 @@ func (s *Store) Reopen(ctx context.Context, tx pgx.Tx, id uuid.UUID, username st
 func (s *Store) Rename(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string) error {
 	_, err := tx.Exec(ctx, `UPDATE leases SET username = $2 WHERE id = $1`, id, username)
 	return err
+}
+
+// CredentialNames returns the names of the credentials of a cluster, also of those that are being made.
+func (s *Store) CredentialNames(ctx context.Context, cluster uuid.UUID) (map[string]bool, error) {
+	rows, err := s.DB.Pool.Query(ctx, `SELECT name FROM credentials WHERE cluster_id = $1`, cluster)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	names := map[string]bool{}
+	var name string
+	_, err = pgx.ForEachRow(rows, []any{&name}, func() error {
+		names[name] = true
+		return nil
+	})
+	return names, control.Fault(err)
 }

@@ -223,9 +223,9 @@ func aloneWhere(condition string) string {
   SELECT r.rolname::text FROM pg_roles r
   WHERE ` + condition + `
     AND (SELECT true FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = r.oid LIMIT 1) IS NULL
-    AND (SELECT true FROM pg_auth_members WHERE grantor = r.oid LIMIT 1) IS NULL
+    AND r.oid <> ALL (ARRAY(SELECT DISTINCT grantor FROM pg_auth_members))
     AND (SELECT true FROM pg_auth_members m JOIN pg_roles u ON u.oid = m.member WHERE m.roleid = r.oid AND ` + losers + `
-      LIMIT 1) IS NULL
+      ORDER BY m.member LIMIT 1) IS NULL
     AND r.oid <> ALL (ARRAY(SELECT ownerid FROM pg_prepared_xact()))
     AND r.oid <> ALL (ARRAY(SELECT usesysid FROM pg_stat_activity WHERE usesysid IS NOT NULL))
     AND (SELECT pg_has_role('pg_signal_backend', 'USAGE') OR rolsuper FROM pg_roles WHERE rolname = current_user)`

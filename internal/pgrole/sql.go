@@ -286,14 +286,15 @@ var alwaysDangerous = []string{"pg_execute_server_program", "pg_read_server_file
 // A role r is protected when it is dangerous, or its name is a system role's ($1 LIKE patterns, $2 names), or it is a
 // member of a dangerous one by any path, inherited or not, because SET ROLE needs no inheritance. Most roles are members
 // of none, which is looked up first, by index: an EXISTS would be planned as a scan of all memberships, and a join with
-// those above, without LIMIT, as one of all roles. PostgreSQL's own roles are protected as well; scanUser adds them.
+// those above, without OFFSET or LIMIT, as one of all memberships or roles. PostgreSQL's own roles are protected as well;
+// scanUser adds them.
 var (
 	protectedItself = `(` + dangerous("r") + ` OR r.rolname = ANY ($2::name[]) OR r.rolname::text LIKE ANY ($1::text[]))`
 	dangerousAbove  = `(
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
         UNION
-        SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid
+        SELECT m.roleid FROM up CROSS JOIN LATERAL (SELECT roleid FROM pg_auth_members WHERE member = up.oid OFFSET 0) m
       )
       SELECT p.rolname FROM up, LATERAL (
         SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND
