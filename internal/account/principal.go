@@ -39,6 +39,8 @@ type Principal struct {
 	Epoch uuid.UUID
 	// Token is the personal access token that the request came with; zero: another credential.
 	Token uuid.UUID
+	// AccessToken is the id of the access token of this server that the request came with; zero: another credential.
+	AccessToken uuid.UUID
 	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; CouldWrite says that one
 	// would be, so that the token reads what its account may read because it manages it.
 	ReadOnly, CouldWrite bool

@@ -267,6 +267,7 @@ func TestLeaseRefused(t *testing.T) {
 	f.as(t, "manager", "POST", path, `{"for":"refused_app"}`, "Content-Type: text/plain").refused(t, 415)
 	f.as(t, "manager", "POST", path, `{"for":"`+strings.Repeat("x", 70<<10)+`"}`).refused(t, 413)
 	f.as(t, "manager", "POST", path+"?x=1", `{"for":"refused_app"}`).refused(t, 400)
+	f.as(t, "manager", "POST", path, `{"for":"pg_monitor"}`).refused(t, 403, "system role")
 	f.as(t, "manager", "POST", path, with(`"ttl":"0"`)).refused(t, 422, "ttl is 0s")
 	f.as(t, "manager", "POST", path, with(`"ttl":"121m"`)).refused(t, 422, "2h1m", "at most 2h.")
 	if ids := leases(t, f.want(t, 200, "GET", "/leases", "")); len(ids) > 0 {
@@ -279,7 +280,10 @@ func TestLeaseRefused(t *testing.T) {
 	}
 	f.as(t, "manager", "POST", path, fmt.Sprintf(`{"for":%q}`, first.Username)).refused(t, 422)
 	f.take(t, "manager", with(`"maxTtl":"5m"`))
-	f.as(t, "manager", "POST", path, `{"for":"refused_app"}`).refused(t, 422, "2 leases")
+	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"leases":{"maxPerAccount":1}}`)
+	f.as(t, "manager", "POST", path, `{"for":"refused_app"}`).refused(t, 422, "2 leases", "the limit is 1.")
+	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"leases":{"maxPerAccount":2}}`)
+	f.as(t, "manager", "DELETE", "/clusters/"+f.ClusterID+"/users/refused_app", "").refused(t, 422, first.Username)
 	f.take(t, "root", `{"for":"refused_app"}`)
 	f.want(t, 204, "DELETE", "/leases/"+first.ID, "")
 	l := f.take(t, "manager", `{"for":"refused_app","ttl":"1h"}`)

@@ -67,7 +67,7 @@ func (n *NewLease) check() error {
 	case n.For == "":
 		return fault.New(fault.Invalid, "Say which role the lease is for.")
 	case pgrole.CheckStorable(n.For) != nil:
-		return fault.New(fault.Invalid, "There is no role %q in this cluster.", n.For)
+		return fault.New(fault.Invalid, "There is no role %.100q in this cluster.", n.For).Because(ErrNoRole)
 	case utf8.RuneCountInString(n.Note) > maxNote:
 		return fault.New(fault.Invalid, "The note has %d characters; it may have %d.", utf8.RuneCountInString(n.Note), maxNote)
 	case !utf8.ValidString(n.Note) || invisible.In(n.Note):
@@ -104,7 +104,8 @@ func (s *Service) createLease(ctx context.Context, p *account.Principal, cluster
 	limits := c.Leases
 	ttl, last, invalid := n.terms(limits)
 	l := &lease.Lease{ID: uuid.Must(uuid.NewV7()), Cluster: c.ID, Username: name, For: n.For, Account: p.GUID,
-		AccountName: p.Entry("", "", nil).AccountName, Token: p.Token, Note: n.Note, TTL: ttl, State: lease.Active}
+		AccountName: p.Entry("", "", nil).AccountName, Token: cmp.Or(p.Token, p.AccessToken), Note: n.Note,
+		TTL: ttl, State: lease.Active}
 	op, err := s.begin(ctx, p, c, change{
 		action:         audit.CreateLease,
 		target:         name,
@@ -189,8 +190,8 @@ func (s *Service) mayTake(ctx context.Context, tx pgx.Tx, l *lease.Lease, most i
 		return err
 	}
 	if n >= most {
-		return fault.New(fault.Invalid, "You have %d leases in this cluster, which is the limit. End one, or wait until one "+
-			"ends.", n)
+		return fault.New(fault.Invalid, "You have %d leases in this cluster; the limit is %d. End one, or wait until one ends.",
+			n, most)
 	}
 	return s.Accounts.CheckActive(ctx, tx, l.Account)
 }

@@ -260,7 +260,7 @@ func TestDisabledForLease(t *testing.T) {
 	l, secret := take(t, s, p, dbuser.NewLease{For: "app"})
 	s.PG.Exec(t, `CREATE TABLE keeps (); ALTER TABLE keeps OWNER TO app`)
 	err := s.Users.DeleteUser(t.Context(), p, s.ClusterID, "app", dbuser.Deletion{}, nil)
-	wantKind(t, err, fault.InUse)
+	wantKind(t, err, fault.Invalid)
 	if _, u, err := s.Users.DeleteOrDisableUser(t.Context(), p, s.ClusterID, "app", dbuser.Deletion{}, nil); err != nil ||
 		u == nil {
 		t.Fatalf("%+v, %v", u, err)

@@ -115,6 +115,9 @@ func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	} else {
 		p.Scopes = common(a.Scopes, v.scopes)
 	}
+	if len(v.revocable) > 0 {
+		p.AccessToken = v.revocable[0]
+	}
 	if t := v.personal; t != nil {
 		p.Limit(t.ID, t.ReadOnly, t.Clusters)
 		p.Credentials = t.Credentials

@@ -16,7 +16,7 @@ const (
 func NewName(forRole string) string {
 	if len(forRole) > maxForBytes {
 		end := maxForBytes
-		for !utf8.RuneStart(forRole[end]) {
+		for end > 0 && !utf8.RuneStart(forRole[end]) { // a name in a URL may be any bytes
 			end--
 		}
 		forRole = forRole[:end]

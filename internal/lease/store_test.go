@@ -244,6 +244,7 @@ func TestNewName(t *testing.T) {
 		{strings.Repeat("ü", 31), strings.Repeat("ü", 27) + "_"},
 		{"x" + strings.Repeat("ü", 31), "x" + strings.Repeat("ü", 26) + "_"},
 		{strings.Repeat("😀", 15), strings.Repeat("😀", 13) + "_"},
+		{strings.Repeat("\x80", 60), "_"}, // not text, as a URL may have it
 	} {
 		name := lease.NewName(test.of)
 		random, ok := strings.CutPrefix(name, test.begins)

@@ -224,6 +224,7 @@ func (d *deletion) checkHeir(ctx context.Context) error {
 type blocked struct {
 	reasons []string
 	owns    bool // one of the reasons is that the role owns something
+	leases  bool // one of the reasons is that leases act for it
 	cause   error
 }
 
@@ -239,7 +240,11 @@ func (d *deletion) inUse(b *blocked, end string) *fault.Error {
 	if more := len(b.reasons) - maxNamed; more > 0 {
 		because += fmt.Sprintf("; and for %d more reasons", more)
 	}
-	err := fault.New(fault.InUse, "The user %q cannot be deleted: %s. %s", d.user.Name, because, end)
+	kind := fault.InUse
+	if b.leases { // whose users are ended by another call
+		kind = fault.Invalid
+	}
+	err := fault.New(kind, "The user %q cannot be deleted: %s. %s", d.user.Name, because, end)
 	if d.reassignTo == "" && b.owns {
 		err = err.Suggest(fault.Reassign)
 	}

@@ -24,6 +24,7 @@ type plan struct {
 	// blockers are what a delete neither resolves nor steps over, as sentences without a full stop: those that can be told
 	// from here. The databases have their own.
 	blockers []string
+	leases   bool // one of the blockers is that leases act for the role
 }
 
 // place is a database to visit. The shared objects, databases and tablespaces, are planned with the registered one.
@@ -76,7 +77,7 @@ func (dp *databasePlan) block(format string, args ...any) {
 
 // blocked is nil when nothing stands in the way, as far as the databases were visited.
 func (p *plan) blocked() *blocked {
-	b := &blocked{reasons: p.blockers}
+	b := &blocked{reasons: p.blockers, leases: p.leases}
 	for _, dp := range p.databases {
 		b.reasons = slices.Concat(b.reasons, dp.blockers)
 		b.owns = b.owns || dp.owned.Count+dp.shared.Count > 0

@@ -120,7 +120,7 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 		return nil, s.checkLeasable(nil, n.For)
 	}
 	if err := cmp.Or(CheckName(n.Name, s.SystemRoles), CheckPassword(password)); err != nil {
-		return nil, err
+		return nil, cmp.Or(s.CheckLeasable(ctx, n.For), err) // the name begins like that of the other role
 	}
 	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
 		if existing != nil {

@@ -387,10 +387,10 @@ func TestChangesOfALease(t *testing.T) {
 		with.WithMembers = true
 		before = state(t, c, prefix)
 		named := prefix + "_lease, " + prefix + "_lease_00"
-		refused(t, remove(t, s, prefix, "", nil, actor()), fault.InUse, "to be ended first: "+named, "and 2 more",
+		refused(t, remove(t, s, prefix, "", nil, actor()), fault.Invalid, "to be ended first: "+named, "and 2 more",
 			"and would lose what they have by it", ": "+user)
-		refused(t, remove(t, &with, prefix, "", nil, actor()), fault.InUse, "to be ended first: "+named, "and 2 more")
-		refused(t, remove(t, &with, prefix, user, nil, actor()), fault.InUse, "to be ended first: "+named)
+		refused(t, remove(t, &with, prefix, "", nil, actor()), fault.Invalid, "to be ended first: "+named, "and 2 more")
+		refused(t, remove(t, &with, prefix, user, nil, actor()), fault.Invalid, "to be ended first: "+named)
 		plan, err := with.Plan(t.Context(), prefix, "")
 		if err != nil || len(plan.Blockers) != 1 || !strings.Contains(plan.Blockers[0], "to be ended first: "+named) {
 			t.Errorf("%+v, %v", plan, err)
@@ -428,7 +428,7 @@ func TestLeaseWhileDeleting(t *testing.T) {
 				return remove(t, &other, user, "", nil, actor())
 			})
 			if errs[0] == nil {
-				refused(t, errs[1], fault.InUse, "leases act for it")
+				refused(t, errs[1], fault.Invalid, "leases act for it")
 				mayLogin(t, c, n.Name, password2)
 				mayLogin(t, c, user, password)
 				continue

@@ -142,6 +142,9 @@ func TestLeaseRefused(t *testing.T) {
 		refused(t, create(s, prefix+"_super"), fault.Forbidden, "is a system role")
 		refused(t, create(s, prefix+"_in_super"), fault.Forbidden, "member of the system role")
 		refused(t, create(s, "pg_monitor"), fault.Forbidden, "is a system role")
+		_, err := s.CreateLease(t.Context(), pgrole.NewLease{ID: uuid.New(), For: "pg_monitor", Name: "pg_monitor_lease",
+			TTL: time.Minute}, password2, actor())
+		refused(t, err, fault.Forbidden, "is a system role")
 		refused(t, create(s, self), fault.Forbidden, "is a system role")
 		refused(t, create(s, first.Name), fault.Invalid, "is a lease itself", user)
 		refused(t, create(s, group), fault.Invalid, "is no user")
@@ -156,7 +159,7 @@ func TestLeaseRefused(t *testing.T) {
 			t.Error(err)
 		}
 		c.Exec(t, `DROP ROLE `+leased)
-		_, err := s.CreateLease(t.Context(), pgrole.NewLease{ID: uuid.New(), For: user, Name: leased, TTL: time.Minute}, "short",
+		_, err = s.CreateLease(t.Context(), pgrole.NewLease{ID: uuid.New(), For: user, Name: leased, TTL: time.Minute}, "short",
 			actor())
 		refused(t, err, fault.Invalid, "A password has")
 		_, err = s.CreateLease(t.Context(), pgrole.NewLease{ID: uuid.New(), For: user, Name: "pg_x", TTL: time.Minute}, password2,

@@ -69,6 +69,7 @@ func (p *plan) blockMembers(ctx context.Context, d *deletion) error {
 		return err
 	}
 	if len(leases) > 0 {
+		p.leases = true
 		p.block("leases act for it, to be ended first: %s", some(leases, len(leases)))
 	}
 	if d.s.WithMembers {

@@ -1,6 +1,7 @@
 package vaultapi
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"time"
@@ -206,10 +207,8 @@ func (a *API) revokeSelf(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if _, err := body(w, r); err != nil {
 		return err
 	}
-	if p.Token != uuid.Nil {
-		if err := a.Users.EndLeasesOfToken(r.Context(), p.Token); err != nil {
-			return err
-		}
+	if err := a.Users.EndLeasesOfToken(r.Context(), cmp.Or(p.Token, p.AccessToken)); err != nil {
+		return err
 	}
 	if err := a.Identity.RevokeOwn(r.Context(), p, token(r)); err != nil {
 		return err

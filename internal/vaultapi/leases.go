@@ -31,6 +31,9 @@ type credentials struct {
 
 // newCredentials makes a lease.
 func (a *API) newCredentials(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	if r.Method == http.MethodHead { // nobody would learn the password
+		return fault.New(fault.UnknownRoute, "There is nothing at %.200s.", r.URL.Path)
+	}
 	mount, role := r.PathValue("mount"), r.PathValue("role")
 	c, err := a.mount(p, mount)
 	if err != nil {
@@ -174,7 +177,8 @@ func lastEnd(l *lease.Lease) *[]string {
 // longest bounds an increment, far beyond the end of any lease.
 const longest = 10 * 365 * 24 * time.Hour
 
-// increment reads for how long a lease is to be renewed: seconds, as a number or text, or a duration. 0: as it was made.
+// increment reads for how long a lease is to be renewed: seconds, as a number or text, or a
+// duration, of which the shortest is that of leases. 0: as it was made.
 func increment(o *web.Object) (time.Duration, error) {
 	v, _ := o.Get("increment")
 	var written string
@@ -199,6 +203,9 @@ func increment(o *web.Object) (time.Duration, error) {
 	if err != nil {
 		return 0, fault.New(fault.Malformed, "The field increment is %.40q; it must be seconds or %s.", written,
 			moment.DurationForm)
+	}
+	if d > 0 {
+		d = max(d, lease.MinTTL)
 	}
 	return min(d, longest), nil
 }

@@ -94,6 +94,7 @@ func TestLease(t *testing.T) {
 
 	for request, want := range map[string]int{
 		"PUT /sys/leases/renew " + body(e.LeaseID, ""):                      3600,
+		"PUT /sys/leases/renew " + body(e.LeaseID, `,"increment":"0.5s"`):   1,
 		"PUT /sys/leases/renew " + body(e.LeaseID, `,"increment":7200`):     7200,
 		"POST /sys/leases/renew " + body(e.LeaseID, `,"increment":"2h30m"`): 9000,
 		"PUT /sys/renew " + body(e.LeaseID, `,"increment":"10800"`):         10800,
@@ -215,6 +216,13 @@ func TestLeaseRights(t *testing.T) {
 	f.send(t, reader, "GET", "/main/creds/no-such", "").want(t, 403, "permission denied")
 	f.send(t, stranger, "GET", "/main/creds/"+role, "").want(t, 404)
 	f.send(t, manager, "GET", "/main/creds/no-such", "").want(t, 400, "unknown role: no-such")
+	for _, odd := range []string{strings.Repeat("x", 64), strings.Repeat("%80", 60), "a%00b"} { // no role has such a name
+		f.send(t, manager, "GET", "/main/creds/"+odd, "").want(t, 400, "unknown role: ")
+		f.send(t, reader, "GET", "/main/creds/"+odd, "").want(t, 403, "permission denied")
+	}
+	if a := f.send(t, manager, "HEAD", "/main/creds/"+role, ""); a.Status != 404 {
+		t.Errorf("HEAD: got %d", a.Status)
+	}
 	f.send(t, manager, "GET", "/main/creds/"+f.PG.User, "").want(t, 403, "permission denied", "system role")
 	e := f.take(t, manager, role)
 	f.send(t, manager, "GET", "/main/creds/"+e.Data["username"].(string), "").want(t, 400, "is a lease itself")
@@ -238,16 +246,24 @@ func TestRevokeSelfEndsLeases(t *testing.T) {
 	_, username, one := f.person(t, "leases")
 	two := f.send(t, "", "PUT", "/auth/userpass/login/"+username, `{"password":"`+username+`-password"}`).envelope(t).
 		Auth.ClientToken
-	ends, stays := f.take(t, one, role), f.take(t, two, role)
-	f.send(t, one, "PUT", "/auth/token/revoke-self", "").want(t, 204)
-	f.send(t, one, "GET", "/auth/token/lookup-self", "").want(t, 403, "permission denied")
+	access, err := f.id.MintFor(t.Context(), username, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, endsToo, stays := f.take(t, one, role), f.take(t, access, role), f.take(t, two, role)
+	for _, token := range []string{one, access} {
+		f.send(t, token, "PUT", "/auth/token/revoke-self", "").want(t, 204)
+		f.send(t, token, "GET", "/auth/token/lookup-self", "").want(t, 403, "permission denied")
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	worker := &task.Worker{DB: f.DB, Log: slog.New(slog.NewTextHandler(f.Log, nil)), Kinds: f.Users.Tasks(),
 		Every: 10 * time.Millisecond}
 	done := make(chan struct{})
 	go func() { defer close(done); worker.Run(ctx) }()
-	for f.PG.Login(ends.Data["username"].(string), ends.Data["password"].(string)) == nil {
-		time.Sleep(10 * time.Millisecond)
+	for _, e := range []envelope{ends, endsToo} {
+		for f.PG.Login(e.Data["username"].(string), e.Data["password"].(string)) == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 	stop()
 	<-done

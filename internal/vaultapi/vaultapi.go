@@ -52,7 +52,7 @@ func (a *API) Handler() *door.Handler {
 			public(method, "/auth/kubernetes/login", a.logInWithToken),
 			limited(method, "/auth/token/lookup-self", a.lookUpSelf),
 			private(method, "/auth/token/renew-self", a.renewSelf),
-			limited(method, "/auth/token/revoke-self", a.revokeSelf),
+			private(method, "/auth/token/revoke-self", a.revokeSelf),
 		)
 		for _, prefix := range []string{"/sys/leases", "/sys"} { // the second is that of Vault before 0.8
 			routes = append(routes,

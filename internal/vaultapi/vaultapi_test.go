@@ -445,7 +445,8 @@ func TestCredentialToken(t *testing.T) {
 	}
 	f.send(t, token, "GET", "/auth/token/lookup-self", "").want(t, 200)
 	for _, call := range [][2]string{{"GET", "/main/creds/app"}, {"PUT", "/sys/leases/renew"}, {"PUT", "/sys/leases/revoke"},
-		{"PUT", "/sys/leases/lookup"}, {"PUT", "/auth/token/renew-self"}, {"GET", "/nothing"}} {
+		{"PUT", "/sys/leases/lookup"}, {"PUT", "/auth/token/renew-self"}, {"PUT", "/auth/token/revoke-self"},
+		{"GET", "/nothing"}} {
 		f.send(t, token, call[0], call[1], `{"lease_id":"x"}`).want(t, 403, "permission denied", "limited")
 	}
 }
