@@ -586,8 +586,9 @@ func (op *operation) endOthers(ctx context.Context, r *rotation) {
 	}
 	s := op.service
 	others, err := s.liveOf(ctx, r.cr)
+	over := r.lease.CreatedAt.Add(r.set.Overlap)
 	for _, l := range others {
-		if l.ID == r.lease.ID || l.State != lease.Active {
+		if l.ID == r.lease.ID || l.State != lease.Active || !l.ExpiresAt.After(over) { // such as one that was replaced before
 			continue
 		}
 		role, endErr := op.server.ChangeLeaseEnd(ctx, l.Username, l.ID, pgrole.LeaseEnd{In: r.set.Overlap, Shorten: true}, op.by())

@@ -137,6 +137,13 @@ func TestCredential(t *testing.T) {
 	if old := stored(t, s, l); !old.ExpiresAt.Before(l.ExpiresAt) || time.Until(old.ExpiresAt) > time.Minute {
 		t.Errorf("the old lease ends at %s, before it was %s", old.ExpiresAt, l.ExpiresAt)
 	}
+	old := stored(t, s, l)
+	if _, rotated, err = s.Users.RotateStored(t.Context(), p, s.ClusterID, "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if is := stored(t, s, l); !is.ExpiresAt.Equal(old.ExpiresAt) {
+		t.Errorf("rotated again, the oldest lease ends at %s, before it was %s", is.ExpiresAt, old.ExpiresAt)
+	}
 
 	// Another role: at once.
 	s.PG.Exec(t, `CREATE ROLE other_app NOLOGIN`)
@@ -183,6 +190,7 @@ func TestCredential(t *testing.T) {
 		"credential.put attempt ", "credential.put outcome done", "credential.read outcome done",
 		"credential.put outcome done", "credential.put outcome done",
 		"credential.rotate attempt ", "credential.rotate outcome done", "credential.read outcome done",
+		"credential.rotate attempt ", "credential.rotate outcome done",
 		"credential.put attempt ", "credential.put outcome done", "credential.read outcome done",
 		"credential.put attempt ", "credential.put outcome not_done", "credential.read outcome done",
 		"credential.delete outcome done",

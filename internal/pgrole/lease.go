@@ -188,7 +188,7 @@ func (s *Server) lockFor(ctx context.Context, tx *transaction, name string) (now
 type LeaseEnd struct {
 	In  time.Duration // from now, by the clock of the cluster
 	Max time.Time     // it is not after this; zero: no limit
-	// Shorten lets the lease end earlier than before; else the later end counts.
+	// Shorten makes the lease end earlier than before, and never later; else it is the other way around.
 	Shorten bool
 }
 
@@ -198,7 +198,7 @@ func (e LeaseEnd) of(old, now time.Time) time.Time {
 	if !e.Max.IsZero() && end.After(e.Max) {
 		end = e.Max
 	}
-	if !e.Shorten && old.After(end) {
+	if e.Shorten == end.After(old) {
 		end = old
 	}
 	return end.UTC().Truncate(time.Microsecond)
