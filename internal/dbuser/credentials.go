@@ -215,17 +215,9 @@ func (s *Service) CurrentCredential(ctx context.Context, p *account.Principal, c
 	if err != nil {
 		return nil, nil, err
 	}
-	cr, err := s.credential(ctx, c, name)
+	cr, l, err := s.currentLease(ctx, c, name)
 	if err != nil {
 		return nil, nil, err
-	}
-	l, err := s.LeaseStore.Get(ctx, cr.Lease)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, nil, err
-	}
-	if err != nil || l.State != lease.Active {
-		return nil, nil, fault.New(fault.Unavailable, "The credential %q has no valid password at the moment: its lease has "+
-			"ended, and another one is made as soon as possible. %s", name, cr.LastError).After(5 * time.Second)
 	}
 	current := &lease.Current{Credential: cr, Databases: l.Databases, ExpiresAt: cr.RotatesAt.Add(cr.Overlap)}
 	if l.ExpiresAt.Before(current.ExpiresAt) {
@@ -239,6 +231,28 @@ func (s *Service) CurrentCredential(ctx context.Context, p *account.Principal, c
 		return nil, nil, err
 	}
 	return c, current, nil
+}
+
+// currentLease returns a credential and its current lease, which is active.
+func (s *Service) currentLease(ctx context.Context, c *cluster.Cluster, name string) (*lease.Credential, *lease.Lease,
+	error) {
+	for before := uuid.Nil; ; {
+		cr, err := s.credential(ctx, c, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		l, err := s.LeaseStore.Get(ctx, cr.Lease)
+		switch {
+		case err == nil && l.State == lease.Active:
+			return cr, l, nil
+		case err != nil && !fault.Is(err, fault.NotFound):
+			return nil, nil, err
+		case cr.Lease == before:
+			return nil, nil, fault.New(fault.Unavailable, "The credential %q has no valid password at the moment: its lease has "+
+				"ended, and another one is made as soon as possible. %s", name, cr.LastError).After(5 * time.Second)
+		}
+		before = cr.Lease // if it was replaced between the two reads, another one is the current one now
+	}
 }
 
 // PutCredential makes a stored credential, with its first lease, or changes one.

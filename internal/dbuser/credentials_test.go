@@ -586,6 +586,34 @@ func TestRestoredCredential(t *testing.T) {
 	}
 }
 
+// The current password can be read at any time, also while it is replaced without an overlap.
+func TestReadWhileRotated(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	set := settings()
+	set.Overlap = 0
+	put(t, s, p, set)
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				if _, _, err := s.Users.CurrentCredential(t.Context(), p, s.ClusterID, "shop"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 30 {
+		if _, _, err := s.Users.RotateStored(t.Context(), p, s.ClusterID, "shop"); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	readers.Wait()
+}
+
 // A lease of a credential that is not there ends: its row was found again after the restoration of a control database that
 // is older than the credential, or it was made while the credential was deleted. One of a credential that is being made
 // stays.

@@ -201,11 +201,14 @@ func (s *Service) finishRotation(ctx context.Context, c *cluster.Cluster, cr *le
 		return 0, op.end(ctx, uuid.Nil, detail{}, err)
 	}
 	op.endOthers(changing, r)
-	return max(time.Millisecond, time.Until(r.rotates)), nil
+	return time.Millisecond, nil // then it is seen when the ones before have to end
 }
 
 // rotateInstead has a credential rotated now whose current lease has ended otherwise.
 func (s *Service) rotateInstead(ctx context.Context, tx pgx.Tx, l *lease.Lease) error {
+	if l.Account != "" {
+		return nil
+	}
 	id, err := s.LeaseStore.CredentialOf(ctx, tx, l.ID)
 	if err != nil || id == uuid.Nil {
 		return err
