@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rolecall/internal/account"
+	"rolecall/internal/fault"
 )
 
 // leaseResource is a lease as a client reads it.
@@ -230,6 +231,14 @@ func TestLeaseRights(t *testing.T) {
 	}
 	f.with(t, readOnly, "POST", one+"/renew", "").refused(t, 403, "read-only")
 	f.with(t, readOnly, "DELETE", one, "").refused(t, 403, "read-only")
+	reads := f.principal("manager") // as with an access token that was asked for with this scope alone
+	reads.GUID, reads.Scopes = l.Account.GUID, []string{account.ScopeRead}
+	if _, _, _, err := f.Users.RenewLease(t.Context(), reads, l.ID, 0); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("a token that reads renews: %v", err)
+	}
+	if _, _, err := f.Users.EndLease(t.Context(), reads, l.ID); !fault.Is(err, fault.Forbidden) {
+		t.Errorf("a token that reads ends it: %v", err)
+	}
 
 	// What was its own is its own, also when the account has lost the cluster.
 	f.Access(t, f.ClusterID, nil, nil)

@@ -68,7 +68,8 @@ type detail struct {
 
 // refusal is why the principal may not do it; nil when it may.
 func (do *change) refusal(p *account.Principal, c *cluster.Cluster) error {
-	if err := access.Refusal(p, c); err != nil && (p.ReadOnly || !do.own) {
+	writes := p.HasOn(c.ID, account.ScopeAdmin, account.ScopeWrite) // a token may have been given fewer scopes
+	if err := access.Refusal(p, c); err != nil && (!do.own || !writes) {
 		return err
 	}
 	if do.adminOnly && !p.Has(account.ScopeAdmin) { // on this cluster is not enough
