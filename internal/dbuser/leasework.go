@@ -265,11 +265,11 @@ type finding struct {
 type what string
 
 const (
-	end     what = "end"     // the lease
-	find    what = "find"    // the lease again, of which there is no row
-	reopen  what = "reopen"  // the row of an ended lease whose role is there
-	rename  what = "rename"  // the row: the role has another name now
-	advance what = "advance" // the end in the row: the role was renewed
+	end    what = "end"    // the lease
+	find   what = "find"   // the lease again, of which there is no row
+	reopen what = "reopen" // the row of an ended lease whose role is there
+	rename what = "rename" // the row: the role has another name now
+	move   what = "move"   // the end in the row: that of the role is another one
 )
 
 // comesLate is how much later something of a lease may be seen than it was done: a role is made at most this long after its
@@ -325,8 +325,10 @@ func (s *seen) judgeRow(l *lease.Lease, role *pgrole.LeaseRole) finding {
 	if reason := s.holderProblem(l); reason != "" {
 		return finding{what: end, reason: reason}
 	}
-	if role.Ends.After(l.ExpiresAt) {
-		return finding{what: advance}
+	// An earlier end may have been read before a renewal. Else the renewal was lost in a failover of the cluster.
+	settled := role.Now.Sub(l.RenewedAt) > comesLate
+	if role.Ends.After(l.ExpiresAt) || settled && role.Ends.Before(l.ExpiresAt) {
+		return finding{what: move}
 	}
 	return finding{}
 }
@@ -388,7 +390,7 @@ func (s *Service) setRight(ctx context.Context, tx pgx.Tx, f finding) error {
 		return scheduleEnd(ctx, tx, f.lease, 0)
 	case rename:
 		return s.LeaseStore.Rename(ctx, tx, f.lease.ID, f.role.Name)
-	case advance:
+	case move:
 		if err := s.LeaseStore.Renewed(ctx, tx, f.lease.ID, f.role.Ends, time.Time{}); err != nil {
 			return err
 		}

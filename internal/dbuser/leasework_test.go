@@ -87,10 +87,13 @@ func TestSweepJudges(t *testing.T) {
 				nil
 		}, ""},
 		"renewal was lost": {func(_ *seen, l *lease.Lease, r *pgrole.LeaseRole) { r.Ends = l.ExpiresAt.Add(time.Minute) },
-			"advance"},
+			"move"},
 		"role read before it was renewed": {func(_ *seen, l *lease.Lease, r *pgrole.LeaseRole) {
-			r.Ends = l.ExpiresAt.Add(-time.Minute)
+			r.Ends, l.RenewedAt = l.ExpiresAt.Add(-time.Minute), now.Add(time.Second)
 		}, ""},
+		"renewal was lost by the cluster": {func(_ *seen, l *lease.Lease, r *pgrole.LeaseRole) {
+			r.Ends, l.RenewedAt = l.ExpiresAt.Add(-time.Minute), now.Add(-old)
+		}, "move"},
 		"role renamed": {func(_ *seen, _ *lease.Lease, r *pgrole.LeaseRole) { r.Name = "renamed" }, "rename"},
 		"record copied to another role": {func(s *seen, _ *lease.Lease, r *pgrole.LeaseRole) {
 			copied := *r
