@@ -465,7 +465,7 @@ func TestCommandLine(t *testing.T) {
 	t.Run("tokens", func(t *testing.T) {
 		token := strings.TrimSuffix(alice.ok(t, "", "tokens", "create", "ci", "-c", "payments", "--read-only", "--expires",
 			"1h"), "\n")
-		alice.has(t, []string{`NAME READ-ONLY CLUSTERS EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern},
+		alice.has(t, []string{`NAME READ-ONLY REACHES EXPIRES LAST USED ID`, `ci yes payments \S+ \S+ ` + uuidPattern},
 			"tokens", "list")
 		program := &shell{config: t.TempDir(), printed: &strings.Builder{}}
 		t.Setenv(cli.URLVariable, url)

@@ -106,9 +106,9 @@ func TestLeases(t *testing.T) {
 		t.Errorf("the lease is %+v: %v", made, err)
 	}
 	id := made.ID
-	l.has(t, []string{"id " + id, "cluster local", "for shop", "user name " + made.Username, "state active", "of admin",
+	l.has(t, []string{"id " + id, "cluster local", "for shop", "user name " + made.Username, "state active", "account admin",
 		"renewed -", "note by hand"}, "leases", "show", id)
-	l.has(t, []string{"ID NAME STATE EXPIRES FOR CLUSTER OF NOTE",
+	l.has(t, []string{"ID NAME STATE ENDS FOR CLUSTER ACCOUNT NOTE",
 		id + " " + made.Username + ` active \S+ \S+ shop local admin by hand`}, "leases", "list", "-c", "local")
 	for _, test := range []struct {
 		args string
@@ -126,14 +126,26 @@ func TestLeases(t *testing.T) {
 	if got, _ := l.value(t, "expiresAt", "leases", "show", id).(string); got != before {
 		t.Errorf("a renewal has moved the end from %s to %s", before, got)
 	}
-	l.ok(t, "", "leases", "renew", id, "--ttl", "2h")
+	l.has(t, []string{"name " + made.Username, "lease " + id, "acts for shop"}, "users", "show", made.Username, "-c", "local")
+	if _, out, errOut := l.run(t, "", "leases", "renew", id, "--ttl", "2h"); !strings.Contains(errOut, "its latest end") {
+		t.Errorf("a renewal that is cut says %s%s", out, errOut)
+	}
 	if l.value(t, "expiresAt", "leases", "show", id) != l.value(t, "maxExpiresAt", "leases", "show", id) {
 		t.Error("the renewal does not last to the latest end")
 	}
 	l.fails(t, term.ExitFailed, "", "", "leases", "renew", id, "--ttl", "2h")
 	l.ok(t, "", "leases", "end", id)
 	l.ok(t, "", "leases", "end", id)
-	l.has(t, []string{"state ended", "because deleted"}, "leases", "show", id)
+	l.has(t, []string{"state ended", `ended 20.*`, "end reason deleted"}, "leases", "show", id)
+	eventually(t, func() error { // rows are sealed within a second
+		out := l.ok(t, "", "audit", "--user", made.Username)
+		for _, want := range []string{"note=by hand ttl=10m\n", "endReason=deleted for=shop lease=" + id} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("the audit log has no %q: %s", want, out)
+			}
+		}
+		return nil
+	})
 	if login(made.Username, made.Password) == nil {
 		t.Error("the lease logs in after its end")
 	}
@@ -160,7 +172,7 @@ func TestLeases(t *testing.T) {
 	made.Lease = l.all(t, "--state", "active")[0]
 	count := len(l.all(t))
 	for _, args := range []string{"--for", "", "--for shop --ttl soon", "--for shop -o binding-dir", "--for shop extra",
-		"--for shop -o secret --secret-name A_B"} {
+		"--for shop -o secret --secret-name A_B", "--for shop --secret-name shop"} {
 		l.fails(t, term.ExitUsage, "", "", append([]string{"leases", "create", "-c", "local"}, strings.Fields(args)...)...)
 	}
 	l.fails(t, term.ExitFailed, "was not written by rolecall", "", "leases", "create", "-c", "local", "--for", "shop", "-o",
@@ -179,6 +191,11 @@ func TestLeases(t *testing.T) {
 	} {
 		if out := l.ok(t, "", append([]string{"__complete"}, strings.Split(args, " ")...)...); !strings.Contains(out, want) {
 			t.Errorf("completing %q offers %q, want %q", args, out, want)
+		}
+	}
+	for args, ended := range map[string]string{"leases show ": id, "psql -c local --for ": "shop_"} {
+		if out := l.ok(t, "", append([]string{"__complete"}, strings.Split(args, " ")...)...); strings.Contains(out, ended) {
+			t.Errorf("completing %q offers %q", args, out)
 		}
 	}
 }
@@ -495,11 +512,11 @@ func TestCredentials(t *testing.T) {
 	l.fails(t, term.ExitNotFound, "", "", current...)
 	l.ok(t, "", "credentials", "put", "app", "-c", "local", "--for", "shop", "--rotate-every", "30d", "--overlap", "1h",
 		"--window", "sat,sun 02:00-04:00 Europe/Berlin")
-	l.has(t, []string{"name app", "cluster local", "for shop", "state active", "rotates every 720h", "overlap 1h",
+	l.has(t, []string{"name app", "cluster local", "for shop", "state active", "rotates every 30d", "overlap 1h",
 		"window sat,sun 02:00-04:00 Europe/Berlin", "created .* by admin"}, "credentials", "show", "app", "-c", "local")
 	l.ok(t, "", "credentials", "put", "app", "-c", "local", "--overlap", "2h", "--window", "")
-	l.has(t, []string{"rotates every 720h", "overlap 2h", "window any time"}, "credentials", "show", "app", "-c", "local")
-	l.has(t, []string{"NAME STATE FOR USER NAME ROTATES EVERY OVERLAP ERROR", `app active shop shop_\w{8} \S+ \S+ 720h 2h`},
+	l.has(t, []string{"rotates every 30d", "overlap 2h", "window any time"}, "credentials", "show", "app", "-c", "local")
+	l.has(t, []string{"NAME STATE FOR USER NAME ROTATES EVERY OVERLAP ERROR", `app active shop shop_\w{8} \S+ \S+ 30d 2h`},
 		"credentials", "list", "-c", "local")
 
 	first := l.ok(t, "", current...)
@@ -519,11 +536,13 @@ func TestCredentials(t *testing.T) {
 
 	l.fails(t, term.ExitUsage, "CLUSTER/NAME", "", "tokens", "create", "app", "--credential", "app")
 	token := strings.TrimSpace(l.ok(t, "", "tokens", "create", "app", "--credential", "local/app"))
+	l.has(t, []string{"app no credential local/app never .*"}, "tokens", "list")
 	id := l.postgres["ROLECALL_CLUSTER_ID"]
 	for _, test := range []struct {
 		want int
 		args []string
 	}{
+		{term.ExitDenied, []string{"credentials", "current", "app", "-c", "local"}},
 		{0, []string{"credentials", "current", "app", "-c", id}},
 		{term.ExitDenied, []string{"credentials", "show", "app", "-c", id}},
 		{term.ExitDenied, []string{"leases", "create", "--for", "shop", "-c", id}},
@@ -532,6 +551,8 @@ func TestCredentials(t *testing.T) {
 		p := beginProcess(t, []string{"ROLECALL_URL=" + l.url, "ROLECALL_TOKEN=" + token}, test.args...)
 		if code := p.wait(t); code != test.want {
 			t.Errorf("with the token %q ended with %d, want %d: %s", test.args, code, test.want, p.errOut)
+		} else if slices.Contains(test.args, "local") && !strings.Contains(p.errOut.String(), "give the cluster by its id") {
+			t.Errorf("with the token %q says %s", test.args, p.errOut)
 		}
 	}
 	for args, want := range map[string]string{

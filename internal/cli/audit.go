@@ -27,8 +27,8 @@ func auditCommand() *cobra.Command {
 		Short: "Show who changed what, and the outcome",
 		Long: `Audit prints rows of the audit log, oldest first: the last 100 rows, or as many as --last
 says (0: all), or all rows of the time that --since and --until give. A change has two
-rows, the attempt and its outcome; the table shows an attempt only until its outcome is
-known. On a narrow terminal, columns are cut or left out, DETAIL first; -o json prints
+rows, the attempt and its outcome; the table shows them as one when the outcome is known.
+On a narrow terminal, columns are cut or left out, DETAIL first; -o json prints
 everything. --follow goes on with new rows as they come.
 
 -o jsonl without --follow and --last exports all rows, one per line. Each row contains a
@@ -95,7 +95,7 @@ func (q *auditQuery) run(c *call) error {
 	if err != nil {
 		return err
 	}
-	p := &auditPrinter{call: c, clusters: clusterNames(me)}
+	p := &auditPrinter{call: c, clusters: clusterNames(me), attempts: map[string]json.RawMessage{}}
 	query, err := q.query(c, p.clusters)
 	if err != nil {
 		return err
@@ -223,6 +223,7 @@ type auditPrinter struct {
 	*call
 	clusters map[string]string // names by id
 	table    *term.Table
+	attempts map[string]json.RawMessage // the details of attempts whose outcome has not come yet
 }
 
 // auditHead is the columns of audit. Rows come in parts, so the usual values fit the columns from the start.
@@ -258,8 +259,11 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 	}
 	var cells [][]string
 	for _, r := range all {
-		if r.Outcome == nil && ended[r.Attempt] {
-			continue // the row of the outcome says all that this one does
+		if r.Outcome == nil {
+			p.attempts[r.Attempt] = r.Detail
+			if ended[r.Attempt] {
+				continue // its detail comes with the outcome
+			}
 		}
 		outcome, cluster := r.Phase, ""
 		if r.Outcome != nil {
@@ -268,9 +272,12 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 		if r.Cluster != nil {
 			cluster = cmp.Or(p.clusters[*r.Cluster], *r.Cluster)
 		}
-		on, detail, err := auditDetail(r)
+		on, detail, err := auditDetail(r, p.attempts[r.Attempt])
 		if err != nil {
 			return err
+		}
+		if r.Outcome != nil {
+			delete(p.attempts, r.Attempt)
 		}
 		account := cmp.Or(r.Account.Username, r.Account.GUID)
 		cells = append(cells, []string{term.Time(&r.Time), account, r.Action, outcome, cluster, on, detail})
@@ -282,11 +289,17 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 }
 
 // auditDetail is what a row is about and its detail, for people. An account is shown by its name, if the row has it. The row
-// before of the same user serves programs only.
-func auditDetail(r *client.AuditRow) (on, text string, err error) {
-	var detail map[string]json.RawMessage
-	if err := json.Unmarshal(r.Detail, &detail); err != nil {
-		return "", "", fmt.Errorf("this version of rolecall cannot read the server's answer: %w", err)
+// before of the same user serves programs only. attempt is the detail of the attempt, if it is known; that of the outcome
+// takes precedence.
+func auditDetail(r *client.AuditRow, attempt json.RawMessage) (on, text string, err error) {
+	detail := map[string]json.RawMessage{}
+	for _, part := range []json.RawMessage{attempt, r.Detail} {
+		if part == nil {
+			continue
+		}
+		if err := json.Unmarshal(part, &detail); err != nil {
+			return "", "", fmt.Errorf("this version of rolecall cannot read the server's answer: %w", err)
+		}
 	}
 	on = r.User
 	delete(detail, "previous")

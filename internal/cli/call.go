@@ -4,6 +4,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -163,6 +164,9 @@ func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*clien
 		// A token that is limited to stored credentials reads no clusters. The server checks the id in the next request.
 		return &client.ClusterRef{ID: strings.ToLower(nameOrID), Name: nameOrID}, nil
 	}
+	if client.Status(err) == http.StatusForbidden {
+		return nil, fmt.Errorf("%w; if it is a token for stored credentials, give the cluster by its id", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +191,18 @@ const completeTimeout = 3 * time.Second
 // complete offers the member of every item of a list. It offers nothing after an error: a shell's prompt is no place for
 // one.
 func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), member string) cobra.CompletionFunc {
+	return completeFrom(path, member, offer{})
+}
+
+// offer says which resources of a list are offered.
+type offer struct {
+	query   url.Values
+	without string // only those that have no such member, or null
+}
+
+func completeFrom(path func(*cobra.Command, *client.Client) (string, error), member string, o offer) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		names, err := names(cmd, path, member)
+		names, err := names(cmd, path, member, o)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -196,7 +210,9 @@ func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), m
 	}
 }
 
-func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string, error), member string) ([]string, error) {
+func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string, error), member string, o offer) (
+	[]string, error,
+) {
 	c, err := connect(cmd)
 	if err != nil {
 		return nil, err
@@ -208,7 +224,7 @@ func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string
 	if err != nil {
 		return nil, err
 	}
-	items, err := c.Items(ctx, p, nil)
+	items, err := c.Items(ctx, p, o.query)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +234,7 @@ func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string
 		if err != nil {
 			return nil, err
 		}
-		if name, ok := (*members)[member].(string); ok && name != "" {
+		if name, ok := (*members)[member].(string); ok && name != "" && (*members)[o.without] == nil {
 			names = append(names, name)
 		}
 	}

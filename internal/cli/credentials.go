@@ -4,12 +4,15 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
+	"rolecall/internal/moment"
 )
 
 func credentialsCommand() *cobra.Command {
@@ -53,7 +56,8 @@ func credentialsListCommand() *cobra.Command {
 	}), list(func(c *call) (string, url.Values) { return c.cluster.CredentialPath(), nil }, credentialHead,
 		func(cr *client.Credential) []string {
 			return []string{
-				cr.Name, cr.State, cr.For, cr.Username, term.Time(cr.RotatesAt), cr.RotateEvery, cr.Overlap, cr.LastError,
+				cr.Name, cr.State, cr.For, cr.Username, term.Time(cr.RotatesAt), inDays(cr.RotateEvery), inDays(cr.Overlap),
+				cr.LastError,
 			}
 		}))
 }
@@ -79,10 +83,19 @@ func credentialFields(c *call, cr *client.Credential) [][]string {
 	}
 	names := accountNames(c, cr.CreatedBy)
 	return append(fields, [][]string{
-		{"user name", cr.Username}, {"rotates every", cr.RotateEvery}, {"overlap", cr.Overlap}, {"window", window},
+		{"user name", cr.Username}, {"rotates every", inDays(cr.RotateEvery)}, {"overlap", inDays(cr.Overlap)}, {"window", window},
 		{"rotated", term.Time(cr.RotatedAt)}, {"rotates", term.Time(cr.RotatesAt)},
 		{"created", timeBy(&cr.CreatedAt, names[cr.CreatedBy])},
 	}...)
+}
+
+// inDays writes a duration of two days or more in days if it is a whole number of them: 30d and not 720h.
+func inDays(text string) string {
+	d, err := moment.Duration(text)
+	if day := 24 * time.Hour; err == nil && d >= 2*day && d%day == 0 {
+		return strconv.Itoa(int(d/day)) + "d"
+	}
+	return text
 }
 
 // credentialSettings is the flags of credentials put.

@@ -184,6 +184,9 @@ func notStarted(name string, err error) error {
 	if e, ok := errors.AsType[*exec.Error](err); ok {
 		err = e.Err
 	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err // without "fork/exec" and the name
+	}
 	return term.Exit(term.ExitNotExecutable, "the command %q cannot be run: %w", name, err)
 }
 
@@ -199,8 +202,7 @@ func result(command *exec.Cmd, err error) error {
 }
 
 // overriding are the variables of libpq that would lead elsewhere than those of a login. A service file takes precedence
-// over
-// variables.
+// over variables.
 var overriding = []string{"PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS"}
 
 // inherited is the environment of a command before that of its login: without the token of the caller, because the command

@@ -45,6 +45,8 @@ func (h *handover) check(c *call, n int) error {
 		return term.Usage("DIR is missing: the folder to write; see %s --help", c.cmd.CommandPath())
 	case given && !wanted:
 		return term.Usage("%q is a folder, which belongs to -o %s; see %s --help", c.args[n], bindingDir, c.cmd.CommandPath())
+	case h.secretName != "" && term.Format(c.cmd) != "secret":
+		return term.Usage("--secret-name belongs to -o secret; see %s --help", c.cmd.CommandPath())
 	case h.secretName != "" && !format.IsSecretName(h.secretName):
 		return term.Usage("--secret-name is %q; use lower-case letters, digits, - and .", h.secretName)
 	case wanted:

@@ -129,8 +129,8 @@ type leaseFilter struct {
 }
 
 var leaseHead = term.Head{
-	{Title: "ID"}, {Title: "NAME"}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "FOR", Gives: term.Some},
-	{Title: "CLUSTER", Gives: term.Some}, {Title: "OF", Gives: term.More}, {Title: "NOTE", Gives: term.Most},
+	{Title: "ID"}, {Title: "NAME"}, {Title: "STATE"}, {Title: "ENDS"}, {Title: "FOR", Gives: term.Some},
+	{Title: "CLUSTER", Gives: term.Some}, {Title: "ACCOUNT", Gives: term.More}, {Title: "NOTE", Gives: term.Most},
 }
 
 func leasesListCommand() *cobra.Command {
@@ -197,7 +197,7 @@ func (f *leaseFilter) list(c *call) error {
 		return err
 	}
 	return list(func(*call) (string, url.Values) { return path, query }, leaseHead, func(l *client.Lease) []string {
-		return []string{l.ID, l.Username, l.State, term.Time(&l.ExpiresAt), l.For, nameOf(names, l.Cluster), ownerOf(l), l.Note}
+		return []string{l.ID, l.Username, l.State, term.Time(endOf(l)), l.For, nameOf(names, l.Cluster), ownerOf(l), l.Note}
 	})(c)
 }
 
@@ -221,6 +221,14 @@ func nameOf(names map[string]string, id string) string {
 	return id
 }
 
+// endOf is when a lease has ended, or when it expires.
+func endOf(l *client.Lease) *time.Time {
+	if l.EndedAt != nil {
+		return l.EndedAt
+	}
+	return &l.ExpiresAt
+}
+
 // ownerOf is the account or the stored credential that a lease belongs to.
 func ownerOf(l *client.Lease) string {
 	if l.Account == nil {
@@ -229,7 +237,9 @@ func ownerOf(l *client.Lease) string {
 	return l.Account.Username
 }
 
-var completeLeases = complete(fixed(client.LeasesPath), "id")
+var completeLeases = completeFrom(fixed(client.LeasesPath), "id", offer{
+	query: url.Values{"state": {"active", "ending", "blocked"}},
+})
 
 // ofLease completes a command on one lease.
 func ofLease(cmd *cobra.Command, run func(*call) error) *cobra.Command {
@@ -265,11 +275,14 @@ func leaseFields(l *client.Lease, cluster string) [][]string {
 		fields = append(fields, []string{"blocked by", reason})
 	}
 	fields = append(fields, [][]string{
-		{"of", ownerOf(l)}, {"created", term.Time(&l.CreatedAt)}, {"renewed", term.Time(l.RenewedAt)},
-		{"expires", term.Time(&l.ExpiresAt)}, {"at the latest", term.Time(&l.MaxExpiresAt)},
+		{"account", ownerOf(l)}, {"created", term.Time(&l.CreatedAt)}, {"renewed", term.Time(l.RenewedAt)},
+		{"expires", term.Time(&l.ExpiresAt)}, {"latest end", term.Time(&l.MaxExpiresAt)},
 	}...)
-	if l.EndedAt != nil || l.EndReason != "" {
-		fields = append(fields, []string{"ended", term.Time(l.EndedAt)}, []string{"because", l.EndReason})
+	if l.EndedAt != nil {
+		fields = append(fields, []string{"ended", term.Time(l.EndedAt)})
+	}
+	if l.EndReason != "" {
+		fields = append(fields, []string{"end reason", l.EndReason})
 	}
 	return append(fields, []string{"note", l.Note}, []string{"databases", strings.Join(l.Connection.Databases, ", ")},
 		[]string{"connect with", l.Connection.URL})
@@ -303,7 +316,11 @@ leases show" prints. It never moves the end to an earlier time.`,
 		if err != nil {
 			return err
 		}
-		c.report("Lease %s ends at %s.", l.ID, term.Time(&l.ExpiresAt))
+		latest := ""
+		if !l.ExpiresAt.Before(l.MaxExpiresAt) {
+			latest = ", which is its latest end"
+		}
+		c.report("Lease %s ends at %s%s.", l.ID, term.Time(&l.ExpiresAt), latest)
 		return term.PrintUnlessTable(c.cmd, answer)
 	})
 }

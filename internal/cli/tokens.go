@@ -19,7 +19,7 @@ func tokensCommand() *cobra.Command {
 var completeTokens = complete(fixed(client.TokensPath), "name")
 
 var tokenHead = term.Head{
-	{Title: "NAME"}, {Title: "READ-ONLY"}, {Title: "CLUSTERS", Gives: term.Some}, {Title: "EXPIRES"},
+	{Title: "NAME"}, {Title: "READ-ONLY"}, {Title: "REACHES", Gives: term.Some}, {Title: "EXPIRES"},
 	{Title: "LAST USED", Gives: term.More}, {Title: "ID", Gives: term.Most},
 }
 
@@ -41,25 +41,28 @@ func tokensListCommand() *cobra.Command {
 		}
 		return list(every(client.TokensPath), tokenHead, func(t *client.Token) []string {
 			return []string{
-				t.Name, term.YesNo(t.ReadOnly), clustersOf(t, names), term.TimeOrNever(t.ExpiresAt), term.Time(t.LastUsedAt), t.ID,
+				t.Name, term.YesNo(t.ReadOnly), reachOf(t, names), term.TimeOrNever(t.ExpiresAt), term.Time(t.LastUsedAt), t.ID,
 			}
 		})(c)
 	})
 }
 
-// clustersOf are the clusters that a token is limited to, by name where that is known.
-func clustersOf(t *client.Token, names map[string]string) string {
-	if t.Clusters == nil {
-		return "all"
+// reachOf is what a token is limited to: stored credentials or clusters, by name where that is known.
+func reachOf(t *client.Token, names map[string]string) string {
+	var reached []string
+	for _, credential := range t.Credentials {
+		id, name, _ := strings.Cut(credential, "/")
+		reached = append(reached, "credential "+nameOf(names, id)+"/"+name)
 	}
-	var clusters []string
-	for _, id := range t.Clusters {
-		if name, ok := names[id]; ok {
-			id = name
+	if t.Credentials == nil && t.Clusters == nil {
+		return "all clusters"
+	}
+	if t.Credentials == nil {
+		for _, id := range t.Clusters {
+			reached = append(reached, nameOf(names, id))
 		}
-		clusters = append(clusters, id)
 	}
-	return strings.Join(clusters, ", ")
+	return strings.Join(reached, ", ")
 }
 
 func tokensCreateCommand() *cobra.Command {
@@ -69,11 +72,11 @@ func tokensCreateCommand() *cobra.Command {
 	cmd := printing(&cobra.Command{
 		Use:   "create NAME",
 		Short: "Create a token and print it, once",
-		Long: `Create creates a token that acts as you, within limits: with --read-only it can change
-nothing, and --cluster limits it to some clusters. With --credential it can only read the
-current password of that stored credential, and does nothing else. It is printed on standard output and
-never shown again. A program uses it as ROLECALL_TOKEN, or as a bearer token of the HTTP
-API.`,
+		Long: `Create creates a token that acts as you, within limits. With --read-only it can change
+nothing. --cluster limits it to some clusters. With --credential it can read the current
+password of that stored credential, and do nothing else. The token is printed on standard
+output and never shown again. A program uses it as ROLECALL_TOKEN, or as a bearer token of
+the HTTP API.`,
 		Example: `  rolecall tokens create ci --cluster payments --expires 90d
   ROLECALL_TOKEN=$(rolecall tokens create dashboard --read-only)
   rolecall tokens create shop --credential payments/shop`,

@@ -98,13 +98,19 @@ func listUsers(c *call, system bool) error {
 	})
 }
 
-var completeUsers = complete(func(cmd *cobra.Command, c *client.Client) (string, error) {
+func usersPath(cmd *cobra.Command, c *client.Client) (string, error) {
 	cl, err := clusterOfFlag(cmd, c)
 	if err != nil {
 		return "", err
 	}
 	return cl.Path("users"), nil
-}, "username")
+}
+
+var (
+	completeUsers = complete(usersPath, "username")
+	// completeLasting leaves out leases.
+	completeLasting = completeFrom(usersPath, "username", offer{without: "lease"})
+)
 
 func usersShowCommand() *cobra.Command {
 	return ofUser(printing(&cobra.Command{
@@ -138,12 +144,20 @@ func userFields(c *call, u *client.User) [][]string {
 		{"expires", term.TimeOrNever(u.ValidUntil)},
 		{"connection limit", connectionLimit(u.ConnectionLimit)},
 		{"password", u.PasswordKind},
-	}, term.Lines("comment", u.Comment), [][]string{
+	}, leaseOf(u), term.Lines("comment", u.Comment), [][]string{
 		{"created", timeBy(u.CreatedAt, names[u.CreatedBy])},
 		{"changed", timeBy(u.ModifiedAt, names[u.ModifiedBy])},
 		{"databases", strings.Join(u.Connection.Databases, ", ")},
 		{"connect with", u.Connection.URL},
 	})
+}
+
+// leaseOf is the lease that a user is, if it is one.
+func leaseOf(u *client.User) [][]string {
+	if u.Lease == nil {
+		return nil
+	}
+	return [][]string{{"lease", u.Lease.ID}, {"acts for", u.Lease.For}}
 }
 
 func timeBy(t *time.Time, account string) string {
@@ -509,11 +523,12 @@ func completeGrantable(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	return roles, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeHeirs offers whom objects can be reassigned to: users, and roles that can be granted.
+// completeHeirs offers whom objects can be reassigned to, and for whom there are leases: users that are not leases, and
+// roles that can be granted.
 func completeHeirs(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 	ctx := cmd.Context()
-	users, _ := completeUsers(cmd, args, start)
-	cmd.SetContext(ctx) // that of completeUsers has ended
+	users, _ := completeLasting(cmd, args, start)
+	cmd.SetContext(ctx) // that of completeLasting has ended
 	roles, rest := completeGrantable(cmd, args, start)
 	return append(users, roles...), rest
 }

@@ -50,10 +50,10 @@ const (
 func (set *CredentialSettings) check() error {
 	switch {
 	case set.RotateEvery < minRotateEvery || set.RotateEvery > maxRotateEvery:
-		return fault.New(fault.Invalid, "The field rotateEvery is %s. It is %s to %s.", moment.DurationText(set.RotateEvery),
+		return fault.New(fault.Invalid, "The field rotateEvery is %s; use %s to %s.", moment.DurationText(set.RotateEvery),
 			moment.DurationText(minRotateEvery), moment.DurationText(maxRotateEvery))
 	case set.Overlap < 0 || set.Overlap > set.RotateEvery:
-		return fault.New(fault.Invalid, "The field overlap is %s. It is 0s to rotateEvery, which is %s.",
+		return fault.New(fault.Invalid, "The field overlap is %s; use at most rotateEvery, which is %s.",
 			moment.DurationText(set.Overlap), moment.DurationText(set.RotateEvery))
 	}
 	if set.Window != nil {
