@@ -12,9 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/audit"
-	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -26,18 +26,7 @@ func newLog(t testing.TB) *audit.Log {
 
 func newLogNamed(t testing.TB, name string) *audit.Log {
 	t.Helper()
-	pg := pgtest.Shared(t)
-	pg.Exec(t, `CREATE DATABASE `+name)
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), pg.URL(name), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	return &audit.Log{DB: db}
+	return &audit.Log{DB: servicetest.Control(t, pgtest.Shared(t), name)}
 }
 
 // rows is the log in short.

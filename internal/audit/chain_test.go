@@ -16,6 +16,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 // fill records n rows and seals them.
@@ -414,13 +415,7 @@ func TestRun(t *testing.T) {
 func TestRunThroughAnOutage(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
-	pg.Exec(t, `CREATE DATABASE outage`)
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	must(t, err)
-	db, err := control.Open(t.Context(), pg.URL("outage"), keys)
-	must(t, err)
-	t.Cleanup(db.Close)
-	l := &audit.Log{DB: db}
+	l := &audit.Log{DB: servicetest.Control(t, pg, "outage")}
 	l.RetryAfter(100 * time.Millisecond)
 	logged := &text{}
 	ctx, stop := context.WithCancel(t.Context())

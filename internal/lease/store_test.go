@@ -14,6 +14,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -21,18 +22,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // open returns a store on a control database of the test's own, with a cluster.
 func open(t *testing.T) (*lease.Store, uuid.UUID) {
 	t.Helper()
-	pg := pgtest.Shared(t)
-	name := strings.ToLower(t.Name())
-	pg.Exec(t, `CREATE DATABASE `+name)
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), pg.URL(name), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	db := servicetest.Control(t, pgtest.Shared(t), strings.ToLower(t.Name()))
 	return &lease.Store{DB: db}, cluster(t, db, "main")
 }
 

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -20,16 +20,7 @@ const patience = 60 * time.Second
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
-	pg.Exec(t, "CREATE DATABASE control")
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), pg.URL("control"), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
+	db := servicetest.Control(t, pg, "control")
 	patient, impatient := newReadiness(db, time.Hour), newReadiness(db, 500*time.Millisecond)
 	status := func(rd *readiness) int {
 		w := httptest.NewRecorder()

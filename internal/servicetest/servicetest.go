@@ -110,20 +110,33 @@ func Administrator(t testing.TB, pg *pgtest.Cluster) (role, password string) {
 	return "rolecall_admin", "administrator"
 }
 
+// Control makes a control database of a name, without a service.
+func Control(t testing.TB, pg *pgtest.Cluster, name string) *control.DB {
+	t.Helper()
+	return openControl(t, pg, name, control.NewMasterKey())
+}
+
+func openControl(t testing.TB, pg *pgtest.Cluster, name, masterKey string) *control.DB {
+	t.Helper()
+	pg.Exec(t, `CREATE DATABASE `+name)
+	keys, err := control.ParseKeyring(masterKey)
+	must(t, err)
+	db, err := control.Open(context.Background(), pg.URL(name), keys)
+	must(t, err)
+	t.Cleanup(db.Close)
+	return db
+}
+
 // NewAs is New with another administering role.
 func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	t.Helper()
 	ctx := context.Background()
 	name := fmt.Sprintf("control_%d", made.Add(1))
-	pg.Exec(t, `CREATE DATABASE `+name)
 	s := &Service{PG: pg, Log: &Log{}, DatabaseURL: pg.URL(name), MasterKey: control.NewMasterKey()}
 	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	keys, err := control.ParseKeyring(s.MasterKey)
-	must(t, err)
-	s.DB, err = control.Open(ctx, s.DatabaseURL, keys)
-	must(t, err)
-	t.Cleanup(s.DB.Close)
+	s.DB = openControl(t, pg, name, s.MasterKey)
 	must(t, shareSigningKey(ctx, s.DB))
+	var err error
 	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token",
 		PasswordCost: PasswordCost, Log: logger})
 	must(t, err)

@@ -17,6 +17,7 @@ import (
 
 	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 	"rolecall/internal/task"
 )
 
@@ -25,19 +26,7 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // open returns a control database of the test's own.
 func open(t *testing.T) *control.DB {
 	t.Helper()
-	pg := pgtest.Shared(t)
-	name := strings.ToLower(t.Name())
-	pg.Exec(t, `CREATE DATABASE `+name)
-	keys, err := control.ParseKeyring(control.NewMasterKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := control.Open(t.Context(), pg.URL(name), keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(db.Close)
-	return db
+	return servicetest.Control(t, pgtest.Shared(t), strings.ToLower(t.Name()))
 }
 
 func exec(t *testing.T, db *control.DB, sql string, args ...any) {
