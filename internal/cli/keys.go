@@ -20,10 +20,11 @@ func keysRotateCommand() *cobra.Command {
 		Use:   "rotate",
 		Short: "Re-encrypt all stored secrets with the first master key",
 		Long: `Rotate re-encrypts every stored secret of the server (signing keys, credentials of
-clusters, stored credentials, keys of the audit log) with the first key of its master key file. After that
-the other keys in the file are no longer needed. With --signing-key it also creates a
-new key for tokens, which is used an hour from now; tokens of the previous key stay
-valid until they expire. Only admins may do this, and it is recorded in the audit log.`,
+clusters, stored credentials, keys of the audit log) with the first key of its master
+key file. After that the other keys in the file are no longer needed. With --signing-key
+it also creates a new key for tokens, which is used an hour from now; tokens of the
+previous key stay valid until they expire. Only admins may do this, and it is recorded in
+the audit log.`,
 		Example: `  rolecall keys rotate
   rolecall keys rotate --signing-key`,
 		Args: term.NoArguments,
