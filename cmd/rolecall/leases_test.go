@@ -564,6 +564,7 @@ func TestCredentials(t *testing.T) {
 		}
 	}
 
+	l.fails(t, term.ExitFailed, "the flag --end-leases", "", "clusters", "remove", "local", "--yes")
 	l.fails(t, term.ExitUsage, "--yes", "", "credentials", "delete", "app", "-c", "local")
 	l.ok(t, "", "credentials", "delete", "app", "-c", "local", "--yes")
 	if login(first) == nil || login(second) == nil {

@@ -452,7 +452,11 @@ the cluster is lost, --end-leases=false removes it all the same; its leases then
 		if c.given("end-leases") {
 			path += "?endLeases=" + strconv.FormatBool(*endLeases)
 		}
-		if _, err := c.send(http.MethodDelete, path, nil); err != nil {
+		_, err := c.send(http.MethodDelete, path, nil)
+		if client.Status(err) == http.StatusUnprocessableEntity && !c.given("end-leases") {
+			return fmt.Errorf("%w; here that is the flag --end-leases", err)
+		}
+		if err != nil {
 			return err
 		}
 		c.report("Cluster %q is no longer registered.", c.cluster.Name)
