@@ -128,16 +128,28 @@ func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
 	return accounts, nil
 }
 
-// CheckActive refuses an account that is gone, or may no longer sign in. Until the transaction ends it stays as it is.
-func (s *Store) CheckActive(ctx context.Context, tx pgx.Tx, guid string) error {
-	var active bool
-	err := tx.QueryRow(ctx, `SELECT active AND identity_created_at IS NOT NULL FROM accounts WHERE guid = $1
-		FOR NO KEY UPDATE`, guid).Scan(&active)
+// CheckActive refuses a principal whose account is gone, or may no longer sign in, or whose token was revoked. Until the
+// transaction ends, the account and a personal access token stay as they are.
+func (s *Store) CheckActive(ctx context.Context, tx pgx.Tx, p *Principal) error {
+	var active, revoked bool
+	err := tx.QueryRow(ctx, `
+		SELECT active AND identity_created_at IS NOT NULL, EXISTS (SELECT FROM revoked_tokens WHERE id = $2)
+		FROM accounts WHERE guid = $1 FOR NO KEY UPDATE`, p.GUID, p.AccessToken).Scan(&active, &revoked)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
 	if !active {
 		return fault.New(fault.Forbidden, "Your account was deactivated or deleted.")
+	}
+	if p.Token != uuid.Nil {
+		tag, err := tx.Exec(ctx, `SELECT FROM personal_tokens WHERE id = $1 FOR KEY SHARE`, p.Token)
+		if err != nil {
+			return err
+		}
+		revoked = tag.RowsAffected() == 0
+	}
+	if revoked {
+		return fault.New(fault.Forbidden, "Your token was revoked.")
 	}
 	return nil
 }

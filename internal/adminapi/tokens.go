@@ -136,11 +136,14 @@ func (a *API) createToken(w http.ResponseWriter, r *http.Request, p *account.Pri
 	return nil
 }
 
-// tokenCredentials reads the credentials of a token: <id of the cluster>/<name>. The principal may read them all, now:
-// a token that is limited to a credential reads it also if its account may only view the cluster.
+// tokenCredentials reads the credentials of a token: <id of the cluster>/<name>. The principal may read them all, and has to
+// whenever the token is used.
 func (a *API) tokenCredentials(ctx context.Context, p *account.Principal, list []string) ([]string, error) {
 	credentials := []string{}
 	for i, text := range list {
+		if slices.Contains(list[:i], text) { // thousands fit into a body
+			continue
+		}
 		id, name, found := strings.Cut(text, "/")
 		if !found {
 			return nil, fault.New(fault.Invalid, "The field credentials[%d] must be the id of a cluster, / and the name of a "+

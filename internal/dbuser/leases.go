@@ -140,7 +140,7 @@ func (op *operation) makeLease(ctx context.Context, l *lease.Lease, last time.Du
 	l.ExpiresAt, l.MaxExpiresAt = l.CreatedAt.Add(l.TTL), l.CreatedAt.Add(last)
 	err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
 		if l.Account != "" {
-			if err := s.mayTake(ctx, tx, l, most); err != nil {
+			if err := s.mayTake(ctx, tx, op.principal, l, most); err != nil {
 				return err
 			}
 		}
@@ -182,9 +182,9 @@ func (op *operation) makeLease(ctx context.Context, l *lease.Lease, last time.Du
 	return nil
 }
 
-// mayTake refuses an account that has as many leases as it may have, or that is no longer active. Until the transaction
-// ends, the account is not deactivated and its other calls wait.
-func (s *Service) mayTake(ctx context.Context, tx pgx.Tx, l *lease.Lease, most int) error {
+// mayTake refuses an account that has as many leases as it may have, or that is no longer active, and a token that was
+// revoked. Until the transaction ends, the account is not deactivated and its other calls wait.
+func (s *Service) mayTake(ctx context.Context, tx pgx.Tx, p *account.Principal, l *lease.Lease, most int) error {
 	n, err := s.LeaseStore.CountLive(ctx, tx, l.Account, l.Cluster)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func (s *Service) mayTake(ctx context.Context, tx pgx.Tx, l *lease.Lease, most i
 		return fault.New(fault.Invalid, "You have %d leases in this cluster; the limit is %d. End one, or wait until one ends.",
 			n, most)
 	}
-	return s.Accounts.CheckActive(ctx, tx, l.Account)
+	return s.Accounts.CheckActive(ctx, tx, p)
 }
 
 // forgetLease removes the row and the task of a lease whose role was not made. If it cannot, the task ends the lease.

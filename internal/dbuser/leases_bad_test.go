@@ -281,6 +281,9 @@ func TestEndLeasesOfToken(t *testing.T) {
 	s, p := leaseService(t)
 	token := *p
 	token.Limit(uuid.New(), false, nil)
+	execControl(t, s, `
+		INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only)
+		SELECT $1, id, 'token', '', '{}', false FROM accounts WHERE guid = $2`, token.Token, p.GUID)
 	with, _ := take(t, s, &token, dbuser.NewLease{For: "app"})
 	without, _ := take(t, s, p, dbuser.NewLease{For: "app"})
 	for _, id := range []uuid.UUID{uuid.Nil, uuid.New(), token.Token, token.Token} {

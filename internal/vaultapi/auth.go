@@ -202,15 +202,19 @@ func (a *API) renewSelf(w http.ResponseWriter, r *http.Request, p *account.Princ
 }
 
 // revokeSelf ends the token, and the leases that were made with it: first these, so that a client which gets no answer can
-// repeat the request.
+// repeat the request, and again those that concurrent requests have made.
 func (a *API) revokeSelf(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	if _, err := body(w, r); err != nil {
 		return err
 	}
-	if err := a.Users.EndLeasesOfToken(r.Context(), cmp.Or(p.Token, p.AccessToken)); err != nil {
+	id := cmp.Or(p.Token, p.AccessToken)
+	if err := a.Users.EndLeasesOfToken(r.Context(), id); err != nil {
 		return err
 	}
 	if err := a.Identity.RevokeOwn(r.Context(), p, token(r)); err != nil {
+		return err
+	}
+	if err := a.Users.EndLeasesOfToken(r.Context(), id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -12,6 +12,9 @@ import (
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 	"rolecall/internal/task"
 )
 
@@ -252,7 +255,16 @@ func TestRevokeSelfEndsLeases(t *testing.T) {
 	}
 	ends, endsToo, stays := f.take(t, one, role), f.take(t, access, role), f.take(t, two, role)
 	for _, token := range []string{one, access} {
+		p, err := f.id.Authenticate(t.Context(), identity.ParseCredential("Bearer "+token), f.address)
+		if err != nil {
+			t.Fatal(err)
+		}
 		f.send(t, token, "PUT", "/auth/token/revoke-self", "").want(t, 204)
+		// A request that was authenticated before makes no lease, which nothing would end.
+		if _, _, _, err := f.Users.CreateLease(t.Context(), p, f.ClusterID, dbuser.NewLease{For: role}); !fault.Is(err,
+			fault.Forbidden) {
+			t.Errorf("the token that was revoked makes a lease: %v", err)
+		}
 		f.send(t, token, "GET", "/auth/token/lookup-self", "").want(t, 403, "permission denied")
 	}
 	ctx, stop := context.WithCancel(t.Context())
