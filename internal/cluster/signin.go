@@ -21,13 +21,14 @@ type pace struct {
 	failure error     // of the last sign-in; nil if it succeeded
 }
 
-// begin returns how long the next sign-in waits. If the last one failed, it does not wait, and fails for the same reason.
+// begin returns how long the next sign-in waits. If the last one failed, it waits for one pause at most, so that a cluster
+// that is back is found at once; those that would wait longer fail for the same reason as the last one.
 func (p *pace) begin(now time.Time) (time.Duration, error) {
 	if full := now.Add(-(signInBurst - 1) * signInPause); p.due.Before(full) {
 		p.due = full
 	}
 	wait := max(p.due.Sub(now), 0)
-	if wait > 0 && p.failure != nil {
+	if wait > signInPause && p.failure != nil {
 		return 0, p.failure
 	}
 	p.due = p.due.Add(signInPause)

@@ -24,17 +24,18 @@ func TestPace(t *testing.T) {
 		wait time.Duration
 		err  error
 	}{
+		{0, failure, signInPause, nil}, // one waits for its turn
 		{0, failure, 0, failure},
 		{signInPause - 1, failure, 0, failure},
-		{signInPause, failure, 0, nil},
+		{signInPause, failure, signInPause, nil},
 		{signInPause, failure, 0, failure},
 		{3 * signInPause, failure, 0, nil},
-		{3 * signInPause, failure, 0, nil},
+		{3 * signInPause, failure, signInPause, nil},
 		{3 * signInPause, failure, 0, failure},
-		{3 * signInPause, nil, signInPause, nil}, // without a failure they wait in line
-		{3 * signInPause, nil, 2 * signInPause, nil},
+		{3 * signInPause, nil, 2 * signInPause, nil}, // without a failure they wait in line
+		{3 * signInPause, nil, 3 * signInPause, nil},
 		{3 * signInPause, failure, 0, failure},
-		{6 * signInPause, failure, 0, nil},
+		{7 * signInPause, failure, 0, nil},
 		{time.Hour, failure, 0, nil},
 	} {
 		p.failure = tt.last
@@ -47,7 +48,10 @@ func TestPace(t *testing.T) {
 			t.Errorf("%d of a second burst: %s, %v", i, wait, err)
 		}
 	}
+	if wait, err := p.begin(start.Add(time.Hour)); wait != signInPause || err != nil {
+		t.Errorf("after a second burst: %s, %v", wait, err)
+	}
 	if _, err := p.begin(start.Add(time.Hour)); err != failure {
-		t.Errorf("after a second burst: %v", err)
+		t.Errorf("while one waits: %v", err)
 	}
 }
