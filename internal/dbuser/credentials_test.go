@@ -511,6 +511,10 @@ func TestCutOffRotation(t *testing.T) {
 	execControl(t, s, `UPDATE leases SET id = $2 WHERE id = $1`, changed.Lease, old)
 	execControl(t, s, `UPDATE tasks SET key = $2 WHERE key = $1`, changed.Lease, old)
 	execControl(t, s, `UPDATE credentials SET next_lease_id = $1`, old)
+	// Its role says the same, or a sweep would find another lease.
+	s.PG.Exec(t, fmt.Sprintf(`DO $$ BEGIN EXECUTE (
+		SELECT format('COMMENT ON ROLE %%I IS %%L', rolname, replace(shobj_description(oid, 'pg_authid'), '%s', '%s'))
+		FROM pg_roles WHERE rolname = '%s'); END $$`, changed.Lease, old, changed.Username))
 	wantCurrent("with other settings", rotated.Lease)
 
 	// A credential that was being made is not there, or it is finished.
@@ -533,9 +537,14 @@ func TestCutOffRotation(t *testing.T) {
 			t.Errorf("a credential that was not made: %v", err)
 		}
 	}
+	// The role of the lease before has got another end, which the row has not, by the change that was undone.
+	_, last, err := s.Users.RotateStored(t.Context(), p, s.ClusterID, "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
 	execControl(t, s, `UPDATE credentials SET next_lease_id = lease_id, next_password = password, lease_id = NULL,
 		password = NULL, rotates_at = NULL`)
-	wantCurrent("while it was made", rotated.Lease)
+	wantCurrent("while it was made", last.Lease)
 }
 
 // After the restoration of an older control database, a credential is rotated at once, and what was current until then is
