@@ -368,7 +368,7 @@ func TestExec(t *testing.T) {
 		s.types(t, rolecall+executable(t)+" "+asCounter+"\n", "ready")
 		s.types(t, "\x03", "got interrupt")
 		s.types(t, "\x1c", "got quit")
-		s.types(t, "\x1a", "Stopped")
+		s.types(t, "\x1a", "\n> ") // the shell has the terminal again
 		s.types(t, "bg\n", "> ")
 		s.types(t, "kill %1 && wait %1; echo code $?\n", "code 9")
 		if screen := s.screen.String(); strings.Count(screen, "got interrupt") != 1 || strings.Count(screen, "got quit") != 1 {
@@ -376,7 +376,7 @@ func TestExec(t *testing.T) {
 		}
 		s.types(t, rolecall+"psql -X\n", "=>")
 		s.types(t, "select 'as ' || current_user;\n", "as shop")
-		s.types(t, "\x1a", "Stopped")
+		s.types(t, "\x1a", "\n> ") // the shell has the terminal again
 		s.types(t, "fg\n", "psql")
 		s.types(t, "select pg_sleep(600);\n", "")
 		eventually(t, func() error {
