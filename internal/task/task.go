@@ -1,6 +1,6 @@
 // Package task does what is due at a time, once, on whichever replica takes it first: the end of leases, rotations, and the
-// like. A task is a row of the control database that names what it is about; the handler of
-// its kind decides what to do, from the state that it finds then. So a task that runs twice, or after a kill, does no harm.
+// like. A task is a row of the control database that names what it is about; the handler of its kind decides what to do,
+// from the state that it finds then. So a task that runs twice, or after a kill, does no harm.
 package task
 
 import (
