@@ -11,8 +11,7 @@ import (
 )
 
 // TestCredentialKilledAtAnyInstant kills the program after a statement of a rotation, and starts it again. The password
-// that is
-// current then logs in, and in the end there is one role for each credential.
+// that is current then logs in, and in the end there is one role for each credential.
 func TestCredentialKilledAtAnyInstant(t *testing.T) {
 	t.Parallel()
 	step := 3

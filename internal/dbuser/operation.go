@@ -129,7 +129,11 @@ func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cl
 	if op.leave, err = op.queue.Enter(); err != nil {
 		return nil, err
 	}
-	if op.attempt, err = s.Audit.Begin(ctx, entry, op.queue.MaxWait+do.limit+settleMargin); err != nil {
+	limit := op.queue.MaxWait + do.limit
+	if ends, ok := ctx.Deadline(); ok && p == rolecall { // its task ends before
+		limit = min(limit, time.Until(ends))
+	}
+	if op.attempt, err = s.Audit.Begin(ctx, entry, limit+settleMargin); err != nil {
 		op.leave()
 		return nil, err
 	}
