@@ -34,6 +34,8 @@ type Provenance struct {
 	For        string    `json:"for,omitempty"`
 	Ends       time.Time `json:"ends,omitzero"`
 	Credential string    `json:"credential,omitempty"`
+	// Access says of which access role this is the record; nil: of none.
+	Access *AccessRecord `json:"access,omitempty"`
 }
 
 // The states of a database user other than the usual one, which is "".
