@@ -282,6 +282,10 @@ func TestExec(t *testing.T) {
 	})
 
 	t.Run("signals", func(t *testing.T) {
+		// Under nohup, SIGHUP is ignored and not passed on. A child of a process that handles it does not inherit that.
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
 		p := l.exec(t, nil, "--", executable(t), asCounter)
 		p.awaits(t, p.out, "ready\n")
 		want := "ready\n"

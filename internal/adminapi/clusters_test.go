@@ -423,7 +423,7 @@ func TestRotateAtOnce(t *testing.T) {
 	t.Cleanup(other.Close)
 	second := *f.Service
 	second.Clusters, second.Users = other, &dbuser.Service{Clusters: other, Audit: f.Audit, Accounts: f.Users.Accounts,
-		Log: f.Users.Log}
+		LeaseStore: f.Users.LeaseStore, Log: f.Users.Log}
 	replicas := []*fixture{f, fixtureOn(t, &second, 10_000)}
 	path := "/clusters/" + c.ID + "/rotate-credential"
 
