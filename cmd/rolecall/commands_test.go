@@ -138,7 +138,7 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, "the URL is missing", "", "login")
 		admin.fails(t, term.ExitUsage, `"nonsense"`, "", "login", "nonsense")
 		admin.fails(t, term.ExitUsage, `"localhost:18310"`, "", "login", "localhost:18310")
-		admin.fails(t, term.ExitUsage, `no command "users ls", but list;`, "", "users", "ls", "-c", "shop")
+		admin.fails(t, term.ExitUsage, `no command "users remove", but delete and revoke;`, "", "users", "remove", "-c", "shop")
 		admin.fails(t, term.ExitUsage, `no command "users get", but set and show;`, "", "users", "get", "x", "-c", "shop")
 		admin.fails(t, term.ExitUsage, `no command "nonsense"`, "", "nonsense", "-c", "shop")
 		admin.fails(t, term.ExitUsage, "--username", "", "login", url)
@@ -232,7 +232,7 @@ func TestCommandLine(t *testing.T) {
 		id, _ := admin.value(t, "id", "clusters", "show", "local").(string)
 		for _, given := range []string{"local", id, strings.ToUpper(id)} {
 			admin.has(t, []string{`NAME STATE EXPIRES ROLES CREATED BY CREATED CHANGED CHANGED BY`, `app active never admin .*`},
-				"users", "list", "-c", given)
+				"users", "ls", "-c", given)
 		}
 		t.Setenv(cli.ClusterIDVariable, id)
 		admin.has(t, []string{`postgres yes active never`}, "users", "list", "--system")
@@ -279,7 +279,10 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("created %+v, %v", made, err)
 		}
 		admin.has(t, []string{"name a/b"}, "users", "show", "a/b")
-		admin.ok(t, "", "users", "delete", "a/b", "--yes")
+		admin.fails(t, term.ExitUsage, `if "-x" is a name, write -- before it`, "", "users", "show", "-x")
+		admin.fails(t, term.ExitUsage, `if "--x" is a name, write -- before it`, "", "users", "show", "--x=1", "a")
+		admin.fails(t, term.ExitNotFound, "", "", "users", "show", "-c", "local", "--", "-x")
+		admin.ok(t, "", "users", "rm", "a/b", "--yes")
 		admin.fails(t, term.ExitNotFound, "", "", "users", "show", "a/b")
 		admin.fails(t, term.ExitDenied, "", "a long password\n", "users", "passwd", "postgres", "--password-stdin")
 
@@ -453,6 +456,18 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"scopes cloud_controller.global_auditor cloud_controller.read"}, "accounts", "show", "alice")
 		admin.fails(t, term.ExitNotFound, "nonsense", "", "accounts", "grant", "alice", "nonsense")
 		admin.ok(t, "", "accounts", "grant", "alice", "cloud_controller.global_auditor-", "cloud_controller.write")
+
+		admin.ok(t, "", "accounts", "deactivate", "alice")
+		admin.has(t, []string{"user name alice", "active no", "labels team=payments"}, "accounts", "show", "alice")
+		alice.fails(t, term.ExitDenied, "", password+"\n", "login", "-u", "alice", "--password-stdin")
+		eventually(t, func() error {
+			if code, _, errOut := alice.run(t, "", "whoami"); code != term.ExitDenied {
+				return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
+			}
+			return nil
+		})
+		admin.ok(t, "", "accounts", "activate", "alice")
+		alice.signIn(t, url, "alice", password)
 
 		// Your own password takes the current one, and the sign-in goes on.
 		alice.fails(t, term.ExitDenied, "", "wrong\nalice has another\n", "accounts", "passwd", "--password-stdin")

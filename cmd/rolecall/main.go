@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 				return term.OnlyCommands(cmd, rest)
 			}
 		}
-		return term.Usage("%w; see %s --help", err, cmd.CommandPath())
+		return term.FlagError(cmd, err)
 	})
 	root.SetArgs(args)
 	root.SetIn(in)

@@ -19,7 +19,8 @@ import (
 func accountsCommand() *cobra.Command {
 	return term.Group("accounts", "Accounts: the users and OAuth clients of Rolecall",
 		accountsListCommand(), accountsShowCommand(), accountsCreateCommand(), accountsLabelCommand(), accountsAnnotateCommand(),
-		accountsPasswdCommand(), accountsGrantCommand(), accountsDeleteCommand())
+		accountsPasswdCommand(), accountsGrantCommand(), accountsDeactivateCommand(),
+		accountsActivateCommand(), accountsDeleteCommand())
 }
 
 var completeAccounts = complete(fixed(client.AccountsPath), "username")
@@ -361,6 +362,33 @@ func grantScopes(c *call, a *account) error {
 	r := client.Request{Body: map[string]any{"scopes": scopes}, IfMatch: answer.ETag}
 	return changeAccount(c, a, r, func(a *client.Account) {
 		c.report("The scopes of account %q are now: %s", a.Name(), cmp.Or(strings.Join(a.Scopes, " "), "none"))
+	})
+}
+
+func accountsDeactivateCommand() *cobra.Command {
+	return setsActive(&cobra.Command{
+		Use:   "deactivate ACCOUNT",
+		Short: "Turn off an account",
+		Long: `Deactivate turns off an account, which keeps its labels and scopes. It can no longer sign
+in. Its sign-ins and personal access tokens end, and its leases end within a minute. The
+database users that it has created are not changed.`,
+		Example: `  rolecall accounts deactivate alice`,
+	}, false, "Account %q is deactivated. Its tokens end within 5 seconds, and its leases within a minute.")
+}
+
+func accountsActivateCommand() *cobra.Command {
+	return setsActive(&cobra.Command{
+		Use:     "activate ACCOUNT",
+		Short:   "Turn on an account that was deactivated",
+		Example: `  rolecall accounts activate alice`,
+	}, true, "Account %q is active.")
+}
+
+// setsActive completes a command that turns an account on or off.
+func setsActive(cmd *cobra.Command, active bool, done string) *cobra.Command {
+	return onAccount(printing(cmd), func(c *call, a *account) error {
+		r := client.Request{Body: map[string]any{"active": active}}
+		return changeAccount(c, a, r, func(a *client.Account) { c.report(done, a.Name()) })
 	})
 }
 

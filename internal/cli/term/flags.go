@@ -1,6 +1,7 @@
 package term
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -9,11 +10,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usual are words for commands that people know from other programs.
-var usual = map[string][]string{
-	"list": {"ls"}, "show": {"get", "describe"}, "delete": {"rm", "remove"}, "remove": {"rm", "delete"},
-	"create": {"add", "new"}, "passwd": {"password"},
-}
+// aliases are short words for commands; usual are words that people know from other programs, which are only suggested.
+var (
+	aliases = map[string][]string{"list": {"ls"}, "delete": {"rm"}, "remove": {"rm"}}
+	usual   = map[string][]string{
+		"show": {"get", "describe"}, "delete": {"remove"}, "remove": {"delete"}, "create": {"add", "new"}, "passwd": {"password"},
+	}
+)
 
 // Group is a command that holds others.
 func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
@@ -27,10 +30,23 @@ func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	for _, sub := range commands {
-		sub.SuggestFor = usual[sub.Name()]
+		sub.Aliases, sub.SuggestFor = aliases[sub.Name()], usual[sub.Name()]
 	}
 	cmd.AddCommand(commands...)
 	return cmd
+}
+
+// FlagError is the error of a command whose flags cannot be read.
+func FlagError(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if ok && strings.Contains(cmd.Use, " ") {
+		name := "--" + unknown.GetSpecifiedName()
+		if group := unknown.GetSpecifiedShortnames(); group != "" {
+			name = "-" + group
+		}
+		return Usage("%w; if %q is a name, write -- before it, after all flags; see %s --help", err, name, cmd.CommandPath())
+	}
+	return Usage("%w; see %s --help", err, cmd.CommandPath())
 }
 
 // OnlyCommands rejects an argument that is no command.
