@@ -45,13 +45,14 @@ func (s *Server) PlanAccessRoles(ctx context.Context, wish AccessRolesWish) (*Ac
 }
 
 // CompleteAccessRoles makes the access roles of a database, or what they lack: a second call runs nothing. Nothing is taken
-// from anybody but CONNECT on the database, and CREATE on the schema public, from PUBLIC.
+// from anybody but CONNECT on the database, and CREATE on the schema public, from PUBLIC. What it does last writes the
+// attempt into the record of the role of own, and nothing before does: so the settler knows what became of it.
 func (s *Server) CompleteAccessRoles(ctx context.Context, wish AccessRolesWish, by Actor) (*AccessRoles, error) {
 	return nil, errUnbuilt
 }
 
 // RemoveAccessRoles takes back what the access roles of a database were granted, and drops them. It refuses if one of them
-// has a member, or owns something and reassignTo is "".
+// has a member, or owns something and reassignTo is "". The role of own goes last.
 func (s *Server) RemoveAccessRoles(ctx context.Context, database, reassignTo string, by Actor) error {
 	return errUnbuilt
 }

@@ -21,9 +21,17 @@ import (
 type Database struct {
 	Name, Owner string
 	Provenance  Provenance
+	AccessRoles bool // it has the access role of own, which is there as long as it has any
 	protected   bool
 	oid         uint32
 	userComment string // the part of its comment that is not ours
+}
+
+// NewDatabase is a database that is to be made.
+type NewDatabase struct {
+	Name        string
+	Owner       string // "": with access roles the one of own, else the administering role
+	AccessRoles bool
 }
 
 // System reports whether the database is protected: a template, the registered one, or the control database.
@@ -34,7 +42,10 @@ func (d *Database) System() bool { return d.protected }
 // the owner, who may make it a gigabyte.
 const selectDatabases = `
 	SELECT d.datname::text, pg_get_userbyid(d.datdba)::text, CASE WHEN octet_length(c.description) <= 8192 THEN c.description
-	  ELSE '' END, d.datname IN (current_database(), 'postgres'), d.oid
+	  ELSE '' END, d.datname IN (current_database(), 'postgres'), d.oid,
+	  (SELECT CASE WHEN octet_length(rc.description) <= 8192 THEN rc.description END FROM pg_roles r
+	   JOIN pg_shdescription rc ON rc.objoid = r.oid AND rc.classoid = 'pg_authid'::regclass
+	   WHERE octet_length(d.datname::text) <= 57 AND r.rolname = (d.datname::text || '_owner')::name)
 	FROM pg_database d
 	LEFT JOIN pg_shdescription c ON c.objoid = d.oid AND c.classoid = 'pg_database'::regclass
 	WHERE NOT d.datistemplate AND d.datname <> $1
@@ -60,11 +71,36 @@ func (s *Server) Databases(ctx context.Context, page Page) (databases []*Databas
 	return databases, more, nil
 }
 
+// DatabasesAfter is Databases from the one after a name on, "" for the first.
+func (s *Server) DatabasesAfter(ctx context.Context, after string, limit int) (list []*Database, more bool, err error) {
+	if after != "" && !nameable(after) {
+		return nil, false, fault.New(fault.Malformed, "No page of databases begins there.")
+	}
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, selectDatabases+` AND namesend(d.datname) > $3::bytea ORDER BY namesend(d.datname) LIMIT $2`,
+			s.ControlDatabase, limit+1, []byte(after))
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(rows, scanDatabase)
+		return err
+	})
+	if more = len(list) > limit; more {
+		list = list[:limit]
+	}
+	return list, more, err
+}
+
 func scanDatabase(row pgx.CollectableRow) (*Database, error) {
 	var d Database
 	var comment string
-	err := row.Scan(&d.Name, &d.Owner, &comment, &d.protected, &d.oid)
+	var ofOwn *string // the comment on the role with the name of the access role of own
+	err := row.Scan(&d.Name, &d.Owner, &comment, &d.protected, &d.oid, &ofOwn)
 	d.userComment, d.Provenance = parseComment(comment)
+	if ofOwn != nil {
+		_, p := parseComment(*ofOwn)
+		d.AccessRoles = p.Access != nil && p.Access.Database == d.Name && p.Access.Level == Own
+	}
 	return &d, err
 }
 
@@ -187,6 +223,14 @@ func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Acto
 			"to be able to grant itself %s. PostgreSQL says: %s.", owner, ident(owner), sqlstate.Message(err)).Because(err)
 	}
 	return d, s.fault(err, name)
+}
+
+// CreateDatabaseWith makes a database, and its access roles if they are asked for.
+func (s *Server) CreateDatabaseWith(ctx context.Context, n NewDatabase, by Actor) (*Database, error) {
+	if n.AccessRoles || n.Owner == "" {
+		return nil, errUnbuilt
+	}
+	return s.CreateDatabase(ctx, n.Name, n.Owner, by)
 }
 
 func noOwner(owner string) *fault.Error {
