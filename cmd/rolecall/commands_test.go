@@ -199,6 +199,9 @@ func TestCommandLine(t *testing.T) {
 			{"clusters", "access", "local"}, {"clusters", "update", "local"}, {"audit", "--since", "yesterday"},
 			{"clusters", "register", "x", "--url", "postgres://r:in-the-url@db/postgres", "--password-stdin"},
 			{"clusters", "register", "x", "--url", "postgres://r@db/postgres", "--tls-ca", "/nowhere"},
+			{"clusters", "update", "local", "--lease-default-ttl", "soon"},
+			{"clusters", "update", "local", "--lease-max-ttl", "24"},
+			{"clusters", "update", "local", "--lease-max-per-account", "many"},
 		} {
 			admin.fails(t, term.ExitUsage, "", "", args...)
 		}
@@ -316,12 +319,12 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitFailed, "", "not the password\n", register...)
 		admin.fails(t, term.ExitFailed, "", "administering secret\n", append(slices.Clone(register), "--manage", "team in")...)
 		admin.ok(t, "administering secret\n", append(register, "--location", "de/fra", "--manage", "team=payments", "--manage",
-			"role=dba",
-			"--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role)...)
+			"role=dba", "--view", "team=search", "--grantable", role+"_readers", "--system-role", "root*", "--system-role", role,
+			"--lease-default-ttl", "30m", "--lease-max-ttl", "36h", "--lease-max-per-account", "7")...)
 		admin.has(t, []string{`payments de/fra .* AVAILABLE team=payments or role=dba team=search ` + uuidPattern,
 			`local local .*`}, "clusters", "list")
-		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers"}, "clusters",
-			"show", "payments")
+		admin.has(t, []string{"name payments", "role " + role, "TLS disable", "grantable " + role + "_readers",
+			"leases 30m, at most 36h, 7 for each account"}, "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--name", "money", "--view", "", "--tls-mode", "disable")
 		admin.has(t, []string{"name money", "managed by team=payments or role=dba", "viewed by no further accounts",
 			"not permitted .+", "problems none", "you may manage yes"}, "clusters", "show", "money")
@@ -331,6 +334,15 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{"state AVAILABLE", `identifier \d+`, "commits local"}, "clusters", "show", "payments")
 		admin.ok(t, "", "clusters", "update", "payments", "--synchronous-commit", "")
 		admin.has(t, []string{"commits -"}, "clusters", "show", "payments")
+		for _, test := range []struct{ flag, value, leases string }{
+			{"--lease-default-ttl", "2h", "2h, at most 36h, 7"}, {"--lease-max-ttl", "12h", "2h, at most 12h, 7"},
+			{"--lease-max-per-account", "3", "2h, at most 12h, 3"}, {"--lease-default-ttl", "", "1h, at most 12h, 3"},
+			{"--lease-max-ttl", "", "1h, at most 24h, 3"}, {"--lease-max-per-account", "", "1h, at most 24h, 100"},
+		} {
+			admin.ok(t, "", "clusters", "update", "payments", test.flag, test.value)
+			admin.has(t, []string{"leases " + test.leases + " for each account"}, "clusters", "show", "payments")
+		}
+		admin.fails(t, term.ExitFailed, "defaultTtl", "", "clusters", "update", "payments", "--lease-default-ttl", "25h")
 		admin.fails(t, term.ExitFailed, "not 12", "", "clusters", "update", "payments", "--system-identifier", "12")
 		admin.fails(t, term.ExitFailed, "systemIdentifier is empty", "", "clusters", "update", "payments",
 			"--system-identifier", "")

@@ -172,7 +172,8 @@ func TestLeases(t *testing.T) {
 	made.Lease = l.all(t, "--state", "active")[0]
 	count := len(l.all(t))
 	for _, args := range []string{"--for", "", "--for shop --ttl soon", "--for shop -o binding-dir", "--for shop extra",
-		"--for shop -o secret --secret-name A_B", "--for shop --secret-name shop"} {
+		"--for shop -o secret --secret-name A_B", "--for shop --secret-name shop", "--for shop -d shop",
+		"--for shop -d shop -o json"} {
 		l.fails(t, term.ExitUsage, "", "", append([]string{"leases", "create", "-c", "local"}, strings.Fields(args)...)...)
 	}
 	l.fails(t, term.ExitFailed, "was not written by rolecall", "", "leases", "create", "-c", "local", "--for", "shop", "-o",
@@ -347,6 +348,7 @@ func TestExec(t *testing.T) {
 			return p
 		}
 		for _, args := range [][]string{
+			{"--database", "template1", "--", "-XAtc", "select current_database(), current_user"},
 			{"template1", "--", "-XAtc", "select current_database(), current_user"},
 			{"--", "-XAt", "-d", "template1", "-c", "select current_database(), current_user"},
 		} {
@@ -357,8 +359,10 @@ func TestExec(t *testing.T) {
 		if p := run([]string{"PATH=" + t.TempDir()}); p.code != 127 || !strings.Contains(p.errOut.String(), "psql was not found") {
 			t.Errorf("without psql: exit code %d: %s", p.code, p.errOut)
 		}
-		if p := run(nil, "a", "b"); p.code != term.ExitUsage {
-			t.Errorf("two databases: exit code %d: %s", p.code, p.errOut)
+		for _, args := range [][]string{{"a", "b"}, {"a", "-d", "b"}} {
+			if p := run(nil, args...); p.code != term.ExitUsage {
+				t.Errorf("psql %q: exit code %d: %s", args, p.code, p.errOut)
+			}
 		}
 		l.nothingLeft(t)
 	})
@@ -541,6 +545,17 @@ func TestCredentials(t *testing.T) {
 	l.fails(t, term.ExitUsage, "CLUSTER/NAME", "", "tokens", "create", "app", "--credential", "app")
 	token := strings.TrimSpace(l.ok(t, "", "tokens", "create", "app", "--credential", "local/app"))
 	l.has(t, []string{"app no credential local/app never .*"}, "tokens", "list")
+	l.ok(t, "", "tokens", "create", "other", "--cluster", "local")
+	eventually(t, func() error { // rows are sealed within a second
+		out := l.ok(t, "", "audit")
+		for _, want := range []string{" overlap=1h rotateEvery=30d ", " window=sat,sun 02:00-04:00 Europe/Berlin\n",
+			" credentials=local/app name=app ", " clusters=local name=other "} {
+			if !strings.Contains(out, want) {
+				return fmt.Errorf("the audit log has no %q: %s", want, out)
+			}
+		}
+		return nil
+	})
 	id := l.postgres["ROLECALL_CLUSTER_ID"]
 	for _, test := range []struct {
 		want int

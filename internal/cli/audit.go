@@ -270,9 +270,9 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 			outcome = *r.Outcome
 		}
 		if r.Cluster != nil {
-			cluster = cmp.Or(p.clusters[*r.Cluster], *r.Cluster)
+			cluster = nameOf(p.clusters, *r.Cluster)
 		}
-		on, detail, err := auditDetail(r, p.attempts[r.Attempt])
+		on, detail, err := p.detail(r, p.attempts[r.Attempt])
 		if err != nil {
 			return err
 		}
@@ -288,10 +288,10 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 	return p.table.Print(cells)
 }
 
-// auditDetail is what a row is about and its detail, for people. An account is shown by its name, if the row has it. The row
+// detail is what a row is about and its detail, for people. An account is shown by its name, if the row has it. The row
 // before of the same user serves programs only. attempt is the detail of the attempt, if it is known; that of the outcome
 // takes precedence.
-func auditDetail(r *client.AuditRow, attempt json.RawMessage) (on, text string, err error) {
+func (p *auditPrinter) detail(r *client.AuditRow, attempt json.RawMessage) (on, text string, err error) {
 	detail := map[string]json.RawMessage{}
 	for _, part := range []json.RawMessage{attempt, r.Detail} {
 		if part == nil {
@@ -312,14 +312,27 @@ func auditDetail(r *client.AuditRow, attempt json.RawMessage) (on, text string, 
 	}
 	var parts []string
 	for _, key := range slices.Sorted(maps.Keys(detail)) {
-		value := string(detail[key])
-		var s string
-		if json.Unmarshal(detail[key], &s) == nil {
-			value = s
-		}
-		parts = append(parts, key+"="+value)
+		parts = append(parts, key+"="+p.detailValue(key, detail[key]))
 	}
 	return on, strings.Join(parts, " "), nil
+}
+
+// detailValue writes a member of the detail as the other commands do, with the names of clusters in place of their ids.
+func (p *auditPrinter) detailValue(key string, value json.RawMessage) string {
+	var text string
+	var ids []string
+	var w *client.Window
+	switch {
+	case key == "window" && json.Unmarshal(value, &w) == nil && w != nil:
+		return windowText(w)
+	case (key == "clusters" || key == "credentials") && json.Unmarshal(value, &ids) == nil:
+		return strings.Join(withNames(p.clusters, ids), ",")
+	case json.Unmarshal(value, &text) != nil:
+		return string(value)
+	case key == "rotateEvery" || key == "overlap":
+		return inDays(text)
+	}
+	return text
 }
 
 // The server answers a request for new rows after waitSeconds at the latest. followPause is the pause after a failure.

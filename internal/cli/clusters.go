@@ -250,7 +250,7 @@ func (r *registration) body(f *pflag.FlagSet) (body, connection map[string]any, 
 	return body, connection, nil
 }
 
-// leases are the limits of leases that are given. A flag with the value ” restores the default.
+// leases are the limits of leases that are given. An empty value restores the default.
 func (r *registration) leases(f *pflag.FlagSet) (map[string]any, error) {
 	leases := map[string]any{}
 	for _, given := range []struct{ flag, field, value string }{

@@ -52,8 +52,9 @@ func psqlCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "psql --for ROLE [DATABASE] [-- ARGUMENT...]",
 		Short: "Run psql with a lease that lasts as long as psql",
-		Long: `Psql runs psql as "rolecall exec" does. Arguments after -- are those of psql. DATABASE is by
-default the one that "rolecall leases show" prints.`,
+		Long: `Psql is "rolecall exec … -- psql": it takes a lease, renews it while psql runs, and ends it
+when psql ends. Arguments after -- are passed to psql. The database is DATABASE or
+--database, by default that of the connection URL.`,
 		Example: `  rolecall psql -c payments --for shop_read
   rolecall psql -c payments --for shop_write shop -- -c 'select current_user'`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -65,9 +66,13 @@ default the one that "rolecall leases show" prints.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
 	n.bind(cmd)
+	bindDatabase(cmd, &n.database, "connect to")
 	return onCluster(cmd, func(c *call) error {
 		rest := c.args
 		if len(rest) > 0 && c.cmd.ArgsLenAtDash() != 0 {
+			if c.given("database") {
+				return term.Usage("the database is given twice: %q and --database %q", rest[0], n.database)
+			}
 			n.database, rest = rest[0], rest[1:]
 		}
 		return n.run(c, append([]string{"psql"}, rest...))

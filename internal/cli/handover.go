@@ -40,12 +40,15 @@ func bindDatabase(cmd *cobra.Command, database *string, purpose string) {
 // check reads the folder, which follows the n named arguments. It runs before there is a password that could be lost.
 func (h *handover) check(c *call, n int) error {
 	given := len(c.args) > n
-	switch wanted := term.Format(c.cmd) == bindingDir; {
+	output := term.Format(c.cmd)
+	switch wanted := output == bindingDir; {
 	case wanted && !given:
 		return term.Usage("DIR is missing: the folder to write; see %s --help", c.cmd.CommandPath())
 	case given && !wanted:
 		return term.Usage("%q is a folder, which belongs to -o %s; see %s --help", c.args[n], bindingDir, c.cmd.CommandPath())
-	case h.secretName != "" && term.Format(c.cmd) != "secret":
+	case c.given("database") && slices.Contains([]string{"table", "json", "yaml"}, output):
+		return term.Usage("--database does not change -o %s, which has all databases; see %s --help", output, c.cmd.CommandPath())
+	case h.secretName != "" && output != "secret":
 		return term.Usage("--secret-name belongs to -o secret; see %s --help", c.cmd.CommandPath())
 	case h.secretName != "" && !format.IsSecretName(h.secretName):
 		return term.Usage("--secret-name is %q; use lower-case letters, digits, - and .", h.secretName)

@@ -201,26 +201,6 @@ func (f *leaseFilter) list(c *call) error {
 	})(c)
 }
 
-// knownClusters are the names of the caller's clusters by their ids, for a table.
-func knownClusters(c *call) (map[string]string, error) {
-	if term.Format(c.cmd) != "table" {
-		return nil, nil
-	}
-	me, err := whoami(c.cmd.Context(), c.client)
-	if err != nil {
-		return nil, err
-	}
-	return clusterNames(me), nil
-}
-
-// nameOf is the name of a cluster, or its id if the caller may no longer view it.
-func nameOf(names map[string]string, id string) string {
-	if name, ok := names[id]; ok {
-		return name
-	}
-	return id
-}
-
 // endOf is when a lease has ended, or when it expires.
 func endOf(l *client.Lease) *time.Time {
 	if l.EndedAt != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strings"
@@ -44,4 +45,29 @@ func cfValues(values []string) string {
 		encoded[i] = strings.ReplaceAll(url.PathEscape(v), ",", "%2C")
 	}
 	return strings.Join(encoded, ",")
+}
+
+// knownClusters are the names of the caller's clusters by their ids, for a table.
+func knownClusters(c *call) (map[string]string, error) {
+	if term.Format(c.cmd) != "table" {
+		return nil, nil
+	}
+	me, err := whoami(c.cmd.Context(), c.client)
+	if err != nil {
+		return nil, err
+	}
+	return clusterNames(me), nil
+}
+
+// nameOf is the name of a cluster, or its id if the caller may no longer view it.
+func nameOf(names map[string]string, id string) string { return cmp.Or(names[id], id) }
+
+// withNames writes ids of clusters, or <id>/<stored credential>, with the names of the clusters.
+func withNames(names map[string]string, ids []string) []string {
+	var named []string
+	for _, text := range ids {
+		id, _, _ := strings.Cut(text, "/")
+		named = append(named, nameOf(names, id)+text[len(id):])
+	}
+	return named
 }

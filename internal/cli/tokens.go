@@ -31,13 +31,9 @@ func tokensListCommand() *cobra.Command {
 		Args:    term.NoArguments,
 	})
 	return onServer(cmd, func(c *call) error {
-		names := map[string]string{}
-		if term.Format(c.cmd) == "table" {
-			me, err := whoami(c.cmd.Context(), c.client)
-			if err != nil {
-				return err
-			}
-			names = clusterNames(me)
+		names, err := knownClusters(c)
+		if err != nil {
+			return err
 		}
 		return list(every(client.TokensPath), tokenHead, func(t *client.Token) []string {
 			return []string{
@@ -49,20 +45,13 @@ func tokensListCommand() *cobra.Command {
 
 // reachOf is what a token is limited to: stored credentials or clusters, by name where that is known.
 func reachOf(t *client.Token, names map[string]string) string {
-	var reached []string
-	for _, credential := range t.Credentials {
-		id, name, _ := strings.Cut(credential, "/")
-		reached = append(reached, "credential "+nameOf(names, id)+"/"+name)
+	switch {
+	case t.Credentials != nil:
+		return "credential " + strings.Join(withNames(names, t.Credentials), ", ")
+	case t.Clusters != nil:
+		return strings.Join(withNames(names, t.Clusters), ", ")
 	}
-	if t.Credentials == nil && t.Clusters == nil {
-		return "all clusters"
-	}
-	if t.Credentials == nil {
-		for _, id := range t.Clusters {
-			reached = append(reached, nameOf(names, id))
-		}
-	}
-	return strings.Join(reached, ", ")
+	return "all clusters"
 }
 
 func tokensCreateCommand() *cobra.Command {
