@@ -307,6 +307,9 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			if found.SystemIdentifier != now.SystemIdentifier {
 				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`,
 					c.ID, found.SystemIdentifier)
+				if err == nil {
+					err = lease.ClearRoles(ctx, tx, c.ID) // roles that were restored from a dump have other OIDs
+				}
 				if err != nil {
 					return err
 				}

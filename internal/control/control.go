@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -25,6 +26,9 @@ type DB struct {
 	// flood can use it up, so what it says of the database is not said of the load.
 	SignIn *pgxpool.Pool
 	Keys   *Keyring
+	// Installation sets this control database apart from others, also from those that manage the same clusters. A restored
+	// backup has the same one.
+	Installation uuid.UUID
 	// Identity says where the control database lies, so that it can be kept out of reach when that is a managed cluster.
 	Identity Identity
 	// Ahead is how many migrations a newer release has made that this one does not know, and can do with.
@@ -107,8 +111,9 @@ func (db *DB) prepare(ctx context.Context, schema func(*DB, context.Context) err
 	if err := schema(db, ctx); err != nil {
 		return err
 	}
-	return db.Pool.QueryRow(ctx, `SELECT system_identifier::text, current_database(), current_user FROM pg_control_system()`).
-		Scan(&db.Identity.System, &db.Identity.Database, &db.Identity.Role)
+	return db.Pool.QueryRow(ctx, `
+		SELECT (SELECT id FROM installation), system_identifier::text, current_database(), current_user FROM pg_control_system()`).
+		Scan(&db.Installation, &db.Identity.System, &db.Identity.Database, &db.Identity.Role)
 }
 
 // upgrade brings the schema and the keys in it up to date.

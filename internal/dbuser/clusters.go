@@ -190,7 +190,7 @@ func (s *Service) RotateCredential(ctx context.Context, p *account.Principal, id
 	defer cancel()
 	err = s.Clusters.Rotate(rotating, c.ID, attempt.ID)
 	if !leavesOpen(err) {
-		s.record(ctx, attempt, uuid.Nil, detail{}, err)
+		s.record(ctx, attempt, uuid.Nil, detail{}, detail{}, err)
 	}
 	if err != nil {
 		return nil, err

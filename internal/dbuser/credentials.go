@@ -107,9 +107,9 @@ func (set *CredentialSettings) next(rotated time.Time, share float64) time.Time 
 	return opens
 }
 
-// nextWithin is next, but early enough that a lease lasts for the overlap after the rotation.
-func (set *CredentialSettings) nextWithin(l *lease.Lease, rotated time.Time, share float64) time.Time {
-	at, last := set.next(rotated, share), l.ExpiresAt.Add(-set.Overlap-set.lead())
+// nextWithin is next, but early enough that a lease that ends at a time lasts for the overlap after the rotation.
+func (set *CredentialSettings) nextWithin(ends, rotated time.Time, share float64) time.Time {
+	at, last := set.next(rotated, share), ends.Add(-set.Overlap-set.lead())
 	if at.After(last) {
 		return last
 	}
@@ -326,11 +326,11 @@ func (s *Service) changeCredential(ctx context.Context, entry audit.Entry, cr *l
 				return err
 			}
 			now.RotateEvery, now.Overlap, now.Window = set.RotateEvery, set.Overlap, set.Window
-			now.RotatesAt = set.nextWithin(l, now.RotatedAt, rand.Float64())
+			now.RotatesAt = set.nextWithin(now.Ends(l), now.RotatedAt, rand.Float64())
 			if err := s.LeaseStore.UpdateCredential(ctx, tx, now); err != nil {
 				return err
 			}
-			if err := scheduleRotation(ctx, tx, now, time.Until(now.RotatesAt)); err != nil {
+			if err := scheduleRotation(ctx, tx, now, now.Clock.Until(now.RotatesAt)); err != nil {
 				return err
 			}
 		}
@@ -429,7 +429,8 @@ type rotation struct {
 	created  bool // the credential is made with it
 	lease    *lease.Lease
 	password secret.Text
-	rotates  time.Time // when it is replaced
+	rotates  time.Time // when it is replaced, by the clock
+	clock    lease.Clock
 }
 
 // A rotation has these steps, and whatever is cut off, tend finishes it or takes it back: the next lease and its password
@@ -453,7 +454,11 @@ func (s *Service) rotate(ctx context.Context, p *account.Principal, c *cluster.C
 }
 
 func (s *Service) rotateOnce(ctx context.Context, p *account.Principal, c *cluster.Cluster, r *rotation) error {
-	now := time.Now()
+	var err error
+	if r.clock, err = s.LeaseStore.Clock(ctx); err != nil {
+		return err
+	}
+	now := r.clock.Now()
 	r.rotates, r.password = r.set.next(now, rand.Float64()), newPassword()
 	r.lease = &lease.Lease{ID: uuid.Must(uuid.NewV7()), Cluster: c.ID, Username: lease.NewName(r.set.For), For: r.set.For,
 		Credential: r.cr.Name, TTL: r.rotates.Sub(now) + r.set.lead() + r.set.Overlap, State: lease.Active}
@@ -528,7 +533,7 @@ func (op *operation) scheduleTending(ctx context.Context, tx pgx.Tx, r *rotation
 	if op.principal == rolecall {
 		return nil
 	}
-	return scheduleRotation(ctx, tx, r.cr, min(tendSoon, time.Until(r.rotates)))
+	return scheduleRotation(ctx, tx, r.cr, min(tendSoon, r.clock.Until(r.rotates)))
 }
 
 // takeBack removes the next lease, whose role was not made. If it cannot, the task of the credential does.
@@ -551,7 +556,7 @@ func (op *operation) takeBack(ctx context.Context, r *rotation) {
 func (op *operation) promote(ctx context.Context, r *rotation) error {
 	s := op.service
 	err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
-		before, err := s.LeaseStore.Promote(ctx, tx, r.cr.ID, r.lease.ID, time.Now().UTC(), r.rotates)
+		before, err := s.LeaseStore.Promote(ctx, tx, r.cr.ID, r.lease.ID, r.rotates)
 		if err != nil {
 			return err
 		}
@@ -605,7 +610,7 @@ func (op *operation) endOthers(ctx context.Context, r *rotation) {
 		if l.ID == r.lease.ID || l.State != lease.Active || !l.ExpiresAt.After(over) { // such as one that was replaced before
 			continue
 		}
-		role, endErr := op.server.ChangeLeaseEnd(ctx, l.Username, l.ID, pgrole.LeaseEnd{In: r.set.Overlap, Shorten: true}, op.by())
+		role, endErr := op.server.ChangeLeaseEnd(ctx, keyOf(l), pgrole.LeaseEnd{In: r.set.Overlap, Shorten: true}, op.by())
 		if fault.Is(endErr, fault.NotFound) || fault.Is(endErr, fault.Invalid) {
 			continue // it has ended
 		}

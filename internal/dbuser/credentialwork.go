@@ -3,6 +3,7 @@ package dbuser
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -58,7 +59,7 @@ func (s *Service) tend(ctx context.Context, c *cluster.Cluster, cr *lease.Creden
 	if err != nil {
 		return 0, err
 	}
-	if rotateIn := s.rotatesIn(cr, others, time.Now()); rotateIn > 0 {
+	if rotateIn := rotatesIn(cr, others); rotateIn > 0 {
 		return s.endReplaced(ctx, cr, others, rotateIn)
 	}
 	// First without an attempt: that would be two rows of the audit log each time that it fails.
@@ -76,41 +77,37 @@ func (s *Service) tend(ctx context.Context, c *cluster.Cluster, cr *lease.Creden
 	if others, err = s.liveOf(ctx, now); err != nil {
 		return 0, err
 	}
-	return s.endReplaced(ctx, now, others, time.Until(now.RotatesAt))
+	return s.endReplaced(ctx, now, others, now.Clock.Until(now.RotatesAt))
 }
 
 // rotatesIn is in how long a credential is rotated; 0 or less: now. It is now if it is time or if the current lease is over.
 // It is now as well if there is a later lease: then the control database was restored from an older backup.
-func (s *Service) rotatesIn(cr *lease.Credential, live []*lease.Lease, now time.Time) time.Duration {
-	var current *lease.Lease
-	for _, l := range live {
-		if l.State != lease.Active {
-			continue
-		}
-		if l.ID == cr.Lease {
-			current = l
-		} else if l.ID.Time() > cr.Lease.Time() {
-			return 0
-		}
-	}
-	if current == nil {
+func rotatesIn(cr *lease.Credential, live []*lease.Lease) time.Duration {
+	live = slices.DeleteFunc(slices.Clone(live), func(l *lease.Lease) bool { return l.State != lease.Active })
+	at := slices.IndexFunc(live, func(l *lease.Lease) bool { return l.ID == cr.Lease })
+	if at < 0 {
 		return 0
 	}
-	at := cr.RotatesAt
-	if cr.Window != nil && !at.After(now) {
+	current := live[at]
+	// The ids are of the clocks of replicas, these times of the clock of the cluster.
+	if slices.ContainsFunc(live, func(l *lease.Lease) bool { return l.CreatedAt.After(current.CreatedAt) }) {
+		return 0
+	}
+	rotates, now := cr.RotatesAt, cr.Clock.Now()
+	if cr.Window != nil && !rotates.After(now) {
 		// It is late. It waits for the next window if the password is valid until then.
 		set := settingsOf(cr)
-		if opens := cr.Window.Next(now); opens.Before(current.ExpiresAt.Add(-set.lead())) {
-			at = opens
+		if opens := cr.Window.Next(now); opens.Before(cr.Ends(current).Add(-set.lead())) {
+			rotates = opens
 		}
 	}
-	return at.Sub(now)
+	return rotates.Sub(now)
 }
 
 // endReplaced ends the replaced leases whose overlap is over, and returns in how long the credential is due again.
 func (s *Service) endReplaced(ctx context.Context, cr *lease.Credential, live []*lease.Lease, rotateIn time.Duration) (
 	again time.Duration, err error) {
-	left := time.Until(cr.RotatedAt.Add(cr.Overlap))
+	left := cr.Clock.Until(cr.RotatedAt.Add(cr.Overlap))
 	var over []*lease.Lease
 	for _, l := range live {
 		if l.ID != cr.Lease && l.ID != cr.Next && l.State == lease.Active {
@@ -155,7 +152,7 @@ func (s *Service) finishNext(ctx context.Context, c *cluster.Cluster, cr *lease.
 			return s.finishRotation(ctx, c, cr, l)
 		}
 	}
-	if left := unmade - time.Since(time.Unix(cr.Next.Time().UnixTime())); left > 0 {
+	if left := cr.Clock.Until(cr.NextSince.Add(unmade)); left > 0 {
 		return left, nil // it may be in progress
 	}
 	err = s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
@@ -186,8 +183,9 @@ func (s *Service) finishNext(ctx context.Context, c *cluster.Cluster, cr *lease.
 // finishRotation makes the next lease, whose role is there, the current one.
 func (s *Service) finishRotation(ctx context.Context, c *cluster.Cluster, cr *lease.Credential, l *lease.Lease) (
 	again time.Duration, err error) {
-	r := &rotation{action: audit.RotateStored, cr: cr, set: settingsOf(cr), lease: l}
-	r.rotates = r.set.nextWithin(l, l.CreatedAt, rand.Float64())
+	r := &rotation{action: audit.RotateStored, cr: cr, set: settingsOf(cr), lease: l, clock: cr.Clock}
+	ends := cr.NextSince.Add(l.ExpiresAt.Sub(l.CreatedAt))
+	r.rotates = r.set.nextWithin(ends, cr.NextSince, rand.Float64())
 	op, err := s.begin(ctx, rolecall, c, r.change(), nil)
 	if err != nil {
 		return 0, err

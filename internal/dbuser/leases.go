@@ -153,21 +153,21 @@ func (op *operation) makeLease(ctx context.Context, l *lease.Lease, last time.Du
 		return err
 	}
 	role, err := op.server.CreateLease(ctx, pgrole.NewLease{ID: l.ID, For: l.For, Name: l.Username, TTL: l.TTL,
-		Credential: l.Credential}, string(password), op.by())
+		Credential: l.Credential, Installation: s.LeaseStore.DB.Installation}, string(password), op.by())
 	if err != nil {
 		if !pgrole.Uncertain(err) {
 			op.forgetLease(ctx, l)
 		}
 		return err
 	}
-	l.CreatedAt, l.ExpiresAt, l.Databases = role.Created, role.Ends, role.Databases
+	l.RoleOID, l.CreatedAt, l.ExpiresAt, l.Databases = role.OID, role.Created, role.Ends, role.Databases
 	l.MaxExpiresAt = role.Created.Add(last)
 	err = s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
 		now, err := s.LeaseStore.Lock(ctx, tx, l.ID)
 		if err != nil {
 			return err
 		}
-		if err := s.LeaseStore.Made(ctx, tx, l.ID, l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt, l.Databases); err != nil {
+		if err := s.LeaseStore.Made(ctx, tx, l); err != nil {
 			return err
 		}
 		if now.State != lease.Active { // somebody has ended it already
@@ -313,7 +313,7 @@ func (s *Service) RenewLease(ctx context.Context, p *account.Principal, id strin
 	var role *pgrole.LeaseRole
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
-		role, err = op.server.ChangeLeaseEnd(changing, l.Username, l.ID, pgrole.LeaseEnd{In: ttl, Max: l.MaxExpiresAt}, op.by())
+		role, err = op.server.ChangeLeaseEnd(changing, keyOf(l), pgrole.LeaseEnd{In: ttl, Max: l.MaxExpiresAt}, op.by())
 		if fault.Is(err, fault.NotFound) {
 			err = leaseIsOver(l).Because(err)
 		}
@@ -438,16 +438,21 @@ var (
 	errRoleGone = fault.New(fault.NotFound, "Its role was gone.")
 )
 
+// keyOf says which role is that of a lease.
+func keyOf(l *lease.Lease) pgrole.LeaseKey {
+	return pgrole.LeaseKey{Name: l.Username, ID: l.ID, OID: l.RoleOID}
+}
+
 // dropLease drops the role of a lease. The short way needs no turn.
 func (op *operation) dropLease(ending, ctx context.Context, l *lease.Lease) (e pgrole.EndedLease, err error) {
-	e, done, err := op.server.DropLease(ending, l.Username, l.ID, op.do.ifExpired)
+	e, done, err := op.server.DropLease(ending, keyOf(l), op.do.ifExpired)
 	if err != nil || done {
 		return e, err
 	}
 	if err := op.wait(ctx); err != nil {
 		return e, err
 	}
-	return op.server.EndLease(ending, l.Username, l.ID, op.do.ifExpired, op.by())
+	return op.server.EndLease(ending, keyOf(l), op.do.ifExpired, op.by())
 }
 
 // leaseIs records the state of a lease on its way to the end, and schedules its task.
@@ -555,8 +560,8 @@ func leaseInUse(l *lease.Lease) error {
 	if l == nil || l.State != lease.Blocked {
 		return nil
 	}
-	return fault.New(fault.InUse, "The user %q is a lease, which has ended: it can no longer log in. Something keeps it from "+
-		"being dropped, which is tried again: %s", l.Username, strings.Join(l.BlockedBy, " "))
+	return fault.New(fault.InUse, "The user %q is a lease, which has ended. Something keeps it from being dropped, "+
+		"which is tried again: %s", l.Username, strings.Join(l.BlockedBy, " "))
 }
 
 // endLeasesFor has the leases ended, soon, that act for a user that was disabled: nobody is to come in by that door. If it

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/lease"
+	"rolecall/internal/servicetest"
 )
 
 // What is refused is not made, and leaves nothing.
@@ -406,4 +408,123 @@ func TestLeaseEndsAfterOutage(t *testing.T) {
 	if m.pg.Login(l.Username, secret) == nil {
 		t.Error("it logs in after its end")
 	}
+}
+
+// A role whose comment SQL has changed is not touched: the lease is blocked until people have dropped the role.
+func TestLeaseCommentChanged(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	ended, secret := take(t, s, p, dbuser.NewLease{For: "app"})
+	swept, _ := take(t, s, p, dbuser.NewLease{For: "app"})
+	s.PG.Exec(t, `COMMENT ON ROLE `+ended.Username+` IS NULL; COMMENT ON ROLE `+swept.Username+` IS 'of somebody'`)
+	_, l, err := s.Users.EndLease(t.Context(), p, ended.ID.String())
+	if err != nil || l.State != lease.Blocked || len(l.BlockedBy) != 1 || !strings.Contains(l.BlockedBy[0], "Drop it by SQL") {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	old := aged() // a sweep leaves a lease alone that may be being made
+	execControl(t, s, `UPDATE leases SET id = $2 WHERE id = $1`, swept.ID, old)
+	execControl(t, s, `UPDATE tasks SET key = $2 WHERE key = $1`, swept.ID, old)
+	swept.ID = old
+	sweep(t, s)
+	runDue(t, s)
+	wantState(t, s, swept, lease.Blocked, lease.Gone)
+	if err := s.PG.Login(ended.Username, secret); err != nil {
+		t.Errorf("the role was touched: %v", err)
+	}
+	c, err := s.Clusters.Get(s.ClusterID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := s.Users.BlockedLeases(t.Context(), c)
+	if err != nil || len(problems[c.ID]) != 2 || !strings.Contains(strings.Join(problems[c.ID], ""), ended.Username) {
+		t.Errorf("the cluster has the problems %q, %v", problems, err)
+	}
+
+	before := len(recorded(t, s, ended.Username))
+	again := func() {
+		t.Helper()
+		execControl(t, s, `UPDATE tasks SET due = now()`)
+		runDue(t, s)
+		sweep(t, s)
+	}
+	again()
+	if rows := recorded(t, s, ended.Username); len(rows) != before {
+		t.Errorf("recorded: %q", rows[before:])
+	}
+	wantState(t, s, ended, lease.Blocked, lease.Deleted)
+	// One is dropped by SQL, the other is given to people under another name.
+	s.PG.Exec(t, `DROP ROLE `+ended.Username+`; ALTER ROLE `+swept.Username+` RENAME TO kept`)
+	again()
+	wantState(t, s, ended, lease.Ended, lease.Deleted)
+	wantState(t, s, swept, lease.Ended, lease.Gone)
+	if !hasRole(t, s, "kept") {
+		t.Error("a role that is no lease any more was dropped")
+	}
+}
+
+// A role that is made again by SQL with the record of a lease is not the lease's, unless the whole cluster was.
+func TestLeaseRoleMadeAgain(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	l, _ := take(t, s, p, dbuser.NewLease{For: "app"})
+	again := func() {
+		t.Helper()
+		s.PG.Exec(t, `DO $$ DECLARE record text = shobj_description(to_regrole('`+l.Username+`'), 'pg_authid'); BEGIN
+			DROP ROLE `+l.Username+`; CREATE ROLE `+l.Username+` LOGIN IN ROLE app;
+			EXECUTE format('COMMENT ON ROLE `+l.Username+` IS %L', record); END $$`)
+	}
+	again()
+	_, ended, err := s.Users.EndLease(t.Context(), p, l.ID.String())
+	if err != nil || ended.State != lease.Blocked || !strings.Contains(ended.BlockedBy[0], "it is another role") {
+		t.Errorf("%+v, %v", ended, err)
+	}
+	execControl(t, s, `UPDATE leases SET state = 'ended', blocked_by = '{}', ended_at = now() - interval '1 h'`)
+	sweep(t, s)
+	wantState(t, s, &lease.Lease{ID: l.ID}, lease.Ended, lease.Deleted)
+
+	// Another cluster has taken its place, and was restored from a dump.
+	l, _ = take(t, s, p, dbuser.NewLease{For: "app"})
+	again()
+	if err := s.DB.Tx(t.Context(), func(tx pgx.Tx) error { return lease.ClearRoles(t.Context(), tx, l.Cluster) }); err != nil {
+		t.Fatal(err)
+	}
+	sweep(t, s)
+	if now := stored(t, s, l); now.RoleOID == 0 || now.RoleOID == l.RoleOID {
+		t.Errorf("the OID is %d, was %d", now.RoleOID, l.RoleOID)
+	}
+	if _, _, err := s.Users.EndLease(t.Context(), p, l.ID.String()); err != nil {
+		t.Error(err)
+	}
+	wantState(t, s, l, lease.Ended, lease.Deleted)
+}
+
+// Two installations that manage one cluster leave the leases of each other alone.
+func TestLeasesOfAnotherInstallation(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	other := servicetest.New(t, s.PG)
+	l, secret := take(t, s, p, dbuser.NewLease{For: "app"})
+	works := func(on *servicetest.Service, rows int) {
+		t.Helper()
+		sweep(t, on)
+		runDue(t, on)
+		if n := live(t, on); n != rows {
+			t.Errorf("it knows %d leases, want %d", n, rows)
+		}
+		if err := s.PG.Login(l.Username, secret); err != nil {
+			t.Error(err)
+		}
+	}
+	works(other, 0)
+	works(s, 1)
+	// An older backup of the control database was restored: it is that of the same installation.
+	execControl(t, s, `DELETE FROM leases`)
+	execControl(t, s, `DELETE FROM tasks`)
+	works(s, 1)
+	works(other, 0)
+	// An older release did not write which one it is.
+	execControl(t, s, `DELETE FROM leases`)
+	s.PG.Exec(t, `DO $$ BEGIN EXECUTE format('COMMENT ON ROLE `+l.Username+` IS %L', regexp_replace(
+		shobj_description(to_regrole('`+l.Username+`'), 'pg_authid'), ',"installation":"[^"]*"', '')); END $$`)
+	works(s, 1)
 }

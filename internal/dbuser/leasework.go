@@ -92,6 +92,13 @@ func (s *Service) stillBlocked(ctx context.Context, c *cluster.Cluster, l *lease
 	if err != nil {
 		return false, err
 	}
+	found, err := server.FindLease(ctx, keyOf(l))
+	switch {
+	case err != nil || found.Gone:
+		return false, err
+	case len(found.BlockedBy) > 0:
+		return true, s.stillBlockedBy(ctx, l, found.BlockedBy)
+	}
 	server.WithMembers = true
 	plan, err := server.Plan(ctx, l.Username, l.For)
 	if fault.Is(err, fault.Invalid) || fault.Is(err, fault.Forbidden) { // nothing can go to that role any more
@@ -103,10 +110,15 @@ func (s *Service) stillBlocked(ctx context.Context, c *cluster.Cluster, l *lease
 	if err != nil || len(plan.Blockers) == 0 {
 		return false, err
 	}
-	if slices.Equal(plan.Blockers, l.BlockedBy) {
-		return true, nil
+	return true, s.stillBlockedBy(ctx, l, plan.Blockers)
+}
+
+// stillBlockedBy stores what blocks a lease if that is something else than before.
+func (s *Service) stillBlockedBy(ctx context.Context, l *lease.Lease, blockers []string) error {
+	if slices.Equal(blockers, l.BlockedBy) {
+		return nil
 	}
-	return true, s.leaseIs(ctx, l, lease.Blocked, l.Reason, plan.Blockers)
+	return s.leaseIs(ctx, l, lease.Blocked, l.Reason, blockers)
 }
 
 // KeepSweeping sees to it that the leases of each cluster are compared with its roles, until ctx ends.
@@ -168,7 +180,11 @@ func (s *Service) sweepCluster(ctx context.Context, c *cluster.Cluster) error {
 		return err
 	}
 	// The roles first: a row is there before its role, so a role without one is no lease that is being made.
-	seen := seen{cluster: c, now: time.Now()}
+	clock, err := s.LeaseStore.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	seen := seen{cluster: c, installation: s.LeaseStore.DB.Installation, now: clock.Now()}
 	if seen.roles, err = server.LeaseRoles(ctx); err != nil {
 		return err
 	}
@@ -244,11 +260,13 @@ func (s *Service) holders(ctx context.Context, rows []*lease.Lease) (map[string]
 
 // seen is what a sweep has read.
 type seen struct {
-	cluster  *cluster.Cluster
-	now      time.Time
-	roles    []*pgrole.LeaseRole         // read before the rows
-	rows     []*lease.Lease              // those that live, and ended ones whose roles are there
-	accounts map[string]*account.Account // by guid, of the rows; nil: gone
+	cluster *cluster.Cluster
+	// installation is this one: the leases of others, which manage the same cluster, have no row here.
+	installation uuid.UUID
+	now          time.Time                   // by the clock of the control database
+	roles        []*pgrole.LeaseRole         // read before the rows
+	rows         []*lease.Lease              // those that live, and ended ones whose roles are there
+	accounts     map[string]*account.Account // by guid, of the rows; nil: gone
 	// credentials are the names of all, read after the rows: one whose lease is being made is among them.
 	credentials map[string]bool
 }
@@ -268,8 +286,9 @@ const (
 	end    what = "end"    // the lease
 	find   what = "find"   // the lease again, of which there is no row
 	reopen what = "reopen" // the row of an ended lease whose role is there
-	rename what = "rename" // the row: the role has another name now
-	move   what = "move"   // the end in the row: that of the role is another one
+	// identify the role in the row: it has another name now, or its OID was not known.
+	identify what = "identify"
+	move     what = "move" // the end in the row: that of the role is another one
 )
 
 // comesLate is how much later something of a lease may be seen than it was done: a role is made at most this long after its
@@ -284,20 +303,28 @@ func (s *seen) judge() (findings []finding) {
 	}
 	roles := make(map[uuid.UUID]*pgrole.LeaseRole, len(s.roles))
 	for _, role := range s.roles {
-		// A record may have been copied to another role. The role of the lease is the one that has its name.
+		// A record may have been copied to another role. The role of the lease has its OID or, if that is not known, its name.
 		l, other := rows[role.ID], roles[role.ID]
+		if l != nil && l.RoleOID != 0 && l.RoleOID != role.OID {
+			continue
+		}
 		if other == nil || l != nil && role.Name == l.Username {
 			roles[role.ID] = role
 		}
 	}
 	for _, l := range s.rows {
-		if f := s.judgeRow(l, roles[l.ID]); f.what != "" {
-			f.lease, f.role = l, roles[l.ID]
+		role := roles[l.ID]
+		if role != nil && l.State != lease.Ended && (role.Name != l.Username || role.OID != l.RoleOID) {
+			findings = append(findings, finding{what: identify, lease: l, role: role})
+		}
+		if f := s.judgeRow(l, role); f.what != "" {
+			f.lease, f.role = l, role
 			findings = append(findings, f)
 		}
 	}
 	for _, role := range s.roles {
-		if rows[role.ID] == nil && roles[role.ID] == role {
+		others := role.Installation != uuid.Nil && role.Installation != s.installation
+		if rows[role.ID] == nil && roles[role.ID] == role && !others {
 			findings = append(findings, finding{what: find, role: role, lease: s.found(role)})
 		}
 	}
@@ -307,12 +334,10 @@ func (s *seen) judge() (findings []finding) {
 func (s *seen) judgeRow(l *lease.Lease, role *pgrole.LeaseRole) finding {
 	made := time.Unix(l.ID.Time().UnixTime())
 	switch {
-	case l.State == lease.Ended && s.now.Sub(l.EndedAt) < comesLate:
-		return finding{} // the roles were read before it had ended
+	case l.State == lease.Ended && (role == nil || s.now.Sub(l.EndedAt) < comesLate):
+		return finding{} // the roles were read before it had ended, or another role has its record
 	case l.State == lease.Ended:
 		return finding{what: reopen, reason: l.Reason}
-	case role != nil && role.Name != l.Username:
-		return finding{what: rename}
 	case l.State != lease.Active:
 		return finding{} // its task sees to it
 	case role == nil && s.now.Sub(made) < comesLate:
@@ -354,8 +379,9 @@ func (s *seen) holderProblem(l *lease.Lease) lease.Reason {
 
 // found is the lease of a role of which there is no row: the control database was restored from an older backup.
 func (s *seen) found(role *pgrole.LeaseRole) *lease.Lease {
-	l := &lease.Lease{ID: role.ID, Cluster: s.cluster.ID, Username: role.Name, For: role.For, Credential: role.Credential,
-		TTL: max(lease.MinTTL, role.Ends.Sub(role.Created)), CreatedAt: role.Created, ExpiresAt: role.Ends,
+	l := &lease.Lease{ID: role.ID, Cluster: s.cluster.ID, Username: role.Name, RoleOID: role.OID, For: role.For,
+		Credential: role.Credential, TTL: max(lease.MinTTL, role.Ends.Sub(role.Created)), CreatedAt: role.Created,
+		ExpiresAt:    role.Ends,
 		MaxExpiresAt: role.Ends, State: lease.Active}
 	if last := role.Created.Add(s.cluster.Leases.MaxTTL); last.After(l.MaxExpiresAt) {
 		l.MaxExpiresAt = last
@@ -377,19 +403,19 @@ func (s *Service) setRight(ctx context.Context, tx pgx.Tx, f finding) error {
 		if found, err := s.LeaseStore.FoundAgain(ctx, tx, f.lease); err != nil || !found {
 			return err
 		}
-		s.Log.Warn("a lease was found again: the control database was restored from an older backup, or another Rolecall made it",
+		s.Log.Warn("a lease was found again: the control database was restored from an older backup",
 			"cluster", f.lease.Cluster, "lease", f.lease.ID, "user", f.lease.Username)
 		if err := s.rotateFound(ctx, tx, f.lease); err != nil {
 			return err
 		}
 		return scheduleEnd(ctx, tx, f.lease, f.role.Ends.Sub(f.role.Now))
 	case reopen:
-		if err := s.LeaseStore.Reopen(ctx, tx, f.lease.ID, f.role.Name); err != nil {
+		if err := s.LeaseStore.Reopen(ctx, tx, f.lease.ID, f.role.Name, f.role.OID); err != nil {
 			return err
 		}
 		return scheduleEnd(ctx, tx, f.lease, 0)
-	case rename:
-		return s.LeaseStore.Rename(ctx, tx, f.lease.ID, f.role.Name)
+	case identify:
+		return s.LeaseStore.Identify(ctx, tx, f.lease.ID, f.role.Name, f.role.OID)
 	case move:
 		if err := s.LeaseStore.Renewed(ctx, tx, f.lease.ID, f.role.Ends, time.Time{}); err != nil {
 			return err

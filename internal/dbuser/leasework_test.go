@@ -94,7 +94,7 @@ func TestSweepJudges(t *testing.T) {
 		"renewal was lost by the cluster": {func(_ *seen, l *lease.Lease, r *pgrole.LeaseRole) {
 			r.Ends, l.RenewedAt = l.ExpiresAt.Add(-time.Minute), now.Add(-old)
 		}, "move"},
-		"role renamed": {func(_ *seen, _ *lease.Lease, r *pgrole.LeaseRole) { r.Name = "renamed" }, "rename"},
+		"role renamed": {func(_ *seen, _ *lease.Lease, r *pgrole.LeaseRole) { r.Name = "renamed" }, "identify"},
 		"record copied to another role": {func(s *seen, _ *lease.Lease, r *pgrole.LeaseRole) {
 			copied := *r
 			copied.Name = "copied"

@@ -3,6 +3,7 @@ package dbuser
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 
 	"github.com/google/uuid"
@@ -182,7 +183,7 @@ func (op *operation) waitAndDetach(ctx context.Context) (context.Context, error)
 func (op *operation) end(ctx context.Context, previous uuid.UUID, outcome detail, err error) error {
 	op.finish() // the next change need not wait for the record of this one
 	if !leavesOpen(err) || op.do.oneTransaction && !pgrole.Uncertain(err) {
-		op.service.record(ctx, op.attempt, previous, outcome, err)
+		op.service.record(ctx, op.attempt, previous, op.do.detail, outcome, err)
 	}
 	if pgrole.Uncertain(err) && errors.Is(err, context.DeadlineExceeded) {
 		if problem := op.cluster.Unconfirmed(ctx).Problem; problem != "" {
@@ -262,9 +263,22 @@ func leavesOpen(err error) bool {
 	return f.Kind == fault.Unavailable || f.Kind == fault.Internal
 }
 
-// record adds the outcome of an attempt. One that cannot be written is left to the settler: the answer to the caller stays
+// of adds what an attempt was about to the detail of its outcome, so that an outcome says by itself what was done.
+func (d detail) of(attempt detail) detail {
+	all, was := reflect.ValueOf(&d).Elem(), reflect.ValueOf(attempt)
+	for i := range all.NumField() {
+		if all.Field(i).IsZero() {
+			all.Field(i).Set(was.Field(i))
+		}
+	}
+	return d
+}
+
+// record adds the outcome of an attempt, whose detail was asked. One that cannot be written is left to the settler: the
+// answer to the caller stays
 // what it is.
-func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous uuid.UUID, outcome detail, err error) {
+func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous uuid.UUID, asked, outcome detail,
+	err error) {
 	result := audit.Result{Outcome: audit.Done, Previous: previous}
 	if err != nil {
 		f := fault.Of(err)
@@ -274,7 +288,7 @@ func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous u
 			result.Outcome = audit.Denied
 		}
 	}
-	result.Detail = outcome
+	result.Detail = outcome.of(asked)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := s.Audit.End(ctx, attempt, result); err != nil {

@@ -73,7 +73,12 @@ func (s *Service) judge(ctx context.Context, a *audit.Attempt) (audit.Result, er
 	default:
 		v, err = s.judgeChange(ctx, a)
 	}
-	return audit.Result{Outcome: v.outcome, Previous: v.previous, Detail: detail{Settled: v.why}}, err
+	found := detail{Settled: v.why}
+	var asked detail
+	if json.Unmarshal(a.Stored, &asked) == nil {
+		found = found.of(asked)
+	}
+	return audit.Result{Outcome: v.outcome, Previous: v.previous, Detail: found}, err
 }
 
 // verdict is what became of an attempt, and why the settler thinks so.

@@ -19,13 +19,21 @@ type Credential struct {
 	Username    string        // of the current one
 	Next        uuid.UUID     // the lease that is being made to replace it; zero: none
 	LastError   string        // of the last rotation; "": it worked
-	RotatedAt   time.Time
+	RotatedAt   time.Time     // by the clock of the control database, as are the times below
 	RotatesAt   time.Time
+	LeaseSince  time.Time // before the role of the current lease was made
+	NextSince   time.Time // before the role of the next lease is made
+	Clock       Clock     // as of when the credential was read
 	CreatedAt   time.Time
 	CreatedBy   string // guid of the account
 	Revision    int64
 
 	password, nextPassword []byte // sealed
+}
+
+// Ends is when the current lease ends, or a little earlier, by the clock of the control database.
+func (c *Credential) Ends(current *Lease) time.Time {
+	return c.LeaseSince.Add(current.ExpiresAt.Sub(current.CreatedAt))
 }
 
 // State is "active", or "failing" after a rotation that did not work.

@@ -17,13 +17,19 @@ import (
 const credentialColumns = `c.id, c.cluster_id, c.name, c.for_role, c.rotate_every, c.overlap, c.rotation_window,
 	coalesce(c.lease_id, ` + noID + `), coalesce((SELECT l.username FROM leases l WHERE l.id = c.lease_id), ''),
 	coalesce(c.next_lease_id, ` + noID + `), c.last_error, coalesce(c.rotated_at, ` + never + `),
-	coalesce(c.rotates_at, ` + never + `), c.created_at, c.created_by, c.revision, c.password, c.next_password`
+	coalesce(c.rotates_at, ` + never + `), c.created_at, c.created_by, c.revision, c.password, c.next_password,
+	coalesce(c.lease_since, c.rotated_at, ` + never + `), coalesce(c.next_since, ` + never + `), clock_timestamp()`
 
 func scanCredential(row pgx.CollectableRow) (*Credential, error) {
 	var c Credential
 	err := row.Scan(&c.ID, &c.Cluster, &c.Name, &c.For, &c.RotateEvery, &c.Overlap, &c.Window,
 		&c.Lease, &c.Username, &c.Next, &c.LastError, &c.RotatedAt,
-		&c.RotatesAt, &c.CreatedAt, &c.CreatedBy, &c.Revision, &c.password, &c.nextPassword)
+		&c.RotatesAt, &c.CreatedAt, &c.CreatedBy, &c.Revision, &c.password, &c.nextPassword,
+		&c.LeaseSince, &c.NextSince, &c.Clock.shown)
+	c.Clock.read = time.Now()
+	if c.Next != uuid.Nil && c.NextSince.IsZero() { // by a release that did not store it
+		c.NextSince = time.Unix(c.Next.Time().UnixTime())
+	}
 	return &c, err
 }
 
@@ -136,7 +142,8 @@ func (s *Store) ListCredentials(ctx context.Context, cluster uuid.UUID, after st
 
 // SetNext stores the lease that is to replace the current one, and its password, before the role is made.
 func (s *Store) SetNext(ctx context.Context, tx pgx.Tx, id, lease uuid.UUID, password secret.Text) error {
-	_, err := tx.Exec(ctx, `UPDATE credentials SET next_lease_id = $2, next_password = $3 WHERE id = $1`,
+	_, err := tx.Exec(ctx, `
+		UPDATE credentials SET next_lease_id = $2, next_password = $3, next_since = clock_timestamp() WHERE id = $1`,
 		id, lease, s.DB.Keys.Seal(place(id, lease), []byte(password)))
 	return err
 }
@@ -144,13 +151,14 @@ func (s *Store) SetNext(ctx context.Context, tx pgx.Tx, id, lease uuid.UUID, pas
 // ClearNext removes the next lease, whose role was not made.
 func (s *Store) ClearNext(ctx context.Context, tx pgx.Tx, id, lease uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE credentials SET next_lease_id = NULL, next_password = NULL WHERE id = $1 AND next_lease_id = $2`, id, lease)
+		UPDATE credentials SET next_lease_id = NULL, next_password = NULL, next_since = NULL
+		WHERE id = $1 AND next_lease_id = $2`, id, lease)
 	return err
 }
 
 // Promote makes the next lease the current one, and returns the one before; zero: none. The last rotation has worked then.
 // If another lease is next, nothing is changed, and the fault is Stale.
-func (s *Store) Promote(ctx context.Context, tx pgx.Tx, id, next uuid.UUID, rotated, rotates time.Time) (
+func (s *Store) Promote(ctx context.Context, tx pgx.Tx, id, next uuid.UUID, rotates time.Time) (
 	before uuid.UUID, err error) {
 	c, err := s.LockCredential(ctx, tx, id)
 	if err != nil {
@@ -161,8 +169,8 @@ func (s *Store) Promote(ctx context.Context, tx pgx.Tx, id, next uuid.UUID, rota
 	}
 	_, err = tx.Exec(ctx, `
 		UPDATE credentials SET lease_id = next_lease_id, password = next_password, next_lease_id = NULL, next_password = NULL,
-		  rotated_at = $2, rotates_at = $3, last_error = ''
-		WHERE id = $1`, id, rotated, rotates)
+		  lease_since = next_since, next_since = NULL, rotated_at = clock_timestamp(), rotates_at = $2, last_error = ''
+		WHERE id = $1`, id, rotates)
 	return c.Lease, err
 }
 

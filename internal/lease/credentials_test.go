@@ -80,13 +80,13 @@ func TestCredential(t *testing.T) {
 		}
 		at := time.Now().Truncate(time.Microsecond)
 		if err := s.DB.Tx(t.Context(), func(tx pgx.Tx) error {
-			_, err := s.Promote(t.Context(), tx, c.ID, uuid.New(), at, at)
+			_, err := s.Promote(t.Context(), tx, c.ID, uuid.New(), at)
 			return err
 		}); !fault.Is(err, fault.Stale) {
 			t.Errorf("another lease becomes the current one: %v", err)
 		}
 		inTx(t, s, func(tx pgx.Tx) error {
-			before, err := s.Promote(t.Context(), tx, c.ID, next.ID, at, at.Add(time.Hour))
+			before, err := s.Promote(t.Context(), tx, c.ID, next.ID, at.Add(time.Hour))
 			if want := []uuid.UUID{uuid.Nil, first.ID}[i]; before != want {
 				t.Errorf("before it was %s, not %s", before, want)
 			}
@@ -97,7 +97,8 @@ func TestCredential(t *testing.T) {
 			t.Errorf("the current password is wrong: %v", err)
 		}
 		if now.Lease != next.ID || now.Username != next.Username || now.Next != uuid.Nil || now.State() != "active" ||
-			!now.RotatedAt.Equal(at) || !now.RotatesAt.Equal(at.Add(time.Hour)) {
+			now.LeaseSince.IsZero() || !now.LeaseSince.Equal(waiting.NextSince) || now.RotatedAt.Before(now.LeaseSince) ||
+			now.Clock.Until(now.RotatedAt) > 0 || !now.NextSince.IsZero() || !now.RotatesAt.Equal(at.Add(time.Hour)) {
 			t.Errorf("rotated it is %+v", now)
 		}
 	}

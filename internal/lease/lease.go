@@ -41,6 +41,7 @@ type Lease struct {
 	ID            uuid.UUID
 	Cluster       uuid.UUID
 	Username, For string
+	RoleOID       uint32 // of its role; 0: not known
 	// Account is the guid of who made it, "" for a credential's; Credential is the name of that, "" for an account's.
 	Account, AccountName string
 	Credential           string

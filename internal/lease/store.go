@@ -30,7 +30,7 @@ const (
 	columns = `l.id, l.cluster_id, l.username, l.for_role, coalesce(l.account_guid, ''), l.account_name,
 	coalesce(l.credential, ''), coalesce(l.token, ` + noID + `), l.note, l.ttl, l.databases,
 	l.created_at, l.expires_at, l.max_expires_at, coalesce(l.renewed_at, ` + never + `), coalesce(l.ended_at, ` + never + `),
-	l.state, coalesce(l.end_reason, ''), l.blocked_by`
+	l.state, coalesce(l.end_reason, ''), l.blocked_by, coalesce(l.role_oid, 0)`
 )
 
 func scan(row pgx.CollectableRow) (*Lease, error) {
@@ -38,7 +38,7 @@ func scan(row pgx.CollectableRow) (*Lease, error) {
 	err := row.Scan(&l.ID, &l.Cluster, &l.Username, &l.For, &l.Account, &l.AccountName,
 		&l.Credential, &l.Token, &l.Note, &l.TTL, &l.Databases,
 		&l.CreatedAt, &l.ExpiresAt, &l.MaxExpiresAt, &l.RenewedAt, &l.EndedAt,
-		&l.State, &l.Reason, &l.BlockedBy)
+		&l.State, &l.Reason, &l.BlockedBy, &l.RoleOID)
 	return &l, err
 }
 
@@ -55,10 +55,11 @@ func collect(ctx context.Context, q querier, sql string, args ...any) ([]*Lease,
 func (s *Store) Insert(ctx context.Context, tx pgx.Tx, l *Lease) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO leases (id, cluster_id, username, for_role, account_guid, account_name, credential, token, note, ttl,
-		  databases, created_at, expires_at, max_expires_at)
-		VALUES ($1, $2, $3, $4, nullif($5, ''), $6, nullif($7, ''), nullif($8, `+noID+`), $9, $10, $11, $12, $13, $14)`,
+		  databases, created_at, expires_at, max_expires_at, role_oid)
+		VALUES ($1, $2, $3, $4, nullif($5, ''), $6, nullif($7, ''), nullif($8, `+noID+`), $9, $10, $11, $12, $13, $14,
+		  nullif($15::oid, 0))`,
 		l.ID, l.Cluster, l.Username, l.For, l.Account, l.AccountName, l.Credential, l.Token, l.Note, l.TTL,
-		append([]string{}, l.Databases...), l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt)
+		append([]string{}, l.Databases...), l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt, l.RoleOID)
 	return err
 }
 
@@ -161,11 +162,11 @@ func (s *Store) CountLive(ctx context.Context, tx pgx.Tx, accountGUID string, cl
 }
 
 // Made stores what the cluster knows of a lease whose role was made.
-func (s *Store) Made(ctx context.Context, tx pgx.Tx, id uuid.UUID, created, expires, last time.Time,
-	databases []string) error {
-	_, err := tx.Exec(ctx,
-		`UPDATE leases SET created_at = $2, expires_at = $3, max_expires_at = $4, databases = $5 WHERE id = $1`,
-		id, created, expires, last, append([]string{}, databases...))
+func (s *Store) Made(ctx context.Context, tx pgx.Tx, l *Lease) error {
+	_, err := tx.Exec(ctx, `
+		UPDATE leases SET created_at = $2, expires_at = $3, max_expires_at = $4, databases = $5, role_oid = $6
+		WHERE id = $1`,
+		l.ID, l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt, append([]string{}, l.Databases...), l.RoleOID)
 	return err
 }
 

@@ -99,16 +99,18 @@ func TestLease(t *testing.T) {
 		t.Errorf("it is read as\n%s, not\n%s", got, show(l))
 	}
 	at := l.CreatedAt.Add(time.Second)
-	inTx(t, s, func(tx pgx.Tx) error {
-		return s.Made(t.Context(), tx, l.ID, at, at.Add(time.Hour), at.Add(2*time.Hour), []string{"a", "b"})
-	})
+	made := *l
+	made.CreatedAt, made.ExpiresAt, made.MaxExpiresAt = at, at.Add(time.Hour), at.Add(2*time.Hour)
+	made.Databases, made.RoleOID = []string{"a", "b"}, 4_000_000_000
+	inTx(t, s, func(tx pgx.Tx) error { return s.Made(t.Context(), tx, &made) })
 	inTx(t, s, func(tx pgx.Tx) error {
 		return s.Renewed(t.Context(), tx, l.ID, at.Add(90*time.Minute), at.Add(time.Minute))
 	})
 	got := get(t, s, l.ID)
 	if !got.CreatedAt.Equal(at) || !got.ExpiresAt.Equal(at.Add(90*time.Minute)) ||
 		!got.MaxExpiresAt.Equal(at.Add(2*time.Hour)) ||
-		!got.RenewedAt.Equal(at.Add(time.Minute)) || !slices.Equal(got.Databases, []string{"a", "b"}) {
+		!got.RenewedAt.Equal(at.Add(time.Minute)) || !slices.Equal(got.Databases, []string{"a", "b"}) ||
+		got.RoleOID != made.RoleOID {
 		t.Errorf("renewed it is %s", show(got))
 	}
 	for _, step := range []struct {

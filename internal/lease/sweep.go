@@ -26,17 +26,23 @@ func (s *Store) FoundAgain(ctx context.Context, tx pgx.Tx, l *Lease) (added bool
 	return true, s.Insert(ctx, tx, l)
 }
 
-// Reopen has a lease end once more whose role is there, under this name.
-func (s *Store) Reopen(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string) error {
+// Reopen has a lease end once more whose role is there, under this name and OID.
+func (s *Store) Reopen(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string, oid uint32) error {
 	_, err := tx.Exec(ctx,
-		`UPDATE leases SET state = 'ending', ended_at = NULL, username = $2 WHERE id = $1 AND state = 'ended'`,
-		id, username)
+		`UPDATE leases SET state = 'ending', ended_at = NULL, username = $2, role_oid = $3 WHERE id = $1 AND state = 'ended'`,
+		id, username, oid)
 	return err
 }
 
-// Rename stores that the role of a lease has another name.
-func (s *Store) Rename(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string) error {
-	_, err := tx.Exec(ctx, `UPDATE leases SET username = $2 WHERE id = $1`, id, username)
+// Identify stores the name and the OID that the role of a lease has.
+func (s *Store) Identify(ctx context.Context, tx pgx.Tx, id uuid.UUID, username string, oid uint32) error {
+	_, err := tx.Exec(ctx, `UPDATE leases SET username = $2, role_oid = $3 WHERE id = $1`, id, username, oid)
+	return err
+}
+
+// ClearRoles removes what is known of the OIDs of a cluster that has taken another one's place.
+func ClearRoles(ctx context.Context, tx pgx.Tx, cluster uuid.UUID) error {
+	_, err := tx.Exec(ctx, `UPDATE leases SET role_oid = NULL WHERE cluster_id = $1 AND role_oid IS NOT NULL`, cluster)
 	return err
 }
 

@@ -21,17 +21,19 @@ type drop struct {
 	name    string
 	match   etag.Match
 	lease   uuid.UUID // whose role it has to be; nil: a user
+	oid     uint32    // of the role of the lease; 0: not known
 	expired bool      // the lease has to have ended by the clock of the cluster
 }
 
 // check refuses a role that is not to be dropped. now is the clock of the cluster.
 func (d drop) check(u *User, now time.Time) error {
-	switch {
-	case d.lease == uuid.Nil:
+	if d.lease == uuid.Nil {
 		return checkChangeable(u, d.name, d.match)
-	case u == nil || u.Provenance.Lease != d.lease:
-		return errLeaseGone
-	case d.expired && u.Provenance.Ends.After(now):
+	}
+	if err := (LeaseKey{Name: d.name, ID: d.lease, OID: d.oid}).check(u); err != nil {
+		return err
+	}
+	if d.expired && u.Provenance.Ends.After(now) {
 		return &leaseLasts{u.Provenance.Ends.Sub(now)}
 	}
 	return d.checkNotProtected(u)

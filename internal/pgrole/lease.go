@@ -24,7 +24,41 @@ type NewLease struct {
 	For, Name  string
 	TTL        time.Duration
 	Credential string // that it belongs to; "": none
+	// Installation is the one of Rolecall that makes it, so that others leave it alone.
+	Installation uuid.UUID
 }
+
+// LeaseKey says which role is that of a lease: the one of this name and OID whose record has the id.
+type LeaseKey struct {
+	Name string
+	ID   uuid.UUID
+	OID  uint32 // 0: not known
+}
+
+// check refuses a role of the name, nil if there is none, that is not the lease's. SQL from elsewhere may have changed its
+// comment, or may have copied that to another role: then people decide.
+func (k LeaseKey) check(u *User) error {
+	switch {
+	case u == nil || k.ID == uuid.Nil:
+		return errLeaseGone
+	case u.Provenance.Lease == k.ID && (k.OID == 0 || k.OID == u.oid):
+		return nil
+	case u.Provenance.Lease == k.ID:
+		return &notOfLease{fmt.Sprintf("The role %q has the record of the lease, but it is another role than the one that the "+
+			"lease made: its OID is %d, not %d. Rolecall does not touch it. Drop it by SQL; then the lease ends.", k.Name, u.oid,
+			k.OID)}
+	case k.OID == u.oid:
+		return &notOfLease{fmt.Sprintf("The comment of the role %q was changed by SQL, and no longer has the record of the "+
+			"lease. Rolecall does not touch the role, which can log in until its VALID UNTIL. Drop it by SQL; then the lease ends.",
+			k.Name)}
+	}
+	return errLeaseGone
+}
+
+// notOfLease says, in sentences, why a role is not touched at the end of a lease, and what to do about it.
+type notOfLease struct{ why string }
+
+func (e *notOfLease) Error() string { return e.why }
 
 // Lease is what the record of a role says of the lease that it belongs to.
 type Lease struct {
@@ -32,6 +66,8 @@ type Lease struct {
 	For        string
 	Ends       time.Time // by the clock of the cluster
 	Credential string    // the name of the credential that it belongs to; "": none
+	// Installation is the one of Rolecall that has made it; nil: an older release.
+	Installation uuid.UUID
 }
 
 // Lease returns the lease that the role belongs to, nil if it is none.
@@ -40,13 +76,14 @@ func (u *User) Lease() *Lease {
 	if p.Lease == uuid.Nil {
 		return nil
 	}
-	return &Lease{ID: p.Lease, For: p.For, Ends: p.Ends.UTC(), Credential: p.Credential}
+	return &Lease{ID: p.Lease, For: p.For, Ends: p.Ends.UTC(), Credential: p.Credential, Installation: p.Installation}
 }
 
 // LeaseRole is a role that a lease has made.
 type LeaseRole struct {
 	Lease
 	Name      string
+	OID       uint32
 	CreatedBy string // guid of the account
 	Created   time.Time
 	Previous  uuid.UUID // attempt that changed the role before the last one
@@ -59,9 +96,12 @@ type LeaseRole struct {
 }
 
 func leaseRole(u *User, now time.Time) *LeaseRole {
-	return &LeaseRole{Lease: *u.Lease(), Name: u.Name, CreatedBy: u.Provenance.CreatedBy, Created: u.Provenance.Created.UTC(),
-		Previous: u.Provenance.Previous, Now: now.UTC()}
+	return &LeaseRole{Lease: *u.Lease(), Name: u.Name, OID: u.oid, CreatedBy: u.Provenance.CreatedBy,
+		Created: u.Provenance.Created.UTC(), Previous: u.Provenance.Previous, Now: now.UTC()}
 }
+
+// Key says which role it is.
+func (l *LeaseRole) Key() LeaseKey { return LeaseKey{Name: l.Name, ID: l.ID, OID: l.OID} }
 
 // checkNoLease refuses what would make something else of the role of a lease.
 func checkNoLease(u *User) error {
@@ -143,13 +183,17 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 		}
 		ends := now.Add(n.TTL).Truncate(time.Microsecond)
 		p := Provenance{Created: now, CreatedBy: by.Account, Lease: n.ID, For: n.For, Ends: ends,
-			Credential: n.Credential}.changed(now, by)
+			Credential: n.Credential, Installation: n.Installation}.changed(now, by)
 		if _, err := tx.Exec(ctx, createLease(n.Name, verifier, timestamp(ends), n.For)+commentOnRole(n.Name,
 			p.comment(""))); err != nil {
 			return err
 		}
+		made := &User{Name: n.Name, Provenance: p}
+		if err := tx.QueryRow(ctx, `SELECT oid FROM pg_roles WHERE rolname = $1`, n.Name).Scan(&made.oid); err != nil {
+			return err
+		}
 		// What PostgreSQL lets connect goes by the privileges, and the new role will have those of the other one.
-		l = leaseRole(&User{Name: n.Name, Provenance: p}, now)
+		l = leaseRole(made, now)
 		l.Databases = details.Databases
 		// Last, because from PostgreSQL 16 on it locks the other role until the end of the transaction.
 		err = tx.commit(ctx, tx.grantRole(n.For, n.Name)+`; `+checkRole(of))
@@ -204,17 +248,18 @@ func (e LeaseEnd) of(old, now time.Time) time.Time {
 	return end.UTC().Truncate(time.Microsecond)
 }
 
-// ChangeLeaseEnd sets the end of a lease. The role is the one of that name only if it is the lease's: else NotFound. A lease
-// that has ended gets no later end.
-func (s *Server) ChangeLeaseEnd(ctx context.Context, name string, id uuid.UUID, end LeaseEnd, by Actor) (
-	l *LeaseRole, err error) {
-	if !storable(name) || id == uuid.Nil {
+// ChangeLeaseEnd sets the end of a lease. If there is no such role, or if it is not the lease's, the fault is NotFound. A
+// lease that has ended gets no later end.
+func (s *Server) ChangeLeaseEnd(ctx context.Context, of LeaseKey, end LeaseEnd, by Actor) (l *LeaseRole, err error) {
+	name := of.Name
+	if !storable(name) {
 		return nil, noLease(name)
 	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		notIts := of.check(u)
 		switch {
-		case u == nil || u.Provenance.Lease != id:
-			return noLease(name)
+		case notIts != nil:
+			return fault.Of(noLease(name)).Because(notIts)
 		case u.Provenance.State != "" || !u.Provenance.Ends.After(tx.now):
 			return fault.New(fault.Invalid, "The lease %q has ended: take another one.", name)
 		}
@@ -315,23 +360,24 @@ func (s *Server) LeaseRoles(ctx context.Context) (list []*LeaseRole, err error) 
 
 // EndedLease is what came of the end of a lease.
 type EndedLease struct {
-	Previous  uuid.UUID // attempt that changed the role before
-	Gone      bool      // there was no role of the lease any more
-	BlockedBy []string  // sentences; the role is disabled then, unless it is protected itself or may not be changed
+	Previous uuid.UUID // attempt that changed the role before
+	Gone     bool      // there was no role of the lease any more
+	// BlockedBy are sentences. The role is disabled then, unless it is protected itself, may not be changed, or is not the
+	// lease's by its comment and OID.
+	BlockedBy []string
 	// Remaining is how long the lease still lasts, by the clock of the cluster, if only an expired one was to be ended.
 	Remaining time.Duration
 }
 
 // DropLease ends a lease the short way: its role is dropped, batched with others that are dropped at the same time, if
 // nothing depends on it and it has no session. Else done is false, nothing has changed, and EndLease is needed. Only the
-// role of the name whose record has the lease's id is touched; if there is none, the lease is Gone. If expired is set, a
-// lease that has not expired by the cluster's clock is left alone, and is done with its Remaining.
-func (s *Server) DropLease(ctx context.Context, name string, id uuid.UUID, expired bool) (
-	e EndedLease, done bool, err error) {
-	if !storable(name) || id == uuid.Nil {
+// lease's role is touched; if there is none, the lease is Gone. If expired is set, a lease that has not expired by the
+// cluster's clock is left alone, and is done with its Remaining.
+func (s *Server) DropLease(ctx context.Context, of LeaseKey, expired bool) (e EndedLease, done bool, err error) {
+	if !storable(of.Name) || of.ID == uuid.Nil {
 		return EndedLease{Gone: true}, true, nil
 	}
-	u, err := s.dropUnused(ctx, drop{name: name, lease: id, expired: expired})
+	u, err := s.dropUnused(ctx, of.drop(expired))
 	if u != nil && err == nil {
 		return EndedLease{Previous: u.Provenance.Attempt}, true, nil
 	}
@@ -346,15 +392,15 @@ func (s *Server) DropLease(ctx context.Context, name string, id uuid.UUID, expir
 
 // EndLease is DropLease the long way, in the phases of Delete: sessions are ended, what the role owns goes to the role that
 // it acts for, and if it cannot be dropped it is disabled. A cluster bounds how many do this at a time.
-func (s *Server) EndLease(ctx context.Context, name string, id uuid.UUID, expired bool, by Actor) (EndedLease, error) {
-	if !storable(name) || id == uuid.Nil {
+func (s *Server) EndLease(ctx context.Context, of LeaseKey, expired bool, by Actor) (EndedLease, error) {
+	if !storable(of.Name) || of.ID == uuid.Nil {
 		return EndedLease{Gone: true}, nil
 	}
 	// What the lease owns went through the hands of somebody who could act as the other role anyway, and nobody else is to
 	// keep the lease alive by being a member of its role.
 	own := *s
 	own.Reassignable, own.WithMembers = nil, true
-	d := &deletion{s: &own, of: drop{name: name, lease: id, expired: expired}, orDisable: true, by: by}
+	d := &deletion{s: &own, of: of.drop(expired), orDisable: true, by: by}
 	previous, err := s.delete(ctx, d)
 	if e, ok := endedBefore(err); ok {
 		return e, nil
@@ -381,7 +427,34 @@ func endedBefore(err error) (e EndedLease, ok bool) {
 	if lasts, ok := errors.AsType[*leaseLasts](err); ok {
 		return EndedLease{Remaining: lasts.remaining}, true
 	}
+	if not, ok := errors.AsType[*notOfLease](err); ok {
+		return EndedLease{BlockedBy: []string{not.why}}, true
+	}
 	return EndedLease{Gone: true}, errors.Is(err, errLeaseGone)
+}
+
+func (k LeaseKey) drop(expired bool) drop {
+	return drop{name: k.Name, lease: k.ID, oid: k.OID, expired: expired}
+}
+
+// FindLease looks whether the role of a lease is there. It is Gone, or BlockedBy says why the one of its name is not
+// touched.
+func (s *Server) FindLease(ctx context.Context, of LeaseKey) (e EndedLease, err error) {
+	if !storable(of.Name) {
+		return EndedLease{Gone: true}, nil
+	}
+	var u *User
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		u, err = s.role(ctx, conn, of.Name)
+		return err
+	})
+	if err != nil && !fault.Is(err, fault.NotFound) {
+		return EndedLease{}, err
+	}
+	if err := of.check(u); err != nil {
+		e, _ = endedBefore(err)
+	}
+	return e, nil
 }
 
 // errLeaseGone says that there is no role of the name that belongs to the lease.

@@ -2,6 +2,7 @@ package pgrole_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -121,7 +122,7 @@ func TestLeaseBlocked(t *testing.T) {
 		if after := state(t, c, l.Name); after != before {
 			t.Errorf("it was changed: %s, before %s", after, before)
 		}
-		_, err := s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
+		_, err := s.ChangeLeaseEnd(t.Context(), l.Key(), pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
 		refused(t, err, fault.Invalid, "has ended")
 		c.Exec(t, `ALTER ROLE `+l.Name+` LOGIN PASSWORD 'by somebody else'`)
 		mustBlock(t, c, s, l, "policy p on table public."+prefix)
@@ -243,11 +244,12 @@ func TestLeaseOfAnother(t *testing.T) {
 		c.Exec(t, `CREATE ROLE `+prefix+`_sql LOGIN`)
 		for _, name := range []string{prefix, prefix + "_user", prefix + "_sql", l.Name, prefix + "_none", "a\x00b", ""} {
 			for _, id := range []uuid.UUID{uuid.New(), {}} {
+				key := pgrole.LeaseKey{Name: name, ID: id}
 				before := state(t, c, strings.ReplaceAll(name, "\x00", ""))
-				if e, done, err := s.DropLease(t.Context(), name, id, false); err != nil || !done || !e.Gone {
+				if e, done, err := s.DropLease(t.Context(), key, false); err != nil || !done || !e.Gone {
 					t.Errorf("%q: %+v, %t, %v", name, e, done, err)
 				}
-				if e, err := s.EndLease(t.Context(), name, id, false, actor()); err != nil || !e.Gone {
+				if e, err := s.EndLease(t.Context(), key, false, actor()); err != nil || !e.Gone {
 					t.Errorf("%q: %+v, %v", name, e, err)
 				}
 				if after := state(t, c, strings.ReplaceAll(name, "\x00", "")); after != before {
@@ -262,6 +264,49 @@ func TestLeaseOfAnother(t *testing.T) {
 			t.Errorf("%+v, %v", e, err)
 		}
 		c.Exec(t, `DROP ROLE `+l.Name)
+	})
+}
+
+// A role whose comment or OID is not the lease's is not touched, and people are told what to do about it.
+func TestLeaseRecordChanged(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
+		mustCreate(t, s, prefix)
+		l := takeLease(t, s, prefix, prefix+"_lease")
+		comment := pgtest.Value[string](t, c, `SELECT shobj_description('`+l.Name+`'::regrole, 'pg_authid')`)
+		untouched := func(l pgrole.LeaseKey, says string) {
+			t.Helper()
+			before := state(t, c, l.Name)
+			found, findErr := s.FindLease(t.Context(), l)
+			short, done, shortErr := s.DropLease(t.Context(), l, false)
+			long, longErr := s.EndLease(t.Context(), l, false, actor())
+			_, renewed := s.ChangeLeaseEnd(t.Context(), l, pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
+			for _, e := range []pgrole.EndedLease{found, short, long} {
+				if e.Gone != (says == "") || !strings.Contains(strings.Join(e.BlockedBy, ""), says) {
+					t.Errorf("%+v: %+v, want %q", l, e, says)
+				}
+			}
+			if err := errors.Join(findErr, shortErr, longErr); err != nil || !done || !fault.Is(renewed, fault.NotFound) {
+				t.Errorf("%+v: %v; done %t; renewed: %v", l, err, done, renewed)
+			}
+			if after := state(t, c, l.Name); after != before {
+				t.Errorf("%q was changed: %s", l.Name, after)
+			}
+		}
+		changed := `The comment of the role "` + l.Name + `" was changed by SQL`
+		for _, to := range []string{`NULL`, `'of somebody'`, `'rolecall:v1 {"revision":1}'`} {
+			c.Exec(t, `COMMENT ON ROLE `+l.Name+` IS `+to)
+			untouched(l.Key(), changed)
+			untouched(pgrole.LeaseKey{Name: l.Name, ID: l.ID}, "") // which role it was is not known
+		}
+		untouched(pgrole.LeaseKey{Name: l.Name, ID: uuid.New(), OID: l.OID}, changed)
+		restore := `COMMENT ON ROLE ` + l.Name + ` IS '` + strings.ReplaceAll(comment, `'`, `''`) + `'`
+		c.Exec(t, restore)
+		untouched(pgrole.LeaseKey{Name: l.Name, ID: l.ID, OID: l.OID - 1}, fmt.Sprintf("its OID is %d, not %d", l.OID, l.OID-1))
+		mustEnd(t, c, s, l)
+		c.Exec(t, `CREATE ROLE `+l.Name+` LOGIN; `+restore)
+		untouched(l.Key(), fmt.Sprintf("not %d", l.OID))
+		c.Exec(t, `DROP ROLE `+l.Name)
+		untouched(l.Key(), "")
 	})
 }
 
@@ -281,7 +326,7 @@ func TestLeaseEndsOnce(t *testing.T) {
 			var mu sync.Mutex
 			for _, err := range together(6, func(j int) error {
 				if j == 5 {
-					_, err := s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
+					_, err := s.ChangeLeaseEnd(t.Context(), l.Key(), pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
 					if fault.Is(err, fault.NotFound) {
 						err = nil
 					}
@@ -316,7 +361,7 @@ func TestLeaseForProtected(t *testing.T) {
 		l := takeLease(t, s, prefix, prefix+"_lease")
 		c.Connect(t, l.Name, password2, "postgres")
 		c.Exec(t, `ALTER ROLE `+prefix+` CREATEROLE`)
-		_, err := s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
+		_, err := s.ChangeLeaseEnd(t.Context(), l.Key(), pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
 		refused(t, err, fault.Forbidden, "system user")
 		mustEnd(t, c, s, l)
 		c.Exec(t, `ALTER ROLE `+prefix+` NOCREATEROLE`)
@@ -519,7 +564,7 @@ func TestLeaseCutAnywhere(t *testing.T) {
 			c.Exec(t, `CREATE TABLE `+prefix+`.`+l.Name+` (); ALTER TABLE `+prefix+`.`+l.Name+` OWNER TO `+l.Name)
 			var renewed *pgrole.LeaseRole
 			changed, err := cut(n, func() (err error) {
-				renewed, err = s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
+				renewed, err = s.ChangeLeaseEnd(t.Context(), l.Key(), pgrole.LeaseEnd{In: 2 * time.Hour}, actor())
 				return err
 			})
 			if u, readErr := direct.User(t.Context(), l.Name); readErr != nil || err == nil && !u.Lease().Ends.Equal(renewed.Ends) {

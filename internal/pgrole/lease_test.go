@@ -33,11 +33,11 @@ func takeLeaseOf(t testing.TB, s *pgrole.Server, actsFor, name string, ttl time.
 
 // endLease ends a lease as the product does: the short way first.
 func endLease(ctx context.Context, s *pgrole.Server, l *pgrole.LeaseRole, expired bool) (pgrole.EndedLease, error) {
-	e, done, err := s.DropLease(ctx, l.Name, l.ID, expired)
+	e, done, err := s.DropLease(ctx, l.Key(), expired)
 	if err != nil || done {
 		return e, err
 	}
-	return s.EndLease(ctx, l.Name, l.ID, expired, actor())
+	return s.EndLease(ctx, l.Key(), expired, actor())
 }
 
 // mustEnd ends a lease, of which nothing is left then.
@@ -186,7 +186,7 @@ func TestChangeLeaseEnd(t *testing.T) {
 		l := takeLease(t, s, prefix, prefix+"_lease")
 		change := func(end pgrole.LeaseEnd) *pgrole.LeaseRole {
 			t.Helper()
-			now, err := s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, end, actor())
+			now, err := s.ChangeLeaseEnd(t.Context(), l.Key(), end, actor())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,16 +213,17 @@ func TestChangeLeaseEnd(t *testing.T) {
 		if now := change(pgrole.LeaseEnd{In: time.Hour, Shorten: true}); !now.Ends.Equal(short.Ends) {
 			t.Errorf("it ends at %s, not %s", now.Ends, short.Ends)
 		}
-		_, err := s.ChangeLeaseEnd(t.Context(), l.Name, uuid.New(), pgrole.LeaseEnd{In: time.Hour}, actor())
+		_, err := s.ChangeLeaseEnd(t.Context(), pgrole.LeaseKey{Name: l.Name, ID: uuid.New()}, pgrole.LeaseEnd{In: time.Hour},
+			actor())
 		refused(t, err, fault.NotFound)
-		_, err = s.ChangeLeaseEnd(t.Context(), prefix, l.ID, pgrole.LeaseEnd{In: time.Hour}, actor())
+		_, err = s.ChangeLeaseEnd(t.Context(), pgrole.LeaseKey{Name: prefix, ID: l.ID}, pgrole.LeaseEnd{In: time.Hour}, actor())
 		refused(t, err, fault.NotFound)
-		_, err = s.ChangeLeaseEnd(t.Context(), prefix, uuid.Nil, pgrole.LeaseEnd{In: time.Hour}, actor())
+		_, err = s.ChangeLeaseEnd(t.Context(), pgrole.LeaseKey{Name: prefix}, pgrole.LeaseEnd{In: time.Hour}, actor())
 		refused(t, err, fault.NotFound)
 		change(pgrole.LeaseEnd{In: time.Millisecond, Shorten: true})
 		waitFor(t, c, `SELECT rolvaliduntil < clock_timestamp() FROM pg_roles WHERE rolname = $1`, l.Name)
 		mayNotLogin(t, c, l.Name, password2)
-		_, err = s.ChangeLeaseEnd(t.Context(), l.Name, l.ID, pgrole.LeaseEnd{In: time.Hour}, actor())
+		_, err = s.ChangeLeaseEnd(t.Context(), l.Key(), pgrole.LeaseEnd{In: time.Hour}, actor())
 		refused(t, err, fault.Invalid, "has ended")
 		if e, err := endLease(t.Context(), s, l, true); err != nil || e.Remaining > 0 || e.Gone {
 			t.Errorf("the end: %+v, %v", e, err)

@@ -29,11 +29,13 @@ type Provenance struct {
 	// FormerRevision is the revision from before the deletion began.
 	FormerRevision string `json:"from,omitempty"`
 	// Lease is the id of the lease that the role belongs to; nil: none. Only then there is what follows: the role that it acts
-	// for, its end by the clock of the cluster, and the name of the credential that it belongs to, if any.
-	Lease      uuid.UUID `json:"lease,omitzero"`
-	For        string    `json:"for,omitempty"`
-	Ends       time.Time `json:"ends,omitzero"`
-	Credential string    `json:"credential,omitempty"`
+	// for, its end by the clock of the cluster, the name of the credential that it belongs to, if any, and the installation of
+	// Rolecall that has made it; nil: an older release.
+	Lease        uuid.UUID `json:"lease,omitzero"`
+	For          string    `json:"for,omitempty"`
+	Ends         time.Time `json:"ends,omitzero"`
+	Credential   string    `json:"credential,omitempty"`
+	Installation uuid.UUID `json:"installation,omitzero"`
 	// Access says of which access role this is the record; nil: of none.
 	Access *AccessRecord `json:"access,omitempty"`
 }
@@ -176,6 +178,8 @@ func (p *Provenance) scan(data string) bool {
 			ok = scanTime(&p.Ends, value)
 		case "credential":
 			p.Credential = value
+		case "installation":
+			ok = scanID(&p.Installation, value)
 		default:
 			ok = false
 		}
@@ -229,7 +233,7 @@ func (p Provenance) valid() bool {
 // validLease reports whether all is there that a lease has, and nothing of it if there is none.
 func (p Provenance) validLease() bool {
 	if p.Lease == uuid.Nil {
-		return p.For == "" && p.Ends.IsZero() && p.Credential == ""
+		return p.For == "" && p.Ends.IsZero() && p.Credential == "" && p.Installation == uuid.Nil
 	}
 	year := p.Ends.UTC().Year()
 	return nameable(p.For) && 1 < year && year < 9999 && utf8.RuneCountInString(p.Credential) <= 200

@@ -81,7 +81,7 @@ func (a *API) staticCredentials(w http.ResponseWriter, r *http.Request, p *accou
 	return answer(w, r, response[staticCredentials, null]{Data: staticCredentials{
 		credentials: credentials{current.Username, string(current.Password)},
 		// A rotation may be late. A client that reads again after that time must not do so all the time.
-		TTL:            max(seconds(time.Until(current.RotatesAt)), 1),
+		TTL:            max(seconds(current.Clock.Until(current.RotatesAt)), 1),
 		RotationPeriod: seconds(current.RotateEvery),
 		LastRotation:   clock(current.RotatedAt),
 	}})
