@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
 
@@ -151,6 +152,9 @@ func (o *object) text(name string) *string {
 	return &s
 }
 
+// secret is nil when the field is not there.
+func (o *object) secret(name string) *secret.Text { return (*secret.Text)(o.text(name)) }
+
 // textOrNull is nil when the field is not there, and empty when it is null; an empty string is a mistake.
 func (o *object) textOrNull(name string) *string {
 	v, ok := o.get(name)
@@ -195,6 +199,28 @@ func (o *object) object(name string) *object {
 		inner.values = &web.Object{}
 	}
 	return inner
+}
+
+// objects is nil when the field is not there.
+func (o *object) objects(name string) (list []*object) {
+	v, ok := o.get(name)
+	if !ok {
+		return nil
+	}
+	items, ok := v.([]any)
+	if !ok {
+		o.mistake(name, "an array", v)
+	}
+	for i, item := range items {
+		at := name + "[" + strconv.Itoa(i) + "]"
+		values, ok := item.(*web.Object)
+		if !ok {
+			o.mistake(at, "an object", item)
+			return nil
+		}
+		list = append(list, &object{at: o.at + at + ".", values: values, known: map[string]bool{}, err: o.err})
+	}
+	return list
 }
 
 // done is the first mistake, one in a field that is not known included.

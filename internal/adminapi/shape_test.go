@@ -21,9 +21,16 @@ func TestShape(t *testing.T) {
 
 		"User":           userResource{},
 		"UserList":       list[userResource]{},
+		"NewUser":        userWithPassword{},
+		"UserAccess":     userAccess{},
+		"Level":          accessResource{},
 		"UserConnection": userConnection{},
 		"DeletionPlan":   deletionPlan{},
 		"DatabasePlan":   databasePlan{},
+
+		"DatabaseList":         list[databaseResource]{},
+		"AccessRoles":          accessRolesResource{},
+		"CompletedAccessRoles": completedAccessRoles{},
 
 		"PasswordProblemList": list[passwordProblem]{},
 

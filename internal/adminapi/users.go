@@ -20,6 +20,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/moment"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
 
@@ -42,6 +43,12 @@ type userResource struct {
 	ETag            string         `json:"etag"`
 	EndedSessions   *int           `json:"endedSessions,omitempty"`
 	KeptRoles       *[]string      `json:"keptRoles,omitempty"`
+}
+
+// userWithPassword is the one answer that holds a password: one that was generated.
+type userWithPassword struct {
+	userResource
+	Password string `json:"password,omitempty"`
 }
 
 type leaseOfUser struct {
@@ -133,6 +140,12 @@ func answerUser(w http.ResponseWriter, u userResource) {
 	web.JSON(w, http.StatusOK, "application/json", u)
 }
 
+// answerWithPassword answers with a user and its password, if one was generated.
+func answerWithPassword(w http.ResponseWriter, status int, u userResource, password secret.Text) {
+	w.Header().Set("ETag", u.ETag)
+	web.JSON(w, status, "application/json", userWithPassword{u, string(password)})
+}
+
 func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
 	system, err := q.flag("system")
 	if err != nil {
@@ -156,6 +169,88 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 
 func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	c, d, err := a.Users.UserDetails(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"))
+	if err != nil {
+		return err
+	}
+	answerUser(w, presentUser(c, d))
+	return nil
+}
+
+func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := body(w, r)
+	if err != nil {
+		return err
+	}
+	name, access, roles := o.text("username"), o.levels(), o.texts("roles")
+	n := dbuser.NewUser{Password: o.secret("password"), Access: access,
+		Limits: pgrole.Limits{ValidUntil: o.moment("validUntil"), ConnectionLimit: o.integer("connectionLimit")}}
+	if err := o.done(); err != nil {
+		return err
+	}
+	if name == nil {
+		return fault.New(fault.Invalid, "The field username is missing.")
+	}
+	n.Name = *name
+	if roles != nil {
+		n.Roles = *roles
+	}
+	c, d, password, err := a.Users.CreateUserWith(r.Context(), p, r.PathValue("clusterId"), n)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", a.PublicURL+Prefix+"/clusters/"+c.ID.String()+"/users/"+url.PathEscape(d.Name))
+	warnOfNotInherited(w, d.MemberOf, d)
+	answerWithPassword(w, http.StatusCreated, presentUser(c, d), password)
+	return nil
+}
+
+// levels reads the levels of a new user; nil when the field is not there.
+func (o *object) levels() (access []pgrole.Access) {
+	for _, in := range o.objects("access") {
+		database, level := in.text("database"), in.text("level")
+		if _ = in.done(); *o.err != nil {
+			return nil
+		}
+		if database == nil || level == nil {
+			*o.err = fault.New(fault.Invalid, "The field %sdatabase or %[1]slevel is missing.", in.at)
+			return nil
+		}
+		access = append(access, pgrole.Access{Database: *database, Level: pgrole.Level(*level)})
+	}
+	return access
+}
+
+func (a *API) changePassword(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	o, err := optionalBody(w, r)
+	if err != nil {
+		return err
+	}
+	use := o.secret("password")
+	if err := o.done(); err != nil {
+		return err
+	}
+	c, d, password, err := a.Users.ChangePassword(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), use,
+		web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	answerWithPassword(w, http.StatusOK, presentUser(c, d), password)
+	return nil
+}
+
+func (a *API) disableUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, d, ended, err := a.Users.DisableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), web.IfMatch(r))
+	if err != nil {
+		return err
+	}
+	u := presentUser(c, d)
+	u.EndedSessions = &ended
+	answerUser(w, u)
+	return nil
+}
+
+func (a *API) enableUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	c, d, err := a.Users.EnableUser(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), web.IfMatch(r))
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ const (
 	ChangePassword  = "user.password"
 	ChangeLimits    = "user.limits"
 	ChangeRoles     = "user.roles"
+	ChangeAccess    = "user.access" // its level in a database
+	DisableUser     = "user.disable"
+	EnableUser      = "user.enable"
 	DeleteUser      = "user.delete"
 	ReadVerifiers   = "user.verifiers" // of all users of a cluster
 	CreateLease     = "lease.create"
@@ -41,6 +44,8 @@ const (
 	DropCredential  = "credential.delete"
 	CreateDatabase  = "database.create"
 	DeleteDatabase  = "database.delete"
+	MakeAccessRoles = "database.access" // of a database, or what they lack
+	DropAccessRoles = "database.access.remove"
 	CreateAccount   = "account.create"
 	ResetAccount    = "account.reset"
 	UpdateAccount   = "account.update"
@@ -63,9 +68,9 @@ const (
 
 // Actions are all of them, in the order of their names.
 var Actions = slices.Sorted(slices.Values([]string{
-	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, DeleteUser, ReadVerifiers, CreateLease, RenewLease, EndLease,
-	PutCredential,
-	ReadCredential, RotateStored, DropCredential, CreateDatabase, DeleteDatabase,
+	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, ChangeAccess, DisableUser, EnableUser, DeleteUser, ReadVerifiers,
+	CreateLease, RenewLease, EndLease, PutCredential, ReadCredential, RotateStored, DropCredential,
+	CreateDatabase, DeleteDatabase, MakeAccessRoles, DropAccessRoles,
 	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, ChangeSecret, GrantScope, RevokeScope, RevokeTokens, CreateToken,
 	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys, Restore,
 }))

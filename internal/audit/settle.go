@@ -155,9 +155,9 @@ func Creates(action string) bool {
 	return action == CreateUser || action == CreateLease || action == CreateDatabase
 }
 
-// Deletes reports whether an action removes a user, a lease or a database.
+// Deletes reports whether an action removes a user, a lease, a database or its access roles.
 func Deletes(action string) bool {
-	return action == DeleteUser || action == EndLease || action == DeleteDatabase
+	return action == DeleteUser || action == EndLease || action == DeleteDatabase || action == DropAccessRoles
 }
 
 // Later reports whether another attempt on the same target of the same cluster was recorded after this one, and may have

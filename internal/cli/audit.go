@@ -59,10 +59,11 @@ const defaultLast = 100
 var AuditActions = []string{
 	"account.create", "account.delete", "account.grant", "account.password", "account.reset", "account.revoke",
 	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate", "cluster.update",
-	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate", "database.create",
-	"database.delete", "key.create", "key.retire", "keys.rotate", "lease.create", "lease.end", "lease.renew",
-	"token.create", "token.revoke", "user.create", "user.delete", "user.limits", "user.password", "user.roles",
-	"user.verifiers",
+	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate",
+	"database.access", "database.access.remove", "database.create", "database.delete", "key.create", "key.retire",
+	"keys.rotate", "lease.create", "lease.end", "lease.renew",
+	"token.create", "token.revoke", "user.access", "user.create", "user.delete", "user.disable", "user.enable", "user.limits",
+	"user.password", "user.roles", "user.verifiers",
 }
 
 func (q *auditQuery) bind(cmd *cobra.Command) {

@@ -56,7 +56,10 @@ func (a *API) createDatabase(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	c, d, err := a.Users.CreateDatabase(r.Context(), p, r.PathValue("clusterId"), name, owner)
+	if owner == "" {
+		return pgrole.CheckOwner(owner)
+	}
+	c, d, err := a.Users.CreateDatabase(r.Context(), p, r.PathValue("clusterId"), pgrole.NewDatabase{Name: name, Owner: owner})
 	if err != nil {
 		return err
 	}

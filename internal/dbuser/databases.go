@@ -1,7 +1,6 @@
 package dbuser
 
 import (
-	"cmp"
 	"context"
 	"unicode/utf8"
 
@@ -37,16 +36,33 @@ func (s *Service) Database(ctx context.Context, p *account.Principal, clusterID,
 	return r.cluster, d, err
 }
 
-// CreateDatabase makes a database that belongs to owner.
-func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID, name, owner string) (
+// DatabasesAfter lists the databases of a cluster after a name, and says whether more follow.
+func (s *Service) DatabasesAfter(ctx context.Context, p *account.Principal, clusterID, after string,
+	limit int) (list []*pgrole.Database, more bool, err error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, false, err
+	}
+	defer r.end()
+	return r.server.DatabasesAfter(ctx, after, limit)
+}
+
+// CreateDatabase makes a database.
+func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID string, n pgrole.NewDatabase) (
 	*cluster.Cluster, *pgrole.Database, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, nil, err
 	}
-	invalid := cmp.Or(pgrole.CheckDatabaseName(name), pgrole.CheckOwner(owner))
-	op, err := s.begin(ctx, p, c, change{action: audit.CreateDatabase, target: name, detail: detail{Owner: owner},
-		limit: databaseTimeout}, invalid)
+	invalid := pgrole.CheckDatabaseName(n.Name)
+	if invalid == nil && n.Owner != "" {
+		invalid = pgrole.CheckOwner(n.Owner)
+	}
+	if invalid == nil && n.AccessRoles {
+		_, invalid = pgrole.AccessRole(n.Name, pgrole.Own)
+	}
+	op, err := s.begin(ctx, p, c, change{action: audit.CreateDatabase, target: n.Name,
+		detail: detail{Owner: n.Owner, AccessRoles: n.AccessRoles}, limit: databaseTimeout}, invalid)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -54,7 +70,7 @@ func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clus
 	var d *pgrole.Database
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
-		d, err = op.server.CreateDatabase(changing, name, owner, op.by())
+		d, err = op.server.CreateDatabaseWith(changing, n, op.by())
 	}
 	return op.cluster, d, op.end(ctx, uuid.Nil, detail{}, err)
 }

@@ -43,6 +43,13 @@ type detail struct {
 	Roles           []string    `json:"roles,omitzero"`   // exactly these
 	Grant           string      `json:"grant,omitempty"`  // this role, too
 	Revoke          string      `json:"revoke,omitempty"` // this role only
+	// Of access levels and access roles:
+	Access      []userAccess   `json:"access,omitempty"` // of a new user
+	Database    string         `json:"database,omitempty"`
+	Level       **pgrole.Level `json:"level,omitempty"` // null: none any more
+	AccessRoles bool           `json:"accessRoles,omitempty"`
+	Schemas     []string       `json:"schemas,omitempty"`
+	Adopt       *bool          `json:"adopt,omitempty"`
 	// Of leases:
 	Lease      uuid.UUID `json:"lease,omitzero"`
 	For        string    `json:"for,omitempty"`
@@ -63,8 +70,15 @@ type detail struct {
 	Users    *int     `json:"users,omitempty"`    // whose verifiers were read
 	Members  []string `json:"members,omitempty"`  // that have lost what they had by a deleted user
 	Disabled string   `json:"disabled,omitempty"` // why the user was disabled and not deleted
+	Ran      *int     `json:"ran,omitempty"`      // statements, to complete access roles
 	Reason   string   `json:"reason,omitempty"`   // why it was not done, or not all of it
 	Settled  string   `json:"settled,omitempty"`  // what the settler has found
+}
+
+// userAccess is a level of a user in a database.
+type userAccess struct {
+	Database string       `json:"database"`
+	Level    pgrole.Level `json:"level"`
 }
 
 // refusal is why the principal may not do it; nil when it may.

@@ -160,6 +160,8 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 	switch {
 	case e.history == audit.Found && e.action == audit.ChangeLimits && e.detail.EndSessions:
 		return audit.Unknown, "the limits are set; whether its sessions were ended is not known"
+	case e.history == audit.Found && e.action == audit.DisableUser:
+		return audit.Unknown, "it is disabled; whether its sessions were ended is not known"
 	case e.history == audit.Found && !deletion && own:
 		return audit.Done, "the attempt is recorded with it"
 	case e.history == audit.Found && !deletion:
@@ -178,7 +180,7 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 		return audit.Unknown, "later attempts have been made on it"
 	case !e.role.exists && deletion:
 		return audit.Done, "it is gone"
-	case !e.role.exists && !creation:
+	case !e.role.exists && !creation && e.action != audit.MakeAccessRoles:
 		return audit.Unknown, "it no longer exists"
 	case e.unrecorded.After(e.recorded):
 		return audit.Unknown, "the cluster has later changes that the audit log does not have"
@@ -203,10 +205,20 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 // inspect reads the role or database that an attempt was on, once changes in progress have ended.
 func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (found, error) {
 	switch a.Action {
-	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.DeleteUser,
-		audit.CreateLease, audit.RenewLease, audit.EndLease:
+	case audit.CreateUser, audit.ChangePassword, audit.ChangeLimits, audit.ChangeRoles, audit.ChangeAccess, audit.DisableUser,
+		audit.EnableUser, audit.DeleteUser, audit.CreateLease, audit.RenewLease, audit.EndLease:
 		u, err := server.Inspect(ctx, a.Target)
 		if err != nil || u == nil {
+			return found{}, err
+		}
+		return found{u.Provenance, true}, nil
+	case audit.MakeAccessRoles, audit.DropAccessRoles: // what is done last is written into the record of the role of own
+		role, err := pgrole.AccessRole(a.Target, pgrole.Own)
+		if err != nil {
+			return found{}, err
+		}
+		u, err := server.Inspect(ctx, role)
+		if err != nil || u == nil || u.Provenance.Access == nil {
 			return found{}, err
 		}
 		return found{u.Provenance, true}, nil

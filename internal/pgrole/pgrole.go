@@ -334,10 +334,30 @@ func exists(name string) error {
 
 // SetPassword gives a user a new password. It enables one that was disabled.
 func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, by Actor) (u *User, err error) {
+	err = s.setPassword(ctx, name, password, match, by, func(ctx context.Context, tx *transaction, old *User) error {
+		u, err = s.readBack(ctx, tx, old)
+		return err
+	})
+	return u, err
+}
+
+// ChangePassword is SetPassword, and returns all about the user.
+func (s *Server) ChangePassword(ctx context.Context, name, password string, match etag.Match, by Actor) (d *Details,
+	err error) {
+	err = s.setPassword(ctx, name, password, match, by, func(ctx context.Context, tx *transaction, old *User) error {
+		d, err = s.readDetailsBack(ctx, tx, old)
+		return err
+	})
+	return d, err
+}
+
+// setPassword gives a user a new password, and lets readBack read it before the commit.
+func (s *Server) setPassword(ctx context.Context, name, password string, match etag.Match, by Actor,
+	readBack func(ctx context.Context, tx *transaction, old *User) error) error {
 	if err := CheckPassword(password); err != nil {
-		return nil, err
+		return err
 	}
-	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
+	return s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
 		if err := checkChangeable(old, name, match); err != nil {
 			return err
 		}
@@ -354,10 +374,8 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 			p.comment(old.userComment))); err != nil {
 			return err
 		}
-		u, err = s.readBack(ctx, tx, old)
-		return err
+		return readBack(ctx, tx, old)
 	})
-	return u, err
 }
 
 // checkChangeable refuses a role that is absent, no user, protected, not at the revision asked for, or has a name that no
