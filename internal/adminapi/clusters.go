@@ -154,7 +154,7 @@ func texts(selectors []label.Selector) []string {
 
 func (a *API) answerCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, status int,
 	c *cluster.Cluster) error {
-	blocked, err := a.Users.BlockedLeases(r.Context(), c)
+	blocked, err := a.Users.LeaseProblems(r.Context(), c)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		clusters = clusters[:page.Limit]
 		l.Next = cursor(clusters[page.Limit-1].DisplayName)
 	}
-	blocked, err := a.Users.BlockedLeases(r.Context(), clusters...)
+	blocked, err := a.Users.LeaseProblems(r.Context(), clusters...)
 	if err != nil {
 		return err
 	}

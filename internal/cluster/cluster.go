@@ -310,6 +310,12 @@ func (c *Cluster) LastHealth() Health {
 	return h
 }
 
+// Unreachable reports that the cluster did not answer when it was last asked. What is due in it waits.
+func (c *Cluster) Unreachable() bool {
+	h := c.LastHealth()
+	return !h.Checked.IsZero() && !h.Reachable
+}
+
 // lastHealth returns the last health, and whether it is of the last age and no connection has shown otherwise since.
 func (l *connector) lastHealth(age time.Duration) (h Health, valid bool) {
 	l.mu.Lock()
@@ -657,7 +663,7 @@ func (r *Registry) Watch(ctx context.Context) {
 // Away returns the clusters that did not answer when they were last asked.
 func (r *Registry) Away() (ids []uuid.UUID) {
 	for _, c := range r.All() {
-		if h := c.LastHealth(); !h.Checked.IsZero() && !h.Reachable {
+		if c.Unreachable() {
 			ids = append(ids, c.ID)
 		}
 	}

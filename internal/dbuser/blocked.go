@@ -12,39 +12,54 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
+	"rolecall/internal/lease"
 )
 
-// maxBlocked is how many blocked leases of a cluster are among its problems.
+// maxBlocked is how many blocked leases of a cluster are among its problems, and how many credentials that do not rotate.
 const maxBlocked = 10
 
-// BlockedLeases says of clusters which of their leases have ended though the roles cannot be dropped: a sentence for each,
-// by cluster. Clusters are shown also without the control database, and then it says nothing.
-func (s *Service) BlockedLeases(ctx context.Context, clusters ...*cluster.Cluster) (map[uuid.UUID][]string, error) {
+// LeaseProblems says of clusters which of their leases have ended though the roles cannot be dropped, and which of their
+// stored credentials did not rotate: a sentence for each, by cluster. Clusters are shown also without the control database,
+// and then it says nothing.
+func (s *Service) LeaseProblems(ctx context.Context, clusters ...*cluster.Cluster) (map[uuid.UUID][]string, error) {
 	ids := make([]uuid.UUID, len(clusters))
 	for i, c := range clusters {
 		ids[i] = c.ID
 	}
-	list, err := s.LeaseStore.Blocked(ctx, ids, maxBlocked+1)
+	blocked, err := s.LeaseStore.Blocked(ctx, ids, maxBlocked+1)
+	var failing []*lease.Credential
+	if err == nil {
+		failing, err = s.LeaseStore.Failing(ctx, ids, maxBlocked+1)
+	}
 	if fault.Is(err, fault.Unavailable) {
 		return nil, nil
 	}
 	problems := map[uuid.UUID][]string{}
-	for _, l := range list {
+	for _, l := range blocked {
 		if len(problems[l.Cluster]) == maxBlocked {
 			problems[l.Cluster] = append(problems[l.Cluster],
-				"More leases have ended though their roles cannot be dropped: list those "+
-					"in the state blocked.")
+				"More leases have ended though their roles cannot be dropped: list those in the state blocked.")
 			continue
 		}
 		problems[l.Cluster] = append(problems[l.Cluster],
 			fmt.Sprintf("The lease %s (user %q) has ended but its role cannot be dropped: %s",
 				l.ID, l.Username, strings.Join(l.BlockedBy, " ")))
 	}
+	credentials := map[uuid.UUID]int{}
+	for _, cr := range failing {
+		problem := fmt.Sprintf("The stored credential %q does not rotate: %s", cr.Name, cr.LastError)
+		if credentials[cr.Cluster]++; credentials[cr.Cluster] > maxBlocked {
+			problem = "More stored credentials do not rotate: list those in the state failing."
+		}
+		problems[cr.Cluster] = append(problems[cr.Cluster], problem)
+	}
 	return problems, err
 }
 
-// BlockedProblems is how many sentences BlockedLeases has for a cluster with a number of blocked leases.
-func BlockedProblems(blocked int) int { return min(blocked, maxBlocked+1) }
+// CountProblems is how many sentences LeaseProblems has for a cluster.
+func CountProblems(n lease.Count) int {
+	return min(n.Blocked, maxBlocked+1) + min(n.Failing, maxBlocked+1)
+}
 
 // endAllTimeout bounds how long the leases of a cluster take to end, endAtOnce how many end at a time.
 const (
@@ -80,7 +95,7 @@ func (s *Service) endAllLeases(ctx context.Context, p *account.Principal, c *clu
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	blocked, err := s.BlockedLeases(ctx, c)
+	blocked, err := s.LeaseProblems(ctx, c)
 	if err != nil || len(blocked[c.ID]) == 0 {
 		return err
 	}

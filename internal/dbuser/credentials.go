@@ -182,7 +182,17 @@ func (s *Service) Credentials(ctx context.Context, p *account.Principal, cluster
 		return nil, nil, false, err
 	}
 	list, more, err = s.LeaseStore.ListCredentials(ctx, c.ID, after, limit)
+	for _, cr := range list {
+		showUnreachable(c, cr)
+	}
 	return c, list, more, err
+}
+
+// showUnreachable shows a credential as failing that cannot rotate because its cluster does not answer.
+func showUnreachable(c *cluster.Cluster, cr *lease.Credential) {
+	if cr.LastError == "" && c.Unreachable() {
+		cr.LastError = "The cluster does not answer, or takes no changes. The credential rotates as soon as it does."
+	}
 }
 
 // Credential returns a stored credential, without its password.
@@ -193,6 +203,9 @@ func (s *Service) Credential(ctx context.Context, p *account.Principal, clusterI
 		return nil, nil, err
 	}
 	cr, err := s.credential(ctx, c, name)
+	if err == nil {
+		showUnreachable(c, cr)
+	}
 	return c, cr, err
 }
 

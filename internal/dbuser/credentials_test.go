@@ -425,6 +425,65 @@ func TestFailingRotation(t *testing.T) {
 	wantLogin(t, s, current(t, s, p))
 }
 
+// A credential whose role is gone, or whose cluster is unreachable, is shown failing until it rotates.
+func TestFailingCredential(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	c, err := s.Clusters.Get(s.ClusterID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, p, settings())
+	s.PG.Exec(t, `DROP ROLE app`)
+	sweep(t, s)
+	if _, err := worker(s).RunDue(t.Context()); err == nil {
+		t.Error("a credential was rotated for a role that is gone")
+	}
+	problems, err := s.Users.LeaseProblems(t.Context(), c)
+	if now := credential(t, s, p); now.State() != "failing" || !strings.Contains(now.LastError, `no role "app"`) ||
+		err != nil ||
+		!slices.Equal(problems[c.ID], []string{`The stored credential "shop" does not rotate: ` + now.LastError}) {
+		t.Errorf("it is %+v; the cluster has the problems %q, %v", now, problems, err)
+	}
+	create(t, s, "app")
+	due(t, s)
+	if now := credential(t, s, p); now.State() != "active" {
+		t.Errorf("it is %+v", now)
+	}
+
+	pg := pgtest.New(t, nil)
+	role, rolePassword := servicetest.Administrator(t, pg)
+	id := s.Register(t, "away", pg, role, rolePassword)
+	s.Access(t, id, []string{"team=leases"}, nil)
+	if _, _, err := s.Users.CreateUser(t.Context(), p, id, "app", password); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := s.Users.PutCredential(t.Context(), p, id, "shop", settings(), nil); err != nil {
+		t.Fatal(err)
+	}
+	away, err := s.Clusters.Get(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"failing", "active"} {
+		if want == "failing" {
+			pg.Stop(t)
+		} else {
+			pg.Start(t)
+		}
+		for away.Health(t.Context()); away.Unreachable() != (want == "failing"); away.Health(t.Context()) {
+		}
+		_, one, err := s.Users.Credential(t.Context(), p, id, "shop")
+		if err != nil || one.State() != want || (one.LastError == "") != (want == "active") {
+			t.Errorf("it is %+v, %v, want %s", one, err, want)
+		}
+		_, list, _, err := s.Users.Credentials(t.Context(), p, id, "", 0)
+		if err != nil || len(list) != 1 || list[0].State() != want {
+			t.Errorf("the list has %+v, %v, want %s", list, err, want)
+		}
+	}
+}
+
 // aged returns an id as if it had been made some minutes ago.
 func aged() (id uuid.UUID) {
 	id = uuid.Must(uuid.NewV7())

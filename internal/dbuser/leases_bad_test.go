@@ -435,7 +435,7 @@ func TestLeaseCommentChanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	problems, err := s.Users.BlockedLeases(t.Context(), c)
+	problems, err := s.Users.LeaseProblems(t.Context(), c)
 	if err != nil || len(problems[c.ID]) != 2 || !strings.Contains(strings.Join(problems[c.ID], ""), ended.Username) {
 		t.Errorf("the cluster has the problems %q, %v", problems, err)
 	}

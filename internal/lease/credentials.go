@@ -95,20 +95,14 @@ func (s *Store) CredentialOf(ctx context.Context, tx pgx.Tx, lease uuid.UUID) (i
 	return id, err
 }
 
-// Failing returns how many credentials of each cluster did not rotate the last time, but for clusters without one.
-func (s *Store) Failing(ctx context.Context) (map[uuid.UUID]int, error) {
-	rows, err := s.DB.Pool.Query(ctx, `SELECT cluster_id, count(*) FROM credentials WHERE last_error <> '' GROUP BY cluster_id`)
-	if err != nil {
-		return nil, control.Fault(err)
-	}
-	counts := map[uuid.UUID]int{}
-	var id uuid.UUID
-	var n int
-	_, err = pgx.ForEachRow(rows, []any{&id, &n}, func() error {
-		counts[id] = n
-		return nil
-	})
-	return counts, control.Fault(err)
+// Failing returns the credentials of clusters that did not rotate the last time, of each the first ones by name, at most a
+// number of them.
+func (s *Store) Failing(ctx context.Context, clusters []uuid.UUID, most int) ([]*Credential, error) {
+	return collectCredentials(ctx, s.DB.Pool, `
+		WHERE c.id IN (
+		  SELECT f.id FROM unnest($1::uuid[]) AS u (id) CROSS JOIN LATERAL (
+		    SELECT id FROM credentials WHERE cluster_id = u.id AND last_error <> '' ORDER BY name LIMIT $2) f)
+		ORDER BY c.name`, clusters, most)
 }
 
 // LeasesOf returns the leases of a credential that have not ended.

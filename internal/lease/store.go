@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,11 +130,11 @@ func (f *Filter) where() (sql string, args []any) {
 	if f.Token != uuid.Nil {
 		add("l.token = ?", f.Token)
 	}
-	if f.Live {
-		conditions = append(conditions, "l.state <> 'ended'")
-	}
 	if len(f.States) > 0 {
 		add("l.state = ANY(?)", f.States)
+	}
+	if f.Live || len(f.States) > 0 && !slices.Contains(f.States, Ended) { // the index of the live ones is for this condition
+		conditions = append(conditions, "l.state <> 'ended'")
 	}
 	if !f.ExpiresBefore.IsZero() {
 		add("l.expires_at < ?", f.ExpiresBefore)
@@ -210,29 +211,39 @@ func (s *Store) DeleteEnded(ctx context.Context, age time.Duration) (n int, err 
 	return int(tag.RowsAffected()), control.Fault(err)
 }
 
-// Count is how many leases of a cluster have not ended, by state.
+// Count is how many leases of a cluster have not ended, by state, and how many credentials are stored for it.
 type Count struct {
 	Active, Ending, Blocked int
 	Late                    int // of the active and ending ones: those whose end was more than a minute ago
+	Credentials             int
+	Failing                 int // of these: those that did not rotate the last time
 }
 
-// Counts returns how many leases have not ended, by cluster.
+// Counts returns how many leases and credentials there are, by cluster.
 func (s *Store) Counts(ctx context.Context) (map[uuid.UUID]Count, error) {
 	rows, err := s.DB.Pool.Query(ctx, `
-		SELECT cluster_id, count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'ending'),
-		  count(*) FILTER (WHERE state = 'blocked'),
-		  count(*) FILTER (WHERE state <> 'blocked' AND expires_at < now() - interval '1 minute')
-		FROM leases WHERE state <> 'ended' GROUP BY cluster_id`)
+		SELECT c.id, coalesce(l.active, 0), coalesce(l.ending, 0), coalesce(l.blocked, 0), coalesce(l.late, 0),
+		  coalesce(s.stored, 0), coalesce(s.failing, 0)
+		FROM clusters c
+		LEFT JOIN (
+		  SELECT cluster_id, count(*) FILTER (WHERE state = 'active') AS active,
+		    count(*) FILTER (WHERE state = 'ending') AS ending, count(*) FILTER (WHERE state = 'blocked') AS blocked,
+		    count(*) FILTER (WHERE state <> 'blocked' AND expires_at < now() - interval '1 minute') AS late
+		  FROM leases WHERE state <> 'ended' GROUP BY cluster_id) l ON l.cluster_id = c.id
+		LEFT JOIN (
+		  SELECT cluster_id, count(*) AS stored, count(*) FILTER (WHERE last_error <> '') AS failing
+		  FROM credentials GROUP BY cluster_id) s ON s.cluster_id = c.id`)
 	if err != nil {
 		return nil, control.Fault(err)
 	}
 	counts := map[uuid.UUID]Count{}
 	var id uuid.UUID
 	var n Count
-	_, err = pgx.ForEachRow(rows, []any{&id, &n.Active, &n.Ending, &n.Blocked, &n.Late}, func() error {
-		counts[id] = n
-		return nil
-	})
+	_, err = pgx.ForEachRow(rows, []any{&id, &n.Active, &n.Ending, &n.Blocked, &n.Late, &n.Credentials, &n.Failing},
+		func() error {
+			counts[id] = n
+			return nil
+		})
 	return counts, control.Fault(err)
 }
 

@@ -276,8 +276,21 @@ func TestCounts(t *testing.T) {
 		}
 		return nil
 	})
+	for _, name := range []string{"b", "a", "c"} {
+		credential := insertCredential(t, s, c, name)
+		if name == "c" {
+			continue
+		}
+		if err := s.SetError(t.Context(), credential.ID, "It does not answer."); err != nil {
+			t.Fatal(err)
+		}
+	}
+	failing, err := s.Failing(t.Context(), []uuid.UUID{other, c}, 1)
+	if err != nil || len(failing) != 1 || failing[0].Name != "a" {
+		t.Errorf("failing are %+v: %v", failing, err)
+	}
 	counts, err := s.Counts(t.Context())
-	if err != nil || counts[c] != (lease.Count{Active: 1, Ending: 1, Blocked: 2, Late: 1}) ||
+	if err != nil || counts[c] != (lease.Count{Active: 1, Ending: 1, Blocked: 2, Late: 1, Credentials: 3, Failing: 2}) ||
 		counts[other] != (lease.Count{Active: 5}) {
 		t.Errorf("the counts are %+v: %v", counts, err)
 	}

@@ -107,7 +107,7 @@ var (
 	lateLeases = prometheus.NewDesc("rolecall_leases_late",
 		"Leases that should have ended more than a minute ago, and are neither ended nor blocked.", byCluster, nil)
 	failingCredentials = prometheus.NewDesc("rolecall_credentials_failing",
-		"Stored credentials whose last rotation has failed.", byCluster, nil)
+		"Stored credentials whose last rotation has failed, or whose cluster is unreachable.", byCluster, nil)
 	dueTasks = prometheus.NewDesc("rolecall_tasks_due",
 		"Work in the background that is due, by kind.", []string{"kind"}, nil)
 	lateTasks = prometheus.NewDesc("rolecall_tasks_late",
@@ -194,10 +194,6 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 	if err != nil {
 		return nil
 	}
-	failing, err := s.users.LeaseStore.Failing(ctx)
-	if err != nil {
-		return nil
-	}
 	for _, kind := range s.users.Tasks() {
 		due, late := 0, 0
 		for _, n := range tasks {
@@ -214,7 +210,11 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 		c.gauge(leasesDesc, float64(n.Ending), id, string(lease.Ending))
 		c.gauge(leasesDesc, float64(n.Blocked), id, string(lease.Blocked))
 		c.gauge(lateLeases, float64(n.Late), id)
-		c.gauge(failingCredentials, float64(failing[cl.ID]), id)
+		failing := n.Failing
+		if cl.Unreachable() {
+			failing = n.Credentials
+		}
+		c.gauge(failingCredentials, float64(failing), id)
 	}
 	return leases
 }
@@ -227,7 +227,7 @@ func (s *state) collectCluster(c collected, cl *cluster.Cluster, leases lease.Co
 		c.gauge(clusterUp, number(h.Reachable), id)
 		c.gauge(clusterStopped, number(h.Stopped), id)
 	}
-	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) + dbuser.BlockedProblems(leases.Blocked)
+	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) + dbuser.CountProblems(leases)
 	if found := s.users.Unrecorded(cl); found != nil {
 		c.gauge(clusterUnrecorded, float64(found.Count), id)
 		problems += int(number(found.Problem() != ""))
