@@ -462,7 +462,7 @@ func (d *deletion) clearDatabases(ctx context.Context, p *plan, some []*database
 // rehearse reassigns in a database and rolls back: what is refused in the last of several databases should be known before
 // anything has moved in the first.
 func (d *deletion) rehearse(ctx context.Context, conn *pgx.Conn, dp *databasePlan) error {
-	err := d.inTries(ctx, conn, dp.name, func() error {
+	err := d.s.inTries(ctx, conn, dp.name, func() error {
 		return retryOn(ctx, conn, func(tx *transaction) error {
 			if _, err := tx.Exec(ctx, setTimeouts(d.s.Waits.statement(), d.s.Waits.lockTry())); err != nil {
 				return err
@@ -507,7 +507,7 @@ func (d *deletion) clearDatabase(ctx context.Context, conn *pgx.Conn, dp *databa
 func (d *deletion) clearPart(ctx context.Context, conn *pgx.Conn, dp *databasePlan, granted []grantedTo,
 	reassign bool) error {
 	var revoked Listing
-	err := d.inTries(ctx, conn, dp.name, func() error {
+	err := d.s.inTries(ctx, conn, dp.name, func() error {
 		return retryOn(ctx, conn, func(tx *transaction) (err error) {
 			revoked, err = d.revokeIn(ctx, conn, tx, dp, granted, reassign)
 			return err
@@ -714,7 +714,7 @@ func clearDefault(def defaultGrant) (statements []string, err error) {
 
 // drop is phase 4.
 func (d *deletion) drop(ctx context.Context) error {
-	return d.inTries(ctx, d.conn, d.conn.Config().Database, func() error {
+	return d.s.inTries(ctx, d.conn, d.conn.Config().Database, func() error {
 		return d.retry(ctx, func(tx *transaction) error {
 			u, err := d.s.role(ctx, tx, d.user.Name)
 			if err != nil {

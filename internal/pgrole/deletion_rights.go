@@ -16,7 +16,7 @@ import (
 
 // checkRights refuses if the administering role can become neither the user nor the role that gets what it owns.
 func (d *deletion) checkRights(ctx context.Context) error {
-	roles, err := d.readRights(ctx, d.conn, []string{d.user.Name, d.reassignTo})
+	roles, err := readRights(ctx, d.conn, []string{d.user.Name, d.reassignTo})
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (d *deletion) readIrrevocable(ctx context.Context, conn *pgx.Conn, dp *data
 			grantors = append(grantors, g.grantor)
 		}
 	}
-	roles, err := d.readRights(ctx, conn, grantors)
+	roles, err := readRights(ctx, conn, grantors)
 	if err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func (r roleRights) becoming() string {
 
 // readRights asks about roles by their names; those that do not exist are left out. pg_database_owner stands for the owner
 // of the connection's database.
-func (d *deletion) readRights(ctx context.Context, conn *pgx.Conn, names []string) ([]roleRights, error) {
-	rows, err := conn.Query(ctx, selectRights, names)
+func readRights(ctx context.Context, q querier, names []string) ([]roleRights, error) {
+	rows, err := q.Query(ctx, selectRights, names)
 	if err != nil {
 		return nil, err
 	}

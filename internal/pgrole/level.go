@@ -1,7 +1,11 @@
 package pgrole
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf16"
 
 	"rolecall/internal/fault"
 )
@@ -27,18 +31,31 @@ func (l Level) suffix() string {
 	return "_" + string(l)
 }
 
-// maxName is the longest name of a role, in bytes.
-const maxName = 63
-
 // AccessRole is the name of the access role of a level in a database. A name that would be longer than 63 bytes is refused,
 // never cut.
 func AccessRole(database string, level Level) (string, error) {
 	name := database + level.suffix()
-	if len(name) > maxName {
+	if len(name) > MaxName {
 		return "", fault.New(fault.Invalid, "The database %q cannot have access roles: the name %q would have %d bytes, and "+
-			"a role's name has at most %d. Give the database a shorter name.", database, name, len(name), maxName)
+			"a role's name has at most %d. Give the database a shorter name.", database, name, len(name), MaxName)
 	}
 	return name, nil
+}
+
+// accessNames are the names of all access roles of a database, in the order of Levels.
+func (s *Server) accessNames(database string) (names []string, err error) {
+	for _, level := range Levels {
+		name, err := AccessRole(database, level)
+		if err != nil {
+			return nil, err
+		}
+		if CheckName(name, s.SystemRoles) != nil {
+			return nil, fault.New(fault.Invalid, "The database %q cannot have access roles: the name %q is reserved.", database,
+				name)
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // CheckLevel refuses a level that there is not.
@@ -63,9 +80,49 @@ type AccessRecord struct {
 	// access roles were made.
 	TookConnect bool `json:"tookConnect,omitempty"`
 	TookCreate  bool `json:"tookCreate,omitempty"`
+	// GaveConnect says that the administering role was granted CONNECT, because it had that through PUBLIC only.
+	GaveConnect bool `json:"gaveConnect,omitempty"`
+}
+
+// MarshalJSON writes ASCII: the comment is written in the database, whose encoding may not have all characters of a name.
+func (a AccessRecord) MarshalJSON() ([]byte, error) {
+	type plain AccessRecord
+	data, err := json.Marshal(plain(a))
+	var ascii strings.Builder
+	for _, r := range string(data) {
+		switch {
+		case r < 0x7f:
+			ascii.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&ascii, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&ascii, `\u%04x`, r)
+		}
+	}
+	return []byte(ascii.String()), err
+}
+
+// valid reports whether the record can have been written here.
+func (a *AccessRecord) valid() bool {
+	return nameable(a.Database) && CheckLevel(a.Level) == nil &&
+		!slices.ContainsFunc(a.Schemas, func(schema string) bool { return !nameable(schema) })
+}
+
+// accessRole reports whether the role was made to be the access role of a level in a database.
+func (u *User) accessRole(database string, level Level) bool {
+	a := u.Provenance.Access
+	return a != nil && a.Database == database && a.Level == level
 }
 
 // Statement is SQL to be run, or that was run, in a database.
 type Statement struct{ Database, SQL string }
 
 func (s Statement) String() string { return fmt.Sprintf("in %s: %s", s.Database, s.SQL) }
+
+// same reports whether two records say the same.
+func (a *AccessRecord) same(b AccessRecord) bool {
+	schemas := slices.Equal(a.Schemas, b.Schemas)
+	return schemas && a.Adopt == b.Adopt && a.TookConnect == b.TookConnect && a.TookCreate == b.TookCreate &&
+		a.GaveConnect == b.GaveConnect
+}

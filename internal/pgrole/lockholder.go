@@ -261,17 +261,17 @@ func (e *lockHeld) name(ctx context.Context, conn *pgx.Conn) {
 
 // inTries runs f on a connection to a database, again and again, until it gets its locks or Waits.Lock is over. Each try
 // waits for a lock only briefly and then pauses: who wants the same lock for reading queues behind f.
-func (d *deletion) inTries(ctx context.Context, conn *pgx.Conn, database string, f func() error) error {
+func (s *Server) inTries(ctx context.Context, conn *pgx.Conn, database string, f func() error) error {
 	var by *blocker
-	for end := time.Now().Add(d.s.Waits.lock()); ; {
-		now, err := d.s.watched(ctx, watch{pid: conn.PgConn().PID()}, f)
+	for end := time.Now().Add(s.Waits.lock()); ; {
+		now, err := s.watched(ctx, watch{pid: conn.PgConn().PID()}, f)
 		if now != nil {
 			by = now
 		}
 		if !sqlstate.Is(err, sqlstate.LockNotAvailable) {
 			return err
 		}
-		if !time.Now().Before(end) || pause(ctx, 2*d.s.Waits.lockTry()) != nil {
+		if !time.Now().Before(end) || pause(ctx, 2*s.Waits.lockTry()) != nil {
 			if by != nil && by.Lock == "advisory" {
 				return withBlocker(err, by)
 			}

@@ -227,7 +227,8 @@ const maxRecord = 4096
 func (p Provenance) valid() bool {
 	sane := func(t time.Time) bool { return t.IsZero() || 1 < t.UTC().Year() && t.UTC().Year() < 9999 }
 	return p.Revision > 0 && p.Attempt != uuid.Nil && sane(p.Created) && sane(p.Modified) &&
-		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200 && p.validLease()
+		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200 && p.validLease() &&
+		(p.Access == nil || p.Lease == uuid.Nil && p.Access.valid())
 }
 
 // validLease reports whether all is there that a lease has, and nothing of it if there is none.

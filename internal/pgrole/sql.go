@@ -576,3 +576,148 @@ func setTimeouts(statement, lock time.Duration) string {
 	return fmt.Sprintf(`SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d`, statement.Milliseconds(),
 		lock.Milliseconds())
 }
+
+// createGroup makes a role that others become members of.
+func createGroup(name string) string { return `CREATE ROLE ` + ident(name) + ` NOLOGIN` }
+
+// grantTo takes privileges as PostgreSQL names them and a target that is quoted.
+func grantTo(privileges, target string, grantees []string) string {
+	return `GRANT ` + privileges + ` ON ` + target + ` TO ` + idents(grantees)
+}
+
+func grantToPublic(privilege, target string) string {
+	return `GRANT ` + privilege + ` ON ` + target + ` TO PUBLIC`
+}
+
+func revokeFromPublic(privilege, target string) string {
+	return `REVOKE ` + privilege + ` ON ` + target + ` FROM PUBLIC`
+}
+
+func targetDatabase(name string) string { return `DATABASE ` + ident(name) }
+
+func targetSchema(name string) string { return `SCHEMA ` + ident(name) }
+
+func targetAll(objects, schema string) string {
+	return `ALL ` + objects + ` IN SCHEMA ` + ident(schema)
+}
+
+// grantDefaultTo is for what owner will make, in one schema or, if that is "", in all.
+func grantDefaultTo(owner, schema, privileges, objects string, grantees []string) string {
+	if schema != "" {
+		schema = ident(schema)
+	}
+	return alterDefault(owner, schema) + grantTo(privileges, objects, grantees)
+}
+
+// wants is what access roles are to be granted: a kind of object, the place of a level, a privilege, and the bit that stands
+// for it. The queries about access roles have it as $2 to $5, and as $1 the oids of the roles in the order of Levels. An oid
+// that no role has stands for a role that is to be made.
+const wants = `unnest($2::text[], $3::int[], $4::text[], $5::int[]) w (kind, level, privilege, bit)`
+
+// lacking is what the access roles lack in an ACL of a kind of object, as bits: a column for each level.
+func lacking(kind, acl string) string {
+	columns := make([]string, len(Levels))
+	for i := range Levels {
+		level := strconv.Itoa(i + 1)
+		columns[i] = `coalesce((SELECT bit_or(w.bit) FROM ` + wants + ` WHERE w.kind = '` + kind + `' AND w.level = ` + level + `
+      AND NOT EXISTS (SELECT FROM aclexplode(` + acl + `) x
+        WHERE x.grantee = ($1::oid[])[` + level + `] AND x.privilege_type = w.privilege)), 0)`
+	}
+	return strings.Join(columns, `,
+    `)
+}
+
+// selectDatabaseLacks is about the database $6: its owner, what the access roles lack, what PUBLIC was granted by the owner
+// and by others, and whether the administering role may connect only because PUBLIC may.
+var selectDatabaseLacks = `
+  SELECT pg_get_userbyid(d.datdba)::text, current_user::text,
+    EXISTS (SELECT FROM aclexplode(a.acl) x WHERE x.grantee = 0 AND x.grantor = d.datdba AND x.privilege_type = 'CONNECT'),
+    EXISTS (SELECT FROM aclexplode(a.acl) x WHERE x.grantee = 0 AND x.grantor <> d.datdba AND x.privilege_type = 'CONNECT'),
+    NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND NOT EXISTS (
+      SELECT FROM aclexplode(a.acl) x JOIN pg_roles r ON r.oid = x.grantee
+      WHERE x.privilege_type = 'CONNECT' AND pg_has_role(r.oid, 'USAGE')),
+    ` + lacking("d", "a.acl") + `
+  FROM pg_database d, LATERAL (SELECT coalesce(d.datacl, acldefault('d', d.datdba))) a (acl) WHERE d.datname = $6`
+
+// selectSchemaLacks lists the schemas of the connection's database except PostgreSQL's own, with their owners, whether they
+// belong to an extension, what PUBLIC was granted, and what the access roles lack.
+var selectSchemaLacks = `
+  SELECT n.oid, n.nspname::text, pg_get_userbyid(n.nspowner)::text,
+    ` + ofExtension("pg_namespace", "n.oid") + `,
+    coalesce((SELECT bit_or(w.bit) FROM ` + wants + ` JOIN aclexplode(a.acl) x ON x.grantee = 0
+      AND x.privilege_type = w.privilege WHERE w.kind = 'n'), 0),
+    EXISTS (SELECT FROM aclexplode(a.acl) x WHERE x.grantee = 0 AND x.grantor = n.nspowner AND x.privilege_type = 'CREATE'),
+    ` + lacking("n", "a.acl") + `
+  FROM pg_namespace n, LATERAL (SELECT coalesce(n.nspacl, acldefault('n', n.nspowner))) a (acl)
+  WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  ORDER BY n.nspname`
+
+// ofExtension is true for an object that an extension has made, and decides the privileges of.
+func ofExtension(class, oid string) string {
+	return `EXISTS (SELECT FROM pg_depend e WHERE e.classid = '` + class + `'::regclass AND e.objid = ` + oid + `
+      AND e.deptype = 'e')`
+}
+
+// grantableKinds are the kinds of relations that GRANT … ON TABLE takes, and sequences.
+const grantableKinds = `('r', 'p', 'v', 'm', 'f', 'S')`
+
+// selectOwners lists who owns something in the schemas $1 that no extension has made, whether there are tables or sequences
+// among it, and whether there is more than the schema public.
+var selectOwners = `
+  SELECT o.owner, pg_get_userbyid(o.owner)::text, bool_or(o.relation), bool_or(o.makes)
+  FROM (
+    SELECT DISTINCT c.relowner, true, true FROM pg_class c WHERE c.relnamespace = ANY ($1::oid[])
+      AND c.relkind IN ` + grantableKinds + ` AND NOT ` + ofExtension("pg_class", "c.oid") + `
+    UNION ALL
+    SELECT DISTINCT p.proowner, false, true FROM pg_proc p WHERE p.pronamespace = ANY ($1::oid[])
+      AND NOT ` + ofExtension("pg_proc", "p.oid") + `
+    UNION ALL
+    SELECT n.nspowner, false, n.nspname <> 'public' FROM pg_namespace n WHERE n.oid = ANY ($1::oid[])
+  ) o (owner, relation, makes) GROUP BY 1 ORDER BY 2`
+
+// selectRelationLacks lists what the access roles lack on the tables and sequences in the schemas $6. The target is NULL if
+// one statement for the whole schema says the same: all have one owner, unless the administering role is a superuser ($8),
+// and none belongs to an extension. For owners other than $7 nothing can be granted: their objects are only counted, unless
+// PUBLIC has the privilege.
+var selectRelationLacks = `
+  WITH relation AS MATERIALIZED (
+    SELECT c.oid, c.relnamespace, c.relowner, k.kind, $8 OR c.relowner = ANY ($7::oid[]) AS granted_by_owner,
+      coalesce(c.relacl, acldefault(k.acl_kind, c.relowner)) AS acl, ` + ofExtension("pg_class", "c.oid") + ` AS extension
+    FROM pg_class c, LATERAL (SELECT CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END,
+      CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char") k (kind, acl_kind)
+    WHERE c.relnamespace = ANY ($6::oid[]) AND c.relkind IN ` + grantableKinds + `
+  ), granted AS MATERIALIZED (
+    SELECT r.oid, x.grantee, x.privilege_type AS privilege FROM relation r, aclexplode(r.acl) x
+    WHERE x.grantee = ANY ($1::oid[]) OR x.grantee = 0 AND NOT r.granted_by_owner
+  ), uniform AS (
+    SELECT relnamespace, kind, ($8 OR count(DISTINCT relowner) = 1) AND NOT bool_or(extension) AS yes
+    FROM relation GROUP BY 1, 2
+  ), lack AS (
+    SELECT r.oid, r.relnamespace, r.relowner, r.kind, r.granted_by_owner, w.level, w.bit
+    FROM relation r JOIN ` + wants + ` ON w.kind = r.kind
+    WHERE NOT r.extension AND NOT EXISTS (
+      SELECT FROM granted g WHERE g.oid = r.oid AND g.privilege = w.privilege AND g.grantee = ($1::oid[])[w.level])
+      AND (r.granted_by_owner OR NOT EXISTS (
+        SELECT FROM granted g WHERE g.oid = r.oid AND g.privilege = w.privilege AND g.grantee = 0))
+  )
+  SELECT n.nspname::text, l.kind, CASE WHEN $8 THEN '' ELSE pg_get_userbyid(l.relowner)::text END, l.granted_by_owner,
+    CASE WHEN l.granted_by_owner AND NOT u.yes THEN l.oid::regclass::text END, count(DISTINCT l.oid)::int,
+    coalesce(bit_or(l.bit) FILTER (WHERE l.level = 1), 0), coalesce(bit_or(l.bit) FILTER (WHERE l.level = 2), 0),
+    coalesce(bit_or(l.bit) FILTER (WHERE l.level = 3), 0)
+  FROM lack l JOIN uniform u USING (relnamespace, kind) JOIN pg_namespace n ON n.oid = l.relnamespace
+  GROUP BY 1, 2, 3, 4, 5 ORDER BY 3, 1, 2 DESC, 5`
+
+// selectDefaultLacks lists what the access roles lack in the default privileges of the owners $6, whose names are $7, in the
+// schemas $8; the schema 0 stands for all. The owner of the access role of own needs none for it.
+var selectDefaultLacks = `
+  SELECT o.name, coalesce(n.nspname, '')::text, w.kind,
+    coalesce(bit_or(w.bit) FILTER (WHERE w.level = 1), 0), coalesce(bit_or(w.bit) FILTER (WHERE w.level = 2), 0),
+    coalesce(bit_or(w.bit) FILTER (WHERE w.level = 3), 0)
+  FROM unnest($6::oid[], $7::text[]) o (oid, name) CROSS JOIN unnest($8::oid[]) s (oid)
+  LEFT JOIN pg_namespace n ON n.oid = s.oid
+  JOIN ` + wants + ` ON w.kind IN ('r', 'S', 'f', 'T') OR w.kind = 'n' AND s.oid = 0
+  WHERE o.oid <> ($1::oid[])[w.level] AND NOT EXISTS (
+    SELECT FROM pg_default_acl a, aclexplode(a.defaclacl) x
+    WHERE a.defaclrole = o.oid AND a.defaclnamespace IN (0, s.oid) AND a.defaclobjtype = w.kind::"char"
+      AND x.grantee = ($1::oid[])[w.level] AND x.privilege_type = w.privilege)
+  GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`
