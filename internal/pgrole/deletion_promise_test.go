@@ -1,6 +1,7 @@
 package pgrole_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -350,8 +351,15 @@ func TestDeleteWhileDatabaseIsDropped(t *testing.T) {
 	go func() { done <- remove(t, s, "dropped_db_user", "", nil, actor()) }()
 	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%pg_shdepend%' AND
 		query_start > $1)`, time.Now())
-	exec(t, locker, `ROLLBACK`, `DROP DATABASE dropped_db`)
-	if err := <-done; err != nil {
+	// It waits for the lock already when that is free, so that there is no moment in which it is not being dropped.
+	dropper, dropped := c.Connect(t, c.User, c.Password, "postgres"), make(chan error)
+	go func() {
+		_, err := dropper.Exec(t.Context(), `DROP DATABASE dropped_db`)
+		dropped <- err
+	}()
+	waitFor(t, c, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = $1)`, dropper.PgConn().PID())
+	exec(t, locker, `ROLLBACK`)
+	if err := errors.Join(<-dropped, <-done); err != nil {
 		t.Error(err)
 	}
 }
