@@ -139,7 +139,8 @@ func TestLeases(t *testing.T) {
 	l.has(t, []string{"state ended", `ended 20.*`, "end reason deleted"}, "leases", "show", id)
 	eventually(t, func() error { // rows are sealed within a second
 		out := l.ok(t, "", "audit", "--user", made.Username)
-		for _, want := range []string{"note=by hand ttl=10m\n", "endReason=deleted for=shop lease=" + id} {
+		for _, want := range []string{"expiresAt=" + term.Time(&made.ExpiresAt) + " for=shop", "note=by hand ttl=10m\n",
+			"endReason=deleted for=shop lease=" + id} {
 			if !strings.Contains(out, want) {
 				return fmt.Errorf("the audit log has no %q: %s", want, out)
 			}

@@ -333,6 +333,9 @@ func (p *auditPrinter) detailValue(key string, value json.RawMessage) string {
 	case key == "rotateEvery" || key == "overlap":
 		return inDays(text)
 	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return term.Time(&at)
+	}
 	return text
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 func credentialsCommand() *cobra.Command {
-	return term.Group("credentials", "Stored credentials: leases that are rotated for a program, under a name",
+	return term.Group("credentials", "Stored credentials: named logins of programs, whose passwords rotate",
 		credentialsListCommand(), credentialsShowCommand(), credentialsPutCommand(), credentialsCurrentCommand(),
 		credentialsRotateCommand(), credentialsDeleteCommand())
 }
@@ -107,11 +107,11 @@ func credentialsPutCommand() *cobra.Command {
 		Use:   "put NAME",
 		Short: "Store a credential, or change the settings of one",
 		Long: `Put makes Rolecall keep a lease under NAME and replace it every --rotate-every. The replaced
-password stays valid for --overlap, so programs that read the current one in that time notice
-nothing. With --window, rotations wait for the next such time: days, hours and a time zone.
+password stays valid for --overlap, so a program that reads the current one in that time never
+fails to log in. With --window, rotations wait for these days and hours.
 
-What is not given stays as it is. A new credential needs --for, --rotate-every and --overlap.
-Another --for rotates at once.`,
+A new credential needs --for, --rotate-every and --overlap. For an existing one, give only the
+settings to change. Another --for rotates at once.`,
 		Example: `  rolecall credentials put shop -c payments --for shop_write --rotate-every 30d --overlap 24h
   rolecall credentials put shop -c payments --window 'sat,sun 02:00-04:00 Europe/Berlin'
   rolecall credentials put shop -c payments --window ''`,
@@ -121,7 +121,7 @@ Another --for rotates at once.`,
 	f.StringVar(&s.rotateEvery, "rotate-every", "", "`duration` after which a password is replaced, like 30d")
 	f.StringVar(&s.overlap, "overlap", "", "`duration` for which a replaced password stays valid, like 24h")
 	f.StringVar(&s.window, "window", "",
-		"`time` of rotations, like 'sat,sun 02:00-04:00 Europe/Berlin'; '' for any time, the default")
+		"`time` of rotations: days, hours and a time zone, like 'sat,sun 02:00-04:00 Europe/Berlin'; '' for any time, the default")
 	for _, flag := range []string{"rotate-every", "overlap", "window"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
 	}
@@ -209,9 +209,9 @@ func credentialsCurrentCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "current NAME [DIR]",
 		Short: "Print the current password of a stored credential",
-		Long: `Current prints the user name and the password that are valid now, in the formats of "rolecall
-leases create". Read them again before the time "rotates". Each read is recorded in the audit
-log.`,
+		Long: `Current prints the current user name and password, in the formats of "rolecall leases
+create". Read them again after "rotates" and before "expires": after "rotates" there is a new
+password, at "expires" this one ends. Each read is recorded in the audit log.`,
 		Example: `  rolecall credentials current shop -c payments
   rolecall credentials current shop -c payments -o env
   rolecall credentials current shop -c payments -o binding-dir shop-binding`,

@@ -29,13 +29,13 @@ func execCommand() *cobra.Command {
 		Short: "Run a command with a lease that lasts as long as the command",
 		Long: `Exec takes a lease and runs COMMAND with PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE,
 PGSSLMODE and DATABASE_URL in its environment. It renews the lease while COMMAND runs, and
-ends it when COMMAND ends. The password is in no argument and in no file. ROLECALL_TOKEN is
-removed from the environment of COMMAND, as is any variable with the same value.
+ends it when COMMAND ends. The password is in no argument and in no file. COMMAND does not get
+ROLECALL_TOKEN, or any other variable with the same value.
 
 Signals are passed on to COMMAND. Ctrl-C reaches it directly, because it stays in the
 foreground of the terminal.
 
-The exit code is that of COMMAND: 128+N if signal N ended it, 126 if it is not executable,
+The exit code is that of COMMAND, 128+N if signal N ended it, 126 if it is not executable, and
 127 if it was not found. Without a lease, COMMAND is not started.`,
 		Example: `  rolecall exec -c payments --for shop_write -- ./migrate up
   rolecall exec -c payments --for shop_read --ttl 10m -d shop -- pg_dump -f shop.sql`,
@@ -54,7 +54,7 @@ func psqlCommand() *cobra.Command {
 		Short: "Run psql with a lease that lasts as long as psql",
 		Long: `Psql is "rolecall exec … -- psql": it takes a lease, renews it while psql runs, and ends it
 when psql ends. Arguments after -- are passed to psql. The database is DATABASE or
---database, by default that of the connection URL.`,
+--database, by default the one in the connection URL.`,
 		Example: `  rolecall psql -c payments --for shop_read
   rolecall psql -c payments --for shop_write shop -- -c 'select current_user'`,
 		Args: func(cmd *cobra.Command, args []string) error {

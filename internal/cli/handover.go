@@ -25,15 +25,15 @@ type handover struct {
 func (h *handover) bind(cmd *cobra.Command, arguments ...string) {
 	term.BindOutput(cmd, append(slices.Clone(format.Names), bindingDir)...)
 	cmd.Args = term.Arguments(append(arguments, "[DIR]")...)
-	bindDatabase(cmd, &h.database, "name in the formats env, pgpass, uri, jdbc, secret and "+bindingDir)
+	bindDatabase(cmd, &h.database, "print in the formats env, pgpass, uri, jdbc, secret and "+bindingDir)
 	cmd.Flags().StringVar(&h.secretName, "secret-name", "",
-		"`name` of the Kubernetes Secret of -o secret; default: made of the user's name")
+		"`name` of the Kubernetes Secret, with -o secret; default: derived from the user name")
 	_ = cmd.RegisterFlagCompletionFunc("secret-name", cobra.NoFileCompletions)
 }
 
 // bindDatabase gives a command the flag --database.
 func bindDatabase(cmd *cobra.Command, database *string, purpose string) {
-	cmd.Flags().StringVarP(database, "database", "d", "", "`database` to "+purpose+"; default: that of the connection URL")
+	cmd.Flags().StringVarP(database, "database", "d", "", "`database` to "+purpose+"; default: the one in the connection URL")
 	_ = cmd.RegisterFlagCompletionFunc("database", cobra.NoFileCompletions)
 }
 

@@ -28,7 +28,7 @@ type newLease struct {
 func (n *newLease) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	bindFor(cmd, &n.role)
-	f.StringVar(&n.ttl, "ttl", "", "`duration` of the lease, and of each renewal, like 15m; default: that of the cluster")
+	f.StringVar(&n.ttl, "ttl", "", "`duration` of the lease, and of each renewal, like 15m; default: set by the cluster")
 	f.StringVar(&n.note, "note", "", "`text` that is shown with the lease")
 	for _, flag := range []string{"ttl", "note"} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
@@ -37,7 +37,7 @@ func (n *newLease) bind(cmd *cobra.Command) {
 
 // bindFor gives a command the flag --for.
 func bindFor(cmd *cobra.Command, role *string) {
-	cmd.Flags().StringVar(role, "for", "", "`role` to act for: a database user, or a role that can be granted")
+	cmd.Flags().StringVar(role, "for", "", "`role` to act for: a database user, or one of the cluster's roles for users")
 	_ = cmd.RegisterFlagCompletionFunc("for", completeHeirs)
 }
 
@@ -73,19 +73,19 @@ func leasesCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create --for ROLE [DIR]",
 		Short: "Take a lease, and print its password once",
-		Long: `Create creates a database user that ends by itself. It is a member of ROLE, and its
-sessions act as ROLE from the login on, so what it creates belongs to ROLE. At its end it
-is dropped, and its sessions are ended.
+		Long: `Create creates a database user that ends by itself. The user is a member of ROLE, and its
+sessions act as ROLE, so what it creates belongs to ROLE. When the lease ends, Rolecall ends
+its sessions and drops the user.
 
-The password is printed once, and never shown again. Programs read it in one of these
-formats:
+The password is printed once, and never shown again. For programs, choose one of these
+formats with -o:
 
-    env              lines of a shell that set PGHOST, PGUSER, PGPASSWORD, DATABASE_URL, …
+    env              shell commands that set PGHOST, PGUSER, PGPASSWORD, DATABASE_URL, …
     pgpass           a line for the file .pgpass
     uri, jdbc        a URL that contains the password
-    secret           the manifest of a Kubernetes Secret, with the keys of CloudNativePG
-                     and of servicebinding.io
-    binding-dir DIR  the files of servicebinding.io in DIR, which is created`,
+    secret           a Kubernetes Secret, with the keys of CloudNativePG and of
+                     servicebinding.io
+    binding-dir DIR  the files of servicebinding.io, in the new folder DIR`,
 		Example: `  rolecall leases create -c payments --for shop_write
   eval "$(rolecall leases create -c payments --for shop_read --ttl 8h -o env)"
   rolecall leases create -c payments --for shop_write -o secret --secret-name shop | kubectl apply -f -
@@ -93,7 +93,7 @@ formats:
 	}
 	n.bind(cmd)
 	cmd.Flags().StringVar(&n.maxTTL, "max-ttl", "",
-		"`duration` that the lease lasts at most, with all renewals; default: that of the cluster")
+		"longest `duration` of the lease, renewals included; default: set by the cluster")
 	_ = cmd.RegisterFlagCompletionFunc("max-ttl", cobra.NoFileCompletions)
 	h.bind(cmd)
 	return onCluster(cmd, func(c *call) error {
@@ -231,7 +231,7 @@ func ofLease(cmd *cobra.Command, run func(*call) error) *cobra.Command {
 func leasesShowCommand() *cobra.Command {
 	return ofLease(printing(&cobra.Command{
 		Use:     "show ID",
-		Short:   "Show a lease",
+		Short:   "Show a lease, without its password",
 		Example: `  rolecall leases show 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963`,
 	}), func(c *call) error {
 		names, err := knownClusters(c)
@@ -273,12 +273,12 @@ func leasesRenewCommand() *cobra.Command {
 	cmd := printing(&cobra.Command{
 		Use:   "renew ID",
 		Short: "Move the end of a lease",
-		Long: `Renew moves the end of a lease to --ttl from now, but not beyond the latest end that "rolecall
-leases show" prints. It never moves the end to an earlier time.`,
+		Long: `Renew moves the end of a lease to --ttl from now. The end is never after the latest end, which
+"rolecall leases show" prints, and it never moves to an earlier time.`,
 		Example: `  rolecall leases renew 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963
   rolecall leases renew 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963 --ttl 8h`,
 	})
-	cmd.Flags().StringVar(&ttl, "ttl", "", "`duration` from now, like 15m; default: that for which the lease was created")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "`duration` from now, like 15m; default: the one that the lease was created with")
 	_ = cmd.RegisterFlagCompletionFunc("ttl", cobra.NoFileCompletions)
 	return ofLease(cmd, func(c *call) error {
 		if err := checkDurations(map[string]string{"ttl": ttl}); err != nil {
@@ -310,7 +310,8 @@ func leasesEndCommand() *cobra.Command {
 		Use:   "end ID",
 		Short: "End a lease now",
 		Long: `End ends the sessions of a lease and drops its user. If something prevents the drop, the user
-can no longer log in, and Rolecall tries again every 30 seconds.`,
+can no longer log in, and Rolecall tries again every 30 seconds. "rolecall leases show" prints
+what prevents it.`,
 		Example: `  rolecall leases end 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963`,
 	}), func(c *call) error {
 		answer, err := c.send(http.MethodDelete, leasePath(c), nil)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"rolecall/internal/secret"
@@ -49,20 +48,6 @@ type NewLease struct {
 // CreateLease takes a lease.
 func (c *Client) CreateLease(ctx context.Context, cl *ClusterRef, n NewLease) (*Lease, error) {
 	return resource[Lease](ctx, c, Request{Method: http.MethodPost, Path: cl.Path("leases"), Body: n})
-}
-
-// Leases returns leases, the newest first: those of a cluster, or with nil of all. filter may be nil.
-func (c *Client) Leases(ctx context.Context, cl *ClusterRef, filter url.Values) ([]*Lease, error) {
-	path := LeasesPath
-	if cl != nil {
-		path = cl.Path("leases")
-	}
-	return resources[Lease](ctx, c, path, filter)
-}
-
-// Lease returns a lease, without its password.
-func (c *Client) Lease(ctx context.Context, id string) (*Lease, error) {
-	return resource[Lease](ctx, c, Request{Method: http.MethodGet, Path: LeasePath(id)})
 }
 
 // RenewLease moves the end of a lease to ttl from now, with "" by the time that it was made for.
@@ -130,53 +115,6 @@ func (cl *ClusterRef) CredentialPath(segments ...string) string {
 	return Path(cl.Path("credentials"), segments...)
 }
 
-// PutCredential creates a credential, or replaces its settings if it has the entity tag; "": whatever it has.
-func (c *Client) PutCredential(ctx context.Context, cl *ClusterRef, name string, s CredentialSettings, ifMatch string) (
-	*Credential, error) {
-	return resource[Credential](ctx, c, Request{Method: http.MethodPut, Path: cl.CredentialPath(name), Body: s,
-		IfMatch: ifMatch})
-}
-
-// Credentials returns the credentials of a cluster.
-func (c *Client) Credentials(ctx context.Context, cl *ClusterRef) ([]*Credential, error) {
-	return resources[Credential](ctx, c, cl.CredentialPath(), nil)
-}
-
-// Credential returns a credential, without its password.
-func (c *Client) Credential(ctx context.Context, cl *ClusterRef, name string) (*Credential, error) {
-	return resource[Credential](ctx, c, Request{Method: http.MethodGet, Path: cl.CredentialPath(name)})
-}
-
-// CurrentCredential returns what to log in with.
-func (c *Client) CurrentCredential(ctx context.Context, cl *ClusterRef, name string) (*CurrentCredential, error) {
-	return resource[CurrentCredential](ctx, c, Request{Method: http.MethodGet, Path: cl.CredentialPath(name, "current")})
-}
-
-// RotateCredential replaces the current lease of a credential.
-func (c *Client) RotateCredential(ctx context.Context, cl *ClusterRef, name string) (*Credential, error) {
-	return resource[Credential](ctx, c, Request{Method: http.MethodPost, Path: cl.CredentialPath(name, "rotate")})
-}
-
-// DeleteCredential ends a credential and its leases, if it has the entity tag; "": whatever it has.
-func (c *Client) DeleteCredential(ctx context.Context, cl *ClusterRef, name, ifMatch string) error {
-	_, err := c.Do(ctx, Request{Method: http.MethodDelete, Path: cl.CredentialPath(name), IfMatch: ifMatch})
-	return err
-}
-
-// NewToken is what a personal access token is created with. nil is no limit.
-type NewToken struct {
-	Name        string     `json:"name"`
-	ReadOnly    bool       `json:"readOnly,omitempty"`
-	Clusters    []string   `json:"clusters"`    // ids
-	Credentials []string   `json:"credentials"` // <id of the cluster>/<name>
-	ExpiresAt   *time.Time `json:"expiresAt"`   // nil: never
-}
-
-// CreateToken creates a personal access token of the caller.
-func (c *Client) CreateToken(ctx context.Context, n NewToken) (*Token, error) {
-	return resource[Token](ctx, c, Request{Method: http.MethodPost, Path: TokensPath, Body: n})
-}
-
 // resource sends a request that is answered with a resource.
 func resource[T any](ctx context.Context, c *Client, r Request) (*T, error) {
 	answer, err := c.Do(ctx, r)
@@ -192,18 +130,4 @@ func decode[T any](c *Client, a Answer) (*T, error) {
 		return nil, fmt.Errorf("%s does not answer like Rolecall; check the URL", c.URL)
 	}
 	return v, nil
-}
-
-func resources[T any](ctx context.Context, c *Client, path string, query url.Values) ([]*T, error) {
-	items, err := c.Items(ctx, path, query)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]*T, len(items))
-	for i, item := range items {
-		if all[i], err = decode[T](c, Answer{JSON: item}); err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }

@@ -40,18 +40,24 @@ func metadata(guid, username string) map[string]string {
 	return map[string]string{"account": guid, "username": username}
 }
 
-func signedIn(w http.ResponseWriter, r *http.Request, in *identity.SignIn) error {
-	return answer(w, r, response[null, auth]{Auth: auth{
-		ClientToken:   string(in.Token),
-		Accessor:      in.ID.String(),
+func presentAuth(token secret.Text, accessor, guid, username string, left time.Duration) auth {
+	return auth{
+		ClientToken:   string(token),
+		Accessor:      accessor,
 		Policies:      policies,
 		TokenPolicies: policies,
-		Metadata:      metadata(in.Account.GUID, in.Account.Username),
-		LeaseDuration: seconds(in.Lifetime),
+		Metadata:      metadata(guid, username),
+		LeaseDuration: max(seconds(left), 1),
 		Renewable:     true,
 		TokenType:     service,
 		Orphan:        true,
-	}})
+	}
+}
+
+func signedIn(w http.ResponseWriter, r *http.Request, in *identity.SignIn) error {
+	return answer(w, r, response[null, auth]{
+		Auth: presentAuth(in.Token, in.ID.String(), in.Account.GUID, in.Account.Username, in.Lifetime),
+	})
 }
 
 func (a *API) logInWithPassword(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
@@ -183,17 +189,9 @@ func (a *API) renewSelf(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	res := response[null, auth]{Auth: auth{
-		ClientToken:   string(token(r)),
-		Accessor:      accessor(t),
-		Policies:      policies,
-		TokenPolicies: policies,
-		Metadata:      metadata(p.GUID, p.Username),
-		LeaseDuration: max(seconds(time.Until(t.Expires)), 1),
-		Renewable:     true,
-		TokenType:     service,
-		Orphan:        true,
-	}}
+	res := response[null, auth]{
+		Auth: presentAuth(token(r), accessor(t), p.GUID, p.Username, time.Until(t.Expires)),
+	}
 	if cut {
 		res.Warnings = &[]string{"The token expires at " + clock(t.RenewableUntil) +
 			", and is not renewed beyond that. Sign in again."}

@@ -177,8 +177,8 @@ func lastEnd(l *lease.Lease) *[]string {
 // longest bounds an increment, far beyond the end of any lease.
 const longest = 10 * 365 * 24 * time.Hour
 
-// increment reads for how long a lease is to be renewed: seconds, as a number or text, or a
-// duration, of which the shortest is that of leases. 0: as it was made.
+// increment reads for how long a lease is to be renewed: seconds, as a number or text, or a duration, but not less than
+// lease.MinTTL. 0: for as long as it was made.
 func increment(o *web.Object) (time.Duration, error) {
 	v, _ := o.Get("increment")
 	var written string

@@ -123,16 +123,14 @@ func (a *API) mount(p *account.Principal, name string) (*cluster.Cluster, error)
 		}
 	}
 	return nil, fault.New(fault.NotFound,
-		"There is no cluster %.100q that you may view. The path begins with the name or the id "+
-			"of one.", name)
+		"There is no cluster %.100q that you may view. Begin the path with the name or the id of a cluster.", name)
 }
 
 // maxBody is far above any request that makes sense: a token in a body.
 const maxBody = 64 << 10
 
-// body reads the body as a JSON object, whatever media type it claims to have: clients of Vault send none, or that of a
-// form.
-// Without a body it is empty.
+// body reads the body as a JSON object, whatever its media type: clients of Vault send none, or that of a form. Without a
+// body the object is empty.
 func body(w http.ResponseWriter, r *http.Request) (*web.Object, error) {
 	if !web.HasBody(r) {
 		return &web.Object{}, nil

@@ -19,11 +19,14 @@ func CheckBinding(dir string) error {
 func isBinding(dir string) (bool, error) {
 	info, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		_, err := os.Stat(filepath.Dir(filepath.Clean(dir)))
-		return false, err
+		parent := filepath.Dir(filepath.Clean(dir))
+		if _, err := os.Stat(parent); err != nil {
+			return false, fmt.Errorf("the folder %s does not exist; create it first", parent)
+		}
+		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, unwritable(dir, err)
 	}
 	other := fmt.Errorf("%s exists and was not written by rolecall; give a folder that is empty or does not exist", dir)
 	if !info.IsDir() {
@@ -58,7 +61,7 @@ func WriteBinding(dir string, l *Login) error {
 	}
 	made, err := os.MkdirTemp(filepath.Dir(dir), ".rolecall-binding-") // with mode 0700
 	if err != nil {
-		return err
+		return unwritable(dir, err)
 	}
 	defer os.RemoveAll(made)
 	files := filepath.Join(made, "new")
@@ -82,4 +85,12 @@ func WriteBinding(dir string, l *Login) error {
 		return errors.Join(err, os.Rename(old, dir))
 	}
 	return nil
+}
+
+// unwritable is the error of a folder, without the call and the temporary name that failed.
+func unwritable(dir string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("the folder %s cannot be written: %w", dir, err)
 }

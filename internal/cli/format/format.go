@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"net"
 	"net/url"
 	"regexp"
@@ -70,7 +71,7 @@ func (l *Login) Text(format, secretName string) (string, error) {
 	case "env":
 		return l.exports(), nil
 	case "pgpass":
-		return l.pgpass(), nil
+		return l.pgpass()
 	case "uri":
 		return l.URI() + "\n", nil
 	case "jdbc":
@@ -105,8 +106,13 @@ func (l *Login) exports() string {
 	return b.String()
 }
 
-// pgpass is a line of a password file for each host.
-func (l *Login) pgpass() string {
+// pgpass is a line of a password file for each host. A line end in a name would begin a line for another login.
+func (l *Login) pgpass() (string, error) {
+	for _, name := range []string{l.Database, l.Username} {
+		if strings.ContainsAny(name, "\r\n") {
+			return "", fmt.Errorf("the name %q has a line end, which a password file cannot have; use another output format", name)
+		}
+	}
 	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`)
 	var b strings.Builder
 	for _, host := range l.Hosts {
@@ -118,7 +124,7 @@ func (l *Login) pgpass() string {
 		}
 		b.WriteByte('\n')
 	}
-	return b.String()
+	return b.String(), nil
 }
 
 // URI is a URI of libpq.
@@ -166,9 +172,13 @@ const provider = "rolecall"
 
 // kubernetes is the manifest of a Secret. It has the keys of CloudNativePG and those of a service binding.
 func (l *Login) kubernetes(name string) (string, error) {
+	pgpass, err := l.pgpass()
+	if err != nil {
+		return "", err
+	}
 	data := yaml.Node{Kind: yaml.MappingNode}
 	for _, entry := range append(l.entries(), [][2]string{
-		{"dbname", l.Database}, {"jdbc-uri", l.JDBC()}, {"pgpass", l.pgpass()},
+		{"dbname", l.Database}, {"jdbc-uri", l.JDBC()}, {"pgpass", pgpass},
 	}...) {
 		var key, value yaml.Node
 		key.SetString(entry[0])
@@ -190,7 +200,7 @@ func (l *Login) kubernetes(name string) (string, error) {
 	var text bytes.Buffer
 	e := yaml.NewEncoder(&text)
 	e.SetIndent(2)
-	err := errors.Join(e.Encode(manifest), e.Close())
+	err = errors.Join(e.Encode(manifest), e.Close())
 	return text.String(), err
 }
 

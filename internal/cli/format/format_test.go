@@ -89,6 +89,11 @@ export DATABASE_URL='postgres://o%27%20%3A:p%27a%3As%5Cs%2Fw%2B%C3%B6%40@[2001:d
 	if l := parse(t, "postgresql://u@h:1/a", "b", ""); l.Database != "b" || l.SSLMode != "disable" || l.Primary {
 		t.Errorf("without TLS, in another database: %+v", l)
 	}
+	for _, name := range []string{"pgpass", "secret"} {
+		if text, err := parse(t, plainURL, "a\n*:*:*:*:forged", "").Text(name, ""); err == nil {
+			t.Errorf("a line end in a name makes a line of %s: %s", name, text)
+		}
+	}
 	for _, text := range []string{"", "postgres://u@h:1/a", "postgresql://h:1/a", "postgresql://u@h/a", "postgresql://u@h:1",
 		"postgresql://%zz@h:1/a", "postgresql://u@h:1/%", "postgresql://u@h:1/a?%"} {
 		if l, err := Parse(text, "", ""); err == nil {
@@ -115,6 +120,7 @@ func TestFormatsAreRead(t *testing.T) {
 			t.Errorf("sh has no %s: %q, %v", want, out, err)
 		}
 	}
+	passfile, passErr := l.Text("pgpass", "")
 	text, err := l.Text("secret", "given")
 	var manifest struct {
 		Metadata   struct{ Name string }
@@ -124,9 +130,9 @@ func TestFormatsAreRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := manifest.StringData
-	if err != nil || manifest.Metadata.Name != "given" || d["password"] != wildPass || d["username"] != "o' :" ||
-		d["dbname"] != "a/b c" || d["port"] != "5433" || d["host"] != "2001:db8::1" || d["pgpass"] != l.pgpass() ||
-		d["uri"] != l.URI() || d["jdbc-uri"] != l.JDBC() || len(d) != 11 {
+	if err != nil || passErr != nil || manifest.Metadata.Name != "given" || d["password"] != wildPass ||
+		d["username"] != "o' :" || d["dbname"] != "a/b c" || d["port"] != "5433" || d["host"] != "2001:db8::1" ||
+		d["pgpass"] != passfile || d["uri"] != l.URI() || d["jdbc-uri"] != l.JDBC() || len(d) != 11 {
 		t.Errorf("the Secret is %+v, %v", manifest, err)
 	}
 }
