@@ -33,7 +33,7 @@ type auth struct {
 // policies are those of every token: Vault has them, and here labels and scopes decide.
 var policies = []string{"default"}
 
-// service is the only type of token: one that is stored, and can be ended.
+// service is Vault's type of tokens that are stored and can be revoked.
 const service = "service"
 
 func metadata(guid, username string) map[string]string {

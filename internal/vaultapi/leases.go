@@ -31,7 +31,7 @@ type credentials struct {
 
 // newCredentials makes a lease.
 func (a *API) newCredentials(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	if r.Method == http.MethodHead { // nobody would learn the password
+	if r.Method == http.MethodHead { // the response would not have the password
 		return fault.New(fault.UnknownRoute, "There is nothing at %.200s.", r.URL.Path)
 	}
 	mount, role := r.PathValue("mount"), r.PathValue("role")
@@ -136,7 +136,7 @@ type renewal = response[null, null]
 // errNoLease is Vault's answer for a lease that has ended, or never was.
 var errNoLease = fault.New(fault.Invalid, "lease not found")
 
-// renewLease renews a lease. Where its last end is nearer than the client asks for, it ends then, and the answer says so.
+// renewLease renews a lease, but not beyond its latest end. If that limit applies, the response has a warning.
 func (a *API) renewLease(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	req, err := readLease(w, r)
 	if err != nil {
@@ -210,7 +210,7 @@ func increment(o *web.Object) (time.Duration, error) {
 	return min(d, longest), nil
 }
 
-// revokeLease ends a lease. One that has ended, or never was, is no failure.
+// revokeLease ends a lease. If it has ended, or does not exist, that is no failure, as in Vault.
 func (a *API) revokeLease(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	req, err := readLease(w, r)
 	if err != nil {

@@ -90,8 +90,8 @@ func limited(method, pattern string, h door.HandlerFunc) door.Route {
 	return r
 }
 
-// plain refuses what a client asks of a request besides the operation itself and does not get here. A client that asks for a
-// wrapped answer must not get the secret as it is.
+// plain refuses wrapping, namespaces and lists, which Rolecall does not have. A client that asks for a wrapped response must
+// not get the bare secret.
 func plain(h door.HandlerFunc) door.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 		if r.Header.Get("X-Vault-Wrap-TTL") != "" {
@@ -107,7 +107,7 @@ func plain(h door.HandlerFunc) door.HandlerFunc {
 	}
 }
 
-// mount returns the cluster that is mounted under a name: one that the principal may view, by its id or its display name.
+// mount returns the cluster with this id or display name, if the principal may view it.
 func (a *API) mount(p *account.Principal, name string) (*cluster.Cluster, error) {
 	if _, err := uuid.Parse(name); err == nil {
 		if c, err := a.Users.Cluster(p, name); !fault.Is(err, fault.NotFound) {

@@ -15,7 +15,7 @@ func CheckBinding(dir string) error {
 	return err
 }
 
-// isBinding reports whether the folder is one that WriteBinding has written. It is an error if it is something else.
+// isBinding reports whether WriteBinding has written the folder. Anything else that is not an empty folder is an error.
 func isBinding(dir string) (bool, error) {
 	info, err := os.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
