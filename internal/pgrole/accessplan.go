@@ -49,16 +49,18 @@ type accessPlan struct {
 	database string // from whose name they have theirs
 	now      string // its name now: another one while it is being made
 	adopt    bool
-	names    []string // in the order of Levels, as all that follows
-	roles    []*User  // nil: it is to be made
-	members  [][]string
-	record   AccessRecord // of the role of own, as it is to be
-	self     string       // the administering role
-	super    bool
-	rights   map[string]roleRights // of the owners
-	steps    []accessStep
-	problems []string
-	attempt  uuid.UUID // that changed the role of own last
+	// givenAway says that the administering role owns the database only until it is made.
+	givenAway bool
+	names     []string // in the order of Levels, as all that follows
+	roles     []*User  // nil: it is to be made
+	members   [][]string
+	record    AccessRecord // of the role of own, as it is to be
+	self      string       // the administering role
+	super     bool
+	rights    map[string]roleRights // of the owners
+	steps     []accessStep
+	problems  []string
+	attempt   uuid.UUID // that changed the role of own last
 }
 
 // accessStep is a statement, to be run as a role; "": as the administering role.
@@ -141,6 +143,7 @@ func (p *accessPlan) apply(wish AccessRolesWish) error {
 		p.record.Adopt = *wish.Adopt
 	}
 	p.adopt = p.record.Adopt
+	p.givenAway = wish.givenAway
 	if wish.Schemas == nil {
 		return nil
 	}
@@ -272,6 +275,9 @@ func (p *accessPlan) readDatabase(ctx context.Context, q querier) error {
 	}
 	if err != nil {
 		return err
+	}
+	if p.givenAway && !p.super {
+		p.record.GaveConnect = true
 	}
 	if l == (lacks{}) && !public {
 		return p.connectIsPublic(byOthers)

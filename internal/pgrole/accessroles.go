@@ -43,6 +43,8 @@ type AccessRolesWish struct {
 	Schemas []string
 	// Adopt covers objects of other owners, and takes a role that has an access role's name; nil: as it is, or not.
 	Adopt *bool
+	// givenAway says that the administering role owns the database only until it is made.
+	givenAway bool
 }
 
 var errUnbuilt = errors.New("not built")

@@ -1,7 +1,6 @@
 package pgrole
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -143,96 +142,6 @@ var reservedDatabases = []string{"postgres", "template0", "template1", "rdsadmin
 // unfinishedPrefix begins the name of a database that is being made, which ends with the id of the attempt.
 const unfinishedPrefix = "rolecall_unfinished_"
 
-// CreateDatabase makes a database that belongs to an unprotected role. CREATE DATABASE cannot be part of a transaction:
-// so it makes one of another name, which gets its own together with its owner, and the comment that says who made it.
-// What is left of a call that was cut off is dropped by InspectDatabase.
-func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Actor) (*Database, error) {
-	if err := CheckDatabaseName(name); err != nil {
-		return nil, err
-	}
-	if name == s.ControlDatabase {
-		return nil, fault.New(fault.Invalid, "The name %q is reserved; choose another.", name)
-	}
-	var d *Database
-	err := s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
-		role, err := s.role(ctx, conn, owner)
-		if err != nil {
-			return err
-		}
-		if role == nil {
-			return noOwner(owner)
-		}
-		if role.System() {
-			return fault.New(fault.Forbidden, "The role %q is a system role: it cannot be given a database here.", owner)
-		}
-		if l := role.Lease(); l != nil {
-			return fault.New(fault.Invalid, "The user %q is a lease, which ends: give the database to %q.", owner, l.For)
-		}
-		if _, err := s.database(ctx, conn, name); !fault.Is(err, fault.NotFound) {
-			return cmp.Or(err, error(databaseExists(name)))
-		}
-		// Made by the administering role and handed over in one transaction: a plain CREATEDB role may give a database only
-		// to a role that it is a member of, and that membership must not outlive the call.
-		unfinished := unfinishedPrefix + by.Attempt.String()
-		if _, err := conn.Exec(ctx, createDatabase(unfinished)); err != nil {
-			return err
-		}
-		err = runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
-			p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
-			if _, err := tx.Exec(ctx, renameDatabase(unfinished, name)+`; `+commentOnDatabase(name, p.comment(""))); err != nil {
-				return err
-			}
-			err := tx.withMembership(ctx, []string{owner}, func() error {
-				_, err := tx.Exec(ctx, alterDatabaseOwner(name, owner))
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			d, err = s.database(ctx, tx, name)
-			return err
-		})
-		if _, lost := errors.AsType[*commitLost](err); lost {
-			made, inspectErr := s.InspectDatabase(ctx, name, by.Attempt)
-			if inspectErr == nil && made != nil && made.Provenance.Attempt == by.Attempt {
-				return nil
-			}
-			return errors.Join(err, inspectErr)
-		}
-		if err != nil {
-			// It was made a moment ago by this call and holds nothing.
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-			defer cancel()
-			_, dropErr := conn.Exec(end, dropDatabase(unfinished))
-			return errors.Join(err, dropErr)
-		}
-		return nil
-	})
-	switch {
-	case sqlstate.Is(err, sqlstate.DuplicateDatabase, sqlstate.UniqueViolation):
-		err = databaseExists(name)
-	case sqlstate.Is(err, sqlstate.UndefinedObject):
-		err = noOwner(owner).Because(err) // it was dropped a moment ago
-	case sqlstate.Is(err, sqlstate.ObjectInUse):
-		err = fault.New(fault.Unavailable, "No database can be made now, because the template database is in use%s.",
-			s.usersOf(ctx, template)).After(2 * time.Second).Because(err)
-	case sqlstate.Is(err, sqlstate.InternalError):
-		err = cmp.Or(s.collationMismatch(ctx, err), err)
-	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-		err = fault.New(fault.Forbidden, "Rolecall's administering role may not make a database for %q: it needs CREATEDB, and "+
-			"to be able to grant itself %s. PostgreSQL says: %s.", owner, ident(owner), sqlstate.Message(err)).Because(err)
-	}
-	return d, s.fault(err, name)
-}
-
-// CreateDatabaseWith makes a database, and its access roles if they are asked for.
-func (s *Server) CreateDatabaseWith(ctx context.Context, n NewDatabase, by Actor) (*Database, error) {
-	if n.AccessRoles || n.Owner == "" {
-		return nil, errUnbuilt
-	}
-	return s.CreateDatabase(ctx, n.Name, n.Owner, by)
-}
-
 func noOwner(owner string) *fault.Error {
 	return fault.New(fault.Invalid, "There is no role %q to own the database.", owner)
 }
@@ -273,10 +182,10 @@ func databaseExists(name string) *fault.Error {
 }
 
 // InspectDatabase reads a database after waiting for changes of it that are in progress; nil when there is none. What an
-// attempt to make it has left unfinished is dropped: nobody has ever seen that.
+// attempt to make it has left unfinished is dropped, with its access roles: nobody has ever seen that.
 func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.UUID) (d *Database, err error) {
 	err = s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, dropDatabaseIfExists(unfinishedPrefix+attempt.String())); err != nil {
+		if err := s.dropUnfinished(ctx, conn, name, attempt); err != nil {
 			return err
 		}
 		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error {
@@ -308,10 +217,15 @@ func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error 
 			name).Scan(&may); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		if !may {
-			return s.takeAndDrop(ctx, conn, d, by)
+		if may {
+			_, err = conn.Exec(ctx, dropDatabase(name))
+		} else {
+			err = s.takeAndDrop(ctx, conn, d, by)
 		}
-		_, err = conn.Exec(ctx, dropDatabase(name))
+		if err == nil {
+			// The database is gone, so this is no failure: roles that are left are removed by RemoveAccessRoles.
+			_ = s.dropAccessRoles(ctx, conn, name, uuid.Nil)
+		}
 		return err
 	})
 	switch {
