@@ -626,11 +626,11 @@ func TestCommandLine(t *testing.T) {
 		person.signIn(t, url, "admin", adminPassword)
 		person.signIn(t, other, "admin", adminPassword)
 		person.has(t, []string{"server " + other}, "whoami")
-		person.ok(t, "", "context", "use", url)
+		person.ok(t, "", "contexts", "use", url)
 		person.has(t, []string{"server " + url}, "whoami")
 		person.has(t, []string{"yes " + url + " " + url + " admin",
-			"no " + other + " " + other + " admin"}, "context", "list")
-		person.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1", "", "context", "use", "http://127.0.0.1:1")
+			"no " + other + " " + other + " admin"}, "contexts", "list")
+		person.fails(t, term.ExitDenied, "not signed in to http://127.0.0.1:1", "", "contexts", "use", "http://127.0.0.1:1")
 		t.Run("of the variable", func(t *testing.T) {
 			t.Setenv(cli.URLVariable, "http://127.0.0.1:1")
 			person.ok(t, "", "logout") // of a server without a login
@@ -654,7 +654,7 @@ func TestCommandLine(t *testing.T) {
 		contexts := func(want string) {
 			t.Helper()
 			var got any
-			if err := json.Unmarshal([]byte(person.ok(t, "", "context", "list", "-o", "json")), &got); err != nil {
+			if err := json.Unmarshal([]byte(person.ok(t, "", "contexts", "list", "-o", "json")), &got); err != nil {
 				t.Fatal(err)
 			}
 			if text, _ := json.Marshal(got); string(text) != want {
@@ -667,8 +667,8 @@ func TestCommandLine(t *testing.T) {
 		contexts("[]")
 		person.fails(t, term.ExitUsage, `"a/b"`, adminPassword, "login", url, "--name", "a/b", "-u", "admin", "--password-stdin")
 		person.fails(t, term.ExitDenied, `"prod"`, "", "whoami", "--context", "prod")
-		login(url, "--name", "prod")
-		login(other, "--name", "second")
+		login(url, "--context", "prod")
+		login(other, "--name", "second") // the older word
 		login(other, "--name", "third")
 		contexts("[" + item("prod", url, false) + "," + item("second", other, false) + "," + item("third", other, true) + "]")
 		login("--name", "prod") // has a URL
@@ -691,7 +691,7 @@ func TestCommandLine(t *testing.T) {
 			person.has(t, []string{"server " + url}, "whoami", "--server", url)
 			person.fails(t, term.ExitFailed, "127.0.0.1:1 cannot be reached", "", "whoami")
 		})
-		person.ok(t, "", "context", "use", "second")
+		person.ok(t, "", "contexts", "use", "second")
 		person.has(t, []string{"server " + other}, "whoami", "--server", other)
 		for args, want := range map[string][]string{"--context": {"prod", "second", "third"}, "--server": {url, other}} {
 			out := person.ok(t, "", "__complete", "whoami", args, "")
@@ -702,7 +702,16 @@ func TestCommandLine(t *testing.T) {
 			}
 		}
 
-		person.ok(t, "", "logout", "--context", "prod")
+		person.has(t, []string{"CURRENT NAME URL USER NAME", "yes second " + other + " admin"}, "contexts")
+		if out := person.ok(t, "", "contexts", "--sort", "-name", "-o", "name"); out != "third\nsecond\nprod\n" {
+			t.Errorf("the names are %q", out)
+		}
+		person.fails(t, term.ExitUsage, "are the same", "", "login", "--context", "prod", "--name", "prod")
+		person.fails(t, term.ExitUsage, "given twice", "", "login", url, "--server", url)
+		person.fails(t, term.ExitDenied, `"prdo"; did you mean prod?`, "", "whoami", "--context", "prdo")
+		person.fails(t, term.ExitDenied, `no login "nowhere";`, "", "contexts", "delete", "nowhere")
+
+		person.ok(t, "", "contexts", "delete", "prod")
 		contexts("[" + item("second", other, true) + "," + item("third", other, false) + "]")
 		person.ok(t, "", "logout")
 		contexts("[" + item("third", other, false) + "]")
@@ -721,7 +730,7 @@ func TestCommandLine(t *testing.T) {
 			}
 			write(t, old, text)
 			person.has(t, []string{"server " + url, "user name admin"}, "whoami")
-			person.has(t, []string{"yes " + url + " .*"}, "context", "list")
+			person.has(t, []string{"yes " + url + " .*"}, "contexts", "list")
 			if _, err := os.Stat(old); err == nil {
 				t.Error("the old file is still there")
 			}

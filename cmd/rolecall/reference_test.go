@@ -63,7 +63,7 @@ var otherVariables = [][3]string{
 		"the keys that encrypt stored secrets: 32 bytes in base64 each, one per line; the first one encrypts"},
 	{dev.AdminPasswordVariable, "dev", "password of `admin`, used at the first start only"},
 	{cli.URLVariable, "commands that use a server",
-		"URL of the server; default: the current one, of `rolecall login` or `rolecall context use`"},
+		"URL of the server; default: the current one, of `rolecall login` or `rolecall contexts use`"},
 	{cli.TokenVariable, "commands that use a server",
 		"bearer token for that server, such as a personal access token; no login is needed then"},
 	{cli.ClientCertVariable, "commands that use a server",

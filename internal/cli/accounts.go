@@ -80,19 +80,20 @@ func onAccount(cmd *cobra.Command, run func(*call, *account) error) *cobra.Comma
 }
 
 var accountHead = term.Head{
-	{Title: "NAME"}, {Title: "ORIGIN", Gives: term.Some}, {Title: "ACTIVE"}, {Title: "LABELS", Gives: term.Some},
+	{Title: "NAME", Name: true}, {Title: "ORIGIN", Gives: term.Some}, {Title: "ACTIVE"}, {Title: "LABELS", Gives: term.Some},
 	{Title: "SCOPES", Gives: term.More}, {Title: "GUID", Gives: term.Most},
 }
 
 func accountsListCommand() *cobra.Command {
 	var selector string
-	cmd := printing(&cobra.Command{
+	cmd := listing(&cobra.Command{
 		Use:   "list",
 		Short: "List accounts",
 		Example: `  rolecall accounts list
-  rolecall accounts list --selector 'team=payments,role in (dba,sre)'`,
+  rolecall accounts list --selector 'team=payments,role in (dba,sre)'
+  rolecall accounts list --filter active=no -o name`,
 		Args: term.NoArguments,
-	})
+	}, accountHead)
 	cmd.Flags().StringVarP(&selector, "selector", "l", "", "only accounts whose labels match this `selector`")
 	return onServer(cmd, list(func(*call) (string, url.Values) {
 		if selector == "" {

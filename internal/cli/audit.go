@@ -41,7 +41,7 @@ that line for: rolecall audit verify --anchor.`,
 		Args: term.OnlyCommands,
 	}
 	q.bind(cmd)
-	term.BindOutput(cmd, "jsonl")
+	term.BindTable(cmd, "jsonl")
 	cmd.AddCommand(auditVerifyCommand(), auditFailedCommand())
 	return onServer(cmd, func(c *call) error { return q.run(c) })
 }
@@ -89,8 +89,11 @@ func (q *auditQuery) run(c *call) error {
 	if q.last < 0 {
 		return term.Usage("--last is %d; use a number of rows, or 0 for all", q.last)
 	}
+	if err := term.CheckTable(c.cmd); err != nil {
+		return err
+	}
 	if q.follow && (c.given("until") || format == "json" || format == "yaml") {
-		return term.Usage("--follow needs -o table or jsonl and cannot be combined with --until")
+		return term.Usage("--follow needs -o table, wide or jsonl and cannot be combined with --until")
 	}
 	me, err := whoami(c.cmd.Context(), c.client)
 	if err != nil {
@@ -243,10 +246,10 @@ func (p *auditPrinter) print(rows []json.RawMessage) error {
 			}
 		}
 		return nil
-	case "table":
+	case "table", "wide":
 		return p.printTable(rows)
 	}
-	return term.PrintList[client.AuditRow](p.cmd, rows, auditHead, nil)
+	return term.PrintData(p.cmd, append([]json.RawMessage{}, rows...)) // [] and not null
 }
 
 func (p *auditPrinter) printTable(rows []json.RawMessage) error {
@@ -284,7 +287,7 @@ func (p *auditPrinter) printTable(rows []json.RawMessage) error {
 		cells = append(cells, []string{term.Time(&r.Time), account, r.Action, outcome, cluster, on, detail})
 	}
 	if p.table == nil {
-		p.table = term.NewTable(p.cmd.OutOrStdout(), auditHead)
+		p.table = term.TableOf(p.cmd, auditHead)
 	}
 	return p.table.Print(cells)
 }
@@ -475,19 +478,23 @@ func verificationFields(_ *call, v *client.Verification) [][]string {
 	return fields
 }
 
+var failedHead = term.Head{
+	{Title: "MINUTE"}, {Title: "ACCOUNT", Gives: term.Some}, {Title: "ADDRESS", Gives: term.Some}, {Title: "COUNT"},
+}
+
 func auditFailedCommand() *cobra.Command {
 	var since string
-	cmd := printing(&cobra.Command{
+	cmd := listing(&cobra.Command{
 		Use:     "failed-sign-ins",
 		Short:   "Show how often sign-ins failed",
 		Long:    `Failed-sign-ins prints how often sign-ins failed, by account, address and minute.`,
 		Example: `  rolecall audit failed-sign-ins --since 24h`,
 		Args:    term.NoArguments,
-	})
+	}, failedHead)
 	cmd.Flags().StringVar(&since, "since", "",
 		"only from this `time` on: like 2027-01-31T18:00:00Z or 2027-01-31, or 7d for a week ago")
 	return onServer(cmd, func(c *call) error {
-		query := url.Values{"limit": {"1000"}}
+		query := url.Values{}
 		if c.given("since") {
 			t, err := past("since", since)
 			if err != nil {
@@ -495,23 +502,17 @@ func auditFailedCommand() *cobra.Command {
 			}
 			query.Set("since", t.Format(time.RFC3339))
 		}
-		counts, err := c.client.Items(c.cmd.Context(), client.AuditPath+"/failed-sign-ins", query)
-		if err != nil {
-			return err
-		}
-		all, err := term.DecodeAll[client.FailedSignIns](counts)
-		if err != nil {
-			return err
-		}
-		var guids []string
-		for _, n := range all {
-			guids = append(guids, n.Account)
-		}
-		names := accountNames(c, guids...)
-		return term.PrintList(c.cmd, counts, term.Head{
-			{Title: "MINUTE"}, {Title: "ACCOUNT", Gives: term.Some}, {Title: "ADDRESS", Gives: term.Some}, {Title: "COUNT"},
-		}, func(n *client.FailedSignIns) []string {
-			return []string{term.Time(&n.Minute), names[n.Account], n.Address, strconv.Itoa(n.Count)}
+		return printPages(c, client.AuditPath+"/failed-sign-ins", query, failedHead, func(all []*client.FailedSignIns) [][]string {
+			var guids []string
+			for _, n := range all {
+				guids = append(guids, n.Account)
+			}
+			names := accountNames(c, guids...)
+			var rows [][]string
+			for _, n := range all {
+				rows = append(rows, []string{term.Time(&n.Minute), names[n.Account], n.Address, strconv.Itoa(n.Count)})
+			}
+			return rows
 		})
 	})
 }

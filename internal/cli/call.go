@@ -2,12 +2,15 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +27,7 @@ var Version = "dev"
 // Commands are the commands that use a server.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		loginCommand(), logoutCommand(), contextCommand(), whoamiCommand(), clustersCommand(), usersCommand(), leasesCommand(),
+		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), usersCommand(), leasesCommand(),
 		credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(), keysCommand(), auditCommand(),
 	}
 }
@@ -101,15 +104,56 @@ func show[T any](path func(*call) string, fields func(*call, *T) [][]string) fun
 	}
 }
 
+// listing gives a command that prints a list the flags of one.
+func listing(cmd *cobra.Command, head term.Head) *cobra.Command {
+	term.BindList(cmd, head)
+	return cmd
+}
+
 // list is what a command does that gets a list and prints it, as a table with the columns of head.
 func list[T any](path func(*call) (string, url.Values), head term.Head, row func(*T) []string) func(*call) error {
 	return func(c *call) error {
 		p, query := path(c)
-		items, err := c.client.Items(c.cmd.Context(), p, query)
+		return printPages(c, p, query, head, func(items []*T) [][]string {
+			rows := make([][]string, len(items))
+			for i, item := range items {
+				rows[i] = row(item)
+			}
+			return rows
+		})
+	}
+}
+
+// longestPage is how many elements a page has at most.
+const longestPage = 1000
+
+// printPages gets the pages of a list that are needed, and prints it. rows are the cells of the elements of a page.
+func printPages[T any](c *call, path string, query url.Values, head term.Head, rows func([]*T) [][]string) error {
+	l, err := term.NewList(c.cmd, head)
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	maps.Copy(q, query)
+	for {
+		q.Set("limit", strconv.Itoa(min(cmp.Or(l.Page(), longestPage), longestPage)))
+		items, next, err := c.client.Page(c.cmd.Context(), path, q)
 		if err != nil {
 			return err
 		}
-		return term.PrintList(c.cmd, items, head, row)
+		var cells [][]string
+		if term.NeedsCells(c.cmd) {
+			all, err := term.DecodeAll[T](items)
+			if err != nil {
+				return err
+			}
+			cells = rows(all)
+		}
+		l.Add(items, cells)
+		if next == "" || l.Full() {
+			return l.Print()
+		}
+		q.Set("cursor", next)
 	}
 }
 

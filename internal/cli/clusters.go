@@ -33,18 +33,18 @@ var completeClusters = complete(fixed(client.ClustersPath), "displayName")
 func clusterPath(c *call) string { return c.cluster.Path() }
 
 var clusterHead = term.Head{
-	{Title: "NAME"}, {Title: "LOCATION", Gives: term.Some}, {Title: "VERSION", Gives: term.Some}, {Title: "STATE"},
+	{Title: "NAME", Name: true}, {Title: "LOCATION", Gives: term.Some}, {Title: "VERSION", Gives: term.Some}, {Title: "STATE"},
 	{Title: "MANAGE", Gives: term.Some}, {Title: "VIEW", Gives: term.More}, {Title: "ID", Gives: term.Most},
 }
 
 func clustersListCommand() *cobra.Command {
-	return onServer(printing(&cobra.Command{
+	return onServer(listing(&cobra.Command{
 		Use:   "list",
 		Short: "List the clusters that you may view",
 		Example: `  rolecall clusters list
   rolecall clusters list -o json`,
 		Args: term.NoArguments,
-	}), list(every(client.ClustersPath), clusterHead, func(cl *client.Cluster) []string {
+	}, clusterHead), list(every(client.ClustersPath), clusterHead, func(cl *client.Cluster) []string {
 		return []string{cl.Name, cl.Location, cl.Version, cl.State, managers(cl), rules(cl.Access.View), cl.ID}
 	}))
 }

@@ -42,18 +42,18 @@ var completeCredentials = complete(func(cmd *cobra.Command, c *client.Client) (s
 func credentialPath(c *call) string { return c.cluster.CredentialPath(c.args[0]) }
 
 var credentialHead = term.Head{
-	{Title: "NAME"}, {Title: "STATE"}, {Title: "FOR"}, {Title: "USER NAME", Gives: term.Some},
+	{Title: "NAME", Name: true}, {Title: "STATE"}, {Title: "FOR"}, {Title: "USER NAME", Gives: term.Some},
 	{Title: "ROTATES", Gives: term.Some}, {Title: "EVERY", Gives: term.More}, {Title: "OVERLAP", Gives: term.More},
 	{Title: "ERROR", Gives: term.Most},
 }
 
 func credentialsListCommand() *cobra.Command {
-	return onCluster(printing(&cobra.Command{
+	return onCluster(listing(&cobra.Command{
 		Use:     "list",
 		Short:   "List the stored credentials of a cluster",
 		Example: `  rolecall credentials list -c payments`,
 		Args:    term.NoArguments,
-	}), list(func(c *call) (string, url.Values) { return c.cluster.CredentialPath(), nil }, credentialHead,
+	}, credentialHead), list(func(c *call) (string, url.Values) { return c.cluster.CredentialPath(), nil }, credentialHead,
 		func(cr *client.Credential) []string {
 			return []string{
 				cr.Name, cr.State, cr.For, cr.Username, term.Time(cr.RotatesAt), inDays(cr.RotateEvery), inDays(cr.Overlap),

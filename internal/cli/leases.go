@@ -129,13 +129,13 @@ type leaseFilter struct {
 }
 
 var leaseHead = term.Head{
-	{Title: "ID"}, {Title: "NAME"}, {Title: "STATE"}, {Title: "ENDS"}, {Title: "FOR", Gives: term.Some},
+	{Title: "ID", Name: true}, {Title: "NAME"}, {Title: "STATE"}, {Title: "ENDS"}, {Title: "FOR", Gives: term.Some},
 	{Title: "CLUSTER", Gives: term.Some}, {Title: "ACCOUNT", Gives: term.More}, {Title: "NOTE", Gives: term.Most},
 }
 
 func leasesListCommand() *cobra.Command {
 	var f leaseFilter
-	cmd := printing(&cobra.Command{
+	cmd := listing(&cobra.Command{
 		Use:   "list",
 		Short: "List leases, the newest first",
 		Long: `List prints your leases, and all leases of the clusters that you may view. A lease that has
@@ -144,7 +144,7 @@ ended is listed for seven days.`,
   rolecall leases list --account alice --expires-before 1h
   rolecall leases list --for shop_write -o json`,
 		Args: term.NoArguments,
-	})
+	}, leaseHead)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.cluster, "cluster", "c", "", "only leases in this cluster, given by `name` or id")
 	flags.StringVar(&f.account, "account", "", "only leases of this `account`, given by user name or guid")

@@ -38,7 +38,7 @@ func (l *login) again() string {
 	if l.Name == l.URL {
 		return "rolecall login " + l.URL
 	}
-	return "rolecall login " + l.URL + " --name " + l.Name
+	return "rolecall login " + l.URL + " --context " + l.Name
 }
 
 // logins is a folder with a file for each login, and the file current with the name of the login that commands use. With a

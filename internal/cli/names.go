@@ -16,7 +16,7 @@ const maxGUIDs = 100
 // deleted. Only the Cloud Foundry API takes many guids at once.
 func accountNames(c *call, guids ...string) map[string]string {
 	names := map[string]string{}
-	if term.Format(c.cmd) != "table" {
+	if !term.NeedsCells(c.cmd) {
 		return names
 	}
 	slices.Sort(guids)
@@ -49,7 +49,7 @@ func cfValues(values []string) string {
 
 // knownClusters are the names of the caller's clusters by their ids, for a table.
 func knownClusters(c *call) (map[string]string, error) {
-	if term.Format(c.cmd) != "table" {
+	if !term.NeedsCells(c.cmd) {
 		return nil, nil
 	}
 	me, err := whoami(c.cmd.Context(), c.client)

@@ -47,7 +47,7 @@ const (
 // BindServer gives a command and all below it the flags that say which server they use.
 func BindServer(root *cobra.Command) {
 	f := root.PersistentFlags()
-	f.String(contextFlag, "", "`name` of the login to use, one of \"rolecall context list\"")
+	f.String(contextFlag, "", "`name` of the login to use, one of \"rolecall contexts\"")
 	f.String(serverFlag, "", "`URL` of the server to use, one that you are signed in to")
 	f.String(caFlag, "",
 		"`file` with the certificate authorities of the server, in PEM; default: that of the login, else those of the system")
@@ -91,21 +91,28 @@ type destination struct {
 	caFile  string
 }
 
-// destinationOf reads flags and variables. Completion uses it too, so it reads all variables itself. The token of the
-// environment is for the server of the environment: it is not sent to another one that a flag names.
+// destinationOf is the destination of a command that uses a login, if the environment has no token.
 func destinationOf(cmd *cobra.Command) (*destination, error) {
+	context, _ := cmd.Flags().GetString(contextFlag)
+	if context == "" {
+		return readDestination(cmd)
+	}
+	if cmd.Flags().Changed(serverFlag) {
+		return nil, term.Usage("--context and --server exclude each other")
+	}
+	caFile, _ := cmd.Flags().GetString(caFlag)
+	return &destination{context: context, caFile: cmp.Or(caFile, os.Getenv(CAVariable))}, nil
+}
+
+// readDestination reads flags and variables. Completion uses it too, so it reads all variables itself. The token of the
+// environment is for the server of the environment: it is not sent to another one that a flag names.
+func readDestination(cmd *cobra.Command) (*destination, error) {
 	value := func(flag string) string {
 		v, _ := cmd.Flags().GetString(flag)
 		return v
 	}
 	d := &destination{context: value(contextFlag), server: value(serverFlag),
 		caFile: cmp.Or(value(caFlag), os.Getenv(CAVariable))}
-	if d.context != "" && d.server != "" {
-		return nil, term.Usage("--context and --server exclude each other")
-	}
-	if d.context != "" {
-		return d, nil
-	}
 	var err error
 	if d.server != "" {
 		if d.server, err = client.ParseURL(d.server); err != nil {
@@ -126,10 +133,16 @@ func destinationOf(cmd *cobra.Command) (*destination, error) {
 }
 
 // unknown is the error of a command whose login does not exist.
-func (d *destination) unknown() error {
+func (s *logins) unknown(d *destination) error {
 	switch {
 	case d.context != "":
-		return term.Denied("there is no login %q; to see yours: rolecall context list", d.context)
+		all, _ := s.all()
+		var names []string
+		for _, l := range all {
+			names = append(names, l.Name)
+		}
+		return term.Denied("there is no login %q%s; to see yours: rolecall contexts", d.context,
+			term.DidYouMean(d.context, names))
 	case d.server != "":
 		return term.Denied("you are not signed in to %s; use: rolecall login %[1]s", d.server)
 	}
@@ -182,7 +195,7 @@ func connect(cmd *cobra.Command) (*client.Client, error) {
 		return nil, err
 	}
 	if l == nil {
-		return nil, d.unknown()
+		return nil, s.unknown(d)
 	}
 	c, err := newClient(l.URL, cmp.Or(d.caFile, l.CAFile))
 	if err != nil {
@@ -226,24 +239,21 @@ func loginCommand() *cobra.Command {
 		Use:   "login [URL]",
 		Short: "Sign in to a Rolecall server",
 		Long: `Login asks for a user name and a password, and stores the tokens that the server issues
-for them, not the password. The other commands use these tokens. URL defaults to that of
---name, else to --server, $ROLECALL_URL or the current server.
+for them, not the password. The other commands use these tokens. URL defaults to --server,
+to that of the login that --context names, to $ROLECALL_URL, or to the current server.
 
-You can have several logins, to one server or to several. --name gives a login a name of
-its own; without it the name is the URL. The last login is the current one. --context or
---server selects another for one command, ROLECALL_URL for a shell, and "rolecall context
-use" for all commands. The file of --ca-file is remembered with the login.
+You can have several logins, to one server or to several. --context gives a login a name;
+without it the name is the URL. The last login is the current one. --context or --server
+selects another for one command, ROLECALL_URL for a shell, and "rolecall contexts use" for
+all commands. The file of --ca-file is remembered with the login.
 
 No login is needed if ROLECALL_URL and ROLECALL_TOKEN are set, for example to a personal
 access token in the environment of a program.`,
 		Example: `  rolecall login https://rolecall.example.org
-  rolecall login https://rolecall.example.org --name prod --ca-file ca.pem
+  rolecall login https://rolecall.example.org --context prod --ca-file ca.pem
   rolecall login --username alice --password-stdin < password-file`,
 		Args: term.Arguments("[URL]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if name != "" && !contextName.MatchString(name) {
-				return term.Usage("--name is %q; use at most 63 letters, digits and the characters . _ @ -", name)
-			}
 			s, err := openLogins()
 			if err != nil {
 				return err
@@ -257,8 +267,10 @@ access token in the environment of a program.`,
 		},
 	}
 	cmd.Flags().StringVarP(&username, "username", "u", "", "user `name` of the account; default: a prompt")
-	cmd.Flags().StringVar(&name, "name", "", "`name` of the login; default: the URL")
+	cmd.Flags().StringVar(&name, "name", "", "`name` of the login; the same as --context")
+	_ = cmd.Flags().MarkHidden("name")
 	_ = cmd.RegisterFlagCompletionFunc("name", completeLogins(func(l *login) string { return l.Name }))
+	_ = cmd.RegisterFlagCompletionFunc("username", cobra.NoFileCompletions)
 	term.BindPassword(cmd, false)
 	return cmd
 }
@@ -266,27 +278,33 @@ access token in the environment of a program.`,
 // toSignIn is the login that the command line describes, without a user name and tokens. A login that is damaged is no
 // obstacle: it is about to be replaced.
 func (s *logins) toSignIn(cmd *cobra.Command, name string, args []string) (*login, error) {
-	d, err := destinationOf(cmd)
+	d, err := readDestination(cmd)
 	if err != nil {
 		return nil, err
 	}
+	if name != "" && d.context != "" {
+		return nil, term.Usage("--name and --context are the same; give one of them")
+	}
 	l := &login{Name: cmp.Or(name, d.context)}
-	if len(args) > 0 {
+	var old *login
+	if l.Name != "" {
+		if old, _ = s.read(l.Name); old == nil && !contextName.MatchString(l.Name) {
+			return nil, term.Usage("the name of the login is %q; use at most 63 letters, digits and the characters . _ @ -", l.Name)
+		}
+	}
+	serverGiven := cmd.Flags().Changed(serverFlag)
+	switch {
+	case len(args) > 0 && serverGiven:
+		return nil, term.Usage("the server is given twice: %q and --server %q", args[0], d.server)
+	case len(args) > 0:
 		if l.URL, err = client.ParseURL(args[0]); err != nil {
 			return nil, term.Usage("the URL %q: %w", args[0], err)
 		}
-	}
-	var old *login
-	if l.Name != "" {
-		old, _ = s.read(l.Name)
-	}
-	if old == nil && name == "" && d.context != "" {
-		return nil, d.unknown()
-	}
-	if l.URL == "" && old != nil {
+	case old != nil && !serverGiven:
 		l.URL = old.URL
+	default:
+		l.URL = d.server
 	}
-	l.URL = cmp.Or(l.URL, d.server)
 	if current, _ := s.find(&destination{}); l.URL == "" && current != nil {
 		l.URL = current.URL
 	}
@@ -438,8 +456,16 @@ func (s *logins) logout(cmd *cobra.Command, l *login, caFile string) error {
 	return nil
 }
 
-func contextCommand() *cobra.Command {
-	return term.Group("context", "The servers that you are signed in to", contextListCommand(), contextUseCommand())
+func contextsCommand() *cobra.Command {
+	cmd := term.Group("contexts", "The logins that you have, and which one commands use",
+		contextsListCommand(), contextsUseCommand(), contextsDeleteCommand())
+	cmd.Aliases = []string{"context"}
+	cmd.Long = `Contexts lists your logins, as "rolecall contexts list" does. A login has the name that
+"rolecall login --context NAME" has given it, else its URL.`
+	cmd.Example = `  rolecall contexts
+  rolecall contexts use prod`
+	cmd.RunE = listContexts
+	return listing(cmd, contextHead)
 }
 
 // contextItem is a login without its tokens.
@@ -450,75 +476,108 @@ type contextItem struct {
 	Current  bool   `json:"current"`
 }
 
-func contextListCommand() *cobra.Command {
-	return printing(&cobra.Command{
-		Use:   "list",
-		Short: "List the servers that you are signed in to",
-		Example: `  rolecall context list
-  rolecall context list -o json`,
-		Args: term.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := openLogins()
-			if err != nil {
-				return err
-			}
-			all, err := s.all()
-			if err != nil {
-				return err
-			}
-			current, err := s.current()
-			if err != nil {
-				return err
-			}
-			var items []json.RawMessage
-			for _, l := range all {
-				item, err := json.Marshal(contextItem{l.Name, l.URL, l.Username, l.Name == current})
-				if err != nil {
-					return err
-				}
-				items = append(items, item)
-			}
-			head := term.Head{{Title: "CURRENT"}, {Title: "NAME"}, {Title: "URL", Gives: term.Some},
-				{Title: "USER NAME", Gives: term.Some}}
-			return term.PrintList(cmd, items, head, func(i *contextItem) []string {
-				return []string{term.YesNo(i.Current), i.Name, i.URL, i.Username}
-			})
-		},
-	})
+var contextHead = term.Head{
+	{Title: "CURRENT"}, {Title: "NAME", Name: true}, {Title: "URL", Gives: term.Some}, {Title: "USER NAME", Gives: term.Some},
 }
 
-func contextUseCommand() *cobra.Command {
-	return &cobra.Command{
+func contextsListCommand() *cobra.Command {
+	return listing(&cobra.Command{
+		Use:   "list",
+		Short: "List your logins",
+		Example: `  rolecall contexts list
+  rolecall contexts list -o json`,
+		Args: term.NoArguments,
+		RunE: listContexts,
+	}, contextHead)
+}
+
+func listContexts(cmd *cobra.Command, _ []string) error {
+	s, err := openLogins()
+	if err != nil {
+		return err
+	}
+	all, err := s.all()
+	if err != nil {
+		return err
+	}
+	current, err := s.current()
+	if err != nil {
+		return err
+	}
+	var items []json.RawMessage
+	var rows [][]string
+	for _, l := range all {
+		i := contextItem{l.Name, l.URL, l.Username, l.Name == current}
+		item, err := json.Marshal(i)
+		if err != nil {
+			return err
+		}
+		items = append(items, item)
+		rows = append(rows, []string{term.YesNo(i.Current), i.Name, i.URL, i.Username})
+	}
+	list, err := term.NewList(cmd, contextHead)
+	if err != nil {
+		return err
+	}
+	list.Add(items, rows)
+	return list.Print()
+}
+
+// ofContext completes a command on the login that its first argument names.
+func ofContext(cmd *cobra.Command, run func(*cobra.Command, *logins, *login) error) *cobra.Command {
+	cmd.Args = term.Arguments("NAME")
+	cmd.ValidArgsFunction = firstArgument(completeLogins(func(l *login) string { return l.Name }))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		s, err := openLogins()
+		if err != nil {
+			return err
+		}
+		d := &destination{context: args[0]}
+		if server, err := client.ParseURL(args[0]); err == nil {
+			d = &destination{server: server}
+		}
+		l, err := s.find(d)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			return s.unknown(d)
+		}
+		return run(cmd, s, l)
+	}
+	return cmd
+}
+
+func contextsUseCommand() *cobra.Command {
+	return ofContext(&cobra.Command{
 		Use:   "use NAME",
 		Short: "Select the login that commands use",
 		Long:  `Use selects the login that commands use. A login without a name of its own is given by its URL.`,
-		Example: `  rolecall context use prod
-  rolecall context use https://rolecall.example.org`,
-		Args:              term.Arguments("NAME"),
-		ValidArgsFunction: firstArgument(completeLogins(func(l *login) string { return l.Name })),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			s, err := openLogins()
-			if err != nil {
-				return err
-			}
-			d := &destination{context: args[0]}
-			if server, err := client.ParseURL(args[0]); err == nil {
-				d = &destination{server: server}
-			}
-			l, err := s.find(d)
-			if err != nil {
-				return err
-			}
-			if l == nil {
-				return d.unknown()
-			}
-			if err := s.use(l.Name); err != nil {
-				return err
-			}
-			term.Report(cmd, "Commands use %s as %s now.", l.URL, l.Username)
-			return nil
-		},
-	}
+		Example: `  rolecall contexts use prod
+  rolecall contexts use https://rolecall.example.org`,
+	}, func(cmd *cobra.Command, s *logins, l *login) error {
+		if err := s.use(l.Name); err != nil {
+			return err
+		}
+		term.Report(cmd, "Commands use %s as %s now.", l.URL, l.Username)
+		return nil
+	})
+}
+
+func contextsDeleteCommand() *cobra.Command {
+	return ofContext(&cobra.Command{
+		Use:   "delete NAME",
+		Short: "Revoke the tokens of a login, and remove it",
+		Long: `Delete signs out of a login, as "rolecall logout --context NAME" does. If it was the
+current one, there is none until the next "rolecall login" or "rolecall contexts use".`,
+		Example: `  rolecall contexts delete prod`,
+	}, func(cmd *cobra.Command, s *logins, l *login) error {
+		d, err := destinationOf(cmd)
+		if err != nil {
+			return err
+		}
+		return s.logout(cmd, l, cmp.Or(d.caFile, l.CAFile))
+	})
 }
 
 func whoami(ctx context.Context, c *client.Client) (*client.Whoami, error) {

@@ -19,17 +19,17 @@ func tokensCommand() *cobra.Command {
 var completeTokens = complete(fixed(client.TokensPath), "name")
 
 var tokenHead = term.Head{
-	{Title: "NAME"}, {Title: "READ-ONLY"}, {Title: "REACHES", Gives: term.Some}, {Title: "EXPIRES"},
+	{Title: "NAME", Name: true}, {Title: "READ-ONLY"}, {Title: "REACHES", Gives: term.Some}, {Title: "EXPIRES"},
 	{Title: "LAST USED", Gives: term.More}, {Title: "ID", Gives: term.Most},
 }
 
 func tokensListCommand() *cobra.Command {
-	cmd := printing(&cobra.Command{
+	cmd := listing(&cobra.Command{
 		Use:     "list",
 		Short:   "List your tokens",
 		Example: `  rolecall tokens list`,
 		Args:    term.NoArguments,
-	})
+	}, tokenHead)
 	return onServer(cmd, func(c *call) error {
 		names, err := knownClusters(c)
 		if err != nil {

@@ -44,28 +44,27 @@ func ofUser(cmd *cobra.Command, run func(*call) error) *cobra.Command {
 
 func usersListCommand() *cobra.Command {
 	var system bool
-	cmd := printing(&cobra.Command{
+	cmd := listing(&cobra.Command{
 		Use:   "list",
 		Short: "List the database users of a cluster",
 		Example: `  rolecall users list -c payments
-  rolecall users list -c payments --system -o json`,
+  rolecall users list -c payments --system -o json
+  rolecall users list -c payments --filter state=expired --filter name=app_* --sort -created
+  rolecall users list -c payments --limit 10 -o wide`,
 		Args: term.NoArguments,
-	})
+	}, userHead(true))
 	cmd.Flags().BoolVar(&system, "system", false, "list protected users as well")
 	return onCluster(cmd, func(c *call) error { return listUsers(c, system) })
 }
 
 // userHead is the columns of users list. Without --system no user is a system user.
 func userHead(system bool) term.Head {
-	head := term.Head{
-		{Title: "NAME"}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "ROLES", Gives: term.Some},
+	return term.Head{
+		{Title: "NAME", Name: true}, {Title: "SYSTEM", Wide: !system}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "ROLES",
+			Gives: term.Some},
 		{Title: "CREATED BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
 		{Title: "CHANGED BY", Gives: term.Most},
 	}
-	if system {
-		head = slices.Insert(head, 1, term.Column{Title: "SYSTEM"})
-	}
-	return head
 }
 
 func listUsers(c *call, system bool) error {
@@ -73,28 +72,20 @@ func listUsers(c *call, system bool) error {
 	if system {
 		query = url.Values{"system": {"true"}}
 	}
-	items, err := c.client.Items(c.cmd.Context(), c.cluster.Path("users"), query)
-	if err != nil {
-		return err
-	}
-	users, err := term.DecodeAll[client.User](items)
-	if err != nil {
-		return err
-	}
-	var guids []string
-	for _, u := range users {
-		guids = append(guids, u.CreatedBy, u.ModifiedBy)
-	}
-	names := accountNames(c, guids...)
-	return term.PrintList(c.cmd, items, userHead(system), func(u *client.User) []string {
-		row := []string{
-			u.Username, u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "), names[u.CreatedBy],
-			term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
+	return printPages(c, c.cluster.Path("users"), query, userHead(system), func(users []*client.User) [][]string {
+		var guids []string
+		for _, u := range users {
+			guids = append(guids, u.CreatedBy, u.ModifiedBy)
 		}
-		if system {
-			row = slices.Insert(row, 1, term.YesNo(u.System))
+		names := accountNames(c, guids...)
+		var rows [][]string
+		for _, u := range users {
+			rows = append(rows, []string{
+				u.Username, term.YesNo(u.System), u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "),
+				names[u.CreatedBy], term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
+			})
 		}
-		return row
+		return rows
 	})
 }
 
@@ -242,8 +233,12 @@ func changedUser(c *call) (json.RawMessage, error) {
 	return user, nil
 }
 
+var problemHead = term.Head{
+	{Title: "NAME", Name: true}, {Title: "SYSTEM"}, {Title: "PASSWORD"}, {Title: "PROBLEM", Gives: term.Some},
+}
+
 func usersCheckPasswordsCommand() *cobra.Command {
-	return onCluster(printing(&cobra.Command{
+	return onCluster(listing(&cobra.Command{
 		Use:   "check-passwords",
 		Short: "List the database users whose passwords should be renewed",
 		Long: `Check-passwords lists the users of a cluster whose password is stored as an md5 hash, or
@@ -252,8 +247,7 @@ password. Only a superuser can read this, so the administering role has to be on
 		Example: `  rolecall users check-passwords -c payments
   rolecall users check-passwords -c payments -o json | jq -r '.[] | select(.passwordKind == "md5").username'`,
 		Args: term.NoArguments,
-	}), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil },
-		term.Head{{Title: "NAME"}, {Title: "SYSTEM"}, {Title: "PASSWORD"}, {Title: "PROBLEM", Gives: term.Some}},
+	}, problemHead), list(func(c *call) (string, url.Values) { return c.cluster.Path("password-problems"), nil }, problemHead,
 		func(p *client.PasswordProblem) []string {
 			return []string{p.Username, term.YesNo(p.System), p.PasswordKind, p.Problem}
 		}))

@@ -37,7 +37,7 @@ func (f *format) Type() string { return "format" }
 
 func (f *format) Set(name string) error {
 	if !slices.Contains(f.allowed, name) {
-		return fmt.Errorf("the output format is %s", f.list())
+		return fmt.Errorf("the output format is %s%s", f.list(), DidYouMean(name, f.allowed))
 	}
 	f.name = name
 	return nil
@@ -64,28 +64,12 @@ func Format(cmd *cobra.Command) string {
 	return "table"
 }
 
-// PrintList prints a list: as a table, or as an array of what the server has sent.
-func PrintList[T any](cmd *cobra.Command, items []json.RawMessage, head Head, row func(*T) []string) error {
-	if Format(cmd) != "table" {
-		if items == nil {
-			items = []json.RawMessage{}
-		}
-		return PrintData(cmd, items)
-	}
-	var rows [][]string
-	for _, item := range items {
-		v, err := Decode[T](item)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, row(v))
-	}
-	return NewTable(cmd.OutOrStdout(), head).Print(rows)
-}
+// IsTable reports whether the output is for people: a table, or lines of a name and a value.
+func IsTable(cmd *cobra.Command) bool { return Format(cmd) == "table" || Format(cmd) == wide }
 
 // PrintOne prints one thing: as lines of a name and a value, or as what the server has sent.
 func PrintOne[T any](cmd *cobra.Command, item json.RawMessage, fields func(*T) [][]string) error {
-	if Format(cmd) != "table" {
+	if !IsTable(cmd) {
 		return PrintData(cmd, item)
 	}
 	v, err := Decode[T](item)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -19,6 +20,10 @@ type Column struct {
 	Gives int
 	// Least is how wide the column is even if its values are shorter, in a table whose rows come in parts.
 	Least int
+	// Name is set for the column by which other commands take what a row shows.
+	Name bool
+	// Wide columns are shown with -o wide only.
+	Wide bool
 }
 
 // What a column gives on a narrow terminal.
@@ -32,15 +37,24 @@ const (
 // Head is the columns of a table.
 type Head []Column
 
-// Table prints rows in columns. On a terminal a row fits into a line.
+// Table prints rows in columns. On a terminal a row fits into a line, unless the table is wide.
 type Table struct {
-	w      io.Writer
-	head   Head
-	widths []int // of the widest value so far; nil: nothing is printed yet
+	w        io.Writer
+	head     Head
+	widths   []int // of the widest value so far; nil: nothing is printed yet
+	wide     bool  // all columns, never cut
+	untitled bool
 }
 
 // NewTable returns a table whose head is printed with the first rows.
 func NewTable(w io.Writer, head Head) *Table { return &Table{w: w, head: head} }
+
+// TableOf returns the table of a command, as its flags want it.
+func TableOf(cmd *cobra.Command, head Head) *Table {
+	t := NewTable(cmd.OutOrStdout(), head)
+	t.wide, t.untitled = Format(cmd) == wide, isSet(cmd, noHeadersFlag)
+	return t
+}
 
 // Print prints the next rows.
 func (t *Table) Print(rows [][]string) error {
@@ -50,7 +64,9 @@ func (t *Table) Print(rows [][]string) error {
 		for i, c := range t.head {
 			t.widths[i], titles[i] = c.Least, c.Title
 		}
-		rows = append([][]string{titles}, rows...)
+		if !t.untitled {
+			rows = append([][]string{titles}, rows...)
+		}
 	}
 	for _, row := range rows {
 		for i := range row {
@@ -59,7 +75,12 @@ func (t *Table) Print(rows [][]string) error {
 		}
 	}
 	widths := slices.Clone(t.widths)
-	if width := terminalWidth(t.w); width > 0 {
+	for i, c := range t.head {
+		if c.Wide && !t.wide {
+			widths[i] = 0
+		}
+	}
+	if width := terminalWidth(t.w); width > 0 && !t.wide {
 		widths = t.head.fit(widths, width)
 	}
 	var b strings.Builder
