@@ -865,7 +865,15 @@ func TestClusterWithLeases(t *testing.T) {
 		t.Errorf("the list is %s", a.Body)
 	}
 
-	f.do(t, "DELETE", path, "").refused(t, 422, "leases that have not ended (2)", "stored credentials (0)", "endLeases=true")
+	for _, name := range []string{"stored", "other"} {
+		f.want(t, 201, "PUT", path+"/credentials/"+name, `{"for":"for_leases","rotateEvery":"30d","overlap":"1h"}`)
+	}
+	f.want(t, 200, "POST", path+"/credentials/stored/rotate", "")
+	_, current, err := f.Users.CurrentCredential(t.Context(), root, f.ClusterID, "stored")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.do(t, "DELETE", path, "").refused(t, 422, "leases that have not ended (5)", "stored credentials (2)", "endLeases=true")
 	f.do(t, "DELETE", path+"?endLeases=yes", "").refused(t, 400, "endLeases")
 	f.do(t, "DELETE", path+"?endLeases=true", "", `If-Match: "99"`).refused(t, 412)
 	if now, err := f.Users.LeaseStore.Get(t.Context(), live.ID); err != nil || now.State != lease.Active {
@@ -875,9 +883,13 @@ func TestClusterWithLeases(t *testing.T) {
 	if now, err := f.Users.LeaseStore.Get(t.Context(), live.ID); err != nil || now.State != lease.Ended {
 		t.Errorf("the other lease has not ended: %v", err)
 	}
+	if f.PG.Login(current.Username, string(current.Password)) == nil {
+		t.Error("the password of a stored credential is accepted")
+	}
+	f.want(t, 404, "GET", path+"/credentials/stored", "")
 	f.PG.Exec(t, `DROP DATABASE of_a_lease`)
 	f.want(t, 204, "DELETE", path+"?endLeases=true", "")
-	if pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE 'app\_%')`) {
+	if pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname LIKE 'for\_leases\_%')`) {
 		t.Error("a role of a lease is left")
 	}
 

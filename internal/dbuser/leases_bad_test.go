@@ -528,3 +528,70 @@ func TestLeasesOfAnotherInstallation(t *testing.T) {
 		shobj_description(to_regrole('`+l.Username+`'), 'pg_authid'), ',"installation":"[^"]*"', '')); END $$`)
 	works(s, 1)
 }
+
+// A role that becomes protected while there are leases for it ends them: they would be a way around the protection.
+func TestLeaseForBecomesProtected(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	l, secret := take(t, s, p, dbuser.NewLease{For: "app"})
+	put(t, s, p, settings())
+	c := current(t, s, p)
+	session := s.PG.Connect(t, l.Username, secret, "postgres")
+	s.PG.Exec(t, `ALTER ROLE app CREATEROLE`)
+	sweep(t, s)
+	if _, err := worker(s).RunDue(t.Context()); err == nil {
+		t.Error("a credential was rotated for a system role")
+	}
+	wantState(t, s, l, lease.Ended, lease.AccessEnded)
+	wantState(t, s, &lease.Lease{ID: c.Lease, Username: c.Username}, lease.Ended, lease.AccessEnded)
+	for name, secret := range map[string]string{l.Username: secret, c.Username: string(c.Password)} {
+		if s.PG.Login(name, secret) == nil {
+			t.Errorf("%s logs in", name)
+		}
+	}
+	if _, err := session.Exec(t.Context(), `SELECT 1`); err == nil {
+		t.Error("its session lives")
+	}
+	_, _, _, err := s.Users.CreateLease(t.Context(), p, s.ClusterID, dbuser.NewLease{For: "app"})
+	wantKind(t, err, fault.Forbidden)
+	rows := s.AuditRows(t, l.Username)
+	if last := rows[len(rows)-1]; last.Outcome != "done" || !strings.Contains(last.Detail, `"endReason": "accessEnded"`) ||
+		!strings.Contains(last.Detail, `"for": "app"`) || !strings.Contains(last.Detail, l.ID.String()) {
+		t.Errorf("recorded %+v", last)
+	}
+}
+
+// The control database loses all its sessions while leases end: each ends all the same.
+func TestLeasesEndWhileControlFails(t *testing.T) {
+	t.Parallel()
+	s, p := leaseService(t)
+	for range 10 {
+		take(t, s, p, dbuser.NewLease{For: "app", TTL: time.Second})
+	}
+	w := worker(s)
+	w.Every, w.Claim = 10*time.Millisecond, 5*time.Second
+	ctx, stop := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	working.Go(func() { w.Run(ctx) })
+	conn := s.PG.Connect(t, s.PG.User, s.PG.Password, "postgres")
+	for left := 10; left > 0; {
+		var now int
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_roles WHERE rolname LIKE 'app\_%'`).Scan(&now); err != nil {
+			t.Fatal(err)
+		}
+		if now < left {
+			exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '`+s.DB.Identity.Database+`'`)
+			left = now
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	fresh := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)
+	for left := 10; left > 0; time.Sleep(10 * time.Millisecond) {
+		if err := fresh.QueryRow(t.Context(),
+			`SELECT count(*) FROM rolecall.leases WHERE state <> 'ended'`).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	working.Wait()
+}

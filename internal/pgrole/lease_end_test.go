@@ -73,7 +73,7 @@ func TestLeaseOwns(t *testing.T) {
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+prefix+`_made`) })
 		for i, leave := range []string{`RESET ROLE`, `SET ROLE NONE`} { // the role of the login counts for RESET
 			exec(t, conn, leave, fmt.Sprintf(`CREATE TABLE s.t%d (a serial PRIMARY KEY)`, i),
-				fmt.Sprintf(`CREATE FUNCTION s.f%d () RETURNS int LANGUAGE sql AS 'SELECT 1'`, i),
+				fmt.Sprintf(`CREATE FUNCTION s.f%d () RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text'`, i),
 				fmt.Sprintf(`GRANT SELECT ON s.t%d TO %s`, i, other), fmt.Sprintf(`CREATE TYPE s.y%d AS (a int)`, i),
 				`SELECT lo_create(0)`, fmt.Sprintf(`CREATE TEMP TABLE t%d ()`, i), fmt.Sprintf(`CREATE SCHEMA s%d`, i))
 		}
@@ -86,6 +86,7 @@ func TestLeaseOwns(t *testing.T) {
 			`SELECT string_agg(DISTINCT relowner::regrole::text, ',') FROM pg_class WHERE relnamespace = 's'::regnamespace
 			   AND relname ~ '^t[01]'`,
 			`SELECT string_agg(DISTINCT proowner::regrole::text, ',') FROM pg_proc WHERE pronamespace = 's'::regnamespace`,
+			`SELECT string_agg(DISTINCT f, ',') FROM (VALUES (s.f0()), (s.f1())) AS runs (f)`,
 			`SELECT string_agg(DISTINCT typowner::regrole::text, ',') FROM pg_type WHERE typname IN ('y0', 'y1')`,
 			`SELECT string_agg(DISTINCT lomowner::regrole::text, ',') FROM pg_largeobject_metadata`,
 			`SELECT string_agg(DISTINCT nspowner::regrole::text, ',') FROM pg_namespace WHERE nspname IN ('s0', 's1')`,
