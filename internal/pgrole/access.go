@@ -1,9 +1,18 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/etag"
+	"rolecall/internal/fault"
+	"rolecall/internal/sqlstate"
 )
 
 // Access is a level in a database.
@@ -12,14 +21,181 @@ type Access struct {
 	Level    Level
 }
 
-// SetAccess gives a user exactly one level in a database that has access roles.
+// SetAccess gives a user exactly one level in a database that has access roles. With own, the sessions that it begins there
+// from now on run as the access role, so what it makes belongs to that. If own is taken away, its sessions there are ended:
+// PostgreSQL lets a session keep a role that it runs as. All other sessions go on, with the rights of the level.
 func (s *Server) SetAccess(ctx context.Context, name string, access Access, match etag.Match, by Actor) (*Details, error) {
-	return nil, errUnbuilt
+	if err := CheckLevel(access.Level); err != nil {
+		return nil, err
+	}
+	return s.changeAccess(ctx, name, access, match, by)
 }
 
-// RemoveAccess takes a user's level in a database away, if it has one. Its sessions go on, with the rights that are left.
+// RemoveAccess takes a user's level in a database away, if it has one. Sessions go on, or are ended, as in SetAccess.
 func (s *Server) RemoveAccess(ctx context.Context, name, database string, match etag.Match, by Actor) (*Details, error) {
-	return nil, errUnbuilt
+	return s.changeAccess(ctx, name, Access{Database: database}, match, by)
+}
+
+// changeAccess is SetAccess, or RemoveAccess if the level is "".
+func (s *Server) changeAccess(ctx context.Context, name string, access Access, match etag.Match, by Actor) (*Details,
+	error) {
+	if !storable(access.Database) {
+		return nil, databaseNotFound(access.Database)
+	}
+	var of levelRoles
+	check := func(ctx context.Context, tx *transaction) (err error) {
+		if of, err = s.levelRoles(ctx, tx, access.Database); err != nil || access.Level == "" {
+			return err
+		}
+		return s.checkAccess(ctx, tx, of, access.Level, name)
+	}
+	lost := false // own
+	d, err := s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction,
+		all []membership) error {
+		lost = false
+		for _, m := range all {
+			level := of.level(m.role)
+			if level == "" || level == access.Level && !m.admin {
+				continue
+			}
+			lost = lost || level == Own && access.Level != Own
+			if err := tx.revoke(ctx, m, name); err != nil {
+				return err
+			}
+		}
+		if access.Level != "" {
+			return s.giveAccess(ctx, tx, of, access.Level, name)
+		}
+		return tx.resetOwn(ctx, of, name)
+	})
+	if err != nil || !lost {
+		return d, err
+	}
+	if _, err := s.endSessionsOf(ctx, d.User, whichSessions{database: access.Database},
+		"End its sessions, or it acts as "+of.name(Own)+" in them."); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// levelRoles are the access roles of a database, in the order of Levels. A role that has the name of one, and is none, is
+// "".
+type levelRoles struct {
+	database string
+	names    []string
+}
+
+func (l levelRoles) name(level Level) string { return l.names[slices.Index(Levels, level)] }
+
+// level is the level that the members of a role have by it; "": none.
+func (l levelRoles) level(role string) Level {
+	if i := slices.Index(l.names, role); role != "" && i >= 0 {
+		return Levels[i]
+	}
+	return ""
+}
+
+// levelRoles reads the access roles of a database, under a lock for which a change of them waits. Their records say what
+// they
+// are, and only a role with CREATEROLE writes those. They also have to be allowed to connect, by a grant of their own: a
+// database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now.
+func (s *Server) levelRoles(ctx context.Context, tx *transaction, database string) (of levelRoles, err error) {
+	of = levelRoles{database: database, names: make([]string, len(Levels))}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, databaseLock(database)); err != nil {
+		return of, err
+	}
+	d, err := s.database(ctx, tx, database)
+	if err != nil {
+		return of, err
+	}
+	names := make([]string, len(Levels))
+	for i, level := range Levels {
+		if names[i], err = AccessRole(database, level); err != nil {
+			return of, err
+		}
+	}
+	sql, args := s.selectRoles(names)
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return of, err
+	}
+	roles, err := collectPage(rows, len(names), scanUser)
+	if err != nil {
+		return of, err
+	}
+	rows, err = tx.Query(ctx, selectConnecting, d.oid)
+	if err != nil {
+		return of, err
+	}
+	connecting, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return of, err
+	}
+	for _, role := range roles {
+		i := slices.Index(names, role.Name)
+		if role.accessRole(database, Levels[i]) && slices.Contains(connecting, role.oid) {
+			of.names[i] = role.Name
+		}
+	}
+	if slices.Index(of.names, "") >= 0 {
+		missing := names[slices.Index(of.names, "")]
+		return of, fault.New(fault.Invalid, "The database %q has no access roles, or not all: %q is none that may connect to it. "+
+			"Complete its access roles first.", database, missing)
+	}
+	return of, nil
+}
+
+// selectConnecting lists the roles that were granted CONNECT on a database ($1) themselves.
+const selectConnecting = `
+	SELECT DISTINCT x.grantee FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
+	WHERE d.oid = $1 AND x.privilege_type = 'CONNECT' AND x.grantee <> 0`
+
+// checkAccess refuses a level that a user cannot have.
+func (s *Server) checkAccess(ctx context.Context, tx *transaction, of levelRoles, level Level, user string) error {
+	if err := s.checkGrant(ctx, tx, of.name(level), user); err != nil || level != Own {
+		return err
+	}
+	role, err := tx.roleSetting(ctx, of.database, user)
+	if err != nil || role == "" || role == of.name(Own) {
+		return err
+	}
+	return fault.New(fault.Invalid, "The user %q has the default role %q in the database %q, so what it makes there would not "+
+		"belong to %q. Remove that first: %s.", user, role, of.database, of.name(Own), resetRoleIn(user, of.database))
+}
+
+// giveAccess makes the user a member of the access role of a level, without ADMIN OPTION.
+func (s *Server) giveAccess(ctx context.Context, tx *transaction, of levelRoles, level Level, user string) error {
+	if err := s.checkAccess(ctx, tx, of, level, user); err != nil {
+		return err
+	}
+	if err := s.grant(ctx, tx, of.name(level), user); err != nil {
+		return err
+	}
+	if level != Own {
+		return tx.resetOwn(ctx, of, user)
+	}
+	// A setting for one database takes precedence over one for all (ALTER ROLE … SET role), which may stay.
+	_, err := tx.Exec(ctx, setRoleIn(user, of.database, of.name(Own)))
+	return err
+}
+
+// resetOwn takes back the setting that belongs to own. Another one is the user's own, and stays.
+func (tx *transaction) resetOwn(ctx context.Context, of levelRoles, user string) error {
+	role, err := tx.roleSetting(ctx, of.database, user)
+	if err == nil && role == of.name(Own) {
+		_, err = tx.Exec(ctx, resetRoleIn(user, of.database))
+	}
+	return err
+}
+
+// roleSetting is the role that the user's sessions in a database begin with by a setting for just these; "": none.
+func (tx *transaction) roleSetting(ctx context.Context, database, user string) (role string, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT coalesce((SELECT substr(c, length('role=') + 1) FROM pg_db_role_setting s, unnest(s.setconfig) c
+		  WHERE s.setdatabase = (SELECT oid FROM pg_database WHERE datname = $1)
+		    AND s.setrole = (SELECT oid FROM pg_roles WHERE rolname = $2) AND starts_with(c, 'role=')), '')`,
+		database, user).Scan(&role)
+	return role, err
 }
 
 // NewUser is a user that is to be made with all that it may do.
@@ -31,17 +207,163 @@ type NewUser struct {
 	Limits   Limits
 }
 
+// CheckNewUser refuses a user that no cluster makes.
+func CheckNewUser(n NewUser, systemRoles, grantable []string) error {
+	err := cmp.Or(CheckName(n.Name, systemRoles), CheckPassword(n.Password), CheckLimits(n.Limits),
+		CheckGrantable(n.Roles, grantable))
+	for i, a := range n.Access {
+		err = cmp.Or(err, CheckLevel(a.Level))
+		if slices.ContainsFunc(n.Access[:i], func(b Access) bool { return a.Database == b.Database }) {
+			err = cmp.Or(err, error(fault.New(fault.Invalid, "The database %q has two levels. Choose one.", a.Database)))
+		}
+	}
+	return err
+}
+
 // CreateWith makes a user, all or nothing.
-func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (*Details, error) {
-	return nil, errUnbuilt
+func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (d *Details, err error) {
+	if err := s.notAccessRoles(ctx, n.Roles, CheckNewUser(n, s.SystemRoles, s.Grantable)); err != nil {
+		return nil, err
+	}
+	// Two calls lock the databases in the same order.
+	access := slices.SortedFunc(slices.Values(n.Access), func(a, b Access) int {
+		return strings.Compare(a.Database,
+			b.Database)
+	})
+	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
+		if existing != nil {
+			return exists(n.Name)
+		}
+		verifier, err := tx.verifier(ctx, n.Password)
+		if err != nil {
+			return err
+		}
+		unlimited := &Details{ConnectionLimit: -1}
+		p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
+		if _, err := tx.Exec(ctx, createRole(n.Name, verifier)+alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
+			unlimited.otherConnectionLimit(n.Limits))+commentOnRole(n.Name, p.comment(""))); err != nil {
+			return err
+		}
+		for _, role := range slices.Concat(s.MemberOf, n.Roles) {
+			if err := s.grant(ctx, tx, role, n.Name); err != nil {
+				return err
+			}
+		}
+		for _, a := range access {
+			of, err := s.levelRoles(ctx, tx, a.Database)
+			if fault.Is(err, fault.NotFound) {
+				return fault.New(fault.Invalid, "There is no database %q in this cluster to give %q access to.", a.Database, n.Name)
+			}
+			if err != nil {
+				return err
+			}
+			if err := s.giveAccess(ctx, tx, of, a.Level, n.Name); err != nil {
+				return err
+			}
+		}
+		u, err := s.role(ctx, tx, n.Name)
+		if err != nil {
+			return err
+		}
+		if u == nil {
+			return fmt.Errorf("the role %q cannot be read back", n.Name)
+		}
+		if err := checkNotProtected(u); err != nil { // a role that it was made a member of may have become a superuser
+			return err
+		}
+		d, err = s.detailsOf(ctx, tx, u)
+		return err
+	})
+	if fault.Is(err, fault.NotFound) {
+		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", n.Name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
-// Disable takes LOGIN from a user, which keeps its password, and ends its sessions. ended is how many there were.
+// Disable takes LOGIN from a user, which keeps its password, and ends its sessions. ended is how many there were. A new
+// password does not enable the user: it may be set by somebody who does not know why the user is disabled. Only Enable does.
 func (s *Server) Disable(ctx context.Context, name string, match etag.Match, by Actor) (d *Details, ended int, err error) {
-	return nil, 0, errUnbuilt
+	d, err = s.changeState(ctx, name, match, by, func(_ context.Context, _ *transaction, u *User) (p Provenance, sql string,
+		err error) {
+		p = u.Provenance
+		if u.login {
+			p.Password = PasswordKept // else it stays as it was disabled before
+		}
+		p.State = StateDisabled
+		return p, alterLogin(name, false), nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	ended, err = s.endSessionsOf(ctx, d.User, whichSessions{all: true}, "Disable it again.")
+	return d, ended, err
 }
 
-// Enable gives LOGIN back to a user that is disabled. One without a password is refused: a new password enables it.
+// Enable gives LOGIN back to a user that is disabled. One from which a blocked deletion has taken the password is refused: a
+// new password enables it.
 func (s *Server) Enable(ctx context.Context, name string, match etag.Match, by Actor) (*Details, error) {
-	return nil, errUnbuilt
+	return s.changeState(ctx, name, match, by, func(ctx context.Context, tx *transaction, u *User) (p Provenance, sql string,
+		err error) {
+		p = u.Provenance
+		if p.State == StateDisabled && !u.login && p.Password != PasswordKept {
+			// An admin may have set one by SQL.
+			verifier := ""
+			if tx.readsVerifiers {
+				err = tx.QueryRow(ctx, selectVerifier, u.oid).Scan(&verifier)
+			}
+			if err != nil || verifier == "" {
+				return p, "", cmp.Or(err, error(fault.New(fault.Invalid, "The user %q has no password. Set a password: that enables "+
+					"it.", name)))
+			}
+		}
+		p.State, p.Password = "", ""
+		return p, alterLogin(name, true), nil
+	})
+}
+
+// changeState lets f decide what becomes of a user, and by which SQL, and does it.
+func (s *Server) changeState(ctx context.Context, name string, match etag.Match, by Actor,
+	f func(ctx context.Context, tx *transaction, u *User) (p Provenance, sql string, err error)) (d *Details, err error) {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := checkChangeable(u, name, match); err != nil {
+			return err
+		}
+		if err := cmp.Or(checkNotDeleting(u), checkNoLease(u)); err != nil {
+			return err
+		}
+		p, sql, err := f(ctx, tx, u)
+		if err != nil {
+			return err
+		}
+		if err := s.alter(ctx, tx, u, sql+commentOnRole(name, p.changed(tx.now, by).comment(u.userComment))); err != nil {
+			return err
+		}
+		d, err = s.readDetailsBack(ctx, tx, u)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// endSessionsOf ends sessions that a user has after it was changed. remedy is what to do if that fails, as a sentence.
+func (s *Server) endSessionsOf(ctx context.Context, u *User, which whichSessions, remedy string) (ended int, err error) {
+	conn, err := s.acquire(ctx)
+	if err == nil {
+		defer conn.Release()
+		ended, err = endSessions(ctx, conn.Conn(), []*User{u}, which)
+	}
+	switch {
+	case err == nil:
+		return ended, nil
+	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
+		return ended, fault.New(fault.Forbidden, "The user %q was changed, but Rolecall's administering role may not end its "+
+			"sessions: GRANT pg_signal_backend TO <administering role>.", u.Name).Because(err)
+	}
+	return ended, fault.New(fault.Unavailable, "The user %q was changed, but it could not be made sure that its sessions "+
+		"have ended. %s", u.Name, remedy).After(2 * time.Second).Because(err)
 }

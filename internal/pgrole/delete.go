@@ -395,7 +395,7 @@ func refusal(err error) bool {
 
 // endSessions ends the role's sessions and waits until there are none. Dropping the role would leave them running.
 func (d *deletion) endSessions(ctx context.Context) error {
-	_, err := endSessions(ctx, d.conn, []*User{d.user}, true)
+	_, err := endSessions(ctx, d.conn, []*User{d.user}, whichSessions{all: true})
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
 		return block(err, "it has sessions that Rolecall's administering role may not end (GRANT pg_signal_backend TO it)")
 	}
@@ -749,7 +749,7 @@ func (d *deletion) abort(ctx context.Context, disable bool) error {
 		sql := alterLogin(u.Name, p.State == "")
 		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
 		if d.disabling = disable && d.of.checkNotProtected(u) == nil; d.disabling {
-			p.State = StateDisabled
+			p.State, p.Password = StateDisabled, ""
 			sql = disableRole(u.Name)
 		}
 		if err := d.s.alter(ctx, tx, u, sql+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {

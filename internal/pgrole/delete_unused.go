@@ -194,7 +194,7 @@ var errNobody = errors.New("something depends on each of the roles")
 // endLate ends the sessions of logins that were in progress when their role was dropped.
 func (s *Server) endLate(ctx context.Context, gone []*User) ([]struct{}, error) {
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := endSessions(ctx, conn, gone, true)
+		_, err := endSessions(ctx, conn, gone, whichSessions{all: true})
 		return err
 	})
 	return make([]struct{}, len(gone)), err

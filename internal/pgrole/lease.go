@@ -128,11 +128,13 @@ func (s *Server) checkLeasable(u *User, name string) error {
 		return fault.New(fault.Invalid, "The role %q is a lease itself: take one for %q.", name, u.Provenance.For)
 	case u.Provenance.State == StateDeleting:
 		return fault.New(fault.Invalid, "The user %q is being deleted: there are no leases for it.", name)
+	case u.Provenance.State == StateDisabled && u.Provenance.Password == PasswordKept:
+		return fault.New(fault.Invalid, "The user %q is disabled: enable it before you take leases for it.", name)
 	case u.Provenance.State == StateDisabled:
 		return fault.New(fault.Invalid, "The user %q is disabled: give it a new password before you take leases for it.", name)
-	case !u.isUser() && !slices.Contains(s.Grantable, name) && !slices.Contains(s.MemberOf, name):
-		return fault.New(fault.Invalid, "The role %q is no user, and not among those that can be granted in this cluster: there "+
-			"are no leases for it.", name)
+	case !u.isUser() && u.Provenance.Access == nil && !slices.Contains(s.Grantable, name) && !slices.Contains(s.MemberOf, name):
+		return fault.New(fault.Invalid, "The role %q is no user, no access role, and not among those that can be granted in this "+
+			"cluster: there are no leases for it.", name)
 	}
 	return nil
 }

@@ -179,9 +179,9 @@ func terminateEach(ctx context.Context, conn *pgx.Conn, of []*blocker) error {
 	for i, b := range of {
 		pids[i] = b.PID
 	}
-	_, err := conn.Exec(ctx, terminateSessions, oids, pids)
+	_, err := conn.Exec(ctx, terminateSessions, oids, pids, "")
 	if sqlstate.Is(err, sqlstate.InsufficientPrivilege) && of[0].Role != "" {
-		_, err = terminateAsMember(ctx, conn, []string{of[0].Role}, oids, pids)
+		_, err = terminateAsMember(ctx, conn, []string{of[0].Role}, oids, pids, "")
 	}
 	return err
 }

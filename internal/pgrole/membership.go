@@ -25,10 +25,29 @@ func CheckGrantable(roles, grantable []string) error {
 	return nil
 }
 
+// notAccessRoles refuses access roles, also among those that may be granted: a level is given by access only, which keeps
+// one level for each database. err says what else is wrong with the roles.
+func (s *Server) notAccessRoles(ctx context.Context, roles []string, err error) error {
+	for _, role := range roles {
+		u, readErr := s.lookup(ctx, role)
+		if readErr != nil {
+			return cmp.Or(err, readErr)
+		}
+		if u != nil && u.Provenance.Access != nil {
+			a := u.Provenance.Access
+			return fault.New(fault.Invalid, "The role %q is the access role of the level %s in the database %q. Give or take that "+
+				"level by the access to the database.", role, a.Level, a.Database)
+		}
+	}
+	return err
+}
+
 // membership is a role that a user is a direct member of, by one grantor. From PostgreSQL 16 on there may be several.
 type membership struct {
 	role, grantor string
 	inherited     bool // the user has the role's privileges by it
+	admin         bool // the user may make others members
+	access        bool // of an access role
 }
 
 // usable reports whether another grant would add nothing. Up to PostgreSQL 15 the user itself decides whether it inherits.
@@ -39,7 +58,7 @@ func (m *membership) usable(tx *transaction) bool { return m.inherited || tx.ver
 // list are left alone and returned as kept.
 func (s *Server) SetRoles(ctx context.Context, name string, roles []string, match etag.Match,
 	by Actor) (d *Details, kept []string, err error) {
-	if err := CheckGrantable(roles, s.Grantable); err != nil {
+	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
 		return nil, nil, err
 	}
 	check := func(ctx context.Context, tx *transaction) error { return s.checkGrants(ctx, tx, roles, name) }
@@ -53,7 +72,7 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 				if m.usable(tx) {
 					has = append(has, m.role)
 				}
-			case slices.Contains(s.Grantable, m.role):
+			case slices.Contains(s.Grantable, m.role) && !m.access:
 				if err := tx.revoke(ctx, m, name); err != nil {
 					return err
 				}
@@ -78,7 +97,8 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 // GrantRole makes the user a member of a grantable role, without ADMIN OPTION. A membership that already gives the role's
 // privileges stays as it is, and so do all memberships in other roles.
 func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
-	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
+	roles := []string{role}
+	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
 		return nil, err
 	}
 	check := func(ctx context.Context, tx *transaction) error { return s.checkGrant(ctx, tx, role, name) }
@@ -90,7 +110,8 @@ func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Ma
 
 // RevokeRole ends the user's memberships in a grantable role, by all its grantors. All other memberships stay.
 func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
-	if err := CheckGrantable([]string{role}, s.Grantable); err != nil {
+	roles := []string{role}
+	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
 		return nil, err
 	}
 	check := func(ctx context.Context, tx *transaction) error {
@@ -135,14 +156,20 @@ func (s *Server) changeMemberships(ctx context.Context, name string, match etag.
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`
+			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`, m.admin_option,
+			  (SELECT textsend(description) FROM pg_shdescription
+			   WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)
 			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
 			WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
 		if err != nil {
 			return err
 		}
 		all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
-			return m, row.Scan(&m.role, &m.grantor, &m.inherited)
+			var comment []byte
+			err = row.Scan(&m.role, &m.grantor, &m.inherited, &m.admin, &comment)
+			_, p := parseComment(string(comment))
+			m.access = p.Access != nil
+			return m, err
 		})
 		if err != nil {
 			return err

@@ -332,7 +332,8 @@ func exists(name string) error {
 	return fault.New(fault.Exists, "There is a role %q in this cluster already.", name)
 }
 
-// SetPassword gives a user a new password. It enables one that was disabled.
+// SetPassword gives a user a new password. It enables one from which a blocked deletion has taken the password. One that was
+// disabled by Disable gets the new password and stays disabled.
 func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, by Actor) (u *User, err error) {
 	err = s.setPassword(ctx, name, password, match, by, func(ctx context.Context, tx *transaction, old *User) error {
 		u, err = s.readBack(ctx, tx, old)
@@ -369,8 +370,11 @@ func (s *Server) setPassword(ctx context.Context, name, password string, match e
 			return err
 		}
 		p := old.Provenance.changed(tx.now, by)
-		p.State = ""
-		if err := s.alter(ctx, tx, old, alterPassword(name, verifier, !old.login)+commentOnRole(name,
+		enable := !old.login && !(p.State == StateDisabled && p.Password == PasswordKept)
+		if enable || old.login {
+			p.State, p.Password = "", ""
+		}
+		if err := s.alter(ctx, tx, old, alterPassword(name, verifier, enable)+commentOnRole(name,
 			p.comment(old.userComment))); err != nil {
 			return err
 		}

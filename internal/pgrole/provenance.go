@@ -28,6 +28,8 @@ type Provenance struct {
 	FormerState string `json:"was,omitempty"`
 	// FormerRevision is the revision from before the deletion began.
 	FormerRevision string `json:"from,omitempty"`
+	// Password is PasswordKept if the user is disabled and has kept its password, so that it can be enabled; else "".
+	Password string `json:"password,omitempty"`
 	// Lease is the id of the lease that the role belongs to; nil: none. Only then there is what follows: the role that it acts
 	// for, its end by the clock of the cluster, the name of the credential that it belongs to, if any, and the installation of
 	// Rolecall that has made it; nil: an older release.
@@ -43,8 +45,11 @@ type Provenance struct {
 // The states of a database user other than the usual one, which is "".
 const (
 	StateDeleting = "deleting" // NOLOGIN; the same DELETE finishes it
-	StateDisabled = "disabled" // NOLOGIN and no password; a new password enables it
+	StateDisabled = "disabled" // NOLOGIN; and no password, unless that was kept
 )
+
+// PasswordKept is in the record of a user that was disabled and only has to be enabled.
+const PasswordKept = "kept"
 
 // Managed reports whether the role was made or changed here.
 func (p Provenance) Managed() bool { return p.Revision > 0 }
@@ -170,6 +175,8 @@ func (p *Provenance) scan(data string) bool {
 			p.FormerState = value
 		case "from":
 			p.FormerRevision = value
+		case "password":
+			p.Password = value
 		case "lease":
 			ok = scanID(&p.Lease, value)
 		case "for":

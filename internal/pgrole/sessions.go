@@ -6,18 +6,25 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"rolecall/internal/fault"
 	"rolecall/internal/sqlstate"
 )
 
 // sessionsTimeout is how long ended sessions may take to be gone.
 const sessionsTimeout = 5 * time.Second
 
-// endSessions ends the sessions that the roles have, waits until they are gone and returns how many there were. all also
-// ends those that appear in the meantime, and waits for logins in progress; it is for roles that may no longer log in. A
-// superuser and a member of pg_signal_backend may end them; any other administering role becomes a member of the
-// roles for it.
-func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (ended int, err error) {
+// whichSessions are those to be ended: the zero value means those that there are.
+type whichSessions struct {
+	// all also means those that appear in the meantime, and waits for logins in progress; it is for roles that may no longer
+	// log in.
+	all bool
+	// database means those in a database, and of logins in progress. These may have found a setting before its change.
+	database string
+}
+
+// endSessions ends sessions of the roles, waits until they are gone and returns how many there were. A superuser and a
+// member
+// of pg_signal_backend may end them; any other administering role becomes a member of the roles for it.
+func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, which whichSessions) (ended int, err error) {
 	names, oids := make([]string, len(of)), make([]uint32, len(of))
 	for i, u := range of {
 		names[i], oids[i] = u.Name, u.oid
@@ -30,14 +37,14 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 		var pids []int32
 		look := &pgx.Batch{}
 		// Before the sessions are read: a login that completes in between shows up as a session.
-		if all && (logins == nil || len(logins) > 0) {
+		if which != (whichSessions{}) && (logins == nil || len(logins) > 0) {
 			look.Queue(selectLogins, logins).Query(collect(&logins, pgx.RowTo[string]))
 			look.Queue(`SELECT pg_stat_clear_snapshot()`) // else the sessions are those of the first look
 		}
-		look.Queue(terminateSessions, oids, only).Query(collect(&pids, terminated))
+		look.Queue(terminateSessions, oids, only, which.database).Query(collect(&pids, terminated))
 		err := conn.SendBatch(ctx, look).Close()
 		if sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-			pids, err = terminateAsMember(ctx, conn, names, oids, only)
+			pids, err = terminateAsMember(ctx, conn, names, oids, only, which.database)
 		}
 		if err != nil || len(pids)+len(logins) == 0 {
 			return len(seen), err
@@ -45,8 +52,8 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 		for _, pid := range pids {
 			seen[pid] = true
 		}
-		if !all && only == nil {
-			only = pids
+		if !which.all && only == nil && len(logins) == 0 {
+			only = append([]int32{}, pids...)
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
@@ -63,10 +70,10 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, all bool) (end
 
 // terminateAsMember is terminateSessions for an administering role that has to become a member of the roles first.
 func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids []uint32,
-	only []int32) (pids []int32, err error) {
+	only []int32, database string) (pids []int32, err error) {
 	err = retryOn(ctx, conn, func(tx *transaction) error {
 		return tx.withMembership(ctx, names, func() error {
-			rows, err := tx.Query(ctx, terminateSessions, oids, only)
+			rows, err := tx.Query(ctx, terminateSessions, oids, only, database)
 			if err != nil {
 				return err
 			}
@@ -77,10 +84,11 @@ func terminateAsMember(ctx context.Context, conn *pgx.Conn, names []string, oids
 	return pids, err
 }
 
-// terminateSessions ends the sessions of roles ($1), only those of some processes ($2) unless that is null. What is
-// selected is computed for rows that the conditions have let through, and for no others.
+// terminateSessions ends the sessions of roles ($1), only those of some processes ($2) unless that is null, and those in a
+// database ($3) unless that is "". What is selected is computed for rows that the conditions have let through, and for no
+// others.
 const terminateSessions = `SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY ($1::oid[]) ` +
-	`AND ($2::int[] IS NULL OR pid = ANY ($2))`
+	`AND ($2::int[] IS NULL OR pid = ANY ($2)) AND ($3::text = '' OR datname = $3::name)`
 
 func terminated(row pgx.CollectableRow) (pid int32, err error) {
 	return pid, row.Scan(&pid, nil)
@@ -97,19 +105,5 @@ const selectLogins = `
 // EndSessions ends the sessions that a user has now and returns how many there were. Its errors say that the user was
 // changed: it is called after a change that touches no open session.
 func (s *Server) EndSessions(ctx context.Context, u *User) (ended int, err error) {
-	conn, err := s.acquire(ctx)
-	if err == nil {
-		defer conn.Release()
-		ended, err = endSessions(ctx, conn.Conn(), []*User{u}, false)
-	}
-	switch {
-	case err == nil:
-		return ended, nil
-	case sqlstate.Is(err, sqlstate.InsufficientPrivilege):
-		return ended, fault.New(fault.Forbidden, "The user %q was changed, but Rolecall's administering role may not end its "+
-			"sessions: GRANT pg_signal_backend TO <administering role>.", u.Name).Because(err)
-	}
-	return ended, fault.New(fault.Unavailable, "The user %q was changed, but it could not be made sure that its sessions "+
-		"have ended. Do it again.", u.Name).
-		After(2 * time.Second).Because(err)
+	return s.endSessionsOf(ctx, u, whichSessions{}, "Do it again.")
 }

@@ -125,6 +125,15 @@ func dropRoles(users []*User) string {
 
 func setRole(name string) string { return `SET LOCAL ROLE ` + ident(name) }
 
+// setRoleIn makes a user's sessions in a database begin as another role.
+func setRoleIn(user, database, role string) string {
+	return `ALTER ROLE ` + ident(user) + ` IN DATABASE ` + ident(database) + ` SET role = ` + literal(role)
+}
+
+func resetRoleIn(user, database string) string {
+	return `ALTER ROLE ` + ident(user) + ` IN DATABASE ` + ident(database) + ` RESET role`
+}
+
 func setSessionRole(name string) string { return `SET ROLE ` + ident(name) }
 
 func rollbackPrepared(gid string) string { return `ROLLBACK PREPARED ` + literal(gid) }
@@ -542,6 +551,67 @@ const grantsOf = `
     UNION ALL
     SELECT 'TABLESPACE ' || quote_ident(o.spcname), o.spcowner, o.spcacl, 0, true, ''
       FROM dep JOIN pg_tablespace o ON dep.classid = 'pg_tablespace'::regclass AND o.oid = dep.objid`
+
+// dependsHere restricts pg_shdepend to a role ($1) in the current database, without shared objects.
+const dependsHere = `d.refclassid = 'pg_authid'::regclass AND d.refobjid = $1
+  AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())`
+
+// selectGrantCounts counts what a role ($1) was granted itself, except what it owns anyway. Unlike selectGrants it names
+// nothing, which takes the longest.
+const selectGrantCounts = `
+  WITH dep AS MATERIALIZED (
+    SELECT DISTINCT d.classid, d.objid, d.objsubid FROM pg_shdepend d WHERE ` + dependsHere + ` AND d.deptype = 'a'),
+  granted(kind, owner, acl) AS (
+    SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END, c.relowner, c.relacl
+      FROM dep JOIN pg_class c ON c.oid = dep.objid WHERE dep.classid = 'pg_class'::regclass AND dep.objsubid = 0
+    UNION ALL
+    SELECT 'column', c.relowner, a.attacl FROM dep JOIN pg_class c ON c.oid = dep.objid
+      JOIN pg_attribute a ON a.attrelid = dep.objid AND a.attnum = dep.objsubid
+      WHERE dep.classid = 'pg_class'::regclass AND dep.objsubid <> 0
+    UNION ALL
+    SELECT 'function', o.proowner, o.proacl FROM dep JOIN pg_proc o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_proc'::regclass
+    UNION ALL
+    SELECT 'schema', o.nspowner, o.nspacl FROM dep JOIN pg_namespace o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_namespace'::regclass
+    UNION ALL
+    SELECT 'type', o.typowner, o.typacl FROM dep JOIN pg_type o ON o.oid = dep.objid WHERE dep.classid = 'pg_type'::regclass
+    UNION ALL
+    SELECT 'language', o.lanowner, o.lanacl FROM dep JOIN pg_language o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_language'::regclass
+    UNION ALL
+    SELECT 'foreign data wrapper', o.fdwowner, o.fdwacl FROM dep JOIN pg_foreign_data_wrapper o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_foreign_data_wrapper'::regclass
+    UNION ALL
+    SELECT 'foreign server', o.srvowner, o.srvacl FROM dep JOIN pg_foreign_server o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_foreign_server'::regclass
+    UNION ALL
+    SELECT 'large object', o.lomowner, o.lomacl FROM dep JOIN pg_largeobject_metadata o ON o.oid = dep.objid
+      WHERE dep.classid = 'pg_largeobject'::regclass)
+  SELECT g.kind, x.privilege, count(*) FROM granted g, LATERAL (
+    SELECT DISTINCT x.privilege_type FROM aclexplode(g.acl) x WHERE x.grantee = $1) x (privilege)
+  WHERE g.owner <> $1 GROUP BY 1, 2`
+
+// selectDefaultCounts counts the default privileges of a role ($1), of all owners and schemas.
+const selectDefaultCounts = `
+  SELECT 'default privileges on ' || CASE a.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences'
+      WHEN 'f' THEN 'functions' WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END,
+    x.privilege_type, count(DISTINCT a.oid)
+  FROM (SELECT DISTINCT d.objid FROM pg_shdepend d WHERE ` + dependsHere + ` AND d.classid = 'pg_default_acl'::regclass) dep
+  JOIN pg_default_acl a ON a.oid = dep.objid CROSS JOIN aclexplode(a.defaclacl) x
+  WHERE x.grantee = $1 AND a.defaclrole <> $1 GROUP BY 1, 2`
+
+// selectOwnedCounts counts what a role ($1) owns. pg_identify_object would take a second for some ten thousand objects.
+const selectOwnedCounts = `
+  SELECT CASE d.classid
+      WHEN 'pg_class'::regclass THEN CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END
+      WHEN 'pg_proc'::regclass THEN 'function' WHEN 'pg_namespace'::regclass THEN 'schema'
+      WHEN 'pg_type'::regclass THEN 'type' WHEN 'pg_largeobject'::regclass THEN 'large object'
+      ELSE (pg_identify_object(d.classid, d.objid, 0)).type END, 'OWNER', count(*)
+  FROM pg_shdepend d LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
+  WHERE ` + dependsHere + ` AND d.deptype = 'o' AND d.classid NOT IN ('pg_default_acl'::regclass,
+	'pg_user_mapping'::regclass)
+  GROUP BY 1`
 
 const grantsEnd = `
   ), item(target, grantor, grantee, by, shared, owner, temporary, privilege) AS (
