@@ -33,6 +33,7 @@ type accessRolesResource struct {
 	Schemas  []string             `json:"schemas"`
 	Adopt    bool                 `json:"adopt"`
 	Complete bool                 `json:"complete"`
+	Problems []string             `json:"problems"`
 }
 
 type accessRoleResource struct {
@@ -54,7 +55,7 @@ type statement struct {
 
 func presentAccessRoles(a *pgrole.AccessRoles) accessRolesResource {
 	res := accessRolesResource{Database: a.Database, Roles: []accessRoleResource{}, Schemas: append([]string{}, a.Schemas...),
-		Adopt: a.Adopt, Complete: a.Complete}
+		Adopt: a.Adopt, Complete: a.Complete, Problems: append([]string{}, a.Problems...)}
 	for _, role := range a.Roles {
 		res.Roles = append(res.Roles, accessRoleResource{string(role.Level), role.Name, append([]string{}, role.Members...)})
 	}

@@ -3,13 +3,10 @@ package dbuser
 import (
 	"context"
 
-	"github.com/google/uuid"
-
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/etag"
-	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 )
 
@@ -27,17 +24,10 @@ func (s *Service) DisableUser(ctx context.Context, p *account.Principal, cluster
 	if err == nil {
 		d, ended, err = op.server.Disable(changing, name, match, op.by())
 	}
-	if d == nil {
-		return nil, nil, 0, op.end(ctx, uuid.Nil, detail{}, err)
+	if d != nil {
+		s.endLeasesFor(ctx, op.cluster, name)
 	}
-	outcome := detail{Ended: &ended}
-	if err != nil {
-		outcome.Reason = fault.Of(err).Message
-	}
-	s.endLeasesFor(ctx, op.cluster, name)
-	if recordErr := op.end(ctx, d.Provenance.Previous, outcome, nil); err == nil {
-		err = recordErr
-	}
+	d, err = op.endUser(ctx, d, detail{Ended: &ended}, err)
 	return op.cluster, d, ended, err
 }
 
@@ -54,7 +44,7 @@ func (s *Service) EnableUser(ctx context.Context, p *account.Principal, clusterI
 	if err == nil {
 		d, err = op.server.Enable(changing, name, match, op.by())
 	}
-	d, err = op.endUser(ctx, d, err)
+	d, err = op.endUser(ctx, d, detail{}, err)
 	return op.cluster, d, err
 }
 

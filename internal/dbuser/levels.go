@@ -163,7 +163,7 @@ func (s *Service) SetAccess(ctx context.Context, p *account.Principal, clusterID
 	if err == nil {
 		d, err = op.server.SetAccess(changing, name, to, match, op.by())
 	}
-	return op.endUser(ctx, d, err)
+	return op.endUser(ctx, d, detail{}, err)
 }
 
 // RemoveAccess takes the level of a database user in a database away, if it has one.
@@ -179,7 +179,7 @@ func (s *Service) RemoveAccess(ctx context.Context, p *account.Principal, cluste
 	if err == nil {
 		d, err = op.server.RemoveAccess(changing, name, database, match, op.by())
 	}
-	return op.endUser(ctx, d, err)
+	return op.endUser(ctx, d, detail{}, err)
 }
 
 // beginAccess is begin for a change of a user's level in a database; a nil level takes it away.
@@ -198,13 +198,16 @@ func (s *Service) beginAccess(ctx context.Context, p *account.Principal, cluster
 	}, cmp.Or(s.checkUserName(ctx, p, clusterID, name), s.checkDatabaseName(ctx, p, clusterID, database), invalid))
 }
 
-// endUser is end for a change of a user, d as it is after it.
-func (op *operation) endUser(ctx context.Context, d *pgrole.Details, err error) (*pgrole.Details, error) {
-	previous := uuid.Nil
-	if err == nil {
-		previous = d.Provenance.Previous
+// endUser is end for a change of a user, d as it is after it. With d, an error is about what follows the change, such as the
+// end of sessions.
+func (op *operation) endUser(ctx context.Context, d *pgrole.Details, outcome detail, err error) (*pgrole.Details, error) {
+	if d == nil {
+		return nil, op.end(ctx, uuid.Nil, detail{}, err)
 	}
-	if err := op.end(ctx, previous, detail{}, err); err != nil {
+	if err != nil {
+		outcome.Reason = fault.Of(err).Message
+	}
+	if err := cmp.Or(err, op.end(ctx, d.Provenance.Previous, outcome, nil)); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -24,33 +24,24 @@ type NewUser struct {
 	Limits   pgrole.Limits
 }
 
-// maxAccess is how many levels a user is made with at most.
+// maxAccess is how many levels a user is made with at most: each locks a database until the user is there.
 const maxAccess = 100
 
 // check refuses what no cluster with these rules makes.
-func (n *NewUser) check(c *cluster.Cluster, password secret.Text) error {
-	if err := cmp.Or(pgrole.CheckName(n.Name, c.SystemRoles), pgrole.CheckPassword(string(password)),
-		pgrole.CheckGrantable(n.Roles, c.Grantable), pgrole.CheckLimits(n.Limits)); err != nil {
-		return err
-	}
+func (n *NewUser) check(c *cluster.Cluster, made pgrole.NewUser) error {
 	if len(n.Access) > maxAccess {
-		return fault.New(fault.Invalid, "The user would get %d levels; it gets at most %d in one call.", len(n.Access), maxAccess)
+		return fault.New(fault.Invalid, "The user would get %d levels. Give it %d at most, and the others afterwards.",
+			len(n.Access), maxAccess)
 	}
-	seen := map[string]bool{}
 	for _, a := range n.Access {
-		_, err := pgrole.AccessRole(a.Database, pgrole.Own)
-		switch {
-		case pgrole.CheckStorableDatabase(a.Database) != nil:
+		if pgrole.CheckStorableDatabase(a.Database) != nil {
 			return fault.New(fault.Invalid, "There is no database %.100q in this cluster.", a.Database)
-		case cmp.Or(pgrole.CheckLevel(a.Level), err) != nil:
-			return cmp.Or(pgrole.CheckLevel(a.Level), err)
-		case seen[a.Database]:
-			return fault.New(fault.Invalid, "The database %q is listed twice in the levels: a user has one level in a database.",
-				a.Database)
 		}
-		seen[a.Database] = true
+		if _, err := pgrole.AccessRole(a.Database, pgrole.Own); err != nil {
+			return err
+		}
 	}
-	return nil
+	return pgrole.CheckNewUser(made, c.SystemRoles, c.Grantable)
 }
 
 // orGenerated is the password that was given, or a generated one.
@@ -72,20 +63,20 @@ func (s *Service) CreateUserWith(ctx context.Context, p *account.Principal, clus
 	}
 	password, generated := orGenerated(n.Password)
 	n.Roles = unique(n.Roles)
+	made := pgrole.NewUser{Name: n.Name, Password: string(password), Access: n.Access, Roles: n.Roles, Limits: n.Limits}
 	attempt := detail{Roles: n.Roles, ValidUntil: n.Limits.ValidUntil, ConnectionLimit: n.Limits.ConnectionLimit}
 	for _, a := range n.Access {
 		attempt.Access = append(attempt.Access, userAccess{a.Database, a.Level})
 	}
 	op, err := s.begin(ctx, p, c, change{action: audit.CreateUser, target: n.Name, detail: attempt, limit: changeTimeout,
-		oneTransaction: true}, n.check(c, password))
+		oneTransaction: true}, n.check(c, made))
 	if err != nil {
 		return nil, nil, "", err
 	}
 	defer op.release()
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
-		d, err = op.server.CreateWith(changing, pgrole.NewUser{Name: n.Name, Password: string(password), Access: n.Access,
-			Roles: n.Roles, Limits: n.Limits}, op.by())
+		d, err = op.server.CreateWith(changing, made, op.by())
 	}
 	if err := op.end(ctx, uuid.Nil, detail{}, err); err != nil {
 		return nil, nil, "", err
@@ -111,7 +102,7 @@ func (s *Service) ChangePassword(ctx context.Context, p *account.Principal, clus
 	if err == nil {
 		d, err = op.server.ChangePassword(changing, name, string(use), match, op.by())
 	}
-	if d, err = op.endUser(ctx, d, err); err != nil {
+	if d, err = op.endUser(ctx, d, detail{}, err); err != nil {
 		return nil, nil, "", err
 	}
 	return op.cluster, d, generated, nil

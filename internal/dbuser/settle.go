@@ -212,16 +212,12 @@ func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (foun
 			return found{}, err
 		}
 		return found{u.Provenance, true}, nil
-	case audit.MakeAccessRoles, audit.DropAccessRoles: // what is done last is written into the record of the role of own
-		role, err := pgrole.AccessRole(a.Target, pgrole.Own)
-		if err != nil {
+	case audit.MakeAccessRoles, audit.DropAccessRoles:
+		own, err := server.InspectAccessRoles(ctx, a.Target)
+		if err != nil || own == nil {
 			return found{}, err
 		}
-		u, err := server.Inspect(ctx, role)
-		if err != nil || u == nil || u.Provenance.Access == nil {
-			return found{}, err
-		}
-		return found{u.Provenance, true}, nil
+		return found{own.Provenance, true}, nil
 	case audit.CreateDatabase, audit.DeleteDatabase:
 		d, err := server.InspectDatabase(ctx, a.Target, a.ID)
 		if err != nil || d == nil {

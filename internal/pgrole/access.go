@@ -73,7 +73,7 @@ func (s *Server) changeAccess(ctx context.Context, name string, access Access, m
 	}
 	if _, err := s.endSessionsOf(ctx, d.User, whichSessions{database: access.Database},
 		"End its sessions, or it acts as "+of.name(Own)+" in them."); err != nil {
-		return nil, err
+		return d, err // the level is changed
 	}
 	return d, nil
 }

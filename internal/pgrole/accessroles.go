@@ -51,6 +51,13 @@ var errUnbuilt = errors.New("not built")
 
 // AccessRoles returns the access roles of a database. There are none: fault.NotFound.
 func (s *Server) AccessRoles(ctx context.Context, database string) (*AccessRoles, error) {
+	d, err := s.Database(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	if _, cannot := s.accessNames(database); cannot != nil || d.protected {
+		return nil, noAccessRoles(database)
+	}
 	p, err := s.readAccess(ctx, AccessRolesWish{Database: database})
 	if err != nil {
 		return nil, err

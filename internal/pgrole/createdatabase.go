@@ -195,17 +195,20 @@ func (s *Server) dropUnfinished(ctx context.Context, conn *pgx.Conn, name string
 	if !fault.Is(err, fault.NotFound) {
 		return err
 	}
-	return s.dropAccessRoles(ctx, conn, name, attempt)
+	_, err = s.dropAccessRoles(ctx, conn, name, attempt)
+	return err
 }
 
 // dropAccessRoles drops the access roles that are left of a database that is gone: those that an attempt has made, or, if it
-// is nil, all. One on which something else depends stays.
-func (s *Server) dropAccessRoles(ctx context.Context, conn *pgx.Conn, database string, attempt uuid.UUID) error {
+// is nil, all. One on which something else depends stays. dropped says that there were any that do not.
+func (s *Server) dropAccessRoles(ctx context.Context, conn *pgx.Conn, database string, attempt uuid.UUID) (dropped bool,
+	err error) {
 	names, err := s.accessNames(database)
 	if err != nil {
-		return nil // it cannot have had any
+		return false, nil // it cannot have had any
 	}
 	for i, name := range names {
+		gone := false
 		err := retryOn(ctx, conn, func(tx *transaction) error {
 			u, err := s.role(ctx, tx, name)
 			if err != nil || u == nil || u.System() || u.isUser() || !u.accessRole(database, Levels[i]) ||
@@ -215,11 +218,13 @@ func (s *Server) dropAccessRoles(ctx context.Context, conn *pgx.Conn, database s
 			if _, err := tx.Exec(ctx, dropRole(name)); err != nil {
 				return err
 			}
+			gone = true
 			return u.checkDropped(ctx, tx)
 		})
 		if err != nil && !sqlstate.Is(err, sqlstate.DependentObjects, sqlstate.InsufficientPrivilege) {
-			return err
+			return dropped, err
 		}
+		dropped = dropped || gone && err == nil
 	}
-	return nil
+	return dropped, nil
 }

@@ -1,6 +1,7 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -198,35 +199,27 @@ func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.
 	return d, s.fault(err, name)
 }
 
-// DropDatabase removes a database and all that is in it, which is what was asked for. One with sessions is refused: they
-// are never cut off.
+// DropDatabase removes a database and all that is in it, which is what was asked for, and then its access roles: with their
+// members they would apply to another database of that name. A database with sessions is refused, because they are never cut
+// off, and one whose access roles something else depends on. If a call was cut off, the next one removes what it has left.
 func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error {
 	err := s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
 		d, err := s.database(ctx, conn, name)
-		if err != nil {
-			return err
-		}
-		if d.protected {
-			return fault.New(fault.Forbidden, "The database %q is a system database: it cannot be deleted here.", name)
-		}
-		if err := s.checkOwner(ctx, conn, d); err != nil {
-			return err
-		}
-		var may bool
-		if err := conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = $1`,
-			name).Scan(&may); err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return err
-		}
-		if may {
-			_, err = conn.Exec(ctx, dropDatabase(name))
-		} else {
-			err = s.takeAndDrop(ctx, conn, d, by)
-		}
 		if err == nil {
-			// The database is gone, so this is no failure: roles that are left are removed by RemoveAccessRoles.
-			_ = s.dropAccessRoles(ctx, conn, name, uuid.Nil)
+			if err := s.dropDatabase(ctx, conn, d, by); err != nil {
+				return err
+			}
+			_, err = s.dropAccessRoles(ctx, conn, name, uuid.Nil)
+			return err
 		}
-		return err
+		if !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		left, dropErr := s.dropAccessRoles(ctx, conn, name, uuid.Nil)
+		if dropErr == nil && left {
+			return nil
+		}
+		return cmp.Or(dropErr, err)
 	})
 	switch {
 	case sqlstate.Is(err, sqlstate.ObjectInUse):
@@ -242,6 +235,70 @@ func (s *Server) DropDatabase(ctx context.Context, name string, by Actor) error 
 	}
 	return s.fault(err, name)
 }
+
+// dropDatabase is DropDatabase under the lock, but for the access roles.
+func (s *Server) dropDatabase(ctx context.Context, conn *pgx.Conn, d *Database, by Actor) error {
+	if d.protected {
+		return fault.New(fault.Forbidden, "The database %q is a system database: it cannot be deleted here.", d.Name)
+	}
+	if err := s.checkOwner(ctx, conn, d); err != nil {
+		return err
+	}
+	if err := s.checkAccessUnused(ctx, conn, d); err != nil {
+		return err
+	}
+	var may bool
+	if err := conn.QueryRow(ctx, `SELECT pg_has_role(datdba, 'USAGE') FROM pg_database WHERE datname = $1`,
+		d.Name).Scan(&may); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if !may {
+		return s.takeAndDrop(ctx, conn, d, by)
+	}
+	_, err := conn.Exec(ctx, dropDatabase(d.Name))
+	return err
+}
+
+// checkAccessUnused refuses a database whose access roles would stay behind, because something elsewhere depends on them.
+func (s *Server) checkAccessUnused(ctx context.Context, conn *pgx.Conn, d *Database) error {
+	names, err := s.accessNames(d.Name)
+	if err != nil {
+		return nil // it cannot have any
+	}
+	for i, name := range names {
+		u, err := s.role(ctx, conn, name)
+		if err != nil || u == nil || !u.accessRole(d.Name, Levels[i]) {
+			if err != nil && !fault.Is(err, fault.NotFound) {
+				return err
+			}
+			continue
+		}
+		rows, err := conn.Query(ctx, selectElsewhere, u.oid, d.oid)
+		if err != nil {
+			return err
+		}
+		elsewhere, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
+		}
+		if len(elsewhere) > 0 {
+			return fault.New(fault.InUse, "The access role %q of the database %q owns something, or was granted something, "+
+				"elsewhere: %s. So it would stay, and its members would have access to another database of that name. Revoke that "+
+				"first, or give it to another role. Nothing was changed.", name, d.Name, some(elsewhere, len(elsewhere)))
+		}
+	}
+	return nil
+}
+
+// selectElsewhere says where something depends on a role ($1) that does not go with a database ($2).
+const selectElsewhere = `
+	SELECT DISTINCT CASE WHEN dep.dbid <> 0 THEN format('in the database "%s"', d.datname)
+	  WHEN o.oid IS NOT NULL THEN format('the database "%s"', o.datname) ELSE 'a tablespace or the like' END
+	FROM pg_shdepend dep LEFT JOIN pg_database d ON d.oid = dep.dbid
+	LEFT JOIN pg_database o ON o.oid = dep.objid AND dep.classid = 'pg_database'::regclass
+	WHERE dep.refclassid = 'pg_authid'::regclass AND dep.refobjid = $1 AND dep.dbid <> $2
+	  AND dep.classid <> 'pg_auth_members'::regclass
+	  AND NOT (dep.classid = 'pg_database'::regclass AND dep.objid = $2) ORDER BY 1`
 
 // CheckName refuses a database that cannot be dropped here, because no statement can have its name.
 func (d *Database) CheckName() error {
