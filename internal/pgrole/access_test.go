@@ -373,7 +373,7 @@ func TestCreateWithRefusals(t *testing.T) {
 			return n
 		}
 		much := -2
-		before := memberships(t, c)
+		before := membershipsOf(t, c, name)
 		for _, tt := range []struct {
 			n    pgrole.NewUser
 			kind fault.Kind
@@ -402,7 +402,7 @@ func TestCreateWithRefusals(t *testing.T) {
 				t.Errorf("%+v: there is %+v", tt.n, d)
 			}
 		}
-		difference(t, before, memberships(t, c))
+		difference(t, before, membershipsOf(t, c, name))
 	})
 }
 
@@ -572,6 +572,62 @@ func TestLeaseForAccessRole(t *testing.T) {
 		if got := value[string](t, admin,
 			`SELECT relowner::regrole::text FROM pg_class WHERE relname = 'made'`); got != db+"_owner" {
 			t.Errorf("the table belongs to %s", got)
+		}
+	})
+}
+
+// An access role that was given LOGIN by SQL does not become a user to be changed.
+func TestAccessRoleIsNoUser(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	s := superuser(t, c)
+	withAccess(t, c, s, "no_user_db")
+	c.Exec(t, `ALTER ROLE no_user_db_owner LOGIN PASSWORD '`+password+`'`)
+	before := state(t, c, "no_user_db_owner")
+	_, err := s.SetPassword(t.Context(), "no_user_db_owner", password2, nil, actor())
+	refused(t, err, fault.Invalid, "access role", "NOLOGIN")
+	_, _, err = s.Disable(t.Context(), "no_user_db_owner", nil, actor())
+	refused(t, err, fault.Invalid, "access role")
+	_, err = s.SetAccess(t.Context(), "no_user_db_owner", pgrole.Access{Database: "no_user_db", Level: pgrole.Read}, nil,
+		actor())
+	refused(t, err, fault.Invalid, "access role")
+	refused(t, remove(t, s, "no_user_db_owner", "", nil, actor()), fault.Invalid, "access role")
+	if state(t, c, "no_user_db_owner") != before {
+		t.Error("it was changed")
+	}
+}
+
+// Who may not grant a role does not get it by the name of a database: neither by adopting it, nor by a user of that name.
+func TestAdoptingTakesAnAdmin(t *testing.T) {
+	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		db, adopt := name+"_db", true
+		groups(t, s, db+"_owner")
+		mustCreate(t, s, name)
+		if _, err := s.CreateDatabase(t.Context(), db, name, actor()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+db+` WITH (FORCE)`) })
+		wish := pgrole.AccessRolesWish{Database: db, Adopt: &adopt}
+		manager := *s
+		manager.Reassignable = []string{name}
+		_, err := manager.CompleteAccessRoles(t.Context(), wish, actor())
+		refused(t, err, fault.Forbidden, "only an admin adopts it")
+		if exists(t, c, db+"_read") {
+			t.Error("access roles were made")
+		}
+		_, err = manager.SetAccess(t.Context(), name, pgrole.Access{Database: db, Level: pgrole.Own}, nil, actor())
+		refused(t, err, fault.Invalid, "no access roles")
+		// A user that was given the name, and was disabled to have no LOGIN, is not adopted either.
+		mustCreate(t, s, db+"_write")
+		if _, _, err := s.Disable(t.Context(), db+"_write", nil, actor()); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.CompleteAccessRoles(t.Context(), wish, actor())
+		refused(t, err, fault.Invalid, "is a user")
+		mustDelete(t, s, db+"_write")
+		manager.Reassignable = []string{db + "_owner"}
+		if _, err := manager.CompleteAccessRoles(t.Context(), wish, actor()); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -182,6 +182,10 @@ func (p *accessPlan) checkRoles() error {
 		case !made && !p.adopt:
 			return fault.New(fault.Invalid, "There is a role %q already, which Rolecall has not made for the database %q. Adopt it, "+
 				"or rename it.", u.Name, p.database)
+		case !made && p.s.Reassignable != nil && !slices.Contains(p.s.Reassignable, u.Name):
+			// A principal that gives itself the level would become a role that it may not grant.
+			return fault.New(fault.Forbidden, "The role %q is not among those that can be granted in this cluster: only an admin "+
+				"adopts it.", u.Name)
 		}
 		if r, known := p.rights[u.Name]; known && (!r.drops || i == 0 && !r.sets) {
 			return fault.New(fault.Forbidden, "Rolecall's administering role cannot act for the role %q: %s.", u.Name, r.becoming())

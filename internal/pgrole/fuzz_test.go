@@ -116,7 +116,9 @@ func FuzzParseComment(f *testing.F) {
 			`{"revision":1e99,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`,
 		marker + `[]`, " " + marker + `{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001"}`, "human\n" + marker +
 			`{"revision":1,"attempt":"0198f3a2-0000-7000-8000-000000000001","state":"deleting","was":"disabled","more":1}`,
-		leaseRecorded.comment(""), p.comment("") + "\nbelow", p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
+		leaseRecorded.comment(""), accessRecorded.comment("a"), marker + `{"revision":1,` +
+			`"attempt":"0198f3a2-0000-7000-8000-000000000001","access":{"database":"a\nb","level":"own","schemas":[null]}}`,
+		p.comment("") + "\nbelow", p.comment(""), p.comment("two\nlines"), p.comment(p.comment(""))} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, comment string) {
@@ -141,7 +143,9 @@ func FuzzParseComment(f *testing.F) {
 		again, q := parseComment(p.comment(human))
 		if again != human || !q.Created.Equal(p.Created) || q.Attempt != attempt || q.Revision != p.Revision ||
 			q.State != p.State || q.Lease != p.Lease || q.For != p.For || !q.Ends.Equal(p.Ends) ||
-			q.Credential != p.Credential {
+			q.Credential != p.Credential || q.Password != p.Password || (q.Access == nil) != (p.Access == nil) ||
+			q.Access != nil && (q.Access.Database != p.Access.Database || q.Access.Level != p.Access.Level ||
+				!q.Access.same(*p.Access)) {
 			t.Errorf("%q and %+v became %q and %+v", human, p, again, q)
 		}
 	})

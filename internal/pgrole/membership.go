@@ -18,8 +18,12 @@ import (
 func CheckGrantable(roles, grantable []string) error {
 	for _, role := range roles {
 		if !slices.Contains(grantable, role) {
-			return fault.New(fault.Invalid, "The role %q is not among those that can be granted in this cluster: %s.", role,
+			err := fault.New(fault.Invalid, "The role %q is not among those that can be granted in this cluster: %s.", role,
 				cmp.Or(strings.Join(grantable, ", "), "there are none"))
+			if slices.ContainsFunc(Levels, func(l Level) bool { return strings.HasSuffix(role, l.suffix()) }) {
+				err = err.Add("The level of an access role is given by the access to its database.")
+			}
+			return err
 		}
 	}
 	return nil

@@ -42,7 +42,8 @@ type Server struct {
 	OneHost bool
 	// SystemRoles are globs (`*`, `?`) of role names that are protected.
 	SystemRoles []string
-	// Reassignable are the roles without LOGIN that objects may go to; nil: any. What a role owns runs as it (functions with
+	// Reassignable are the roles without LOGIN that objects may go to, and that may be adopted as access roles; nil: any. What
+	// a role owns runs as it (functions with
 	// SECURITY DEFINER, triggers), so a principal that may give it objects may become it.
 	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
@@ -390,6 +391,10 @@ func checkChangeable(u *User, name string, match etag.Match) error {
 	}
 	if err := cmp.Or(checkNotProtected(u), checkMatch(match, u)); err != nil {
 		return err
+	}
+	if a := u.Provenance.Access; a != nil { // it was given LOGIN by SQL
+		return fault.New(fault.Invalid, "The role %q is the access role of the level %s in the database %q, and no user: ALTER "+
+			"ROLE %s NOLOGIN.", name, a.Level, a.Database, ident(name))
 	}
 	if !utf8.ValidString(u.Name) {
 		return foreign("role", fmt.Sprintf("rolname FROM pg_roles WHERE oid = %d", u.oid))

@@ -2,6 +2,8 @@ package pgrole
 
 import (
 	"encoding/json"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,9 +34,19 @@ var leaseRecorded = Provenance{
 	Credential: "shop",
 }
 
+var accessRecorded = Provenance{
+	Created:   record.Created,
+	CreatedBy: record.CreatedBy,
+	Revision:  3,
+	Attempt:   record.Attempt,
+	Access: &AccessRecord{Database: `shop "größe" 東京 🙂`, Level: Own, Schemas: []string{"a", `b" \ "c`}, Adopt: true,
+		TookConnect: true, TookCreate: true},
+}
+
 // FuzzScan: what is read quickly is what encoding/json reads, and all that is written here is read quickly.
 func FuzzScan(f *testing.F) {
-	for _, p := range []Provenance{record, leaseRecorded, {Revision: 1, Attempt: uuid.New()}, record.changed(time.Now().UTC(),
+	for _, p := range []Provenance{record, leaseRecorded, {Revision: 1, Attempt: uuid.New()}, {Revision: 1,
+		Attempt: uuid.New(), State: StateDisabled, Password: PasswordKept}, record.changed(time.Now().UTC(),
 		Actor{"guid", uuid.New()})} {
 		data, err := json.Marshal(p)
 		if err != nil {
@@ -48,7 +60,9 @@ func FuzzScan(f *testing.F) {
 	for _, s := range []string{"", "{", "{}", `{"revision":01}`, `{"revision":1,}`, `{"revision":1}}`,
 		`{"revision":1,"revision":2}`, `{"Revision":1}`, `{"state":"\u0041"}`, `{"created":"2026-11-21T20:00:00+01:00"}`,
 		`{"attempt":null}`, `{"lease":"x"}`, `{"ends":"x"}`, `{"for":"größe"}`, `{"revision":1,"lease":null,"for":null}`,
-		`{"x":"y"}`, `{"revision":1 }`, `{"revision":99999999999999999999}`} {
+		`{"x":"y"}`, `{"revision":1,"access":null}`, `{"revision":1,"access":{}}`,
+		`{"revision":1,"access":{"database":"shop","level":"own","schemas":["*"]}}`, `{"revision":1,"access":"own"}`,
+		`{"revision":1 }`, `{"revision":99999999999999999999}`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, data string) {
@@ -121,6 +135,61 @@ func TestParseLease(t *testing.T) {
 		change(&p)
 		if human, got := parseComment(p.comment("a")); got.Managed() || human == "a" {
 			t.Errorf("%s: %+v", what, got)
+		}
+	}
+}
+
+// The record of an access role is read as it was written, whatever the database is called. What another program has written,
+// or a person, is none.
+func TestParseAccess(t *testing.T) {
+	t.Parallel()
+	for _, database := range []string{"shop", `"a" 'b' \ <c> & d`, "größe 東京 🙂", `","lease":"`, "x\u2028y",
+		`"state":"disabled"`} {
+		p := accessRecorded
+		p.Access = &AccessRecord{Database: database, Level: Write}
+		comment := p.comment("a")
+		human, got := parseComment(comment)
+		if human != "a" || got.Access == nil || got.Access.Database != database || got.Access.Level != Write {
+			t.Errorf("%q: %+v", database, got)
+		}
+		for _, r := range comment {
+			if r > '~' {
+				t.Errorf("%q: the comment has %q", database, r)
+			}
+		}
+	}
+	if _, got := parseComment(accessRecorded.comment("")); got.Access == nil ||
+		!reflect.DeepEqual(got.Access, accessRecorded.Access) {
+		t.Errorf("got %+v", got.Access)
+	}
+	for what, change := range map[string]func(p *Provenance, a *AccessRecord){
+		"no database":     func(_ *Provenance, a *AccessRecord) { a.Database = "" },
+		"a long database": func(_ *Provenance, a *AccessRecord) { a.Database = strings.Repeat("x", 64) },
+		"no level":        func(_ *Provenance, a *AccessRecord) { a.Level = "" },
+		"another level":   func(_ *Provenance, a *AccessRecord) { a.Level = "admin" },
+		"a long schema":   func(_ *Provenance, a *AccessRecord) { a.Schemas = []string{strings.Repeat("x", 64)} },
+		"an empty schema": func(_ *Provenance, a *AccessRecord) { a.Schemas = []string{""} },
+		"many schemas":    func(_ *Provenance, a *AccessRecord) { a.Schemas = slices.Repeat([]string{"schema"}, 1000) },
+		"a lease": func(p *Provenance, _ *AccessRecord) {
+			p.Lease, p.For, p.Ends = leaseRecorded.Lease, leaseRecorded.For, leaseRecorded.Ends
+		},
+	} {
+		p, a := accessRecorded, *accessRecorded.Access
+		p.Access = &a
+		change(&p, &a)
+		if human, got := parseComment(p.comment("a")); got.Managed() || human == "a" {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+}
+
+// BenchmarkParseAccess is for records that scan does not read. Lists of users have none; those of all records do.
+func BenchmarkParseAccess(b *testing.B) {
+	comment := accessRecorded.comment("")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, p := parseComment(comment); p.Access == nil {
+			b.Fatal("not read")
 		}
 	}
 }
