@@ -573,7 +573,7 @@ func TestCutOffRotation(t *testing.T) {
 	wantCurrent("before it was the current one", rotated.Lease)
 
 	// The same with settings that were to change with it: it is taken back, because nobody was told that it was done.
-	s.PG.Exec(t, `CREATE ROLE billing LOGIN`)
+	create(t, s, "billing")
 	execControl(t, s, `DROP TABLE before; CREATE TABLE before AS SELECT * FROM credentials`)
 	set := settings()
 	set.For = "billing"

@@ -467,11 +467,15 @@ func TestLeaseRoleMadeAgain(t *testing.T) {
 	t.Parallel()
 	s, p := leaseService(t)
 	l, _ := take(t, s, p, dbuser.NewLease{For: "app"})
+	administrator, _ := servicetest.Administrator(t, s.PG)
 	again := func() {
 		t.Helper()
+		// From PostgreSQL 16 on the administering role has the option on what it has created only.
 		s.PG.Exec(t, `DO $$ DECLARE record text = shobj_description(to_regrole('`+l.Username+`'), 'pg_authid'); BEGIN
 			DROP ROLE `+l.Username+`; CREATE ROLE `+l.Username+` LOGIN IN ROLE app;
-			EXECUTE format('COMMENT ON ROLE `+l.Username+` IS %L', record); END $$`)
+			EXECUTE format('COMMENT ON ROLE `+l.Username+` IS %L', record);
+			IF '`+administrator+`' <> current_user THEN GRANT `+l.Username+` TO `+administrator+` WITH ADMIN OPTION; END IF;
+			END $$`)
 	}
 	again()
 	_, ended, err := s.Users.EndLease(t.Context(), p, l.ID.String())
