@@ -189,7 +189,8 @@ func usersPasswdCommand() *cobra.Command {
 		Use:   "passwd NAME",
 		Short: "Set a new password for a database user",
 		Long: `Passwd replaces the password of a database user. Open sessions stay open; to end them:
-rolecall users set NAME --end-sessions. A disabled user is enabled again.`,
+rolecall users set NAME --end-sessions. A user that was disabled by --on-blocked disable is
+enabled again; one that was disabled by users disable is not.`,
 		Example: `  rolecall users passwd app -c payments
   PASSWORD=$(rolecall users passwd app -c payments --generate)`,
 	})

@@ -47,8 +47,6 @@ type AccessRolesWish struct {
 	givenAway bool
 }
 
-var errUnbuilt = errors.New("not built")
-
 // AccessRoles returns the access roles of a database. There are none: fault.NotFound.
 func (s *Server) AccessRoles(ctx context.Context, database string) (*AccessRoles, error) {
 	d, err := s.Database(ctx, database)
