@@ -56,7 +56,11 @@ func (s *Server) AccessRoles(ctx context.Context, database string) (*AccessRoles
 	if _, cannot := s.accessNames(database); cannot != nil || d.protected {
 		return nil, noAccessRoles(database)
 	}
-	p, err := s.readAccess(ctx, AccessRolesWish{Database: database})
+	wish := AccessRolesWish{Database: database}
+	p, err := s.readAccess(ctx, wish)
+	if fault.Is(err, fault.Invalid) || fault.Is(err, fault.Forbidden) {
+		p, err = s.readAccessOutside(ctx, wish, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +108,21 @@ func (s *Server) readAccess(ctx context.Context, wish AccessRolesWish) (p *acces
 	return p, s.fault(err, wish.Database)
 }
 
+// readAccessOutside reads the access roles of a database that cannot be looked into, and why not.
+func (s *Server) readAccessOutside(ctx context.Context, wish AccessRolesWish, why error) (p *accessPlan, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		p = &accessPlan{s: s, database: wish.Database, problems: []string{fault.Of(why).Message}}
+		if p.names, err = s.accessNames(wish.Database); err != nil {
+			return err
+		}
+		if err := p.readRoles(ctx, conn); err != nil {
+			return err
+		}
+		return p.apply(wish)
+	})
+	return p, err
+}
+
 // CompleteAccessRoles makes the access roles of a database, or what they lack: a second call runs nothing. Nothing is taken
 // from anybody but CONNECT on the database, and CREATE on the schema public, from PUBLIC. All is done in one transaction in
 // the database, which ends by writing the attempt into the record of the role of own, if anything was run.
@@ -117,17 +136,8 @@ func (s *Server) CompleteAccessRoles(ctx context.Context, wish AccessRolesWish, 
 		if err != nil {
 			return err
 		}
-		for i := 1; ; i++ {
-			before := all
-			all, err = s.completeIn(ctx, to, wish, by)
-			if _, lost := errors.AsType[*commitLost](err); lost && i < attempts {
-				continue // what is committed is found complete
-			}
-			if err == nil && len(all.Statements) == 0 && before != nil && all.attempt == by.Attempt {
-				all.Statements = before.Statements
-			}
-			return err
-		}
+		all, err = s.completeSurely(ctx, to, wish, by)
+		return err
 	})
 	if err != nil {
 		return nil, s.accessFault(err, wish.Database)
@@ -135,19 +145,42 @@ func (s *Server) CompleteAccessRoles(ctx context.Context, wish AccessRolesWish, 
 	return all, nil
 }
 
-// completeIn is CompleteAccessRoles under the locks. With a commitLost it returns what was to be done.
+// completeSurely is CompleteAccessRoles under the locks. When the connection is lost during COMMIT, what is committed is
+// found complete by another try, which waits for the transaction of the one before.
+func (s *Server) completeSurely(ctx context.Context, to *openDatabase, wish AccessRolesWish, by Actor) (
+	all *AccessRoles, err error) {
+	for i := 1; ; i++ {
+		before := all
+		all, err = s.completeIn(ctx, to, wish, by)
+		if _, lost := errors.AsType[*commitLost](err); lost && i < attempts {
+			continue
+		}
+		if err == nil && len(all.Statements) == 0 && before != nil && all.attempt == by.Attempt {
+			all.Statements = before.Statements
+		}
+		return all, err
+	}
+}
+
+// completeIn is one try of completeSurely. With a commitLost it returns what was to be done.
 func (s *Server) completeIn(ctx context.Context, to *openDatabase, wish AccessRolesWish, by Actor) (
 	all *AccessRoles, err error) {
 	err = s.visit(ctx, to, func(conn *pgx.Conn) error {
 		return s.inTries(ctx, conn, to.name, func() error {
-			return retryOn(ctx, conn, func(tx *transaction) error {
+			once := func(tx *transaction) error {
 				p, err := s.completeOnce(ctx, tx, wish, to.name, by)
 				if p != nil {
 					all = p.result()
 					all.Complete = len(p.problems) == 0
 				}
 				return err
-			})
+			}
+			err := retryOn(ctx, conn, once)
+			_, explained := errors.AsType[*fault.Error](err)
+			if !explained && (sqlstate.Is(err, goneCodes...) || sqlstate.Is(err, sqlstate.InsufficientPrivilege)) {
+				err = retryOn(ctx, conn, once) // an object was made or dropped, or got another owner, after it was read
+			}
+			return err
 		})
 	})
 	return all, err

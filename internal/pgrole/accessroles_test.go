@@ -124,7 +124,7 @@ func TestDatabaseWithAccessRoles(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		databaseWith(t, c, s, name)
 		for _, m := range membershipsOf(t, c, name) {
-			if !strings.HasSuffix(m, " t f f") { // what comes with making a role: neither inherited nor to SET ROLE
+			if !strings.HasSuffix(m, " t false false") { // what comes with making a role: neither inherited nor to SET ROLE
 				t.Errorf("left: %s", m)
 			}
 		}

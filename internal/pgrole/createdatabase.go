@@ -12,8 +12,11 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// CreateDatabase is CreateDatabaseWith without access roles.
+// CreateDatabase is CreateDatabaseWith for an owner, without access roles.
 func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Actor) (*Database, error) {
+	if owner == "" {
+		return nil, noOwner(owner)
+	}
 	return s.CreateDatabaseWith(ctx, NewDatabase{Name: name, Owner: owner}, by)
 }
 
@@ -46,7 +49,7 @@ func (s *Server) CreateDatabaseWith(ctx context.Context, n NewDatabase, by Actor
 			return err
 		}
 		d, err = s.finishDatabase(ctx, conn, n, unfinished, by)
-		if _, lost := errors.AsType[*commitLost](err); lost {
+		if _, lost := errors.AsType[*commitLost](err); lost && conn.IsClosed() {
 			made, inspectErr := s.InspectDatabase(ctx, n.Name, by.Attempt)
 			if inspectErr == nil && made != nil && made.Provenance.Attempt == by.Attempt {
 				d = made
@@ -145,7 +148,7 @@ func (s *Server) finishDatabase(ctx context.Context, conn *pgx.Conn, n NewDataba
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.completeIn(ctx, to, AccessRolesWish{Database: n.Name, givenAway: true}, by); err != nil {
+		if _, err := s.completeSurely(ctx, to, AccessRolesWish{Database: n.Name, givenAway: true}, by); err != nil {
 			return nil, err
 		}
 	}
