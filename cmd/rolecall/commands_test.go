@@ -140,6 +140,12 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, `"localhost:18310"`, "", "login", "localhost:18310")
 		admin.fails(t, term.ExitUsage, `no command "users remove", but delete and revoke;`, "", "users", "remove", "-c", "shop")
 		admin.fails(t, term.ExitUsage, `no command "users get", but set and show;`, "", "users", "get", "x", "-c", "shop")
+		admin.fails(t, term.ExitUsage, `no command "usres", but users;`, "", "usres", "list", "-c", "shop")
+		admin.fails(t, term.ExitUsage, "flag: --sytem, but --system;", "", "users", "list", "--sytem")
+		admin.fails(t, term.ExitUsage, "did you mean json?", "", "users", "list", "-o", "jsno")
+		admin.fails(t, term.ExitUsage, "did you mean never?", "", "users", "list", "--color", "nevr")
+		admin.fails(t, term.ExitUsage, "--color=always does nothing", "", "users", "list", "--color", "always", "-o", "json")
+		admin.fails(t, term.ExitUsage, "accepts no --quiet", "", "version", "-q")
 		admin.fails(t, term.ExitUsage, `no command "nonsense"`, "", "nonsense", "-c", "shop")
 		admin.fails(t, term.ExitUsage, "--username", "", "login", url)
 		admin.fails(t, term.ExitUsage, "--password-stdin", "", "login", url, "-u", "admin")
@@ -241,7 +247,16 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{`postgres yes active never`}, "users", "list", "--system")
 		t.Setenv(cli.ClusterVariable, "nowhere")
 		admin.fails(t, term.ExitNotFound, `"nowhere"`, "", "users", "list")
+		admin.fails(t, term.ExitNotFound, "view, but local.", "", "users", "list", "-c", "locla")
 		t.Setenv(cli.ClusterVariable, "local")
+		if out := admin.ok(t, "", "users", "list", "--filter", "created-by=adm*", "-o", "name"); out != "app\n" {
+			t.Errorf("the names of admin's users are %q", out)
+		}
+		out := admin.ok(t, "", "users", "list", "--system", "--sort", "-name", "--limit", "1", "--no-headers",
+			"--filter", "name=p*")
+		if !strings.HasPrefix(out, "postgres ") {
+			t.Errorf("the last user is %q", out)
+		}
 
 		admin.has(t, []string{"name app", "cluster local", "state active", "expires never", "connection limit none",
 			`created .* by admin`, `connect with postgresql://app@127\.0\.0\.1:\d+/postgres.*`}, "users", "show", "app")
@@ -615,7 +630,7 @@ func TestCommandLine(t *testing.T) {
 			}
 			return nil
 		})
-		if code := follow.end(t); code != 0 {
+		if code := follow.end(t); code != term.ExitInterrupted || follow.errOut.String() != "" {
 			t.Errorf("audit --follow ended with %d: %s", code, follow.errOut)
 		}
 	})

@@ -2,6 +2,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -25,11 +27,13 @@ var passwordCost identity.PasswordCost
 
 func main() {
 	cli.Version = version
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		stop() // a second signal ends the process at once
+		s := <-signals
+		signal.Stop(signals) // a second signal ends the process at once
+		cancel(cli.Signal{Signal: s})
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
@@ -50,9 +54,21 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
+	// Cobra ignores the errors of printing help.
+	var helpErr error
+	printHelp := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		var text bytes.Buffer
+		cmd.SetOut(&text)
+		printHelp(cmd, args)
+		_, helpErr = out.Write(text.Bytes())
+	})
+	cmd, err := root.ExecuteContextC(ctx)
+	if err = cmp.Or(err, helpErr); err == nil {
 		return 0
+	}
+	if usesServer(cmd) {
+		err = cli.Interrupted(ctx, err)
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintf(errOut, "rolecall: %s\n", term.PrintableLines(text))
@@ -71,6 +87,8 @@ use a server need a "rolecall login" first.`,
 		DisableFlagsInUseLine: true,
 		SilenceErrors:         true,
 		SilenceUsage:          true,
+
+		SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if !usesServer(cmd) {
 				if err := cli.CheckNoServer(cmd); err != nil {
@@ -78,7 +96,10 @@ use a server need a "rolecall login" first.`,
 				}
 				forgetLibpq()
 			}
-			return term.FromEnvironment(cmd, args)
+			if err := term.FromEnvironment(cmd, args); err != nil {
+				return err
+			}
+			return term.CheckGlobal(cmd)
 		},
 		Args: term.OnlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -88,6 +109,14 @@ use a server need a "rolecall login" first.`,
 	addGroup(root, serverGroup, cli.Commands()...)
 	root.AddCommand(versionCommand())
 	cli.BindServer(root)
+	term.BindGlobal(root)
+	for _, cmd := range root.Commands() {
+		if cmd.Flags().Lookup("log-format") != nil {
+			term.CompleteWords(cmd, "log-format", "text", "json")
+			term.CompleteWords(cmd, "log-level", "debug", "info", "warn", "error")
+		}
+	}
+	term.CompleteNoFiles(root)
 	return root
 }
 

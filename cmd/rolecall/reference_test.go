@@ -47,7 +47,7 @@ flag: it comes from a file, from a variable or from standard input.
 | 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
 | 126, 127 | exec and psql: the command cannot be run, or was not found |
-| 130 | interrupted at a prompt |
+| 130, 143 | interrupted by Ctrl-C, or by SIGTERM |
 
 Exec and psql end with the exit code of their command, or with 128+N if signal N ended it.
 

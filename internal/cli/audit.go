@@ -80,8 +80,8 @@ func (q *auditQuery) bind(cmd *cobra.Command) {
 	f.IntVarP(&q.last, "last", "n", defaultLast, "show the last `n` rows; 0: all")
 	_ = cmd.RegisterFlagCompletionFunc("account", completeAccounts)
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
-	completeWords(cmd, "action", AuditActions...)
-	completeWords(cmd, "outcome", "done", "not_done", "unknown", "denied")
+	term.CompleteWords(cmd, "action", AuditActions...)
+	term.CompleteWords(cmd, "outcome", "done", "not_done", "unknown", "denied")
 }
 
 func (q *auditQuery) run(c *call) error {
@@ -375,16 +375,16 @@ func (p *auditPrinter) follow(query url.Values, last int) error {
 		maps.Copy(q, query)
 		rows, _, err = p.client.Page(ctx, client.AuditPath, q)
 		if ctx.Err() != nil {
-			return nil
+			return ctx.Err()
 		}
 		if err != nil && !temporary(err) {
 			return err
 		}
 		if err != nil && !failing {
-			p.report("%s. Waiting.", strings.TrimSuffix(err.Error(), "."))
+			p.warn("%s. Waiting.", strings.TrimSuffix(err.Error(), "."))
 		}
 		if failing = err != nil; failing && !sleep(ctx, followPause) {
-			return nil
+			return ctx.Err()
 		}
 	}
 }

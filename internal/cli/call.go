@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,6 +43,30 @@ func ExitCode(err error) int {
 		return term.ExitDenied
 	}
 	return term.ExitCode(err)
+}
+
+// Signal is why a context ended: this process got a signal.
+type Signal struct{ os.Signal }
+
+// Error implements error.
+func (s Signal) Error() string { return s.String() }
+
+// Interrupted is the error of a command as the shell has it: if the context of the process has ended and that ended the
+// command, the exit code is that of the signal. There is a message only if the server may have changed something.
+func Interrupted(ctx context.Context, err error) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
+		return err
+	}
+	code := term.ExitInterrupted
+	if s, ok := errors.AsType[Signal](context.Cause(ctx)); ok {
+		if number, ok := s.Signal.(syscall.Signal); ok {
+			code = 128 + int(number)
+		}
+	}
+	if change, ok := errors.AsType[client.Interrupted](err); ok {
+		return term.Exit(code, "%w", change)
+	}
+	return term.Ended(code)
 }
 
 // call is one run of a command that uses a server.
@@ -175,6 +201,9 @@ func (c *call) send(method, path string, body any) (json.RawMessage, error) {
 // report tells people what was done.
 func (c *call) report(format string, args ...any) { term.Report(c.cmd, format, args...) }
 
+// warn tells people what is wrong though the command goes on.
+func (c *call) warn(format string, args ...any) { term.Warn(c.cmd, format, args...) }
+
 // given reports whether a flag is on the command line.
 func (c *call) given(flag string) bool { return c.cmd.Flags().Changed(flag) }
 
@@ -226,7 +255,26 @@ func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*clien
 			return nil, err
 		}
 	}
-	return nil, term.NotFound("There is no cluster %q that you may view. To see yours: rolecall clusters list", nameOrID)
+	return nil, term.NotFound("There is no cluster %q that you may view%s. To see yours: rolecall clusters list", nameOrID,
+		nearClusters(ctx, c, nameOrID))
+}
+
+// nearClusters is a hint at clusters whose names are close to one that does not exist, "" if it cannot be given.
+func nearClusters(ctx context.Context, c *client.Client, name string) string {
+	items, err := c.Items(ctx, client.ClustersPath, nil)
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, item := range items {
+		if cl, err := term.Decode[client.ClusterRef](item); err == nil {
+			names = append(names, cl.Name)
+		}
+	}
+	if near := term.Near(name, names); len(near) > 0 {
+		return ", but " + strings.Join(near, " and ")
+	}
+	return ""
 }
 
 // completeTimeout is how long somebody who has pressed Tab waits.
@@ -288,11 +336,6 @@ func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string
 // fixed is a path for complete that does not depend on the command line.
 func fixed(path string) func(*cobra.Command, *client.Client) (string, error) {
 	return func(*cobra.Command, *client.Client) (string, error) { return path, nil }
-}
-
-// completeWords offers fixed values of a flag.
-func completeWords(cmd *cobra.Command, flag string, words ...string) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // firstArgument completes the first argument only.

@@ -33,7 +33,8 @@ var completeClusters = complete(fixed(client.ClustersPath), "displayName")
 func clusterPath(c *call) string { return c.cluster.Path() }
 
 var clusterHead = term.Head{
-	{Title: "NAME", Name: true}, {Title: "LOCATION", Gives: term.Some}, {Title: "VERSION", Gives: term.Some}, {Title: "STATE"},
+	{Title: "NAME", Name: true}, {Title: "LOCATION", Gives: term.Some}, {Title: "VERSION", Gives: term.Some},
+	{Title: "STATE", State: true},
 	{Title: "MANAGE", Gives: term.Some}, {Title: "VIEW", Gives: term.More}, {Title: "ID", Gives: term.Most},
 }
 
@@ -148,18 +149,14 @@ func (r *registration) bind(cmd *cobra.Command) {
 	f.StringVar(&r.leaseMaxTTL, "lease-max-ttl", "", "longest `duration` of a lease, renewals included; '' restores 24h")
 	f.StringVar(&r.leaseMaxPerAccount, "lease-max-per-account", "", "`number` of leases that an account may have at a time; "+
 		"'' restores 100")
-	completeWords(cmd, "tls-mode", "verify-full", "verify-ca", "require", "disable")
-	completeWords(cmd, "synchronous-commit", "local", "remote_write", "on", "remote_apply")
+	term.CompleteWords(cmd, "tls-mode", "verify-full", "verify-ca", "require", "disable")
+	term.CompleteWords(cmd, "synchronous-commit", "local", "remote_write", "on", "remote_apply")
 	for flag, list := range map[string]func(*client.Cluster) []string{
 		"member-of":   func(cl *client.Cluster) []string { return cl.MemberOf },
 		"grantable":   func(cl *client.Cluster) []string { return cl.Grantable },
 		"system-role": func(cl *client.Cluster) []string { return cl.SystemRoles },
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, completeRoles(list))
-	}
-	for _, flag := range []string{"url", "location", "manage", "view", "lease-default-ttl", "lease-max-ttl",
-		"lease-max-per-account"} {
-		completeWords(cmd, flag)
 	}
 }
 
@@ -511,7 +508,7 @@ PgBouncer takes them with auth_type = md5 only, which takes SCRAM verifiers too.
 			return err
 		}
 		if md5.count > 0 {
-			c.report("Warning: %d of the passwords are md5 hashes. PgBouncer takes them only with auth_type = md5, which takes "+
+			c.warn("Warning: %d of the passwords are md5 hashes. PgBouncer takes them only with auth_type = md5, which takes "+
 				"SCRAM verifiers too. List their users with: rolecall users check-passwords -c %s", md5.count, c.cluster.Name)
 		}
 		return nil
@@ -547,10 +544,27 @@ func (c *call) copy(path string, query url.Values, mediaType string, others ...i
 		return err
 	}
 	defer answer.Close()
-	if _, err := io.Copy(io.MultiWriter(append(others, c.cmd.OutOrStdout())...), answer); err != nil {
+	out := &output{Writer: c.cmd.OutOrStdout()}
+	switch _, err := io.Copy(io.MultiWriter(append(others, out)...), answer); {
+	case out.err != nil:
+		return out.err
+	case c.cmd.Context().Err() != nil:
+		return c.cmd.Context().Err()
+	case err != nil:
 		return fmt.Errorf("the output is incomplete, because the connection ended early: %w", err)
 	}
 	return nil
+}
+
+// output remembers whether writing failed.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(data []byte) (n int, err error) {
+	n, o.err = o.Writer.Write(data)
+	return n, o.err
 }
 
 func clustersAccessCommand() *cobra.Command {

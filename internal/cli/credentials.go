@@ -42,7 +42,7 @@ var completeCredentials = complete(func(cmd *cobra.Command, c *client.Client) (s
 func credentialPath(c *call) string { return c.cluster.CredentialPath(c.args[0]) }
 
 var credentialHead = term.Head{
-	{Title: "NAME", Name: true}, {Title: "STATE"}, {Title: "FOR"}, {Title: "USER NAME", Gives: term.Some},
+	{Title: "NAME", Name: true}, {Title: "STATE", State: true}, {Title: "FOR"}, {Title: "USER NAME", Gives: term.Some},
 	{Title: "ROTATES", Gives: term.Some}, {Title: "EVERY", Gives: term.More}, {Title: "OVERLAP", Gives: term.More},
 	{Title: "ERROR", Gives: term.Most},
 }
@@ -122,9 +122,6 @@ settings to change. Another --for rotates at once.`,
 	f.StringVar(&s.overlap, "overlap", "", "`duration` for which a replaced password stays valid, like 24h")
 	f.StringVar(&s.window, "window", "",
 		"`time` of rotations: days, hours and a time zone, like 'sat,sun 02:00-04:00 Europe/Berlin'; '' for any time, the default")
-	for _, flag := range []string{"rotate-every", "overlap", "window"} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
-	}
 	return ofCredential(cmd, func(c *call) error {
 		if err := checkDurations(map[string]string{"rotate-every": s.rotateEvery, "overlap": s.overlap}); err != nil {
 			return err

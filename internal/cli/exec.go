@@ -228,7 +228,7 @@ func endLease(c *call, id string) {
 	switch {
 	case client.Status(err) == http.StatusNotFound: // it has ended, and is no longer listed
 	case err != nil:
-		c.report("Warning: the lease %s could not be ended: %s It ends by itself when it expires. To end it now: "+
+		c.warn("Warning: the lease %s could not be ended: %s It ends by itself when it expires. To end it now: "+
 			"rolecall leases end %[1]s", id, sentence(err))
 	case blocked != nil:
 		reportBlocked(c, blocked)
@@ -256,7 +256,7 @@ func keepRenewing(ctx context.Context, c *call, l *client.Lease, ttl string) {
 		case <-time.After(wait):
 		}
 		if !l.ExpiresAt.Before(l.MaxExpiresAt) {
-			c.report("Warning: the lease %s ends at %s and cannot be renewed further. Its sessions end then.", l.ID,
+			c.warn("Warning: the lease %s ends at %s and cannot be renewed further. Its sessions end then.", l.ID,
 				term.Time(&l.ExpiresAt))
 			return
 		}
@@ -278,12 +278,12 @@ func keepRenewing(ctx context.Context, c *call, l *client.Lease, ttl string) {
 		}
 		left := time.Until(end)
 		if isFinal(err) || left <= 0 {
-			c.report("Warning: the lease %s cannot be renewed: %s Its sessions end at %s.", l.ID, sentence(err),
+			c.warn("Warning: the lease %s cannot be renewed: %s Its sessions end at %s.", l.ID, sentence(err),
 				term.Time(&l.ExpiresAt))
 			return
 		}
 		if !failed {
-			c.report("Warning: the lease %s could not be renewed yet: %s It is tried again until %s.", l.ID, sentence(err),
+			c.warn("Warning: the lease %s could not be renewed yet: %s It is tried again until %s.", l.ID, sentence(err),
 				term.Time(&l.ExpiresAt))
 		}
 		wait, failed = min(max(part(left, retryAfter), minRetry), maxRetry), true

@@ -28,13 +28,11 @@ func (h *handover) bind(cmd *cobra.Command, arguments ...string) {
 	bindDatabase(cmd, &h.database, "print in the formats env, pgpass, uri, jdbc, secret and "+bindingDir)
 	cmd.Flags().StringVar(&h.secretName, "secret-name", "",
 		"`name` of the Kubernetes Secret, with -o secret; default: derived from the user name")
-	_ = cmd.RegisterFlagCompletionFunc("secret-name", cobra.NoFileCompletions)
 }
 
 // bindDatabase gives a command the flag --database.
 func bindDatabase(cmd *cobra.Command, database *string, purpose string) {
 	cmd.Flags().StringVarP(database, "database", "d", "", "`database` to "+purpose+"; default: the one in the connection URL")
-	_ = cmd.RegisterFlagCompletionFunc("database", cobra.NoFileCompletions)
 }
 
 // check reads the folder, which follows the n named arguments. It runs before there is a password that could be lost.

@@ -30,9 +30,6 @@ func (n *newLease) bind(cmd *cobra.Command) {
 	bindFor(cmd, &n.role)
 	f.StringVar(&n.ttl, "ttl", "", "`duration` of the lease, and of each renewal, like 15m; default: set by the cluster")
 	f.StringVar(&n.note, "note", "", "`text` that is shown with the lease")
-	for _, flag := range []string{"ttl", "note"} {
-		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
-	}
 }
 
 // bindFor gives a command the flag --for.
@@ -94,7 +91,6 @@ formats with -o:
 	n.bind(cmd)
 	cmd.Flags().StringVar(&n.maxTTL, "max-ttl", "",
 		"longest `duration` of the lease, renewals included; default: set by the cluster")
-	_ = cmd.RegisterFlagCompletionFunc("max-ttl", cobra.NoFileCompletions)
 	h.bind(cmd)
 	return onCluster(cmd, func(c *call) error {
 		if err := n.check(); err != nil {
@@ -129,7 +125,8 @@ type leaseFilter struct {
 }
 
 var leaseHead = term.Head{
-	{Title: "ID", Name: true}, {Title: "NAME"}, {Title: "STATE"}, {Title: "ENDS"}, {Title: "FOR", Gives: term.Some},
+	{Title: "ID", Name: true}, {Title: "NAME"}, {Title: "STATE", State: true}, {Title: "ENDS"}, {Title: "FOR",
+		Gives: term.Some},
 	{Title: "CLUSTER", Gives: term.Some}, {Title: "ACCOUNT", Gives: term.More}, {Title: "NOTE", Gives: term.Most},
 }
 
@@ -155,8 +152,7 @@ ended is listed for seven days.`,
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
 	_ = cmd.RegisterFlagCompletionFunc("account", completeAccounts)
 	_ = cmd.RegisterFlagCompletionFunc("for", completeHeirs)
-	_ = cmd.RegisterFlagCompletionFunc("expires-before", cobra.NoFileCompletions)
-	completeWords(cmd, "state", leaseStates...)
+	term.CompleteWords(cmd, "state", leaseStates...)
 	return onServer(cmd, f.list)
 }
 
@@ -279,7 +275,6 @@ func leasesRenewCommand() *cobra.Command {
   rolecall leases renew 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963 --ttl 8h`,
 	})
 	cmd.Flags().StringVar(&ttl, "ttl", "", "`duration` from now, like 15m; default: the one that the lease was created with")
-	_ = cmd.RegisterFlagCompletionFunc("ttl", cobra.NoFileCompletions)
 	return ofLease(cmd, func(c *call) error {
 		if err := checkDurations(map[string]string{"ttl": ttl}); err != nil {
 			return err
@@ -333,6 +328,6 @@ what prevents it.`,
 
 // reportBlocked says what keeps the user of a lease from being dropped.
 func reportBlocked(c *call, l *client.Lease) {
-	c.report("Warning: the lease %s has ended. %q can no longer log in, but cannot be dropped yet: %s "+
+	c.warn("Warning: the lease %s has ended. %q can no longer log in, but cannot be dropped yet: %s "+
 		"Rolecall tries again every 30 seconds.", l.ID, l.Username, strings.Join(l.BlockedBy, " "))
 }

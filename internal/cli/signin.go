@@ -56,9 +56,9 @@ func BindServer(root *cobra.Command) {
 	_ = root.RegisterFlagCompletionFunc(serverFlag, completeLogins(func(l *login) string { return l.URL }))
 }
 
-// CheckNoServer rejects the flags of BindServer for a command that uses no server.
+// CheckNoServer rejects the flags of BindServer and of term.BindGlobal for a command that uses no server.
 func CheckNoServer(cmd *cobra.Command) error {
-	for _, name := range []string{contextFlag, serverFlag, caFlag} {
+	for _, name := range append([]string{contextFlag, serverFlag, caFlag}, term.GlobalFlags...) {
 		if cmd.Flags().Changed(name) {
 			return term.Usage("%s accepts no --%s: it uses no server", cmd.CommandPath(), name)
 		}
@@ -270,7 +270,6 @@ access token in the environment of a program.`,
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the login; the same as --context")
 	_ = cmd.Flags().MarkHidden("name")
 	_ = cmd.RegisterFlagCompletionFunc("name", completeLogins(func(l *login) string { return l.Name }))
-	_ = cmd.RegisterFlagCompletionFunc("username", cobra.NoFileCompletions)
 	term.BindPassword(cmd, false)
 	return cmd
 }
@@ -360,7 +359,7 @@ func (s *logins) signIn(cmd *cobra.Command, l *login, username string) error {
 	}
 	term.Report(cmd, "Signed in to %s as %s.", l.URL, username)
 	if os.Getenv(TokenVariable) != "" {
-		term.Report(cmd, "%s is set and takes precedence over this login.", TokenVariable)
+		term.Warn(cmd, "%s is set and takes precedence over this login.", TokenVariable)
 	}
 	return nil
 }
@@ -402,7 +401,7 @@ func warnOfPlainHTTP(cmd *cobra.Command, server string) {
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil && addr.IsLoopback() {
 		return
 	}
-	term.Report(cmd, "Warning: %s is not encrypted. Others in the network can read the password.", server)
+	term.Warn(cmd, "Warning: %s is not encrypted. Others in the network can read the password.", server)
 }
 
 func logoutCommand() *cobra.Command {

@@ -81,6 +81,7 @@ the HTTP API.`,
 	_ = cmd.RegisterFlagCompletionFunc("credential", completeCredentialOf)
 	f.StringVar(&expires, "expires", "",
 		"token expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 90d, or never, the default")
+	term.CompleteWords(cmd, "expires", "never")
 	return onServer(cmd, func(c *call) error {
 		body := map[string]any{"name": c.args[0], "readOnly": readOnly}
 		if c.given("expires") {

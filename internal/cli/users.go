@@ -60,7 +60,8 @@ func usersListCommand() *cobra.Command {
 // userHead is the columns of users list. Without --system no user is a system user.
 func userHead(system bool) term.Head {
 	return term.Head{
-		{Title: "NAME", Name: true}, {Title: "SYSTEM", Wide: !system}, {Title: "STATE"}, {Title: "EXPIRES"}, {Title: "ROLES",
+		{Title: "NAME", Name: true}, {Title: "SYSTEM", Wide: !system}, {Title: "STATE", State: true}, {Title: "EXPIRES"},
+		{Title: "ROLES",
 			Gives: term.Some},
 		{Title: "CREATED BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
 		{Title: "CHANGED BY", Gives: term.Most},
@@ -215,7 +216,7 @@ func setUserPassword(c *call, method, path string, properties map[string]string,
 	}
 	c.report(done, c.args[0], c.cluster.Name)
 	if answer.Warning != "" {
-		c.report("Warning: %s", answer.Warning)
+		c.warn("Warning: %s", answer.Warning)
 	}
 	user, err := changedUser(c)
 	return errors.Join(err, term.PrintWithPassword(c.cmd, user, password)) // a generated password is printed in any case
@@ -274,6 +275,8 @@ func usersSetCommand() *cobra.Command {
 	f.StringVar(&l.validUntil, "valid-until", "",
 		"password expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 3d, or never")
 	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none, which is -1 in JSON")
+	term.CompleteWords(cmd, "valid-until", "never")
+	term.CompleteWords(cmd, "connection-limit", "none")
 	f.BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
 	return ofUser(cmd, func(c *call) error { return l.set(c) })
 }
@@ -429,7 +432,7 @@ func changeEach(c *call, method string, roles []string) error {
 			return err
 		}
 		if answer.Warning != "" {
-			c.report("Warning: %s", answer.Warning)
+			c.warn("Warning: %s", answer.Warning)
 		}
 	}
 	after, text, err := readUser(c)
@@ -458,7 +461,7 @@ func setRoles(c *call, roles []string) error {
 		return err
 	}
 	if answer.Warning != "" {
-		c.report("Warning: %s", answer.Warning)
+		c.warn("Warning: %s", answer.Warning)
 	}
 	reportRoles(c, before, after)
 	if len(after.KeptRoles) > 0 {
@@ -561,7 +564,7 @@ work. Run the same command again to continue.`,
 	f.BoolVar(&d.withMembers, "with-members", false, "delete it although other roles lose what they have as its members")
 	f.StringVar(&d.onBlocked, "on-blocked", "", "what to do with a user that cannot be deleted: `disable`")
 	_ = cmd.RegisterFlagCompletionFunc("reassign-to", completeHeirs)
-	completeWords(cmd, "on-blocked", "disable")
+	term.CompleteWords(cmd, "on-blocked", "disable")
 	term.BindYes(cmd)
 	return ofUser(cmd, func(c *call) error {
 		if d.onBlocked != "" && d.onBlocked != "disable" {

@@ -125,7 +125,7 @@ func (c *Client) Do(ctx context.Context, r Request) (a Answer, err error) {
 		return a, err
 	}
 	a.ETag, a.Warning = resp.Header.Get("ETag"), resp.Header.Get("Rolecall-Warning")
-	a.JSON, err = c.read(ctx, resp)
+	a.JSON, err = c.read(resp)
 	return a, err
 }
 
@@ -193,7 +193,7 @@ func (c *Client) send(ctx context.Context, r wire, token string) (*http.Response
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, c.unreachable(req, err)
 	}
 	if resp.StatusCode < 300 {
 		return resp, nil
@@ -204,17 +204,17 @@ func (c *Client) send(ctx context.Context, r wire, token string) (*http.Response
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, c.unreachable(resp.Request, err)
 	}
 	return nil, failure(resp, answer)
 }
 
 // read returns the JSON of an answer.
-func (c *Client) read(ctx context.Context, resp *http.Response) (json.RawMessage, error) {
+func (c *Client) read(resp *http.Response) (json.RawMessage, error) {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, c.unreachable(resp.Request, err)
 	}
 	answer = bytes.TrimSpace(answer)
 	if len(answer) == 0 {
@@ -226,13 +226,26 @@ func (c *Client) read(ctx context.Context, resp *http.Response) (json.RawMessage
 	return answer, nil
 }
 
+// Interrupted is the error of a change whose context ended while the server worked on it.
+type Interrupted struct{}
+
+// Error implements error.
+func (Interrupted) Error() string { return "interrupted; the server may still complete the request" }
+
+// Unwrap makes it one of the errors of an ended context.
+func (Interrupted) Unwrap() error { return context.Canceled }
+
 // unreachable is the reason why there is no answer, without the URL of the request that net/http puts before it.
-func (c *Client) unreachable(ctx context.Context, err error) error {
+func (c *Client) unreachable(r *http.Request, err error) error {
+	ctx := r.Context()
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("%s did not answer within %s; the server may still complete the request", c.URL, timeout)
 	}
+	if ctx.Err() != nil && r.Method == http.MethodGet {
+		return ctx.Err()
+	}
 	if ctx.Err() != nil {
-		return errors.New("interrupted; the server may still complete the request")
+		return Interrupted{}
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -141,8 +142,15 @@ func TestNoAnswer(t *testing.T) {
 	c := newClient(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "t")
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(50*time.Millisecond, cancel)
-	if _, err := c.Get(ctx, "/x", nil); err == nil || !strings.Contains(err.Error(), "interrupted") {
+	if _, err := c.Get(ctx, "/x", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("after an interrupt: %v", err)
+	}
+	changing, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	c = newClient(t, func(_ http.ResponseWriter, r *http.Request) { interrupt(); <-r.Context().Done() }, "t")
+	if _, err := c.Do(changing, client.Request{Method: http.MethodPost, Path: "/x"}); !errors.Is(err, context.Canceled) ||
+		!strings.Contains(err.Error(), "may still complete") {
+		t.Errorf("after an interrupt of a change: %v", err)
 	}
 }
 

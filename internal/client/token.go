@@ -46,7 +46,7 @@ func (c *Client) Revoke(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.read(ctx, resp)
+	_, err = c.read(resp)
 	return err
 }
 
@@ -65,7 +65,7 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.read(ctx, resp)
+	answer, err := c.read(resp)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,17 @@ func Group(name, short string, commands ...*cobra.Command) *cobra.Command {
 // FlagError is the error of a command whose flags cannot be read.
 func FlagError(cmd *cobra.Command, err error) error {
 	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if ok && unknown.GetSpecifiedShortnames() == "" {
+		var names []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		})
+		if near := Near(unknown.GetSpecifiedName(), names); len(near) > 0 {
+			return Usage("%w, but --%s; see %s --help", err, strings.Join(near, " and --"), cmd.CommandPath())
+		}
+	}
 	if ok && strings.Contains(cmd.Use, " ") {
 		name := "--" + unknown.GetSpecifiedName()
 		if group := unknown.GetSpecifiedShortnames(); group != "" {
@@ -92,6 +103,24 @@ func Arguments(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// CompleteNoFiles keeps shells from offering files for the flags whose value is none, in a command and all below it.
+func CompleteNoFiles(cmd *cobra.Command) {
+	cmd.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
+		_, has := cmd.GetFlagCompletionFunc(f.Name)
+		if placeholder, _ := pflag.UnquoteUsage(f); !has && placeholder != "file" && placeholder != "folder" {
+			_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
+		}
+	})
+	for _, sub := range cmd.Commands() {
+		CompleteNoFiles(sub)
+	}
+}
+
+// CompleteWords offers fixed values of a flag.
+func CompleteWords(cmd *cobra.Command, flag string, words ...string) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // variableOf is the annotation of a flag with the environment variable that may stand for it.

@@ -76,7 +76,7 @@ func PrintOne[T any](cmd *cobra.Command, item json.RawMessage, fields func(*T) [
 	if err != nil {
 		return err
 	}
-	return PrintFields(cmd.OutOrStdout(), fields(v))
+	return printFields(cmd.OutOrStdout(), fields(v), hasColors(cmd))
 }
 
 // Decode reads what the server has sent.
@@ -162,7 +162,9 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 }
 
 // PrintFields prints lines of a name and a value. Values are never cut. A line without a name continues the one before.
-func PrintFields(w io.Writer, fields [][]string) error {
+func PrintFields(w io.Writer, fields [][]string) error { return printFields(w, fields, false) }
+
+func printFields(w io.Writer, fields [][]string, colored bool) error {
 	width := 0
 	for _, f := range fields {
 		width = max(width, utf8.RuneCountInString(f[0]))
@@ -172,6 +174,9 @@ func PrintFields(w io.Writer, fields [][]string) error {
 		value := printable(f[1])
 		if f[0] != "" {
 			value = cmp.Or(value, "-")
+		}
+		if colored && f[0] == "state" {
+			value = inColor(value)
 		}
 		b.WriteString(strings.TrimRight(fmt.Sprintf("%-*s  %s", width, f[0], value), " ") + "\n")
 	}
@@ -239,8 +244,15 @@ func Pairs(m map[string]string) string {
 	return strings.Join(all, ",")
 }
 
-// Report tells people what the command did.
+// Report tells people what the command did, unless they want it quiet.
 func Report(cmd *cobra.Command, format string, args ...any) {
+	if !isSet(cmd, quietFlag) {
+		Warn(cmd, format, args...)
+	}
+}
+
+// Warn tells people what they need to know even if they want it quiet.
+func Warn(cmd *cobra.Command, format string, args ...any) {
 	fmt.Fprintln(cmd.ErrOrStderr(), printable(fmt.Sprintf(format, args...)))
 }
 

@@ -1,7 +1,6 @@
 package term
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -22,6 +21,8 @@ type Column struct {
 	Least int
 	// Name is set for the column by which other commands take what a row shows.
 	Name bool
+	// State is set for a column whose values have colors on a terminal.
+	State bool
 	// Wide columns are shown with -o wide only.
 	Wide bool
 }
@@ -44,6 +45,7 @@ type Table struct {
 	widths   []int // of the widest value so far; nil: nothing is printed yet
 	wide     bool  // all columns, never cut
 	untitled bool
+	colored  bool
 }
 
 // NewTable returns a table whose head is printed with the first rows.
@@ -52,7 +54,7 @@ func NewTable(w io.Writer, head Head) *Table { return &Table{w: w, head: head} }
 // TableOf returns the table of a command, as its flags want it.
 func TableOf(cmd *cobra.Command, head Head) *Table {
 	t := NewTable(cmd.OutOrStdout(), head)
-	t.wide, t.untitled = Format(cmd) == wide, isSet(cmd, noHeadersFlag)
+	t.wide, t.untitled, t.colored = Format(cmd) == wide, isSet(cmd, noHeadersFlag), hasColors(cmd)
 	return t
 }
 
@@ -87,9 +89,15 @@ func (t *Table) Print(rows [][]string) error {
 	for _, row := range rows {
 		line := ""
 		for i, cell := range row {
-			if widths[i] > 0 {
-				line += fmt.Sprintf("%-*s  ", widths[i], cut(cell, widths[i]))
+			if widths[i] == 0 {
+				continue
 			}
+			text := cut(cell, widths[i])
+			space := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)+2)
+			if t.colored && t.head[i].State {
+				text = inColor(text)
+			}
+			line += text + space
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
