@@ -126,6 +126,59 @@ var writes = []*write{
 		},
 	},
 	{
+		name: "create user with all", action: "user.create", answer: 201, again: 409,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.shop(t)
+			r := request{"POST", w.own("users"), object(map[string]any{"username": name, "password": passwordAfter,
+				"roles": []string{"readers"}, "connectionLimit": 7,
+				"access": []map[string]string{{"database": "shop", "level": "own"}}}), nil}
+			return r, func(t *testing.T) bool {
+				if !w.hasRole(t, name) {
+					return false
+				}
+				w.logsIn(t, name, passwordAfter)
+				if !w.is(t, "postgres", `SELECT pg_has_role(oid, 'readers', 'MEMBER') AND pg_has_role(oid, 'shop_owner', 'MEMBER')
+					AND rolconnlimit = 7 AND EXISTS (SELECT FROM pg_db_role_setting WHERE setrole = r.oid)
+					FROM pg_roles r WHERE rolname = $1`, name) {
+					t.Errorf("%s is half made", name)
+				}
+				return true
+			}
+		},
+	},
+	{
+		name: "set level", action: "user.access", answer: 200, again: 200,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.shop(t)
+			w.want(t, nil, 201, request{"POST", w.own("users"), object(map[string]any{"username": name,
+				"access": []map[string]string{{"database": "shop", "level": "read"}}}), nil})
+			r := request{"PUT", w.own("users", name, "access", "shop"), `{"level":"own"}`, nil}
+			return r, func(t *testing.T) bool {
+				has := w.query(t, "postgres", `SELECT pg_has_role(oid, 'shop_owner', 'MEMBER')::text
+					|| pg_has_role(oid, 'shop_read', 'MEMBER') || EXISTS (SELECT FROM pg_db_role_setting WHERE setrole = r.oid)
+					FROM pg_roles r WHERE rolname = $1`, name)[0]
+				if has != "truefalsetrue" && has != "falsetruefalse" {
+					t.Errorf("%s has half a level: %s", name, has)
+				}
+				return has == "truefalsetrue"
+			}
+		},
+	},
+	{
+		name: "forbid login", action: "user.disable", answer: 200, again: 200, unknowable: true, // whether sessions were ended
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 200, createUser(w, name, passwordBefore))
+			return request{"POST", w.own("users", name, "disable"), "", nil}, func(t *testing.T) bool {
+				disabled := w.is(t, "postgres", `SELECT shobj_description(oid, 'pg_authid') LIKE '%"state":"disabled"%'
+					FROM pg_roles WHERE rolname = $1`, name)
+				if logsIn := w.pg.Login(name, passwordBefore) == nil; logsIn == disabled {
+					t.Errorf("%s logs in: %v; is disabled: %v", name, logsIn, disabled)
+				}
+				return disabled
+			}
+		},
+	},
+	{
 		name: "create lease", action: "lease.create", answer: 201, again: 201,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			w.want(t, nil, 200, createUser(w, name, passwordBefore))
@@ -201,6 +254,36 @@ var writes = []*write{
 			return r, func(t *testing.T) bool {
 				return !w.is(t, "postgres", `EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name)
 			}
+		},
+	},
+	{
+		name: "create shop", action: "database.create", answer: 201, again: 409,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			return createShop(w, name), func(t *testing.T) bool { return w.shopOrNothing(t, name) }
+		},
+	},
+	{
+		name: "complete access roles", action: "database.access", answer: 200, again: 200,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 201, request{"POST", w.own("databases"), object(map[string]any{"name": name}), nil})
+			return request{"PUT", w.own("databases", name, "access-roles"), "", nil}, func(t *testing.T) bool {
+				return w.accessRoles(t, name)
+			}
+		},
+	},
+	{
+		name: "remove access roles", action: "database.access.remove", answer: 204, again: 404,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 201, createShop(w, name))
+			r := request{"DELETE", w.own("databases", name, "access-roles") + "?reassignTo=heir", "", nil}
+			return r, func(t *testing.T) bool { return !w.hasRole(t, name+"_owner") }
+		},
+	},
+	{
+		name: "delete shop", action: "database.delete", answer: 204, again: 404,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			w.want(t, nil, 201, createShop(w, name))
+			return request{"DELETE", w.own("databases", name), "", nil}, func(t *testing.T) bool { return !w.shopOrNothing(t, name) }
 		},
 	},
 	{
@@ -509,6 +592,57 @@ func (w *world) leasesEnd(t *testing.T) {
 func createDatabase(w *world, name string) request {
 	return request{"POST", "/databases/postgresql/clusters/" + w.cluster + "/databases",
 		object(map[string]any{"properties": map[string]string{"name": name, "owner": name}}), nil}
+}
+
+// own is a path of Rolecall's own API about the cluster.
+func (w *world) own(parts ...string) string {
+	path := "/rolecall/v1/clusters/" + w.cluster
+	for _, part := range parts {
+		path += "/" + url.PathEscape(part)
+	}
+	return path
+}
+
+// createShop makes a database with access roles.
+func createShop(w *world, name string) request {
+	return request{"POST", w.own("databases"), object(map[string]any{"name": name, "accessRoles": true}), nil}
+}
+
+// shop makes the database shop with access roles, which is there once for all.
+func (w *world) shop(t *testing.T) {
+	t.Helper()
+	if !w.is(t, "postgres", `EXISTS (SELECT FROM pg_database WHERE datname = 'shop')`) {
+		w.want(t, nil, 201, createShop(w, "shop"))
+	}
+}
+
+// accessRoles reports whether a database has access roles. It has all of them, which may do what they are for, or none.
+func (w *world) accessRoles(t *testing.T, name string) bool {
+	t.Helper()
+	is := w.query(t, "postgres", `SELECT count(*) || ' ' || count(*) FILTER (WHERE has_database_privilege(oid, $1, 'CONNECT')
+		AND shobj_description(oid, 'pg_authid') LIKE '%"access":%')
+		FROM pg_roles WHERE rolname IN ($1 || '_owner', $1 || '_write', $1 || '_read')`, name)[0]
+	if is != "0 0" && is != "3 3" {
+		t.Errorf("%s has half its access roles: %s", name, is)
+	}
+	return is == "3 3"
+}
+
+// shopOrNothing reports whether there is a database with access roles, of which one owns it. Without it there are none.
+func (w *world) shopOrNothing(t *testing.T, name string) bool {
+	t.Helper()
+	if w.is(t, "postgres", `EXISTS (SELECT FROM pg_database WHERE datname = $1 AND pg_get_userbyid(datdba) = $1 || '_owner')`,
+		name) {
+		if !w.accessRoles(t, name) {
+			t.Errorf("%s has no access roles", name)
+		}
+		return true
+	}
+	if w.is(t, "postgres", `EXISTS (SELECT FROM pg_roles WHERE starts_with(rolname, $1 || '_'))
+		OR EXISTS (SELECT FROM pg_database WHERE datname = $1)`, name) {
+		t.Errorf("something of %s is left", name)
+	}
+	return false
 }
 
 // user is the path of a database user.

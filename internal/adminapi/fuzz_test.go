@@ -11,6 +11,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/adminapi"
 	"rolecall/internal/apitest"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/web"
@@ -30,13 +31,17 @@ func FuzzRequest(f *testing.F) {
 	if _, err := owner.Exec(f.Context(), `CREATE ROLE "fuzz-ann" LOGIN; CREATE ROLE "fuzz-group"`); err != nil {
 		f.Fatal(err)
 	}
+	if _, _, err := s.Users.CreateDatabase(f.Context(), &account.Principal{GUID: "fuzz", Scopes: account.AdminScopes},
+		s.ClusterID, pgrole.NewDatabase{Name: "fuzz-shop", AccessRoles: true}); err != nil {
+		f.Fatal(err)
+	}
 	const rules = `{"access":{"manage":["team=fuzz"]},"grantable":["fuzz-group"]}`
 	s.want(f, 200, "PATCH", "/clusters/"+s.ClusterID, rules)
 	if n, err := s.Audit.Seal(f.Context()); err != nil || n == 0 {
 		f.Fatal("nothing is sealed", err)
 	}
 	port := strconv.Itoa(pg.Port)
-	names := map[string]string{"clusterId": s.ClusterID, "username": "fuzz-ann",
+	names := map[string]string{"clusterId": s.ClusterID, "username": "fuzz-ann", "database": "fuzz-shop",
 		"tokenId": "0199c2a4-7d3e-7c51-a0de-5f4b8e21c963", "other": other, "port": port, "head": s.Audit.Head().String()}
 	mint := func(username string) string {
 		token, err := s.Identity.MintFor(f.Context(), username, 12*time.Hour)
@@ -49,6 +54,7 @@ func FuzzRequest(f *testing.F) {
 	const (
 		cluster  = " /rolecall/v1/clusters/{clusterId}"
 		ann      = cluster + "/users/fuzz-ann"
+		shop     = cluster + "/databases/fuzz-shop"
 		register = "POST /rolecall/v1/clusters\nContent-Type: application/json\n\n"
 		update   = "PATCH" + cluster + "\nIf-Match: *\n\n"
 		limit    = "PATCH" + ann + "\n\n"
@@ -136,6 +142,32 @@ func FuzzRequest(f *testing.F) {
 	} {
 		seeds = append(seeds, "POST"+cluster+"/leases\n\n"+body)
 	}
+	for _, body := range []string{
+		`{"username":"fuzz-new","password":"{secret}-long-enough","access":[{"database":"fuzz-shop","level":"own"}],` +
+			`"roles":["fuzz-group"],"validUntil":"2027-01-31","connectionLimit":3}`, `{"username":"fuzz-new"}`,
+		`{"username":"fuzz-new","access":[{"database":"\u0000","level":"x"},{"database":"a","level":"own","x":1},1]}`,
+		`{"username":"\n","password":"x","roles":[""],"validUntil":null}`, `{"username":"x","access":{}}`, `{}`,
+	} {
+		seeds = append(seeds, "POST"+cluster+"/users\n\n"+body)
+	}
+	for _, body := range []string{
+		`{"schemas":["*"],"adopt":true}`, `{"schemas":[]}`, `{"schemas":["*","public"]}`,
+		`{"schemas":["\u0000",1],"adopt":null}`, ``,
+	} {
+		seeds = append(seeds, "PUT"+shop+"/access-roles\n\n"+body, "PUT"+shop+"/access-roles?plan=true\n\n"+body,
+			"PUT"+cluster+"/databases/%00/access-roles\n\n"+body)
+	}
+	seeds = append(seeds, "GET"+cluster+"/databases?limit=1&cursor=AA", "GET"+cluster+"/databases?cursor=ZnV6eg", "GET"+shop,
+		"GET"+shop+"/access-roles", "GET"+cluster+"/databases/%FF/access-roles", "PUT"+shop+"/access-roles?plan=x&plan=y",
+		"DELETE"+shop+"/access-roles?reassignTo=fuzz-group", "DELETE"+shop+"/access-roles?reassignTo=%00",
+		"DELETE"+shop+"\nIf-Match: \"1\"", "DELETE"+cluster+"/databases/postgres", "DELETE"+cluster+"/databases/%FF",
+		"POST"+cluster+"/databases\n\n{\"name\":\"postgres\",\"owner\":\"fuzz-ann\",\"accessRoles\":true}",
+		"POST"+cluster+"/databases\n\n{\"name\":\"\\u0000\",\"owner\":\"\"}", "POST"+cluster+"/databases\n\n{}",
+		"POST"+ann+"/password", "POST"+ann+"/password\nIf-Match: \"x\"\n\n{\"password\":\"{secret}\"}",
+		"POST"+ann+"/disable", "POST"+ann+"/enable\nIf-Match: *\n", "POST"+ann+"/enable\n\n{", "GET"+ann+"/access",
+		"GET"+cluster+"/users/%FF/access", "PUT"+ann+"/access/fuzz-shop\n\n{\"level\":\"write\"}",
+		"PUT"+ann+"/access/a%2Fb\nIf-Match: \"x\"\n\n{\"level\":\"\\u0000\"}", "PUT"+ann+"/access/postgres\n\n{}",
+		"DELETE"+ann+"/access/fuzz-shop", "DELETE"+ann+"/access/%00")
 	for _, query := range []string{"", "?state=active&state=ended&account=root&for=fuzz-ann&expiresBefore=2100-01-01&limit=1",
 		"?state=", "?for=%00", "?account=%FF", "?expiresBefore=0000-01-01T00:00:00Z", "?cursor=AA",
 		"?cursor=MDE5OWMyYTQtN2QzZS03YzUxLWEwZGUtNWY0YjhlMjFjOTYz"} {
@@ -194,6 +226,10 @@ func FuzzRequest(f *testing.F) {
 				slow++
 				return slow%20 > 2
 			}
+			if r.Method == "DELETE" && strings.Contains(r.URL.Path, "/databases/fuzz-shop") || r.Method == "POST" &&
+				strings.HasSuffix(r.URL.Path, "/databases") && strings.Contains(body, "name") {
+				return !strings.Contains(body, "postgres") && !strings.Contains(body, "u0000") && r.Header.Get("If-Match") == ""
+			}
 			wait, _ := strconv.Atoi(r.URL.Query().Get("wait"))
 			return wait > 0 || strings.HasSuffix(r.URL.Path, "/rotate") && strings.Contains(body, "true") || leadsAway(body, port)
 		},
@@ -211,7 +247,12 @@ func FuzzRequest(f *testing.F) {
 				var made struct{ ID string }
 				a.Into(t, &made)
 				send("DELETE", adminapi.Prefix+"/leases/"+made.ID, "")
-			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.EscapedPath(), "/roles/"):
+			case r.Method == "POST" && a.Status == 201 && strings.HasSuffix(r.URL.Path, "/users"):
+				var made struct{ Username string }
+				a.Into(t, &made)
+				send("DELETE", adminapi.Prefix+"/clusters/"+names["clusterId"]+"/users/"+url.PathEscape(made.Username), "")
+			case r.Method == "DELETE" && a.Status == 204 && (strings.Contains(r.URL.EscapedPath(), "/roles/") ||
+				strings.Contains(r.URL.EscapedPath(), "/access/")):
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/users/"):
 				pg.Exec(t, `CREATE ROLE "fuzz-ann" LOGIN`)
 			case r.Method == "DELETE" && a.Status == 204 && strings.Contains(r.URL.Path, "/clusters/"):

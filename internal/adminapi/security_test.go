@@ -122,10 +122,19 @@ func TestManagerStaysInPlace(t *testing.T) {
 				try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+query, "", change)
 			}
 			try("GET "+own1+"/clusters/{clusterId}/users/{username}/deletion-plan", atOwn+"/deletion-plan", "", change)
+			for _, action := range []string{"password", "disable", "enable"} {
+				try("POST "+own1+"/clusters/{clusterId}/users/{username}/"+action, atOwn+"/"+action, "", change)
+			}
+			try("GET "+own1+"/clusters/{clusterId}/users/{username}/access", atOwn+"/access", "", view)
+			const level = own1 + "/clusters/{clusterId}/users/{username}/access/{database}"
+			try("PUT "+level, atOwn+"/access/of_boss", `{"level":"own"}`, change)
+			try("DELETE "+level, atOwn+"/access/of_boss", "", change)
 		}
 		for _, name := range []string{"bosses", "boss", "rolecall_itself", "pg_execute_server_program"} {
 			try("PUT "+own1+"/clusters/{clusterId}/users/{username}/roles", atOwn+"/users/victim/roles",
 				fmt.Sprintf(`{"roles":[%q]}`, name), change)
+			try("POST "+own1+"/clusters/{clusterId}/users", atOwn+"/users", fmt.Sprintf(`{"username":"mine","roles":[%q]}`, name),
+				change)
 			for _, method := range []string{"PUT", "DELETE"} {
 				try(method+" "+own1+"/clusters/{clusterId}/users/{username}/roles/{role}", atOwn+"/users/victim/roles/"+name, "", change)
 			}
@@ -147,7 +156,25 @@ func TestManagerStaysInPlace(t *testing.T) {
 		try("DELETE "+own1+"/clusters/{clusterId}/users/{username}", atOwn+"/users/victim", "", change, 409)
 		for _, name := range []string{"of_boss", "postgres", "template0", "template1", s.DB.Identity.Database} {
 			try("DELETE "+db+"/clusters/{clusterId}/databases/{databaseName...}", at+"/databases/"+name, "", change, 404, 422)
+			const one = own1 + "/clusters/{clusterId}/databases/{database}"
+			try("DELETE "+one, atOwn+"/databases/"+name, "", change, 404)
+			try("GET "+one, atOwn+"/databases/"+name, "", view, 404)
+			try("GET "+one+"/access-roles", atOwn+"/databases/"+name+"/access-roles", "", 404)
+			try("DELETE "+one+"/access-roles", atOwn+"/databases/"+name+"/access-roles", "", 404)
+			if name != "of_boss" {
+				try("PUT "+one+"/access-roles", atOwn+"/databases/"+name+"/access-roles", `{"adopt":true}`, change, 404)
+			}
+			try("PUT "+one+"/access-roles", atOwn+"/databases/"+name+"/access-roles?plan=true", "", change, 404, view)
+			try("POST "+own1+"/clusters/{clusterId}/users", atOwn+"/users",
+				fmt.Sprintf(`{"username":"mine","access":[{"database":%q,"level":"own"}]}`, name), 404, 422)
 		}
+		try("GET "+own1+"/clusters/{clusterId}/databases", atOwn+"/databases", "", view)
+		for _, owner := range protected {
+			try("POST "+own1+"/clusters/{clusterId}/databases", atOwn+"/databases", fmt.Sprintf(`{"name":"mine","owner":%q}`, owner),
+				change)
+		}
+		try("POST "+own1+"/clusters/{clusterId}/databases", atOwn+"/databases",
+			`{"name":"`+s.DB.Identity.Database+`","accessRoles":true}`, 404, 422)
 		try("POST "+db+"/clusters/{clusterId}/databases", at+"/databases",
 			`{"properties":{"name":"`+s.DB.Identity.Database+`","owner":"victim"}}`, 404, 422)
 

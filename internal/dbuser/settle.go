@@ -186,6 +186,8 @@ func (e *evidence) outcome() (audit.Outcome, string) {
 		return audit.Unknown, "the cluster has later changes that the audit log does not have"
 	case e.role.exists && e.action == audit.DeleteDatabase && e.role.Created.After(e.recorded):
 		return audit.Unknown, "it was made again"
+	case e.action == audit.DropAccessRoles && own:
+		return audit.NotDone, "their removal has begun; the same call finishes it"
 	case e.action == audit.EndLease && e.role.State == pgrole.StateDeleting:
 		return audit.NotDone, "its end has begun; another attempt finishes it"
 	case e.action == audit.EndLease && e.role.State == pgrole.StateDisabled && own:
@@ -218,7 +220,13 @@ func inspect(ctx context.Context, server *pgrole.Server, a *audit.Attempt) (foun
 			return found{}, err
 		}
 		return found{own.Provenance, true}, nil
-	case audit.CreateDatabase, audit.DeleteDatabase:
+	case audit.DeleteDatabase:
+		d, err := server.InspectDropped(ctx, a.Target)
+		if err != nil || d == nil {
+			return found{}, err
+		}
+		return found{d.Provenance, true}, nil
+	case audit.CreateDatabase:
 		d, err := server.InspectDatabase(ctx, a.Target, a.ID)
 		if err != nil || d == nil {
 			return found{}, err

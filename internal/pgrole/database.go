@@ -199,6 +199,20 @@ func (s *Server) InspectDatabase(ctx context.Context, name string, attempt uuid.
 	return d, s.fault(err, name)
 }
 
+// InspectDropped is InspectDatabase after an attempt to drop the database. The access roles that it has left are dropped.
+func (s *Server) InspectDropped(ctx context.Context, name string) (d *Database, err error) {
+	err = s.withDatabaseLock(ctx, name, func(conn *pgx.Conn) error {
+		if d, err = s.database(ctx, conn, name); fault.Is(err, fault.NotFound) {
+			_, err = s.dropAccessRoles(ctx, conn, name, uuid.Nil)
+		}
+		if err != nil {
+			return err
+		}
+		return runTransaction(ctx, conn, nil, nil, func(ctx context.Context, tx *transaction) error { return tx.confirm(ctx) })
+	})
+	return d, s.fault(err, name)
+}
+
 // DropDatabase removes a database and all that is in it, which is what was asked for, and then its access roles: with their
 // members they would apply to another database of that name. A database with sessions is refused, because they are never cut
 // off, and one whose access roles something else depends on. If a call was cut off, the next one removes what it has left.
