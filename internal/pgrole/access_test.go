@@ -631,3 +631,36 @@ func TestAdoptingTakesAnAdmin(t *testing.T) {
 		}
 	})
 }
+
+// Of levels that are set at the same time one is left, and a COMMIT without an answer is found out about.
+func TestLevelsConcurrentAndCut(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	p := &cutter{}
+	s := serverAt(t, p.listen(t, c), c.User, c.Password)
+	const name, db = "levels_cut", "levels_cut_db"
+	withAccess(t, c, s, db)
+	for _, before := range []bool{true, false} {
+		p.arm(before, 0, 1)
+		d, err := s.CreateWith(t.Context(), pgrole.NewUser{Name: name, Password: password,
+			Access: []pgrole.Access{{Database: db, Level: pgrole.Own}}}, actor())
+		p.arm(before, 0, 0)
+		if err != nil || !slices.Equal(d.MemberOf, []string{db + "_owner"}) {
+			t.Fatalf("before the server gets it %v: %+v, %v", before, d, err)
+		}
+		for _, err := range together(6, func(i int) error {
+			_, err := s.SetAccess(t.Context(), name, pgrole.Access{Database: db, Level: pgrole.Levels[i%3]}, nil, actor())
+			return err
+		}) {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		d = details(t, s, name)
+		owns := setting(t, c, name, db) != ""
+		if len(d.MemberOf) != 1 || owns != (d.MemberOf[0] == db+"_owner") {
+			t.Errorf("got %+v, with the role of own %v", d, owns)
+		}
+		mustDelete(t, s, name)
+	}
+}
