@@ -46,11 +46,13 @@ test-programs:
 
 # Packages wait for half of their time, so more run at a time than there are processors. The race detector watches the packages,
 # the composed server in cmd/rolecall among them; a driver of another process has no races worth finding, so e2e does without.
-# Go's test cache knows nothing of the program that e2e builds, and where no package is named, it is not used.
+# Without debugging information the programs of the tests link in half the time. By default the race detector lets each wait
+# for a second before it ends. Go's test cache knows nothing of the program that e2e builds, and where no package is named, it
+# is not used.
 .PHONY: test
 test: lint test-programs ## Check and test everything on PostgreSQL 18
-	ROLECALL_TEST_MAJOR=18 go test -race -vet=off -p 6 -parallel 4 $$(go list ./... | grep -v '^rolecall/internal/compat$$')
-	cd e2e && go test -vet=off -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes)$$'
+	GORACE=atexit_sleep_ms=0 ROLECALL_TEST_MAJOR=18 go test -race -vet=off -ldflags=-w -p 6 -parallel 4 $$(go list ./... | grep -v '^rolecall/internal/compat$$')
+	cd e2e && go test -vet=off -ldflags=-w -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes)$$'
 
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors under each administering role, and what "make test" shortens
@@ -68,6 +70,7 @@ soak: ## Keep servers under load, for an hour alone and for an hour of failures,
 	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^(TestSoak|TestReplicas)$$'
 	cd e2e && SOAK_SECONDS=1 go test -race -count=1 -timeout 0 -run 'Instant$$'
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} go test -race -v -count=1 -timeout 0 -run '^TestModel$$' ./internal/dbaas
+	ROLECALL_TEST_FULL=1 go test -v -count=1 -timeout 0 -run '^Test(RotationsUnderLoad|ManyLeasesEnd)$$' ./internal/dbuser
 
 .PHONY: lint
 lint: ## Check the format, and run vet and staticcheck

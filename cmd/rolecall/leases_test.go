@@ -432,7 +432,7 @@ func (l *leased) terminal(t *testing.T, name string, args ...string) *screen {
 	keyboard, tty := openTerminal(t)
 	defer tty.Close()
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(l.environment(), "PATH="+os.Getenv("PATH"), "TERM=dumb", "PAGER=cat")
+	cmd.Env = append(l.environment(), leaveAtOnce, "PATH="+os.Getenv("PATH"), "TERM=dumb", "PAGER=cat")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

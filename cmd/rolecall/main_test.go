@@ -24,6 +24,10 @@ import (
 // asProgram makes the test binary be rolecall, for tests that kill it or need an environment of their own.
 const asProgram = "ROLECALL_TEST_AS_PROGRAM"
 
+// leaveAtOnce keeps a process with the race detector from waiting a second for late races before it ends:
+// https://go.dev/doc/articles/race_detector#Options
+const leaveAtOnce = "GORACE=atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == asCounter {
 		countSignals()
@@ -71,7 +75,7 @@ func beginProcess(t *testing.T, env []string, args ...string) *program {
 func beginCommand(t *testing.T, cmd *exec.Cmd, env []string) *program {
 	t.Helper()
 	p := &program{out: &buffer{}, errOut: &buffer{}, done: make(chan struct{})}
-	cmd.Env = append([]string{asProgram + "=1", "PATH=" + os.Getenv("PATH")}, env...)
+	cmd.Env = append([]string{asProgram + "=1", leaveAtOnce, "PATH=" + os.Getenv("PATH")}, env...)
 	cmd.Stdout, cmd.Stderr = p.out, p.errOut
 	// The server that a killed rolecall leaves behind must not outlive the test's pipes.
 	cmd.WaitDelay = time.Second

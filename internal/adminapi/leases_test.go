@@ -11,6 +11,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
+	"rolecall/internal/servicetest"
 )
 
 // leaseResource is a lease as a client reads it.
@@ -327,7 +328,8 @@ func TestLeaseList(t *testing.T) {
 	t.Parallel()
 	f := leaseFixture(t, "list_app")
 	f.Account(t, "second", account.DefaultScopes, map[string]string{"team": "a"})
-	f.PG.Exec(t, `CREATE ROLE list_group`)
+	administrator, _ := servicetest.Administrator(t, f.PG)
+	f.PG.Exec(t, `SET ROLE `+administrator+`; CREATE ROLE list_group; RESET ROLE`) // who made it may grant it
 	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"grantable":["list_group"]}`)
 	var all []string
 	for _, taken := range [][2]string{

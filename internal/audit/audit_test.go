@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,13 +22,10 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 func newLog(t testing.TB) *audit.Log {
 	t.Helper()
-	return newLogNamed(t, "audit_"+strings.NewReplacer("/", "_", ",", "_").Replace(strings.ToLower(t.Name())))
+	return &audit.Log{DB: servicetest.Control(t, pgtest.Shared(t), fmt.Sprint("audit_", made.Add(1)))}
 }
 
-func newLogNamed(t testing.TB, name string) *audit.Log {
-	t.Helper()
-	return &audit.Log{DB: servicetest.Control(t, pgtest.Shared(t), name)}
-}
+var made atomic.Int64 // a test may have several logs, and -count runs it several times
 
 // rows is the log in short.
 func rows(t testing.TB, l *audit.Log) string {

@@ -125,7 +125,7 @@ func TestReplayedRows(t *testing.T) {
 		t.Errorf("a copy: %+v", v.Problem)
 	}
 
-	l = newLogNamed(t, "replayed_later")
+	l = newLog(t)
 	fill(t, l, 2)
 	tamper(t, l, `CREATE TABLE kept AS SELECT * FROM audit WHERE id = 1`)
 	_, err = l.Remove(t.Context(), 0)
@@ -213,7 +213,7 @@ func TestRowsThatAreThere(t *testing.T) {
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []time.Duration{-time.Hour, time.Hour} {
-		l := newLogNamed(t, fmt.Sprint("clock_", wrong > 0))
+		l := newLog(t)
 		l.ShiftClock(wrong)
 		_, err := l.Begin(t.Context(), entry(), time.Minute)
 		must(t, err)
@@ -258,7 +258,7 @@ func TestRotatedKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old, next := control.NewMasterKey(), control.NewMasterKey()
-			l := newLogNamed(t, fmt.Sprint("rotated_", len(name)))
+			l := newLog(t)
 			rotated := *l.DB
 			var err error
 			l.DB.Keys, err = control.ParseKeyring(old + "\n" + next)
@@ -298,7 +298,7 @@ func TestLostKey(t *testing.T) {
 		} {
 			t.Run(name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				l := newLogNamed(t, fmt.Sprintf("lost_%d_%t_%t", len(name), c.upgraded, c.started))
+				l := newLog(t)
 				open := func() *audit.Log {
 					t.Helper()
 					db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
@@ -470,7 +470,7 @@ func TestUpgradeToMACs(t *testing.T) {
 	mustReport(t, l, 4, 4, "has no MAC")
 
 	// Nor does an old time help, once the chain has a row from after that time.
-	l = newLogNamed(t, "upgraded_long_ago")
+	l = newLog(t)
 	over := binary.BigEndian.AppendUint64([]byte(strings.Repeat("k", 32)), uint64(time.Now().Add(-time.Hour).Unix()))
 	must(t, l.ReplaceKey(t.Context(), over))
 	former("-2 hours")
@@ -538,7 +538,7 @@ func BenchmarkBegin(b *testing.B) {
 }
 
 func BenchmarkBeginParallel(b *testing.B) {
-	l := newLogNamed(b, fmt.Sprint("parallel_", b.N))
+	l := newLog(b)
 	b.SetParallelism(16)
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {

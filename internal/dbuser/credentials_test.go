@@ -691,7 +691,7 @@ func TestReadWhileRotated(t *testing.T) {
 			}
 		})
 	}
-	for range 30 {
+	for range 10 {
 		if _, _, err := s.Users.RotateStored(t.Context(), p, s.ClusterID, "shop"); err != nil {
 			t.Error(err)
 		}
@@ -760,8 +760,8 @@ func TestSettleRotation(t *testing.T) {
 func TestRotationsUnderLoad(t *testing.T) {
 	t.Parallel()
 	s, p := leaseService(t)
-	rotations := 30
-	if os.Getenv("ROLECALL_TEST_FULL") == "1" {
+	rotations := 10
+	if pgtest.Full() {
 		rotations = 1000
 	}
 	s.PG.Exec(t, `CREATE SCHEMA work AUTHORIZATION app`)
@@ -835,20 +835,18 @@ func logInAndWork(ctx context.Context, s *servicetest.Service, p *account.Princi
 	return err
 }
 
-// The passwords of 1,000 credentials are on the disk of the control database, but none of them in clear.
+// The passwords of many credentials are on the disk of the control database, but none of them in clear.
 func TestCredentialsOnDisk(t *testing.T) {
 	t.Parallel()
 	s, _ := leaseService(t)
 	store := &lease.Store{DB: s.DB}
-	passwords := map[string]bool{} // by their first bytes
-	const shown = "this-is-shown-in-clear"
-	for n := range 10 {
+	const shown, hidden = "this-is-shown-in-clear", "this-begins-a-password"
+	for n := range 2 {
 		if err := s.DB.Tx(t.Context(), func(tx pgx.Tx) error {
 			for i := range 100 {
 				cr := &lease.Credential{ID: uuid.New(), Cluster: uuid.MustParse(s.ClusterID), Name: fmt.Sprint(n*100 + i), For: "app",
 					RotateEvery: time.Hour, CreatedBy: shown}
-				next, secretText := uuid.New(), rand.Text()
-				passwords[secretText[:12]] = true
+				next, secretText := uuid.New(), hidden+rand.Text()
 				if err := errors.Join(store.InsertCredential(t.Context(), tx, cr),
 					store.SetNext(t.Context(), tx, cr.ID, next, secret.Text(secretText))); err != nil {
 					return err
@@ -875,15 +873,11 @@ func TestCredentialsOnDisk(t *testing.T) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		for i := range max(0, len(data)-12) {
-			if c := data[i]; c >= '2' && c <= 'Z' && passwords[string(data[i:i+12])] {
-				found++
-			}
-		}
+		found += bytes.Count(data, []byte(hidden))
 		foundShown = foundShown || bytes.Contains(data, []byte(shown))
 		return err
 	})
-	if err != nil || found > 0 || len(passwords) != 1000 || !foundShown {
-		t.Errorf("of %d passwords %d are on disk; what is not secret is found: %v; %v", len(passwords), found, foundShown, err)
+	if err != nil || found > 0 || !foundShown {
+		t.Errorf("passwords are on disk %d times; what is not secret is found: %v; %v", found, foundShown, err)
 	}
 }

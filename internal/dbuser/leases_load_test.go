@@ -19,7 +19,7 @@ import (
 // prints how long requests take with and without them.
 func TestManyLeasesEnd(t *testing.T) {
 	t.Parallel()
-	count := 150
+	count := 60
 	if pgtest.Full() {
 		count = 10_000
 	}

@@ -516,7 +516,7 @@ func TestLeaseCutAnywhere(t *testing.T) {
 		var mu sync.Mutex // guards what follows
 		var remaining int
 		var statement string
-		how := map[string]pgtest.Verdict{"s": pgtest.CutAfter, "a": pgtest.CutBefore, "r": pgtest.Pass}[prefix[len(prefix)-1:]]
+		how := wayToCut(t, prefix)
 		s := through(t, direct, listen(t, c, func(sql string, port int) pgtest.Verdict {
 			mu.Lock()
 			defer mu.Unlock()
@@ -543,7 +543,7 @@ func TestLeaseCutAnywhere(t *testing.T) {
 			}
 			return cut, err
 		}
-		first, step := 1+pgtest.Seed(t)%3, 3
+		first, step := 1+pgtest.Seed(t)%5, 5
 		if pgtest.Full() {
 			first, step = 1, 1
 		}
