@@ -359,3 +359,61 @@ func TestUnfinishedDatabaseWithAccessRoles(t *testing.T) {
 		}
 	})
 }
+
+// A connection that is lost at any statement leaves all of the access roles or none, and the same call finishes them.
+func TestAccessRolesAtEachStatement(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	direct, _ := administrator(t, c)
+	var mu sync.Mutex
+	statements, cutAt, verdict := 0, 0, pgtest.Pass
+	s := through(t, direct, listen(t, c, func(string, int) pgtest.Verdict {
+		mu.Lock()
+		defer mu.Unlock()
+		if statements++; statements == cutAt {
+			return verdict
+		}
+		return pgtest.Pass
+	}))
+	mustCreate(t, direct, "cut")
+	if _, err := direct.CreateDatabase(t.Context(), "cut", "cut", actor()); err != nil {
+		t.Fatal(err)
+	}
+	lost, first, step := 0, 1, 1
+	if !pgtest.Full() {
+		step = 5 // an odd one, so that both verdicts are tried
+		first += pgtest.Seed(t) % step
+	}
+	for n := first; ; n += step {
+		mu.Lock()
+		statements, cutAt, verdict = 0, n, pgtest.CutBefore+pgtest.Verdict(n%2)
+		mu.Unlock()
+		all, err := s.CompleteAccessRoles(t.Context(), wishFor("cut"), actor())
+		mu.Lock()
+		reached := statements >= n
+		cutAt = 0
+		mu.Unlock()
+		if err != nil {
+			lost++
+		} else if len(all.Statements) == 0 || len(all.Roles) != 3 {
+			t.Errorf("cut at statement %d it has succeeded with %+v", n, all)
+		}
+		count := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_roles WHERE rolname IN ('cut_owner', 'cut_write', 'cut_read')`)
+		if count != 0 && count != 3 {
+			t.Fatalf("cut at statement %d: %d roles", n, count)
+		}
+		again, err := direct.CompleteAccessRoles(t.Context(), wishFor("cut"), actor())
+		if err != nil || count == 3 && len(again.Statements) > 0 {
+			t.Fatalf("cut at statement %d: %d roles, then %v, %v", n, count, again, err)
+		}
+		if err := direct.RemoveAccessRoles(t.Context(), "cut", "", actor()); err != nil {
+			t.Fatal(err)
+		}
+		if !reached {
+			break
+		}
+	}
+	if lost == 0 {
+		t.Error("no call was cut off")
+	}
+}
