@@ -199,7 +199,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 		return err
 	}
 	w.Header().Set("Location", a.PublicURL+Prefix+"/clusters/"+c.ID.String()+"/users/"+url.PathEscape(d.Name))
-	warnOfNotInherited(w, d.MemberOf, d)
+	web.Warn(w, d.LoginProblem(), portability(n.Password), notInherited(d.MemberOf, d))
 	answerWithPassword(w, http.StatusCreated, presentUser(c, d), password)
 	return nil
 }
@@ -234,6 +234,7 @@ func (a *API) changePassword(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
+	web.Warn(w, d.LoginProblem(), portability(use))
 	answerWithPassword(w, http.StatusOK, presentUser(c, d), password)
 	return nil
 }
@@ -303,7 +304,7 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 		return err
 	}
 	u := presentUser(c, d)
-	warnOfNotInherited(w, *roles, d)
+	web.Warn(w, notInherited(*roles, d))
 	u.KeptRoles = &kept
 	if kept == nil {
 		u.KeptRoles = &[]string{}
@@ -312,12 +313,22 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 	return nil
 }
 
-// warnOfNotInherited warns if the user does not have the privileges of roles that it was just made a member of.
-func warnOfNotInherited(w http.ResponseWriter, roles []string, d *pgrole.Details) {
+// notInherited says, in a sentence, that the user does not have the privileges of roles that it was just made a member of;
+// "" if it has.
+func notInherited(roles []string, d *pgrole.Details) string {
 	if slices.ContainsFunc(roles, func(role string) bool { return slices.Contains(d.NotInherited, role) }) {
-		web.Warn(w, "This user does not inherit the privileges of its roles, listed in notInherited: it has them only after "+
-			"SET ROLE, or after ALTER ROLE ... INHERIT.")
+		return "This user does not inherit the privileges of its roles, listed in notInherited: it has them only after " +
+			"SET ROLE, or after ALTER ROLE ... INHERIT."
 	}
+	return ""
+}
+
+// portability is the problem of a password that was given; a generated one has none.
+func portability(given *secret.Text) string {
+	if given == nil {
+		return ""
+	}
+	return pgrole.PortabilityProblem(string(*given))
 }
 
 func (a *API) grantRole(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -326,7 +337,7 @@ func (a *API) grantRole(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	warnOfNotInherited(w, []string{role}, d)
+	web.Warn(w, notInherited([]string{role}, d))
 	answerChanged(w, d)
 	return nil
 }

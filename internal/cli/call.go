@@ -29,8 +29,9 @@ var Version = "dev"
 // Commands are the commands that use a server.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{
-		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), usersCommand(), leasesCommand(),
-		credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(), keysCommand(), auditCommand(),
+		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
+		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
+		keysCommand(), auditCommand(),
 	}
 }
 
@@ -290,6 +291,11 @@ func complete(path func(cmd *cobra.Command, c *client.Client) (string, error), m
 type offer struct {
 	query   url.Values
 	without string // only those that have no such member, or null
+	with    string // only those of which this member is true
+}
+
+func (o offer) has(members map[string]any) bool {
+	return members[o.without] == nil && (o.with == "" || members[o.with] == true)
 }
 
 func completeFrom(path func(*cobra.Command, *client.Client) (string, error), member string, o offer) cobra.CompletionFunc {
@@ -326,7 +332,7 @@ func names(cmd *cobra.Command, path func(*cobra.Command, *client.Client) (string
 		if err != nil {
 			return nil, err
 		}
-		if name, ok := (*members)[member].(string); ok && name != "" && (*members)[o.without] == nil {
+		if name, ok := (*members)[member].(string); ok && name != "" && o.has(*members) {
 			names = append(names, name)
 		}
 	}

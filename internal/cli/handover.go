@@ -33,6 +33,7 @@ func (h *handover) bind(cmd *cobra.Command, arguments ...string) {
 // bindDatabase gives a command the flag --database.
 func bindDatabase(cmd *cobra.Command, database *string, purpose string) {
 	cmd.Flags().StringVarP(database, "database", "d", "", "`database` to "+purpose+"; default: the one in the connection URL")
+	_ = cmd.RegisterFlagCompletionFunc("database", completeDatabases)
 }
 
 // check reads the folder, which follows the n named arguments. It runs before there is a password that could be lost.

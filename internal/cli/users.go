@@ -18,22 +18,18 @@ import (
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
 	"rolecall/internal/moment"
+	"rolecall/internal/secret"
 )
 
 func usersCommand() *cobra.Command {
 	return term.Group("users", "Database users: roles with LOGIN in a cluster",
-		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersPasswdCommand(), usersSetCommand(),
-		usersGrantCommand(), usersRevokeCommand(), usersSetRolesCommand(), usersDeleteCommand(),
-		usersCheckPasswordsCommand())
+		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersAccessCommand(), usersPasswdCommand(),
+		usersSetCommand(), usersGrantCommand(), usersRevokeCommand(), usersSetRolesCommand(), usersDisableCommand(),
+		usersEnableCommand(), usersDeleteCommand(), usersCheckPasswordsCommand())
 }
 
 // userPath is the path of the database user that the first argument names.
 func userPath(c *call) string { return c.cluster.Path("users", c.args[0]) }
-
-// dialectPath is the path of the cluster's users in the DBaaS API, which creates them and sets passwords.
-func dialectPath(c *call, segments ...string) string {
-	return client.Path(client.Path("/databases/postgresql/clusters", c.cluster.ID, "users"), segments...)
-}
 
 // ofUser completes a command on one database user.
 func ofUser(cmd *cobra.Command, run func(*call) error) *cobra.Command {
@@ -166,73 +162,204 @@ func connectionLimit(n int) string {
 	return strconv.Itoa(n)
 }
 
+// newUser are the flags of users create.
+type newUser struct {
+	access, roles []string
+	limits        limits
+	password      newPassword
+}
+
 func usersCreateCommand() *cobra.Command {
-	cmd := printing(&cobra.Command{
-		Use:   "create NAME",
-		Short: "Create a database user",
-		Long: `Create creates a role with LOGIN. Its password comes from a prompt or from standard input,
-or is generated: --generate prints it once, alone on standard output. With -o json or
-yaml it is the member "password" of the output.`,
-		Example: `  rolecall users create app -c payments
-  PASSWORD=$(rolecall users create app -c payments --generate)
-  pwgen 24 1 | rolecall users create app -c payments --password-stdin`,
-		Args: term.Arguments("NAME"),
-	})
-	term.BindPassword(cmd, true)
-	return onCluster(cmd, func(c *call) error {
-		return setUserPassword(c, http.MethodPost, dialectPath(c), map[string]string{"username": c.args[0]},
-			"Database user %q was created in cluster %q.")
-	})
+	var n newUser
+	cmd := &cobra.Command{
+		Use:   "create NAME [DIR]",
+		Short: "Create a database user, with what it may do",
+		Long: `Create creates a role with LOGIN, its levels, its roles and its limits in one step: if a
+part is refused, nothing is created. The password comes from a prompt or from standard
+input. --generate lets the server generate it and prints it once, alone on standard output.
+
+--access shop=write gives it the level write in the database shop, which has access roles:
+
+    own    create and change everything in the database
+    write  read and change the rows of all tables, and use sequences
+    read   read all tables and sequences
+
+--role makes it a member of a role of the cluster's list "grantable".
+
+` + passwordFormats,
+		Example: `  PASSWORD=$(rolecall users create app -c payments --access shop=write --generate)
+  rolecall users create report -c payments --access shop=read,crm=read --valid-until 90d
+  rolecall users create app -c payments --access shop=write --generate -o secret | kubectl apply -f -
+  pwgen 24 1 | rolecall users create app -c payments --role readwrite --password-stdin`,
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&n.access, "access", nil, "`database=level` that the user has: own, write or read; repeatable")
+	f.StringSliceVar(&n.roles, "role", nil, "`role` that the user is a member of; repeatable")
+	_ = cmd.RegisterFlagCompletionFunc("access", completeLevels)
+	_ = cmd.RegisterFlagCompletionFunc("role", completeGrantable)
+	n.limits.bind(cmd)
+	n.password.bind(cmd)
+	cmd.ValidArgsFunction = folderAfter(cobra.NoFileCompletions)
+	return onCluster(cmd, func(c *call) error { return n.create(c) })
+}
+
+func (n *newUser) create(c *call) error {
+	levels, err := parseLevels("access", n.access)
+	if err != nil {
+		return err
+	}
+	body, err := n.limits.properties(c)
+	if err != nil {
+		return err
+	}
+	body["username"] = c.args[0]
+	if len(levels) > 0 {
+		body["access"] = levels
+	}
+	if len(n.roles) > 0 {
+		body["roles"] = n.roles
+	}
+	if len(levels) == 1 && n.password.handover.database == "" {
+		n.password.handover.database = levels[0].Database
+	}
+	done := fmt.Sprintf("Database user %q was created in cluster %q.", c.args[0], c.cluster.Name)
+	if len(levels) > 0 {
+		done += " Access: " + strings.Join(n.access, ", ") + "."
+	}
+	return n.password.send(c, c.cluster.Path("users"), body, done)
+}
+
+// folderAfter completes the first argument, and a folder as the second, which belongs to -o binding-dir.
+func folderAfter(first cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		}
+		return first(cmd, args, start)
+	}
 }
 
 func usersPasswdCommand() *cobra.Command {
-	cmd := printing(&cobra.Command{
-		Use:   "passwd NAME",
+	var p newPassword
+	cmd := &cobra.Command{
+		Use:   "passwd NAME [DIR]",
 		Short: "Set a new password for a database user",
 		Long: `Passwd replaces the password of a database user. Open sessions stay open; to end them:
 rolecall users set NAME --end-sessions. A user that was disabled by --on-blocked disable is
-enabled again; one that was disabled by users disable is not.`,
+enabled again; one that was disabled by users disable is not.
+
+The password comes from a prompt or from standard input. --generate lets the server
+generate it and prints it once, alone on standard output.
+
+` + passwordFormats,
 		Example: `  rolecall users passwd app -c payments
   PASSWORD=$(rolecall users passwd app -c payments --generate)`,
+	}
+	p.bind(cmd)
+	cmd.ValidArgsFunction = folderAfter(completeUsers)
+	return onCluster(cmd, func(c *call) error {
+		return p.send(c, c.cluster.Path("users", c.args[0], "password"), map[string]any{},
+			fmt.Sprintf("Database user %q of cluster %q has a new password.", c.args[0], c.cluster.Name))
 	})
+}
+
+// passwordFormats is part of the help of the commands that set a password.
+const passwordFormats = `With -o json or yaml a generated password is the member "password" of the output. The
+formats env, pgpass, uri, jdbc, secret and binding-dir contain the password, also one that
+was not generated; "rolecall leases create --help" explains them.`
+
+// newPassword is how the commands get and hand out the password of a database user.
+type newPassword struct{ handover handover }
+
+func (p *newPassword) bind(cmd *cobra.Command) {
 	term.BindPassword(cmd, true)
-	return ofUser(cmd, func(c *call) error {
-		return setUserPassword(c, http.MethodPatch, dialectPath(c, c.args[0]), map[string]string{},
-			"Database user %q of cluster %q has a new password.")
+	p.handover.bind(cmd, "NAME")
+}
+
+// send sends a change with a password, says what was done, and prints the user.
+func (p *newPassword) send(c *call, path string, body map[string]any, done string) error {
+	if err := p.handover.check(c, 1); err != nil {
+		return err
+	}
+	given, err := term.GivenPassword(c.cmd, c.args[0])
+	if err != nil {
+		return err
+	}
+	if given != "" {
+		body["password"] = given
+	}
+	answer, err := c.client.Do(c.cmd.Context(), client.Request{Method: http.MethodPost, Path: path, Body: body})
+	if err != nil {
+		return err
+	}
+	c.report("%s", done)
+	c.passOn(answer)
+	u, err := term.Decode[client.User](answer.JSON)
+	if err == nil {
+		err = p.print(c, answer.JSON, u, secret.Text(given))
+	}
+	if err != nil && given == "" {
+		return fmt.Errorf("%w; the generated password is lost: generate another one with rolecall users passwd --generate", err)
+	}
+	return err
+}
+
+// print prints the user in the output format. In a table it is the generated password alone.
+func (p *newPassword) print(c *call, answer json.RawMessage, u *client.User, given secret.Text) error {
+	if term.Format(c.cmd) != "table" {
+		return p.handover.print(c, answer, u.Connection.URL, cmp.Or(u.Password, given), nil)
+	}
+	if u.Password == "" {
+		return nil
+	}
+	_, err := fmt.Fprintln(c.cmd.OutOrStdout(), string(u.Password))
+	return err
+}
+
+func usersDisableCommand() *cobra.Command {
+	return ofUser(printing(&cobra.Command{
+		Use:   "disable NAME",
+		Short: "Turn off the login of a database user, and end its sessions",
+		Long: `Disable takes LOGIN from a database user, and ends its sessions and its leases. The user
+keeps its password, its roles and what it owns. To turn the login on again: rolecall users
+enable.`,
+		Example: `  rolecall users disable app -c payments`,
+	}), func(c *call) error {
+		return turn(c, "disable", func(u *client.User) {
+			c.report("Database user %q of cluster %q is disabled. Sessions ended: %d.", u.Username, c.cluster.Name,
+				u.EndedSessions)
+		})
 	})
 }
 
-// setUserPassword sends a new password together with other properties.
-func setUserPassword(c *call, method, path string, properties map[string]string, done string) error {
-	password, err := term.NewPassword(c.cmd, c.args[0])
-	if err != nil {
-		return err
-	}
-	properties["password"] = password
-	body := map[string]any{"properties": properties}
-	answer, err := c.client.Do(c.cmd.Context(), client.Request{Method: method, Path: path, Body: body})
-	if err != nil {
-		return err
-	}
-	c.report(done, c.args[0], c.cluster.Name)
-	if answer.Warning != "" {
-		c.warn("Warning: %s", answer.Warning)
-	}
-	user, err := changedUser(c)
-	return errors.Join(err, term.PrintWithPassword(c.cmd, user, password)) // a generated password is printed in any case
+func usersEnableCommand() *cobra.Command {
+	return ofUser(printing(&cobra.Command{
+		Use:   "enable NAME",
+		Short: "Turn on the login of a database user that is disabled",
+		Long: `Enable gives LOGIN back to a database user that is disabled. Its password is the one that it
+had. A user without a password is refused: rolecall users passwd sets one and enables it.`,
+		Example: `  rolecall users enable app -c payments`,
+	}), func(c *call) error {
+		return turn(c, "enable", func(u *client.User) {
+			c.report("Database user %q of cluster %q is enabled.", u.Username, c.cluster.Name)
+		})
+	})
 }
 
-// changedUser is the user that the first argument names, as users show prints it. The change is done, and the DBaaS API,
-// which did it, has another shape. Without --output it is nil: the report says all.
-func changedUser(c *call) (json.RawMessage, error) {
-	if term.Format(c.cmd) == "table" {
-		return nil, nil
-	}
-	user, err := c.get(userPath(c), nil)
+// turn turns the login of a user on or off.
+func turn(c *call, action string, report func(*client.User)) error {
+	r := client.Request{Method: http.MethodPost, Path: c.cluster.Path("users", c.args[0], action)}
+	answer, err := c.client.Do(c.cmd.Context(), r)
 	if err != nil {
-		return json.RawMessage("{}"), err
+		return err
 	}
-	return user, nil
+	u, err := term.Decode[client.User](answer.JSON)
+	if err != nil {
+		return err
+	}
+	report(u)
+	c.passOn(answer)
+	return term.PrintUnlessTable(c.cmd, answer.JSON)
 }
 
 var problemHead = term.Head{
@@ -255,7 +382,7 @@ password. Only a superuser can read this, so the administering role has to be on
 		}))
 }
 
-// limits are the flags of users set.
+// limits are the flags of users set, and of users create without endSessions.
 type limits struct {
 	validUntil, connectionLimit string
 	endSessions                 bool
@@ -271,14 +398,19 @@ func usersSetCommand() *cobra.Command {
   rolecall users set app -c payments --valid-until never --connection-limit none
   rolecall users set app -c payments --end-sessions`,
 	})
+	l.bind(cmd)
+	cmd.Flags().BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
+	return ofUser(cmd, func(c *call) error { return l.set(c) })
+}
+
+// bind gives a command the flags of the limits.
+func (l *limits) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&l.validUntil, "valid-until", "",
 		"password expiry: a `time` like 2027-01-31T18:00:00Z or 2027-01-31, a duration from now like 3d, or never")
 	f.StringVar(&l.connectionLimit, "connection-limit", "", "maximum `number` of connections, or none, which is -1 in JSON")
 	term.CompleteWords(cmd, "valid-until", "never")
 	term.CompleteWords(cmd, "connection-limit", "none")
-	f.BoolVar(&l.endSessions, "end-sessions", false, "end the open sessions")
-	return ofUser(cmd, func(c *call) error { return l.set(c) })
 }
 
 func (l *limits) set(c *call) error {
@@ -304,6 +436,21 @@ func (l *limits) set(c *call) error {
 
 // change is the body of the request.
 func (l *limits) change(c *call) (map[string]any, error) {
+	change, err := l.properties(c)
+	if err != nil {
+		return nil, err
+	}
+	if l.endSessions {
+		change["endSessions"] = true
+	}
+	if len(change) == 0 {
+		return nil, term.Usage("nothing to change; add --valid-until, --connection-limit or --end-sessions")
+	}
+	return change, nil
+}
+
+// properties are the limits that are given.
+func (l *limits) properties(c *call) (map[string]any, error) {
 	change := map[string]any{}
 	if c.given("valid-until") {
 		until, err := deadline("valid-until", l.validUntil)
@@ -321,12 +468,6 @@ func (l *limits) change(c *call) (map[string]any, error) {
 			}
 		}
 		change["connectionLimit"] = n
-	}
-	if l.endSessions {
-		change["endSessions"] = true
-	}
-	if len(change) == 0 {
-		return nil, term.Usage("nothing to change; add --valid-until, --connection-limit or --end-sessions")
 	}
 	return change, nil
 }
@@ -431,9 +572,7 @@ func changeEach(c *call, method string, roles []string) error {
 		if err != nil {
 			return err
 		}
-		if answer.Warning != "" {
-			c.warn("Warning: %s", answer.Warning)
-		}
+		c.passOn(answer)
 	}
 	after, text, err := readUser(c)
 	if err != nil {
@@ -460,9 +599,7 @@ func setRoles(c *call, roles []string) error {
 	if err != nil {
 		return err
 	}
-	if answer.Warning != "" {
-		c.warn("Warning: %s", answer.Warning)
-	}
+	c.passOn(answer)
 	reportRoles(c, before, after)
 	if len(after.KeptRoles) > 0 {
 		c.report("Kept, because they are not in the cluster's list \"grantable\": %s", strings.Join(after.KeptRoles, ", "))
@@ -521,14 +658,20 @@ func completeGrantable(cmd *cobra.Command, _ []string, _ string) ([]string, cobr
 	return roles, cobra.ShellCompDirectiveNoFileComp
 }
 
-// completeHeirs offers whom objects can be reassigned to, and for whom there are leases: users that are not leases, and
-// roles that can be granted.
+// completeHeirs offers whom objects can be reassigned to, and for whom there are leases: users that are not leases, roles
+// that can be granted, and access roles.
 func completeHeirs(cmd *cobra.Command, args []string, start string) ([]string, cobra.ShellCompDirective) {
 	ctx := cmd.Context()
-	users, _ := completeLasting(cmd, args, start)
+	offered, _ := completeLasting(cmd, args, start)
 	cmd.SetContext(ctx) // that of completeLasting has ended
-	roles, rest := completeGrantable(cmd, args, start)
-	return append(users, roles...), rest
+	grantable, _ := completeGrantable(cmd, args, start)
+	cmd.SetContext(ctx)
+	databases, rest := completeWithRoles(cmd, args, start)
+	offered = append(offered, grantable...)
+	for _, database := range databases {
+		offered = append(offered, database+"_owner", database+"_write", database+"_read")
+	}
+	return offered, rest
 }
 
 // deletion are the flags of users delete.

@@ -172,8 +172,9 @@ type User struct {
 	ModifiedAt *time.Time `json:"modifiedAt"`
 
 	// Of the answer to a change only.
-	EndedSessions int      `json:"endedSessions"`
-	KeptRoles     []string `json:"keptRoles"` // those that the cluster may not revoke
+	EndedSessions int         `json:"endedSessions"`
+	KeptRoles     []string    `json:"keptRoles"` // those that the cluster may not revoke
+	Password      secret.Text `json:"password"`  // one that the server has generated
 }
 
 // PasswordProblem is a database user whose password should be renewed.

@@ -10,7 +10,6 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
-	"rolecall/internal/scram"
 	"rolecall/internal/web"
 )
 
@@ -26,16 +25,6 @@ func presentUser(col *collection, u *pgrole.User) resource[userProperties] {
 func (a *API) writeUser(w http.ResponseWriter, c *cluster.Cluster, u *pgrole.User) {
 	w.Header().Set("ETag", strconv.Quote(u.Revision()))
 	web.JSON(w, http.StatusOK, "application/json", presentUser(a.collection(c, "users"), u))
-}
-
-// warnOfPassword adds warnings to a success: as the user is, or with this password in some drivers, a login fails.
-func warnOfPassword(w http.ResponseWriter, u *pgrole.User, password string) {
-	var portable string
-	if !scram.Portable(password) {
-		portable = "The password has characters that PostgreSQL drivers prepare in different ways: with some of them the user " +
-			"cannot log in. Printable ASCII is safe."
-	}
-	web.Warn(w, u.LoginProblem(), portable)
 }
 
 func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -78,7 +67,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	warnOfPassword(w, u, password)
+	web.Warn(w, u.LoginProblem(), pgrole.PortabilityProblem(password))
 	a.writeUser(w, c, u)
 	return nil
 }
@@ -118,7 +107,7 @@ func (a *API) patchUser(w http.ResponseWriter, r *http.Request, p *account.Princ
 		return err
 	}
 	if given {
-		warnOfPassword(w, u, password)
+		web.Warn(w, u.LoginProblem(), pgrole.PortabilityProblem(password))
 	} else if slices.ContainsFunc(props.Keys, unknownOfUser) {
 		web.Warn(w, "Nothing was changed: properties has a field that is not known, and no password.")
 	}

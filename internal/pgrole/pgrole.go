@@ -25,6 +25,7 @@ import (
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgwire"
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -91,6 +92,15 @@ func (u *User) LoginProblem() string {
 		return "This user has the connection limit 0, so it cannot log in."
 	}
 	return ""
+}
+
+// PortabilityProblem says, in a sentence, why some programs cannot log in with a password; "" if all of them can.
+func PortabilityProblem(password string) string {
+	if scram.Portable(password) {
+		return ""
+	}
+	return "The password has characters that PostgreSQL drivers prepare in different ways: with some of them the user cannot " +
+		"log in. Printable ASCII is safe."
 }
 
 // isUser reports whether the role is a database user: it has LOGIN, or Rolecall has disabled it.

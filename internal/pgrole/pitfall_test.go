@@ -4,74 +4,15 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
-	"rolecall/internal/sqlstate"
 )
 
 // Here is what docs/internals/pitfalls.md names and no other test has a reason to show.
-
-// TestDocumentedGroups makes the roles for users that docs/clusters.md gives, and does with them what it promises.
-func TestDocumentedGroups(t *testing.T) {
-	t.Parallel()
-	documented := documentedSQL(t, "## Roles for users")
-	setup, inShop, found := strings.Cut(documented[0], "\\connect shop\n")
-	if len(documented) != 2 || !found {
-		t.Fatalf("the documents have %q", documented)
-	}
-	pgtest.EachMajor(t, []int{14, 15, 18}, func(t *testing.T, major int) {
-		c := pgtest.NewMajor(t, major, nil)
-		c.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE PASSWORD 'administrator'`)
-		exec(t, c.Connect(t, c.User, c.Password, "postgres"), strings.SplitAfter(strings.TrimSpace(setup), ";\n")...)
-		shop := c.Connect(t, c.User, c.Password, "shop")
-		exec(t, shop, inShop, `RESET ROLE`)
-		groups := []string{"shop_owner", "shop_write", "shop_read"}
-		if c.Major >= 16 {
-			c.Exec(t, `GRANT `+strings.Join(groups, ", ")+` TO rolecall_admin WITH ADMIN TRUE, INHERIT FALSE, SET FALSE`)
-		}
-		s := serverAs(t, c, "rolecall_admin", "administrator")
-		for user, group := range map[string]string{"migrate": "shop_owner", "app": "shop_write", "report": "shop_read"} {
-			mustCreate(t, s, user)
-			mustSetRoles(t, s, user, []string{group}, groups)
-		}
-		exec(t, c.Connect(t, "migrate", password, "shop"), documented[1])
-		exec(t, c.Connect(t, "migrate", password, "shop"), `CREATE TABLE items (id serial, name text)`)
-		app, report := c.Connect(t, "app", password, "shop"), c.Connect(t, "report", password, "shop")
-		exec(t, app, `INSERT INTO items (name) VALUES ('of app')`)
-		if n := value[int](t, report, `SELECT count(*) FROM items`); n != 1 {
-			t.Errorf("report sees %d rows", n)
-		}
-		for name, err := range map[string]error{
-			"app makes a table":    second(app.Exec(t.Context(), `CREATE TABLE mine ()`)),
-			"report writes":        second(report.Exec(t.Context(), `INSERT INTO items (name) VALUES ('of report')`)),
-			"report reads secrets": second(report.Exec(t.Context(), `SELECT rolpassword FROM pg_authid`)),
-		} {
-			if !sqlstate.Is(err, sqlstate.InsufficientPrivilege) {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		for _, user := range []string{"migrate", "app", "report"} {
-			mustDelete(t, s, user)
-		}
-		if owner := value[string](t, shop,
-			`SELECT relowner::regrole::text FROM pg_class WHERE oid = 'items'::regclass`); owner != "shop_owner" {
-			t.Errorf("the table belongs to %s", owner)
-		}
-		// Whoever is in no group: up to PostgreSQL 14 the schema public is everybody's.
-		mustCreate(t, s, "nobody_yet")
-		plain := c.Connect(t, "nobody_yet", password, "postgres")
-		if _, err := plain.Exec(t.Context(), `CREATE TABLE in_public ()`); (err == nil) != (c.Major == 14) {
-			t.Errorf("CREATE TABLE in the schema public: %v", err)
-		}
-	})
-}
-
-func second[T any](_ T, err error) error { return err }
 
 // Tablespaces are owned by roles, as databases are, and DROP OWNED would leave both.
 func TestTablespaceIsReassigned(t *testing.T) {

@@ -196,6 +196,15 @@ func PrintableLines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
+// PrintScript prints text that another program reads. A terminal gets it without characters that control it.
+func PrintScript(cmd *cobra.Command, text string) error {
+	if terminalWidth(cmd.OutOrStdout()) > 0 {
+		text = PrintableLines(text)
+	}
+	_, err := io.WriteString(cmd.OutOrStdout(), text)
+	return err
+}
+
 // Lines are the fields of a text that may have several lines.
 func Lines(name, text string) [][]string {
 	var fields [][]string

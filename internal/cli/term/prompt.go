@@ -28,12 +28,22 @@ func FromStdin(cmd *cobra.Command) bool { return isSet(cmd, "password-stdin") }
 
 // NewPassword returns a new password for somebody. It is generated, read from standard input, or asked for twice.
 func NewPassword(cmd *cobra.Command, of string) (string, error) {
+	password, err := GivenPassword(cmd, of)
+	if err == nil && password == "" {
+		password = rand.Text() // 130 bits as letters and digits
+	}
+	return password, err
+}
+
+// GivenPassword returns a new password for somebody, read from standard input or asked for twice; "" if one is to be
+// generated.
+func GivenPassword(cmd *cobra.Command, of string) (string, error) {
 	generate := isSet(cmd, "generate")
 	if generate && FromStdin(cmd) {
 		return "", Usage("--password-stdin and --generate cannot be combined")
 	}
 	if generate {
-		return rand.Text(), nil // 130 bits as letters and digits
+		return "", nil
 	}
 	first, err := Password(cmd, "New password of "+of+": ")
 	if err == nil && FromStdin(cmd) {
