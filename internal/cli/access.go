@@ -28,8 +28,8 @@ func parseLevels(flag string, values []string) ([]level, error) {
 		}
 		l := level{value[:at], value[at+1:]}
 		if !slices.Contains(client.Levels, l.Level) {
-			return nil, term.Usage("--%s is %q: the level %q is unknown; use %s", flag, value, l.Level,
-				strings.Join(client.Levels, ", "))
+			return nil, term.Usage("--%s is %q: the level %q is unknown; use %s%s", flag, value, l.Level,
+				strings.Join(client.Levels, ", "), term.DidYouMean(l.Level, client.Levels))
 		}
 		if slices.ContainsFunc(levels, func(other level) bool { return other.Database == l.Database }) {
 			return nil, term.Usage("--%s names the database %q twice; a user has one level in it", flag, l.Database)

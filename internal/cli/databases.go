@@ -324,9 +324,9 @@ func databasesDeleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete a database with everything in it",
-		Long: `Delete drops a database with everything in it, and its access roles. It refuses while sessions
-use the database, and while an access role has members. Nothing brings the database back,
-except a backup.`,
+		Long: `Delete drops a database with everything in it, and its access roles. Their members stay, and
+lose their level. Delete refuses while sessions use the database, and if something elsewhere
+depends on an access role. Nothing brings the database back, except a backup.`,
 		Example: `  rolecall databases delete shop -c payments
   rolecall databases delete shop -c payments --yes`,
 	}

@@ -176,7 +176,8 @@ func usersCreateCommand() *cobra.Command {
 		Short: "Create a database user, with what it may do",
 		Long: `Create creates a role with LOGIN, its levels, its roles and its limits in one step: if a
 part is refused, nothing is created. The password comes from a prompt or from standard
-input. --generate lets the server generate it and prints it once, alone on standard output.
+input. --generate lets the server generate it and prints it once, alone on standard
+output.
 
 --access shop=write gives it the level write in the database shop, which has access roles:
 
