@@ -1,7 +1,7 @@
 package dbuser_test
 
 import (
-	"strings"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -62,7 +62,7 @@ func TestSettle(t *testing.T) {
 	n := 0
 	attempt := func(action, want, why string, world func(target, id string)) {
 		n++
-		target := "settle-" + action + "-" + strings.Repeat("x", n)
+		target := fmt.Sprintf("settle-%s-%d", action, n)
 		id := cutOff(t, s, s.ClusterID, action, target, 1)
 		if world != nil {
 			world(target, id)
@@ -120,6 +120,29 @@ func TestSettle(t *testing.T) {
 		}
 	})
 	attempt(audit.DeleteUser, "unknown", "later attempts have been made on it", later)
+	attempt(audit.ChangeAccess, "done", "the attempt is recorded with it", by("self", ""))
+	attempt(audit.EnableUser, "not_done", trace, by(other, "disabled"))
+	attempt(audit.DisableUser, "unknown", "it is disabled; whether its sessions were ended is not known", by("self",
+		"disabled"))
+	attempt(audit.DisableUser, "not_done", trace, by(other, ""))
+	accessRole := func(state string, self bool) func(target, id string) {
+		return func(target, id string) {
+			if !self {
+				id = other
+			}
+			s.PG.Exec(t, fmt.Sprintf(`CREATE ROLE "%[1]s_owner"; COMMENT ON ROLE "%[1]s_owner" IS `+
+				`'rolecall:v1 {"revision":3,"attempt":"%[2]s","state":"%[3]s","access":{"database":"%[1]s","level":"own"}}'`,
+				target, id, state))
+		}
+	}
+	attempt(audit.MakeAccessRoles, "done", "the attempt is recorded with it", accessRole("", true))
+	attempt(audit.MakeAccessRoles, "not_done", trace, accessRole("", false))
+	attempt(audit.MakeAccessRoles, "not_done", trace, nil)
+	attempt(audit.DropAccessRoles, "done", "it is gone", nil)
+	attempt(audit.DropAccessRoles, "not_done", "their removal has begun; the same call finishes it", accessRole("deleting",
+		true))
+	attempt(audit.DropAccessRoles, "not_done", trace, accessRole("", false))
+	attempt(audit.DeleteDatabase, "done", "it is gone", accessRole("", false)) // which is dropped, too
 	attempt(audit.CreateLease, "done", "the attempt is recorded with it", by("self", ""))
 	attempt(audit.CreateLease, "not_done", trace, nil)
 	attempt(audit.RenewLease, "done", "the attempt is recorded with it", by("self", ""))

@@ -271,6 +271,10 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 	if to.Provenance.Lease != uuid.Nil {
 		return fault.New(fault.Invalid, "The user %q is a lease, which ends: reassign to %q.", d.reassignTo, to.Provenance.For)
 	}
+	if a := to.Provenance.Access; a != nil && a.Level != Own && d.user.Provenance.Lease == uuid.Nil {
+		return fault.New(fault.Invalid, "The role %q is the access role of the level %s, whose members own nothing: reassign to "+
+			"%q.", d.reassignTo, a.Level, a.Database+Own.suffix())
+	}
 	if !d.s.mayOwn(to) {
 		return fault.New(fault.Forbidden, "The role %q is no user, and not among those that can be granted in this cluster: "+
 			"only an admin reassigns to it.", d.reassignTo)
@@ -278,9 +282,10 @@ func (d *deletion) checkReassign(ctx context.Context) error {
 	return nil
 }
 
-// mayOwn reports whether objects may be reassigned to a role.
+// mayOwn reports whether objects may be reassigned to a role. All who may reassign also give users the level own.
 func (s *Server) mayOwn(to *User) bool {
-	return !to.System() && (to.login || s.Reassignable == nil || slices.Contains(s.Reassignable, to.Name))
+	own := to.Provenance.Access != nil && to.Provenance.Access.Level == Own
+	return !to.System() && (to.login || own || s.Reassignable == nil || slices.Contains(s.Reassignable, to.Name))
 }
 
 // disable is phase 2. It reads the role again: SQL from elsewhere ignores our locks.

@@ -70,3 +70,25 @@ func TestDropDatabaseCutOff(t *testing.T) {
 		}
 	})
 }
+
+// What a deleted user owned goes to the access role of own, whoever deletes it, and to none of another level.
+func TestReassignToAccessRole(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		databaseWith(t, c, s, name)
+		mustCreate(t, s, name+"_m")
+		db := c.Connect(t, c.User, c.Password, name)
+		exec(t, db, `CREATE TABLE kept (); ALTER TABLE kept OWNER TO `+name+`_m`)
+		db.Close(t.Context())
+		manager := *s
+		manager.Reassignable = []string{}
+		for _, level := range []string{"_read", "_write"} {
+			_, err := manager.Delete(t.Context(), name+"_m", name+level, nil, actor())
+			refused(t, err, fault.Invalid, name+level, name+"_owner")
+			_, err = manager.Plan(t.Context(), name+"_m", name+level)
+			refused(t, err, fault.Invalid, name+"_owner")
+		}
+		if _, err := manager.Delete(t.Context(), name+"_m", name+"_owner", nil, actor()); err != nil {
+			t.Error(err)
+		}
+	})
+}

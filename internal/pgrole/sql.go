@@ -751,7 +751,7 @@ var selectOwners = `
 // PUBLIC has the privilege.
 var selectRelationLacks = `
   WITH relation AS MATERIALIZED (
-    SELECT c.oid, c.relnamespace, c.relowner, k.kind, $8 OR c.relowner = ANY ($7::oid[]) AS granted_by_owner,
+    SELECT c.oid, c.relnamespace, c.relowner, k.kind, $8 OR (c.relowner = ANY ($7::oid[])) IS TRUE AS granted_by_owner,
       coalesce(c.relacl, acldefault(k.acl_kind, c.relowner)) AS acl, ` + ofExtension("pg_class", "c.oid") + ` AS extension
     FROM pg_class c, LATERAL (SELECT CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END,
       CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char") k (kind, acl_kind)
