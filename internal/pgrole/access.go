@@ -49,9 +49,10 @@ func (s *Server) changeAccess(ctx context.Context, name string, access Access, m
 		}
 		return s.checkAccess(ctx, tx, of, access.Level, name)
 	}
+	var leases []*User
 	lost := false // own
 	d, err := s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction,
-		all []membership) error {
+		all []membership) (err error) {
 		lost = false
 		for _, m := range all {
 			level := of.level(m.role)
@@ -63,17 +64,36 @@ func (s *Server) changeAccess(ctx context.Context, name string, access Access, m
 				return err
 			}
 		}
-		if access.Level != "" {
-			return s.giveAccess(ctx, tx, of, access.Level, name)
+		if access.Level == "" {
+			err = tx.resetOwn(ctx, of, name)
+		} else {
+			err = s.giveAccess(ctx, tx, of, access.Level, name)
 		}
-		return tx.resetOwn(ctx, of, name)
+		if err != nil {
+			return err
+		}
+		var oid uint32
+		if err := tx.QueryRow(ctx, `SELECT oid FROM pg_roles WHERE rolname = $1`, name).Scan(&oid); err != nil {
+			return err
+		}
+		if leases, err = readLeasesFor(ctx, tx, oid); err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if err := tx.beginAs(ctx, of, access.Level, l.Name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil || !lost {
 		return d, err
 	}
-	if _, err := s.endSessionsOf(ctx, d.User, whichSessions{database: access.Database},
-		"End its sessions, or it acts as "+of.name(Own)+" in them."); err != nil {
-		return d, err // the level is changed
+	for _, u := range append(leases, d.User) {
+		if _, err := s.endSessionsOf(ctx, u, whichSessions{database: access.Database},
+			"End its sessions, or it acts as "+of.name(Own)+" in them."); err != nil {
+			return d, err // the level is changed
+		}
 	}
 	return d, nil
 }
@@ -171,11 +191,16 @@ func (s *Server) giveAccess(ctx context.Context, tx *transaction, of levelRoles,
 	if err := s.grant(ctx, tx, of.name(level), user); err != nil {
 		return err
 	}
+	return tx.beginAs(ctx, of, level, user)
+}
+
+// beginAs makes the sessions of a user, or of a lease for it, begin as the access role of own if that is the user's level.
+func (tx *transaction) beginAs(ctx context.Context, of levelRoles, level Level, name string) error {
 	if level != Own {
-		return tx.resetOwn(ctx, of, user)
+		return tx.resetOwn(ctx, of, name)
 	}
 	// A setting for one database takes precedence over one for all (ALTER ROLE … SET role), which may stay.
-	_, err := tx.Exec(ctx, setRoleIn(user, of.database, of.name(Own)))
+	_, err := tx.Exec(ctx, setRoleIn(name, of.database, of.name(Own)))
 	return err
 }
 

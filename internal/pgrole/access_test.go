@@ -576,6 +576,63 @@ func TestLeaseForAccessRole(t *testing.T) {
 	})
 }
 
+// What a lease for a user with the level own makes belongs to the access role, as what the user makes does. It follows a
+// change of the user's level.
+func TestLeaseForOwner(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		db := name + "_db"
+		admin := withAccess(t, c, s, db)
+		mustCreate(t, s, name)
+		level := func(l pgrole.Level) {
+			t.Helper()
+			if _, err := s.SetAccess(t.Context(), name, pgrole.Access{Database: db, Level: l}, nil, actor()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		level(pgrole.Own)
+		take := func(as string) *pgrole.LeaseRole {
+			t.Helper()
+			l, err := s.CreateLease(t.Context(), pgrole.NewLease{ID: actor().Attempt, For: name, Name: as, TTL: time.Hour}, password,
+				actor())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		before := take(name + "_before")
+		exec(t, c.Connect(t, before.Name, password, db), `CREATE TABLE made_before ()`)
+		level(pgrole.Write)
+		if got := can(t, c, before.Name, db); got != rightsOf[pgrole.Write] {
+			t.Errorf("a lease for a writer can %s", got)
+		}
+		after := take(name + "_after")
+		level(pgrole.Own)
+		for _, l := range []*pgrole.LeaseRole{before, after} {
+			if got := can(t, c, l.Name, db); got != rightsOf[pgrole.Own] {
+				t.Errorf("a lease for an owner can %s", got)
+			}
+			exec(t, c.Connect(t, l.Name, password, db), `CREATE TABLE made_by_`+l.Name+` ()`)
+		}
+		session := c.Connect(t, after.Name, password, db)
+		level(pgrole.Read)
+		if session.Ping(t.Context()) == nil {
+			t.Error("a session that acts as the access role of own goes on")
+		}
+		for _, l := range []*pgrole.LeaseRole{before, after} {
+			if setting := setting(t, c, l.Name, db); setting != "" {
+				t.Errorf("the lease of a reader has the setting %s", setting)
+			}
+			if _, err := s.EndLease(t.Context(), pgrole.LeaseKey{Name: l.Name, ID: l.ID}, false, actor()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if others := value[int](t, admin, `SELECT count(*) FROM pg_class WHERE relname LIKE 'made_%'
+			AND relowner <> ($1 || '_owner')::regrole`, db); others != 0 {
+			t.Errorf("%d tables belong to others", others)
+		}
+	})
+}
+
 // An access role that was given LOGIN by SQL does not become a user to be changed.
 func TestAccessRoleIsNoUser(t *testing.T) {
 	t.Parallel()

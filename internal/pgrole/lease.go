@@ -191,14 +191,19 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 			return err
 		}
 		made := &User{Name: n.Name, Provenance: p}
-		if err := tx.QueryRow(ctx, `SELECT oid FROM pg_roles WHERE rolname = $1`, n.Name).Scan(&made.oid); err != nil {
+		var databases, roles []string
+		if err := tx.QueryRow(ctx, selectMade, n.Name, of.oid).Scan(&made.oid, &databases, &roles); err != nil {
 			return err
+		}
+		begin := ""
+		for i, database := range databases {
+			begin += setRoleIn(n.Name, database, roles[i]) + `; `
 		}
 		// What PostgreSQL lets connect goes by the privileges, and the new role will have those of the other one.
 		l = leaseRole(made, now)
 		l.Databases = details.Databases
 		// Last, because from PostgreSQL 16 on it locks the other role until the end of the transaction.
-		err = tx.commit(ctx, tx.grantRole(n.For, n.Name)+`; `+checkRole(of))
+		err = tx.commit(ctx, begin+tx.grantRole(n.For, n.Name)+`; `+checkRole(of))
 		if sqlstate.Is(err, sqlstate.DivisionByZero) {
 			return of.replaced()
 		}
@@ -213,6 +218,15 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 	}
 	return l, nil
 }
+
+// selectMade reads the OID of a role ($1), and the databases in which another one ($2) has a default role, which is that of
+// its lease there, too: what a lease for a user with the level own makes belongs to the access role.
+const selectMade = `
+	WITH begin AS (SELECT d.datname, substr(c, length('role=') + 1) AS role
+	  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
+	  WHERE s.setrole = $2 AND starts_with(c, 'role='))
+	SELECT oid, array(SELECT datname::text FROM begin ORDER BY datname), array(SELECT role FROM begin ORDER BY datname)
+	FROM pg_roles WHERE rolname = $1`
 
 // lockFor reads a role that a lease is to act for, and the clock of the cluster, under a lock for which a change of the role
 // waits: no lease comes into being for a role that is being deleted. Leases for the same role need not wait for each other.

@@ -41,21 +41,21 @@ func readMembers(ctx context.Context, q querier, name string) ([]string, error) 
 
 // selectLeasesFor lists the members of a role ($1) that may be roles of leases, with their comments.
 const selectLeasesFor = `
-	SELECT u.rolname::text, textsend(d.description) FROM pg_roles u
+	SELECT u.oid, u.rolname::text, textsend(d.description) FROM pg_roles u
 	JOIN pg_shdescription d ON d.objoid = u.oid AND d.classoid = 'pg_authid'::regclass
 	WHERE u.oid IN (SELECT m.member FROM pg_auth_members m WHERE m.roleid = $1) AND ` + leaseRecord + ` ORDER BY u.rolname`
 
-// leasesFor are the roles of the leases that act for the user.
-func (d *deletion) leasesFor(ctx context.Context) (leases []string, err error) {
-	rows, err := d.conn.Query(ctx, selectLeasesFor, d.user.oid)
+// readLeasesFor reads the roles of the leases that act for a role.
+func readLeasesFor(ctx context.Context, q querier, role uint32) (leases []*User, err error) {
+	rows, err := q.Query(ctx, selectLeasesFor, role)
 	if err != nil {
 		return nil, err
 	}
-	var name string
+	var u User
 	var comment []byte
-	_, err = pgx.ForEachRow(rows, []any{&name, &comment}, func() error {
-		if _, p := parseComment(string(comment)); p.Lease != uuid.Nil {
-			leases = append(leases, name)
+	_, err = pgx.ForEachRow(rows, []any{&u.oid, &u.Name, &comment}, func() error {
+		if _, u.Provenance = parseComment(string(comment)); u.Provenance.Lease != uuid.Nil {
+			leases = append(leases, &User{Name: u.Name, oid: u.oid, Provenance: u.Provenance})
 		}
 		return nil
 	})
@@ -64,9 +64,13 @@ func (d *deletion) leasesFor(ctx context.Context) (leases []string, err error) {
 
 // blockMembers is the part of a deletion's plan about the members of the user.
 func (p *plan) blockMembers(ctx context.Context, d *deletion) error {
-	leases, err := d.leasesFor(ctx)
+	roles, err := readLeasesFor(ctx, d.conn, d.user.oid)
 	if err != nil {
 		return err
+	}
+	var leases []string
+	for _, l := range roles {
+		leases = append(leases, l.Name)
 	}
 	if len(leases) > 0 {
 		p.leases = true
