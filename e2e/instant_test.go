@@ -47,6 +47,8 @@ func TestKilledAtAnyInstant(t *testing.T) {
 			w.breakEach(t, x, "send", 1)
 		case moreInstants:
 			w.breakEach(t, x, "kill", 3)
+		case x.long:
+			w.breakEach(t, x, "kill", 30)
 		default:
 			w.breakEach(t, x, "kill", 10)
 		}
@@ -419,6 +421,8 @@ type write struct {
 	lost int
 	// unknowable is set when nothing in the cluster tells that it was done.
 	unknowable bool
+	// long is set when it takes many statements, of which "make test" breaks fewer.
+	long bool
 	// arrange makes what the write works on, under a name that nothing else has. It returns the request, and what says
 	// whether the change is done, and fails the test if half of it is done.
 	arrange func(t *testing.T, w *world, name string) (request, func(t *testing.T) bool)
