@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func printListed(t *testing.T, rows [][]string, args ...string) (out string, pag
 				}
 				var cells [][]string
 				if NeedsCells(cmd) {
-					cells = [][]string{row}
+					cells = [][]string{slices.Clone(row)} // which Print escapes
 				}
 				if l.Add([]json.RawMessage{item}, cells); l.Full() {
 					break
