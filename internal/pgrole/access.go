@@ -44,7 +44,10 @@ func (s *Server) changeAccess(ctx context.Context, name string, access Access, m
 	}
 	var of levelRoles
 	check := func(ctx context.Context, tx *transaction) (err error) {
-		if of, err = s.levelRoles(ctx, tx, access.Database); err != nil || access.Level == "" {
+		if of, err = s.levelRoles(ctx, tx, access.Database); access.Level == "" && of.any() {
+			return nil // a level can be taken away also if its role may not connect, which the owner of the database decides
+		}
+		if err != nil {
 			return err
 		}
 		return s.checkAccess(ctx, tx, of, access.Level, name)
@@ -105,6 +108,11 @@ type levelRoles struct {
 	names    []string
 }
 
+// any reports whether there is one of them.
+func (l levelRoles) any() bool {
+	return slices.ContainsFunc(l.names, func(name string) bool { return name != "" })
+}
+
 func (l levelRoles) name(level Level) string { return l.names[slices.Index(Levels, level)] }
 
 // level is the level that the members of a role have by it; "": none.
@@ -116,9 +124,10 @@ func (l levelRoles) level(role string) Level {
 }
 
 // levelRoles reads the access roles of a database, under a lock for which a change of them waits. Their records say what
-// they
-// are, and only a role with CREATEROLE writes those. They also have to be allowed to connect, by a grant of their own: a
-// database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now.
+// they are, and only a role with CREATEROLE writes those. They also have to be allowed to connect, by a grant of their own:
+// a
+// database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now. With an
+// error, of has those that there are.
 func (s *Server) levelRoles(ctx context.Context, tx *transaction, database string) (of levelRoles, err error) {
 	of = levelRoles{database: database, names: make([]string, len(Levels))}
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, databaseLock(database)); err != nil {
@@ -151,16 +160,15 @@ func (s *Server) levelRoles(ctx context.Context, tx *transaction, database strin
 	if err != nil {
 		return of, err
 	}
+	may := make([]bool, len(Levels)) // it may connect
 	for _, role := range roles {
-		i := slices.Index(names, role.Name)
-		if role.accessRole(database, Levels[i]) && slices.Contains(connecting, role.oid) {
-			of.names[i] = role.Name
+		if i := slices.Index(names, role.Name); role.accessRole(database, Levels[i]) {
+			of.names[i], may[i] = role.Name, slices.Contains(connecting, role.oid)
 		}
 	}
-	if slices.Index(of.names, "") >= 0 {
-		missing := names[slices.Index(of.names, "")]
+	if i := slices.Index(may, false); i >= 0 {
 		return of, fault.New(fault.Invalid, "The database %q has no access roles, or not all: %q is none that may connect to it. "+
-			"Complete its access roles first.", database, missing)
+			"Complete its access roles first.", database, names[i])
 	}
 	return of, nil
 }
@@ -207,7 +215,7 @@ func (tx *transaction) beginAs(ctx context.Context, of levelRoles, level Level, 
 // resetOwn takes back the setting that belongs to own. Another one is the user's own, and stays.
 func (tx *transaction) resetOwn(ctx context.Context, of levelRoles, user string) error {
 	role, err := tx.roleSetting(ctx, of.database, user)
-	if err == nil && role == of.name(Own) {
+	if err == nil && role != "" && role == of.name(Own) {
 		_, err = tx.Exec(ctx, resetRoleIn(user, of.database))
 	}
 	return err

@@ -147,6 +147,26 @@ func TestOwnMakesForAll(t *testing.T) {
 	})
 }
 
+// What the owner of a database does to its access roles does not keep a level from being taken away.
+func TestRemoveAccessOfIncompleteRoles(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		databaseWith(t, c, s, name)
+		mustCreate(t, s, name+"_u")
+		if _, err := s.SetAccess(t.Context(), name+"_u", pgrole.Access{Database: name, Level: pgrole.Own}, nil,
+			actor()); err != nil {
+			t.Fatal(err)
+		}
+		conn := c.Connect(t, name+"_u", password, name)
+		exec(t, conn, `REVOKE CONNECT ON DATABASE `+name+` FROM `+name+`_owner, `+name+`_read`)
+		conn.Close(t.Context())
+		c.Exec(t, `ALTER ROLE `+name+`_write RENAME TO `+name+`_other`)
+		d, err := s.RemoveAccess(t.Context(), name+"_u", name, nil, actor())
+		if err != nil || len(d.MemberOf) > 0 || setting(t, c, name+"_u", name) != "" {
+			t.Errorf("%+v, %v", d, err)
+		}
+	})
+}
+
 // Memberships by any grantor, and with ADMIN OPTION, are replaced.
 func TestSetAccessTakesAllGrantors(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {

@@ -54,13 +54,16 @@ type accessPlan struct {
 	names     []string // in the order of Levels, as all that follows
 	roles     []*User  // nil: it is to be made
 	members   [][]string
-	record    AccessRecord // of the role of own, as it is to be
-	self      string       // the administering role
-	super     bool
-	rights    map[string]roleRights // of the owners
-	steps     []accessStep
-	problems  []string
-	attempt   uuid.UUID // that changed the role of own last
+	// former says that the roles were made for a database that had the name before: they may not connect to this one, and
+	// have members, or rights elsewhere.
+	former   bool
+	record   AccessRecord // of the role of own, as it is to be
+	self     string       // the administering role
+	super    bool
+	rights   map[string]roleRights // of the owners
+	steps    []accessStep
+	problems []string
+	attempt  uuid.UUID // that changed the role of own last
 }
 
 // accessStep is a statement, to be run as a role; "": as the administering role.
@@ -129,14 +132,40 @@ func (p *accessPlan) readRoles(ctx context.Context, q querier) error {
 	if own := p.roles[0]; own != nil {
 		p.attempt = own.Provenance.Attempt
 	}
-	return nil
+	return p.readFormer(ctx, q)
+}
+
+// readFormer finds out whether the roles are of a former database of the name. Members of such roles, or of the roles of the
+// new database, must not have access to both.
+func (p *accessPlan) readFormer(ctx context.Context, q querier) error {
+	var made []uint32
+	members := false
+	for i, u := range p.roles {
+		if u != nil && u.accessRole(p.database, Levels[i]) {
+			made = append(made, u.oid)
+			members = members || len(p.members[i]) > 0
+		}
+	}
+	if len(made) == 0 {
+		return nil
+	}
+	err := q.QueryRow(ctx, selectFormer, made, p.now, members).Scan(&p.former)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return databaseNotFound(p.database)
+	}
+	return err
+}
+
+// made reports whether the role of a level, by its place, was made for this database.
+func (p *accessPlan) made(i int) bool {
+	return !p.former && p.roles[i] != nil && p.roles[i].accessRole(p.database, Levels[i])
 }
 
 // apply makes the record of a wish and what is recorded.
 func (p *accessPlan) apply(wish AccessRolesWish) error {
 	p.record = AccessRecord{Schemas: []string{allSchemas}}
-	if own := p.roles[0]; own != nil && own.accessRole(p.database, Own) {
-		p.record = *own.Provenance.Access
+	if p.made(0) {
+		p.record = *p.roles[0].Provenance.Access
 	}
 	p.record.Database, p.record.Level = p.database, Own
 	if wish.Adopt != nil {
@@ -172,13 +201,16 @@ func (p *accessPlan) checkRoles() error {
 		if u == nil {
 			continue
 		}
-		made := u.accessRole(p.database, Levels[i])
+		made := p.made(i)
 		switch {
 		case u.System():
 			return fault.New(fault.Forbidden, "The role %q is a system role: it cannot be an access role.", u.Name)
 		case u.isUser() || u.Lease() != nil:
 			return fault.New(fault.Invalid, "The role %q has LOGIN, or is a user: an access role has none. Rename the user, or the "+
 				"database.", u.Name)
+		case p.former && !p.adopt:
+			return fault.New(fault.Invalid, "The role %q was made for a former database %q, and its access roles have members, or "+
+				"rights elsewhere. Take these away, drop or rename the roles, or adopt them.", u.Name, p.database)
 		case !made && !p.adopt:
 			return fault.New(fault.Invalid, "There is a role %q already, which Rolecall has not made for the database %q. Adopt it, "+
 				"or rename it.", u.Name, p.database)
@@ -652,7 +684,7 @@ func (p *accessPlan) result() *AccessRoles {
 	all := &AccessRoles{Database: p.database, Schemas: p.record.Schemas, Adopt: p.record.Adopt, attempt: p.attempt,
 		Complete: len(p.steps)+len(p.problems) == 0, Problems: p.problems}
 	for i, u := range p.roles {
-		if u != nil && u.accessRole(p.database, Levels[i]) {
+		if p.made(i) {
 			all.Roles = append(all.Roles, AccessRoleState{Level: Levels[i], Name: u.Name, Members: p.members[i]})
 		}
 	}

@@ -111,7 +111,7 @@ func (s *Server) readAccess(ctx context.Context, wish AccessRolesWish) (p *acces
 // readAccessOutside reads the access roles of a database that cannot be looked into, and why not.
 func (s *Server) readAccessOutside(ctx context.Context, wish AccessRolesWish, why error) (p *accessPlan, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		p = &accessPlan{s: s, database: wish.Database, problems: []string{fault.Of(why).Message}}
+		p = &accessPlan{s: s, database: wish.Database, now: wish.Database, problems: []string{fault.Of(why).Message}}
 		if p.names, err = s.accessNames(wish.Database); err != nil {
 			return err
 		}

@@ -417,3 +417,66 @@ func TestAccessRolesAtEachStatement(t *testing.T) {
 		t.Error("no call was cut off")
 	}
 }
+
+// The access roles of a database that has another name now do not become those of a new database, whose users would have
+// the rights of both. An admin may adopt them.
+func TestAccessRolesOfFormerDatabase(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		ctx := t.Context()
+		databaseWith(t, c, s, name)
+		mustCreate(t, s, name+"_u")
+		level := pgrole.Access{Database: name, Level: pgrole.Read}
+		if _, err := s.SetAccess(ctx, name+"_u", level, nil, actor()); err != nil {
+			t.Fatal(err)
+		}
+		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
+		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+`_was WITH (FORCE)`) })
+		withRoles := pgrole.NewDatabase{Name: name, AccessRoles: true}
+		_, err := s.CreateDatabaseWith(ctx, withRoles, actor())
+		refused(t, err, fault.Invalid, "has members")
+		c.Exec(t, `REVOKE `+name+`_read FROM `+name+`_u`)
+		_, err = s.CreateDatabaseWith(ctx, withRoles, actor())
+		refused(t, err, fault.Invalid, "former database", name+"_owner")
+		if !exists(t, c, name+"_owner") {
+			t.Error("an access role of the renamed database is gone")
+		}
+		c.Exec(t, `GRANT `+name+`_read TO `+name+`_u`)
+		c.Exec(t, `CREATE DATABASE `+name)
+		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
+		c.Exec(t, `ALTER DATABASE `+name+` OWNER TO `+name+`_u`)
+		wish := pgrole.AccessRolesWish{Database: name}
+		accessRefused(t, s, wish, fault.Invalid, "former database", name+"_owner")
+		_, err = s.AccessRoles(ctx, name)
+		refused(t, err, fault.NotFound)
+		manager := *s
+		manager.Reassignable = []string{}
+		_, err = manager.CompleteAccessRoles(ctx, adopting(name), actor())
+		refused(t, err, fault.Forbidden, "only an admin adopts it")
+		accessRoles(t, s, adopting(name))
+		if _, err := s.RemoveAccess(ctx, name+"_u", name, nil, actor()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A view runs with the rights of its owner: nobody changes or reads the catalogs by a superuser's.
+func TestAccessRolesLeaveViewsOfCatalogs(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		databaseWith(t, c, s, name)
+		super := c.Connect(t, c.User, c.Password, name)
+		exec(t, super, `CREATE VIEW roles AS SELECT * FROM pg_authid`, `CREATE SCHEMA apart`,
+			`CREATE MATERIALIZED VIEW apart.again AS SELECT * FROM roles`, `CREATE VIEW apart.third AS SELECT * FROM roles`,
+			`CREATE TABLE t (i int)`, `CREATE VIEW harmless AS SELECT * FROM t`)
+		all := accessRoles(t, s, pgrole.AccessRolesWish{Database: name})
+		if super := isSuperuser(t, s); super != all.Complete || super != value[bool](t, c.Connect(t, c.User, c.Password, name),
+			`SELECT has_table_privilege($1, 'harmless', 'UPDATE')`, name+"_write") {
+			t.Errorf("complete: %v, of %v", all.Complete, all.Statements)
+		}
+		for _, view := range []string{"roles", "apart.again", "apart.third"} {
+			if value[bool](t, super, `SELECT bool_or(has_table_privilege(r.oid, $1, 'SELECT, UPDATE')) FROM pg_roles r
+				WHERE r.rolname = ANY ($2)`, view, []string{name + "_owner", name + "_write", name + "_read"}) {
+				t.Errorf("there are rights on %s", view)
+			}
+		}
+	})
+}

@@ -697,6 +697,19 @@ func lacking(kind, acl string) string {
     `)
 }
 
+// selectFormer says whether none of the roles $1 has CONNECT on the database $2, though they have members ($3), or depend on
+// something else. What the administering role has not finished does not count.
+const selectFormer = `
+  SELECT NOT EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
+      WHERE x.grantee = ANY ($1::oid[]) AND x.privilege_type = 'CONNECT')
+    AND ($3 OR EXISTS (SELECT FROM pg_shdepend dep
+      LEFT JOIN pg_database o ON o.oid = CASE WHEN dep.classid = 'pg_database'::regclass THEN dep.objid ELSE dep.dbid END
+      WHERE dep.refclassid = 'pg_authid'::regclass AND dep.refobjid = ANY ($1::oid[])
+        AND dep.classid <> 'pg_auth_members'::regclass AND o.oid IS DISTINCT FROM d.oid
+        AND (starts_with(o.datname::text,
+	'` + unfinishedPrefix + `') AND pg_get_userbyid(o.datdba) = current_user) IS NOT TRUE))
+  FROM pg_database d WHERE d.datname = $2`
+
 // selectDatabaseLacks is about the database $6: its owner, what the access roles lack, what PUBLIC was granted by the owner
 // and by others, and whether the administering role may connect only because PUBLIC may.
 var selectDatabaseLacks = `
@@ -745,14 +758,29 @@ var selectOwners = `
     SELECT n.nspowner, false, n.nspname <> 'public' FROM pg_namespace n WHERE n.oid = ANY ($1::oid[])
   ) o (owner, relation, makes) GROUP BY 1 ORDER BY 2`
 
+// ofCatalog are the views of superusers on system catalogs, and on such views: who may use them does it with the rights of
+// their owner, and may change the catalogs by them, or read verifiers. pg_depend does not have the catalogs, whose OIDs are
+// below 16384.
+const ofCatalog = `of_catalog (oid) AS (
+    SELECT c.oid FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner AND o.rolsuper JOIN pg_rewrite w ON w.ev_class = c.oid
+    WHERE c.oid >= 16384 AND c.relkind IN ('v', 'm')
+      AND w.ev_action::text ~ ':relid ([1-9][0-9]{0,3}|1[0-5][0-9]{3}|16[0-2][0-9]{2}|163[0-7][0-9]|1638[0-3]) '
+    UNION
+    SELECT c.oid FROM of_catalog f
+    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = f.oid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite w ON w.oid = d.objid JOIN pg_class c ON c.oid = w.ev_class AND c.relkind IN ('v', 'm')
+    JOIN pg_roles o ON o.oid = c.relowner AND o.rolsuper
+  )`
+
 // selectRelationLacks lists what the access roles lack on the tables and sequences in the schemas $6. The target is NULL if
 // one statement for the whole schema says the same: all have one owner, unless the administering role is a superuser ($8),
-// and none belongs to an extension. For owners other than $7 nothing can be granted: their objects are only counted, unless
-// PUBLIC has the privilege.
+// and none belongs to an extension or is a superuser's view on catalogs. For owners other than $7 nothing can be granted:
+// their objects are only counted, unless PUBLIC has the privilege.
 var selectRelationLacks = `
-  WITH relation AS MATERIALIZED (
+  WITH RECURSIVE ` + ofCatalog + `, relation AS MATERIALIZED (
     SELECT c.oid, c.relnamespace, c.relowner, k.kind, $8 OR (c.relowner = ANY ($7::oid[])) IS TRUE AS granted_by_owner,
-      coalesce(c.relacl, acldefault(k.acl_kind, c.relowner)) AS acl, ` + ofExtension("pg_class", "c.oid") + ` AS extension
+      coalesce(c.relacl, acldefault(k.acl_kind, c.relowner)) AS acl, ` + ofExtension("pg_class", "c.oid") + `
+        OR c.oid IN (SELECT oid FROM of_catalog) AS extension
     FROM pg_class c, LATERAL (SELECT CASE c.relkind WHEN 'S' THEN 'S' ELSE 'r' END,
       CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char") k (kind, acl_kind)
     WHERE c.relnamespace = ANY ($6::oid[]) AND c.relkind IN ` + grantableKinds + `
