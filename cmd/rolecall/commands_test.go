@@ -138,10 +138,12 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, "the URL is missing", "", "login")
 		admin.fails(t, term.ExitUsage, `"nonsense"`, "", "login", "nonsense")
 		admin.fails(t, term.ExitUsage, `"localhost:18310"`, "", "login", "localhost:18310")
-		admin.fails(t, term.ExitUsage, `no command "users remove", but delete and revoke;`, "", "users", "remove", "-c", "shop")
-		admin.fails(t, term.ExitUsage, `no command "users get", but set and show;`, "", "users", "get", "x", "-c", "shop")
-		admin.fails(t, term.ExitUsage, `no command "usres", but users;`, "", "usres", "list", "-c", "shop")
-		admin.fails(t, term.ExitUsage, "flag: --sytem, but --system;", "", "users", "list", "--sytem")
+		admin.fails(t, term.ExitUsage, `no command "users remove" (did you mean delete or revoke?);`, "", "users", "remove",
+			"-c", "shop")
+		admin.fails(t, term.ExitUsage, `no command "users get" (did you mean set or show?);`, "", "users", "get", "x", "-c",
+			"shop")
+		admin.fails(t, term.ExitUsage, `no command "usres" (did you mean users?);`, "", "usres", "list", "-c", "shop")
+		admin.fails(t, term.ExitUsage, "flag: --sytem (did you mean --system?);", "", "users", "list", "--sytem")
 		admin.fails(t, term.ExitUsage, "did you mean json?", "", "users", "list", "-o", "jsno")
 		admin.fails(t, term.ExitUsage, "did you mean never?", "", "users", "list", "--color", "nevr")
 		admin.fails(t, term.ExitUsage, "--color=always does nothing", "", "users", "list", "--color", "always", "-o", "json")
@@ -247,7 +249,7 @@ func TestCommandLine(t *testing.T) {
 		admin.has(t, []string{`postgres yes active never`}, "users", "list", "--system")
 		t.Setenv(cli.ClusterVariable, "nowhere")
 		admin.fails(t, term.ExitNotFound, `"nowhere"`, "", "users", "list")
-		admin.fails(t, term.ExitNotFound, "view, but local.", "", "users", "list", "-c", "locla")
+		admin.fails(t, term.ExitNotFound, "view (did you mean local?).", "", "users", "list", "-c", "locla")
 		t.Setenv(cli.ClusterVariable, "local")
 		if out := admin.ok(t, "", "users", "list", "--filter", "created-by=adm*", "-o", "name"); out != "app\n" {
 			t.Errorf("the names of admin's users are %q", out)
@@ -723,8 +725,16 @@ func TestCommandLine(t *testing.T) {
 		}
 		person.fails(t, term.ExitUsage, "are the same", "", "login", "--context", "prod", "--name", "prod")
 		person.fails(t, term.ExitUsage, "given twice", "", "login", url, "--server", url)
-		person.fails(t, term.ExitDenied, `"prdo"; did you mean prod?`, "", "whoami", "--context", "prdo")
+		person.fails(t, term.ExitDenied, `"prdo" (did you mean prod?);`, "", "whoami", "--context", "prdo")
 		person.fails(t, term.ExitDenied, `no login "nowhere";`, "", "contexts", "delete", "nowhere")
+		for args, flags := range map[string]string{
+			"contexts": "context server ca-file", "contexts list": "context server ca-file",
+			"contexts use prod": "context server ca-file", "contexts delete prod": "context server",
+		} {
+			for flag := range strings.FieldsSeq(flags) {
+				person.fails(t, term.ExitUsage, "accepts no --"+flag, "", append(strings.Fields(args), "--"+flag, url)...)
+			}
+		}
 
 		person.ok(t, "", "contexts", "delete", "prod")
 		contexts("[" + item("second", other, true) + "," + item("third", other, false) + "]")
@@ -732,6 +742,18 @@ func TestCommandLine(t *testing.T) {
 		contexts("[" + item("third", other, false) + "]")
 		person.fails(t, term.ExitDenied, "not signed in", "", "whoami")
 		person.has(t, []string{"server " + other}, "whoami", "--server", other)
+
+		for _, remove := range []string{"contexts delete third", "logout --context third", "logout"} {
+			login(other, "--context", "third")
+			write(t, person.loginFile(t), "damaged")
+			person.fails(t, term.ExitFailed, `login "third" is damaged; to remove it: rolecall contexts delete third`, "", "whoami")
+			person.fails(t, term.ExitFailed, "damaged", "", "contexts", "use", "third")
+			code, _, errOut := person.run(t, "", strings.Fields(remove)...)
+			if code != 0 || !strings.Contains(errOut, `"third" was damaged`) {
+				t.Errorf("%s: exit code %d: %s", remove, code, errOut)
+			}
+			person.fails(t, term.ExitDenied, `no login "third"`, "", "whoami", "--context", "third")
+		}
 	})
 
 	t.Run("the login of an older version", func(t *testing.T) {

@@ -43,7 +43,7 @@ func sql(uri, statements string) string {
 
 // TestLevels creates a database and its users as docs/databases.md says it, and tries what each user can do.
 func TestLevels(t *testing.T) {
-	s, _ := newLocal(t)
+	s, postgres := newLocal(t)
 	if said := s.said(t, "databases", "create", "shop", "--access-roles"); !strings.Contains(said,
 		`Database "shop" was created in cluster "local". Its owner is "shop_owner". It has access roles.`) {
 		t.Errorf("create says %s", said)
@@ -75,9 +75,13 @@ func TestLevels(t *testing.T) {
 	s.has(t, []string{"name shop", "owner shop_owner", "access roles yes", "schemas all", "new objects of members of own",
 		"complete yes", "own shop_owner; members: migrate", "write shop_write; members: app", "read shop_read; members: report",
 		"created .* by admin"}, "databases", "show", "shop")
-	s.has(t, []string{"DATABASE LEVEL BY CONNECT GRANTS", "shop write shop_write yes", "ROLE PATH ITS RIGHTS",
+	s.has(t, []string{"DATABASE LEVEL BY CONNECT", "shop write shop_write yes", "ROLE PATH ITS RIGHTS",
 		"shop_write app > shop_write always"}, "users", "access", "app")
 
+	sql(migrate, "CREATE TABLE granted (); GRANT SELECT, INSERT ON granted TO report")
+	s.has(t, []string{"DATABASE GRANTED TO THE USER ITSELF", "shop INSERT on 1 table", "shop SELECT on 1 table"}, "users",
+		"access", "report")
+	sql(migrate, "DROP TABLE granted")
 	if said := s.said(t, "users", "access", "app", "--set", "shop=read"); !strings.Contains(said, "level read") {
 		t.Errorf("access says %s", said)
 	}
@@ -96,13 +100,13 @@ func TestLevels(t *testing.T) {
 
 	for args, words := range map[string]string{
 		"users create x --generate --access shop":               "DATABASE=LEVEL",
-		"users create x --generate --access shop=admin":         "own, write, read",
+		"users create x --generate --access shop=admin":         "own, write or read",
 		"users create x --generate --access shop=own,shop=read": "twice",
 		"users create x --generate --connection-limit many":     "--connection-limit",
 		"users create x --generate --valid-until soon":          "--valid-until",
 		"users create x --generate -o binding-dir":              "DIR is missing",
 		"users create x":                                           "--password-stdin",
-		"users access app --set shop=all":                          "own, write, read",
+		"users access app --set shop=all":                          "own, write or read",
 		"users access app --set shop=own --remove shop":            "both",
 		"databases access-roles shop --reassign-to app":            "--delete",
 		"databases access-roles shop --delete --plan":              "--plan",
@@ -148,6 +152,12 @@ func TestLevels(t *testing.T) {
 			t.Errorf("completing %q offers %q, want %q", args, out, want)
 		}
 	}
+
+	l := &leased{shell: s, url: postgres["ROLECALL_URL"], postgres: postgres}
+	screen := l.terminal(t, "env", asProgram+"=1", executable(t), "databases", "delete", "shop", "-c", "local")
+	screen.waits(t, "Users that lose their level, 3: app (own); migrate (own); report (read).")
+	screen.waits(t, `Delete database "shop" of cluster "local", with everything in it? [y/N] `)
+	screen.types(t, "n\n", "nothing was changed")
 
 	for _, user := range []string{"migrate", "app", "report"} {
 		s.ok(t, "", "users", "rm", user, "--yes")

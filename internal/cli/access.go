@@ -28,8 +28,8 @@ func parseLevels(flag string, values []string) ([]level, error) {
 		}
 		l := level{value[:at], value[at+1:]}
 		if !slices.Contains(client.Levels, l.Level) {
-			return nil, term.Usage("--%s is %q: the level %q is unknown; use %s%s", flag, value, l.Level,
-				strings.Join(client.Levels, ", "), term.DidYouMean(l.Level, client.Levels))
+			return nil, term.Usage("--%s is %q: there is no level %q; use own, write or read%s", flag, value, l.Level,
+				term.DidYouMean(l.Level, client.Levels))
 		}
 		if slices.ContainsFunc(levels, func(other level) bool { return other.Database == l.Database }) {
 			return nil, term.Usage("--%s names the database %q twice; a user has one level in it", flag, l.Database)
@@ -143,14 +143,12 @@ func (c *call) passOn(a client.Answer) {
 }
 
 var (
-	accessHead = term.Head{
-		{Title: "DATABASE"}, {Title: "LEVEL"}, {Title: "BY", Gives: term.Some}, {Title: "CONNECT"},
-		{Title: "GRANTS", Gives: term.Most},
-	}
-	pathHead = term.Head{{Title: "ROLE"}, {Title: "PATH", Gives: term.Some}, {Title: "ITS RIGHTS"}}
+	accessHead = term.Head{{Title: "DATABASE"}, {Title: "LEVEL"}, {Title: "BY", Gives: term.Some}, {Title: "CONNECT"}}
+	grantHead  = term.Head{{Title: "DATABASE"}, {Title: "GRANTED TO THE USER ITSELF", Gives: term.Some}}
+	pathHead   = term.Head{{Title: "ROLE"}, {Title: "PATH", Gives: term.Some}, {Title: "ITS RIGHTS"}}
 )
 
-// showAccess prints a table of the databases in which the user can do something, and one of its roles.
+// showAccess prints a table of the databases in which the user can do something, one of its grants, and one of its roles.
 func showAccess(c *call) error {
 	if err := term.CheckTable(c.cmd); err != nil {
 		return err
@@ -166,11 +164,14 @@ func showAccess(c *call) error {
 	if err != nil {
 		return err
 	}
-	var databases, roles [][]string
+	var databases, grants, roles [][]string
 	for _, d := range a.Databases {
 		granted := grantTexts(d.Grants)
 		if d.Problem != "" {
 			granted = append(granted, d.Problem)
+		}
+		for _, text := range granted {
+			grants = append(grants, []string{d.Database, text})
 		}
 		if d.Level == "" && !d.Connect && len(granted) == 0 {
 			continue
@@ -179,20 +180,30 @@ func showAccess(c *call) error {
 		if level == "" {
 			level = "none"
 		}
-		databases = append(databases,
-			[]string{d.Database, level, strings.Join(d.Via, ", "), term.YesNo(d.Connect), strings.Join(granted, ", ")})
+		databases = append(databases, []string{d.Database, level, strings.Join(d.Via, ", "), term.YesNo(d.Connect)})
 	}
 	for _, m := range a.Memberships {
 		roles = append(roles, []string{m.Role, strings.Join(append([]string{a.Username}, m.Path...), " > "),
 			rightsBy(m.Inherit, m.Set)})
 	}
-	if err := term.TableOf(c.cmd, accessHead).Print(databases); err != nil || len(roles) == 0 {
+	if err := term.TableOf(c.cmd, accessHead).Print(databases); err != nil {
 		return err
+	}
+	if err := c.printMore(grantHead, grants); err != nil {
+		return err
+	}
+	return c.printMore(pathHead, roles)
+}
+
+// printMore prints one more table, if it has rows.
+func (c *call) printMore(head term.Head, rows [][]string) error {
+	if len(rows) == 0 {
+		return nil
 	}
 	if _, err := fmt.Fprintln(c.cmd.OutOrStdout()); err != nil {
 		return err
 	}
-	return term.TableOf(c.cmd, pathHead).Print(roles)
+	return term.TableOf(c.cmd, head).Print(rows)
 }
 
 // grantTexts are like "SELECT on 3 tables".

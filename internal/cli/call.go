@@ -272,10 +272,7 @@ func nearClusters(ctx context.Context, c *client.Client, name string) string {
 			names = append(names, cl.Name)
 		}
 	}
-	if near := term.Near(name, names); len(near) > 0 {
-		return ", but " + strings.Join(near, " and ")
-	}
-	return ""
+	return term.DidYouMean(name, names)
 }
 
 // completeTimeout is how long somebody who has pressed Tab waits.

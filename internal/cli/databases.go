@@ -325,13 +325,18 @@ func databasesDeleteCommand() *cobra.Command {
 		Use:   "delete NAME",
 		Short: "Delete a database with everything in it",
 		Long: `Delete drops a database with everything in it, and its access roles. Their members stay, and
-lose their level. Delete refuses while sessions use the database, and if something elsewhere
-depends on an access role. Nothing brings the database back, except a backup.`,
+lose their level; the prompt names them. Delete refuses while sessions use the database, and
+if something elsewhere depends on an access role. Only a backup can bring the database back.`,
 		Example: `  rolecall databases delete shop -c payments
   rolecall databases delete shop -c payments --yes`,
 	}
 	term.BindYes(cmd)
 	return ofDatabase(cmd, func(c *call) error {
+		if term.Asks(c.cmd) {
+			if err := warnOfLostLevels(c); err != nil {
+				return err
+			}
+		}
 		if err := term.Confirm(c.cmd, "Delete database %q of cluster %q, with everything in it?", c.args[0],
 			c.cluster.Name); err != nil {
 			return err
@@ -342,4 +347,36 @@ depends on an access role. Nothing brings the database back, except a backup.`,
 		c.report("Database %q of cluster %q was deleted.", c.args[0], c.cluster.Name)
 		return nil
 	})
+}
+
+// mostNamed is how many users a warning names at most.
+const mostNamed = 20
+
+// warnOfLostLevels names the users that lose a level with a database.
+func warnOfLostLevels(c *call) error {
+	answer, err := c.get(databasePath(c), nil)
+	if err != nil {
+		return err
+	}
+	d, err := term.Decode[client.Database](answer)
+	if err != nil || !d.AccessRoles {
+		return err
+	}
+	if answer, err = c.get(databasePath(c, "access-roles"), nil); err != nil {
+		return err
+	}
+	a, err := term.Decode[client.AccessRoles](answer)
+	if err != nil {
+		return err
+	}
+	var users []string
+	for _, r := range a.Roles {
+		for _, member := range r.Members {
+			users = append(users, member+" ("+r.Level+")")
+		}
+	}
+	if len(users) > 0 {
+		c.warn("Users that lose their level, %s.", client.Listing{Count: len(users), First: users[:min(len(users), mostNamed)]})
+	}
+	return nil
 }

@@ -121,9 +121,17 @@ func (s *logins) read(name string) (*login, error) {
 	err = json.Unmarshal(data, &l)
 	l.Name = cmp.Or(l.Name, l.URL)
 	if err != nil || l.URL == "" || l.Name != name {
-		return nil, fmt.Errorf("%s is damaged; delete it and sign in again", s.file(name))
+		return nil, damaged{name}
 	}
 	return &l, nil
+}
+
+// damaged is the error of a login whose file cannot be understood.
+type damaged struct{ name string }
+
+// Error implements error.
+func (d damaged) Error() string {
+	return fmt.Sprintf("the stored login %q is damaged; to remove it: rolecall contexts delete %[1]s", d.name)
 }
 
 // all are the logins in the order of their names. One that is damaged is left out.

@@ -58,9 +58,14 @@ func BindServer(root *cobra.Command) {
 
 // CheckNoServer rejects the flags of BindServer and of term.BindGlobal for a command that uses no server.
 func CheckNoServer(cmd *cobra.Command) error {
-	for _, name := range append([]string{contextFlag, serverFlag, caFlag}, term.GlobalFlags...) {
+	return reject(cmd, "it uses no server", append([]string{contextFlag, serverFlag, caFlag}, term.GlobalFlags...)...)
+}
+
+// reject refuses flags that a command inherits and does not use.
+func reject(cmd *cobra.Command, reason string, flags ...string) error {
+	for _, name := range flags {
 		if cmd.Flags().Changed(name) {
-			return term.Usage("%s accepts no --%s: it uses no server", cmd.CommandPath(), name)
+			return term.Usage("%s accepts no --%s: %s", cmd.CommandPath(), name, reason)
 		}
 	}
 	return nil
@@ -424,10 +429,7 @@ only. Other logins stay.`,
 				return err
 			}
 			l, err := s.find(d)
-			if err != nil {
-				return err
-			}
-			if l == nil {
+			if err == nil && l == nil {
 				to := cmp.Or(d.context, d.server)
 				if to != "" {
 					to = " to " + to
@@ -435,16 +437,28 @@ only. Other logins stay.`,
 				term.Report(cmd, "You were not signed in%s.", to)
 				return nil
 			}
-			return s.logout(cmd, l, cmp.Or(d.caFile, l.CAFile))
+			return s.logout(cmd, l, err, d.caFile)
 		},
 	}
 }
 
-func (s *logins) logout(cmd *cobra.Command, l *login, caFile string) error {
+// logout removes a login that find has found. A damaged one, which find reports as err, is removed as well.
+func (s *logins) logout(cmd *cobra.Command, l *login, err error, caFile string) error {
+	if d, ok := errors.AsType[damaged](err); ok {
+		if err := s.remove(d.name); err != nil {
+			return err
+		}
+		term.Warn(cmd, "The login %q was damaged, and is removed. Its tokens cannot be revoked; they expire within 30 days.",
+			d.name)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	if err := s.remove(l.Name); err != nil {
 		return err
 	}
-	c, err := newClient(l.URL, caFile)
+	c, err := newClient(l.URL, cmp.Or(caFile, l.CAFile))
 	if err == nil {
 		err = c.Revoke(cmd.Context(), l.RefreshToken)
 	}
@@ -491,6 +505,9 @@ func contextsListCommand() *cobra.Command {
 }
 
 func listContexts(cmd *cobra.Command, _ []string) error {
+	if err := reject(cmd, "it lists all logins", contextFlag, serverFlag, caFlag); err != nil {
+		return err
+	}
 	s, err := openLogins()
 	if err != nil {
 		return err
@@ -522,11 +539,14 @@ func listContexts(cmd *cobra.Command, _ []string) error {
 	return list.Print()
 }
 
-// ofContext completes a command on the login that its first argument names.
-func ofContext(cmd *cobra.Command, run func(*cobra.Command, *logins, *login) error) *cobra.Command {
+// ofContext completes a command on the login that its first argument names. run gets the result of find.
+func ofContext(cmd *cobra.Command, run func(*cobra.Command, *logins, *login, error) error) *cobra.Command {
 	cmd.Args = term.Arguments("NAME")
 	cmd.ValidArgsFunction = firstArgument(completeLogins(func(l *login) string { return l.Name }))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := reject(cmd, "its argument names the login", contextFlag, serverFlag); err != nil {
+			return err
+		}
 		s, err := openLogins()
 		if err != nil {
 			return err
@@ -536,13 +556,10 @@ func ofContext(cmd *cobra.Command, run func(*cobra.Command, *logins, *login) err
 			d = &destination{server: server}
 		}
 		l, err := s.find(d)
-		if err != nil {
-			return err
-		}
-		if l == nil {
+		if err == nil && l == nil {
 			return s.unknown(d)
 		}
-		return run(cmd, s, l)
+		return run(cmd, s, l, err)
 	}
 	return cmd
 }
@@ -554,11 +571,14 @@ func contextsUseCommand() *cobra.Command {
 		Long:  `Use selects the login that commands use. A login without a name of its own is given by its URL.`,
 		Example: `  rolecall contexts use prod
   rolecall contexts use https://rolecall.example.org`,
-	}, func(cmd *cobra.Command, s *logins, l *login) error {
+	}, func(cmd *cobra.Command, s *logins, l *login, err error) error {
+		if err = cmp.Or(err, reject(cmd, "it uses no server", caFlag)); err != nil {
+			return err
+		}
 		if err := s.use(l.Name); err != nil {
 			return err
 		}
-		term.Report(cmd, "Commands use %s as %s now.", l.URL, l.Username)
+		term.Report(cmd, "Commands now use %s as %s.", l.URL, l.Username)
 		return nil
 	})
 }
@@ -570,12 +590,9 @@ func contextsDeleteCommand() *cobra.Command {
 		Long: `Delete signs out of a login, as "rolecall logout --context NAME" does. If it was the
 current one, there is none until the next "rolecall login" or "rolecall contexts use".`,
 		Example: `  rolecall contexts delete prod`,
-	}, func(cmd *cobra.Command, s *logins, l *login) error {
-		d, err := destinationOf(cmd)
-		if err != nil {
-			return err
-		}
-		return s.logout(cmd, l, cmp.Or(d.caFile, l.CAFile))
+	}, func(cmd *cobra.Command, s *logins, l *login, err error) error {
+		caFile, _ := cmd.Flags().GetString(caFlag)
+		return s.logout(cmd, l, err, caFile)
 	})
 }
 

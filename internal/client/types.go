@@ -208,10 +208,10 @@ type Listing struct {
 func (l Listing) String() string {
 	text := strconv.Itoa(l.Count)
 	if len(l.First) > 0 {
-		text += ": " + strings.Join(l.First, ", ")
+		text += ": " + strings.Join(l.First, "; ")
 	}
 	if l.Count > len(l.First) && len(l.First) > 0 {
-		text += ", …"
+		text += "; …"
 	}
 	return text
 }

@@ -167,8 +167,8 @@ func (s *Server) levelRoles(ctx context.Context, tx *transaction, database strin
 		}
 	}
 	if i := slices.Index(may, false); i >= 0 {
-		return of, fault.New(fault.Invalid, "The database %q has no access roles, or not all: %q is none that may connect to it. "+
-			"Complete its access roles first.", database, names[i])
+		return of, fault.New(fault.Invalid, "The database %q has no access roles, or they are incomplete: %q is missing or may "+
+			"not connect. Create or complete them first.", database, names[i])
 	}
 	return of, nil
 }

@@ -419,8 +419,8 @@ func checkRemovable(ctx context.Context, q querier, u *User) error {
 	}
 	if len(members) > 0 {
 		return fault.New(fault.Invalid,
-			"The access role %q has members, whose access has to be revoked first, or which have to be "+
-				"ended if they are leases or belong to credentials: %s. Nothing was changed.", u.Name, some(members, len(members)))
+			"The access role %q has members: %s. First remove the level of each user, end each lease, and delete each stored "+
+				"credential. Nothing was changed.", u.Name, some(members, len(members)))
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func FlagError(cmd *cobra.Command, err error) error {
 			}
 		})
 		if near := Near(unknown.GetSpecifiedName(), names); len(near) > 0 {
-			return Usage("%w, but --%s; see %s --help", err, strings.Join(near, " and --"), cmd.CommandPath())
+			return Usage("%w (did you mean --%s?); see %s --help", err, strings.Join(near, " or --"), cmd.CommandPath())
 		}
 	}
 	if ok && strings.Contains(cmd.Use, " ") {
@@ -66,7 +66,7 @@ func OnlyCommands(cmd *cobra.Command, args []string) error {
 		path := strings.TrimPrefix(cmd.CommandPath()+" "+args[0], cmd.Root().Name()+" ")
 		hint := ""
 		if near := slices.Compact(slices.Sorted(slices.Values(cmd.SuggestionsFor(args[0])))); len(near) > 0 {
-			hint = ", but " + strings.Join(near, " and ")
+			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
 		}
 		return Usage("there is no command %q%s; see %s --help", path, hint, cmd.CommandPath())
 	}

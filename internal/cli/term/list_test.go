@@ -128,14 +128,14 @@ func TestListFormats(t *testing.T) {
 func TestListMistakes(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"--sort nmae":             `no column "nmae"; did you mean name?; the columns are name, count, created-by, system`,
+		"--sort nmae":             `no column "nmae" (did you mean name?); the columns are name, count, created-by, system`,
 		"--filter xyz=1":          `no column "xyz"; the columns are name, count, created-by, system`,
 		"--filter name":           `"name" is not COLUMN=VALUE`,
 		"--limit 0":               "1 or more",
 		"--limit all":             "1 or more",
 		"--no-headers -o json":    "-o json has no titles",
 		"--no-headers -o name":    "-o name has no titles",
-		"-o jsno":                 "table, json, yaml, wide or name; did you mean json?",
+		"-o jsno":                 "table, json, yaml, wide or name (did you mean json?)",
 		"--sort name --no-header": "unknown flag: --no-header",
 	} {
 		out, pages, err := printListed(t, listRows, strings.Fields(args)...)

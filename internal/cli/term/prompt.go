@@ -163,6 +163,9 @@ func BindYes(cmd *cobra.Command) {
 	cmd.Flags().BoolP("yes", "y", false, "skip the confirmation prompt")
 }
 
+// Asks reports whether Confirm asks.
+func Asks(cmd *cobra.Command) bool { return !isSet(cmd, "yes") && Interactive(cmd) }
+
 // Confirm asks before something that cannot be undone.
 func Confirm(cmd *cobra.Command, format string, args ...any) error {
 	if isSet(cmd, "yes") {

@@ -8,7 +8,7 @@ import (
 // DidYouMean is a hint at the words that were probably meant, "" if none is close.
 func DidYouMean(given string, known []string) string {
 	if near := Near(given, known); len(near) > 0 {
-		return "; did you mean " + strings.Join(near, " or ") + "?"
+		return " (did you mean " + strings.Join(near, " or ") + "?)"
 	}
 	return ""
 }
