@@ -237,8 +237,8 @@ func TestDev(t *testing.T) {
 		t.Errorf("rolecall env without a server: exit code %d, printed %q and %q", code, out, errOut)
 	}
 
-	// The second start finds everything, and does not take another password.
-	// libpq's variables do not lead the server elsewhere.
+	// The second start finds everything, and does not take another password. libpq's variables do not lead the server
+	// elsewhere.
 	second, url := beginDevProcess(t, dir, "ROLECALL_ADMIN_PASSWORD=another", "PGOPTIONS=-c nonsense=1", "PGSERVICE=absent")
 	w := variables(t, dir)
 	for _, name := range []string{"ROLECALL_CLUSTER_ID", "IONOS_PASSWORD", "PGPORT", "PGPASSWORD"} {

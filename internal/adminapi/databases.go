@@ -196,19 +196,20 @@ func (a *API) setAccess(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if level == nil {
 		return fault.New(fault.Invalid, "The field level is missing: own, write or read.")
 	}
-	to := pgrole.Access{Database: r.PathValue("database"), Level: pgrole.Level(*level)}
-	d, err := a.Users.SetAccess(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), to, web.IfMatch(r))
+	database := r.PathValue("database")
+	d, err := a.Users.SetAccess(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"), database,
+		(*pgrole.Level)(level), web.IfMatch(r))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("ETag", strconv.Quote(d.Revision()))
-	web.JSON(w, http.StatusOK, "application/json", accessResource{to.Database, string(to.Level)})
+	web.JSON(w, http.StatusOK, "application/json", accessResource{database, *level})
 	return nil
 }
 
 func (a *API) removeAccess(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	d, err := a.Users.RemoveAccess(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"),
-		r.PathValue("database"), web.IfMatch(r))
+	d, err := a.Users.SetAccess(r.Context(), p, r.PathValue("clusterId"), r.PathValue("username"),
+		r.PathValue("database"), nil, web.IfMatch(r))
 	if err != nil {
 		return err
 	}

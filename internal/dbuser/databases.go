@@ -70,7 +70,7 @@ func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clus
 	var d *pgrole.Database
 	changing, err := op.waitAndDetach(ctx)
 	if err == nil {
-		d, err = op.server.CreateDatabaseWith(changing, n, op.by())
+		d, err = op.server.CreateDatabase(changing, n, op.by())
 	}
 	return op.cluster, d, op.end(ctx, uuid.Nil, detail{}, err)
 }

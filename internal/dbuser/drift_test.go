@@ -255,8 +255,7 @@ func TestStaleRotation(t *testing.T) {
 }
 
 // The session of a rotation whose replica was killed may still be about to commit, while it waits for a standby. Until it
-// has
-// ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
+// has ended, the next password is not forgotten: neither by the settler nor by an admin who gives the one that counts now.
 func TestRotationUnderWay(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.PG.Exec(t, `CREATE ROLE rotate_under_way LOGIN CREATEROLE PASSWORD '`+rolePassword+`'`)

@@ -12,8 +12,7 @@ import (
 )
 
 // TestHistory: where the outcome of a change was lost, and later changes have left their own trace on the user, they tell
-// what
-// came of it.
+// what came of it.
 func TestHistory(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	control := s.PG.Connect(t, s.PG.User, s.PG.Password, s.DB.Identity.Database)

@@ -149,53 +149,33 @@ func (s *Service) RemoveAccessRoles(ctx context.Context, p *account.Principal, c
 	return op.end(ctx, uuid.Nil, detail{}, err)
 }
 
-// SetAccess gives a database user exactly one level in a database that has access roles.
-func (s *Service) SetAccess(ctx context.Context, p *account.Principal, clusterID, name string, to pgrole.Access,
-	match etag.Match) (*pgrole.Details, error) {
-	level := &to.Level
-	op, err := s.beginAccess(ctx, p, clusterID, name, to.Database, &level, pgrole.CheckLevel(to.Level))
-	if err != nil {
-		return nil, err
-	}
-	defer op.release()
-	changing, err := op.waitAndDetach(ctx)
-	var d *pgrole.Details
-	if err == nil {
-		d, err = op.server.SetAccess(changing, name, to, match, op.by())
-	}
-	return op.endUser(ctx, d, detail{}, err)
-}
-
-// RemoveAccess takes the level of a database user in a database away, if it has one.
-func (s *Service) RemoveAccess(ctx context.Context, p *account.Principal, clusterID, name, database string,
-	match etag.Match) (*pgrole.Details, error) {
-	op, err := s.beginAccess(ctx, p, clusterID, name, database, new(*pgrole.Level), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer op.release()
-	changing, err := op.waitAndDetach(ctx)
-	var d *pgrole.Details
-	if err == nil {
-		d, err = op.server.RemoveAccess(changing, name, database, match, op.by())
-	}
-	return op.endUser(ctx, d, detail{}, err)
-}
-
-// beginAccess is begin for a change of a user's level in a database; a nil level takes it away.
-func (s *Service) beginAccess(ctx context.Context, p *account.Principal, clusterID, name, database string,
-	level **pgrole.Level, invalid error) (*operation, error) {
+// SetAccess gives a database user exactly one level in a database that has access roles; nil: none any more.
+func (s *Service) SetAccess(ctx context.Context, p *account.Principal, clusterID, name, database string,
+	level *pgrole.Level, match etag.Match) (*pgrole.Details, error) {
 	c, err := s.Cluster(p, clusterID)
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(ctx, p, c, change{
-		action:         audit.ChangeAccess,
-		target:         name,
-		detail:         detail{Database: database, Level: level},
-		limit:          changeTimeout,
-		oneTransaction: true,
-	}, cmp.Or(s.checkUserName(ctx, p, clusterID, name), s.checkDatabaseName(ctx, p, clusterID, database), invalid))
+	invalid := cmp.Or(s.checkUserName(ctx, p, clusterID, name), s.checkDatabaseName(ctx, p, clusterID, database))
+	if invalid == nil && level != nil {
+		invalid = pgrole.CheckLevel(*level)
+	}
+	op, err := s.begin(ctx, p, c, change{action: audit.ChangeAccess, target: name,
+		detail: detail{Database: database, Level: &level}, limit: changeTimeout, oneTransaction: true}, invalid)
+	if err != nil {
+		return nil, err
+	}
+	defer op.release()
+	changing, err := op.waitAndDetach(ctx)
+	var d *pgrole.Details
+	switch {
+	case err != nil:
+	case level == nil:
+		d, err = op.server.RemoveAccess(changing, name, database, match, op.by())
+	default:
+		d, err = op.server.SetAccess(changing, name, pgrole.Access{Database: database, Level: *level}, match, op.by())
+	}
+	return op.endUser(ctx, d, detail{}, err)
 }
 
 // endUser is end for a change of a user, d as it is after it. With d, an error is about what follows the change, such as the

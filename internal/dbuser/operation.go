@@ -289,8 +289,7 @@ func (d detail) of(attempt detail) detail {
 }
 
 // record adds the outcome of an attempt, whose detail was asked. One that cannot be written is left to the settler: the
-// answer to the caller stays
-// what it is.
+// answer to the caller stays what it is.
 func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous uuid.UUID, asked, outcome detail,
 	err error) {
 	result := audit.Result{Outcome: audit.Done, Previous: previous}

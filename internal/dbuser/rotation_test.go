@@ -239,8 +239,7 @@ func TestRotationLosesItsLock(t *testing.T) {
 }
 
 // One who rotates is overtaken by another, who finishes that rotation and makes one more. What the slow one sends then does
-// not
-// become the password of the cluster, even if it is killed before it sees that.
+// not become the password of the cluster, even if it is killed before it sees that.
 func TestRotationIsOvertaken(t *testing.T) {
 	t.Parallel()
 	s := servicetest.New(t, pgtest.Shared(t))

@@ -178,8 +178,8 @@ func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Princi
 }
 
 // hurry gives a stranger's body less time than others have, so that slow bodies do not occupy the slots of an address for
-// long.
-// The server reads behind a request without a body, to notice a client that hangs up: a deadline would end that request.
+// long. The server reads behind a request without a body, to notice a client that hangs up: a deadline would end that
+// request.
 func (d *Door) hurry(w http.ResponseWriter, r *http.Request) {
 	if d.StrangerBody > 0 && r.Body != http.NoBody {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.StrangerBody)) // a recorder has none

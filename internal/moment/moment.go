@@ -34,8 +34,7 @@ func Duration(text string) (time.Duration, error) {
 }
 
 // DurationText writes a duration so that Duration reads it: as Go does, without parts that are zero, and below an hour in
-// one
-// unit: 24h, 1h30m, 90s.
+// one unit: 24h, 1h30m, 90s.
 func DurationText(d time.Duration) string {
 	if d >= time.Minute && d < time.Hour && d%time.Minute != 0 {
 		fraction := strings.TrimPrefix((time.Second + d%time.Second).String(), "1") // .5s, or s

@@ -42,63 +42,88 @@ func (s *Server) changeAccess(ctx context.Context, name string, access Access, m
 	if !storable(access.Database) {
 		return nil, databaseNotFound(access.Database)
 	}
-	var of levelRoles
-	check := func(ctx context.Context, tx *transaction) (err error) {
-		if of, err = s.levelRoles(ctx, tx, access.Database); access.Level == "" && of.any() {
-			return nil // a level can be taken away also if its role may not connect, which the owner of the database decides
-		}
-		if err != nil {
+	var c accessChange
+	err := s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) (err error) {
+		if err := checkOrdinary(u, name, match); err != nil {
 			return err
 		}
-		return s.checkAccess(ctx, tx, of, access.Level, name)
-	}
-	var leases []*User
-	lost := false // own
-	d, err := s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction,
-		all []membership) (err error) {
-		lost = false
-		for _, m := range all {
-			level := of.level(m.role)
-			if level == "" || level == access.Level && !m.admin {
-				continue
-			}
-			lost = lost || level == Own && access.Level != Own
-			if err := tx.revoke(ctx, m, name); err != nil {
-				return err
-			}
-		}
-		if access.Level == "" {
-			err = tx.resetOwn(ctx, of, name)
-		} else {
-			err = s.giveAccess(ctx, tx, of, access.Level, name)
-		}
-		if err != nil {
-			return err
-		}
-		var oid uint32
-		if err := tx.QueryRow(ctx, `SELECT oid FROM pg_roles WHERE rolname = $1`, name).Scan(&oid); err != nil {
-			return err
-		}
-		if leases, err = readLeasesFor(ctx, tx, oid); err != nil {
-			return err
-		}
-		for _, l := range leases {
-			if err := tx.beginAs(ctx, of, access.Level, l.Name); err != nil {
-				return err
-			}
-		}
-		return nil
+		c, err = s.changeAccessIn(ctx, tx, u, access, by)
+		return err
 	})
-	if err != nil || !lost {
-		return d, err
+	if err != nil {
+		return nil, err
 	}
-	for _, u := range append(leases, d.User) {
+	for _, u := range c.losers {
 		if _, err := s.endSessionsOf(ctx, u, whichSessions{database: access.Database},
-			"End its sessions, or it acts as "+of.name(Own)+" in them."); err != nil {
-			return d, err // the level is changed
+			"End its sessions, or it acts as "+c.owner+" in them."); err != nil {
+			return c.user, err // the level is changed
 		}
 	}
-	return d, nil
+	return c.user, nil
+}
+
+// accessChange is what a change of a user's level has done.
+type accessChange struct {
+	user   *Details
+	owner  string  // the access role of own
+	losers []*User // the user and its leases, if they have lost own
+}
+
+// changeAccessIn changes the level of a user, and of the leases for it.
+func (s *Server) changeAccessIn(ctx context.Context, tx *transaction, u *User, access Access, by Actor) (c accessChange,
+	err error) {
+	of, err := s.levelRoles(ctx, tx, access.Database)
+	if access.Level == "" && of.any() {
+		err = nil // a level can be taken away also if its role may not connect, which the owner of the database decides
+	}
+	if err != nil {
+		return c, err
+	}
+	if access.Level != "" {
+		if err := s.checkAccess(ctx, tx, of, access.Level, u.Name); err != nil {
+			return c, err
+		}
+	}
+	all, err := s.lockMemberships(ctx, tx, u)
+	if err != nil {
+		return c, err
+	}
+	lost := false // own
+	for _, m := range all {
+		level := of.level(m.role)
+		if level == "" || level == access.Level && !m.admin {
+			continue
+		}
+		lost = lost || level == Own && access.Level != Own
+		if err := tx.revoke(ctx, m, u.Name); err != nil {
+			return c, err
+		}
+	}
+	if access.Level == "" {
+		err = tx.resetOwn(ctx, of, u.Name)
+	} else {
+		err = s.giveAccess(ctx, tx, of, access.Level, u.Name)
+	}
+	if err != nil {
+		return c, err
+	}
+	leases, err := readLeasesFor(ctx, tx, u.oid)
+	if err != nil {
+		return c, err
+	}
+	for _, l := range leases {
+		if err := tx.beginAs(ctx, of, access.Level, l.Name); err != nil {
+			return c, err
+		}
+	}
+	if c.user, err = s.recordMemberships(ctx, tx, u, by); err != nil {
+		return c, err
+	}
+	if lost {
+		c.losers = append(leases, c.user.User)
+	}
+	c.owner = of.name(Own)
+	return c, nil
 }
 
 // levelRoles are the access roles of a database, in the order of Levels. A role that has the name of one, and is none, is
@@ -125,8 +150,7 @@ func (l levelRoles) level(role string) Level {
 
 // levelRoles reads the access roles of a database, under a lock for which a change of them waits. Their records say what
 // they are, and only a role with CREATEROLE writes those. They also have to be allowed to connect, by a grant of their own:
-// a
-// database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now. With an
+// a database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now. With an
 // error, of has those that there are.
 func (s *Server) levelRoles(ctx context.Context, tx *transaction, database string) (of levelRoles, err error) {
 	of = levelRoles{database: database, names: make([]string, len(Levels))}
@@ -259,74 +283,87 @@ func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (d *Detail
 		return nil, err
 	}
 	// Two calls lock the databases in the same order.
-	access := slices.SortedFunc(slices.Values(n.Access), func(a, b Access) int {
-		return strings.Compare(a.Database,
-			b.Database)
+	n.Access = slices.SortedFunc(slices.Values(n.Access), func(a, b Access) int {
+		return strings.Compare(a.Database, b.Database)
 	})
 	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
-		if existing != nil {
-			return exists(n.Name)
-		}
-		verifier, err := tx.verifier(ctx, n.Password)
+		u, err := s.create(ctx, tx, existing, n, by)
 		if err != nil {
-			return err
-		}
-		unlimited := &Details{ConnectionLimit: -1}
-		p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, createRole(n.Name, verifier)+alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
-			unlimited.otherConnectionLimit(n.Limits))+commentOnRole(n.Name, p.comment(""))); err != nil {
-			return err
-		}
-		for _, role := range slices.Concat(s.MemberOf, n.Roles) {
-			if err := s.grant(ctx, tx, role, n.Name); err != nil {
-				return err
-			}
-		}
-		for _, a := range access {
-			of, err := s.levelRoles(ctx, tx, a.Database)
-			if fault.Is(err, fault.NotFound) {
-				return fault.New(fault.Invalid, "There is no database %q in this cluster to give %q access to.", a.Database, n.Name)
-			}
-			if err != nil {
-				return err
-			}
-			if err := s.giveAccess(ctx, tx, of, a.Level, n.Name); err != nil {
-				return err
-			}
-		}
-		u, err := s.role(ctx, tx, n.Name)
-		if err != nil {
-			return err
-		}
-		if u == nil {
-			return fmt.Errorf("the role %q cannot be read back", n.Name)
-		}
-		if err := checkNotProtected(u); err != nil { // a role that it was made a member of may have become a superuser
 			return err
 		}
 		d, err = s.detailsOf(ctx, tx, u)
 		return err
 	})
-	if fault.Is(err, fault.NotFound) {
-		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", n.Name)
+	if err != nil {
+		return nil, notEncodable(err, n.Name)
 	}
+	return d, nil
+}
+
+// create makes a user in a transaction, whose databases are locked in the order of n.Access.
+func (s *Server) create(ctx context.Context, tx *transaction, existing *User, n NewUser, by Actor) (*User, error) {
+	if existing != nil {
+		return nil, exists(n.Name)
+	}
+	verifier, err := tx.verifier(ctx, n.Password)
 	if err != nil {
 		return nil, err
 	}
-	return d, nil
+	unlimited := &Details{ConnectionLimit: -1}
+	p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
+	if _, err := tx.Exec(ctx, createRole(n.Name, verifier)+alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
+		unlimited.otherConnectionLimit(n.Limits))+commentOnRole(n.Name, p.comment(""))); err != nil {
+		return nil, err
+	}
+	for _, role := range slices.Concat(s.MemberOf, n.Roles) {
+		if err := s.grant(ctx, tx, role, n.Name); err != nil {
+			return nil, err
+		}
+	}
+	for _, a := range n.Access {
+		of, err := s.levelRoles(ctx, tx, a.Database)
+		if fault.Is(err, fault.NotFound) {
+			return nil, fault.New(fault.Invalid, "There is no database %q in this cluster to give %q access to.", a.Database, n.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := s.giveAccess(ctx, tx, of, a.Level, n.Name); err != nil {
+			return nil, err
+		}
+	}
+	u, err := s.role(ctx, tx, n.Name)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil {
+		return nil, fmt.Errorf("the role %q cannot be read back", n.Name)
+	}
+	return u, checkNotProtected(u) // a role that it was made a member of may have become a superuser in the meantime
+}
+
+// notEncodable is err, or why a user of that name was not made.
+func notEncodable(err error, name string) error {
+	if fault.Is(err, fault.NotFound) {
+		return fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
+	}
+	return err
 }
 
 // Disable takes LOGIN from a user, which keeps its password, and ends its sessions. ended is how many there were. A new
 // password does not enable the user: it may be set by somebody who does not know why the user is disabled. Only Enable does.
 func (s *Server) Disable(ctx context.Context, name string, match etag.Match, by Actor) (d *Details, ended int, err error) {
-	d, err = s.changeState(ctx, name, match, by, func(_ context.Context, _ *transaction, u *User) (p Provenance, sql string,
-		err error) {
-		p = u.Provenance
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := checkOrdinary(u, name, match); err != nil {
+			return err
+		}
+		p := u.Provenance
 		if u.login {
 			p.Password = PasswordKept // else it stays as it was disabled before
 		}
 		p.State = StateDisabled
-		return p, alterLogin(name, false), nil
+		d, err = s.alterAndRecord(ctx, tx, u, alterLogin(name, false), p, by)
+		return err
 	})
 	if err != nil {
 		return nil, 0, err
@@ -337,44 +374,25 @@ func (s *Server) Disable(ctx context.Context, name string, match etag.Match, by 
 
 // Enable gives LOGIN back to a user that is disabled. One from which a blocked deletion has taken the password is refused: a
 // new password enables it.
-func (s *Server) Enable(ctx context.Context, name string, match etag.Match, by Actor) (*Details, error) {
-	return s.changeState(ctx, name, match, by, func(ctx context.Context, tx *transaction, u *User) (p Provenance, sql string,
-		err error) {
-		p = u.Provenance
+func (s *Server) Enable(ctx context.Context, name string, match etag.Match, by Actor) (d *Details, err error) {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := checkOrdinary(u, name, match); err != nil {
+			return err
+		}
+		p := u.Provenance
 		if p.State == StateDisabled && !u.login && p.Password != PasswordKept {
-			// An admin may have set one by SQL.
 			verifier := ""
-			if tx.readsVerifiers {
-				err = tx.QueryRow(ctx, selectVerifier, u.oid).Scan(&verifier)
+			if tx.readsVerifiers { // an admin may have set a password by SQL
+				if err := tx.QueryRow(ctx, selectVerifier, u.oid).Scan(&verifier); err != nil {
+					return err
+				}
 			}
-			if err != nil || verifier == "" {
-				return p, "", cmp.Or(err, error(fault.New(fault.Invalid, "The user %q has no password. Set a password: that enables "+
-					"it.", name)))
+			if verifier == "" {
+				return fault.New(fault.Invalid, "The user %q has no password. Set a password: that enables it.", name)
 			}
 		}
 		p.State, p.Password = "", ""
-		return p, alterLogin(name, true), nil
-	})
-}
-
-// changeState lets f decide what becomes of a user, and by which SQL, and does it.
-func (s *Server) changeState(ctx context.Context, name string, match etag.Match, by Actor,
-	f func(ctx context.Context, tx *transaction, u *User) (p Provenance, sql string, err error)) (d *Details, err error) {
-	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
-		if err := checkChangeable(u, name, match); err != nil {
-			return err
-		}
-		if err := cmp.Or(checkNotDeleting(u), checkNoLease(u)); err != nil {
-			return err
-		}
-		p, sql, err := f(ctx, tx, u)
-		if err != nil {
-			return err
-		}
-		if err := s.alter(ctx, tx, u, sql+commentOnRole(name, p.changed(tx.now, by).comment(u.userComment))); err != nil {
-			return err
-		}
-		d, err = s.readDetailsBack(ctx, tx, u)
+		d, err = s.alterAndRecord(ctx, tx, u, alterLogin(name, true), p, by)
 		return err
 	})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 func withAccess(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string) *pgx.Conn {
 	t.Helper()
 	mustCreate(t, s, name+"_maker")
-	if _, err := s.CreateDatabase(t.Context(), name, name+"_maker", actor()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name + "_maker"}, actor()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
@@ -680,7 +680,7 @@ func TestAdoptingTakesAnAdmin(t *testing.T) {
 		db, adopt := name+"_db", true
 		groups(t, s, db+"_owner")
 		mustCreate(t, s, name)
-		if _, err := s.CreateDatabase(t.Context(), db, name, actor()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: db, Owner: name}, actor()); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+db+` WITH (FORCE)`) })

@@ -22,9 +22,8 @@ var accessPrivileges = []string{"CONNECT", "TEMPORARY", "USAGE", "CREATE", "SELE
 
 // accessGrant is what one level is granted on a kind of object: those of pg_default_acl, and d for the database.
 type accessGrant struct {
-	kind       string
-	own, write []string
-	read       []string
+	kind             string
+	own, write, read []string
 }
 
 var accessGrants = []accessGrant{
@@ -48,7 +47,6 @@ type accessPlan struct {
 	s        *Server
 	database string // from whose name they have theirs
 	now      string // its name now: another one while it is being made
-	adopt    bool
 	// givenAway says that the administering role owns the database only until it is made.
 	givenAway bool
 	names     []string // in the order of Levels, as all that follows
@@ -171,7 +169,6 @@ func (p *accessPlan) apply(wish AccessRolesWish) error {
 	if wish.Adopt != nil {
 		p.record.Adopt = *wish.Adopt
 	}
-	p.adopt = p.record.Adopt
 	p.givenAway = wish.givenAway
 	if wish.Schemas == nil {
 		return nil
@@ -208,10 +205,10 @@ func (p *accessPlan) checkRoles() error {
 		case u.isUser() || u.Lease() != nil:
 			return fault.New(fault.Invalid, "The role %q has LOGIN, or is a user: an access role has none. Rename the user, or the "+
 				"database.", u.Name)
-		case p.former && !p.adopt:
+		case p.former && !p.record.Adopt:
 			return fault.New(fault.Invalid, "The role %q was made for a former database %q, and its access roles have members, or "+
 				"rights elsewhere. Take these away, drop or rename the roles, or adopt them.", u.Name, p.database)
-		case !made && !p.adopt:
+		case !made && !p.record.Adopt:
 			return fault.New(fault.Invalid, "There is a role %q already, which Rolecall has not made for the database %q. Adopt it, "+
 				"or rename it.", u.Name, p.database)
 		case !made && p.s.Reassignable != nil && !slices.Contains(p.s.Reassignable, u.Name):
@@ -600,7 +597,7 @@ func (p *accessPlan) readDefaults(ctx context.Context, q querier, schemas []uint
 	}
 	for _, o := range owners {
 		switch {
-		case !p.adopt || o.name == p.names[0] || o.name == "pg_database_owner" || !o.makes:
+		case !p.record.Adopt || o.name == p.names[0] || o.name == "pg_database_owner" || !o.makes:
 		case o.may:
 			oids, names = append(oids, o.oid), append(names, o.name)
 		case o.relations:

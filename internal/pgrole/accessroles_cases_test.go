@@ -53,7 +53,7 @@ func TestAccessRolesRefusals(t *testing.T) {
 
 		long := strings.Repeat("x", 58)
 		accessRefused(t, s, wishFor(long), fault.Invalid, "64 bytes")
-		_, err := s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: long, AccessRoles: true}, actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: long, AccessRoles: true}, actor())
 		refused(t, err, fault.Invalid, "64 bytes")
 
 		read := name + "_read"
@@ -334,7 +334,7 @@ func TestAccessRolesCutOff(t *testing.T) {
 func TestUnfinishedDatabaseWithAccessRoles(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		by := actor()
-		if _, err := s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, by); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, by); err != nil {
 			t.Fatal(err)
 		}
 		unfinished := "rolecall_unfinished_" + by.Attempt.String()
@@ -349,7 +349,7 @@ func TestUnfinishedDatabaseWithAccessRoles(t *testing.T) {
 		mustCreate(t, s, name+"_m")
 		c.Exec(t, `GRANT `+name+`_write TO `+name+`_m`)
 		c.Exec(t, `DROP DATABASE `+name)
-		_, err = s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor())
+		_, err = s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor())
 		refused(t, err, fault.Invalid, name+"_m")
 		c.Exec(t, `REVOKE `+name+`_write FROM `+name+`_m`)
 		databaseWith(t, c, s, name)
@@ -376,7 +376,7 @@ func TestAccessRolesAtEachStatement(t *testing.T) {
 		return pgtest.Pass
 	}))
 	mustCreate(t, direct, "cut")
-	if _, err := direct.CreateDatabase(t.Context(), "cut", "cut", actor()); err != nil {
+	if _, err := direct.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "cut", Owner: "cut"}, actor()); err != nil {
 		t.Fatal(err)
 	}
 	lost, first, step := 0, 1, 1
@@ -432,10 +432,10 @@ func TestAccessRolesOfFormerDatabase(t *testing.T) {
 		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+`_was WITH (FORCE)`) })
 		withRoles := pgrole.NewDatabase{Name: name, AccessRoles: true}
-		_, err := s.CreateDatabaseWith(ctx, withRoles, actor())
+		_, err := s.CreateDatabase(ctx, withRoles, actor())
 		refused(t, err, fault.Invalid, "has members")
 		c.Exec(t, `REVOKE `+name+`_read FROM `+name+`_u`)
-		_, err = s.CreateDatabaseWith(ctx, withRoles, actor())
+		_, err = s.CreateDatabase(ctx, withRoles, actor())
 		refused(t, err, fault.Invalid, "former database", name+"_owner")
 		if !exists(t, c, name+"_owner") {
 			t.Error("an access role of the renamed database is gone")

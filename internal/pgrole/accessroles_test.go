@@ -72,7 +72,7 @@ func denied(t testing.TB, conn *pgx.Conn, statements ...string) {
 func TestAccessRoles(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
-		if _, err := s.CreateDatabase(t.Context(), name, name, actor()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name}, actor()); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
@@ -114,7 +114,7 @@ func TestAccessRoles(t *testing.T) {
 // databaseWith makes a database with access roles, which own it.
 func databaseWith(t testing.TB, c *pgtest.Cluster, s *pgrole.Server, name string) {
 	t.Helper()
-	if _, err := s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`) })
@@ -143,7 +143,7 @@ func TestDatabaseWithAccessRoles(t *testing.T) {
 		denied(t, read, `DELETE FROM t`)
 		denied(t, write, `CREATE SCHEMA mine`)
 
-		_, err = s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor())
+		_, err = s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, AccessRoles: true}, actor())
 		refused(t, err, fault.Exists)
 		for _, conn := range []*pgx.Conn{own, write, read} {
 			conn.Close(t.Context())
@@ -157,7 +157,7 @@ func TestDatabaseWithAccessRoles(t *testing.T) {
 			}
 		}
 		// The administering role itself owns a database for which nobody is named.
-		d, err = s.CreateDatabaseWith(t.Context(), pgrole.NewDatabase{Name: name}, actor())
+		d, err = s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name}, actor())
 		if err != nil || d.Owner != s.Pool.Config().ConnConfig.User || d.AccessRoles {
 			t.Errorf("got %+v, %v", d, err)
 		}

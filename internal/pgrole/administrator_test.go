@@ -241,7 +241,7 @@ func documentedAdministrator(t *testing.T, c *pgtest.Cluster, dba *pgx.Conn, cre
 	}
 
 	// Databases, and the deletion of who has something in them.
-	if _, err := s.CreateDatabase(t.Context(), "of_made", "made", actor()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "of_made", Owner: "made"}, actor()); err != nil {
 		t.Fatal(err)
 	}
 	if err := remove(t, s, "made", "alice", nil, actor()); err != nil {

@@ -61,7 +61,7 @@ func TestRegisteredDatabaseInSQLASCII(t *testing.T) {
 	if err := remove(t, s, name, "heir ñ", nil, actor()); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.CreateDatabase(t.Context(), "größe", "heir ñ", actor()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "größe", Owner: "heir ñ"}, actor()); err != nil {
 		t.Error(err)
 	}
 	databases, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 100})

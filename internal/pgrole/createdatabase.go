@@ -12,19 +12,11 @@ import (
 	"rolecall/internal/sqlstate"
 )
 
-// CreateDatabase is CreateDatabaseWith for an owner, without access roles.
-func (s *Server) CreateDatabase(ctx context.Context, name, owner string, by Actor) (*Database, error) {
-	if owner == "" {
-		return nil, noOwner(owner)
-	}
-	return s.CreateDatabaseWith(ctx, NewDatabase{Name: name, Owner: owner}, by)
-}
-
-// CreateDatabaseWith makes a database that belongs to an unprotected role, to its own access role, or to the administering
+// CreateDatabase makes a database that belongs to an unprotected role, to its own access role, or to the administering
 // role; and its access roles if they are asked for. CREATE DATABASE cannot be part of a transaction: so it makes one of
 // another name. In that the access roles are made and granted what they are to have. Last it gets its own name together with
 // its owner, and the comment that says who made it. What is left of a call that was cut off is dropped by InspectDatabase.
-func (s *Server) CreateDatabaseWith(ctx context.Context, n NewDatabase, by Actor) (d *Database, err error) {
+func (s *Server) CreateDatabase(ctx context.Context, n NewDatabase, by Actor) (d *Database, err error) {
 	if err := CheckDatabaseName(n.Name); err != nil {
 		return nil, err
 	}

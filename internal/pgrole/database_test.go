@@ -55,7 +55,7 @@ func TestCreateAndDropDatabase(t *testing.T) {
 		members := memberships(t, c)
 		for i, name := range []string{owner + "_db", owner + ` "quoted'; \db`} {
 			by := actor()
-			d, err := s.CreateDatabase(t.Context(), name, owner, by)
+			d, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: owner}, by)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestCreateAndDropDatabase(t *testing.T) {
 				name); !strings.HasPrefix(got, "rolecall:v1 {") {
 				t.Errorf("the comment is %s", got)
 			}
-			_, err = s.CreateDatabase(t.Context(), name, owner, actor())
+			_, err = s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: owner}, actor())
 			refused(t, err, fault.Exists)
 			session := c.Connect(t, owner, password, name)
 			exec(t, session, `CREATE SCHEMA mine`, `CREATE TABLE mine.t ()`)
@@ -105,19 +105,19 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	c.Exec(t, `CREATE ROLE db_ref_replicator LOGIN REPLICATION; CREATE ROLE db_ref_member LOGIN IN ROLE db_ref_replicator`)
 	for _, name := range []string{"", ".", "..", "postgres", "template0", "template1", "rdsadmin", "db_ref_control",
 		"rolecall_unfinished_", strings.Repeat("x", 64), strings.Repeat("é", 32), "a\nb", "a\x00", "\xff"} {
-		_, err := s.CreateDatabase(t.Context(), name, "db_ref_owner", actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: "db_ref_owner"}, actor())
 		refused(t, err, fault.Invalid)
 	}
 	for owner, kind := range map[string]fault.Kind{
-		"absent": fault.Invalid, "": fault.Invalid, strings.Repeat("x", 64): fault.Invalid,
+		"absent": fault.Invalid, strings.Repeat("x", 64): fault.Invalid,
 		"postgres": fault.Forbidden, role: fault.Forbidden, "db_ref_member": fault.Forbidden, "pg_monitor": fault.Forbidden,
 	} {
-		_, err := s.CreateDatabase(t.Context(), "db_ref", owner, actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "db_ref", Owner: owner}, actor())
 		refused(t, err, kind)
 	}
 	if c.Major >= 16 {
 		c.Exec(t, `CREATE ROLE db_ref_foreign LOGIN`)
-		_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_foreign", actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "db_ref", Owner: "db_ref_foreign"}, actor())
 		refused(t, err, fault.Forbidden)
 	}
 	if n := pgtest.Value[int](t, c, `SELECT count(*) FROM pg_database WHERE datname LIKE 'db\_ref%'`); n != 0 {
@@ -128,7 +128,7 @@ func TestDatabasesThatAreRefused(t *testing.T) {
 	refused(t, s.DropDatabase(t.Context(), "db_ref_super", actor()), fault.Forbidden)
 	c.Exec(t, `DROP DATABASE db_ref_super`)
 	c.Exec(t, `ALTER ROLE `+role+` NOCREATEDB`)
-	_, err := s.CreateDatabase(t.Context(), "db_ref", "db_ref_owner", actor())
+	_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "db_ref", Owner: "db_ref_owner"}, actor())
 	refused(t, err, fault.Forbidden, "CREATEDB")
 }
 
@@ -150,7 +150,7 @@ func TestUnfinishedDatabase(t *testing.T) {
 		if pgtest.Value[bool](t, c, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, unfinished) {
 			t.Error("it is still there")
 		}
-		if _, err := s.CreateDatabase(t.Context(), owner, owner, by); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: owner, Owner: owner}, by); err != nil {
 			t.Fatal(err)
 		}
 		if d, err := s.InspectDatabase(t.Context(), owner, by.Attempt); err != nil || d == nil ||
@@ -170,7 +170,7 @@ func TestConcurrentCreateDatabase(t *testing.T) {
 	mustCreate(t, s, "concurrent_db")
 	won := 0
 	for _, err := range together(4, func(int) error {
-		_, err := s.CreateDatabase(t.Context(), "concurrent_db", "concurrent_db", actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "concurrent_db", Owner: "concurrent_db"}, actor())
 		return err
 	}) {
 		if err == nil {
@@ -217,7 +217,7 @@ func TestInstall(t *testing.T) {
 func TestRefusedDropKeepsGrants(t *testing.T) {
 	asBoth(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		mustCreate(t, s, name)
-		if _, err := s.CreateDatabase(t.Context(), name, name, actor()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name}, actor()); err != nil {
 			t.Fatal(err)
 		}
 		role := s.Pool.Config().ConnConfig.User
@@ -269,7 +269,7 @@ func TestDatabaseInUse(t *testing.T) {
 	c := pgtest.New(t, map[string]string{"max_prepared_transactions": "2", "wal_level": "logical"})
 	s, _ := administrator(t, c)
 	mustCreate(t, s, "busy")
-	if _, err := s.CreateDatabase(t.Context(), "busy", "busy", actor()); err != nil {
+	if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "busy", Owner: "busy"}, actor()); err != nil {
 		t.Fatal(err)
 	}
 	owner := c.Connect(t, "busy", password, "busy")
@@ -299,7 +299,7 @@ func TestDropDatabaseOfTheAdministrator(t *testing.T) {
 			return // a superuser takes nothing over
 		}
 		mustCreate(t, s, name)
-		if _, err := s.CreateDatabase(t.Context(), name, name, actor()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name}, actor()); err != nil {
 			t.Fatal(err)
 		}
 		c.Exec(t, `COMMENT ON DATABASE `+name+` IS 'of the shop'`)
@@ -332,7 +332,7 @@ func TestOwnerVanishes(t *testing.T) {
 			}
 			return pgtest.Pass
 		}))
-		_, err := through.CreateDatabase(t.Context(), name, name, actor())
+		_, err := through.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name}, actor())
 		refused(t, err, fault.Invalid, `no role "`+name+`" to own the database`)
 		if n := pgtest.Value[int](t, c, `SELECT count(*)::int FROM pg_database WHERE starts_with(datname::text, 'rolecall_unf')
 			AND pg_get_userbyid(datdba) = $1`, s.Pool.Config().ConnConfig.User); n != 0 && s.Pool.Config().ConnConfig.User != c.User {
@@ -349,7 +349,7 @@ func TestTemplateKeepsDatabasesFromBeingMade(t *testing.T) {
 	s := superuser(t, c)
 	mustCreate(t, s, "template_owner")
 	create := func() error {
-		_, err := s.CreateDatabase(t.Context(), "of_template", "template_owner", actor())
+		_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "of_template", Owner: "template_owner"}, actor())
 		return err
 	}
 	sitting := c.Connect(t, c.User, c.Password, "template1")

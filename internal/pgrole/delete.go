@@ -136,9 +136,8 @@ func (d *deletion) run(ctx context.Context) error {
 }
 
 // disabledBefore reports whether the role is disabled, for instance by an earlier end of the same lease that was blocked.
-// Any
-// other lease ends whatever blocks its drop, so that is looked for when its sessions, and with them their temporary objects
-// and locks, are gone.
+// Any other lease ends whatever blocks its drop, so that is looked for when its sessions, and with them their temporary
+// objects and locks, are gone.
 func (d *deletion) disabledBefore() bool {
 	return d.user.Provenance.State == StateDisabled && !d.user.login
 }
@@ -487,8 +486,7 @@ func (d *deletion) rehearse(ctx context.Context, conn *pgx.Conn, dp *databasePla
 var errRehearsed = errors.New("reassigning succeeds")
 
 // maxGrants is how many privileges one transaction revokes at most, and maxStatements how many statements go to the server
-// at
-// a time. Grants are cheap to make, so a user may have any number of them.
+// at a time. Grants are cheap to make, so a user may have any number of them.
 const (
 	maxGrants     = 5000
 	maxStatements = 500

@@ -985,7 +985,7 @@ func TestRightsOnSchemaPublic(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
 		owner, user := prefix+"_owner", prefix+"_user"
 		mustCreate(t, s, owner, user)
-		if _, err := s.CreateDatabase(t.Context(), owner, owner, actor()); err != nil {
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: owner, Owner: owner}, actor()); err != nil {
 			t.Fatal(err)
 		}
 		conn := database(t, c, prefix+"_of_super")

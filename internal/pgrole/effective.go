@@ -49,8 +49,7 @@ type GrantCount struct {
 }
 
 // EffectiveAccess says what a user, protected or not, can do in each database. It visits only those where the user was
-// granted
-// something itself, or owns something, a few at a time. One that it cannot look into has a Problem.
+// granted something itself, or owns something, a few at a time. One that it cannot look into has a Problem.
 func (s *Server) EffectiveAccess(ctx context.Context, name string) (*Effective, error) {
 	var e *effective
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -188,8 +187,7 @@ func paths(from uint32, edges []edge) map[uint32][]uint32 {
 }
 
 // selectUserDatabases lists the databases except templates, the control database ($2) and those that are being made, with
-// what
-// a role ($1) was granted on them, and whether something in them depends on it.
+// what a role ($1) was granted on them, and whether something in them depends on it.
 const selectUserDatabases = `
 	SELECT d.datname::text, pg_encoding_to_char(d.encoding)::text, d.datname = current_database(), d.datallowconn,
 	  CASE WHEN d.datconnlimit = 0 AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN -1

@@ -410,7 +410,7 @@ func TestChangesOfALease(t *testing.T) {
 		refused(t, remove(t, s, user, l.Name, nil, actor()), fault.Invalid, "is a lease, which ends", prefix)
 		_, err = s.Plan(t.Context(), user, l.Name)
 		refused(t, err, fault.Invalid, "is a lease, which ends")
-		_, err = s.CreateDatabase(t.Context(), prefix+"_db", l.Name, actor())
+		_, err = s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: prefix + "_db", Owner: l.Name}, actor())
 		refused(t, err, fault.Invalid, "is a lease, which ends", prefix)
 		if after := state(t, c, l.Name); after != before {
 			t.Errorf("it was changed: %s", after)

@@ -50,12 +50,8 @@ func (s *Server) SetLimits(ctx context.Context, name string, limits Limits, matc
 		if err != nil {
 			return err
 		}
-		p := u.Provenance.changed(tx.now, by)
-		if err := s.alter(ctx, tx, u, alterLimits(name, old.otherValidUntil(limits),
-			old.otherConnectionLimit(limits))+commentOnRole(name, p.comment(u.userComment))); err != nil {
-			return err
-		}
-		d, err = s.readDetailsBack(ctx, tx, u)
+		d, err = s.alterAndRecord(ctx, tx, u, alterLimits(name, old.otherValidUntil(limits),
+			old.otherConnectionLimit(limits)), u.Provenance, by)
 		return err
 	})
 	return d, err
@@ -88,6 +84,15 @@ func (d *Details) otherConnectionLimit(l Limits) *int {
 		return nil
 	}
 	return l.ConnectionLimit
+}
+
+// alterAndRecord changes a user by SQL, records that with p in its comment, and reads the user back.
+func (s *Server) alterAndRecord(ctx context.Context, tx *transaction, u *User, sql string, p Provenance, by Actor) (*Details,
+	error) {
+	if err := s.alter(ctx, tx, u, sql+commentOnRole(u.Name, p.changed(tx.now, by).comment(u.userComment))); err != nil {
+		return nil, err
+	}
+	return s.readDetailsBack(ctx, tx, u)
 }
 
 func (s *Server) readDetailsBack(ctx context.Context, tx *transaction, old *User) (*Details, error) {

@@ -65,9 +65,19 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
 		return nil, nil, err
 	}
-	check := func(ctx context.Context, tx *transaction) error { return s.checkGrants(ctx, tx, roles, name) }
-	d, err = s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction,
-		all []membership) error {
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := checkOrdinary(u, name, match); err != nil {
+			return err
+		}
+		for _, role := range roles {
+			if err := s.checkGrant(ctx, tx, role, name); err != nil {
+				return err
+			}
+		}
+		all, err := s.lockMemberships(ctx, tx, u)
+		if err != nil {
+			return err
+		}
 		kept = nil
 		var has []string
 		for _, m := range all {
@@ -90,7 +100,8 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 			}
 			has = append(has, role)
 		}
-		return nil
+		d, err = s.recordMemberships(ctx, tx, u, by)
+		return err
 	})
 	if err != nil {
 		return nil, nil, err
@@ -100,92 +111,27 @@ func (s *Server) SetRoles(ctx context.Context, name string, roles []string, matc
 
 // GrantRole makes the user a member of a grantable role, without ADMIN OPTION. A membership that already gives the role's
 // privileges stays as it is, and so do all memberships in other roles.
-func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
+func (s *Server) GrantRole(ctx context.Context, name, role string, match etag.Match, by Actor) (d *Details, err error) {
 	roles := []string{role}
 	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
 		return nil, err
 	}
-	check := func(ctx context.Context, tx *transaction) error { return s.checkGrant(ctx, tx, role, name) }
-	return s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction, all []membership) error {
-		has := slices.ContainsFunc(all, func(m membership) bool { return m.role == role && m.usable(tx) })
-		return s.grantUnless(ctx, tx, has, role, name)
-	})
-}
-
-// RevokeRole ends the user's memberships in a grantable role, by all its grantors. All other memberships stay.
-func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.Match, by Actor) (*Details, error) {
-	roles := []string{role}
-	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
-		return nil, err
-	}
-	check := func(ctx context.Context, tx *transaction) error {
-		u, err := s.role(ctx, tx, role)
-		if err != nil && !fault.Is(err, fault.NotFound) {
-			return err
-		}
-		if u != nil && u.dangerous {
-			return fault.New(fault.Forbidden, "The role %q is a system role: its memberships cannot be changed here.", role)
-		}
-		return nil
-	}
-	return s.changeMemberships(ctx, name, match, by, check, func(ctx context.Context, tx *transaction, all []membership) error {
-		for _, m := range all {
-			if m.role != role {
-				continue
-			}
-			if err := tx.revoke(ctx, m, name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// changeMemberships lets check refuse the change before any session is ended, locks the user's row, lets f grant and revoke,
-// and records the change. f gets all memberships of the user.
-func (s *Server) changeMemberships(ctx context.Context, name string, match etag.Match, by Actor,
-	check func(ctx context.Context, tx *transaction) error,
-	f func(ctx context.Context, tx *transaction, all []membership) error) (d *Details, err error) {
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
-		if err := checkChangeable(u, name, match); err != nil {
+		if err := checkOrdinary(u, name, match); err != nil {
 			return err
 		}
-		if err := cmp.Or(checkNotDeleting(u), checkNoLease(u)); err != nil {
+		if err := s.checkGrant(ctx, tx, role, name); err != nil {
 			return err
 		}
-		if err := check(ctx, tx); err != nil {
-			return err
-		}
-		if err := s.alter(ctx, tx, u, ""); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, `
-			SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`, m.admin_option,
-			  (SELECT textsend(description) FROM pg_shdescription
-			   WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)
-			FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
-			WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
+		all, err := s.lockMemberships(ctx, tx, u)
 		if err != nil {
 			return err
 		}
-		all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
-			var comment []byte
-			err = row.Scan(&m.role, &m.grantor, &m.inherited, &m.admin, &comment)
-			_, p := parseComment(string(comment))
-			m.access = p.Access != nil
-			return m, err
-		})
-		if err != nil {
+		has := slices.ContainsFunc(all, func(m membership) bool { return m.role == role && m.usable(tx) })
+		if err := s.grantUnless(ctx, tx, has, role, name); err != nil {
 			return err
 		}
-		if err := f(ctx, tx, all); err != nil {
-			return err
-		}
-		p := u.Provenance.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, commentOnRole(name, p.comment(u.userComment))); err != nil {
-			return err
-		}
-		d, err = s.readDetailsBack(ctx, tx, u)
+		d, err = s.recordMemberships(ctx, tx, u, by)
 		return err
 	})
 	if err != nil {
@@ -194,14 +140,75 @@ func (s *Server) changeMemberships(ctx context.Context, name string, match etag.
 	return d, nil
 }
 
-// checkGrants is checkGrant of several roles.
-func (s *Server) checkGrants(ctx context.Context, tx *transaction, roles []string, member string) error {
-	for _, role := range roles {
-		if err := s.checkGrant(ctx, tx, role, member); err != nil {
+// RevokeRole ends the user's memberships in a grantable role, by all its grantors. All other memberships stay.
+func (s *Server) RevokeRole(ctx context.Context, name, role string, match etag.Match, by Actor) (d *Details, err error) {
+	roles := []string{role}
+	if err := s.notAccessRoles(ctx, roles, CheckGrantable(roles, s.Grantable)); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, u *User) error {
+		if err := checkOrdinary(u, name, match); err != nil {
 			return err
 		}
+		group, err := s.role(ctx, tx, role)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		if group != nil && group.dangerous {
+			return fault.New(fault.Forbidden, "The role %q is a system role: its memberships cannot be changed here.", role)
+		}
+		all, err := s.lockMemberships(ctx, tx, u)
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			if m.role != role {
+				continue
+			}
+			if err := tx.revoke(ctx, m, name); err != nil {
+				return err
+			}
+		}
+		d, err = s.recordMemberships(ctx, tx, u, by)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	return d, nil
+}
+
+// lockMemberships locks the user's row, and returns all its memberships. What may refuse a change of them is checked before:
+// the lock may end a blocking session.
+func (s *Server) lockMemberships(ctx context.Context, tx *transaction, u *User) ([]membership, error) {
+	if err := s.alter(ctx, tx, u, ""); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`, m.admin_option,
+		  (SELECT textsend(description) FROM pg_shdescription
+		   WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)
+		FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
+		WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m membership, err error) {
+		var comment []byte
+		err = row.Scan(&m.role, &m.grantor, &m.inherited, &m.admin, &comment)
+		_, p := parseComment(string(comment))
+		m.access = p.Access != nil
+		return m, err
+	})
+}
+
+// recordMemberships records a change of the user's memberships, and reads the user back.
+func (s *Server) recordMemberships(ctx context.Context, tx *transaction, u *User, by Actor) (*Details, error) {
+	p := u.Provenance.changed(tx.now, by)
+	if _, err := tx.Exec(ctx, commentOnRole(u.Name, p.comment(u.userComment))); err != nil {
+		return nil, err
+	}
+	return s.readDetailsBack(ctx, tx, u)
 }
 
 // checkGrant refuses a role that there is not, and one that nobody is made a member of here: who became it would be

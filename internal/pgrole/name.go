@@ -124,7 +124,7 @@ func CheckDatabaseName(name string) error {
 // CheckOwner refuses the name of an owner that no role can have.
 func CheckOwner(owner string) error {
 	if !storable(owner) {
-		return fault.New(fault.Invalid, "There is no role %q to own the database.", owner)
+		return noOwner(owner)
 	}
 	return nil
 }

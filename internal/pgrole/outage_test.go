@@ -102,7 +102,7 @@ func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 		"Inspect":           func() error { _, err := s.Inspect(t.Context(), "kept"); return err },
 		"Databases":         func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 1}); return err },
 		"Create database": func() error {
-			_, err := s.CreateDatabase(t.Context(), "new", "kept", actor())
+			_, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: "new", Owner: "kept"}, actor())
 			return err
 		},
 		"Drop database": func() error { return s.DropDatabase(t.Context(), "new", actor()) },
@@ -391,8 +391,8 @@ func TestConnectionLostAtCommit(t *testing.T) {
 	}
 	mustCreate(t, serverAs(t, c, c.User, c.Password), "commit_lost_owner")
 	p.arm(false, 0, 1)
-	if d, err := s.CreateDatabase(t.Context(), "commit_lost_db", "commit_lost_owner", actor()); err != nil ||
-		d.Owner != "commit_lost_owner" {
+	n := pgrole.NewDatabase{Name: "commit_lost_db", Owner: "commit_lost_owner"}
+	if d, err := s.CreateDatabase(t.Context(), n, actor()); err != nil || d.Owner != n.Owner {
 		t.Errorf("got %+v, %v", d, err)
 	}
 	p.arm(false, 0, 0)

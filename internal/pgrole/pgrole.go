@@ -44,8 +44,8 @@ type Server struct {
 	// SystemRoles are globs (`*`, `?`) of role names that are protected.
 	SystemRoles []string
 	// Reassignable are the roles without LOGIN that objects may go to, and that may be adopted as access roles; nil: any. What
-	// a role owns runs as it (functions with
-	// SECURITY DEFINER, triggers), so a principal that may give it objects may become it.
+	// a role owns runs as it (functions with SECURITY DEFINER, triggers), so a principal that may give it objects may become
+	// it.
 	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
@@ -302,41 +302,14 @@ func scanUserUpTo(row pgx.CollectableRow, limit int) (*User, error) {
 // Create makes a role that may log in with the password and is a member of s.MemberOf, and nothing else. It refuses a name
 // that any role has, also one without LOGIN.
 func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u *User, err error) {
-	if err := CheckName(name, s.SystemRoles); err != nil {
-		return nil, err
-	}
-	if err := CheckPassword(password); err != nil {
+	if err := cmp.Or(CheckName(name, s.SystemRoles), CheckPassword(password)); err != nil {
 		return nil, err
 	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, existing *User) error {
-		if existing != nil {
-			return exists(name)
-		}
-		verifier, err := tx.verifier(ctx, password)
-		if err != nil {
-			return err
-		}
-		p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
-		if _, err := tx.Exec(ctx, createRole(name, verifier)+commentOnRole(name, p.comment(""))); err != nil {
-			return err
-		}
-		for _, role := range s.MemberOf {
-			if err := s.grant(ctx, tx, role, name); err != nil {
-				return err
-			}
-		}
-		if u, err = s.role(ctx, tx, name); err != nil {
-			return err
-		}
-		if u == nil {
-			return fmt.Errorf("the role %q cannot be read back", name)
-		}
-		return checkNotProtected(u) // a role that it was made a member of may have become a superuser in the meantime
+		u, err = s.create(ctx, tx, existing, NewUser{Name: name, Password: password}, by)
+		return err
 	})
-	if fault.Is(err, fault.NotFound) {
-		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.", name)
-	}
-	return u, err
+	return u, notEncodable(err, name)
 }
 
 func exists(name string) error {
@@ -346,7 +319,13 @@ func exists(name string) error {
 // SetPassword gives a user a new password. It enables one from which a blocked deletion has taken the password. One that was
 // disabled by Disable gets the new password and stays disabled.
 func (s *Server) SetPassword(ctx context.Context, name, password string, match etag.Match, by Actor) (u *User, err error) {
-	err = s.setPassword(ctx, name, password, match, by, func(ctx context.Context, tx *transaction, old *User) error {
+	if err := CheckPassword(password); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
+		if err := s.setPassword(ctx, tx, old, name, password, match, by); err != nil {
+			return err
+		}
 		u, err = s.readBack(ctx, tx, old)
 		return err
 	})
@@ -356,41 +335,43 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 // ChangePassword is SetPassword, and returns all about the user.
 func (s *Server) ChangePassword(ctx context.Context, name, password string, match etag.Match, by Actor) (d *Details,
 	err error) {
-	err = s.setPassword(ctx, name, password, match, by, func(ctx context.Context, tx *transaction, old *User) error {
+	if err := CheckPassword(password); err != nil {
+		return nil, err
+	}
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
+		if err := s.setPassword(ctx, tx, old, name, password, match, by); err != nil {
+			return err
+		}
 		d, err = s.readDetailsBack(ctx, tx, old)
 		return err
 	})
 	return d, err
 }
 
-// setPassword gives a user a new password, and lets readBack read it before the commit.
-func (s *Server) setPassword(ctx context.Context, name, password string, match etag.Match, by Actor,
-	readBack func(ctx context.Context, tx *transaction, old *User) error) error {
-	if err := CheckPassword(password); err != nil {
+// setPassword gives a user a new password in a transaction.
+func (s *Server) setPassword(ctx context.Context, tx *transaction, old *User, name, password string, match etag.Match,
+	by Actor) error {
+	if err := checkOrdinary(old, name, match); err != nil {
 		return err
 	}
-	return s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
-		if err := checkChangeable(old, name, match); err != nil {
-			return err
-		}
-		if err := cmp.Or(checkNotDeleting(old), checkNoLease(old)); err != nil {
-			return err
-		}
-		verifier, err := tx.verifierFor(ctx, old, password)
-		if err != nil {
-			return err
-		}
-		p := old.Provenance.changed(tx.now, by)
-		enable := !old.login && !(p.State == StateDisabled && p.Password == PasswordKept)
-		if enable || old.login {
-			p.State, p.Password = "", ""
-		}
-		if err := s.alter(ctx, tx, old, alterPassword(name, verifier, enable)+commentOnRole(name,
-			p.comment(old.userComment))); err != nil {
-			return err
-		}
-		return readBack(ctx, tx, old)
-	})
+	verifier, err := tx.verifierFor(ctx, old, password)
+	if err != nil {
+		return err
+	}
+	p := old.Provenance.changed(tx.now, by)
+	enable := !old.login && !(p.State == StateDisabled && p.Password == PasswordKept)
+	if enable || old.login {
+		p.State, p.Password = "", ""
+	}
+	return s.alter(ctx, tx, old, alterPassword(name, verifier, enable)+commentOnRole(name, p.comment(old.userComment)))
+}
+
+// checkOrdinary refuses what checkChangeable refuses, a user whose deletion has begun, and a lease.
+func checkOrdinary(u *User, name string, match etag.Match) error {
+	if err := checkChangeable(u, name, match); err != nil {
+		return err
+	}
+	return cmp.Or(checkNotDeleting(u), checkNoLease(u))
 }
 
 // checkChangeable refuses a role that is absent, no user, protected, not at the revision asked for, or has a name that no

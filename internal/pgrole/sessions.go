@@ -22,8 +22,7 @@ type whichSessions struct {
 }
 
 // endSessions ends sessions of the roles, waits until they are gone and returns how many there were. A superuser and a
-// member
-// of pg_signal_backend may end them; any other administering role becomes a member of the roles for it.
+// member of pg_signal_backend may end them; any other administering role becomes a member of the roles for it.
 func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, which whichSessions) (ended int, err error) {
 	names, oids := make([]string, len(of)), make([]uint32, len(of))
 	for i, u := range of {

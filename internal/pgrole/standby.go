@@ -25,8 +25,7 @@ const selectStandbys = `
 const confirmTimeout = time.Second
 
 // StandbyProblem says that changes wait for a synchronous standby; "" if they do not. If it is suspected that they do,
-// though
-// none waits at the moment, it commits something itself. The connection may be closed after that.
+// though none waits at the moment, it commits something itself. The connection may be closed after that.
 func StandbyProblem(ctx context.Context, conn *pgx.Conn, suspected bool) (string, error) {
 	var names string
 	var connected, waits bool

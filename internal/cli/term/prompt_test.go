@@ -16,8 +16,7 @@ import (
 )
 
 // terminals stay open until the process ends. An interrupted prompt goes on reading, and later resets the terminal by the
-// number
-// of its file: another test's file must not get that number.
+// number of its file: another test's file must not get that number.
 var terminals struct {
 	sync.Mutex
 	files []*os.File
