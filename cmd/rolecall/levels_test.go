@@ -215,6 +215,16 @@ func TestAccessRolesOfAnExistingDatabase(t *testing.T) {
 		t.Errorf("report reads %s", got)
 	}
 	s.has(t, []string{"schemas sales"}, "databases", "access-roles", "crm", "--schema", "sales", "--adopt=false")
+	// The plan says who can no longer connect, and what it cannot do.
+	psql(t, postgres, "GRANT CONNECT ON DATABASE crm TO PUBLIC; CREATE ROLE outsider LOGIN")
+	psql(t, postgres, "GRANT CONNECT ON DATABASE crm TO newcomer WITH GRANT OPTION; SET ROLE newcomer; "+
+		"GRANT CONNECT ON DATABASE crm TO PUBLIC")
+	said := s.said(t, "databases", "access-roles", "crm", "--plan")
+	for _, part := range []string{"PUBLIC loses CONNECT", `"outsider"`, "Problem: PUBLIC was granted CONNECT"} {
+		if !strings.Contains(said, part) {
+			t.Errorf("the plan does not say %q: %s", part, said)
+		}
+	}
 }
 
 // TestUsersInOneCall: a generated password is printed once, in the format that is asked for, and the login is turned off

@@ -157,6 +157,7 @@ func (a *API) putAccessRoles(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
+	web.Warn(w, roles.Warning)
 	answer := completedAccessRoles{presentAccessRoles(roles), []statement{}}
 	for _, s := range roles.Statements {
 		answer.Statements = append(answer.Statements, statement{s.Database, s.SQL})
@@ -201,6 +202,9 @@ func (a *API) setAccess(w http.ResponseWriter, r *http.Request, p *account.Princ
 		(*pgrole.Level)(level), web.IfMatch(r))
 	if err != nil {
 		return err
+	}
+	if role, err := pgrole.AccessRole(database, pgrole.Level(*level)); err == nil && *level != string(pgrole.Own) {
+		web.Warn(w, notInherited([]string{role}, d))
 	}
 	w.Header().Set("ETag", strconv.Quote(d.Revision()))
 	web.JSON(w, http.StatusOK, "application/json", accessResource{database, *level})

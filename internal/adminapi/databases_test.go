@@ -159,6 +159,17 @@ func TestAccessRoles(t *testing.T) {
 	f.do(t, "DELETE", path, "").refused(t, 422, "acr") // it owns the database
 
 	f.user(t, "acr_heir")
+	f.want(t, 201, "POST", cluster+"/databases", `{"name":"acr_public","owner":"acr_heir"}`)
+	t.Cleanup(func() { f.PG.Exec(t, `DROP DATABASE IF EXISTS acr_public WITH (FORCE)`) })
+	f.user(t, "acr_\u00e4")
+	f.PG.Connect(t, "acr_\u00e4", userPassword, "acr_public")
+	for _, query := range []string{"?plan=true", "", "?plan=true"} {
+		a := f.want(t, 200, "PUT", cluster+"/databases/acr_public/access-roles"+query, "")
+		warned := strings.Contains(a.Header.Get("Rolecall-Warning"), `"acr_\u00e4" (has sessions now)`)
+		if a.Into(t, &roles); warned != (len(roles.Statements) > 0) {
+			t.Errorf("%d statements, and warned: %s", len(roles.Statements), a.Header.Get("Rolecall-Warning"))
+		}
+	}
 	f.want(t, 201, "POST", cluster+"/users", `{"username":"acr_member","access":[{"database":"acr","level":"read"}]}`)
 	f.do(t, "DELETE", path+"?reassignTo=acr_heir", "").refused(t, 422, "acr_member")
 	f.want(t, 204, "DELETE", cluster+"/users/acr_member/access/acr", "")

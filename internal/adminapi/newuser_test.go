@@ -200,7 +200,11 @@ func TestSetLevel(t *testing.T) {
 	}
 	f.do(t, "DELETE", user+"/access/lev_none", "").refused(t, 404)
 	f.do(t, "GET", cluster+"/users/lev_none/access", "").refused(t, 404)
-	f.want(t, 200, "PUT", path, `{"level":"read"}`)
+	f.PG.Exec(t, `ALTER ROLE lev_user NOINHERIT`)
+	warning := f.want(t, 200, "PUT", path, `{"level":"read"}`).Header.Get("Rolecall-Warning")
+	if (warning != "") != (f.PG.Major < 16) { // from 16 on a membership inherits, whatever its member does
+		t.Errorf("warned is %q", warning)
+	}
 	f.want(t, 204, "DELETE", user, "") // a member of access roles is deleted as any other user
 }
 

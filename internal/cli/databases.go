@@ -294,6 +294,10 @@ func (a *accessRoles) show(c *call) error {
 	if err != nil {
 		return err
 	}
+	for _, problem := range roles.Problems {
+		c.warn("Problem: %s", problem)
+	}
+	c.passOn(*answer)
 	c.report("Statements that would be run: %d. Nothing was changed.", len(roles.Statements))
 	return term.PrintScript(c.cmd, script)
 }

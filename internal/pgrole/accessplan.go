@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -61,6 +62,7 @@ type accessPlan struct {
 	rights   map[string]roleRights // of the owners
 	steps    []accessStep
 	problems []string
+	warning  string
 	attempt  uuid.UUID // that changed the role of own last
 }
 
@@ -332,8 +334,45 @@ func (p *accessPlan) readDatabase(ctx context.Context, q querier) error {
 		}
 		p.record.TookConnect = true
 		p.add(owner, revokeFromPublic("CONNECT", target))
+		if err := p.readLosers(ctx, q); err != nil {
+			return err
+		}
 	}
 	return p.connectIsPublic(byOthers)
+}
+
+// readLosers says which users can connect only because PUBLIC can.
+func (p *accessPlan) readLosers(ctx context.Context, q querier) error {
+	if p.now != p.database {
+		return nil // nobody uses it yet
+	}
+	var of []uint32
+	for _, u := range p.roles {
+		if u != nil {
+			of = append(of, u.oid)
+		}
+	}
+	rows, err := q.Query(ctx, selectLosers, of, p.now, maxNamed)
+	if err != nil {
+		return err
+	}
+	var names []string
+	var name string
+	var connected bool
+	var count int
+	_, err = pgx.ForEachRow(rows, []any{&name, &connected, &count}, func() error {
+		named := strconv.QuoteToASCII(name)
+		if connected {
+			named += " (has sessions now)"
+		}
+		names = append(names, named)
+		return nil
+	})
+	if len(names) > 0 {
+		p.warning = fmt.Sprintf("PUBLIC loses CONNECT on the database, by which alone these users can connect to it: %s. Those "+
+			"that use it need a level, or a grant of CONNECT.", some(names, count))
+	}
+	return err
 }
 
 func (p *accessPlan) connectIsPublic(byOthers bool) error {
@@ -679,7 +718,7 @@ func (p *accessPlan) writeRecord(ctx context.Context, tx *transaction, i int, u 
 // result is the plan for callers.
 func (p *accessPlan) result() *AccessRoles {
 	all := &AccessRoles{Database: p.database, Schemas: p.record.Schemas, Adopt: p.record.Adopt, attempt: p.attempt,
-		Complete: len(p.steps)+len(p.problems) == 0, Problems: p.problems}
+		Complete: len(p.steps)+len(p.problems) == 0, Problems: p.problems, Warning: p.warning}
 	for i, u := range p.roles {
 		if p.made(i) {
 			all.Roles = append(all.Roles, AccessRoleState{Level: Levels[i], Name: u.Name, Members: p.members[i]})

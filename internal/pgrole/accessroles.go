@@ -24,6 +24,8 @@ type AccessRoles struct {
 	Complete bool // nothing is left to be run or granted
 	// Problems are, in sentences, what the administering role may not grant, and what helps.
 	Problems []string
+	// Warning says, in ASCII, which users can no longer connect, or could not after it was run; "" if there are none.
+	Warning string
 	// Statements are what was run, or would be, but for Rolecall's records in the comments of the roles.
 	Statements []Statement
 	attempt    uuid.UUID // that changed the role of own last
@@ -68,7 +70,7 @@ func (s *Server) AccessRoles(ctx context.Context, database string) (*AccessRoles
 	if len(all.Roles) == 0 {
 		return nil, noAccessRoles(database)
 	}
-	all.Statements = nil
+	all.Statements, all.Warning = nil, ""
 	return all, nil
 }
 
@@ -156,7 +158,7 @@ func (s *Server) completeSurely(ctx context.Context, to *openDatabase, wish Acce
 			continue
 		}
 		if err == nil && len(all.Statements) == 0 && before != nil && all.attempt == by.Attempt {
-			all.Statements = before.Statements
+			all.Statements, all.Warning = before.Statements, before.Warning
 		}
 		return all, err
 	}

@@ -480,3 +480,35 @@ func TestAccessRolesLeaveViewsOfCatalogs(t *testing.T) {
 		}
 	})
 }
+
+// The plan and the call name the users that can connect only because PUBLIC can.
+func TestAccessRolesNameLosers(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		mustCreate(t, s, name+"_maker", name+"_granted", name+"_uses")
+		if _, err := s.CreateDatabase(t.Context(), pgrole.NewDatabase{Name: name, Owner: name + "_maker"},
+			actor()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
+		c.Exec(t, `GRANT CONNECT ON DATABASE `+name+` TO `+name+`_granted`)
+		c.Connect(t, name+"_uses", password, name)
+		wish := pgrole.AccessRolesWish{Database: name}
+		planned, err := s.PlanAccessRoles(t.Context(), wish)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := s.CompleteAccessRoles(t.Context(), wish, actor())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, warning := range []string{planned.Warning, all.Warning} {
+			if !strings.Contains(warning, `to it: "`+name+`_uses" (has sessions now)`) ||
+				strings.Contains(warning, name+"_maker") || strings.Contains(warning, name+"_granted") {
+				t.Errorf("the warning is %q", warning)
+			}
+		}
+		if again := accessRoles(t, s, wish); again.Warning != "" {
+			t.Errorf("a second call warns: %q", again.Warning)
+		}
+	})
+}

@@ -722,6 +722,17 @@ var selectDatabaseLacks = `
     ` + lacking("d", "a.acl") + `
   FROM pg_database d, LATERAL (SELECT coalesce(d.datacl, acldefault('d', d.datdba))) a (acl) WHERE d.datname = $6`
 
+// selectLosers lists users that may connect to the database $2 only because PUBLIC may, $3 at most and those with sessions
+// first, and how many there are. Members of the roles $1 are to be granted CONNECT.
+const selectLosers = `
+  SELECT r.rolname::text,
+    EXISTS (SELECT FROM pg_stat_activity s WHERE s.usesysid = r.oid AND s.datname = $2) connected, (count(*) OVER ())::int
+  FROM pg_roles r WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> current_user
+    AND NOT EXISTS (SELECT FROM unnest($1::oid[]) g (oid) WHERE pg_has_role(r.oid, g.oid, 'USAGE'))
+    AND NOT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x
+      WHERE d.datname = $2 AND x.privilege_type = 'CONNECT' AND x.grantee <> 0 AND pg_has_role(r.oid, x.grantee, 'USAGE'))
+  ORDER BY connected DESC, r.rolname LIMIT $3`
+
 // selectSchemaLacks lists the schemas of the connection's database except PostgreSQL's own, with their owners, whether they
 // belong to an extension, what PUBLIC was granted, and what the access roles lack.
 var selectSchemaLacks = `
