@@ -144,7 +144,11 @@ func TestCommandLine(t *testing.T) {
 			"shop")
 		admin.fails(t, term.ExitUsage, `no command "usres" (did you mean users?);`, "", "usres", "list", "-c", "shop")
 		admin.fails(t, term.ExitUsage, "flag: --sytem (did you mean --system?);", "", "users", "list", "--sytem")
-		admin.fails(t, term.ExitUsage, "did you mean json?", "", "users", "list", "-o", "jsno")
+		admin.fails(t, term.ExitUsage, `--output is "jsno": use table, json, yaml, wide or name (did you mean json?);`, "",
+			"users",
+			"list", "-o", "jsno")
+		admin.fails(t, term.ExitUsage, `--last is "x": use a number;`, "", "audit", "--last", "x")
+		admin.fails(t, term.ExitUsage, `--system is "x": use true or false, or omit the value;`, "", "users", "list", "--system=x")
 		admin.fails(t, term.ExitUsage, "did you mean never?", "", "users", "list", "--color", "nevr")
 		admin.fails(t, term.ExitUsage, "--color=always does nothing", "", "users", "list", "--color", "always", "-o", "json")
 		admin.fails(t, term.ExitUsage, "accepts no --quiet", "", "version", "-q")
@@ -570,6 +574,7 @@ func TestCommandLine(t *testing.T) {
 				t.Errorf("completion %s: %s", shell, out)
 			}
 		}
+		admin.fails(t, term.ExitUsage, `no command "completion bsh" (did you mean bash, fish or zsh?);`, "", "completion", "bsh")
 		if !strings.Contains(admin.ok(t, "", "--help"), "completion") {
 			t.Error("the help does not show the completion command")
 		}

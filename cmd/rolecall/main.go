@@ -54,6 +54,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
+	addCompletion(root)
 	// Cobra ignores the errors of printing help.
 	var helpErr error
 	printHelp := root.HelpFunc()
@@ -118,6 +119,18 @@ use a server need a "rolecall login" first.`,
 	}
 	term.CompleteNoFiles(root)
 	return root
+}
+
+// addCompletion adds cobra's command completion, which prints to the output that the root has now. Without RunE, cobra
+// prints the help for a shell that it does not know, and succeeds.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.Args, cmd.RunE = term.OnlyCommands, func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			cmd.SuggestionsMinimumDistance = 2
+		}
+	}
 }
 
 // forgetLibpq removes libpq's variables, which would silently change where connections go and how they are protected. The

@@ -174,7 +174,8 @@ func (f *leaseFilter) list(c *call) error {
 	}
 	for _, state := range f.states {
 		if !slices.Contains(leaseStates, state) {
-			return term.Usage("--state is %q; use %s", state, strings.Join(leaseStates, ", "))
+			return term.Usage("--state is %q; use %s%s", state, term.Either(leaseStates),
+				term.DidYouMean(state, leaseStates))
 		}
 		query.Add("state", state)
 	}

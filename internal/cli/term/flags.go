@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,16 @@ func FlagError(cmd *cobra.Command, err error) error {
 		}
 		return Usage("%w; if %q is a name, write -- before it, after all flags; see %s --help", err, name, cmd.CommandPath())
 	}
+	if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		reason := errors.Unwrap(invalid)
+		if _, ok := errors.AsType[*strconv.NumError](reason); ok {
+			reason = errors.New("use a number")
+			if invalid.GetFlag().Value.Type() == "bool" {
+				reason = errors.New("use true or false, or omit the value")
+			}
+		}
+		return Usage("--%s is %q: %w; see %s --help", invalid.GetFlag().Name, invalid.GetValue(), reason, cmd.CommandPath())
+	}
 	return Usage("%w; see %s --help", err, cmd.CommandPath())
 }
 
@@ -66,7 +77,7 @@ func OnlyCommands(cmd *cobra.Command, args []string) error {
 		path := strings.TrimPrefix(cmd.CommandPath()+" "+args[0], cmd.Root().Name()+" ")
 		hint := ""
 		if near := slices.Compact(slices.Sorted(slices.Values(cmd.SuggestionsFor(args[0])))); len(near) > 0 {
-			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
+			hint = " (did you mean " + Either(near) + "?)"
 		}
 		return Usage("there is no command %q%s; see %s --help", path, hint, cmd.CommandPath())
 	}

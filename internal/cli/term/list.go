@@ -124,7 +124,7 @@ func (f *filters) Type() string { return "filter" }
 func (f *filters) Set(given string) error {
 	title, value, ok := strings.Cut(given, "=")
 	if !ok {
-		return fmt.Errorf("%q is not COLUMN=VALUE", given)
+		return fmt.Errorf("%q is not COLUMN=VALUE, such as %s=…", given, f.head[0].word())
 	}
 	column, err := f.head.find(title)
 	if err != nil {

@@ -37,16 +37,13 @@ func (f *format) Type() string { return "format" }
 
 func (f *format) Set(name string) error {
 	if !slices.Contains(f.allowed, name) {
-		return fmt.Errorf("the output format is %s%s", f.list(), DidYouMean(name, f.allowed))
+		return fmt.Errorf("use %s%s", f.list(), DidYouMean(name, f.allowed))
 	}
 	f.name = name
 	return nil
 }
 
-func (f *format) list() string {
-	last := len(f.allowed) - 1
-	return strings.Join(f.allowed[:last], ", ") + " or " + f.allowed[last]
-}
+func (f *format) list() string { return Either(f.allowed) }
 
 // BindOutput gives a command the flag --output, with table, json, yaml and more formats.
 func BindOutput(cmd *cobra.Command, more ...string) {

@@ -8,9 +8,18 @@ import (
 // DidYouMean is a hint at the words that were probably meant, "" if none is close.
 func DidYouMean(given string, known []string) string {
 	if near := Near(given, known); len(near) > 0 {
-		return " (did you mean " + strings.Join(near, " or ") + "?)"
+		return " (did you mean " + Either(near) + "?)"
 	}
 	return ""
+}
+
+// Either lists words, such as "a, b or c". There is at least one.
+func Either(words []string) string {
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // mostNear is how many words a hint has at most.
