@@ -326,10 +326,17 @@ keeps its password, its roles and what it owns. To turn the login on again: role
 enable.`,
 		Example: `  rolecall users disable app -c payments`,
 	}), func(c *call) error {
-		return turn(c, "disable", func(u *client.User) {
-			c.report("Database user %q of cluster %q is disabled. Sessions ended: %d.", u.Username, c.cluster.Name,
-				u.EndedSessions)
-		})
+		answer, err := c.send(http.MethodPost, c.cluster.Path("users", c.args[0], "disable"), nil)
+		if err != nil {
+			return err
+		}
+		u, err := term.Decode[client.User](answer)
+		if err != nil {
+			return err
+		}
+		c.report("Database user %q of cluster %q is disabled. Sessions ended: %d.", u.Username, c.cluster.Name,
+			u.EndedSessions)
+		return term.PrintUnlessTable(c.cmd, answer)
 	})
 }
 
@@ -341,26 +348,13 @@ func usersEnableCommand() *cobra.Command {
 had. A user without a password is refused: rolecall users passwd sets one and enables it.`,
 		Example: `  rolecall users enable app -c payments`,
 	}), func(c *call) error {
-		return turn(c, "enable", func(u *client.User) {
-			c.report("Database user %q of cluster %q is enabled.", u.Username, c.cluster.Name)
-		})
+		answer, err := c.send(http.MethodPost, c.cluster.Path("users", c.args[0], "enable"), nil)
+		if err != nil {
+			return err
+		}
+		c.report("Database user %q of cluster %q is enabled.", c.args[0], c.cluster.Name)
+		return term.PrintUnlessTable(c.cmd, answer)
 	})
-}
-
-// turn turns the login of a user on or off.
-func turn(c *call, action string, report func(*client.User)) error {
-	r := client.Request{Method: http.MethodPost, Path: c.cluster.Path("users", c.args[0], action)}
-	answer, err := c.client.Do(c.cmd.Context(), r)
-	if err != nil {
-		return err
-	}
-	u, err := term.Decode[client.User](answer.JSON)
-	if err != nil {
-		return err
-	}
-	report(u)
-	c.passOn(answer)
-	return term.PrintUnlessTable(c.cmd, answer.JSON)
 }
 
 var problemHead = term.Head{

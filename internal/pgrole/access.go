@@ -126,8 +126,8 @@ func (s *Server) changeAccessIn(ctx context.Context, tx *transaction, u *User, a
 	return c, nil
 }
 
-// levelRoles are the access roles of a database, in the order of Levels. A role that has the name of one, and is none, is
-// "".
+// levelRoles are the names of a database's access roles, in the order of Levels; "" for a level whose role is missing, or
+// was not made for this database.
 type levelRoles struct {
 	database string
 	names    []string
@@ -140,7 +140,7 @@ func (l levelRoles) any() bool {
 
 func (l levelRoles) name(level Level) string { return l.names[slices.Index(Levels, level)] }
 
-// level is the level that the members of a role have by it; "": none.
+// level is the level of a role's members; "" if it is no access role of the database.
 func (l levelRoles) level(role string) Level {
 	if i := slices.Index(l.names, role); role != "" && i >= 0 {
 		return Levels[i]
@@ -150,8 +150,8 @@ func (l levelRoles) level(role string) Level {
 
 // levelRoles reads the access roles of a database, under a lock for which a change of them waits. Their records say what
 // they are, and only a role with CREATEROLE writes those. They also have to be allowed to connect, by a grant of their own:
-// a database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now. With an
-// error, of has those that there are.
+// a database that was renamed keeps its access roles, and must not be mistaken for the one that has its name now. Together
+// with an error, of still names the access roles that were found.
 func (s *Server) levelRoles(ctx context.Context, tx *transaction, database string) (of levelRoles, err error) {
 	of = levelRoles{database: database, names: make([]string, len(Levels))}
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, databaseLock(database)); err != nil {
@@ -236,7 +236,7 @@ func (tx *transaction) beginAs(ctx context.Context, of levelRoles, level Level, 
 	return err
 }
 
-// resetOwn takes back the setting that belongs to own. Another one is the user's own, and stays.
+// resetOwn removes the setting of the level own. The user may have set another role itself, which stays.
 func (tx *transaction) resetOwn(ctx context.Context, of levelRoles, user string) error {
 	role, err := tx.roleSetting(ctx, of.database, user)
 	if err == nil && role != "" && role == of.name(Own) {
@@ -245,7 +245,7 @@ func (tx *transaction) resetOwn(ctx context.Context, of levelRoles, user string)
 	return err
 }
 
-// roleSetting is the role that the user's sessions in a database begin with by a setting for just these; "": none.
+// roleSetting is the role that is set for the user's sessions in a database; "": none.
 func (tx *transaction) roleSetting(ctx context.Context, database, user string) (role string, err error) {
 	err = tx.QueryRow(ctx, `
 		SELECT coalesce((SELECT substr(c, length('role=') + 1) FROM pg_db_role_setting s, unnest(s.setconfig) c
@@ -255,7 +255,7 @@ func (tx *transaction) roleSetting(ctx context.Context, database, user string) (
 	return role, err
 }
 
-// NewUser is a user that is to be made with all that it may do.
+// NewUser is a user to create, with its rights.
 type NewUser struct {
 	Name     string
 	Password string
@@ -264,7 +264,7 @@ type NewUser struct {
 	Limits   Limits
 }
 
-// CheckNewUser refuses a user that no cluster makes.
+// CheckNewUser refuses a user that cannot be created, whatever state the cluster is in.
 func CheckNewUser(n NewUser, systemRoles, grantable []string) error {
 	err := cmp.Or(CheckName(n.Name, systemRoles), CheckPassword(n.Password), CheckLimits(n.Limits),
 		CheckGrantable(n.Roles, grantable))
@@ -277,7 +277,8 @@ func CheckNewUser(n NewUser, systemRoles, grantable []string) error {
 	return err
 }
 
-// CreateWith makes a user, all or nothing.
+// CreateWith creates a user with its levels, roles and limits in one transaction. A role of that name is fault.Exists; a
+// system role is fault.Forbidden; a database without access roles, or a role outside Grantable, is fault.Invalid.
 func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (d *Details, err error) {
 	if err := s.notAccessRoles(ctx, n.Roles, CheckNewUser(n, s.SystemRoles, s.Grantable)); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ var accessKinds = map[string]string{"n": "SCHEMAS", "r": "TABLES", "S": "SEQUENC
 // lacks is what the roles of own, write and read lack, as bits.
 type lacks [3]int
 
-// accessPlan is what the access roles of a database are, and what they lack.
+// accessPlan describes the access roles of a database, and the statements that complete them.
 type accessPlan struct {
 	s        *Server
 	database string // from whose name they have theirs
@@ -240,7 +240,7 @@ func (p *accessPlan) grant(as, target string, l lacks) {
 	}
 }
 
-// accessGrantees are roles that lack the same.
+// accessGrantees are roles that lack the same privileges.
 type accessGrantees struct {
 	privileges string
 	grantees   []string
@@ -296,8 +296,8 @@ func has(bits int, privilege string) bool {
 	return bits&(1<<slices.Index(accessPrivileges, privilege)) != 0
 }
 
-// readDatabase plans what is granted on the database itself. Without that the roles are of no use: it is refused if the
-// administering role cannot act for its owner.
+// readDatabase plans the grants on the database itself. Without them the roles are useless, so it fails if the administering
+// role cannot act for the owner.
 func (p *accessPlan) readDatabase(ctx context.Context, q querier) error {
 	var owner, self string
 	var public, byOthers, connectsByPublic bool
@@ -414,7 +414,7 @@ type accessOwner struct {
 	may       bool // the administering role can act for it
 }
 
-// readObjects plans what is granted in the database.
+// readObjects plans the grants in the database.
 func (p *accessPlan) readObjects(ctx context.Context, q querier) error {
 	schemas, public, err := p.readSchemas(ctx, q)
 	if err != nil {
@@ -628,7 +628,7 @@ func (p *accessPlan) relationProblem(g relationGroup, count int) {
 	}
 }
 
-// readDefaults plans what members of own, and with adopt other owners, make later.
+// readDefaults plans default privileges: for objects that members of own create later and, with adopt, other owners.
 func (p *accessPlan) readDefaults(ctx context.Context, q querier, schemas []uint32, owners []accessOwner) error {
 	oids, names := []uint32{^uint32(0)}, []string{p.names[0]}
 	if own := p.roles[0]; own != nil {

@@ -38,7 +38,7 @@ type AccessRoleState struct {
 	Members []string // in the order of their names' bytes, leases among them
 }
 
-// AccessRolesWish is what the access roles of a database are to be.
+// AccessRolesWish is how the access roles of a database are to be made or completed.
 type AccessRolesWish struct {
 	Database string
 	// Schemas are the names of those to be covered; nil: as it is, or all; "*" alone: all.
@@ -49,7 +49,7 @@ type AccessRolesWish struct {
 	givenAway bool
 }
 
-// AccessRoles returns the access roles of a database. There are none: fault.NotFound.
+// AccessRoles returns the access roles of a database. If it has none, the fault is NotFound.
 func (s *Server) AccessRoles(ctx context.Context, database string) (*AccessRoles, error) {
 	d, err := s.Database(ctx, database)
 	if err != nil {
@@ -110,7 +110,7 @@ func (s *Server) readAccess(ctx context.Context, wish AccessRolesWish) (p *acces
 	return p, s.fault(err, wish.Database)
 }
 
-// readAccessOutside reads the access roles of a database that cannot be looked into, and why not.
+// readAccessOutside reads the access roles of a database that Rolecall cannot connect to. why becomes a problem of the plan.
 func (s *Server) readAccessOutside(ctx context.Context, wish AccessRolesWish, why error) (p *accessPlan, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		p = &accessPlan{s: s, database: wish.Database, now: wish.Database, problems: []string{fault.Of(why).Message}}
@@ -254,7 +254,7 @@ func (s *Server) withAccessLocks(ctx context.Context, database string, names []s
 	})
 }
 
-// openDatabase is a database that takes connections.
+// openDatabase is a database that accepts connections.
 type openDatabase struct{ name, encoding string }
 
 // openFor refuses a database that has no access roles, whatever is in it. q is in the registered database.
@@ -301,11 +301,7 @@ func (s *Server) visit(ctx context.Context, to *openDatabase, f func(conn *pgx.C
 	case err != nil:
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(end)
-	}()
+	defer closeConn(ctx, conn)
 	return f(conn)
 }
 

@@ -255,11 +255,7 @@ func (d *deletion) visitOne(ctx context.Context, dp *databasePlan, then func(ctx
 		if conn, err = d.s.connect(ctx, dp.name, dp.encoding); err != nil {
 			return dp.refused(err)
 		}
-		defer func() {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			_ = conn.Close(end)
-		}()
+		defer closeConn(ctx, conn)
 	}
 	err := d.readDependencies(ctx, conn, dp)
 	if sqlstate.Is(err, sqlstate.CharacterNotInRepertoire) {
@@ -315,6 +311,13 @@ func (s *Server) connect(ctx context.Context, database, encoding string) (*pgx.C
 			return nil, err
 		}
 	}
+}
+
+// closeConn closes a connection, also after ctx has ended. The server gets a second to answer.
+func closeConn(ctx context.Context, conn *pgx.Conn) {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(end)
 }
 
 // readDependencies reads what depends on the role in the connection's database, and what of it the administering role may

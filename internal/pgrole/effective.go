@@ -49,7 +49,7 @@ type GrantCount struct {
 }
 
 // EffectiveAccess says what a user, protected or not, can do in each database. It visits only those where the user was
-// granted something itself, or owns something, a few at a time. One that it cannot look into has a Problem.
+// granted something itself, or owns something, a few at a time. A database that it cannot connect to or read has a Problem.
 func (s *Server) EffectiveAccess(ctx context.Context, name string) (*Effective, error) {
 	var e *effective
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -79,7 +79,7 @@ func (s *Server) EffectiveAccess(ctx context.Context, name string) (*Effective, 
 	return e.result(), nil
 }
 
-// effective is an Effective in the making.
+// effective collects an Effective.
 type effective struct {
 	s           *Server
 	user        *User
@@ -112,9 +112,7 @@ var selectEdges = `
 	WITH RECURSIVE up(oid) AS (
 	  SELECT $1::oid UNION SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid)
 	SELECT m.member, m.roleid, bool_or(` + inherits("m", "u") + `),
-	  bool_or(coalesce((to_jsonb(m) ->> 'set_option')::bool, true)), g.rolname::text, (
-	    SELECT textsend(description) FROM pg_shdescription
-	    WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)
+	  bool_or(coalesce((to_jsonb(m) ->> 'set_option')::bool, true)), g.rolname::text, ` + recordOfGroup + `
 	FROM up JOIN pg_auth_members m ON m.member = up.oid JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
 	GROUP BY m.member, m.roleid, g.oid, g.rolname ORDER BY g.rolname`
 
@@ -281,11 +279,7 @@ func (e *effective) visitOne(ctx context.Context, d *effectiveDatabase) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(end)
-	}()
+	defer closeConn(ctx, conn)
 	return e.count(ctx, conn, d)
 }
 

@@ -209,12 +209,8 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 		}
 		return grantRefused(err, n.For, n.Name)
 	})
-	if fault.Is(err, fault.NotFound) {
-		err = fault.New(fault.Invalid, "The encoding of the cluster's database has not all the characters of the name %q.",
-			n.Name)
-	}
 	if err != nil {
-		return nil, err
+		return nil, notEncodable(err, n.Name)
 	}
 	return l, nil
 }

@@ -58,12 +58,10 @@ func (s *Server) accessNames(database string) (names []string, err error) {
 	return names, nil
 }
 
-// CheckLevel refuses a level that there is not.
+// CheckLevel refuses an unknown level.
 func CheckLevel(level Level) error {
-	for _, l := range Levels {
-		if l == level {
-			return nil
-		}
+	if slices.Contains(Levels, level) {
+		return nil
 	}
 	return fault.New(fault.Invalid, "The level %q is unknown: it is own, write or read.", level)
 }
@@ -103,7 +101,7 @@ func (a AccessRecord) MarshalJSON() ([]byte, error) {
 	return []byte(ascii.String()), err
 }
 
-// valid reports whether the record can have been written here.
+// valid reports whether Rolecall can have written the record.
 func (a *AccessRecord) valid() bool {
 	return nameable(a.Database) && CheckLevel(a.Level) == nil &&
 		!slices.ContainsFunc(a.Schemas, func(schema string) bool { return !nameable(schema) })
@@ -122,7 +120,6 @@ func (s Statement) String() string { return fmt.Sprintf("in %s: %s", s.Database,
 
 // same reports whether two records say the same.
 func (a *AccessRecord) same(b AccessRecord) bool {
-	schemas := slices.Equal(a.Schemas, b.Schemas)
-	return schemas && a.Adopt == b.Adopt && a.TookConnect == b.TookConnect && a.TookCreate == b.TookCreate &&
-		a.GaveConnect == b.GaveConnect
+	return slices.Equal(a.Schemas, b.Schemas) && a.Adopt == b.Adopt && a.TookConnect == b.TookConnect &&
+		a.TookCreate == b.TookCreate && a.GaveConnect == b.GaveConnect
 }

@@ -185,9 +185,7 @@ func (s *Server) lockMemberships(ctx context.Context, tx *transaction, u *User) 
 		return nil, err
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`, m.admin_option,
-		  (SELECT textsend(description) FROM pg_shdescription
-		   WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)
+		SELECT g.rolname::text, pg_get_userbyid(m.grantor)::text, `+inherits("m", "u")+`, m.admin_option, `+recordOfGroup+`
 		FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles u ON u.oid = m.member
 		WHERE m.member = $1 ORDER BY g.rolname, 2`, u.oid)
 	if err != nil {
@@ -211,8 +209,8 @@ func (s *Server) recordMemberships(ctx context.Context, tx *transaction, u *User
 	return s.readDetailsBack(ctx, tx, u)
 }
 
-// checkGrant refuses a role that there is not, and one that nobody is made a member of here: who became it would be
-// protected, and could do harm.
+// checkGrant refuses a role that does not exist, and one whose members Rolecall would protect: a user could do harm as a
+// member, and could no longer be deleted.
 func (s *Server) checkGrant(ctx context.Context, tx *transaction, role, member string) error {
 	u, err := s.role(ctx, tx, role)
 	if err != nil && !fault.Is(err, fault.NotFound) {

@@ -12,7 +12,7 @@ import (
 // sessionsTimeout is how long ended sessions may take to be gone.
 const sessionsTimeout = 5 * time.Second
 
-// whichSessions are those to be ended: the zero value means those that there are.
+// whichSessions selects the sessions to end. The zero value selects those that are open at the first look.
 type whichSessions struct {
 	// all also means those that appear in the meantime, and waits for logins in progress; it is for roles that may no longer
 	// log in.

@@ -346,6 +346,10 @@ const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
       description ~ '(^|\n)rolecall:v1 [^\n]*"state":"(deleting|disabled)"[^\n]*(\n(?!rolecall:v1 )[^\n]*)*$' END
     FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
 
+// recordOfGroup is the comment of role g as bytes, unless it is longer than Rolecall writes.
+const recordOfGroup = `(SELECT textsend(description) FROM pg_shdescription
+    WHERE objoid = g.oid AND classoid = 'pg_authid'::regclass AND octet_length(description) <= 8192)`
+
 // leaseRecord is true for a comment d.description that may have the record of a lease. It is compared as bytes: a comment
 // that was written in a database of another encoding need not be text.
 const leaseRecord = `CASE WHEN octet_length(d.description) <= 8192

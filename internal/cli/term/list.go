@@ -48,7 +48,6 @@ func BindList(cmd *cobra.Command, head Head) {
 	_ = cmd.RegisterFlagCompletionFunc(sortFlag, cobra.FixedCompletions(sorts, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc(filterFlag,
 		cobra.FixedCompletions(columns, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
-	_ = cmd.RegisterFlagCompletionFunc(limitFlag, cobra.NoFileCompletions)
 }
 
 // BindTable gives a command that prints a table the flag --output, with the format wide, and --no-headers.
