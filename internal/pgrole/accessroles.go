@@ -327,6 +327,12 @@ func (s *Server) RemoveAccessRoles(ctx context.Context, database, reassignTo str
 	if b, ok := errors.AsType[*blocked](err); ok {
 		return notRemoved(database, b, "What is left is removed by the same call.")
 	}
+	if _, part := errors.AsType[*removedInPart](err); part {
+		if held, ok := errors.AsType[*lockHeld](err); ok {
+			return fault.New(fault.Unavailable, "The access roles of the database %q are removed only in part: %s. The same call "+
+				"removes what is left.", database, held).After(5 * time.Second).Because(err)
+		}
+	}
 	return s.accessFault(err, database)
 }
 
@@ -390,11 +396,17 @@ func (s *Server) removeAccess(ctx context.Context, conn *pgx.Conn, database, rea
 	}
 	for _, removal := range removals {
 		if err := removal.finish(ctx, nil); err != nil {
-			return err
+			return &removedInPart{err}
 		}
 	}
 	return nil
 }
+
+// removedInPart is an error after which PUBLIC may have back what it had, and some of the access roles be gone.
+type removedInPart struct{ cause error }
+
+func (e *removedInPart) Error() string { return e.cause.Error() }
+func (e *removedInPart) Unwrap() error { return e.cause }
 
 // notRemoved says what keeps access roles from being removed.
 func notRemoved(database string, b *blocked, end string) *fault.Error {

@@ -512,3 +512,26 @@ func TestAccessRolesNameLosers(t *testing.T) {
 		}
 	})
 }
+
+// A removal that meets a lock says whether something was changed. Which of the two it is depends on when it meets the lock.
+func TestRemoveAccessRolesMeetsLock(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		databaseWith(t, c, s, name)
+		mustCreate(t, s, name+"_heir")
+		locking := c.Connect(t, c.User, c.Password, name)
+		exec(t, locking, `SET ROLE `+name+`_owner`, `CREATE TABLE t (i int)`, `RESET ROLE`, `BEGIN`,
+			`GRANT SELECT ON t TO PUBLIC`)
+		err := impatient(t, s).RemoveAccessRoles(t.Context(), name, name+"_heir", actor())
+		refused(t, err, fault.Unavailable, "locked by process")
+		changed := strings.Contains(err.Error(), "removed only in part")
+		if public := value[bool](t, c.Connect(t, c.User, c.Password, "postgres"), `SELECT EXISTS (SELECT FROM pg_database d,
+			aclexplode(d.datacl) x WHERE d.datname = $1 AND x.grantee = 0 AND x.privilege_type = 'CONNECT')`,
+			name); public != changed {
+			t.Errorf("PUBLIC may connect: %v, and the error is %v", public, err)
+		}
+		exec(t, locking, `COMMIT`)
+		if err := s.RemoveAccessRoles(t.Context(), name, name+"_heir", actor()); err != nil {
+			t.Error(err)
+		}
+	})
+}
