@@ -47,7 +47,7 @@ type logins struct{ folder string }
 
 const currentFile = "current"
 
-// openLogins finds the stored logins. A file login.json beside the folder is that of a version that knew one login.
+// openLogins finds the logins of this machine. A file login.json beside the folder is that of a version that knew one login.
 func openLogins() (*logins, error) {
 	config, err := os.UserConfigDir()
 	if err != nil {
@@ -131,7 +131,7 @@ type damaged struct{ name string }
 
 // Error implements error.
 func (d damaged) Error() string {
-	return fmt.Sprintf("the stored login %q is damaged; to remove it: rolecall contexts delete %[1]s", d.name)
+	return fmt.Sprintf("the file of the login %q is damaged; to remove it: rolecall contexts delete %[1]s", d.name)
 }
 
 // all are the logins in the order of their names. One that is damaged is left out.

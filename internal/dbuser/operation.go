@@ -43,7 +43,7 @@ type detail struct {
 	Roles           []string    `json:"roles,omitzero"`   // exactly these
 	Grant           string      `json:"grant,omitempty"`  // this role, too
 	Revoke          string      `json:"revoke,omitempty"` // this role only
-	// Of access levels and access roles:
+	// Of levels and access roles:
 	Access      []userAccess   `json:"access,omitempty"` // of a new user
 	Database    string         `json:"database,omitempty"`
 	Level       **pgrole.Level `json:"level,omitempty"` // null: none any more
