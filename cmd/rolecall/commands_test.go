@@ -145,8 +145,7 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitUsage, `no command "usres" (did you mean users?);`, "", "usres", "list", "-c", "shop")
 		admin.fails(t, term.ExitUsage, "flag: --sytem (did you mean --system?);", "", "users", "list", "--sytem")
 		admin.fails(t, term.ExitUsage, `--output is "jsno": use table, json, yaml, wide or name (did you mean json?);`, "",
-			"users",
-			"list", "-o", "jsno")
+			"users", "list", "-o", "jsno")
 		admin.fails(t, term.ExitUsage, `--last is "x": use a number;`, "", "audit", "--last", "x")
 		admin.fails(t, term.ExitUsage, `--system is "x": use true or false, or omit the value;`, "", "users", "list", "--system=x")
 		admin.fails(t, term.ExitUsage, "did you mean never?", "", "users", "list", "--color", "nevr")

@@ -125,8 +125,8 @@ type leaseFilter struct {
 }
 
 var leaseHead = term.Head{
-	{Title: "ID", Name: true}, {Title: "NAME"}, {Title: "STATE", State: true}, {Title: "ENDS"}, {Title: "FOR",
-		Gives: term.Some},
+	{Title: "ID", Name: true}, {Title: "NAME", Gives: term.Some}, {Title: "STATE", State: true}, {Title: "ENDS"},
+	{Title: "FOR", Gives: term.Some},
 	{Title: "CLUSTER", Gives: term.Some}, {Title: "ACCOUNT", Gives: term.More}, {Title: "NOTE", Gives: term.Most},
 }
 

@@ -120,7 +120,13 @@ func readLine(cmd *cobra.Command) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); len(line) < 1<<16; {
 		n, err := cmd.InOrStdin().Read(b)
-		if n == 1 && b[0] == '\n' || err == io.EOF {
+		if n == 1 && b[0] == '\n' {
+			break
+		}
+		if err == io.EOF {
+			if Interactive(cmd) { // Ctrl-D leaves the cursor behind the prompt
+				fmt.Fprintln(cmd.ErrOrStderr())
+			}
 			break
 		}
 		if err != nil {
