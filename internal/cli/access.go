@@ -59,6 +59,11 @@ func completeLevels(cmd *cobra.Command, args []string, start string) ([]string, 
 // accessChange are the flags of users access.
 type accessChange struct{ set, remove []string }
 
+// levelsHelp is part of the help of the commands that give levels.
+const levelsHelp = `    own    create and change everything in the database
+    write  read and change the rows of all tables, and use sequences
+    read   read all tables and sequences`
+
 func usersAccessCommand() *cobra.Command {
 	var a accessChange
 	cmd := &cobra.Command{
@@ -72,9 +77,7 @@ or through others. -o json prints all of it.
 that it has there. --remove takes the level away. Both take effect at once, also in open
 sessions. Sessions in the database are ended if the user loses the level own.
 
-    own    create and change everything in the database
-    write  read and change the rows of all tables, and use sequences
-    read   read all tables and sequences`,
+` + levelsHelp,
 		Example: `  rolecall users access app -c payments
   rolecall users access app -c payments --set shop=write
   rolecall users access app -c payments --set shop=read --set crm=own

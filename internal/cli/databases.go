@@ -191,10 +191,9 @@ what they lack, such as rights in a schema that was created later. It prints the
 the roles and their members, and on standard error each statement that was run. A second
 run changes nothing.
 
-    own    create and change everything in the database; what its members create
-           belongs to NAME_owner
-    write  read and change the rows of all tables, and use sequences
-    read   read all tables and sequences
+` + levelsHelp + `
+
+Objects that members of own create belong to NAME_owner.
 
 By default all schemas are covered: the objects that exist, and what members of own create
 later. --schema covers only the given schemas. --adopt also covers what other owners create

@@ -181,9 +181,7 @@ output.
 
 --access shop=write gives it the level write in the database shop, which has access roles:
 
-    own    create and change everything in the database
-    write  read and change the rows of all tables, and use sequences
-    read   read all tables and sequences
+` + levelsHelp + `
 
 --role makes it a member of a role of the cluster's list "grantable".
 
