@@ -176,11 +176,7 @@ func (s *Server) levelRoles(ctx context.Context, tx *transaction, database strin
 	if err != nil {
 		return of, err
 	}
-	rows, err = tx.Query(ctx, selectConnecting, d.oid)
-	if err != nil {
-		return of, err
-	}
-	connecting, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	connecting, err := readConnecting(ctx, tx, d)
 	if err != nil {
 		return of, err
 	}
@@ -195,6 +191,18 @@ func (s *Server) levelRoles(ctx context.Context, tx *transaction, database strin
 			"not connect. Create or complete them first.", database, names[i])
 	}
 	return of, nil
+}
+
+// readConnecting reads which roles were granted CONNECT on a database themselves; of none, if it is nil, none.
+func readConnecting(ctx context.Context, q querier, d *Database) ([]uint32, error) {
+	if d == nil {
+		return nil, nil
+	}
+	rows, err := q.Query(ctx, selectConnecting, d.oid)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uint32])
 }
 
 // selectConnecting lists the roles that were granted CONNECT on a database ($1) themselves.

@@ -389,7 +389,13 @@ func (s *Server) removeAccess(ctx context.Context, conn *pgx.Conn, database, rea
 		}
 		return notRemoved(database, found, "Nothing was changed.")
 	}
-	if last := removals[len(removals)-1].user; d != nil && last.Name == names[0] {
+	mayConnect, err := readConnecting(ctx, conn, d)
+	if err != nil {
+		return err
+	}
+	// None of them may connect: they are of a former database of the name, or their removal went that far before.
+	its := slices.ContainsFunc(removals, func(r *deletion) bool { return slices.Contains(mayConnect, r.user.oid) })
+	if last := removals[len(removals)-1].user; its && last.Name == names[0] {
 		if err := s.giveBack(ctx, conn, database, last.Provenance.Access); err != nil {
 			return err
 		}

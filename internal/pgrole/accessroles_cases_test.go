@@ -425,22 +425,21 @@ func TestAccessRolesOfFormerDatabase(t *testing.T) {
 		ctx := t.Context()
 		databaseWith(t, c, s, name)
 		mustCreate(t, s, name+"_u")
-		level := pgrole.Access{Database: name, Level: pgrole.Read}
-		if _, err := s.SetAccess(ctx, name+"_u", level, nil, actor()); err != nil {
-			t.Fatal(err)
-		}
-		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+`_was WITH (FORCE)`) })
+		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
 		withRoles := pgrole.NewDatabase{Name: name, AccessRoles: true}
 		_, err := s.CreateDatabase(ctx, withRoles, actor())
-		refused(t, err, fault.Invalid, "has members")
-		c.Exec(t, `REVOKE `+name+`_read FROM `+name+`_u`)
-		_, err = s.CreateDatabase(ctx, withRoles, actor())
 		refused(t, err, fault.Invalid, "former database", name+"_owner")
 		if !exists(t, c, name+"_owner") {
 			t.Error("an access role of the renamed database is gone")
 		}
-		c.Exec(t, `GRANT `+name+`_read TO `+name+`_u`)
+		c.Exec(t, `ALTER DATABASE `+name+`_was RENAME TO `+name)
+		if _, err := s.SetAccess(ctx, name+"_u", pgrole.Access{Database: name, Level: pgrole.Read}, nil, actor()); err != nil {
+			t.Fatal(err)
+		}
+		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
+		_, err = s.CreateDatabase(ctx, withRoles, actor())
+		refused(t, err, fault.Invalid, "has members")
 		c.Exec(t, `CREATE DATABASE `+name)
 		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+` WITH (FORCE)`) })
 		c.Exec(t, `ALTER DATABASE `+name+` OWNER TO `+name+`_u`)
@@ -459,20 +458,22 @@ func TestAccessRolesOfFormerDatabase(t *testing.T) {
 	})
 }
 
-// A view runs with the rights of its owner: nobody changes or reads the catalogs by a superuser's.
+// A view runs with the rights of its owner: nobody changes or reads the catalogs, or the server's files, by a superuser's.
 func TestAccessRolesLeaveViewsOfCatalogs(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
 		databaseWith(t, c, s, name)
 		super := c.Connect(t, c.User, c.Password, name)
 		exec(t, super, `CREATE VIEW roles AS SELECT * FROM pg_authid`, `CREATE SCHEMA apart`,
 			`CREATE MATERIALIZED VIEW apart.again AS SELECT * FROM roles`, `CREATE VIEW apart.third AS SELECT * FROM roles`,
+			`CREATE FOREIGN DATA WRAPPER file_fdw`, `CREATE SERVER files FOREIGN DATA WRAPPER file_fdw`,
+			`CREATE FOREIGN TABLE log (line text) SERVER files`, `CREATE VIEW apart.lines AS SELECT * FROM log`,
 			`CREATE TABLE t (i int)`, `CREATE VIEW harmless AS SELECT * FROM t`)
 		all := accessRoles(t, s, pgrole.AccessRolesWish{Database: name})
 		if super := isSuperuser(t, s); super != all.Complete || super != value[bool](t, c.Connect(t, c.User, c.Password, name),
 			`SELECT has_table_privilege($1, 'harmless', 'UPDATE')`, name+"_write") {
 			t.Errorf("complete: %v, of %v", all.Complete, all.Statements)
 		}
-		for _, view := range []string{"roles", "apart.again", "apart.third"} {
+		for _, view := range []string{"roles", "apart.again", "apart.third", "log", "apart.lines"} {
 			if value[bool](t, super, `SELECT bool_or(has_table_privilege(r.oid, $1, 'SELECT, UPDATE')) FROM pg_roles r
 				WHERE r.rolname = ANY ($2)`, view, []string{name + "_owner", name + "_write", name + "_read"}) {
 				t.Errorf("there are rights on %s", view)
@@ -532,6 +533,25 @@ func TestRemoveAccessRolesMeetsLock(t *testing.T) {
 		exec(t, locking, `COMMIT`)
 		if err := s.RemoveAccessRoles(t.Context(), name, name+"_heir", actor()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Only the database of the access roles gets back what PUBLIC had.
+func TestRemoveAccessRolesOfFormerDatabase(t *testing.T) {
+	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, name string) {
+		databaseWith(t, c, s, name)
+		mustCreate(t, s, name+"_heir")
+		c.Exec(t, `ALTER DATABASE `+name+` RENAME TO `+name+`_was`)
+		t.Cleanup(func() { c.Exec(t, `DROP DATABASE IF EXISTS `+name+`_was WITH (FORCE)`) })
+		c.Exec(t, `CREATE DATABASE `+name)
+		c.Exec(t, `REVOKE CONNECT ON DATABASE `+name+` FROM PUBLIC`)
+		if err := s.RemoveAccessRoles(t.Context(), name, name+"_heir", actor()); err != nil {
+			t.Fatal(err)
+		}
+		if value[bool](t, c.Connect(t, c.User, c.Password, "postgres"), `SELECT has_database_privilege($1, $2, 'CONNECT')`,
+			name+"_heir", name) {
+			t.Error("PUBLIC may connect to a database from which it was kept")
 		}
 	})
 }

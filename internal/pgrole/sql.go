@@ -773,13 +773,17 @@ var selectOwners = `
     SELECT n.nspowner, false, n.nspname <> 'public' FROM pg_namespace n WHERE n.oid = ANY ($1::oid[])
   ) o (owner, relation, makes) GROUP BY 1 ORDER BY 2`
 
-// ofCatalog are the views of superusers on system catalogs, and on such views: who may use them does it with the rights of
-// their owner, and may change the catalogs by them, or read verifiers. pg_depend does not have the catalogs, whose OIDs are
-// below 16384.
+// ofCatalog are the views of superusers on system catalogs, their foreign tables on the server's files, and their views on
+// these: who may use them does it with the rights of their owner, and may change the catalogs by them, or read verifiers.
+// pg_depend does not have the catalogs, whose OIDs are below 16384.
 const ofCatalog = `of_catalog (oid) AS (
     SELECT c.oid FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner AND o.rolsuper JOIN pg_rewrite w ON w.ev_class = c.oid
     WHERE c.oid >= 16384 AND c.relkind IN ('v', 'm')
       AND w.ev_action::text ~ ':relid ([1-9][0-9]{0,3}|1[0-5][0-9]{3}|16[0-2][0-9]{2}|163[0-7][0-9]|1638[0-3]) '
+    UNION
+    SELECT c.oid FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner AND o.rolsuper
+    JOIN pg_foreign_table f ON f.ftrelid = c.oid JOIN pg_foreign_server s ON s.oid = f.ftserver
+    JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw AND w.fdwname = 'file_fdw'
     UNION
     SELECT c.oid FROM of_catalog f
     JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = f.oid AND d.classid = 'pg_rewrite'::regclass
