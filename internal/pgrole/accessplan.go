@@ -369,8 +369,8 @@ func (p *accessPlan) readLosers(ctx context.Context, q querier) error {
 		return nil
 	})
 	if len(names) > 0 {
-		p.warning = fmt.Sprintf("PUBLIC loses CONNECT on the database, by which alone these users can connect to it: %s. Those "+
-			"that use it need a level, or a grant of CONNECT.", some(names, count))
+		p.warning = fmt.Sprintf("PUBLIC loses CONNECT on the database. Without it these users cannot connect: %s. Give each "+
+			"that uses the database a level, or grant it CONNECT.", some(names, count))
 	}
 	return err
 }
