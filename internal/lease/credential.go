@@ -28,7 +28,7 @@ type Credential struct {
 	CreatedBy   string // guid of the account
 	Revision    int64
 
-	password, nextPassword []byte // sealed
+	password []byte // sealed
 }
 
 // Ends is when the current lease ends, or a little earlier, by the clock of the control database.

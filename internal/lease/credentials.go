@@ -17,14 +17,14 @@ import (
 const credentialColumns = `c.id, c.cluster_id, c.name, c.for_role, c.rotate_every, c.overlap, c.rotation_window,
 	coalesce(c.lease_id, ` + noID + `), coalesce((SELECT l.username FROM leases l WHERE l.id = c.lease_id), ''),
 	coalesce(c.next_lease_id, ` + noID + `), c.last_error, coalesce(c.rotated_at, ` + never + `),
-	coalesce(c.rotates_at, ` + never + `), c.created_at, c.created_by, c.revision, c.password, c.next_password,
+	coalesce(c.rotates_at, ` + never + `), c.created_at, c.created_by, c.revision, c.password,
 	coalesce(c.lease_since, c.rotated_at, ` + never + `), coalesce(c.next_since, ` + never + `), clock_timestamp()`
 
 func scanCredential(row pgx.CollectableRow) (*Credential, error) {
 	var c Credential
 	err := row.Scan(&c.ID, &c.Cluster, &c.Name, &c.For, &c.RotateEvery, &c.Overlap, &c.Window,
 		&c.Lease, &c.Username, &c.Next, &c.LastError, &c.RotatedAt,
-		&c.RotatesAt, &c.CreatedAt, &c.CreatedBy, &c.Revision, &c.password, &c.nextPassword,
+		&c.RotatesAt, &c.CreatedAt, &c.CreatedBy, &c.Revision, &c.password,
 		&c.LeaseSince, &c.NextSince, &c.Clock.shown)
 	c.Clock.read = time.Now()
 	if c.Next != uuid.Nil && c.NextSince.IsZero() { // by a release that did not store it
@@ -183,12 +183,6 @@ func (s *Store) DeleteCredential(ctx context.Context, tx pgx.Tx, id uuid.UUID) e
 // Password opens the password of the current lease.
 func (s *Store) Password(c *Credential) (secret.Text, error) {
 	password, err := s.DB.Keys.Open(place(c.ID, c.Lease), c.password)
-	return secret.Text(password), err
-}
-
-// NextPassword opens the password of the next lease.
-func (s *Store) NextPassword(c *Credential) (secret.Text, error) {
-	password, err := s.DB.Keys.Open(place(c.ID, c.Next), c.nextPassword)
 	return secret.Text(password), err
 }
 
