@@ -503,7 +503,7 @@ func TestAccessRolesNameLosers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, warning := range []string{planned.Warning, all.Warning} {
-			if !strings.Contains(warning, `to it: "`+name+`_uses" (has sessions now)`) ||
+			if !strings.Contains(warning, `cannot connect: "`+name+`_uses" (has sessions now)`) ||
 				strings.Contains(warning, name+"_maker") || strings.Contains(warning, name+"_granted") {
 				t.Errorf("the warning is %q", warning)
 			}
