@@ -80,20 +80,12 @@ func (s *Service) PlanAccessRoles(ctx context.Context, p *account.Principal, clu
 	if err := cmp.Or(access.Refusal(p, c), checkWish(wish)); err != nil {
 		return nil, err
 	}
-	queue := c.Queues().Long
-	leave, err := queue.Enter()
+	ctx, r, err := s.plan(ctx, p, c)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	turn, err := s.waitTurn(ctx, p, clusterID, queue, &change{})
-	if err != nil {
-		return nil, err
-	}
-	defer turn.done()
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
-	defer cancel()
-	return turn.server.PlanAccessRoles(ctx, wish)
+	defer r.end()
+	return r.server.PlanAccessRoles(ctx, wish)
 }
 
 // CompleteAccessRoles makes the access roles of a database, or what they lack.

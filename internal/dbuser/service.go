@@ -52,7 +52,7 @@ const (
 	databaseTimeout = 90 * time.Second
 )
 
-// reading is a read of a cluster in progress.
+// reading is a read of a cluster, or the plan of a change, in progress.
 type reading struct {
 	cluster *cluster.Cluster
 	server  *pgrole.Server
@@ -76,4 +76,21 @@ func (s *Service) read(ctx context.Context, p *account.Principal, clusterID stri
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	return ctx, &reading{c, server, func() { cancel(); leave() }}, nil
+}
+
+// plan begins the plan of a change of a cluster that the principal may make, when its turn has come, and records nothing.
+// The returned context ends it.
+func (s *Service) plan(ctx context.Context, p *account.Principal, c *cluster.Cluster) (context.Context, *reading, error) {
+	queue := c.Queues().Long
+	leave, err := queue.Enter()
+	if err != nil {
+		return nil, nil, err
+	}
+	turn, err := s.waitTurn(ctx, p, c.ID.String(), queue, &change{})
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	return ctx, &reading{turn.cluster, turn.server, func() { cancel(); turn.done(); leave() }}, nil
 }

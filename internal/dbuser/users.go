@@ -267,20 +267,12 @@ func (s *Service) DeletionPlan(ctx context.Context, p *account.Principal, cluste
 	if err := access.Refusal(p, c); err != nil {
 		return nil, err
 	}
-	queue := c.Queues().Long
-	leave, err := queue.Enter()
+	ctx, r, err := s.plan(ctx, p, c)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	turn, err := s.waitTurn(ctx, p, clusterID, queue, &change{})
-	if err != nil {
-		return nil, err
-	}
-	defer turn.done()
-	ctx, cancel := context.WithTimeout(ctx, planTimeout)
-	defer cancel()
-	server := *turn.server
+	defer r.end()
+	server := *r.server
 	server.WithMembers = how.WithMembers
 	return server.Plan(ctx, name, how.ReassignTo)
 }
