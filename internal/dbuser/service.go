@@ -78,8 +78,8 @@ func (s *Service) read(ctx context.Context, p *account.Principal, clusterID stri
 	return ctx, &reading{c, server, func() { cancel(); leave() }}, nil
 }
 
-// plan begins the plan of a change of a cluster that the principal may make, when its turn has come, and records nothing.
-// The returned context ends it.
+// plan begins the plan of a change of a cluster that the principal may make, once it has a slot of the queue, and records
+// nothing. The returned context ends it.
 func (s *Service) plan(ctx context.Context, p *account.Principal, c *cluster.Cluster) (context.Context, *reading, error) {
 	queue := c.Queues().Long
 	leave, err := queue.Enter()
