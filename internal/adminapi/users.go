@@ -45,7 +45,7 @@ type userResource struct {
 	KeptRoles       *[]string      `json:"keptRoles,omitempty"`
 }
 
-// userWithPassword is the one answer that holds a password: one that was generated.
+// userWithPassword is the only answer with a password, which was generated.
 type userWithPassword struct {
 	userResource
 	Password string `json:"password,omitempty"`

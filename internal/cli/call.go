@@ -260,7 +260,7 @@ func findCluster(ctx context.Context, c *client.Client, nameOrID string) (*clien
 		nearClusters(ctx, c, nameOrID))
 }
 
-// nearClusters is a hint at clusters whose names are close to one that does not exist, "" if it cannot be given.
+// nearClusters is a hint at clusters with a name like an unknown one; "" if there is no such cluster, or no answer.
 func nearClusters(ctx context.Context, c *client.Client, name string) string {
 	items, err := c.Items(ctx, client.ClustersPath, nil)
 	if err != nil {

@@ -275,7 +275,7 @@ func leasesRenewCommand() *cobra.Command {
 		Example: `  rolecall leases renew 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963
   rolecall leases renew 0199c2a4-7d3e-7c51-a0de-5f4b8e21c963 --ttl 8h`,
 	})
-	cmd.Flags().StringVar(&ttl, "ttl", "", "`duration` from now, like 15m; default: the one that the lease was created with")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "`duration` from now, like 15m; default: the ttl of its creation")
 	return ofLease(cmd, func(c *call) error {
 		if err := checkDurations(map[string]string{"ttl": ttl}); err != nil {
 			return err

@@ -110,7 +110,7 @@ func destinationOf(cmd *cobra.Command) (*destination, error) {
 }
 
 // readDestination reads flags and variables. Completion uses it too, so it reads all variables itself. The token of the
-// environment is for the server of the environment: it is not sent to another one that a flag names.
+// environment is for the server of the environment: it is not sent to a server that a flag names.
 func readDestination(cmd *cobra.Command) (*destination, error) {
 	value := func(flag string) string {
 		v, _ := cmd.Flags().GetString(flag)

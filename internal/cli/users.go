@@ -264,7 +264,7 @@ generate it and prints it once, alone on standard output.
 
 // passwordFormats is part of the help of the commands that set a password.
 const passwordFormats = `With -o json or yaml a generated password is the member "password" of the output. The
-formats env, pgpass, uri, jdbc, secret and binding-dir contain the password, also one that
+formats env, pgpass, uri, jdbc, secret and binding-dir contain the password, also if it
 was not generated; "rolecall leases create --help" explains them.`
 
 // newPassword is how the commands get and hand out the password of a database user.
@@ -342,8 +342,8 @@ func usersEnableCommand() *cobra.Command {
 	return ofUser(printing(&cobra.Command{
 		Use:   "enable NAME",
 		Short: "Turn on the login of a database user that is disabled",
-		Long: `Enable gives LOGIN back to a database user that is disabled. Its password is the one that it
-had. A user without a password is refused: rolecall users passwd sets one and enables it.`,
+		Long: `Enable gives LOGIN back to a database user that is disabled. Its password is
+unchanged. A user without a password is refused: rolecall users passwd sets one and enables it.`,
 		Example: `  rolecall users enable app -c payments`,
 	}), func(c *call) error {
 		answer, err := c.send(http.MethodPost, c.cluster.Path("users", c.args[0], "enable"), nil)

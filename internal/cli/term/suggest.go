@@ -25,8 +25,8 @@ func Either(words []string) string {
 // mostNear is how many words a hint has at most.
 const mostNear = 3
 
-// Near are the known words that are close to one that was given, the closest first: a few characters differ, or the word is
-// their beginning.
+// Near are the known words that are close to the given one, the closest first: a few characters differ, or the given word
+// is their beginning.
 func Near(given string, known []string) []string {
 	given = strings.ToLower(given)
 	type word struct {
