@@ -8,6 +8,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 )
 
@@ -18,6 +19,7 @@ const Prefix = "/rolecall/v1"
 type API struct {
 	Accounts *account.Store
 	Users    *dbuser.Service
+	Fleet    *fleet.Service
 	Identity *identity.Service
 	Door     *door.Door
 	// PublicURL is the base of absolute URLs, without a slash at the end.

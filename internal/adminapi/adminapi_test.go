@@ -44,6 +44,7 @@ func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 	return (&adminapi.API{
 		Accounts:  s.Accounts,
 		Users:     s.Users,
+		Fleet:     s.Fleet,
 		Identity:  s.Identity,
 		PublicURL: servicetest.PublicURL,
 		Door:      s.Door(limit),

@@ -58,8 +58,9 @@ func TestCompatibility(t *testing.T) {
 		return &web.Edge{Handler: h, Log: slog.New(slog.NewTextHandler(s.Log, nil))}
 	}
 	entrance := s.Door(10_000)
-	admin := (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Identity: s.Identity, PublicURL: servicetest.PublicURL,
-		Door: entrance}).Handler()
+	admin := (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity,
+		PublicURL: servicetest.PublicURL,
+		Door:      entrance}).Handler()
 	users := (&dbaas.API{Users: s.Users, PublicURL: servicetest.PublicURL, Door: entrance}).Handler()
 	api := clients{apitest.Load(t, "rolecall.yaml").Serve(t, edge(admin)), apitest.Load(t, "dbaas.yaml").Serve(t, edge(users))}
 

@@ -19,7 +19,7 @@ import (
 var mayImport = map[string][]string{
 	"api": {},
 	"internal/adminapi": {"access",
-		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "identity", "label", "lease",
+		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "identity", "label", "lease",
 		"moment", "pgrole", "secret", "web",
 	},
 	"internal/cfapi": {"account", "audit", "door", "fault", "identity", "label", "web"},
@@ -27,6 +27,10 @@ var mayImport = map[string][]string{
 	"internal/uaa":   {"account", "audit", "door", "etag", "fault", "identity", "web"},
 	"internal/door":  {"account", "fault", "identity", "remote", "web"},
 	"internal/web":   {"etag", "fault", "remote"},
+	"internal/fleet": {
+		"access", "account", "audit", "cluster", "control", "dbuser", "etag", "fault", "label", "lease", "moment", "pgrole",
+		"secret", "sqlstate", "task",
+	},
 	"internal/dbuser": {
 		"access", "account", "audit", "cluster", "control", "etag", "fault", "invisible", "lease", "moment",
 		"pgrole", "secret", "task",
@@ -49,7 +53,8 @@ var mayImport = map[string][]string{
 	"internal/cli/term":   {"invisible"},
 	"internal/dev":        {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
-		"account", "adminapi", "audit", "cfapi", "cluster", "control", "dbaas", "dbuser", "door", "identity", "lease", "secret",
+		"account", "adminapi", "audit", "cfapi", "cluster", "control", "dbaas", "dbuser", "door", "fleet", "identity", "lease",
+		"secret",
 		"task", "uaa", "vaultapi", "web",
 	},
 	"internal/access":      {"account", "cluster", "fault", "label"},

@@ -18,6 +18,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/secret"
@@ -59,6 +60,7 @@ type Server struct {
 	DB       *control.DB
 	Identity *identity.Service
 	Users    *dbuser.Service
+	Fleet    *fleet.Service
 }
 
 // Issuer is the issuer of the tokens of the server with this public URL.
@@ -103,7 +105,8 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 		LeaseStore: &lease.Store{DB: db},
 		Log:        config.Log,
 	}
-	return &Server{Config: config, DB: db, Identity: id, Users: users}, nil
+	return &Server{Config: config, DB: db, Identity: id, Users: users, Fleet: &fleet.Service{DB: db, Users: users,
+		Log: config.Log}}, nil
 }
 
 // waitForControl waits for a control database that does not answer yet: servers are often started together.

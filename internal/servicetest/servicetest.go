@@ -25,6 +25,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
@@ -47,6 +48,7 @@ type Service struct {
 	Identity  *identity.Service
 	Clusters  *cluster.Registry
 	Users     *dbuser.Service
+	Fleet     *fleet.Service
 	ClusterID string
 	Log       *Log
 	// DatabaseURL is the control database's.
@@ -147,6 +149,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	t.Cleanup(s.Clusters.Close)
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts,
 		LeaseStore: &lease.Store{DB: s.DB}, Log: logger}
+	s.Fleet = &fleet.Service{DB: s.DB, Users: s.Users, Log: logger}
 	s.ClusterID = s.Register(t, "main", pg, role, password)
 	return s
 }
