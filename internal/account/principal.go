@@ -51,6 +51,8 @@ type Principal struct {
 	// Credentials are the only stored credentials that the token reads, and it does nothing else: <id of the cluster>/<name>;
 	// nil: no limit. Package door refuses every other operation.
 	Credentials []string
+	// Operation is that which it carries out in the background, not in a request; zero: none.
+	Operation uuid.UUID
 	// Issued and Expires are those of the token; zero: it is none, or does not expire.
 	Issued, Expires time.Time
 	// RequestID and Address say where the request came from, for the audit log.
@@ -111,6 +113,7 @@ func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 		AccountGUID: p.GUID,
 		AccountName: shownName(p.Username, p.Origin),
 		Token:       p.Token,
+		Operation:   p.Operation,
 		Target:      target,
 		RequestID:   p.RequestID,
 		Address:     p.Address,

@@ -63,6 +63,8 @@ const (
 	MakeSigningKey  = "key.create"
 	RetireKey       = "key.retire"
 	RotateKeys      = "keys.rotate" // all secrets are sealed with the first master key
+	StartOperation  = "operation.start"
+	CancelOperation = "operation.cancel"
 	Restore         = "control.restore"
 )
 
@@ -72,7 +74,8 @@ var Actions = slices.Sorted(slices.Values([]string{
 	CreateLease, RenewLease, EndLease, PutCredential, ReadCredential, RotateStored, DropCredential,
 	CreateDatabase, DeleteDatabase, MakeAccessRoles, DropAccessRoles,
 	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, ChangeSecret, GrantScope, RevokeScope, RevokeTokens, CreateToken,
-	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys, Restore,
+	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys,
+	StartOperation, CancelOperation, Restore,
 }))
 
 // Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.
@@ -109,6 +112,7 @@ type Entry struct {
 	Action                   string
 	AccountGUID, AccountName string
 	Token                    uuid.UUID // the personal access token that it is done with, which goes into the detail; zero: none
+	Operation                uuid.UUID // that it is a part of, which goes into the detail; zero: none
 	Cluster                  uuid.UUID // zero: no cluster is concerned
 	Target                   string    // database user, database or account
 	RequestID, Address       string
@@ -226,10 +230,11 @@ func newRow(id uuid.UUID, phase string, e Entry, r Result) *row {
 // stored is the detail of a row, with what every row may have.
 func stored(e Entry, r Result) (json.RawMessage, error) {
 	var common struct {
-		Token    uuid.UUID `json:"token,omitzero"`
-		Previous uuid.UUID `json:"previous,omitzero"`
+		Token     uuid.UUID `json:"token,omitzero"`
+		Operation uuid.UUID `json:"operation,omitzero"`
+		Previous  uuid.UUID `json:"previous,omitzero"`
 	}
-	common.Token, common.Previous = e.Token, r.Previous
+	common.Token, common.Operation, common.Previous = e.Token, e.Operation, r.Previous
 	detail, err := json.Marshal(r.Detail)
 	if err != nil {
 		return nil, err

@@ -62,7 +62,8 @@ var AuditActions = []string{
 	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate",
 	"database.access", "database.access.remove", "database.create", "database.delete", "key.create", "key.retire",
 	"keys.rotate", "lease.create", "lease.end", "lease.renew",
-	"token.create", "token.revoke", "user.access", "user.create", "user.delete", "user.disable", "user.enable", "user.limits",
+	"operation.cancel", "operation.start", "token.create", "token.revoke", "user.access", "user.create", "user.delete",
+	"user.disable", "user.enable", "user.limits",
 	"user.password", "user.roles", "user.verifiers",
 }
 

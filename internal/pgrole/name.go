@@ -91,6 +91,9 @@ func CheckStorable(name string) error {
 	return nil
 }
 
+// Storable is a name as the control database can store it: characters that are not valid are replaced.
+func Storable(name string) string { return strings.ReplaceAll(valid(name), "\x00", "\uFFFD") }
+
 // CheckStorableDatabase is CheckStorable for a database.
 func CheckStorableDatabase(name string) error {
 	if !storable(name) {
