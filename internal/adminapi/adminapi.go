@@ -9,6 +9,7 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/fleet"
+	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 )
 
@@ -22,6 +23,8 @@ type API struct {
 	Fleet    *fleet.Service
 	Identity *identity.Service
 	Door     *door.Door
+	// Idempotency is for requests that may be repeated.
+	Idempotency *idempotency.Store
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
 }
@@ -30,7 +33,7 @@ type API struct {
 func (a *API) Handler() *door.Handler {
 	return a.Door.Handler(door.Surface{
 		Name: "rolecall", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
-		Routes: []door.Route{
+		Routes: a.repeatable([]door.Route{
 			route(http.MethodGet, "/whoami", a.whoami),
 			paged(http.MethodGet, "/clusters", a.listClusters, "name"),
 			route(http.MethodPost, "/clusters", a.registerCluster),
@@ -92,7 +95,7 @@ func (a *API) Handler() *door.Handler {
 			paged(http.MethodGet, "/audit", a.listAudit, append([]string{"order", "wait"}, auditFilters...)...),
 			queried(http.MethodGet, "/audit/verify", a.verifyAudit, "anchor"),
 			paged(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns, "since"),
-		},
+		}),
 	})
 }
 

@@ -42,12 +42,13 @@ func fixtureOn(t testing.TB, s *servicetest.Service, limit float64) *fixture {
 
 func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 	return (&adminapi.API{
-		Accounts:  s.Accounts,
-		Users:     s.Users,
-		Fleet:     s.Fleet,
-		Identity:  s.Identity,
-		PublicURL: servicetest.PublicURL,
-		Door:      s.Door(limit),
+		Accounts:    s.Accounts,
+		Users:       s.Users,
+		Fleet:       s.Fleet,
+		Idempotency: s.Idempotency,
+		Identity:    s.Identity,
+		PublicURL:   servicetest.PublicURL,
+		Door:        s.Door(limit),
 	}).Handler()
 }
 

@@ -25,6 +25,7 @@ var sealedColumns = []sealedColumn{
 	// The next password becomes the current one as it is, so both have one place, of the lease.
 	{"credentials", "id || '/' || lease_id", "password", "password"},
 	{"credentials", "id || '/' || next_lease_id", "next_password", "password"},
+	{"idempotency_keys", "id", "sealed", "sealed"},
 }
 
 // CheckKeys returns an error if a key of the audit log cannot be decrypted with the configured master keys. The log has a

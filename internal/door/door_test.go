@@ -59,7 +59,8 @@ var surfaces = []surface{
 		name: "rolecall", private: adminapi.Prefix + "/whoami", unknown: adminapi.Prefix + "/nothing", wrongMethod: 405,
 		basic: true, errors: "application/problem+json",
 		handler: func(s *servicetest.Service, d *door.Door) http.Handler {
-			return (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity, Door: d}).Handler()
+			return (&adminapi.API{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity, Door: d,
+				Idempotency: s.Idempotency}).Handler()
 		},
 	},
 	{

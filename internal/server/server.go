@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fleet"
+	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/secret"
@@ -61,6 +62,8 @@ type Server struct {
 	Identity *identity.Service
 	Users    *dbuser.Service
 	Fleet    *fleet.Service
+	// Idempotency is for requests of our own API that may be repeated.
+	Idempotency *idempotency.Store
 }
 
 // Issuer is the issuer of the tokens of the server with this public URL.
@@ -105,8 +108,14 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 		LeaseStore: &lease.Store{DB: db},
 		Log:        config.Log,
 	}
-	return &Server{Config: config, DB: db, Identity: id, Users: users, Fleet: &fleet.Service{DB: db, Users: users,
-		Log: config.Log}}, nil
+	return &Server{
+		Config:      config,
+		DB:          db,
+		Identity:    id,
+		Users:       users,
+		Fleet:       &fleet.Service{DB: db, Users: users, Log: config.Log},
+		Idempotency: &idempotency.Store{DB: db, Accounts: users.Accounts, Log: config.Log},
+	}, nil
 }
 
 // waitForControl waits for a control database that does not answer yet: servers are often started together.
@@ -187,6 +196,7 @@ func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 		s.Users.KeepSweeping,
 		tasks.Run,
 		s.Identity.Run,
+		s.Idempotency.Run,
 		func(ctx context.Context) { s.Users.Audit.Run(ctx, s.AuditRetention, s.Log) },
 		returnMemory,
 	} {

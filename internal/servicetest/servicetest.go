@@ -26,6 +26,7 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/fleet"
+	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
@@ -41,16 +42,17 @@ var PasswordCost = identity.PasswordCost{Memory: 64, Passes: 1}
 
 // Service is what the dialects stand on.
 type Service struct {
-	PG        *pgtest.Cluster
-	DB        *control.DB
-	Accounts  *account.Store
-	Audit     *audit.Log
-	Identity  *identity.Service
-	Clusters  *cluster.Registry
-	Users     *dbuser.Service
-	Fleet     *fleet.Service
-	ClusterID string
-	Log       *Log
+	PG          *pgtest.Cluster
+	DB          *control.DB
+	Accounts    *account.Store
+	Audit       *audit.Log
+	Identity    *identity.Service
+	Clusters    *cluster.Registry
+	Users       *dbuser.Service
+	Fleet       *fleet.Service
+	Idempotency *idempotency.Store
+	ClusterID   string
+	Log         *Log
 	// DatabaseURL is the control database's.
 	DatabaseURL string
 	// MasterKey is the key that seals, as a line of the master key file.
@@ -135,9 +137,31 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	ctx := context.Background()
 	name := fmt.Sprintf("control_%d", made.Add(1))
 	s := &Service{PG: pg, Log: &Log{}, DatabaseURL: pg.URL(name), MasterKey: control.NewMasterKey()}
-	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.DB = openControl(t, pg, name, s.MasterKey)
 	must(t, shareSigningKey(ctx, s.DB))
+	s.open(t)
+	s.ClusterID = s.Register(t, "main", pg, role, password)
+	return s
+}
+
+// Replica is another service with the same control database.
+func (s *Service) Replica(t testing.TB) *Service {
+	t.Helper()
+	replica := *s
+	keys, err := control.ParseKeyring(s.MasterKey)
+	must(t, err)
+	replica.DB, err = control.Open(context.Background(), s.DatabaseURL, keys)
+	must(t, err)
+	t.Cleanup(replica.DB.Close)
+	replica.open(t)
+	return &replica
+}
+
+// open opens what a service has over its control database.
+func (s *Service) open(t testing.TB) {
+	t.Helper()
+	ctx := context.Background()
+	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token",
 		PasswordCost: PasswordCost, Log: logger})
@@ -150,8 +174,7 @@ func NewAs(t testing.TB, pg *pgtest.Cluster, role, password string) *Service {
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts,
 		LeaseStore: &lease.Store{DB: s.DB}, Log: logger}
 	s.Fleet = &fleet.Service{DB: s.DB, Users: s.Users, Log: logger}
-	s.ClusterID = s.Register(t, "main", pg, role, password)
-	return s
+	s.Idempotency = &idempotency.Store{DB: s.DB, Accounts: s.Accounts, Log: logger}
 }
 
 var signingKey struct {

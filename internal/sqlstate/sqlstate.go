@@ -23,6 +23,7 @@ const (
 	InvalidGrant             = "0LP01"
 	DuplicateObject          = "42710"
 	DuplicateDatabase        = "42P04"
+	ForeignKeyViolation      = "23503"
 	UniqueViolation          = "23505"
 	UndefinedObject          = "42704"
 	UndefinedTable           = "42P01"

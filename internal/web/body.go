@@ -31,17 +31,32 @@ func Body(w http.ResponseWriter, r *http.Request, limit int64) (any, error) {
 	if err := checkMediaType(r.Header.Get("Content-Type")); err != nil {
 		return nil, err
 	}
-	data, err := read(r.Context(), http.MaxBytesReader(w, r.Body, limit))
+	data, err := readBody(w, r, limit)
 	if err != nil {
-		if _, ok := errors.AsType[*fault.Error](err); ok {
-			return nil, err
-		}
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes.", limit)
-		}
-		return nil, fault.New(fault.Malformed, "The body could not be read.").Because(err)
+		return nil, err
 	}
 	return ParseJSON(data)
+}
+
+// ReadAhead returns the request's body, at most limit bytes, and leaves it to be read again.
+func ReadAhead(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	data, err := readBody(w, r, limit)
+	r.Body = io.NopCloser(bytes.NewReader(data))
+	return data, err
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	data, err := read(r.Context(), http.MaxBytesReader(w, r.Body, limit))
+	if err == nil {
+		return data, nil
+	}
+	if _, ok := errors.AsType[*fault.Error](err); ok {
+		return nil, err
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, fault.New(fault.TooLarge, "The body is larger than %d bytes.", limit)
+	}
+	return nil, fault.New(fault.Malformed, "The body could not be read.").Because(err)
 }
 
 // read reads a small body at once, and the rest of a large one when it has a slot.
