@@ -4,6 +4,7 @@ package fleet
 
 import (
 	"log/slog"
+	"time"
 
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
@@ -14,4 +15,6 @@ type Service struct {
 	DB    *control.DB
 	Users *dbuser.Service
 	Log   *slog.Logger
+	// Limit is how long a cluster may delay a search; 0: 5 seconds.
+	Limit time.Duration
 }

@@ -89,12 +89,13 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	return list, more, err
 }
 
-// selectDetails brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
+// shownValidUntil brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
+const shownValidUntil = `CASE WHEN r.rolvaliduntil <> 'infinity'
+	  THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'), '0001-01-01 00:00:01Z') END`
+
 var selectDetails = `
 	SELECT r.oid, (r.rolvaliduntil <= clock_timestamp()) IS TRUE,
-	       CASE WHEN r.rolvaliduntil <> 'infinity' THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'),
-	  '0001-01-01 00:00:01Z') END,
-	       r.rolconnlimit,
+	       ` + shownValidUntil + `, r.rolconnlimit,
 	       array(SELECT DISTINCT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
 	         ORDER BY g.rolname)::text[],
 	       array(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid

@@ -404,6 +404,34 @@ func usersPage(protectedBy, filter, offset string) string {
   ORDER BY r.rolname`
 }
 
+// searchPage reads up to $4 users that meet the conditions, as usersPage does.
+func searchPage(system bool, conditions []string, order string) string {
+	filter := ` AND ` + unprotected
+	if system {
+		filter = ` AND num_nulls($1::text[], $2::name[], $3::name[]) >= 0` // uses the parameters, which have no type else
+	}
+	for _, condition := range conditions {
+		filter += ` AND ` + condition
+	}
+	return `
+  SELECT r.oid, r.rolname, ` + commentUpTo(maxListed) + `, (r.rolvaliduntil <= clock_timestamp()) IS TRUE,
+    ` + shownValidUntil + `
+  FROM (
+    SELECT r.oid, r.rolname, r.rolvaliduntil FROM pg_roles r
+    WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
+    ORDER BY ` + order + ` LIMIT $4) r
+  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+  ORDER BY ` + order
+}
+
+// opaque hides a condition from the planner, which takes it for rare and sorts all roles to find a page of them.
+func opaque(condition string) string { return `CASE WHEN ` + condition + ` THEN true END` }
+
+// commentLike is true for a role r with a comment that is like one of the patterns of a parameter. Only a comment that is
+// read is searched.
+const commentLike = `(SELECT CASE WHEN octet_length(description) <= 65536 THEN textsend(description) LIKE ANY ($%d::bytea[])
+      END FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
+
 // maxVerifier is more than the length of any verifier. Before PostgreSQL 18 a user can give itself one of a gigabyte.
 const maxVerifier = "200"
 

@@ -1,0 +1,303 @@
+package fleet_test
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fleet"
+	"rolecall/internal/label"
+	"rolecall/internal/pgrole"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var admin = &account.Principal{GUID: "g-admin", Username: "root", Scopes: account.AdminScopes, RequestID: "r-1",
+	Address: "192.0.2.1"}
+
+// user is a database user as a test makes it and expects to find it.
+type user struct {
+	cluster, name string
+	createdBy     string
+	createdAt     time.Time
+	validUntil    time.Time
+	state         string // disabled, deleting or ""
+	lease         bool
+	md5           bool
+}
+
+// statements make the user with a record.
+func (u *user) statements() string {
+	ident := `"` + strings.ReplaceAll(u.name, `"`, `""`) + `"`
+	sql := `CREATE ROLE ` + ident
+	if u.state == "" {
+		sql += ` LOGIN`
+	}
+	if !u.validUntil.IsZero() {
+		sql += ` VALID UNTIL '` + u.validUntil.Format(time.RFC3339Nano) + `'`
+	}
+	if u.md5 {
+		sql += ` PASSWORD 'md5` + strings.Repeat("0", 32) + `'`
+	}
+	sql += ";"
+	if u.createdBy == "" {
+		return sql
+	}
+	record := fmt.Sprintf(`{"created":%q,"createdBy":%q,"revision":1,"attempt":%q`, u.createdAt.Format(time.RFC3339Nano),
+		u.createdBy, uuid.NewString())
+	if u.state != "" {
+		record += fmt.Sprintf(`,"state":%q,"password":"kept"`, u.state)
+	}
+	if u.lease {
+		record += fmt.Sprintf(`,"lease":%q,"for":"app","ends":"2040-01-01T00:00:00Z"`, uuid.NewString())
+	}
+	return sql + `COMMENT ON ROLE ` + ident + ` IS 'by hand` + "\n" + `rolecall:v1 ` + strings.ReplaceAll(record, "'",
+		"''") + `}';`
+}
+
+// world is a service with the clusters B, a and b, in this order.
+type world struct {
+	*servicetest.Service
+	servers map[string]*pgtest.Cluster
+	ids     map[string]string
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	first := pgtest.New(t, nil)
+	w := &world{servicetest.New(t, first), map[string]*pgtest.Cluster{"B": first}, map[string]string{}}
+	if _, err := w.DB.Pool.Exec(t.Context(), `UPDATE clusters SET display_name = 'B'`); err != nil {
+		t.Fatal(err)
+	}
+	w.ids["B"] = w.ClusterID
+	for _, name := range []string{"a", "b"} {
+		w.servers[name] = pgtest.New(t, nil)
+		w.register(t, name, w.servers[name])
+	}
+	return w
+}
+
+func (w *world) register(t testing.TB, name string, pg *pgtest.Cluster) {
+	t.Helper()
+	role, password := servicetest.Administrator(t, pg)
+	w.ids[name] = w.Register(t, name, pg, role, password)
+}
+
+func (w *world) make(t testing.TB, users ...user) {
+	t.Helper()
+	sql := map[string]string{}
+	for _, u := range users {
+		sql[u.cluster] += u.statements()
+	}
+	for c, text := range sql {
+		w.servers[c].Exec(t, text)
+	}
+}
+
+// pages reads all pages, and returns "cluster/name" of each user in its order, and the names of unreachable clusters.
+func (w *world) pages(t testing.TB, p *account.Principal, f fleet.Filter, order fleet.Sort, limit int) (
+	found, unreachable []string) {
+	t.Helper()
+	after := ""
+	for {
+		page, err := w.Fleet.Search(t.Context(), p, f, order, after, limit)
+		if err != nil {
+			t.Fatalf("%+v by %+v: %v", f, order, err)
+		}
+		if len(page.Users) > limit {
+			t.Fatalf("a page of %d users, and the limit was %d", len(page.Users), limit)
+		}
+		found = append(found, names(page)...)
+		for _, u := range page.Unreachable {
+			unreachable = append(unreachable, u.Cluster.DisplayName)
+		}
+		if after = page.Next; after == "" {
+			return found, unreachable
+		}
+	}
+}
+
+func names(page *fleet.Page) (found []string) {
+	for _, u := range page.Users {
+		found = append(found, u.Cluster.DisplayName+"/"+u.Name)
+	}
+	return found
+}
+
+func same(t testing.TB, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n got %q\nwant %q", what, got, want)
+	}
+}
+
+// TestModel compares random searches of random users with a model of them.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	seed := pgtest.Seed(t)
+	random := rand.New(rand.NewPCG(uint64(seed), 1))
+	w := newWorld(t)
+	administrator, _ := servicetest.Administrator(t, w.PG)
+	eve := w.Account(t, "eve", nil, map[string]string{"team": "payments"})
+	adam := w.Account(t, "adam", nil, map[string]string{"team": "shop"})
+	labels := map[string]map[string]string{eve: {"team": "payments"}, adam: {"team": "shop"}}
+	creators := []string{"", eve, adam, "g-deleted", `g"quoted\`}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	pick := func(texts ...string) string { return texts[random.IntN(len(texts))] }
+	var users []user
+	made := map[string]bool{}
+	for range 150 {
+		u := user{cluster: pick("B", "a", "b"), name: pick("app", "App", "a%b", "a_b", `a\b`, "é", "a*", "z", "x") + pick("",
+			"1", "_2", "%")}
+		if made[u.cluster+"/"+u.name] {
+			continue
+		}
+		made[u.cluster+"/"+u.name] = true
+		if u.createdBy = pick(creators...); u.createdBy != "" {
+			// Some are of the same time.
+			u.createdAt = now.Add(-time.Duration(random.IntN(20)) * time.Hour)
+			u.state = pick("", "", "", "disabled", "deleting")
+			u.lease = random.IntN(5) == 0
+		}
+		if random.IntN(2) == 0 {
+			u.validUntil = now.Add(time.Duration(random.IntN(20)-10) * time.Hour)
+		}
+		u.md5 = random.IntN(4) == 0
+		users = append(users, u)
+	}
+	w.make(t, users...)
+	state := func(u user) string {
+		switch {
+		case u.state != "":
+			return u.state
+		case !u.validUntil.IsZero() && u.validUntil.Before(now.Add(time.Minute)):
+			return pgrole.StateExpired
+		}
+		return pgrole.StateActive
+	}
+	passwordKind := func(u user) string {
+		switch {
+		case w.PG.User != administrator: // which may not read it
+			return pgrole.PasswordUnknown
+		case u.md5:
+			return pgrole.PasswordMD5
+		}
+		return pgrole.PasswordNone
+	}
+	for range 150 {
+		var f fleet.Filter
+		var keep []func(user) bool
+		if random.IntN(2) == 0 {
+			f.Name = pick("*", "a*", "*b*", "A*", "a%b", "a_b*", `a\b*`, "*1", "é*", "a*b*2", "nobody")
+			pattern := regexp.MustCompile(`(?s)\A` + strings.ReplaceAll(regexp.QuoteMeta(f.Name), `\*`, `.*`) + `\z`)
+			keep = append(keep, func(u user) bool { return pattern.MatchString(u.name) })
+		}
+		if random.IntN(3) == 0 {
+			f.CreatedBy = pick(creators[1:]...)
+			by := f.CreatedBy
+			if f.CreatedBy == eve {
+				f.CreatedBy = "EVE"
+			}
+			keep = append(keep, func(u user) bool { return u.createdBy == by })
+		}
+		if random.IntN(4) == 0 {
+			text := pick("team", "team=payments", "team!=payments", "team in (shop,payments)")
+			f.CreatorSelector, _ = label.Parse(text)
+			keep = append(keep, func(u user) bool {
+				return labels[u.createdBy] != nil &&
+					f.CreatorSelector.Matches(labels[u.createdBy])
+			})
+		}
+		if random.IntN(4) == 0 {
+			c := pick("B", "a", "b")
+			f.Cluster = pick(c, w.ids[c])
+			keep = append(keep, func(u user) bool { return u.cluster == c })
+		}
+		if random.IntN(3) == 0 {
+			f.States = []string{pick(pgrole.States...), pick(pgrole.States...)}
+			keep = append(keep, func(u user) bool { return slices.Contains(f.States, state(u)) })
+		}
+		if random.IntN(4) == 0 {
+			f.PasswordKind = pick(pgrole.PasswordKinds...)
+			kind := f.PasswordKind
+			keep = append(keep, func(u user) bool { return kind == passwordKind(u) })
+		}
+		if random.IntN(4) == 0 {
+			f.ExpiresBefore = now.Add(time.Duration(random.IntN(20)-10) * time.Hour)
+			keep = append(keep, func(u user) bool { return !u.validUntil.IsZero() && u.validUntil.Before(f.ExpiresBefore) })
+		}
+		if random.IntN(4) == 0 {
+			want := random.IntN(2) == 0
+			f.Lease = &want
+			keep = append(keep, func(u user) bool { return u.lease == want })
+		}
+		order := fleet.Sort{By: pick("", "cluster", "name", "createdAt", "validUntil"), Descending: random.IntN(2) == 0}
+		var want []user
+		for _, u := range users {
+			if !slices.ContainsFunc(keep, func(k func(user) bool) bool { return !k(u) }) {
+				want = append(want, u)
+			}
+		}
+		slices.SortFunc(want, func(a, b user) int { return compareUsers(order, a, b) })
+		var texts []string
+		for _, u := range want {
+			texts = append(texts, u.cluster+"/"+u.name)
+		}
+		limit := 1 + random.IntN(40)
+		found, unreachable := w.pages(t, admin, f, order, limit)
+		same(t, fmt.Sprintf("%+v by %+v, limit %d", f, order, limit), found, texts)
+		same(t, "unreachable", unreachable, nil)
+		if order == (fleet.Sort{By: "cluster"}) || order == (fleet.Sort{}) {
+			matches, _, err := w.Fleet.Matches(t.Context(), admin, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, m := range matches {
+				all = append(all, m.Cluster.DisplayName+"/"+m.Name)
+			}
+			same(t, fmt.Sprintf("matches of %+v", f), all, texts)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// compareUsers is the order that is documented.
+func compareUsers(order fleet.Sort, a, b user) int {
+	var first int
+	none := 0
+	switch times := [2]time.Time{}; order.By {
+	case "", "cluster":
+		first = strings.Compare(a.cluster, b.cluster)
+	case "name":
+		first = strings.Compare(a.name, b.name)
+	default:
+		if times = [2]time.Time{a.createdAt, b.createdAt}; order.By == "validUntil" {
+			times = [2]time.Time{a.validUntil, b.validUntil}
+		}
+		if times[0].IsZero() != times[1].IsZero() {
+			none = 1
+			if times[1].IsZero() {
+				none = -1
+			}
+		} else {
+			first = times[0].Compare(times[1])
+		}
+	}
+	if order.Descending {
+		first = -first
+	}
+	return cmp.Or(none, first, strings.Compare(a.cluster, b.cluster), strings.Compare(a.name, b.name))
+}
