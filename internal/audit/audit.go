@@ -50,6 +50,7 @@ const (
 	ResetAccount    = "account.reset"
 	UpdateAccount   = "account.update"
 	DeleteAccount   = "account.delete"
+	OffboardAccount = "account.offboard"
 	ChangeSecret    = "account.password" // of a person, or the secret of a program
 	GrantScope      = "account.grant"
 	RevokeScope     = "account.revoke"
@@ -73,7 +74,8 @@ var Actions = slices.Sorted(slices.Values([]string{
 	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, ChangeAccess, DisableUser, EnableUser, DeleteUser, ReadVerifiers,
 	CreateLease, RenewLease, EndLease, PutCredential, ReadCredential, RotateStored, DropCredential,
 	CreateDatabase, DeleteDatabase, MakeAccessRoles, DropAccessRoles,
-	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, ChangeSecret, GrantScope, RevokeScope, RevokeTokens, CreateToken,
+	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, OffboardAccount, ChangeSecret, GrantScope, RevokeScope,
+	RevokeTokens, CreateToken,
 	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys,
 	StartOperation, CancelOperation, Restore,
 }))

@@ -57,7 +57,8 @@ const defaultLast = 100
 
 // AuditActions are the actions of the audit log, for completion. The server says which it knows.
 var AuditActions = []string{
-	"account.create", "account.delete", "account.grant", "account.password", "account.reset", "account.revoke",
+	"account.create", "account.delete", "account.grant", "account.offboard", "account.password", "account.reset",
+	"account.revoke",
 	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate", "cluster.update",
 	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate",
 	"database.access", "database.access.remove", "database.create", "database.delete", "key.create", "key.retire",

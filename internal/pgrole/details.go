@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"rolecall/internal/fault"
 )
@@ -60,8 +61,22 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 // up to limit of those after a name, "" for the first. more says whether others follow.
 func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	limit int) (list []*Details, more bool, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		users, err := s.usersAfter(ctx, conn, system, after, limit+1)
+		if err != nil {
+			return err
+		}
+		more = len(users) > limit
+		list, err = s.details(ctx, conn, users[:min(len(users), limit)])
+		return err
+	})
+	return list, more, err
+}
+
+// usersAfter reads up to limit of the users after a name.
+func (s *Server) usersAfter(ctx context.Context, conn *pgx.Conn, system bool, after string, limit int) ([]*User, error) {
 	if after != "" && !nameable(after) {
-		return nil, false, fault.New(fault.Malformed, "No page of users begins there.")
+		return nil, fault.New(fault.Malformed, "No page of users begins there.")
 	}
 	sql, begin := selectUsersAfter, any(after)
 	if system {
@@ -73,20 +88,32 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 			sql = selectAllUsersAfterBytes
 		}
 	}
+	rows, err := conn.Query(ctx, sql, s.protection(limit, begin)...)
+	if err != nil {
+		return nil, err
+	}
+	return collectPage(rows, limit, scanListed)
+}
+
+// UsersAfter returns database users, protected ones as well, in the order of their names' bytes: up to limit of those after
+// a name, "" for the first. It reads less than DetailsList, so that all users of a cluster can be read.
+func (s *Server) UsersAfter(ctx context.Context, after string, limit int) (users []*User, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, sql, s.protection(limit+1, begin)...)
-		if err != nil {
-			return err
-		}
-		users, err := collectPage(rows, limit+1, scanListed)
-		if err != nil {
-			return err
-		}
-		more = len(users) > limit
-		list, err = s.details(ctx, conn, users[:min(len(users), limit)])
+		users, err = s.usersAfter(ctx, conn, true, after, limit)
 		return err
 	})
-	return list, more, err
+	return users, s.fault(err, "")
+}
+
+// PasswordEnds is when the password of the user is no longer accepted; nil: never.
+func (u *User) PasswordEnds() *time.Time {
+	switch {
+	case !u.validUntil.Valid || u.validUntil.InfinityModifier == pgtype.Infinity:
+		return nil
+	case u.validUntil.InfinityModifier == pgtype.NegativeInfinity:
+		return new(time.Unix(0, 0).UTC())
+	}
+	return new(u.validUntil.Time.UTC())
 }
 
 // shownValidUntil brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
