@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -126,6 +127,44 @@ func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
 		}
 	}
 	return accounts, nil
+}
+
+// Resume returns what an earlier principal may do now: with the rights that its account has today, as far as its credential
+// carried them. It is Forbidden if the account or the token has ended since.
+func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error) {
+	a, err := s.ByGUID(ctx, then.GUID)
+	switch {
+	case fault.Is(err, fault.NotFound) || err == nil && a.IdentityCreatedAt.IsZero():
+		return nil, fault.New(fault.Forbidden, "The account was deleted.")
+	case err != nil:
+		return nil, err
+	case !a.Active:
+		return nil, fault.New(fault.Forbidden, "The account was deactivated.")
+	}
+	if then.Token != uuid.Nil || then.AccessToken != uuid.Nil {
+		var ended bool
+		err := s.DB.Pool.QueryRow(ctx, `
+			SELECT EXISTS (SELECT FROM revoked_tokens WHERE id = $2)
+			  OR $1 <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (SELECT FROM personal_tokens WHERE id = $1)`,
+			then.Token, then.AccessToken).Scan(&ended)
+		if err != nil {
+			return nil, control.Fault(err)
+		}
+		if ended {
+			return nil, fault.New(fault.Forbidden, "The token was revoked.")
+		}
+	}
+	now := *then
+	now.Username, now.Origin, now.Labels, now.Epoch, now.Scopes = a.Username, a.Origin, a.Labels, a.Epoch, nil
+	for _, scope := range a.Scopes {
+		if slices.Contains(then.Scopes, scope) {
+			now.Scopes = append(now.Scopes, scope)
+		}
+	}
+	if then.Clusters != nil {
+		now.Limit(then.Token, false, then.Clusters)
+	}
+	return &now, nil
 }
 
 // CheckActive refuses a principal whose account is gone, or may no longer sign in, or whose token was revoked. Until the

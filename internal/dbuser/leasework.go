@@ -21,6 +21,9 @@ import (
 // rolecall is the principal of what is done in the background.
 var rolecall = &account.Principal{GUID: audit.ActorRolecall, Username: audit.ActorRolecall, Scopes: account.AdminScopes}
 
+// inBackground reports that a principal works without a client: what is cut off is done again.
+func inBackground(p *account.Principal) bool { return p == rolecall || p.Operation != uuid.Nil }
+
 // The kinds of tasks, whose keys are the ids of a lease and of a cluster.
 const (
 	endLeases   = "lease.end"

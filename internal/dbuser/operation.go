@@ -145,7 +145,7 @@ func (s *Service) begin(ctx context.Context, p *account.Principal, c *cluster.Cl
 		return nil, err
 	}
 	limit := op.queue.MaxWait + do.limit
-	if ends, ok := ctx.Deadline(); ok && p == rolecall { // its task ends before
+	if ends, ok := ctx.Deadline(); ok && inBackground(p) { // its task ends before
 		limit = min(limit, time.Until(ends))
 	}
 	if op.attempt, err = s.Audit.Begin(ctx, entry, limit+settleMargin); err != nil {
@@ -177,7 +177,7 @@ func (op *operation) detach(ctx context.Context) (context.Context, error) {
 	if op.done == nil {
 		limit += op.queue.MaxWait // it waits in the queue only if it needs to
 	}
-	if op.principal != rolecall { // whose work is done again
+	if !inBackground(op.principal) { // whose work is done again
 		ctx = context.WithoutCancel(ctx)
 	}
 	ctx, op.cancel = context.WithTimeout(ctx, limit)

@@ -41,6 +41,17 @@ func (s *Service) User(ctx context.Context, p *account.Principal, clusterID, nam
 	return r.cluster, u, err
 }
 
+// UsersNamed returns the database users of these names, nil where there is none.
+func (s *Service) UsersNamed(ctx context.Context, p *account.Principal, clusterID string, names []string) (
+	[]*pgrole.User, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	defer r.end()
+	return r.server.UsersNamed(ctx, names)
+}
+
 // UserDetails returns all about one database user.
 func (s *Service) UserDetails(ctx context.Context, p *account.Principal, clusterID, name string) (
 	*cluster.Cluster, *pgrole.Details, error) {

@@ -96,6 +96,7 @@ type Planned struct {
 	ValidUntil *time.Time // of Expire: that of now; nil: none
 	Blockers   []string   // why it could not be done now
 	Skipped    string     // why it is left out, in a sentence; ""
+	lease      bool
 }
 
 // The kinds of tasks: one works on the part of an operation in one cluster, one sees to the whole operation.
@@ -151,25 +152,4 @@ type startDetail struct {
 // scheduleWork has a part of an operation worked on.
 func scheduleWork(ctx context.Context, tx pgx.Tx, part, cluster uuid.UUID) error {
 	return task.Set(ctx, tx, task.Task{Kind: workTask, Key: part, Cluster: cluster})
-}
-
-// Plan is what an operation will do, in the order in which it is shown.
-type Plan struct {
-	Users       []Planned
-	ValidUntil  time.Time // of Expire: the new one
-	Unchecked   int       // users to be deleted of which it was not looked at what blocks that
-	Unreachable []Unreachable
-}
-
-// Plan says what Start would do, and stores nothing.
-func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*Plan, error) {
-	panic("lane operations")
-}
-
-func (s *Service) work(ctx context.Context, part uuid.UUID) (again time.Duration, err error) {
-	return -1, nil
-}
-
-func (s *Service) tend(ctx context.Context, id uuid.UUID) (again time.Duration, err error) {
-	return -1, nil
 }

@@ -1,9 +1,12 @@
 package pgrole
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"rolecall/internal/sqlstate"
 )
@@ -45,3 +48,39 @@ func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
 	}
 	return users, err
 }
+
+// UsersNamed returns the database users of the names, nil where there is none.
+func (s *Server) UsersNamed(ctx context.Context, names []string) ([]*User, error) {
+	users, err := s.roles(ctx, names)
+	if err != nil {
+		return nil, s.fault(err, "")
+	}
+	for i, u := range users {
+		if u != nil && !u.isUser() {
+			users[i] = nil
+		}
+	}
+	return users, nil
+}
+
+// ValidUntil is when the user's password is no longer accepted, as near as JSON can write it; nil: never.
+func (u *User) ValidUntil() *time.Time {
+	if !u.validUntil.Valid || u.validUntil.InfinityModifier == pgtype.Infinity {
+		return nil
+	}
+	at, first, last := u.validUntil.Time.UTC(), time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC),
+		time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+	switch {
+	case u.validUntil.InfinityModifier == pgtype.NegativeInfinity || at.Before(first):
+		at = first
+	case at.After(last):
+		at = last
+	}
+	return &at
+}
+
+// Protection is why no call changes or deletes the user; nil: calls may.
+func (u *User) Protection() error { return checkNotProtected(u) }
+
+// Unchangeable is why the user is neither disabled nor enabled, nor its limits changed, whatever its state; nil: it may be.
+func (u *User) Unchangeable() error { return cmp.Or(checkNotProtected(u), checkNoLease(u)) }

@@ -187,7 +187,8 @@ func (s *Server) Serve(ctx context.Context) error {
 // work starts the background work, which ends with ctx.
 func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 	collectLess()
-	tasks := &task.Worker{DB: s.DB, Log: s.Log, Kinds: s.Users.Tasks(), Away: s.Users.Clusters.Away}
+	tasks := &task.Worker{DB: s.DB, Log: s.Log, Kinds: append(s.Users.Tasks(), s.Fleet.Tasks()...),
+		Away: s.Users.Clusters.Away}
 	for _, run := range []func(context.Context){
 		s.Users.Clusters.Run,
 		s.Users.Clusters.Watch,

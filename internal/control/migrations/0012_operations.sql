@@ -18,6 +18,7 @@ CREATE TABLE operations (
   ended_at     timestamptz -- when nothing of it was in progress any more; null: not yet
 );
 CREATE INDEX operations_account ON operations (account_guid, id);
+CREATE INDEX operations_open ON operations (id) WHERE ended_at IS NULL;
 
 -- The part of an operation in one cluster. It is one task, whose key is the id. The registration of the cluster may end.
 CREATE TABLE operation_parts (

@@ -1,0 +1,151 @@
+package fleet_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/account"
+	"rolecall/internal/fleet"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
+	"rolecall/internal/task"
+)
+
+const password = "correct horse battery staple"
+
+// open returns a service of the test's own, whose account eve manages its cluster.
+func open(t *testing.T) (*servicetest.Service, *account.Principal) {
+	t.Helper()
+	s := servicetest.New(t, pgtest.New(t, nil))
+	s.Access(t, s.ClusterID, []string{"team=shop"}, nil)
+	return s, manager(t, s, "eve")
+}
+
+func manager(t *testing.T, s *servicetest.Service, name string) *account.Principal {
+	t.Helper()
+	labels := map[string]string{"team": "shop"}
+	guid := s.Account(t, name, account.DefaultScopes, labels)
+	return &account.Principal{GUID: guid, Username: name, Origin: account.LocalOrigin, Scopes: account.DefaultScopes,
+		Labels: labels, RequestID: "req-" + name, Address: "192.0.2.1"}
+}
+
+func create(t *testing.T, s *servicetest.Service, p *account.Principal, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, _, err := s.Users.CreateUser(t.Context(), p, s.ClusterID, name, password); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func targets(s *servicetest.Service, names ...string) (list []fleet.Target) {
+	for _, name := range names {
+		list = append(list, fleet.Target{Cluster: s.ClusterID, Name: name})
+	}
+	return list
+}
+
+func start(t *testing.T, s *servicetest.Service, p *account.Principal, r fleet.Request) uuid.UUID {
+	t.Helper()
+	id, _, err := s.Fleet.Start(t.Context(), p, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func replica(s *servicetest.Service) *task.Worker {
+	return &task.Worker{DB: s.DB, Log: slog.New(slog.NewTextHandler(s.Log, nil)), Kinds: s.Fleet.Tasks(),
+		Away: s.Clusters.Away, Every: 5 * time.Millisecond}
+}
+
+// runUntilEnded has replicas work until an operation has ended, and returns it.
+func runUntilEnded(t *testing.T, s *servicetest.Service, p *account.Principal, id uuid.UUID, replicas ...*task.Worker) (
+	o *fleet.Operation) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{}, len(replicas))
+	for _, w := range replicas {
+		go func() { w.Run(ctx); done <- struct{}{} }()
+	}
+	for o == nil || o.EndedAt.IsZero() {
+		var err error
+		if o, err = s.Fleet.Operation(t.Context(), p, id.String()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	stop()
+	for range replicas {
+		<-done
+	}
+	return o
+}
+
+func results(t *testing.T, s *servicetest.Service, p *account.Principal, id uuid.UUID) map[string]fleet.Result {
+	t.Helper()
+	list, _, err := s.Fleet.Results(t.Context(), p, id.String(), nil, -1, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]fleet.Result{}
+	for _, r := range list {
+		byName[r.Name] = r
+	}
+	return byName
+}
+
+// logsIn says whether a user logs in with its password.
+func logsIn(s *servicetest.Service, name string) bool { return s.PG.Login(name, password) == nil }
+
+// Each action does to each user what the call for one user does, and every user has a result.
+func TestActions(t *testing.T) {
+	t.Parallel()
+	s, p := open(t)
+	create(t, s, p, "a", "b", "c")
+	run := func(r fleet.Request, done, skipped int) map[string]fleet.Result {
+		t.Helper()
+		id := start(t, s, p, r)
+		o := runUntilEnded(t, s, p, id, replica(s))
+		if o.State != "done" || o.Counts != (fleet.Counts{Total: done + skipped, Done: done, Skipped: skipped}) {
+			t.Errorf("%s: %+v of %+v", r.Action, o, results(t, s, p, id))
+		}
+		return results(t, s, p, id)
+	}
+	got := run(fleet.Request{Action: fleet.Disable, Targets: targets(s, "a", "b", "postgres", "nobody", "a")}, 2, 2)
+	if logsIn(s, "a") || logsIn(s, "b") || !logsIn(s, "c") {
+		t.Error("other users than a and b are disabled")
+	}
+	if got["nobody"].Detail != `There is no user "nobody" in this cluster.` || got["postgres"].State != "skipped" {
+		t.Errorf("%+v", got)
+	}
+	run(fleet.Request{Action: fleet.Enable, Targets: targets(s, "a", "b")}, 2, 0)
+	if !logsIn(s, "a") || !logsIn(s, "b") {
+		t.Error("they are not enabled")
+	}
+	run(fleet.Request{Action: fleet.Expire, Targets: targets(s, "a"), ValidUntil: time.Now().Add(-time.Hour)}, 1, 0)
+	if logsIn(s, "a") {
+		t.Error("a did not expire")
+	}
+	run(fleet.Request{Action: fleet.Expire, Targets: targets(s, "a"), After: time.Hour}, 1, 0) // which extends it
+	if !logsIn(s, "a") {
+		t.Error("a has expired")
+	}
+	session := s.PG.Connect(t, "b", password, "postgres")
+	defer session.Close(context.Background())
+	got = run(fleet.Request{Action: fleet.EndSessions, Targets: targets(s, "a", "b")}, 2, 0)
+	if _, err := session.Exec(t.Context(), "SELECT 1"); err == nil || got["b"].Detail != "1 session was ended." {
+		t.Errorf("the session of b: %v; %+v", err, got["b"])
+	}
+	run(fleet.Request{Action: fleet.Delete, Targets: targets(s, "a", "b")}, 2, 0)
+	if logsIn(s, "a") || !logsIn(s, "c") {
+		t.Error("other users than a and b are deleted")
+	}
+	for _, row := range s.AuditRows(t, "a") {
+		t.Log(row)
+	}
+}
