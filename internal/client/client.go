@@ -13,10 +13,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Client sends requests to one Rolecall.
@@ -29,17 +33,19 @@ type Client struct {
 	// UserAgent is the name and version of the program.
 	UserAgent string
 
-	http *http.Client
+	http   *http.Client
+	pauses []time.Duration // before each repetition of a request whose answer is missing
 }
 
 // New returns a client. It follows no redirects: they could take a password or a token to another host.
 func New(baseURL, userAgent string) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	return &Client{URL: baseURL, UserAgent: userAgent, http: &http.Client{
-		Transport:     transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	return &Client{URL: baseURL, UserAgent: userAgent, pauses: []time.Duration{time.Second, 3 * time.Second},
+		http: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}}
 }
 
 // Show makes the client show the server a certificate, where that asks for one.
@@ -120,6 +126,15 @@ func (c *Client) Do(ctx context.Context, r Request) (a Answer, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if r.Method == http.MethodPost && strings.HasPrefix(r.Path, ownAPI) {
+		w.key = uuid.NewString()
+		return c.repeat(ctx, w)
+	}
+	return c.do(ctx, w)
+}
+
+// do sends a request once, and reads its answer.
+func (c *Client) do(ctx context.Context, w wire) (a Answer, err error) {
 	resp, err := c.authorized(ctx, w)
 	if err != nil {
 		return a, err
@@ -141,6 +156,7 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, medi
 // wire is a request as it is sent, and sent again with another token.
 type wire struct {
 	method, path, accept, ifMatch string
+	key                           string // with which it changes nothing a second time; "": none
 	query                         url.Values
 	mediaType                     string // of body
 	body                          []byte // nil: none
@@ -188,10 +204,18 @@ func (c *Client) send(ctx context.Context, r wire, token string) (*http.Response
 	if r.ifMatch != "" {
 		req.Header.Set("If-Match", r.ifMatch)
 	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", strconv.Quote(r.key))
+	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := c.http.Do(req)
+	var sent atomic.Bool
+	trace := &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}
+	resp, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if err != nil && sent.Load() {
+		return nil, lost{c.unreachable(req, err)}
+	}
 	if err != nil {
 		return nil, c.unreachable(req, err)
 	}
@@ -204,7 +228,7 @@ func (c *Client) send(ctx context.Context, r wire, token string) (*http.Response
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, c.unreachable(resp.Request, err)
+		return nil, lost{c.unreachable(resp.Request, err)}
 	}
 	return nil, failure(resp, answer)
 }
@@ -214,7 +238,7 @@ func (c *Client) read(resp *http.Response) (json.RawMessage, error) {
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, c.unreachable(resp.Request, err)
+		return nil, lost{c.unreachable(resp.Request, err)}
 	}
 	answer = bytes.TrimSpace(answer)
 	if len(answer) == 0 {

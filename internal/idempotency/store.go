@@ -4,6 +4,7 @@
 package idempotency
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -41,12 +42,10 @@ const (
 	deletedAtOnce = 5_000
 )
 
-// The times of a request that is carried out. If its replica is killed, others wait for claimTime. A replica that cannot
-// renew the claim stops after stopAfter, so that nobody else has begun: the difference is for a statement in progress.
 const (
-	claimTime    = 30 * time.Second
-	renewEvery   = 7 * time.Second
-	stopAfter    = 20 * time.Second
+	// claimTime is the default of Store.Claim.
+	claimTime = 30 * time.Second
+	// storeTimeout ends a statement that stores what came of a request.
 	storeTimeout = 5 * time.Second
 )
 
@@ -55,6 +54,8 @@ type Store struct {
 	DB       *control.DB
 	Accounts *account.Store
 	Log      *slog.Logger
+	// Claim is how long others wait for a replica that was killed while it carried a request out; 0: 30 seconds.
+	Claim time.Duration
 }
 
 // Request is a request with a key.
@@ -160,8 +161,11 @@ func (s *Store) Begin(ctx context.Context, r *Request) (*Claim, *Answer, error) 
 	return nil, nil, errInProgress
 }
 
-// claimFor is how long a claim is valid unless it is renewed.
-func claimFor() time.Duration { return failpoint.Soon(claimTime) }
+// claim is how long a claim is valid unless it is renewed.
+func (s *Store) claim() time.Duration { return cmp.Or(s.Claim, claimTime) }
+
+// claimed is claim as it is stored.
+func (s *Store) claimed() time.Duration { return failpoint.Soon(s.claim()) }
 
 func place(id string) string { return "idempotency_keys/" + id + "/sealed" }
 
@@ -183,7 +187,7 @@ func (c *Claim) insert(ctx context.Context) (made bool, err error) {
 		INSERT INTO idempotency_keys (id, account_guid, request_id, began, claimed_until, sealed)
 		SELECT $1, $2, $3, $4, clock_timestamp() + $5::interval, $8 WHERE `+fits+`
 		ON CONFLICT (id) DO NOTHING`,
-		c.id, c.by.GUID, c.by.RequestID, c.began, claimFor(), mostKeys, mostBytes, c.seal())
+		c.id, c.by.GUID, c.by.RequestID, c.began, c.store.claimed(), mostKeys, mostBytes, c.seal())
 	if sqlstate.Is(err, sqlstate.ForeignKeyViolation) {
 		return false, fault.New(fault.Forbidden, "Your account was deleted.").Because(err)
 	}
@@ -217,7 +221,7 @@ func (c *Claim) repeat(ctx context.Context) (answer *Answer, found bool, err err
 		_, err = tx.Exec(ctx, `
 			UPDATE idempotency_keys SET request_id = $2, began = $3, claimed_until = clock_timestamp() + $4::interval,
 			  sealed = $5, created_at = clock_timestamp()
-			WHERE id = $1`, c.id, c.by.RequestID, c.began, claimFor(), c.seal())
+			WHERE id = $1`, c.id, c.by.RequestID, c.began, c.store.claimed(), c.seal())
 		return err
 	})
 	if err != nil {
@@ -311,13 +315,14 @@ func (s *Store) makeRoom(ctx context.Context, account string) error {
 	return nil
 }
 
-// Hold renews the claim until the returned function is called. The returned context ends if that fails for too long, so
-// that nothing is done that another replica may have begun.
+// Hold renews the claim until the returned function is called. The returned context ends if that fails for two thirds of the
+// time, so that nothing is begun that another replica may have begun. The last third is for a statement in progress.
 func (c *Claim) Hold(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	stopAfter := c.store.claim() * 2 / 3
 	stop := time.AfterFunc(stopAfter, func() { cancel(errClaimLost) })
 	go func() {
-		tick := time.NewTicker(renewEvery)
+		tick := time.NewTicker(c.store.claim() / 4)
 		defer tick.Stop()
 		for {
 			select {
@@ -336,11 +341,11 @@ func (c *Claim) Hold(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop.Stop(); cancel(nil) }
 }
 
-// renew keeps the claim for claimTime from now; held is false if it has ended.
+// renew keeps the claim from now on; held is false if it has ended.
 func (c *Claim) renew(ctx context.Context) (held bool, err error) {
 	tag, err := c.store.DB.Pool.Exec(ctx, `
 		UPDATE idempotency_keys SET claimed_until = clock_timestamp() + $3::interval
-		WHERE id = $1 AND request_id = $2 AND claimed_until IS NOT NULL`, c.id, c.by.RequestID, claimFor())
+		WHERE id = $1 AND request_id = $2 AND claimed_until IS NOT NULL`, c.id, c.by.RequestID, c.store.claimed())
 	return tag.RowsAffected() > 0, err
 }
 
