@@ -41,6 +41,11 @@ var page []byte
 //go:embed docs.js
 var script []byte
 
+// FleetSchema is the JSON Schema of the file that declares a fleet. A test of internal/manifest writes it.
+//
+//go:embed fleet.schema.json
+var FleetSchema []byte
+
 // Names returns the file names of the documents.
 func Names() []string {
 	names := make([]string, len(documents))

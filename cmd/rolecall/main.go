@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if text := err.Error(); text != "" {
 		fmt.Fprintf(errOut, "rolecall: %s\n", term.PrintableLines(text))
 	}
-	return cli.ExitCode(err)
+	return cli.ExitCode(cmd, err)
 }
 
 func rootCommand() *cobra.Command {

@@ -43,9 +43,10 @@ flag: it comes from a file, from a variable or from standard input.
 |---|---|
 | 0 | done |
 | 1 | failed |
-| 2 | the command line or a setting is wrong |
+| 2 | the command line or a setting is wrong; diff: something differs, and nothing else |
 | 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
+| 5 | apply: something has changed since the plan was made |
 | 126, 127 | exec and psql: the command cannot be run, or was not found |
 | 130, 143 | interrupted by Ctrl-C, or by SIGTERM |
 

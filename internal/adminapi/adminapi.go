@@ -5,6 +5,7 @@ package adminapi
 import (
 	"net/http"
 
+	"rolecall/api"
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
@@ -35,6 +36,7 @@ func (a *API) Handler() *door.Handler {
 		Name: "rolecall", Schemes: []identity.Scheme{identity.Basic, identity.Bearer}, Private: Prefix, Fail: fail,
 		Routes: a.repeatable([]door.Route{
 			route(http.MethodGet, "/whoami", a.whoami),
+			{Method: http.MethodGet, Pattern: Prefix + "/fleet.schema.json", Public: true, Handle: fleetSchema},
 			paged(http.MethodGet, "/clusters", a.listClusters, "name"),
 			route(http.MethodPost, "/clusters", a.registerCluster),
 			route(http.MethodGet, "/clusters/{clusterId}", a.getCluster),
@@ -100,6 +102,14 @@ func (a *API) Handler() *door.Handler {
 			paged(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns, "since"),
 		}),
 	})
+}
+
+// fleetSchema answers with the JSON Schema of the file that declares a fleet. It needs no credential, because editors have
+// none.
+func fleetSchema(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(api.FleetSchema) // a client that is gone
+	return nil
 }
 
 // route is an operation without query parameters.

@@ -31,12 +31,21 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
 		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
-		keysCommand(), auditCommand(),
+		keysCommand(), auditCommand(), diffCommand(), applyCommand(), exportCommand(),
 	}
 }
 
 // ExitCode is the exit code for the error of a command.
-func ExitCode(err error) int {
+func ExitCode(cmd *cobra.Command, err error) int {
+	code := exitCode(err)
+	// To diff, 2 says that there are differences and nothing else.
+	if code == term.ExitUsage && cmd.Name() == diffName && !errors.Is(err, errDiffers) {
+		return term.ExitFailed
+	}
+	return code
+}
+
+func exitCode(err error) int {
 	switch client.Status(err) {
 	case http.StatusNotFound:
 		return term.ExitNotFound

@@ -105,7 +105,7 @@ func (s *logins) current() (string, error) {
 
 // use makes a login the one that commands use.
 func (s *logins) use(name string) error {
-	return replaceFile(filepath.Join(s.folder, currentFile), []byte(name))
+	return store(filepath.Join(s.folder, currentFile), []byte(name))
 }
 
 // read returns a login, nil if there is none of that name.
@@ -201,7 +201,7 @@ func (s *logins) write(l *login) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(s.file(l.Name), data)
+	return store(s.file(l.Name), data)
 }
 
 // remove removes a login. If commands use it, they use none afterwards.
@@ -213,21 +213,9 @@ func (s *logins) remove(name string) error {
 	return errors.Join(os.Remove(s.file(name)), err)
 }
 
-// replaceFile replaces a file as a whole: other commands read it at the same time.
-func replaceFile(file string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("the credentials cannot be stored: %w", err)
-	}
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".login-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("the credentials cannot be stored: %w", err)
-	}
-	_, err = temporary.Write(append(data, '\n'))
-	if err = errors.Join(err, temporary.Close()); err == nil {
-		err = os.Rename(temporary.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(temporary.Name())
+// store writes a file of the logins.
+func store(path string, data []byte) error {
+	if err := replaceFile(path, append(data, '\n')); err != nil {
 		return fmt.Errorf("the credentials cannot be stored: %w", err)
 	}
 	return nil

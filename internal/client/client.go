@@ -32,6 +32,8 @@ type Client struct {
 	Token func(ctx context.Context, refused string) (string, error)
 	// UserAgent is the name and version of the program.
 	UserAgent string
+	// Patient makes Do wait and send a request again that the server has throttled, as long as the server says.
+	Patient bool
 
 	http   *http.Client
 	pauses []time.Duration // before each repetition of a request whose answer is missing
@@ -136,12 +138,36 @@ func (c *Client) Do(ctx context.Context, r Request) (a Answer, err error) {
 // do sends a request once, and reads its answer.
 func (c *Client) do(ctx context.Context, w wire) (a Answer, err error) {
 	resp, err := c.authorized(ctx, w)
+	for c.Patient && Status(err) == http.StatusTooManyRequests {
+		if ended := waitAsTold(ctx, err); errors.Is(ended, context.DeadlineExceeded) {
+			return a, err
+		} else if ended != nil {
+			return a, ended
+		}
+		resp, err = c.authorized(ctx, w)
+	}
 	if err != nil {
 		return a, err
 	}
 	a.ETag, a.Warning = resp.Header.Get("ETag"), resp.Header.Get("Rolecall-Warning")
 	a.JSON, err = c.read(resp)
 	return a, err
+}
+
+// waitAsTold waits as long as an error says, or a second.
+func waitAsTold(ctx context.Context, err error) error {
+	wait := time.Second
+	if e, ok := errors.AsType[*Error](err); ok && e.RetryAfter > 0 {
+		wait = e.RetryAfter
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 // Stream sends a GET and returns the body of the answer as it comes, however long that takes. The caller closes it.

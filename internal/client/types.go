@@ -170,6 +170,7 @@ type User struct {
 	CreatedAt  *time.Time `json:"createdAt"`
 	ModifiedBy string     `json:"modifiedBy"`
 	ModifiedAt *time.Time `json:"modifiedAt"`
+	ETag       string     `json:"etag"`
 
 	// Of the answer to a change only.
 	EndedSessions int         `json:"endedSessions"`

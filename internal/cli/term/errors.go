@@ -13,6 +13,8 @@ const (
 	ExitUsage    = 2
 	ExitNotFound = 3
 	ExitDenied   = 4
+	// ExitMoved is that of apply if something is not as its plan knows it.
+	ExitMoved = 5
 	// ExitNotExecutable and ExitNoCommand are those of a command that runs another one, which could not be started.
 	ExitNotExecutable = 126
 	ExitNoCommand     = 127

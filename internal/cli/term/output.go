@@ -184,6 +184,9 @@ func printFields(w io.Writer, fields [][]string, colored bool) error {
 // printable escapes characters that would control the terminal or hide text: the name of a role may contain anything.
 func printable(s string) string { return invisible.Escape(s) }
 
+// Printable is a line of text without characters that control a terminal or hide text.
+func Printable(s string) string { return printable(s) }
+
 // PrintableLines is text of several lines without characters that control a terminal.
 func PrintableLines(s string) string {
 	lines := strings.Split(s, "\n")
