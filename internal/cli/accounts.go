@@ -20,7 +20,7 @@ func accountsCommand() *cobra.Command {
 	return term.Group("accounts", "Accounts: the users and OAuth clients of Rolecall",
 		accountsListCommand(), accountsShowCommand(), accountsCreateCommand(), accountsLabelCommand(), accountsAnnotateCommand(),
 		accountsPasswdCommand(), accountsGrantCommand(), accountsDeactivateCommand(),
-		accountsActivateCommand(), accountsDeleteCommand())
+		accountsActivateCommand(), accountsDeleteCommand(), accountsOffboardCommand(), offboardingsCommand())
 }
 
 var completeAccounts = complete(fixed(client.AccountsPath), "username")
