@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/label"
 	"rolecall/internal/lease"
 	"rolecall/internal/moment"
+	"rolecall/internal/observe"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/sqlstate"
 )
@@ -309,6 +310,9 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 					c.ID, found.SystemIdentifier)
 				if err == nil {
 					err = lease.ClearRoles(ctx, tx, c.ID) // roles that were restored from a dump have other OIDs
+				}
+				if err == nil {
+					err = observe.Clear(ctx, tx, c.ID)
 				}
 				if err != nil {
 					return err

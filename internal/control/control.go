@@ -16,6 +16,7 @@ import (
 	"rolecall/internal/failpoint"
 	"rolecall/internal/fault"
 	"rolecall/internal/primary"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
@@ -29,6 +30,8 @@ type DB struct {
 	// Installation sets this control database apart from others, also from those that manage the same clusters. A restored
 	// backup has the same one.
 	Installation uuid.UUID
+	// FingerprintKey is the key of the fingerprints of verifiers that this installation writes into the records of roles.
+	FingerprintKey secret.Text
 	// Identity says where the control database lies, so that it can be kept out of reach when that is a managed cluster.
 	Identity Identity
 	// Ahead is how many migrations a newer release has made that this one does not know, and can do with.
@@ -121,7 +124,10 @@ func (db *DB) upgrade(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return err
 	}
-	return db.PrepareAuditKey(ctx, db.Pool)
+	if err := db.PrepareAuditKey(ctx, db.Pool); err != nil {
+		return err
+	}
+	return db.prepareFingerprintKey(ctx)
 }
 
 // SignIn is used by SignInLooks queries at a time, and by checks of whether the database is reachable. The other connections

@@ -22,6 +22,7 @@ var sealedColumns = []sealedColumn{
 	{"clusters", "id::text", "credential", "credential"},
 	{"clusters", "id::text", "pending", "pending"},
 	{"audit_keys", "id::text", "key", "key"},
+	{"fingerprint_keys", "id::text", "key", "key"},
 	// The next password becomes the current one as it is, so both have one place, of the lease.
 	{"credentials", "id || '/' || lease_id", "password", "password"},
 	{"credentials", "id || '/' || next_lease_id", "next_password", "password"},

@@ -17,6 +17,7 @@ import (
 var notSealed = []string{
 	"refresh_tokens.token_hash", "personal_tokens.secret_hash", // hashes
 	"audit.writer_mac", "audit_seals.mac", "audit_checkpoint.mac", "audit_checkpoint.proof", // HMACs
+	"observations.recorded", "observations.fingerprint", "observations.name", // HMACs, and a name in any encoding
 }
 
 // Every column of bytes is either sealed anew or known to be no secret.
@@ -57,7 +58,7 @@ func TestReseal(t *testing.T) {
 	secrets := map[string]string{
 		"signing_keys/a/private_key": "one", "clusters/" + id + "/credential": "two", "clusters/" + id + "/pending": "three",
 		"audit_keys/1/key": "four", "audit_keys/2/key": "five",
-		current: "six", next: "seven",
+		current: "six", next: "seven", "fingerprint_keys/1/key": "eight",
 	}
 	sealed := func(place string) []byte { return db.Keys.Seal(place, []byte(secrets[place])) }
 	exec := func(sql string, args ...any) {
@@ -76,6 +77,7 @@ func TestReseal(t *testing.T) {
 		`'00000000-0000-7000-8000-000000000002', $2, '00000000-0000-7000-8000-000000000003', $3, '')`,
 		id, sealed(current), sealed(next))
 	exec(`UPDATE audit_keys SET key = $1 WHERE id = 1`, sealed("audit_keys/1/key"))
+	exec(`UPDATE fingerprint_keys SET key = $1`, sealed("fingerprint_keys/1/key"))
 	db.Keys = keyring(t, first, old)
 	exec(`INSERT INTO audit_keys VALUES (2, $1)`, sealed("audit_keys/2/key"))
 	stored := func() map[string]string {
@@ -86,7 +88,8 @@ func TestReseal(t *testing.T) {
 			UNION ALL SELECT 'clusters/' || id || '/pending', pending FROM clusters
 			UNION ALL SELECT 'credentials/' || id || '/' || lease_id || '/password', password FROM credentials
 			UNION ALL SELECT 'credentials/' || id || '/' || next_lease_id || '/password', next_password FROM credentials
-			UNION ALL SELECT 'audit_keys/' || id || '/key', key FROM audit_keys`)
+			UNION ALL SELECT 'audit_keys/' || id || '/key', key FROM audit_keys
+			UNION ALL SELECT 'fingerprint_keys/' || id || '/key', key FROM fingerprint_keys`)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +131,7 @@ func TestReseal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done.Total() != 6 || done.Counts["audit_keys.key"] != 1 || done.Counts["credentials.next_password"] != 1 ||
+	if done.Total() != 7 || done.Counts["audit_keys.key"] != 1 || done.Counts["credentials.next_password"] != 1 ||
 		done.Counts["clusters.pending"] != 1 || len(done.Key) != 16 {
 		t.Errorf("done was %+v", done)
 	}

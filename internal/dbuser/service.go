@@ -15,6 +15,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/lease"
+	"rolecall/internal/observe"
 	"rolecall/internal/pgrole"
 )
 
@@ -24,7 +25,9 @@ type Service struct {
 	Audit      *audit.Log
 	Accounts   *account.Store
 	LeaseStore *lease.Store
-	Log        *slog.Logger
+	// ObserveStore keeps what was observed of the users.
+	ObserveStore *observe.Store
+	Log          *slog.Logger
 
 	mu          sync.Mutex
 	comparisons map[uuid.UUID]comparison // by id of the cluster

@@ -22,6 +22,7 @@ import (
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
+	"rolecall/internal/observe"
 	"rolecall/internal/secret"
 	"rolecall/internal/task"
 	"rolecall/internal/web"
@@ -105,8 +106,8 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 		Clusters:   clusters,
 		Audit:      id.Accounts().Audit,
 		Accounts:   id.Accounts(),
-		LeaseStore: &lease.Store{DB: db},
-		Log:        config.Log,
+		LeaseStore: &lease.Store{DB: db}, ObserveStore: &observe.Store{DB: db},
+		Log: config.Log,
 	}
 	return &Server{
 		Config:      config,

@@ -29,6 +29,7 @@ import (
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
+	"rolecall/internal/observe"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/secret"
 	"rolecall/internal/web"
@@ -215,7 +216,7 @@ func (s *Service) open(t testing.TB) {
 	must(t, err)
 	t.Cleanup(s.Clusters.Close)
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts,
-		LeaseStore: &lease.Store{DB: s.DB}, Log: logger}
+		LeaseStore: &lease.Store{DB: s.DB}, ObserveStore: &observe.Store{DB: s.DB}, Log: logger}
 	s.Fleet = &fleet.Service{DB: s.DB, Users: s.Users, Log: logger}
 	s.Idempotency = &idempotency.Store{DB: s.DB, Accounts: s.Accounts, Log: logger}
 }
