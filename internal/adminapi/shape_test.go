@@ -39,6 +39,11 @@ func TestShape(t *testing.T) {
 		"CredentialList":    list[credentialResource]{},
 		"CurrentCredential": currentCredential{},
 
+		"OperationList":       list[operationResource]{},
+		"StartedOperation":    startedOperation{},
+		"OperationPlan":       operationPlan{},
+		"OperationResultList": list[operationResult]{},
+
 		"AccountList":         list[accountResource]{},
 		"AccountWithPassword": accountWithPassword{},
 

@@ -73,6 +73,9 @@ type Result struct {
 	State, Detail string
 }
 
+// ResultStates are the states of results.
+var ResultStates = []string{"pending", itemDone, itemFailed, itemSkipped}
+
 // Results returns up to limit of the results of an operation that the principal may see, after a position; -1: the first.
 // With states only those are returned. more says whether others follow.
 func (s *Service) Results(ctx context.Context, p *account.Principal, id string, states []string, after, limit int) (

@@ -1,0 +1,118 @@
+package adminapi_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"rolecall/internal/account"
+	"rolecall/internal/task"
+)
+
+type operationAnswer struct {
+	ID, State   string
+	Plan        []struct{ Username, Skipped, ValidUntil, NewValidUntil string }
+	Counts      struct{ Total, Done, Failed, Skipped int }
+	Account     struct{ GUID, Username string }
+	EndedAt     string
+	Total       int
+	Unreachable []struct{ Error string }
+}
+
+// work does what is due.
+func (f *fixture) work(t testing.TB) {
+	t.Helper()
+	w := &task.Worker{DB: f.DB, Log: slog.New(slog.NewTextHandler(f.Log, nil)), Kinds: f.Fleet.Tasks()}
+	if _, err := w.RunDue(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A plan changes nothing. An operation is started, carried out, listed and canceled.
+func TestOperation(t *testing.T) {
+	t.Parallel()
+	f := leaseFixture(t, "many_one")
+	f.Account(t, "auditor", []string{account.ScopeAuditor}, nil)
+	if _, _, err := f.Users.CreateUser(t.Context(), f.principal("manager"), f.ClusterID, "many_two", rolePassword); err != nil {
+		t.Fatal(err)
+	}
+	const filter = `{"action": "disable", "filter": {"name": "many_*"}}`
+	a := f.as(t, "manager", "POST", "/operations?plan=true", filter)
+	var o operationAnswer
+	if a.Into(t, &o); a.Status != 200 || o.Total != 2 || len(o.Plan) != 2 || o.ID != "" {
+		t.Fatalf("the plan: %d %s", a.Status, a.Body)
+	}
+	a = f.as(t, "manager", "GET", "/operations", "")
+	if a.Status != 200 || strings.Contains(string(a.Body), `"id"`) {
+		t.Errorf("after a plan there are operations: %s", a.Body)
+	}
+	a = f.as(t, "manager", "POST", "/operations", filter)
+	if a.Into(t, &o); a.Status != 202 || o.ID == "" {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	path := "/operations/" + o.ID
+	f.work(t)
+	a = f.as(t, "manager", "GET", path, "")
+	if a.Into(t, &o); a.Status != 200 || o.State != "done" || o.Counts.Done != 2 || o.Account.Username != "manager" {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+	for username, status := range map[string]int{"viewer": 404, "foreign": 404, "auditor": 200, "root": 200} {
+		if a := f.as(t, username, "GET", path+"/results?state=done&limit=1", ""); a.Status != status {
+			t.Errorf("the results for %s: %d %s", username, a.Status, a.Body)
+		}
+	}
+	if a := f.as(t, "auditor", "POST", path+"/cancel", ""); a.Status != 403 {
+		t.Errorf("an auditor cancels: %d %s", a.Status, a.Body)
+	}
+	a = f.as(t, "manager", "POST", "/operations",
+		`{"action": "expire", "users": [{"cluster": "`+f.ClusterID+`", "username": "many_two"}], "options": {"after": "7d"}}`)
+	if a.Into(t, &o); a.Status != 202 || o.Plan[0].ValidUntil != "" || o.Plan[0].NewValidUntil == "" {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	a = f.as(t, "root", "POST", "/operations/"+o.ID+"/cancel", "")
+	if a.Into(t, &o); a.Status != 200 || o.State != "cancelled" || o.Counts.Skipped != 1 || o.EndedAt == "" {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+}
+
+// What is refused is refused before anything is stored.
+func TestOperationRefusals(t *testing.T) {
+	t.Parallel()
+	f := leaseFixture(t, "refused_one")
+	user := `"users": [{"cluster": "` + f.ClusterID + `", "username": "refused_one"}]`
+	for body, status := range map[string]int{
+		`{}`:                                  422,
+		`{"action": "disable"}`:               422,
+		`{"action": "disable", "filter": {}}`: 422,
+		`{"action": "disable", "filter": {"system": true}}`:                                422,
+		`{"action": "disable", "filter": {"nmae": "x"}}`:                                   422,
+		`{"action": "disable", "filter": {"name": ""}}`:                                    422,
+		`{"action": "disable", "filter": {"name": "x", "state": "gone"}}`:                  422,
+		`{"action": "disable", "filter": {"cluster": "nowhere"}}`:                          422,
+		`{"action": "disable", "filter": {"name": "x"}, ` + user + `}`:                     422,
+		`{"action": "disable", "users": []}`:                                               422,
+		`{"action": "explode", ` + user + `}`:                                              422,
+		`{"action": "expire", ` + user + `}`:                                               422,
+		`{"action": "expire", ` + user + `, "options": {"after": "0s"}}`:                   422,
+		`{"action": "expire", ` + user + `, "options": {"validUntil": null}}`:              422,
+		`{"action": "disable", ` + user + `, "options": {"after": "1d"}}`:                  422,
+		`{"action": "delete", ` + user + `, "options": {"onBlocked": "explode"}}`:          422,
+		`{"action": "rotateCredential", ` + user + `}`:                                     422,
+		`{"action": "rotateCredential", "filter": {"state": "active"}}`:                    422,
+		`{"action": "disable", "credentials": []}`:                                         422,
+		`{"action": "disable", "users": [{"cluster": "` + f.ClusterID + `"}]}`:             422,
+		`{"action": "disable", "users": [{"cluster": "nowhere", "username": "x"}]}`:        403,
+		`{"action": "disable", "filter": {"creatorSelector": "team=a", "name": "x"}}`:      403,
+		`{"action": "rotateCredential", "filter": {"name": "none"}}`:                       200,
+		`{"action": "delete", ` + user + `, "options": {"onBlocked": "disable"}}`:          200,
+		`{"action": "disable", "filter": {"state": ["active"], "notSeenFor": "90d"}}`:      200,
+		`{"action": "disable", "filter": {"expiresBefore": "2026-01-01", "lease": false}}`: 200,
+	} {
+		if a := f.as(t, "manager", "POST", "/operations?plan=true", body); a.Status != status {
+			t.Errorf("%s: %d %s", body, a.Status, a.Body)
+		}
+	}
+	if a := f.as(t, "viewer", "POST", "/operations", `{"action": "disable", `+user+`}`); a.Status != 403 {
+		t.Errorf("an account that may only view: %d %s", a.Status, a.Body)
+	}
+}
