@@ -29,7 +29,8 @@ func (s *Store) GUIDsNamed(ctx context.Context, name string) ([]string, error) {
 func (s *Store) GUIDsSelected(ctx context.Context, p *Principal, selector label.Selector) ([]string, error) {
 	if !seesAll(p) {
 		return nil, fault.New(fault.Forbidden, "To choose by the labels of accounts, which you may not see, needs one of the "+
-			"scopes %s. Choose by the account instead.", strings.Join([]string{ScopeAdmin, ScopeAdminReadOnly, ScopeAuditor}, ", "))
+			"scopes %s. Choose by the account with createdBy instead.", strings.Join([]string{ScopeAdmin, ScopeAdminReadOnly,
+			ScopeAuditor}, ", "))
 	}
 	c := &conditions{}
 	for _, r := range selector {

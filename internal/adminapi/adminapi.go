@@ -72,6 +72,7 @@ func (a *API) Handler() *door.Handler {
 				"withMembers"),
 			paged(http.MethodGet, "/clusters/{clusterId}/password-problems", a.listPasswordProblems),
 			route(http.MethodGet, "/clusters/{clusterId}/pgbouncer/userlist", a.userlist),
+			paged(http.MethodGet, "/users", a.searchUsers, searchParameters...),
 			route(http.MethodPost, "/clusters/{clusterId}/leases", a.createLease),
 			paged(http.MethodGet, "/clusters/{clusterId}/leases", a.listClusterLeases, leaseFilters...),
 			paged(http.MethodGet, "/clusters/{clusterId}/credentials", a.listCredentials),

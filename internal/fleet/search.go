@@ -285,6 +285,12 @@ func (s *Service) ask(ctx context.Context, p *account.Principal, q *search, c *c
 func (s *Service) hits(ctx context.Context, p *account.Principal, q *search, c *cluster.Cluster, index int) (
 	hits []hit, err error) {
 	at, byName := q.stretch(c), q.order.By == SortCluster || q.order.By == SortName
+	observed := &dbuser.Observed{}
+	if q.observed() || q.order.By == SortLastSeen {
+		if observed, err = s.Users.Observations(ctx, c.ID, nil); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		reading, cancel := context.WithTimeout(ctx, s.limit())
 		in, found, more, err := s.Users.SearchUsers(reading, p, c.ID.String(), &q.Search, at)
@@ -299,6 +305,13 @@ func (s *Service) hits(ctx context.Context, p *account.Principal, q *search, c *
 				h.time = found[i].Created
 			case SortValidUntil:
 				h.time = found[i].ValidUntil
+			case SortLastSeen:
+				if seen := observed.Of(h.oid).LastSeen; seen != nil {
+					h.time = seen.UTC()
+				}
+			}
+			if q.observed() && !q.matches(&found[i], observed.Of(h.oid)) {
+				continue
 			}
 			if q.after == nil || q.order.compare(&h.position, q.after) > 0 {
 				hits = append(hits, h)
@@ -352,9 +365,10 @@ func (s *Service) unreachable(c *cluster.Cluster, err error) Unreachable {
 
 // details is all about the users of a page in one cluster, by oid.
 type details struct {
-	in    *cluster.Cluster
-	users map[uint32]*pgrole.Details
-	err   error
+	in       *cluster.Cluster
+	users    map[uint32]*pgrole.Details
+	observed *dbuser.Observed
+	err      error
 }
 
 // complete reads all about the users of a page. A user that was dropped, or became protected, in the meantime is left out.
@@ -371,8 +385,14 @@ func (s *Service) complete(ctx context.Context, p *account.Principal, q *search,
 		reads[c] = d
 		group.Go(func() error {
 			var list []*pgrole.Details
-			if d.in, list, d.err = s.Users.DetailsOf(ctx, p, c.ID.String(), some); d.err != nil && ctx.Err() != nil {
-				d.err = s.late(ctx)
+			if d.in, list, d.err = s.Users.DetailsOf(ctx, p, c.ID.String(), some); d.err == nil {
+				d.observed, d.err = s.Users.Observations(ctx, c.ID, some)
+			}
+			if d.err != nil {
+				if ctx.Err() != nil {
+					d.err = s.late(ctx)
+				}
+				return nil
 			}
 			for _, u := range list {
 				d.users[u.OID()] = u
@@ -389,7 +409,7 @@ func (s *Service) complete(ctx context.Context, p *account.Principal, q *search,
 	for _, h := range found {
 		d := reads[h.in]
 		if u := d.users[h.oid]; u != nil && (q.System || !u.System()) {
-			users = append(users, Found{Cluster: d.in, Details: u})
+			users = append(users, Found{d.in, u, d.observed.OfUser(u.User)})
 		}
 	}
 	return users, unreachable

@@ -301,3 +301,31 @@ func compareUsers(order fleet.Sort, a, b user) int {
 	}
 	return cmp.Or(none, first, strings.Compare(a.cluster, b.cluster), strings.Compare(a.name, b.name))
 }
+
+// Names that are not UTF-8, and clusters and users whose names differ in case only, are different to each search.
+func TestForeignNames(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.servers["a"].Exec(t, `CREATE DATABASE latin1 ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'`)
+	conn := w.servers["a"].Connect(t, w.PG.User, w.PG.Password, "latin1")
+	for _, sql := range []string{`SET client_encoding = UTF8`, `CREATE ROLE "f_é1" LOGIN; CREATE ROLE "f_é2" LOGIN`} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.make(t, user{cluster: "b", name: "f_é1"}, user{cluster: "B", name: "f_É1"}, user{cluster: "B", name: "F_é1"})
+	for _, limit := range []int{1, 2, 10} {
+		same := func(f fleet.Filter, order fleet.Sort, want ...string) {
+			t.Helper()
+			found, _ := w.pages(t, admin, f, order, limit)
+			same(t, fmt.Sprintf("%+v by %+v", f, order), found, want)
+		}
+		same(fleet.Filter{Name: "f_*"}, fleet.Sort{}, "B/f_É1", "a/f_\xe91", "a/f_\xe92", "b/f_é1")
+		same(fleet.Filter{Name: "f_*"}, fleet.Sort{By: "name"}, "B/f_É1", "b/f_é1", "a/f_\xe91", "a/f_\xe92")
+		same(fleet.Filter{Name: "f_*"}, fleet.Sort{By: "name", Descending: true}, "a/f_\xe92", "a/f_\xe91", "b/f_é1", "B/f_É1")
+		same(fleet.Filter{Name: "f_\xe9*"}, fleet.Sort{By: "validUntil"}, "a/f_\xe91", "a/f_\xe92")
+		same(fleet.Filter{Name: "f_é*"}, fleet.Sort{}, "b/f_é1")
+		same(fleet.Filter{Name: "F_*", Cluster: "B"}, fleet.Sort{}, "B/F_é1")
+		same(fleet.Filter{Name: "F_*", Cluster: "b"}, fleet.Sort{})
+	}
+}

@@ -420,7 +420,7 @@ func searchPage(system bool, conditions []string, order string) string {
     SELECT r.oid, r.rolname, r.rolvaliduntil FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
     ORDER BY ` + order + ` LIMIT $4) r
-  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+  LEFT JOIN LATERAL ` + comment + ` d ON true
   ORDER BY ` + order
 }
 
