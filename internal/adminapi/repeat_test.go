@@ -1,19 +1,27 @@
 package adminapi_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/google/uuid"
 
+	"rolecall/internal/adminapi"
+	"rolecall/internal/client"
 	"rolecall/internal/control"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
+	"rolecall/internal/web"
 )
 
 const key = "Idempotency-Key: "
@@ -93,8 +101,12 @@ func TestRepeat(t *testing.T) {
 	other := f.replica(t)
 	pg := pgtest.Shared(t)
 	cluster := "/clusters/" + f.ClusterID
-	pg.Exec(t, `CREATE ROLE repeated_group NOLOGIN`)
-	f.want(t, 200, "PATCH", cluster, `{"grantable":["repeated_group"]}`)
+	pg.Exec(t, `CREATE ROLE repeated_group NOLOGIN; CREATE ROLE repeated_renewed NOLOGIN`)
+	f.want(t, 200, "PATCH", cluster, `{"grantable":["repeated_group","repeated_renewed"]}`)
+	f.want(t, 201, "POST", cluster+"/users", `{"username":"repeated_for"}`)
+	f.want(t, 201, "PUT", cluster+"/credentials/repeated", `{"for":"repeated_for","rotateEvery":"7d","overlap":"1h"}`)
+	var lease struct{ ID string }
+	f.want(t, 201, "POST", cluster+"/leases", `{"for":"repeated_renewed"}`).Into(t, &lease)
 	roles := func(pattern string) int {
 		return pgtest.Value[int](t, pg, `SELECT count(*)::int FROM pg_roles WHERE rolname LIKE '`+pattern+`'`)
 	}
@@ -114,6 +126,12 @@ func TestRepeat(t *testing.T) {
 			func() int { return f.count(t, `SELECT count(*) FROM accounts WHERE username = 'repeated-account'`) }},
 		{"/tokens", `{"name":"repeated-token"}`, 201,
 			func() int { return f.count(t, `SELECT count(*) FROM personal_tokens WHERE name = 'repeated-token'`) }},
+		{cluster + "/credentials/repeated/rotate", ``, 200, func() int { return roles(`repeated\_for\_%`) - 1 }},
+		{"/leases/" + lease.ID + "/renew", `{"ttl":"2h"}`, 200, nil},
+		{"/operations", `{"action":"disable","users":[{"cluster":"` + f.ClusterID + `","username":"repeated"}]}`, 202,
+			func() int { return f.count(t, `SELECT count(*) FROM operations`) }},
+		{"/accounts/" + f.Account(t, "repeated-leaver", nil, nil) + "/offboard", ``, 200,
+			func() int { return f.count(t, `SELECT count(*) FROM offboardings`) }},
 		{"/keys/rotate", `{"signingKey":true}`, 200,
 			func() int { return f.count(t, `SELECT count(*) - 1 FROM signing_keys`) }},
 	} {
@@ -325,5 +343,42 @@ func TestRepeatsAtOnce(t *testing.T) {
 	same(t, answers[carried], other.do(t, "POST", path, `{"username":"at_once_repeat"}`, header))
 	if rows := f.AuditRows(t, "at_once_repeat"); len(rows) != 2 {
 		t.Errorf("the log has %+v", rows)
+	}
+}
+
+// The client of the commands repeats a request whose connection is lost after the server has carried it out: it gets the
+// lease that was made, and no second one is.
+func TestClientRepeats(t *testing.T) {
+	f := newFixture(t)
+	f.PG.Exec(t, `CREATE ROLE cut_group NOLOGIN`)
+	f.want(t, 200, "PATCH", "/clusters/"+f.ClusterID, `{"grantable":["cut_group"]}`)
+	var token struct{ Secret string }
+	f.want(t, 201, "POST", "/tokens", `{"name":"client"}`).Into(t, &token)
+	edge := &web.Edge{Handler: newAPI(f.Service, 10_000), Log: slog.New(slog.NewTextHandler(f.Log, nil))}
+	var sent atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if sent.Add(1) == 1 {
+			edge.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		}
+		edge.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	c := client.New(server.URL, "test/1")
+	c.Token = func(context.Context, string) (string, error) { return token.Secret, nil }
+	a, err := c.Do(t.Context(), client.Request{Method: "POST", Path: adminapi.Prefix + "/clusters/" + f.ClusterID + "/leases",
+		Body: map[string]string{"for": "cut_group"}})
+	if err != nil || sent.Load() != 2 {
+		t.Fatalf("sent %d times: %v", sent.Load(), err)
+	}
+	var lease struct{ Username, Password string }
+	if err := json.Unmarshal(a.JSON, &lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.PG.Login(lease.Username, lease.Password); err != nil {
+		t.Error(err)
+	}
+	if n := f.count(t, `SELECT count(*) FROM leases`); n != 1 {
+		t.Errorf("there are %d leases", n)
 	}
 }
