@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"rolecall/api"
 	"rolecall/internal/adminapi"
 	"rolecall/internal/apitest"
 	"rolecall/internal/door"
@@ -257,5 +258,14 @@ func TestBodies(t *testing.T) {
 		if strings.Contains(a.Body+f.Log.String(), secret) {
 			t.Errorf("the secret is in %s or in the log", a.Body)
 		}
+	}
+}
+
+// TestFleetSchema: an editor gets the JSON Schema of the fleet file without a credential.
+func TestFleetSchema(t *testing.T) {
+	f := fixtureOn(t, servicetest.Shared(t), 10_000)
+	a := f.as(t, "", "GET", "/fleet.schema.json", "")
+	if a.Status != 200 || a.Body != string(api.FleetSchema) || !strings.Contains(a.Body, `"title": "Rolecall fleet file"`) {
+		t.Errorf("got %d %.200s", a.Status, a.Body)
 	}
 }
