@@ -363,6 +363,29 @@ var writes = []*write{
 		},
 	},
 	{
+		name: "offboard", action: "account.offboard", answer: 200, again: 200,
+		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
+			guid := createIdentity(t, w, name)
+			// A database user that the account has made, as its record says.
+			w.query(t, "postgres", `CREATE ROLE "`+name+`" LOGIN`)
+			w.query(t, "postgres", `COMMENT ON ROLE "`+name+`" IS 'rolecall:v1 {"created":"2026-01-01T00:00:00Z","createdBy":"`+guid+
+				`","revision":1,"attempt":"0199c2a4-7d3e-7c51-a0de-5f4b8e21c963"}'`)
+			r := request{"POST", "/rolecall/v1/accounts/" + guid + "/offboard", `{"users":{"default":"endSessions"}}`, nil}
+			return r, func(t *testing.T) bool {
+				done := w.query(t, "control", `
+					SELECT (SELECT NOT active FROM rolecall.accounts WHERE guid = $1)::text
+					UNION ALL SELECT EXISTS (SELECT FROM rolecall.offboardings WHERE account_guid = $1)::text
+					UNION ALL SELECT EXISTS (SELECT FROM rolecall.offboardings b JOIN rolecall.operations o ON o.id = b.operation
+					  JOIN rolecall.operation_items i ON i.operation_id = o.id
+					  WHERE b.account_guid = $1 AND i.name = $2)::text`, guid, name)
+				if len(slices.Compact(slices.Clone(done))) != 1 {
+					t.Errorf("%s is half done: inactive, reported, and in an operation are %q", name, done)
+				}
+				return done[0] == "true"
+			}
+		},
+	},
+	{
 		name: "account's password", action: "account.password", answer: 200, again: 200,
 		arrange: func(t *testing.T, w *world, name string) (request, func(*testing.T) bool) {
 			guid := createIdentity(t, w, name)

@@ -488,10 +488,32 @@ func (s *Service) surveyCluster(ctx context.Context, p *account.Principal, c *cl
 			sameSince = append(sameSince, pgrole.Storable(u.Name))
 		}
 	}
+	if err := s.addObserved(ctx, c, found.users); err != nil {
+		return nil, err
+	}
 	if len(sameSince) > 0 {
 		found.verifiers = &ReportedVerifiers{reportedCluster(c), readAt.UTC(), sameSince}
 	}
 	return found, nil
+}
+
+// addObserved adds whether the passwords were changed by SQL.
+func (s *Service) addObserved(ctx context.Context, c *cluster.Cluster, users []ReportedUser) error {
+	if len(users) == 0 {
+		return nil
+	}
+	var oids []uint32
+	for _, u := range users {
+		oids = append(oids, u.planned.OID)
+	}
+	seen, err := s.Users.Observations(ctx, c.ID, oids)
+	if err != nil {
+		return err
+	}
+	for i := range users {
+		users[i].ChangedOutside = seen.Of(users[i].planned.OID).PasswordChangedOutside
+	}
+	return nil
 }
 
 // writesOf returns the newest write of the password of each user, as its record and the log say. It reads nothing for a

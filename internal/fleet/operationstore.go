@@ -314,9 +314,10 @@ func (s *Service) finish(ctx context.Context, id uuid.UUID) error {
 	return control.Fault(err)
 }
 
-// remove removes an operation, with all that belongs to it.
+// remove removes an operation, with all that belongs to it. The report of an offboarding keeps its operation.
 func (s *Service) remove(ctx context.Context, id uuid.UUID) error {
-	_, err := s.DB.Pool.Exec(ctx, `DELETE FROM operations WHERE id = $1`, id)
+	_, err := s.DB.Pool.Exec(ctx, `
+		DELETE FROM operations o WHERE id = $1 AND NOT EXISTS (SELECT FROM offboardings WHERE operation = o.id)`, id)
 	return control.Fault(err)
 }
 
