@@ -163,7 +163,11 @@ func copyMigrated(t testing.TB, pg *pgtest.Cluster, name string) bool {
 		must(t, err)
 		db, err := control.Open(context.Background(), pg.URL(template), keys)
 		must(t, err)
-		_, err = db.Pool.Exec(context.Background(), `DELETE FROM audit_keys`)
+		_, err = db.Pool.Exec(context.Background(), `DO $$ DECLARE keys regclass; BEGIN
+			FOR keys IN SELECT oid FROM pg_class WHERE relnamespace = 'rolecall'::regnamespace AND relname LIKE '%\_keys'
+				AND relkind = 'r' LOOP
+				EXECUTE 'DELETE FROM ' || keys;
+			END LOOP; END $$`)
 		db.Close()
 		must(t, err)
 	}
