@@ -9,6 +9,16 @@ import (
 // replaceFile replaces a file as a whole, with one that only its owner reads: other commands read it at the same time, and
 // a crash must not leave half of it.
 func replaceFile(path string, data []byte) error {
+	return writeFile(path, data, os.Rename)
+}
+
+// createFile creates such a file. If there is one, it is an fs.ErrExist.
+func createFile(path string, data []byte) error {
+	return writeFile(path, data, os.Link)
+}
+
+// writeFile writes a temporary file and moves it to its place.
+func writeFile(path string, data []byte, move func(from, to string) error) error {
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
@@ -17,14 +27,15 @@ func replaceFile(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	defer os.Remove(f.Name()) // unless it was renamed
 	if _, err = f.Write(data); err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		err = move(f.Name(), path)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return err
 	}
 	opened, err := os.Open(folder)
 	if err != nil {

@@ -190,7 +190,7 @@ func (a *applier) step(s *manifest.Step) error {
 		}
 		answer, err := a.c.client.Do(a.c.cmd.Context(), r)
 		if i == 0 && generated && refused(err) {
-			err = errors.Join(err, a.passwords.refused(s.Thing))
+			err = errors.Join(err, a.passwords.refused(s.Thing, client.Status(err) == http.StatusConflict))
 		}
 		if err != nil {
 			return err

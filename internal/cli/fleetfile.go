@@ -402,6 +402,10 @@ func export(c *call, path string, only []string) error {
 	if err != nil {
 		return err
 	}
+	if len(text) > manifest.MaxSize {
+		c.warn("The file has more than %d bytes, which diff and apply do not read. Export the clusters one by one with --only.",
+			manifest.MaxSize)
+	}
 	return unread(c, observed.Clusters)
 }
 

@@ -54,23 +54,28 @@ func (p *passwords) generate(t manifest.Thing) (secret.Text, error) {
 	if p.dir == "" {
 		return secret.Text(password), p.line(t, &password)
 	}
-	kept, err := os.ReadFile(p.path(t))
-	if err == nil && len(kept) > 0 { // of a run that did not get further
-		return secret.Text(kept), nil
+	err := createFile(p.path(t), []byte(password))
+	if errors.Is(err, fs.ErrExist) { // of a run that did not get further, or that is running now
+		kept, err := os.ReadFile(p.path(t))
+		if err == nil && len(kept) == 0 {
+			err = fmt.Errorf("%s is empty; remove it", p.path(t))
+		}
+		return secret.Text(kept), err
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("the password cannot be kept: %w", err)
-	}
-	if err := replaceFile(p.path(t), []byte(password)); err != nil {
+	if err != nil {
 		return "", fmt.Errorf("the password cannot be kept: %w", err)
 	}
 	return secret.Text(password), nil
 }
 
-// refused takes back a password that the server has refused.
-func (p *passwords) refused(t manifest.Thing) error {
+// refused takes back a password that the server has refused. If something of that name exists in the meantime, its file
+// stays: another run may have created it with the same password.
+func (p *passwords) refused(t manifest.Thing, exists bool) error {
 	if p.dir == "" {
 		return p.line(t, nil)
+	}
+	if exists {
+		return nil
 	}
 	return os.Remove(p.path(t))
 }

@@ -167,17 +167,23 @@ func (p *Plan) Empty() bool {
 
 // planner makes a plan.
 type planner struct {
-	m        *Manifest
-	o        *Observed
-	plan     *Plan
-	removals []Step
+	m          *Manifest
+	o          *Observed
+	plan       *Plan
+	byUsername map[string]*client.Account // by the key of the thing
+	removals   []Step
 }
 
 // MakePlan compares a file with what was observed. text is that of the file.
 func MakePlan(m *Manifest, text []byte, o *Observed) *Plan {
 	p := &planner{m: m, o: o, plan: &Plan{
 		Mode: m.Mode, Steps: []Step{}, Conflicts: []Conflict{}, Unlisted: []Thing{}, Things: map[string]string{},
-	}}
+	}, byUsername: map[string]*client.Account{}}
+	for i := range o.Accounts {
+		if a := &o.Accounts[i]; !a.OAuthClient && a.Username != "" {
+			p.byUsername[accountKey(a.Origin, a.Username)] = a
+		}
+	}
 	p.accounts()
 	for i := range m.Clusters {
 		p.cluster(&m.Clusters[i])
@@ -252,7 +258,7 @@ func (p *planner) accounts() {
 		want := &p.m.Accounts[i]
 		t := Thing{Kind: KindAccount, Name: want.Username, Origin: want.Origin}
 		named[t.Key()] = true
-		now := p.observedAccount(t)
+		now := p.byUsername[t.Key()]
 		if now == nil {
 			p.saw(t, absent)
 			p.newAccount(t, want)
@@ -267,7 +273,7 @@ func (p *planner) accounts() {
 		}
 		t := Thing{Kind: KindAccount, Name: r.Account, Origin: r.Origin}
 		named[t.Key()] = true
-		now := p.observedAccount(t)
+		now := p.byUsername[t.Key()]
 		switch {
 		case now == nil:
 			p.saw(t, absent)
@@ -291,16 +297,6 @@ func (p *planner) accounts() {
 			p.plan.Unlisted = append(p.plan.Unlisted, t)
 		}
 	}
-}
-
-func (p *planner) observedAccount(t Thing) *client.Account {
-	for i := range p.o.Accounts {
-		a := &p.o.Accounts[i]
-		if !a.OAuthClient && a.Username != "" && accountKey(a.Origin, a.Username) == t.Key() {
-			return a
-		}
-	}
-	return nil
 }
 
 func (p *planner) newAccount(t Thing, want *Account) {
@@ -370,6 +366,11 @@ func (p *planner) changeAccount(t Thing, want *Account, now *client.Account) {
 		step.changes("active", strconv.FormatBool(now.Active), strconv.FormatBool(*want.Active))
 	}
 	if target := p.target(now.Scopes, want.Scopes); want.Scopes != nil && !sameSet(target, now.Scopes) {
+		loses := slices.ContainsFunc(now.Scopes, func(scope string) bool { return !slices.Contains(target, scope) })
+		if now.GUID == p.o.Me && loses {
+			p.conflict(t, want.Place, "this is the account that you are signed in as; it cannot lose scopes here")
+			return
+		}
 		body["scopes"] = target
 		step.changes("scopes", joined(now.Scopes), joined(target))
 	}

@@ -242,6 +242,9 @@ func TestPlanOfFleets(t *testing.T) {
 		"mode: authoritative\nclusters: [{name: c}]": "",
 		"accounts: [{username: admin, active: false}]": "conflict account admin: this is the account that you are " +
 			"signed in as; it cannot deactivate itself here",
+		"mode: authoritative\naccounts: [{username: admin, scopes: []}, {username: alice}]": "" +
+			"conflict account admin: this is the " +
+			"account that you are signed in as; it cannot lose scopes here",
 		"accounts: [{username: new, password: keep}]": "conflict account new: there is no such account whose password " +
 			"could be kept; write password: generate",
 		"accounts: [{username: alice, origin: corp, labels: {a: b}}]": `create account alice: POST  ` +

@@ -20,11 +20,14 @@ type clusterPlanner struct {
 	memberOf  []string                     // likewise
 	levels    map[string]map[string]string // by user and database
 	roles     map[string]bool              // the access roles
-	needs     []string                     // the cluster, if there is a step for it
+	users     map[string]*client.User
+	inCase    map[string]string // a name of a user, by the name in lower case
+	needs     []string          // the cluster, if there is a step for it
 }
 
 func (p *planner) cluster(want *Cluster) {
-	c := &clusterPlanner{planner: p, want: want, levels: map[string]map[string]string{}, roles: map[string]bool{}}
+	c := &clusterPlanner{planner: p, want: want, levels: map[string]map[string]string{}, roles: map[string]bool{},
+		users: map[string]*client.User{}, inCase: map[string]string{}}
 	for _, o := range p.o.Clusters {
 		if o.Name == want.Name {
 			c.now = o
@@ -67,7 +70,7 @@ func (p *planner) cluster(want *Cluster) {
 	}
 }
 
-// learn reads the levels out of the members of the access roles.
+// learn looks at what there is: users by name, levels by the members of the access roles, and lists as they will be.
 func (c *clusterPlanner) learn() {
 	c.grantable, c.memberOf = c.want.Grantable, c.want.MemberOf
 	if c.now == nil {
@@ -81,6 +84,10 @@ func (c *clusterPlanner) learn() {
 		c.memberOf = c.target(c.now.MemberOf, c.want.MemberOf)
 	}
 	c.levels, c.roles = c.now.Levels()
+	for i := range c.now.Users {
+		u := &c.now.Users[i]
+		c.users[u.Username], c.inCase[strings.ToLower(u.Username)] = u, u.Username
+	}
 }
 
 // Levels are the levels of users, by user and database, and the names of all access roles.
@@ -309,29 +316,6 @@ func (c *clusterPlanner) accessRoles(want *Database, now *client.Database, roles
 	c.add(step)
 }
 
-func (c *clusterPlanner) observedUser(name string) *client.User {
-	if c.now != nil {
-		for i := range c.now.Users {
-			if c.now.Users[i].Username == name {
-				return &c.now.Users[i]
-			}
-		}
-	}
-	return nil
-}
-
-// onlyInCase is a user whose name differs in case alone, "" without one.
-func (c *clusterPlanner) onlyInCase(name string) string {
-	if c.now != nil {
-		for i := range c.now.Users {
-			if strings.EqualFold(c.now.Users[i].Username, name) {
-				return c.now.Users[i].Username
-			}
-		}
-	}
-	return ""
-}
-
 func (c *clusterPlanner) userState(u *client.User) string {
 	state := u.State
 	if state == "expired" { // by the clock alone
@@ -342,7 +326,7 @@ func (c *clusterPlanner) userState(u *client.User) string {
 
 func (c *clusterPlanner) user(want *User) {
 	t := c.thing(KindUser, want.Name)
-	now := c.observedUser(want.Name)
+	now := c.users[want.Name]
 	if now == nil {
 		c.saw(t, absent)
 	} else {
@@ -428,7 +412,7 @@ func (c *clusterPlanner) newUser(t Thing, want *User) {
 		step.Calls = append(step.Calls, Call{Method: http.MethodPost, Segments: []string{"users", want.Name, "disable"},
 			Match: true})
 	}
-	if other := c.onlyInCase(want.Name); other != "" {
+	if other := c.inCase[strings.ToLower(want.Name)]; other != "" {
 		step.Notes = append(step.Notes, "there is a user "+quote(other)+", whose name differs in case only")
 	}
 	c.add(step)
@@ -652,7 +636,7 @@ func (c *clusterPlanner) retire() {
 
 func (c *clusterPlanner) retireUser(r *Retired) {
 	t := c.thing(KindUser, r.User)
-	now := c.observedUser(r.User)
+	now := c.users[r.User]
 	if now == nil {
 		c.saw(t, absent)
 		return
