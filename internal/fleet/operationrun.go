@@ -164,8 +164,7 @@ func (s *Service) do(ctx context.Context, p *account.Principal, c *cluster.Clust
 var errSkipped = errors.New("there was nothing to do")
 
 // apply makes one change in the name of a principal, and returns what is to be said of it. One that was made before a kill
-// is
-// made again, which changes nothing more.
+// is made again, which changes nothing more.
 func (s *Service) apply(ctx context.Context, p *account.Principal, c *cluster.Cluster, w *operationPart, it *item) (
 	detail string, err error) {
 	if w.operation.Action == RotateCredential {
