@@ -265,6 +265,7 @@ func TestRotatedKey(t *testing.T) {
 			must(t, err)
 			rotated.Keys, err = control.ParseKeyring(next + "\n" + old)
 			must(t, err)
+			tamper(t, l, `DELETE FROM fingerprint_keys`)         // is encrypted with neither
 			must(t, l.ReplaceKey(t.Context(), make([]byte, 40))) // is encrypted with the old one
 			must(t, write(t, l))
 			must(t, write(t, l))

@@ -109,8 +109,8 @@ func asEachAlone(t *testing.T, settings map[string]string, f func(t *testing.T, 
 }
 
 // selected returns the kinds of administering role that ROLECALL_TEST_ADMINISTRATOR selects: all of them, or one. A test
-// that has no rds runs as the administrator instead. Without a selection, rds is left to the full form, which
-// scripts/test-majors runs on 14 and 17: CREATEROLE has changed with 16 and not since.
+// that has no rds runs as the administrator instead. Without a selection, rds is left to
+// scripts/test-majors, which runs it on 14 and 17: CREATEROLE has changed with 16 and not since.
 func selected(t testing.TB, kinds []string) []string {
 	t.Helper()
 	switch only := os.Getenv("ROLECALL_TEST_ADMINISTRATOR"); only {

@@ -27,7 +27,7 @@ import (
 )
 
 // stepTimeout is how long one step may take before the test fails.
-const stepTimeout = 30 * time.Second
+const stepTimeout = 2 * time.Minute
 
 // Cluster is a running PostgreSQL. The embedded Server has its host, port, superuser and password.
 type Cluster struct {
