@@ -24,9 +24,12 @@ func TestInterrupt(t *testing.T) {
 		code    int
 		message string
 	}{
-		"a request":  {[]string{"clusters", "list"}, syscall.SIGINT, term.ExitInterrupted, ""},
-		"an export":  {[]string{"audit", "-o", "jsonl"}, syscall.SIGINT, term.ExitInterrupted, ""},
-		"following":  {[]string{"audit", "--follow"}, syscall.SIGINT, term.ExitInterrupted, ""},
+		"a request": {[]string{"clusters", "list"}, syscall.SIGINT, term.ExitInterrupted, ""},
+		"an export": {[]string{"audit", "-o", "jsonl"}, syscall.SIGINT, term.ExitInterrupted, ""},
+		"following": {[]string{"audit", "--follow"}, syscall.SIGINT, term.ExitInterrupted, ""},
+		"watching": {[]string{"operations", "watch", "x"}, syscall.SIGINT, term.ExitInterrupted,
+			"The operation goes on. To watch " +
+				"it: rolecall operations watch x. To cancel it: rolecall operations cancel x.\n"},
 		"terminated": {[]string{"audit", "--follow"}, syscall.SIGTERM, 143, ""},
 		"a change": {[]string{"tokens", "create", "x"}, syscall.SIGINT, term.ExitInterrupted,
 			"rolecall: interrupted; the server may still complete the request\n"},

@@ -145,7 +145,7 @@ func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error)
 		var ended bool
 		err := s.DB.Pool.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM revoked_tokens WHERE id = $2)
-			  OR $1 <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (SELECT FROM personal_tokens WHERE id = $1)`,
+			  OR $1::uuid <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (SELECT FROM personal_tokens WHERE id = $1)`,
 			then.Token, then.AccessToken).Scan(&ended)
 		if err != nil {
 			return nil, control.Fault(err)

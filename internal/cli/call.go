@@ -31,7 +31,7 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
 		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
-		keysCommand(), auditCommand(), diffCommand(), applyCommand(), exportCommand(),
+		keysCommand(), auditCommand(), operationsCommand(), diffCommand(), applyCommand(), exportCommand(),
 	}
 }
 

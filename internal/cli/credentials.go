@@ -235,13 +235,17 @@ password, at "expires" this one ends. Each read is recorded in the audit log.`,
 }
 
 func credentialsRotateCommand() *cobra.Command {
-	return ofCredential(printing(&cobra.Command{
-		Use:   "rotate NAME",
-		Short: "Replace the password of a stored credential now",
+	return oneOrMany(printing(&cobra.Command{
+		Use:   "rotate [NAME]",
+		Short: "Replace the password of a stored credential, or of many, now",
 		Long: `Rotate replaces the current lease at once, also outside of the window. The replaced password
-stays valid for the overlap.`,
-		Example: `  rolecall credentials rotate shop -c payments`,
-	}), func(c *call) error {
+stays valid for the overlap.
+
+Without NAME, it concerns all credentials that match --name, in one cluster or with
+--all-clusters in all that you may manage. --plan shows them only.`,
+		Example: `  rolecall credentials rotate shop -c payments
+  rolecall credentials rotate --name 'shop_*' --all-clusters`,
+	}), &many{credentials: true}, completeCredentials, func(c *call) error {
 		answer, err := c.send(http.MethodPost, c.cluster.CredentialPath(c.args[0], "rotate"), nil)
 		if err != nil {
 			return err
@@ -252,7 +256,7 @@ stays valid for the overlap.`,
 		}
 		reportRotation(c, cr)
 		return term.PrintUnlessTable(c.cmd, answer)
-	})
+	}, plainly("rotateCredential"))
 }
 
 func credentialsDeleteCommand() *cobra.Command {

@@ -25,7 +25,8 @@ func usersCommand() *cobra.Command {
 	return term.Group("users", "Database users: roles with LOGIN in a cluster",
 		usersListCommand(), usersShowCommand(), usersCreateCommand(), usersAccessCommand(), usersPasswdCommand(),
 		usersSetCommand(), usersGrantCommand(), usersRevokeCommand(), usersSetRolesCommand(), usersDisableCommand(),
-		usersEnableCommand(), usersDeleteCommand(), usersCheckPasswordsCommand())
+		usersEnableCommand(), usersEndSessionsCommand(), usersExpireCommand(), usersDeleteCommand(),
+		usersCheckPasswordsCommand())
 }
 
 // userPath is the path of the database user that the first argument names.
@@ -316,14 +317,18 @@ func (p *newPassword) print(c *call, answer json.RawMessage, u *client.User, giv
 }
 
 func usersDisableCommand() *cobra.Command {
-	return ofUser(printing(&cobra.Command{
-		Use:   "disable NAME",
-		Short: "Turn off the login of a database user, and end its sessions",
+	var m many
+	return oneOrMany(printing(&cobra.Command{
+		Use:   "disable [NAME]",
+		Short: "Turn off the login of a database user, or of many, and end its sessions",
 		Long: `Disable takes LOGIN from a database user, and ends its sessions and its leases. The user
 keeps its password, its roles and what it owns. To turn the login on again: rolecall users
-enable.`,
-		Example: `  rolecall users disable app -c payments`,
-	}), func(c *call) error {
+enable.
+
+` + manyHelp,
+		Example: `  rolecall users disable app -c payments
+  rolecall users disable --created-by eve --all-clusters --plan`,
+	}), &m, completeUsers, func(c *call) error {
 		answer, err := c.send(http.MethodPost, c.cluster.Path("users", c.args[0], "disable"), nil)
 		if err != nil {
 			return err
@@ -335,24 +340,28 @@ enable.`,
 		c.report("Database user %q of cluster %q is disabled. Sessions ended: %d.", u.Username, c.cluster.Name,
 			u.EndedSessions)
 		return term.PrintUnlessTable(c.cmd, answer)
-	})
+	}, plainly("disable"))
 }
 
 func usersEnableCommand() *cobra.Command {
-	return ofUser(printing(&cobra.Command{
-		Use:   "enable NAME",
-		Short: "Turn on the login of a database user that is disabled",
+	var m many
+	return oneOrMany(printing(&cobra.Command{
+		Use:   "enable [NAME]",
+		Short: "Turn on the login of a database user that is disabled, or of many",
 		Long: `Enable gives LOGIN back to a database user that is disabled. Its password is
-unchanged. A user without a password is refused: rolecall users passwd sets one and enables it.`,
-		Example: `  rolecall users enable app -c payments`,
-	}), func(c *call) error {
+unchanged. A user without a password is refused: rolecall users passwd sets one and enables it.
+
+` + manyHelp,
+		Example: `  rolecall users enable app -c payments
+  rolecall users enable --name 'app_*' --state disabled --all-clusters`,
+	}), &m, completeUsers, func(c *call) error {
 		answer, err := c.send(http.MethodPost, c.cluster.Path("users", c.args[0], "enable"), nil)
 		if err != nil {
 			return err
 		}
 		c.report("Database user %q of cluster %q is enabled.", c.args[0], c.cluster.Name)
 		return term.PrintUnlessTable(c.cmd, answer)
-	})
+	}, plainly("enable"))
 }
 
 var problemHead = term.Head{
@@ -676,8 +685,8 @@ type deletion struct {
 func usersDeleteCommand() *cobra.Command {
 	var d deletion
 	cmd := printing(&cobra.Command{
-		Use:   "delete NAME",
-		Short: "Delete a database user",
+		Use:   "delete [NAME]",
+		Short: "Delete a database user, or many",
 		Long: `Delete drops the role and its privileges; it destroys no data. A user that owns objects is
 not changed, and the error names the objects. --reassign-to gives them to another role. The
 same goes for a user that other roles are members of: --with-members deletes it, and they
@@ -689,8 +698,11 @@ lose what they have by it.
 code is 1 if the deletion would be rejected, or if the plan is incomplete.
 
 A deletion in a cluster with very many databases may run out of time after a part of the
-work. Run the same command again to continue.`,
+work. Run the same command again to continue.
+
+` + manyHelp,
 		Example: `  rolecall users delete app -c payments --plan
+  rolecall users delete --created-by eve --all-clusters --plan
   rolecall users delete app -c payments
   rolecall users delete app -c payments --reassign-to owner --yes`,
 	})
@@ -702,15 +714,37 @@ work. Run the same command again to continue.`,
 	_ = cmd.RegisterFlagCompletionFunc("reassign-to", completeHeirs)
 	term.CompleteWords(cmd, "on-blocked", "disable")
 	term.BindYes(cmd)
-	return ofUser(cmd, func(c *call) error {
-		if d.onBlocked != "" && d.onBlocked != "disable" {
-			return term.Usage("--on-blocked is %q; it must be disable", d.onBlocked)
+	return oneOrMany(cmd, &many{}, completeUsers, func(c *call) error {
+		if err := d.check(); err != nil {
+			return err
 		}
 		if d.plan {
 			return d.show(c)
 		}
 		return d.delete(c)
-	})
+	}, d.request)
+}
+
+func (d *deletion) check() error {
+	if d.onBlocked != "" && d.onBlocked != "disable" {
+		return term.Usage("--on-blocked is %q; it must be disable", d.onBlocked)
+	}
+	return nil
+}
+
+// request is the options of the operation.
+func (d *deletion) request(c *call) (action string, options map[string]any, err error) {
+	if d.withMembers {
+		return "", nil, term.Usage("--with-members is for one user")
+	}
+	options = map[string]any{}
+	if c.given("reassign-to") {
+		options["reassignTo"] = d.reassignTo
+	}
+	if d.onBlocked != "" {
+		options["onBlocked"] = d.onBlocked
+	}
+	return "delete", options, d.check()
 }
 
 // query are the parameters of the request.

@@ -15,6 +15,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/task"
@@ -76,6 +77,7 @@ func (m *metrics) handler(ready *readiness) http.Handler {
 type state struct {
 	db       *control.DB
 	users    *dbuser.Service
+	fleet    *fleet.Service
 	identity *identity.Service
 }
 
@@ -108,6 +110,9 @@ var (
 		"Leases that should have ended more than a minute ago, and are neither ended nor blocked.", byCluster, nil)
 	failingCredentials = prometheus.NewDesc("rolecall_credentials_failing",
 		"Stored credentials whose last rotation has failed, or whose cluster is unreachable.", byCluster, nil)
+	operationsDesc = prometheus.NewDesc("rolecall_operations_running", "Operations that have not ended.", nil, nil)
+	operationUsers = prometheus.NewDesc("rolecall_operation_users_waiting",
+		"Users of these operations that have no result yet.", byCluster, nil)
 	dueTasks = prometheus.NewDesc("rolecall_tasks_due",
 		"Work in the background that is due, by kind.", []string{"kind"}, nil)
 	lateTasks = prometheus.NewDesc("rolecall_tasks_late",
@@ -149,6 +154,7 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	c := collected{ch}
 	s.collectControl(c)
 	leases := s.collectLeases(c)
+	s.collectOperations(c)
 	c.gauge(registeredDesc, float64(len(s.users.Clusters.All())))
 	for _, cl := range s.users.Clusters.All() {
 		s.collectCluster(c, cl, leases[cl.ID])
@@ -194,7 +200,7 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 	if err != nil {
 		return nil
 	}
-	for _, kind := range s.users.Tasks() {
+	for _, kind := range append(s.users.Tasks(), s.fleet.Tasks()...) {
 		due, late := 0, 0
 		for _, n := range tasks {
 			if n.Kind == kind.Name {
@@ -217,6 +223,19 @@ func (s *state) collectLeases(c collected) map[uuid.UUID]lease.Count {
 		c.gauge(failingCredentials, float64(failing), id)
 	}
 	return leases
+}
+
+func (s *state) collectOperations(c collected) {
+	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
+	defer cancel()
+	running, waiting, err := s.fleet.Numbers(ctx)
+	if err != nil {
+		return
+	}
+	c.gauge(operationsDesc, float64(running))
+	for _, cl := range s.users.Clusters.All() {
+		c.gauge(operationUsers, float64(waiting[cl.ID]), cl.ID.String())
+	}
 }
 
 func (s *state) collectCluster(c collected, cl *cluster.Cluster, leases lease.Count) {

@@ -50,7 +50,7 @@ func TestMetrics(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	s.Admin(t, "root")
-	m := newMetrics(&state{s.DB, s.Users, s.Identity}, "1.2.3")
+	m := newMetrics(&state{s.DB, s.Users, s.Fleet, s.Identity}, "1.2.3")
 	m.observe(&web.Info{Route: "/x"}, http.MethodGet, 200, time.Millisecond)
 	handler := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	metric := func(name string) float64 {
