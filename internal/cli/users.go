@@ -40,18 +40,41 @@ func ofUser(cmd *cobra.Command, run func(*call) error) *cobra.Command {
 }
 
 func usersListCommand() *cobra.Command {
-	var system bool
+	var search userSearch
 	cmd := listing(&cobra.Command{
 		Use:   "list",
-		Short: "List the database users of a cluster",
+		Short: "List the database users of a cluster, or of all clusters",
+		Long: `List prints the database users of a cluster or, with --all-clusters, of all clusters that you
+may view. All conditions must match. A cluster that does not answer is named in a warning;
+then the list is not complete, and the exit code is 6.
+
+With --all-clusters or a condition such as --name, the server sorts by the columns cluster,
+name, created and expires. Then --limit reads no more than it prints.`,
 		Example: `  rolecall users list -c payments
   rolecall users list -c payments --system -o json
   rolecall users list -c payments --filter state=expired --filter name=app_* --sort -created
-  rolecall users list -c payments --limit 10 -o wide`,
+  rolecall users list --all-clusters --created-by eve
+  rolecall users list --all-clusters --expires-before 7d --sort expires --limit 10`,
 		Args: term.NoArguments,
-	}, userHead(true))
-	cmd.Flags().BoolVar(&system, "system", false, "list protected users as well")
-	return onCluster(cmd, func(c *call) error { return listUsers(c, system) })
+	}, foundHead(true, true))
+	onServer(cmd, func(c *call) (err error) {
+		if search.allClusters && c.given("cluster") {
+			return term.Usage("--all-clusters and --cluster exclude each other; omit one of them")
+		}
+		if !search.allClusters {
+			if c.cluster, err = clusterOfFlag(c.cmd, c.client); err != nil {
+				return err
+			}
+		}
+		if search.given(c) {
+			return search.list(c)
+		}
+		return listUsers(c, search.system)
+	})
+	cmd.Flags().StringP("cluster", "c", "", "`name` or id of the cluster [$"+ClusterVariable+"]")
+	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
+	search.bind(cmd)
+	return cmd
 }
 
 // userHead is the columns of users list. Without --system no user is a system user.
@@ -70,21 +93,29 @@ func listUsers(c *call, system bool) error {
 	if system {
 		query = url.Values{"system": {"true"}}
 	}
-	return printPages(c, c.cluster.Path("users"), query, userHead(system), func(users []*client.User) [][]string {
-		var guids []string
-		for _, u := range users {
-			guids = append(guids, u.CreatedBy, u.ModifiedBy)
-		}
-		names := accountNames(c, guids...)
-		var rows [][]string
-		for _, u := range users {
-			rows = append(rows, []string{
-				u.Username, term.YesNo(u.System), u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "),
-				names[u.CreatedBy], term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
-			})
+	return printPages(c, c.cluster.Path("users"), query, foundHead(system, false), func(users []*client.User) [][]string {
+		rows := userRows(c, users)
+		for i := range rows {
+			rows[i] = append([]string{c.cluster.Name}, rows[i]...)
 		}
 		return rows
 	})
+}
+
+// userRows are the cells of users below userHead.
+func userRows(c *call, users []*client.User) (rows [][]string) {
+	var guids []string
+	for _, u := range users {
+		guids = append(guids, u.CreatedBy, u.ModifiedBy)
+	}
+	names := accountNames(c, guids...)
+	for _, u := range users {
+		rows = append(rows, []string{
+			u.Username, term.YesNo(u.System), u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "),
+			names[u.CreatedBy], term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
+		})
+	}
+	return rows
 }
 
 func usersPath(cmd *cobra.Command, c *client.Client) (string, error) {

@@ -13,10 +13,14 @@ import (
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/cluster"
+	"rolecall/internal/fault"
 	"rolecall/internal/fleet"
 	"rolecall/internal/label"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -328,4 +332,189 @@ func TestForeignNames(t *testing.T) {
 		same(fleet.Filter{Name: "F_*", Cluster: "B"}, fleet.Sort{}, "B/F_é1")
 		same(fleet.Filter{Name: "F_*", Cluster: "b"}, fleet.Sort{})
 	}
+}
+
+// A cluster that hangs, one that is dead and one that may not be viewed neither fail nor delay the others.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.make(t, user{cluster: "B", name: "u1"}, user{cluster: "a", name: "u2"}, user{cluster: "b", name: "u3"})
+	proxy := pgtest.NewProxy(t, w.servers["a"])
+	role, password := servicetest.Administrator(t, w.servers["a"])
+	url := fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres", role, proxy.Port)
+	hangs := &cluster.Cluster{ID: uuid.New(), DisplayName: "A hangs", Location: "de/fra", CreatedBy: "test",
+		Connection: cluster.Connection{
+			URL: url, TLS: cluster.TLS{Mode: "disable"}, Password: secret.Text(password)}}
+	if err := w.Clusters.Ensure(t.Context(), hangs, audit.Entry{AccountGUID: "test", AccountName: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Hang()
+	w.servers["b"].Stop(t)
+	w.Access(t, w.ids["B"], nil, []string{"team=x"})
+	w.Access(t, w.ids["b"], nil, []string{"team=x"})
+	viewer := &account.Principal{GUID: "g-viewer", Username: "viewer", Scopes: []string{account.ScopeRead},
+		Labels: map[string]string{"team": "x"}}
+	w.Fleet.Limit = 2 * time.Second
+	for _, order := range []fleet.Sort{{}, {By: "name"}, {By: "createdAt", Descending: true}} {
+		begin := time.Now()
+		page, err := w.Fleet.Search(t.Context(), admin, fleet.Filter{Name: "u*"}, order, "", 10)
+		if took := time.Since(begin); err != nil || took > 20*time.Second {
+			t.Fatalf("%v after %s", err, took)
+		}
+		same(t, "found", names(page), []string{"B/u1", "a/u2"})
+		var away []string
+		for _, u := range page.Unreachable {
+			away = append(away, u.Cluster.DisplayName)
+			if !fault.Is(u.Err, fault.Unavailable) {
+				t.Errorf("%s: %v", u.Cluster.DisplayName, u.Err)
+			}
+		}
+		same(t, "unreachable", away, []string{"A hangs", "b"})
+		if page, err = w.Fleet.Search(t.Context(), viewer, fleet.Filter{Name: "u*"}, order, "", 10); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "found by the viewer", names(page), []string{"B/u1"})
+		if len(page.Unreachable) != 1 || page.Unreachable[0].Cluster.DisplayName != "b" {
+			t.Errorf("to the viewer %+v is unreachable", page.Unreachable)
+		}
+	}
+	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "u*"})
+	if err != nil || len(matches) != 2 || len(unreachable) != 2 {
+		t.Errorf("got %v, %v, %v", matches, unreachable, err)
+	}
+	// The first page has room for a cluster only: what comes later is not asked, and not named.
+	page, err := w.Fleet.Search(t.Context(), viewer, fleet.Filter{Name: "u*", Cluster: "B"}, fleet.Sort{}, "", 1)
+	if err != nil || page.Next != "" || len(page.Unreachable) > 0 {
+		t.Errorf("got %+v, %v", page, err)
+	}
+	nobody := &account.Principal{GUID: "g-nobody", Username: "nobody", Scopes: []string{account.ScopeRead}}
+	page, err = w.Fleet.Search(t.Context(), nobody, fleet.Filter{}, fleet.Sort{}, "", 10)
+	if err != nil || len(page.Users)+len(page.Unreachable) > 0 {
+		t.Errorf("an account without a view got %+v, %v", page, err)
+	}
+	for _, name := range []string{"a", "nowhere", w.ids["a"]} {
+		if _, err := w.Fleet.Search(t.Context(), viewer, fleet.Filter{Cluster: name}, fleet.Sort{}, "", 1); !fault.Is(err,
+			fault.NotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Users, clusters and labels that change between two pages neither hide nor repeat others.
+func TestChangesBetweenPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	eve := w.Account(t, "eve", nil, map[string]string{"team": "x"})
+	for _, c := range []string{"B", "a"} {
+		for _, name := range []string{"c1", "c3", "c5"} {
+			w.make(t, user{cluster: c, name: name, createdBy: eve, createdAt: time.Unix(1_700_000_000, 0)})
+		}
+	}
+	team, _ := label.Parse("team=x")
+	f := fleet.Filter{CreatorSelector: team}
+	for _, order := range []fleet.Sort{{}, {By: "name"}, {By: "createdAt"}, {By: "validUntil", Descending: true}} {
+		page, err := w.Fleet.Search(t.Context(), admin, f, order, "", 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := names(page)
+		w.make(t, user{cluster: "B", name: "c0", createdBy: eve, createdAt: time.Unix(1_600_000_000, 0)})
+		w.servers["B"].Exec(t, `DROP ROLE c1`)
+		w.register(t, "Aa", w.servers["a"])
+		for page.Next != "" {
+			if page, err = w.Fleet.Search(t.Context(), admin, f, order, page.Next, 2); err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, names(page)...)
+		}
+		for _, want := range []string{"B/c1", "B/c3", "B/c5", "a/c1", "a/c3", "a/c5"} {
+			count := 0
+			for _, name := range found {
+				if name == want {
+					count++
+				}
+			}
+			if count != 1 {
+				t.Errorf("by %+v %s was found %d times: %q", order, want, count, found)
+			}
+		}
+		w.servers["B"].Exec(t, `DROP ROLE c0`)
+		w.make(t, user{cluster: "B", name: "c1", createdBy: eve, createdAt: time.Unix(1_700_000_000, 0)})
+		if _, err := w.DB.Pool.Exec(t.Context(), `DELETE FROM clusters WHERE display_name = 'Aa'`); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Clusters.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := w.Fleet.Search(t.Context(), admin, f, fleet.Sort{}, "", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.DB.Pool.Exec(t.Context(), `UPDATE accounts SET labels = '{}' WHERE guid = $1`, eve); err != nil {
+		t.Fatal(err)
+	}
+	if page, err = w.Fleet.Search(t.Context(), admin, f, fleet.Sort{}, page.Next, 2); err != nil || len(page.Users) > 0 {
+		t.Errorf("got %v, %v", names(page), err)
+	}
+}
+
+// A cluster with 50,000 users is searched in parts, each within the bounds of a response.
+func TestManyUsers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.servers["a"].Exec(t, `DO $$ BEGIN FOR i IN 1..50000 LOOP
+		EXECUTE format('CREATE ROLE many_%s LOGIN', lpad(i::text, 5, '0')); END LOOP; END $$`)
+	w.Fleet.Limit = time.Minute // the machine may be busy
+	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "many_*"})
+	if err != nil || len(unreachable) > 0 || len(matches) != 50000 || matches[49999].Name != "many_50000" ||
+		matches[0].OID == 0 {
+		t.Fatalf("%d, %v, %v", len(matches), unreachable, err)
+	}
+	for _, order := range []fleet.Sort{{}, {By: "name"}, {By: "validUntil"}} {
+		page, err := w.Fleet.Search(t.Context(), admin, fleet.Filter{Name: "many_4999*"}, order, "", 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, order.By, names(page), []string{"a/many_49990", "a/many_49991", "a/many_49992"})
+	}
+}
+
+// FuzzCursor sends forged cursors: none is an internal error, and none shows what the filter does not match.
+func FuzzCursor(f *testing.F) {
+	w := newWorld(f)
+	w.make(f, user{cluster: "B", name: "fz1"}, user{cluster: "a", name: "fz2"}, user{cluster: "b", name: "other"})
+	filter := fleet.Filter{Name: "fz*"}
+	orders := []fleet.Sort{{By: "cluster"}, {By: "name", Descending: true}, {By: "validUntil"}}
+	for i, order := range orders {
+		page, err := w.Fleet.Search(f.Context(), admin, filter, order, "", 1)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(i, []byte(page.Next))
+		for at := range len(page.Next) {
+			forged := []byte(page.Next)
+			forged[at] ^= 0xff
+			f.Add(i, forged)
+			f.Add(i, forged[:at])
+		}
+	}
+	f.Fuzz(func(t *testing.T, i int, after []byte) {
+		order := orders[uint(i)%uint(len(orders))]
+		page, err := w.Fleet.Search(t.Context(), admin, filter, order, string(after), 10)
+		if err != nil {
+			if !fault.Is(err, fault.Malformed) {
+				t.Fatalf("%q: %v", after, err)
+			}
+			return
+		}
+		if len(page.Unreachable) > 0 {
+			t.Fatalf("%q: %v", after, page.Unreachable[0].Err)
+		}
+		for _, name := range names(page) {
+			if name != "B/fz1" && name != "a/fz2" {
+				t.Fatalf("%q shows %s", after, name)
+			}
+		}
+	})
 }

@@ -192,6 +192,17 @@ func NewList(cmd *cobra.Command, head Head) (*List, error) {
 	return l, CheckTable(cmd)
 }
 
+// Sort is the column that the list is to be sorted by, as --sort names it; "": as the server has sent it.
+func (l *List) Sort() (column string, descending bool) {
+	if l.order == nil {
+		return "", false
+	}
+	return l.head[l.order.column].word(), l.order.descending
+}
+
+// Sorted says that the server sends the elements in the order of --sort.
+func (l *List) Sorted() { l.order = nil }
+
 // NeedsCells reports whether a command has to work out the cells of the table.
 func NeedsCells(cmd *cobra.Command) bool {
 	given := func(flag string) bool { return cmd.Flags().Changed(flag) }
