@@ -64,7 +64,7 @@ func (a *API) searchUsers(w http.ResponseWriter, r *http.Request, p *account.Pri
 	}
 	l := searchPage{list[foundUser]{Items: []foundUser{}}, presentUnreachable(found.Unreachable)}
 	for _, u := range found.Users {
-		l.Items = append(l.Items, foundUser{presentUser(u.Cluster, u.Details), presentRef(u.Cluster)})
+		l.Items = append(l.Items, foundUser{presentUser(u.Cluster, u.Details, u.Observation), presentRef(u.Cluster)})
 	}
 	if found.Next != "" {
 		l.Next = cursor(found.Next)

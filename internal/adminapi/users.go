@@ -2,6 +2,7 @@ package adminapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -25,24 +26,28 @@ import (
 )
 
 type userResource struct {
-	Username        string         `json:"username"`
-	System          bool           `json:"system"`
-	State           string         `json:"state"`
-	ValidUntil      *time.Time     `json:"validUntil"`
-	ConnectionLimit int            `json:"connectionLimit"`
-	MemberOf        []string       `json:"memberOf"`
-	NotInherited    []string       `json:"notInherited"`
-	PasswordKind    string         `json:"passwordKind"`
-	Comment         string         `json:"comment"`
-	Connection      userConnection `json:"connection"`
-	Lease           *leaseOfUser   `json:"lease"`
-	CreatedBy       *string        `json:"createdBy"`
-	CreatedAt       *time.Time     `json:"createdAt"`
-	ModifiedBy      *string        `json:"modifiedBy"`
-	ModifiedAt      *time.Time     `json:"modifiedAt"`
-	ETag            string         `json:"etag"`
-	EndedSessions   *int           `json:"endedSessions,omitempty"`
-	KeptRoles       *[]string      `json:"keptRoles,omitempty"`
+	Username         string         `json:"username"`
+	System           bool           `json:"system"`
+	State            string         `json:"state"`
+	ValidUntil       *time.Time     `json:"validUntil"`
+	ConnectionLimit  int            `json:"connectionLimit"`
+	MemberOf         []string       `json:"memberOf"`
+	NotInherited     []string       `json:"notInherited"`
+	PasswordKind     string         `json:"passwordKind"`
+	Comment          string         `json:"comment"`
+	Connection       userConnection `json:"connection"`
+	Lease            *leaseOfUser   `json:"lease"`
+	CreatedBy        *string        `json:"createdBy"`
+	CreatedAt        *time.Time     `json:"createdAt"`
+	ModifiedBy       *string        `json:"modifiedBy"`
+	ModifiedAt       *time.Time     `json:"modifiedAt"`
+	ETag             string         `json:"etag"`
+	ChangedOutside   *bool          `json:"passwordChangedOutside"`
+	ChangedOutsideAt *time.Time     `json:"passwordChangedOutsideAt"`
+	LastSeen         *time.Time     `json:"lastSeen"`
+	LastSeenSince    *time.Time     `json:"lastSeenSince"`
+	EndedSessions    *int           `json:"endedSessions,omitempty"`
+	KeptRoles        *[]string      `json:"keptRoles,omitempty"`
 }
 
 // userWithPassword is the only answer with a password, which was generated.
@@ -64,7 +69,34 @@ type userConnection struct {
 	URL       string   `json:"url"`
 }
 
-func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
+// presentUsers presents users of one cluster. If what was observed cannot be read, it is unknown, and that is no error: it
+// must not hide what became of a change.
+func (a *API) presentUsers(ctx context.Context, c *cluster.Cluster, users ...*pgrole.Details) []userResource {
+	oids := make([]uint32, len(users))
+	for i, d := range users {
+		oids[i] = d.OID()
+	}
+	seen, err := a.Users.Observations(ctx, c.ID, oids)
+	if err != nil {
+		a.Users.Log.Warn("what was observed of users cannot be read", "cluster", c.ID, "error", err)
+	}
+	items := make([]userResource, len(users))
+	for i, d := range users {
+		var o dbuser.Observation
+		if err == nil {
+			o = seen.OfUser(d.User)
+		}
+		items[i] = presentUser(c, d, o)
+	}
+	return items
+}
+
+// presentUser presents one user.
+func (a *API) presentUser(ctx context.Context, c *cluster.Cluster, d *pgrole.Details) userResource {
+	return a.presentUsers(ctx, c, d)[0]
+}
+
+func presentUser(c *cluster.Cluster, d *pgrole.Details, o dbuser.Observation) userResource {
 	p := d.Provenance
 	u := userResource{
 		Username:        d.Name,
@@ -82,6 +114,9 @@ func presentUser(c *cluster.Cluster, d *pgrole.Details) userResource {
 		ModifiedBy:      given(p.ModifiedBy),
 		ModifiedAt:      known(p.Modified),
 		ETag:            strconv.Quote(d.Revision()),
+
+		ChangedOutside: o.PasswordChangedOutside, ChangedOutsideAt: o.ChangedOutsideAt,
+		LastSeen: o.LastSeen, LastSeenSince: o.LastSeenSince,
 	}
 	if p.Lease != uuid.Nil {
 		u.Lease = &leaseOfUser{p.Lease.String(), p.For, p.Ends.UTC()}
@@ -156,10 +191,7 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	l := list[userResource]{Items: []userResource{}}
-	for _, d := range users {
-		l.Items = append(l.Items, presentUser(c, d))
-	}
+	l := list[userResource]{Items: a.presentUsers(r.Context(), c, users...)}
 	if more {
 		l.Next = cursor(l.Items[len(l.Items)-1].Username)
 	}
@@ -172,7 +204,7 @@ func (a *API) getUser(w http.ResponseWriter, r *http.Request, p *account.Princip
 	if err != nil {
 		return err
 	}
-	answerUser(w, presentUser(c, d))
+	answerUser(w, a.presentUser(r.Context(), c, d))
 	return nil
 }
 
@@ -200,7 +232,7 @@ func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	}
 	w.Header().Set("Location", a.PublicURL+Prefix+"/clusters/"+c.ID.String()+"/users/"+url.PathEscape(d.Name))
 	web.Warn(w, d.LoginProblem(), portability(n.Password), notInherited(d.MemberOf, d))
-	answerWithPassword(w, http.StatusCreated, presentUser(c, d), password)
+	answerWithPassword(w, http.StatusCreated, a.presentUser(r.Context(), c, d), password)
 	return nil
 }
 
@@ -235,7 +267,7 @@ func (a *API) changePassword(w http.ResponseWriter, r *http.Request, p *account.
 		return err
 	}
 	web.Warn(w, d.LoginProblem(), portability(use))
-	answerWithPassword(w, http.StatusOK, presentUser(c, d), password)
+	answerWithPassword(w, http.StatusOK, a.presentUser(r.Context(), c, d), password)
 	return nil
 }
 
@@ -244,7 +276,7 @@ func (a *API) disableUser(w http.ResponseWriter, r *http.Request, p *account.Pri
 	if err != nil {
 		return err
 	}
-	u := presentUser(c, d)
+	u := a.presentUser(r.Context(), c, d)
 	u.EndedSessions = &ended
 	answerUser(w, u)
 	return nil
@@ -255,7 +287,7 @@ func (a *API) enableUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	answerUser(w, presentUser(c, d))
+	answerUser(w, a.presentUser(r.Context(), c, d))
 	return nil
 }
 
@@ -278,7 +310,7 @@ func (a *API) updateUser(w http.ResponseWriter, r *http.Request, p *account.Prin
 	if err != nil {
 		return err
 	}
-	u := presentUser(c, d)
+	u := a.presentUser(r.Context(), c, d)
 	if endSessions {
 		u.EndedSessions = &ended
 	}
@@ -303,7 +335,7 @@ func (a *API) setRoles(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if err != nil {
 		return err
 	}
-	u := presentUser(c, d)
+	u := a.presentUser(r.Context(), c, d)
 	web.Warn(w, notInherited(*roles, d))
 	u.KeptRoles = &kept
 	if kept == nil {

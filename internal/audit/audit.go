@@ -35,6 +35,7 @@ const (
 	EnableUser      = "user.enable"
 	DeleteUser      = "user.delete"
 	ReadVerifiers   = "user.verifiers" // of all users of a cluster
+	ChangedOutside  = "user.password_changed_outside"
 	CreateLease     = "lease.create"
 	RenewLease      = "lease.renew"
 	EndLease        = "lease.end"
@@ -72,6 +73,7 @@ const (
 // Actions are all of them, in the order of their names.
 var Actions = slices.Sorted(slices.Values([]string{
 	CreateUser, ChangePassword, ChangeLimits, ChangeRoles, ChangeAccess, DisableUser, EnableUser, DeleteUser, ReadVerifiers,
+	ChangedOutside,
 	CreateLease, RenewLease, EndLease, PutCredential, ReadCredential, RotateStored, DropCredential,
 	CreateDatabase, DeleteDatabase, MakeAccessRoles, DropAccessRoles,
 	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, OffboardAccount, ChangeSecret, GrantScope, RevokeScope,
@@ -388,6 +390,22 @@ func (l *Log) Missing(ctx context.Context, attempts []uuid.UUID) ([]uuid.UUID, e
 		})
 	}
 	return missing, nil
+}
+
+// ActionsOf returns the actions of the attempts that the log has.
+func (l *Log) ActionsOf(ctx context.Context, attempts []uuid.UUID) (map[uuid.UUID]string, error) {
+	rows, err := l.DB.Pool.Query(ctx, `SELECT attempt, action FROM audit WHERE attempt = ANY($1)`, attempts)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	actions := map[uuid.UUID]string{}
+	var attempt uuid.UUID
+	var action string
+	_, err = pgx.ForEachRow(rows, []any{&attempt, &action}, func() error {
+		actions[attempt] = action
+		return nil
+	})
+	return actions, control.Fault(err)
 }
 
 // FailedSignIn counts a failed sign-in of an account's guid, or of ActorUnknown.

@@ -65,7 +65,7 @@ var AuditActions = []string{
 	"keys.rotate", "lease.create", "lease.end", "lease.renew",
 	"operation.cancel", "operation.start", "token.create", "token.revoke", "user.access", "user.create", "user.delete",
 	"user.disable", "user.enable", "user.limits",
-	"user.password", "user.roles", "user.verifiers",
+	"user.password", "user.password_changed_outside", "user.roles", "user.verifiers",
 }
 
 func (q *auditQuery) bind(cmd *cobra.Command) {

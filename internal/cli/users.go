@@ -84,7 +84,7 @@ func userHead(system bool) term.Head {
 		{Title: "ROLES",
 			Gives: term.Some},
 		{Title: "CREATED BY", Gives: term.Some}, {Title: "CREATED", Gives: term.More}, {Title: "CHANGED", Gives: term.Most},
-		{Title: "CHANGED BY", Gives: term.Most},
+		{Title: "CHANGED BY", Gives: term.Most}, {Title: "CHANGED OUTSIDE", Wide: true}, {Title: "LAST SEEN", Wide: true},
 	}
 }
 
@@ -113,6 +113,7 @@ func userRows(c *call, users []*client.User) (rows [][]string) {
 		rows = append(rows, []string{
 			u.Username, term.YesNo(u.System), u.State, term.TimeOrNever(u.ValidUntil), strings.Join(u.MemberOf, ", "),
 			names[u.CreatedBy], term.Time(u.CreatedAt), term.Time(u.ModifiedAt), names[u.ModifiedBy],
+			changedOutside(u), lastSeen(u),
 		})
 	}
 	return rows
@@ -164,12 +165,36 @@ func userFields(c *call, u *client.User) [][]string {
 		{"expires", term.TimeOrNever(u.ValidUntil)},
 		{"connection limit", connectionLimit(u.ConnectionLimit)},
 		{"password", u.PasswordKind},
+		{"password changed outside", changedOutside(u)},
+		{"last seen", lastSeen(u)},
 	}, leaseOf(u), term.Lines("comment", u.Comment), [][]string{
 		{"created", timeBy(u.CreatedAt, names[u.CreatedBy])},
 		{"changed", timeBy(u.ModifiedAt, names[u.ModifiedBy])},
 		{"databases", strings.Join(u.Connection.Databases, ", ")},
 		{"connect with", u.Connection.URL},
 	})
+}
+
+// changedOutside says whether SQL has changed the password of a user.
+func changedOutside(u *client.User) string {
+	switch is := u.PasswordChangedOutside; {
+	case is == nil:
+		return "unknown"
+	case *is:
+		return "yes, since " + term.Time(u.PasswordChangedOutsideAt)
+	}
+	return "no"
+}
+
+// lastSeen says when a user last had a session. It never says that there was none: one may have ended between two looks.
+func lastSeen(u *client.User) string {
+	switch {
+	case u.LastSeen != nil:
+		return term.Time(u.LastSeen)
+	case u.LastSeenSince != nil:
+		return "not seen since " + term.Time(u.LastSeenSince)
+	}
+	return "unknown"
 }
 
 // leaseOf is the lease that a user is, if it is one.

@@ -171,6 +171,11 @@ type User struct {
 	ModifiedBy string     `json:"modifiedBy"`
 	ModifiedAt *time.Time `json:"modifiedAt"`
 	ETag       string     `json:"etag"`
+	// Observed in the cluster; nil: not known.
+	PasswordChangedOutside   *bool      `json:"passwordChangedOutside"`
+	PasswordChangedOutsideAt *time.Time `json:"passwordChangedOutsideAt"`
+	LastSeen                 *time.Time `json:"lastSeen"`
+	LastSeenSince            *time.Time `json:"lastSeenSince"`
 
 	// Of the answer to a change only.
 	EndedSessions int         `json:"endedSessions"`

@@ -48,7 +48,8 @@ type Cluster struct {
 	UpdatedAt        time.Time
 	Revision         int64 // moves with every change of what an admin sets
 
-	controlDatabase, controlRole string // Rolecall's own, if they lie in this cluster
+	controlDatabase, controlRole string      // Rolecall's own, if they lie in this cluster
+	FingerprintKey               secret.Text // of this installation
 
 	rotatedBy uuid.UUID // the attempt that generated the password; zero: an admin gave it
 	err       error     // why its row cannot be read, and so nothing can be done in it
@@ -132,6 +133,7 @@ func (c *Cluster) Server(ctx context.Context, reassignable []string) (*pgrole.Se
 		Reassignable:    reassignable,
 		ControlDatabase: c.controlDatabase,
 		ControlRole:     c.controlRole,
+		FingerprintKey:  c.FingerprintKey,
 		Batcher:         c.batcher,
 	}, nil
 }
@@ -523,6 +525,7 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	}
 	_ = json.Unmarshal(capabilities, &c.Capabilities) // one of another release may be none; the next probe stores it again
 	c.controlDatabase, c.controlRole = r.Control(c.SystemIdentifier)
+	c.FingerprintKey = r.db.FingerprintKey
 	c.connector.log, c.connector.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
 	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
 		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until "+

@@ -17,7 +17,8 @@ import (
 var notSealed = []string{
 	"refresh_tokens.token_hash", "personal_tokens.secret_hash", // hashes
 	"audit.writer_mac", "audit_seals.mac", "audit_checkpoint.mac", "audit_checkpoint.proof", // HMACs
-	"observations.recorded", "observations.fingerprint", "observations.name", // HMACs, and a name in any encoding
+	"observations.recorded", "observations.good", "observations.fingerprint",
+	"observations.name", // HMACs, and a name in any encoding
 }
 
 // Every column of bytes is either sealed anew or known to be no secret.

@@ -28,3 +28,12 @@ func (s *Service) CreateLeaseNamed(ctx context.Context, p *account.Principal, cl
 	_, l, _, err := s.createLeaseNamed(ctx, p, clusterID, n, names)
 	return l, err
 }
+
+// Look is a look at a cluster; complete says that nothing was left for another one.
+func (s *Service) Look(ctx context.Context, clusterID string) (complete bool, err error) {
+	c, err := s.Clusters.Get(clusterID)
+	if err != nil {
+		return false, err
+	}
+	return s.lookAt(ctx, c)
+}

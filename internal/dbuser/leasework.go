@@ -2,6 +2,7 @@ package dbuser
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -33,7 +34,7 @@ const (
 // Tasks are the kinds of work in the background.
 func (s *Service) Tasks() []task.Kind {
 	return []task.Kind{{Name: endLeases, Do: s.endDue}, {Name: sweepLeases, Do: s.sweep},
-		{Name: rotateStored, Do: s.tendCredential}}
+		{Name: rotateStored, Do: s.tendCredential}, {Name: lookAtRoles, Do: s.look}}
 }
 
 const (
@@ -124,7 +125,8 @@ func (s *Service) stillBlockedBy(ctx context.Context, l *lease.Lease, blockers [
 	return s.leaseIs(ctx, l, lease.Blocked, l.Reason, blockers)
 }
 
-// KeepSweeping sees to it that the leases of each cluster are compared with its roles, until ctx ends.
+// KeepSweeping sees to it that the leases of each cluster are compared with its roles, and its roles
+// are looked at, until ctx ends.
 func (s *Service) KeepSweeping(ctx context.Context) {
 	ticker := time.NewTicker(sweepsTick)
 	defer ticker.Stop()
@@ -147,14 +149,15 @@ const (
 	sweepsSure = time.Minute
 )
 
-// scheduleSweeps schedules the sweeps of the clusters that have none.
+// scheduleSweeps schedules the sweeps and looks of the clusters that have none.
 func (s *Service) scheduleSweeps(ctx context.Context, scheduled map[uuid.UUID]time.Time) error {
 	for _, c := range s.Clusters.All() {
 		if time.Since(scheduled[c.ID]) < sweepsSure {
 			continue
 		}
 		err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
-			return task.Ensure(ctx, tx, task.Task{Kind: sweepLeases, Key: c.ID, Cluster: c.ID})
+			return errors.Join(task.Ensure(ctx, tx, task.Task{Kind: sweepLeases, Key: c.ID, Cluster: c.ID}),
+				task.Ensure(ctx, tx, task.Task{Kind: lookAtRoles, Key: c.ID, Cluster: c.ID}))
 		})
 		if err != nil {
 			return err

@@ -63,5 +63,13 @@ func (o *Observed) Of(oid uint32) Observation {
 // OfUser is Of for a user that may have changed since the last look: a password that Rolecall has set in between was not
 // changed outside.
 func (o *Observed) OfUser(u *pgrole.User) Observation {
-	return o.Of(u.OID())
+	of := o.Of(u.OID())
+	recorded := u.Provenance.Fingerprint
+	switch row := o.roles[u.OID()]; {
+	case u.System() || !o.cluster.Verifiers:
+		of.PasswordChangedOutside, of.ChangedOutsideAt = nil, nil
+	case recorded != "" && (row == nil || string(row.Recorded) != recorded):
+		of.PasswordChangedOutside, of.ChangedOutsideAt = new(bool), nil
+	}
+	return of
 }

@@ -29,9 +29,10 @@ type Service struct {
 	ObserveStore *observe.Store
 	Log          *slog.Logger
 
-	mu          sync.Mutex
-	comparisons map[uuid.UUID]comparison // by id of the cluster
-	settled     time.Time                // when the settler last worked
+	mu             sync.Mutex
+	comparisons    map[uuid.UUID]comparison // by id of the cluster
+	changedOutside map[uuid.UUID]int64      // by id of the cluster
+	settled        time.Time                // when the settler last worked
 }
 
 // ErrNoRole is a cause: there is no role that a lease could act for.

@@ -319,7 +319,7 @@ func (s *Server) create(ctx context.Context, tx *transaction, existing *User, n 
 		return nil, err
 	}
 	unlimited := &Details{ConnectionLimit: -1}
-	p := Provenance{Created: tx.now, CreatedBy: by.Account}.changed(tx.now, by)
+	p := Provenance{Created: tx.now, CreatedBy: by.Account, Fingerprint: s.fingerprint(verifier)}.changed(tx.now, by)
 	if _, err := tx.Exec(ctx, createRole(n.Name, verifier)+alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
 		unlimited.otherConnectionLimit(n.Limits))+commentOnRole(n.Name, p.comment(""))); err != nil {
 		return nil, err

@@ -752,7 +752,7 @@ func (d *deletion) abort(ctx context.Context, disable bool) error {
 		sql := alterLogin(u.Name, p.State == "")
 		// A role that has become protected in the meantime gets back what this call has taken, and is not disabled.
 		if d.disabling = disable && d.of.checkNotProtected(u) == nil; d.disabling {
-			p.State, p.Password = StateDisabled, ""
+			p.State, p.Password, p.Fingerprint = StateDisabled, "", d.s.fingerprint("")
 			sql = disableRole(u.Name)
 		}
 		if err := d.s.alter(ctx, tx, u, sql+commentOnRole(u.Name, p.comment(u.userComment))); err != nil {

@@ -185,7 +185,7 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 		}
 		ends := now.Add(n.TTL).Truncate(time.Microsecond)
 		p := Provenance{Created: now, CreatedBy: by.Account, Lease: n.ID, For: n.For, Ends: ends,
-			Credential: n.Credential, Installation: n.Installation}.changed(now, by)
+			Credential: n.Credential, Installation: n.Installation, Fingerprint: s.fingerprint(verifier)}.changed(now, by)
 		if _, err := tx.Exec(ctx, createLease(n.Name, verifier, timestamp(ends), n.For)+commentOnRole(n.Name,
 			p.comment(""))); err != nil {
 			return err

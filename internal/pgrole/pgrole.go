@@ -26,6 +26,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/pgwire"
 	"rolecall/internal/scram"
+	"rolecall/internal/secret"
 	"rolecall/internal/sqlstate"
 )
 
@@ -49,6 +50,8 @@ type Server struct {
 	Reassignable []string
 	// ControlDatabase and ControlRole are Rolecall's own, when they lie in this cluster.
 	ControlDatabase, ControlRole string
+	// FingerprintKey is the key of the fingerprints of verifiers; "": none are made.
+	FingerprintKey secret.Text
 	// MemberOf are roles that every new user is made a member of, and Grantable those that SetRoles may grant.
 	MemberOf, Grantable []string
 	// WithMembers lets Delete take from the members of a user what they have by it.
@@ -363,6 +366,7 @@ func (s *Server) setPassword(ctx context.Context, tx *transaction, old *User, na
 	if enable || old.login {
 		p.State, p.Password = "", ""
 	}
+	p.Fingerprint = s.fingerprint(verifier)
 	return s.alter(ctx, tx, old, alterPassword(name, verifier, enable)+commentOnRole(name, p.comment(old.userComment)))
 }
 

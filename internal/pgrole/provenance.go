@@ -30,6 +30,8 @@ type Provenance struct {
 	FormerRevision string `json:"from,omitempty"`
 	// Password is PasswordKept if the user is disabled and has kept its password, so that it can be enabled; else "".
 	Password string `json:"password,omitempty"`
+	// Fingerprint is that of the verifier that Rolecall has set last; "": it has set none, or an older release has.
+	Fingerprint string `json:"fingerprint,omitempty"`
 	// Lease is the id of the lease that the role belongs to; nil: none. Only then there is what follows: the role that it acts
 	// for, its end by the clock of the cluster, the name of the credential that it belongs to, if any, and the installation of
 	// Rolecall that has made it; nil: an older release.
@@ -177,6 +179,8 @@ func (p *Provenance) scan(data string) bool {
 			p.FormerRevision = value
 		case "password":
 			p.Password = value
+		case "fingerprint":
+			p.Fingerprint = value
 		case "lease":
 			ok = scanID(&p.Lease, value)
 		case "for":
@@ -229,12 +233,16 @@ func scanID(id *uuid.UUID, value string) bool {
 // maxRecord is the longest line that is ours, in bytes. A guid has up to 200 characters, and there are two.
 const maxRecord = 4096
 
+// maxFingerprint is what the fingerprint of a later release may have, in bytes.
+const maxFingerprint = 100
+
 // valid reports whether the record can have been written here. The owner of a database writes its comment, and may
 // write anything.
 func (p Provenance) valid() bool {
 	sane := func(t time.Time) bool { return t.IsZero() || 1 < t.UTC().Year() && t.UTC().Year() < 9999 }
 	return p.Revision > 0 && p.Attempt != uuid.Nil && sane(p.Created) && sane(p.Modified) &&
 		utf8.RuneCountInString(p.CreatedBy) <= 200 && utf8.RuneCountInString(p.ModifiedBy) <= 200 && p.validLease() &&
+		len(p.Fingerprint) <= maxFingerprint &&
 		(p.Access == nil || p.Lease == uuid.Nil && p.Access.valid())
 }
 

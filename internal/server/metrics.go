@@ -101,6 +101,8 @@ var (
 		"Requests that had to wait for a connection to the cluster.", byCluster, nil)
 	clusterUnrecorded = prometheus.NewDesc("rolecall_cluster_unrecorded_users",
 		"Users whose last change is missing from the audit log; no sample before the first comparison.", byCluster, nil)
+	changedOutside = prometheus.NewDesc("rolecall_passwords_changed_outside_total",
+		"Passwords of users that this replica has found changed by SQL.", byCluster, nil)
 	clusterCompared = prometheus.NewDesc("rolecall_cluster_comparison_last_success_timestamp_seconds",
 		"When the cluster was last compared with the audit log, which is done every hour; no sample before the first comparison.",
 		byCluster, nil)
@@ -252,6 +254,7 @@ func (s *state) collectCluster(c collected, cl *cluster.Cluster, leases lease.Co
 		problems += int(number(found.Problem() != ""))
 	}
 	c.gauge(clusterProblems, float64(problems), id)
+	c.counter(changedOutside, s.users.ChangedOutside(cl), id)
 	c.time(clusterCompared, s.users.LastCompared(cl), id)
 	if stat := cl.Stat(); stat != nil {
 		c.connections(clusterConns, stat.AcquiredConns(), stat.IdleConns(), id)

@@ -12,13 +12,14 @@ CREATE TABLE observed_clusters (
   since      timestamptz NOT NULL DEFAULT clock_timestamp() -- the first look
 );
 
--- What is known of a role. The last four of the first line are null for a role that only was seen in a session.
+-- What is known of a role. Name to fingerprint are null for a role that only was seen in a session.
 CREATE TABLE observations (
   cluster_id  uuid NOT NULL REFERENCES clusters ON DELETE CASCADE,
   role_oid    oid NOT NULL,
   name        bytea, attempt uuid, recorded bytea, fingerprint bytea, -- recorded: the fingerprint in its record; '': none
   outside     boolean NOT NULL DEFAULT false, -- the password was changed by SQL
   outside_at  timestamptz,
+  good        bytea[] NOT NULL DEFAULT '{}', -- the last two fingerprints of passwords that were not changed by SQL
   last_seen   timestamptz,
   PRIMARY KEY (cluster_id, role_oid)
 );
