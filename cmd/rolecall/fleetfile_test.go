@@ -505,6 +505,9 @@ func TestFleetFileExport(t *testing.T) {
 			t.Errorf("the export has %s:\n%s", without, text)
 		}
 	}
+	if out, _ := d.ends(t, 0, "export", "-f", "-"); out != text {
+		t.Errorf("export -f - prints\n%s\nand not\n%s", out, text)
+	}
 	d.ends(t, term.ExitUsage, "export", "-f", export) // it exists, and nobody can be asked
 	d.ok(t, "", "export", "-f", export, "--yes", "--only", "local")
 	if text := read(t, export); strings.Contains(text, "accounts:") || !strings.Contains(text, "name: stored") {

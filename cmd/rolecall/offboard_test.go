@@ -24,7 +24,7 @@ func TestOffboard(t *testing.T) {
 	alice.ok(t, "", "tokens", "create", "nightly")
 	admin.ok(t, "", "users", "passwd", "leaver_old", "--generate")
 
-	admin.has(t, []string{`account alice \(uaa\)`, "was active yes", "database users 1", "tokens nightly", "leases none",
+	admin.has(t, []string{`account alice \(uaa\)`, "active yes", "database users 1", "tokens nightly", "leases none",
 		"audit log since the beginning", "CLUSTER USER WHY ACTION STATE VALID UNTIL DETAIL", "local leaver_app made it keep.*"},
 		"accounts", "offboard", "alice", "--plan")
 	admin.has(t, []string{"passwords expire 20.*", "local leaver_app made it expire.*"}, "accounts", "offboard", "alice",
@@ -42,10 +42,13 @@ func TestOffboard(t *testing.T) {
 	admin.fails(t, term.ExitNotFound, "nobody", "", "accounts", "offboard", "nobody", "--yes")
 
 	var done client.Offboarding
-	out := admin.ok(t, "", "accounts", "offboard", "alice", "--users", "disable", "--yes", "-o", "json")
+	_, out, errOut := admin.run(t, "", "accounts", "offboard", "alice", "--users", "disable", "--yes", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &done); err != nil || done.ID == "" || len(done.Users) != 1 ||
 		done.Users[0].Username != "leaver_app" || done.Users[0].Action != "disable" || done.State != "running" {
 		t.Fatalf("the report is %s: %v", out, err)
+	}
+	if next := "rolecall accounts offboardings show " + done.ID; !strings.Contains(errOut, next) {
+		t.Errorf("without %q: %s", next, errOut)
 	}
 	admin.has(t, []string{"ID TIME ACCOUNT BY USERS OPERATION", done.ID + ` \S+ \S+ alice admin 1 .*`}, "accounts",
 		"offboardings",
@@ -56,6 +59,7 @@ func TestOffboard(t *testing.T) {
 		t.Errorf("as YAML it is %s", out)
 	}
 	admin.has(t, []string{"active no"}, "accounts", "show", "alice")
+	admin.has(t, []string{"was active no"}, "accounts", "offboard", "alice", "--yes")
 	admin.ok(t, "", "accounts", "delete", "alice", "--yes")
 	admin.has(t, []string{`account alice \(uaa\)`}, "accounts", "offboardings", "show", done.ID)
 }

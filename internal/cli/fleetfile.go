@@ -350,7 +350,7 @@ same fleet it changes nothing. It has no passwords, leases, system users and OAu
   rolecall export --only payments -f payments.yaml`,
 		Args: term.NoArguments,
 	}
-	cmd.Flags().StringVarP(&path, "file", "f", "", "`file` to write instead of standard output")
+	cmd.Flags().StringVarP(&path, "file", "f", "", "`file` to write; default: standard output, like -")
 	cmd.Flags().StringArrayVar(&clusters, "only", nil,
 		"`name` of a cluster to export, without accounts; repeatable; default: all and the accounts")
 	_ = cmd.RegisterFlagCompletionFunc("only", completeClusters)
@@ -359,6 +359,9 @@ same fleet it changes nothing. It has no passwords, leases, system users and OAu
 }
 
 func export(c *call, path string, only []string) error {
+	if path == "-" {
+		path = ""
+	}
 	if path != "" {
 		if _, err := os.Stat(path); err == nil {
 			if err := term.Confirm(c.cmd, "Replace %s?", path); err != nil {

@@ -77,7 +77,7 @@ The report is kept: see rolecall accounts offboardings.`,
 		if err := term.Confirm(c.cmd, "Offboard account %q (%s)?", a.Name(), a.GUID); err != nil {
 			return err
 		}
-		return printOffboarding(c, r)
+		return offboard(c, a, r)
 	})
 }
 
@@ -96,6 +96,28 @@ func leaverAction(users string) (body client.OffboardRequest, err error) {
 	}
 	body.Users.Default, body.Users.After = action, after
 	return body, nil
+}
+
+// offboard carries out an offboarding, and says how to see what becomes of the database users.
+func offboard(c *call, a *account, r client.Request) error {
+	answer, err := c.client.Do(c.cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	if err := showOffboarding(c, answer.JSON); err != nil {
+		return err
+	}
+	o, err := term.Decode[client.Offboarding](answer.JSON)
+	if err != nil {
+		return err
+	}
+	if o.Operation == "" {
+		c.report("Account %q was offboarded.", a.Name())
+		return nil
+	}
+	c.report("Account %q was offboarded. Its database users are changed in the background. To see how far that is: "+
+		"rolecall accounts offboardings show %s", a.Name(), o.ID)
+	return nil
 }
 
 // printOffboarding sends a request for a report or a plan, and prints it.
@@ -151,8 +173,9 @@ func offboardingFields(o *client.Offboarding) [][]string {
 	if o.Account.Origin != "" {
 		account += " (" + o.Account.Origin + ")"
 	}
-	fields := [][]string{{"account", account}, {"guid", o.Account.GUID}, {"was active", term.YesNo(o.Account.Active)}}
+	fields := [][]string{{"account", account}, {"guid", o.Account.GUID}, {"active", term.YesNo(o.Account.Active)}}
 	if o.ID != "" {
+		fields[2][0] = "was active"
 		fields = append(fields, []string{"report", o.ID}, []string{"offboarded", term.Time(o.CreatedAt)},
 			[]string{"by", o.By.Name()})
 	}

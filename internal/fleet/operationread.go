@@ -117,7 +117,7 @@ func (s *Service) Cancel(ctx context.Context, p *account.Principal, id string) (
 			"You may see this operation, but only its account and admins may cancel it."))
 	}
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
-		stopped, err := stop(ctx, tx, o.ID, stateCancelled, "", (&Operation{State: stateCancelled}).rest())
+		stopped, err := stop(ctx, tx, o.ID, stateCanceled, "", (&Operation{State: stateCanceled}).rest())
 		if err != nil || !stopped {
 			return err
 		}

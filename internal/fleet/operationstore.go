@@ -125,10 +125,10 @@ func partsOf(plan []Planned) (parts map[uuid.UUID]*newPart, order []*newPart) {
 
 // The states of an operation, and of its items; one that is running is shown as pending.
 const (
-	stateRunning   = "running"
-	stateDone      = "done"
-	stateFailed    = "failed"
-	stateCancelled = "cancelled"
+	stateRunning  = "running"
+	stateDone     = "done"
+	stateFailed   = "failed"
+	stateCanceled = "canceled"
 
 	itemDone    = "done"
 	itemFailed  = "failed"
@@ -365,7 +365,7 @@ func (s *Service) endRest(ctx context.Context, o *Operation) error {
 
 // rest is what is said of the users of a stopped operation that were not done.
 func (o *Operation) rest() string {
-	if o.State == stateCancelled {
+	if o.State == stateCanceled {
 		return "The operation was canceled."
 	}
 	return o.Reason

@@ -283,6 +283,9 @@ func (s *shape) wanted() string {
 		if either != "" {
 			either = ", or " + either
 		}
+		if s.least == s.most {
+			return fmt.Sprint(s.least, either)
+		}
 		return fmt.Sprintf("a number from %d to %d%s", s.least, s.most, either)
 	case duration:
 		return moment.DurationForm

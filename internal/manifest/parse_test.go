@@ -20,7 +20,7 @@ func TestMistakes(t *testing.T) {
 		"~":                           "1:1: the file is empty; begin with the line version: 1",
 		"- a":                         "1:1: the file is a list; write its keys: version, mode,",
 		"mode: adopt":                 "1:1: version is missing",
-		"version: 2":                  `1:10: version is "2"; write a number from 1 to 1`,
+		"version: 2":                  `1:10: version is "2"; write 1`,
 		"version: 1\n---\nversion: 1": "2:1: the file has several documents; keep the first one",
 		"version: 1\nversion: 1":      `2:1: the key "version" is in line 1 already; remove one of the two`,
 		"version: 1\nusers: []":       `2:1: there is no key "users" here; the keys are version, mode, accounts`,
