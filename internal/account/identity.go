@@ -218,7 +218,7 @@ func (s *Store) Identity(ctx context.Context, p *Principal, client bool, guid st
 	return readIdentity(ctx, s.DB.Pool, client, guid, "")
 }
 
-func readIdentity(ctx context.Context, q querier, client bool, guid, lock string) (*Profile, error) {
+func readIdentity(ctx context.Context, q control.Querier, client bool, guid, lock string) (*Profile, error) {
 	missing := fault.New(fault.NotFound, "There is no user %.100q.", guid)
 	if client {
 		missing = fault.New(fault.NotFound, "There is no client %.100q.", guid)
@@ -676,7 +676,7 @@ func (s *Store) Members(ctx context.Context, p *Principal, scope string) ([]Memb
 	return members, control.Fault(err)
 }
 
-func members(ctx context.Context, q querier, scope string) ([]Member, error) {
+func members(ctx context.Context, q control.Querier, scope string) ([]Member, error) {
 	rows, err := q.Query(ctx, `
 		SELECT guid, coalesce(origin, '') FROM accounts
 		WHERE $1 = ANY (scopes) AND identity_created_at IS NOT NULL AND NOT program ORDER BY id`, scope)

@@ -51,7 +51,7 @@ func (a *Profile) checkPlatformTag(m etag.Match) error {
 	return fault.New(fault.Stale, "The user has changed: its tag is now %q", a.PlatformTag())
 }
 
-func readPlatform(ctx context.Context, q querier, guid, lock string) (*Profile, error) {
+func readPlatform(ctx context.Context, q control.Querier, guid, lock string) (*Profile, error) {
 	if !storable(guid) {
 		return nil, errNoPlatformUser
 	}

@@ -92,7 +92,7 @@ type matches struct {
 }
 
 // page reads the rows of a page. It is empty when there has been a change since.
-func (m *matches) page(ctx context.Context, q querier, order string, offset, limit int64) ([]*Profile, error) {
+func (m *matches) page(ctx context.Context, q control.Querier, order string, offset, limit int64) ([]*Profile, error) {
 	offset = min(offset, int64(len(m.ids)))
 	limit = min(limit, int64(len(m.ids))-offset)
 	if limit == 0 {

@@ -19,7 +19,8 @@ import (
 )
 
 // readProfile returns the account of that guid if the principal sees it, by the scopes that show identities as well.
-func readProfile(ctx context.Context, q querier, p *Principal, guid, lock string, scopes ...string) (*Profile, error) {
+func readProfile(ctx context.Context, q control.Querier, p *Principal, guid, lock string, scopes ...string) (*Profile,
+	error) {
 	if !storable(guid) {
 		return nil, errNoAccount
 	}

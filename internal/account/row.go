@@ -115,13 +115,8 @@ func scanProfile(row pgx.CollectableRow) (*Profile, error) {
 	return &a, err
 }
 
-// querier is the pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
 // one returns the account that the statement selects, nil if there is none.
-func one(ctx context.Context, q querier, sql string, args ...any) (*Profile, error) {
+func one(ctx context.Context, q control.Querier, sql string, args ...any) (*Profile, error) {
 	rows, err := q.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, control.Fault(err)

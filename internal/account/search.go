@@ -23,9 +23,8 @@ func (s *Store) GUIDsNamed(ctx context.Context, name string) ([]string, error) {
 	return s.guids(ctx, `lower(username) = lower($1) AND origin = $2`, name, origin)
 }
 
-// GUIDsSelected returns the guids of the accounts with labels that a selector matches. It is for those who may see the
-// labels
-// of others.
+// GUIDsSelected returns the guids of the accounts with labels that a selector matches. It is for principals that may see the
+// labels of others.
 func (s *Store) GUIDsSelected(ctx context.Context, p *Principal, selector label.Selector) ([]string, error) {
 	if !seesAll(p) {
 		return nil, fault.New(fault.Forbidden, "To choose by the labels of accounts, which you may not see, needs one of the "+

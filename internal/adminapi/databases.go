@@ -134,7 +134,7 @@ func (a *API) getAccessRoles(w http.ResponseWriter, r *http.Request, p *account.
 }
 
 func (a *API) putAccessRoles(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	plan, err := q.flag("plan")
+	plan, err := q.yes("plan")
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (a *API) putAccessRoles(w http.ResponseWriter, r *http.Request, p *account.
 		return err
 	}
 	change := a.Users.CompleteAccessRoles
-	if plan != nil && *plan {
+	if plan {
 		change = a.Users.PlanAccessRoles
 	}
 	roles, err := change(r.Context(), p, r.PathValue("clusterId"), wish)

@@ -71,6 +71,12 @@ func (q query) flag(name string) (*bool, error) {
 	return &v, nil
 }
 
+// yes reads an optional boolean that is false if it was not sent.
+func (q query) yes(name string) (bool, error) {
+	v, err := q.flag(name)
+	return v != nil && *v, err
+}
+
 func (q query) integer(name string, fallback, low, high int) (int, error) {
 	if !q.Has(name) {
 		return fallback, nil

@@ -102,9 +102,8 @@ func (f *fixture) claimEnds(t *testing.T) {
 	}
 }
 
-// A request whose outcome is not known yet is not carried out again. When the settler has found out, a repetition is told,
-// or
-// is carried out if nothing was done.
+// A request whose outcome is not known yet is not carried out again. Once the settler has found out, a repetition gets
+// an error that says so, or is carried out if nothing was done.
 func TestUndecided(t *testing.T) {
 	f := newFixture(t)
 	path := "/clusters/" + f.ClusterID + "/users"

@@ -79,11 +79,11 @@ func TestRotateKeys(t *testing.T) {
 	f.do(t, "POST", "/keys/rotate?x=1", "").refused(t, 400)
 	f.do(t, "POST", "/keys/rotate", `{}`, "Content-Type: text/plain").refused(t, 415)
 	if err := f.start(t, ring(old)); err != nil {
-		t.Errorf("what was refused has sealed anew: %v", err)
+		t.Errorf("a refused request has re-encrypted values: %v", err)
 	}
 
 	r := rotate(`{"signingKey":true}`)
-	if r.Resealed != 3 || !strings.HasPrefix(r.SigningKey, "rolecall-") {
+	if r.Resealed != 4 || !strings.HasPrefix(r.SigningKey, "rolecall-") {
 		t.Errorf("got %+v", r)
 	}
 	if again := rotate(`{}`); again.Resealed != 0 || again.MasterKey != r.MasterKey || again.SigningKey != "" {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
@@ -144,10 +142,8 @@ var leaseFilters = []string{"account", "for", "state...", "expiresBefore"}
 
 func (q query) leaseFilter(page page) (f lease.Filter, err error) {
 	f.Limit = page.Limit
-	if page.After != "" {
-		if f.After, err = uuid.Parse(page.After); err != nil {
-			return f, errCursor
-		}
+	if f.After, err = page.id(); err != nil {
+		return f, err
 	}
 	if f.Account, err = q.text("account"); err != nil {
 		return f, err

@@ -63,7 +63,7 @@ func presentID(id uuid.UUID) *string {
 }
 
 func (a *API) offboard(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	plan, err := q.flag("plan")
+	plan, err := q.yes("plan")
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (a *API) offboard(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if err := o.done(); err != nil {
 		return err
 	}
-	if plan != nil && *plan {
+	if plan {
 		report, err := a.Fleet.OffboardingPlan(r.Context(), p, l)
 		if err != nil {
 			return err
@@ -107,11 +107,9 @@ func (a *API) listOffboardings(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	var after uuid.UUID
-	if page.After != "" {
-		if after, err = uuid.Parse(page.After); err != nil {
-			return errCursor
-		}
+	after, err := page.id()
+	if err != nil {
+		return err
 	}
 	found, more, err := a.Fleet.Offboardings(r.Context(), p, of, after, page.Limit)
 	if err != nil {

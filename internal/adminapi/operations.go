@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
 	"rolecall/internal/fleet"
@@ -19,11 +17,11 @@ import (
 const maxPlanned = 1000
 
 type operationPlan struct {
-	Plan        []plannedUser       `json:"plan"`
-	Total       int                 `json:"total"`
-	Skipped     int                 `json:"skipped"`
-	Unchecked   int                 `json:"unchecked"`
-	Unreachable []operationsCluster `json:"unreachable"`
+	Plan        []plannedUser        `json:"plan"`
+	Total       int                  `json:"total"`
+	Skipped     int                  `json:"skipped"`
+	Unchecked   int                  `json:"unchecked"`
+	Unreachable []unreachableCluster `json:"unreachable"`
 }
 
 // startedOperation is a plan that is carried out.
@@ -32,39 +30,28 @@ type startedOperation struct {
 	operationPlan
 }
 
-type operationCluster struct {
-	ID          string `json:"id"`
-	DisplayName string `json:"displayName"`
-}
-
-// operationsCluster is one in which an operation does not go on, or whose users are not in a plan.
-type operationsCluster struct {
-	Cluster operationCluster `json:"cluster"`
-	Error   string           `json:"error"`
-}
-
 type plannedUser struct {
-	Cluster  operationCluster `json:"cluster"`
-	Username string           `json:"username"`
-	Action   string           `json:"action"`
-	Blockers []string         `json:"blockers"`
-	Skipped  *string          `json:"skipped"`
+	Cluster  clusterRef `json:"cluster"`
+	Username string     `json:"username"`
+	Action   string     `json:"action"`
+	Blockers []string   `json:"blockers"`
+	Skipped  *string    `json:"skipped"`
 	// ValidUntil is that of now, NewValidUntil that which it gets; both null unless it expires.
 	ValidUntil    *time.Time `json:"validUntil"`
 	NewValidUntil *time.Time `json:"newValidUntil"`
 }
 
 type operationResource struct {
-	ID          string              `json:"id"`
-	Action      string              `json:"action"`
-	Options     fleet.Options       `json:"options"`
-	State       string              `json:"state"`
-	Reason      *string             `json:"reason"`
-	Counts      operationCounts     `json:"counts"`
-	CreatedAt   time.Time           `json:"createdAt"`
-	EndedAt     *time.Time          `json:"endedAt"`
-	Account     leaseAccount        `json:"account"`
-	Unreachable []operationsCluster `json:"unreachable"`
+	ID          string               `json:"id"`
+	Action      string               `json:"action"`
+	Options     fleet.Options        `json:"options"`
+	State       string               `json:"state"`
+	Reason      *string              `json:"reason"`
+	Counts      operationCounts      `json:"counts"`
+	CreatedAt   time.Time            `json:"createdAt"`
+	EndedAt     *time.Time           `json:"endedAt"`
+	Account     leaseAccount         `json:"account"`
+	Unreachable []unreachableCluster `json:"unreachable"`
 }
 
 type operationCounts struct {
@@ -75,15 +62,15 @@ type operationCounts struct {
 }
 
 type operationResult struct {
-	Cluster  operationCluster `json:"cluster"`
-	Username string           `json:"username"`
-	State    string           `json:"state"`
-	Detail   *string          `json:"detail"`
+	Cluster  clusterRef `json:"cluster"`
+	Username string     `json:"username"`
+	State    string     `json:"state"`
+	Detail   *string    `json:"detail"`
 }
 
 func presentPlan(plan *fleet.Plan) operationPlan {
 	res := operationPlan{Plan: []plannedUser{}, Total: len(plan.Users), Unchecked: plan.Unchecked,
-		Unreachable: []operationsCluster{}}
+		Unreachable: presentUnreachable(plan.Unreachable)}
 	for i, u := range plan.Users {
 		if u.Skipped != "" {
 			res.Skipped++
@@ -91,17 +78,13 @@ func presentPlan(plan *fleet.Plan) operationPlan {
 		if i >= maxPlanned {
 			continue
 		}
-		item := plannedUser{Cluster: operationCluster{u.Cluster.ID.String(), u.Cluster.DisplayName}, Username: u.Name,
+		item := plannedUser{Cluster: presentRef(u.Cluster), Username: u.Name,
 			Action: string(u.Action), Blockers: append([]string{}, u.Blockers...), Skipped: given(u.Skipped)}
 		if u.Action == fleet.Expire && u.Skipped == "" {
 			at := plan.ValidUntil.UTC()
 			item.ValidUntil, item.NewValidUntil = u.ValidUntil, &at
 		}
 		res.Plan = append(res.Plan, item)
-	}
-	for _, u := range plan.Unreachable {
-		res.Unreachable = append(res.Unreachable, operationsCluster{
-			operationCluster{u.Cluster.ID.String(), u.Cluster.DisplayName}, fault.Of(u.Err).Message})
 	}
 	return res
 }
@@ -117,16 +100,16 @@ func presentOperation(o *fleet.Operation) operationResource {
 		CreatedAt:   o.CreatedAt.UTC(),
 		EndedAt:     known(o.EndedAt),
 		Account:     leaseAccount{o.Account, o.AccountName},
-		Unreachable: []operationsCluster{},
+		Unreachable: []unreachableCluster{},
 	}
 	for _, u := range o.Stuck {
-		res.Unreachable = append(res.Unreachable, operationsCluster{operationCluster{u.Cluster.String(), u.Name}, u.Error})
+		res.Unreachable = append(res.Unreachable, unreachableCluster{clusterRef{u.Cluster.String(), u.Name}, u.Error})
 	}
 	return res
 }
 
 func (a *API) startOperation(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
-	only, err := q.flag("plan")
+	only, err := q.yes("plan")
 	if err != nil {
 		return err
 	}
@@ -142,7 +125,7 @@ func (a *API) startOperation(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	if only != nil && *only {
+	if only {
 		plan, err := a.Fleet.Plan(r.Context(), p, request)
 		if err != nil {
 			return err
@@ -171,13 +154,14 @@ func (o *object) operation() (r fleet.Request, err error) {
 		until, after := options.moment("validUntil"), options.duration("after")
 		reassignTo, onBlocked := options.text("reassignTo"), options.text("onBlocked")
 		switch {
+		case *o.err != nil:
 		case until != nil && *until == nil || after != nil && *after <= 0:
-			*o.err = cmpError(*o.err, fault.New(fault.Invalid, "Give a time in options.validUntil, or in options.after a duration "+
-				"that is not 0."))
+			*o.err = fault.New(fault.Invalid, "Give a time in options.validUntil, or in options.after a duration "+
+				"that is not 0.")
 		case onBlocked != nil && *onBlocked != "disable":
-			*o.err = cmpError(*o.err, fault.New(fault.Invalid, "The field options.onBlocked must be disable."))
+			*o.err = fault.New(fault.Invalid, "The field options.onBlocked must be disable.")
 		case reassignTo != nil && *reassignTo == "":
-			*o.err = cmpError(*o.err, fault.New(fault.Invalid, "The field options.reassignTo is empty; give the name of a role."))
+			*o.err = fault.New(fault.Invalid, "The field options.reassignTo is empty; give the name of a role.")
 		}
 		if until != nil && *until != nil {
 			r.ValidUntil = **until
@@ -203,14 +187,6 @@ func (o *object) operation() (r fleet.Request, err error) {
 		return r, fault.New(fault.Invalid, "The field credentials is for the action rotateCredential.")
 	}
 	return r, nil
-}
-
-// cmpError is the first of two errors.
-func cmpError(first, second error) error {
-	if first != nil {
-		return first
-	}
-	return second
 }
 
 // targets reads a list of users or credentials; nil when the field is not there.
@@ -270,12 +246,9 @@ func (o *object) userFilter() (f fleet.Filter) {
 }
 
 func (a *API) listOperations(w http.ResponseWriter, r *http.Request, p *account.Principal, _ query, page page) error {
-	before := uuid.Nil
-	if page.After != "" {
-		var err error
-		if before, err = uuid.Parse(page.After); err != nil {
-			return errCursor
-		}
+	before, err := page.id()
+	if err != nil {
+		return err
 	}
 	found, more, err := a.Fleet.Operations(r.Context(), p, before, page.Limit)
 	if err != nil {
@@ -330,7 +303,7 @@ func (a *API) listOperationResults(w http.ResponseWriter, r *http.Request, p *ac
 	}
 	l := list[operationResult]{Items: []operationResult{}}
 	for _, one := range found {
-		l.Items = append(l.Items, operationResult{operationCluster{one.Cluster.String(), one.ClusterName}, one.Name, one.State,
+		l.Items = append(l.Items, operationResult{clusterRef{one.Cluster.String(), one.ClusterName}, one.Name, one.State,
 			given(one.Detail)})
 	}
 	if more {

@@ -3,6 +3,8 @@ package adminapi
 import (
 	"encoding/base64"
 
+	"github.com/google/uuid"
+
 	"rolecall/internal/fault"
 )
 
@@ -28,6 +30,18 @@ func (q query) page() (p page, err error) {
 	}
 	p.After = string(after)
 	return p, nil
+}
+
+// id is the id that the cursor stands for; zero: there is no cursor.
+func (p page) id() (uuid.UUID, error) {
+	if p.After == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(p.After)
+	if err != nil {
+		return uuid.Nil, errCursor
+	}
+	return id, nil
 }
 
 var errCursor = fault.New(fault.Malformed, "The query parameter cursor must be the next of a previous answer.")

@@ -107,9 +107,7 @@ func (q query) userFilter() (f fleet.Filter, err error) {
 	if f.ChangedOutside, err = q.flag("passwordChangedOutside"); err != nil {
 		return f, err
 	}
-	system, err := q.flag("system")
-	f.System = system != nil && *system
-	if err != nil {
+	if f.System, err = q.yes("system"); err != nil {
 		return f, err
 	}
 	return f, f.Check()

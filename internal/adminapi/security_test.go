@@ -17,6 +17,7 @@ import (
 	"rolecall/internal/dbaas"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/fleet"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 	"rolecall/internal/uaa"
@@ -261,6 +262,35 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("GET "+own1+"/audit", own1+"/audit?account="+root+"&limit=1000", "", 200)
 	try("GET "+own1+"/audit/verify", own1+"/audit/verify", "", 403)
 	try("GET "+own1+"/audit/failed-sign-ins", own1+"/audit/failed-sign-ins", "", 403)
+
+	try("GET "+own1+"/users", own1+"/users?system=true", "", 200)
+	try("GET "+own1+"/users", own1+"/users?cluster="+foreign, "", 404)
+	try("GET "+own1+"/users", own1+"/users?creatorSelector=team", "", 403)
+	for _, action := range []string{"disable", "delete", "endSessions"} {
+		for _, name := range protected {
+			try("POST "+own1+"/operations", own1+"/operations", fmt.Sprintf(`{"action":%q,"users":[{"cluster":%q,"username":%q}]}`,
+				action, foreign, name), 403)
+			try("POST "+own1+"/operations", own1+"/operations?plan=true", fmt.Sprintf(`{"action":%q,"users":[{"cluster":%q,`+
+				`"username":%q}]}`, action, s.ClusterID, name), 200)
+		}
+	}
+	ofAdmin, _, err := s.Fleet.Start(t.Context(), &account.Principal{GUID: root, Scopes: account.AdminScopes}, fleet.Request{
+		Action: fleet.EndSessions, Targets: []fleet.Target{{Cluster: foreign, Name: "victim"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	operation := own1 + "/operations/" + ofAdmin.String()
+	try("GET "+own1+"/operations", own1+"/operations", "", 200)
+	try("GET "+own1+"/operations/{operationId}", operation, "", 404)
+	try("GET "+own1+"/operations/{operationId}/results", operation+"/results", "", 404)
+	try("POST "+own1+"/operations/{operationId}/cancel", operation+"/cancel", "", 404)
+	for _, guid := range []string{root, manager} {
+		for _, query := range []string{"", "?plan=true"} {
+			try("POST "+own1+"/accounts/{guid}/offboard", own1+"/accounts/"+guid+"/offboard"+query, "", 403)
+		}
+	}
+	try("GET "+own1+"/offboardings", own1+"/offboardings", "", 403)
+	try("GET "+own1+"/offboardings/{offboardingId}", own1+"/offboardings/"+ofAdmin.String(), "", 403)
 
 	cf := cfapi.Prefix
 	for guid, self := range map[string]bool{root: false, manager: true} {

@@ -182,11 +182,11 @@ func answerWithPassword(w http.ResponseWriter, status int, u userResource, passw
 }
 
 func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Principal, q query, page page) error {
-	system, err := q.flag("system")
+	system, err := q.yes("system")
 	if err != nil {
 		return err
 	}
-	c, users, more, err := a.Users.DetailsList(r.Context(), p, r.PathValue("clusterId"), system != nil && *system, page.After,
+	c, users, more, err := a.Users.DetailsList(r.Context(), p, r.PathValue("clusterId"), system, page.After,
 		page.Limit)
 	if err != nil {
 		return err
@@ -446,8 +446,8 @@ func (q query) deletion() (how dbuser.Deletion, err error) {
 	if q.Has("reassignTo") && q.Get("reassignTo") == "" {
 		return how, fault.New(fault.Invalid, "The query parameter reassignTo is empty; give the name of a role.")
 	}
-	with, err := q.flag("withMembers")
-	return dbuser.Deletion{ReassignTo: q.Get("reassignTo"), WithMembers: with != nil && *with}, err
+	with, err := q.yes("withMembers")
+	return dbuser.Deletion{ReassignTo: q.Get("reassignTo"), WithMembers: with}, err
 }
 
 func (a *API) planDeletion(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {

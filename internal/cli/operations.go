@@ -307,8 +307,7 @@ func runMany(c *call, body map[string]any, only bool) error {
 }
 
 // nameUsers puts the users of a plan into the request in place of the filter, if they are few enough. Otherwise users that
-// match
-// only now are concerned, too.
+// match only now are concerned, too.
 func nameUsers(plan *client.OperationPlan, body map[string]any) {
 	if plan.Total > exactly || body["filter"] == nil {
 		return

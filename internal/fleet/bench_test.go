@@ -55,8 +55,7 @@ func benchFleet(b *testing.B) *servicetest.Service {
 }
 
 // BenchmarkSearch measures a page of 100 users out of 100 clusters of 1,000 users: cold without an open connection, warm
-// with
-// one to each cluster.
+// with one to each cluster.
 func BenchmarkSearch(b *testing.B) {
 	s := benchFleet(b)
 	no := false

@@ -62,7 +62,7 @@ func compareClusters(a string, idA uuid.UUID, b string, idB uuid.UUID) int {
 	return bytes.Compare(idA[:], idB[:])
 }
 
-// before reports whether a cluster comes before that of the position, by the names.
+// compareCluster compares a cluster with that of the position.
 func (at *position) compareCluster(c *cluster.Cluster) int {
 	return compareClusters(c.DisplayName, c.ID, at.cluster, at.id)
 }

@@ -75,9 +75,8 @@ func (f *Filter) digest(order Sort) [8]byte {
 	return [8]byte(sum[:8])
 }
 
-// resolve finds out what a filter chooses at the moment: clusters, in the order of their display names, and accounts.
-// Without
-// clusters nothing matches.
+// resolve returns the clusters that a filter chooses at the moment, in the order of their display names, and the conditions
+// on their users. Without clusters nothing matches.
 func (s *Service) resolve(ctx context.Context, p *account.Principal, f *Filter) ([]*cluster.Cluster, *conditions, error) {
 	if err := f.Check(); err != nil {
 		return nil, nil, err

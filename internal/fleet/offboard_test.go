@@ -170,8 +170,7 @@ func (w *world) during(t testing.TB, by, leaver *account.Principal, do func()) (
 }
 
 // What the account does during the survey is in the report. An admin who is deactivated, and an account that is deleted in
-// the
-// meantime, are refused, and nothing is done.
+// the meantime, are refused, and nothing is done.
 func TestOffboardConcurrently(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

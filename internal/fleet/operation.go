@@ -37,7 +37,7 @@ type Target struct {
 	Name    string
 }
 
-// Request is what is to be done to whom. Exactly one of Filter and Targets is set.
+// Request is an action and its targets. Exactly one of Filter and Targets is set.
 type Request struct {
 	Action     Action
 	Filter     *Filter
@@ -48,15 +48,9 @@ type Request struct {
 	Disable    bool          // of Delete: a user that cannot be deleted is disabled
 }
 
-// check refuses a request that does not say what is to be done to whom.
+// check refuses a request without an action or without targets, and options of another action.
 func (r *Request) check() error {
-	expires := 0
-	if !r.ValidUntil.IsZero() {
-		expires++
-	}
-	if r.After != 0 {
-		expires++
-	}
+	at, after := !r.ValidUntil.IsZero(), r.After != 0
 	switch {
 	case !slices.Contains(Actions, r.Action):
 		return fault.New(fault.Invalid, "There is no action %.50q.", r.Action)
@@ -66,9 +60,9 @@ func (r *Request) check() error {
 		return fault.New(fault.Invalid, "The filter has no condition, so it would match every user. Give at least one condition.")
 	case r.Targets != nil && len(r.Targets) == 0:
 		return fault.New(fault.Invalid, "The list is empty. Name at least one.")
-	case r.Action == Expire && expires != 1:
+	case r.Action == Expire && at == after:
 		return fault.New(fault.Invalid, "The action expire needs exactly one of the options after and validUntil.")
-	case r.Action != Expire && expires > 0:
+	case r.Action != Expire && (at || after):
 		return fault.New(fault.Invalid, "The options after and validUntil are for the action expire.")
 	case r.After < 0:
 		return fault.New(fault.Invalid, "The option after is negative. Give validUntil for a time in the past.")
@@ -99,7 +93,7 @@ type Planned struct {
 	lease      bool
 }
 
-// The kinds of tasks: one works on the part of an operation in one cluster, one sees to the whole operation.
+// The kinds of tasks: one carries out the part of an operation in one cluster, one checks the whole operation.
 const (
 	workTask = "operation.work"
 	tendTask = "operation.tend"
@@ -149,7 +143,7 @@ type startDetail struct {
 	Options
 }
 
-// scheduleWork has a part of an operation worked on.
+// scheduleWork schedules the task that carries out a part of an operation.
 func scheduleWork(ctx context.Context, tx pgx.Tx, part, cluster uuid.UUID) error {
 	return task.Set(ctx, tx, task.Task{Kind: workTask, Key: part, Cluster: cluster})
 }

@@ -28,8 +28,8 @@ const (
 	// long one cluster may take.
 	planAtOnce, namesAtOnce = 16, 1000
 	clusterTime             = 10 * time.Second
-	// maxChecked is how many users to be deleted are looked at for what blocks that, checkAtOnce how many at a time, and
-	// checkTime is how long all of it may take: each look may visit many databases.
+	// maxChecked is for how many users a plan says what blocks their deletion, checkAtOnce how many are checked at a time, and
+	// checkTime how long all of it may take: one check may visit many databases.
 	maxChecked, checkAtOnce = 20, 4
 	checkTime               = 10 * time.Second
 )
@@ -42,7 +42,7 @@ type Plan struct {
 	Unreachable []Unreachable
 }
 
-// Plan says what Start would do, and stores nothing.
+// Plan returns what Start would do, and stores nothing.
 func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*Plan, error) {
 	if err := r.check(); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*P
 	return plan, nil
 }
 
-// choose puts those into a plan that the filter or the list names.
+// choose puts the users or credentials into a plan that the filter or the list names.
 func (s *Service) choose(ctx context.Context, p *account.Principal, r *Request, plan *Plan) (err error) {
 	switch {
 	case r.Filter != nil && r.Action == RotateCredential:
@@ -193,8 +193,8 @@ func matchesName(pattern, name string) bool {
 	return strings.HasSuffix(name, last)
 }
 
-// read looks at the users of a plan in their clusters. Those of a cluster that does not answer stay in the plan if they
-// were listed; the operation does what is to be done there when it answers.
+// read reads the users of a plan in their clusters. Those of an unreachable cluster stay in the plan if they were listed;
+// the operation changes them when the cluster answers.
 func (s *Service) read(ctx context.Context, p *account.Principal, r *Request, plan *Plan) {
 	type part struct {
 		cluster *cluster.Cluster
@@ -220,26 +220,26 @@ func (s *Service) read(ctx context.Context, p *account.Principal, r *Request, pl
 		})
 	}
 	_ = group.Wait() // each part has its own error
-	away := map[uuid.UUID]bool{}
+	unreachable := map[uuid.UUID]bool{}
 	for _, part := range parts {
 		if part.err != nil {
 			plan.Unreachable = append(plan.Unreachable, s.unreachable(part.cluster, part.err))
-			away[part.cluster.ID] = true
+			unreachable[part.cluster.ID] = true
 		}
 	}
 	if r.Filter != nil { // only a cluster that answers says who matches
-		plan.Users = slices.DeleteFunc(plan.Users, func(u Planned) bool { return away[u.Cluster.ID] })
+		plan.Users = slices.DeleteFunc(plan.Users, func(u Planned) bool { return unreachable[u.Cluster.ID] })
 		return
 	}
 	for i := range plan.Users {
-		if u := &plan.Users[i]; away[u.Cluster.ID] {
+		if u := &plan.Users[i]; unreachable[u.Cluster.ID] {
 			u.OID, u.Skipped = 0, ""
 			u.Blockers = []string{"The cluster does not answer. It is tried again until it does, for 24 hours at most."}
 		}
 	}
 }
 
-// readPart looks at users of a plan in one cluster.
+// readPart reads the users of a plan in one cluster.
 func (s *Service) readPart(ctx context.Context, p *account.Principal, c *cluster.Cluster, planned []*Planned) error {
 	ctx, cancel := context.WithTimeout(ctx, clusterTime)
 	defer cancel()
@@ -259,7 +259,7 @@ func (s *Service) readPart(ctx context.Context, p *account.Principal, c *cluster
 	return nil
 }
 
-// see stores what a plan says of a user as it is found; nil: there is none.
+// see completes the plan of a user with how it was found; nil: there is none.
 func (u *Planned) see(found *pgrole.User) {
 	if found == nil || u.OID != 0 && u.OID != found.OID() {
 		u.Skipped = fmt.Sprintf("There is no user %q in this cluster.", u.Name)
@@ -285,7 +285,7 @@ func (u *Planned) see(found *pgrole.User) {
 	}
 }
 
-// checkDeletions looks what blocks the deletion of the first users of a plan.
+// checkDeletions finds what blocks the deletion of the first users of a plan.
 func (s *Service) checkDeletions(ctx context.Context, p *account.Principal, r *Request, plan *Plan) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()

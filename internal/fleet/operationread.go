@@ -25,9 +25,8 @@ func visibleTo(p *account.Principal) []any {
 	return []any{access.MayAudit(p), p.GUID, token}
 }
 
-// Operations returns up to limit of the operations that the principal may see, the newest first: those before an id; zero:
-// the
-// first. more says whether others follow.
+// Operations returns up to limit of the operations that the principal may see, the newest first, before an id; zero: from
+// the newest one. more says whether others follow.
 func (s *Service) Operations(ctx context.Context, p *account.Principal, before uuid.UUID, limit int) (
 	list []*Operation, more bool, err error) {
 	rows, err := s.DB.Pool.Query(ctx, `SELECT `+operationColumns+` FROM operations o

@@ -40,7 +40,7 @@ const (
 	GiveUpAfter = 24 * time.Hour
 	// Kept is for how long an operation is shown after it has ended.
 	Kept = 90 * 24 * time.Hour
-	// tendEvery is how often it is looked at as a whole, and tendEnded when it has ended.
+	// tendEvery is how often an operation is checked as a whole, and tendEnded how often after its end.
 	tendEvery, tendEnded = 10 * time.Second, 24 * time.Hour
 )
 
@@ -52,7 +52,7 @@ func (a Action) itemTime() time.Duration {
 	return quickTime
 }
 
-// work does a part of an operation: what is to be done in one cluster.
+// work carries out the part of an operation in one cluster.
 func (s *Service) work(ctx context.Context, id uuid.UUID) (again time.Duration, err error) {
 	const done = -1
 	w, err := s.readPartOf(ctx, id)
@@ -77,7 +77,7 @@ func (s *Service) work(ctx context.Context, id uuid.UUID) (again time.Duration, 
 	return done, s.finish(ctx, w.operation.ID)
 }
 
-// workUntil does one user after the other, until a time or until there is none to begin with.
+// workUntil changes one user after the other, until a time or until none is due.
 func (s *Service) workUntil(ctx context.Context, w *operationPart, until time.Time) error {
 	for ctx.Err() == nil && time.Now().Before(until) {
 		p, c, err := s.actor(ctx, w)
@@ -109,8 +109,8 @@ func (s *Service) fail(ctx context.Context, id uuid.UUID, reason string) error {
 	})
 }
 
-// actor is who does it, with the rights of now, and the cluster with its rules of now. It is Forbidden if the account may no
-// longer do it.
+// actor returns the account of the operation and the cluster, with their current rights and rules. The error is Forbidden if
+// the account may no longer manage the cluster.
 func (s *Service) actor(ctx context.Context, w *operationPart) (*account.Principal, *cluster.Cluster, error) {
 	p, err := s.Users.Accounts.Resume(ctx, &w.operation.as)
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *Service) actor(ctx context.Context, w *operationPart) (*account.Princip
 	return p, c, nil
 }
 
-// do does one user and stores what came of it. It returns an error if the cluster does not answer.
+// do changes one user and stores the result. It returns an error if the cluster does not answer.
 func (s *Service) do(ctx context.Context, p *account.Principal, c *cluster.Cluster, w *operationPart, it *item) error {
 	// What is in progress when the task's time is over goes on. It ends when the replica is to stop.
 	doing, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.operation.Action.itemTime())
@@ -243,7 +243,7 @@ func (s *Service) rotate(ctx context.Context, p *account.Principal, c *cluster.C
 	return err
 }
 
-// tend sees to an operation as a whole: to what no task of a cluster does, to its end, and to its removal long after that.
+// tend checks an operation as a whole: it gives up parts, ends the operation, and removes it long after that.
 func (s *Service) tend(ctx context.Context, id uuid.UUID) (again time.Duration, err error) {
 	const done = -1
 	o, now, err := s.operation(ctx, id)
@@ -265,7 +265,7 @@ func (s *Service) tend(ctx context.Context, id uuid.UUID) (again time.Duration, 
 	return tendEvery, cmp.Or(err, s.finish(ctx, id))
 }
 
-// tendParts looks at what is open of a running operation in each cluster.
+// tendParts checks the open parts of a running operation.
 func (s *Service) tendParts(ctx context.Context, id uuid.UUID) error {
 	parts, err := s.openParts(ctx, id)
 	if err != nil {

@@ -35,14 +35,8 @@ func optionsOf(r *Request) (o Options) {
 	return o
 }
 
-// querier is the pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
 // clock is the time of the control database.
-func clock(ctx context.Context, q querier) (now time.Time, err error) {
+func clock(ctx context.Context, q control.Querier) (now time.Time, err error) {
 	err = q.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
 	return now, err
 }
@@ -142,7 +136,7 @@ type Operation struct {
 	Options     Options
 	Account     string // guid
 	AccountName string
-	State       string // one of those below
+	State       string // one of those above
 	Reason      string // why it failed
 	CreatedAt   time.Time
 	EndedAt     time.Time // zero: something of it is still in progress
@@ -288,7 +282,7 @@ func (s *Service) retry(ctx context.Context, it *item, tries int, in time.Durati
 	return control.Fault(err)
 }
 
-// stuck stores why a part does not go on.
+// stuck stores why a part makes no progress.
 func (s *Service) stuck(ctx context.Context, part uuid.UUID, why string) error {
 	_, err := s.DB.Pool.Exec(ctx, `UPDATE operation_parts SET last_error = $2 WHERE id = $1 AND last_error <> $2`, part,
 		pgrole.Storable(why))

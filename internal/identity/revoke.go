@@ -151,7 +151,7 @@ func revokeID(ctx context.Context, tx pgx.Tx, id uuid.UUID, expires time.Time) (
 }
 
 // revokedAmong returns which of the ids are revoked.
-func revokedAmong(ctx context.Context, q querier, ids []uuid.UUID) ([]uuid.UUID, error) {
+func revokedAmong(ctx context.Context, q control.Querier, ids []uuid.UUID) ([]uuid.UUID, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
@@ -161,11 +161,6 @@ func revokedAmong(ctx context.Context, q querier, ids []uuid.UUID) ([]uuid.UUID,
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 	return found, control.Fault(err)
-}
-
-// querier is a pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 }
 
 // issued is when the token was made, as it says.

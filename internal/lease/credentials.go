@@ -33,7 +33,7 @@ func scanCredential(row pgx.CollectableRow) (*Credential, error) {
 	return &c, err
 }
 
-func collectCredentials(ctx context.Context, q querier, sql string, args ...any) ([]*Credential, error) {
+func collectCredentials(ctx context.Context, q control.Querier, sql string, args ...any) ([]*Credential, error) {
 	rows, err := q.Query(ctx, `SELECT `+credentialColumns+` FROM credentials c `+sql, args...)
 	if err != nil {
 		return nil, control.Fault(err)
@@ -42,7 +42,7 @@ func collectCredentials(ctx context.Context, q querier, sql string, args ...any)
 	return list, control.Fault(err)
 }
 
-func oneCredential(ctx context.Context, q querier, what, sql string, args ...any) (*Credential, error) {
+func oneCredential(ctx context.Context, q control.Querier, what, sql string, args ...any) (*Credential, error) {
 	list, err := collectCredentials(ctx, q, sql, args...)
 	if err != nil {
 		return nil, err

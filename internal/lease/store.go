@@ -20,11 +20,6 @@ type Store struct {
 	DB *control.DB
 }
 
-// querier is the pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
 const (
 	noID    = `'00000000-0000-0000-0000-000000000000'::uuid`
 	never   = `'0001-01-01 00:00:00+00'::timestamptz`
@@ -43,7 +38,7 @@ func scan(row pgx.CollectableRow) (*Lease, error) {
 	return &l, err
 }
 
-func collect(ctx context.Context, q querier, sql string, args ...any) ([]*Lease, error) {
+func collect(ctx context.Context, q control.Querier, sql string, args ...any) ([]*Lease, error) {
 	rows, err := q.Query(ctx, `SELECT `+columns+` FROM leases l `+sql, args...)
 	if err != nil {
 		return nil, control.Fault(err)
@@ -74,7 +69,7 @@ func (s *Store) Lock(ctx context.Context, tx pgx.Tx, id uuid.UUID) (*Lease, erro
 	return s.one(ctx, tx, id, `WHERE l.id = $1 FOR NO KEY UPDATE`)
 }
 
-func (s *Store) one(ctx context.Context, q querier, id uuid.UUID, sql string) (*Lease, error) {
+func (s *Store) one(ctx context.Context, q control.Querier, id uuid.UUID, sql string) (*Lease, error) {
 	list, err := collect(ctx, q, sql, id)
 	if err != nil {
 		return nil, err
