@@ -3,6 +3,9 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"rolecall/internal/cli/term"
+	"rolecall/internal/pgtest"
 )
 
 // Commands on many users show a plan, go ahead only if that is confirmed, and print a result for each user.
@@ -50,5 +53,22 @@ func TestManyUsers(t *testing.T) {
 	}
 	if got := s.ok(t, "", "operations", "show", ids[0]); !strings.Contains(got, "done") {
 		t.Errorf("the operation: %s", got)
+	}
+
+	// A cluster that is unreachable keeps nobody else waiting, and the exit code says that its users were not found.
+	pg := pgtest.New(t, nil)
+	registerShop(t, s, pg)
+	pg.Stop(t)
+	for name, want := range map[string]string{"o*": "1 done", "nobody*": "nothing to do"} {
+		for _, last := range []string{"--plan", "--yes"} {
+			code, _, errOut := s.run(t, "", "users", "disable", "--name", name, "--all-clusters", last)
+			if code != term.ExitIncomplete || !strings.Contains(errOut, `cluster "shop" is unreachable`) ||
+				!strings.Contains(errOut, "the plan is not complete") || last == "--yes" && !strings.Contains(errOut, want) {
+				t.Errorf("%s %s: exit code %d, %s", name, last, code, errOut)
+			}
+		}
+	}
+	if got := s.ok(t, "", "users", "show", "other", "-c", "local"); !strings.Contains(got, "disabled") {
+		t.Errorf("other: %s", got)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -205,7 +206,7 @@ func (m *many) chosen(cmd *cobra.Command) bool {
 	if m.credentials {
 		return m.filter.allClusters || cmd.Flags().Changed("name")
 	}
-	return m.filter.allClusters || m.filter.given(cmd)
+	return m.filter.given(cmd)
 }
 
 // choose adds to the body of a request who is chosen.
@@ -268,23 +269,19 @@ func runMany(c *call, body map[string]any, only bool) error {
 	if err != nil {
 		return err
 	}
-	for _, u := range plan.Unreachable {
-		term.Warn(c.cmd, "The cluster %q is unreachable, so its users are not in the plan, or are done later: %s",
-			u.Cluster.Name, u.Error)
-	}
+	missed := incomplete(c, plan.Unreachable, "the plan")
 	if only {
 		if !term.IsTable(c.cmd) {
-			return term.PrintData(c.cmd, answer.JSON)
+			err = term.PrintData(c.cmd, answer.JSON)
+		} else {
+			err = printPlan(c, plan, term.TableOf(c.cmd, planHead))
 		}
-		return printPlan(c, plan, term.TableOf(c.cmd, planHead))
+		return cmp.Or(err, missed)
 	}
 	work := plan.Total - plan.Skipped
 	if work == 0 {
 		c.report("There is nothing to do: %d skipped.", plan.Skipped)
-		if len(plan.Unreachable) > 0 {
-			return term.Exit(1, "clusters are unreachable: %d", len(plan.Unreachable))
-		}
-		return nil
+		return missed
 	}
 	if term.Asks(c.cmd) {
 		if err := printPlan(c, plan, term.NewTable(c.cmd.ErrOrStderr(), planHead)); err != nil {
@@ -303,7 +300,7 @@ func runMany(c *call, body map[string]any, only bool) error {
 		return err
 	}
 	c.report("The operation %s was started.", plan.ID)
-	return watchOperation(c, plan.ID)
+	return cmp.Or(watchOperation(c, plan.ID), missed)
 }
 
 // nameUsers puts the users of a plan into the request in place of the filter, if they are few enough. Otherwise users that

@@ -2,109 +2,42 @@ package cli
 
 import (
 	"cmp"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
-	"rolecall/internal/moment"
 )
 
 // userSearch is the flags of users list by which the server chooses.
 type userSearch struct {
-	allClusters, system, lease, changedOutside     bool
-	name, createdBy, creatorSelector, passwordKind string
-	expiresBefore, notSeenFor                      string
-	states                                         []string
+	userFilter
+	system bool
 }
-
-var (
-	passwordKinds = []string{"scram-sha-256", "md5", "none", "unknown"}
-	searchFlags   = []string{"all-clusters", "name", "created-by", "creator-selector", "state", "password-kind",
-		"expires-before", "not-seen-for", "lease", "changed-outside"}
-)
 
 // sortsOf are the columns that the server sorts by.
 var sortsOf = map[string]string{"cluster": "cluster", "name": "name", "created": "createdAt", "expires": "validUntil"}
 
 func (s *userSearch) bind(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.BoolVar(&s.allClusters, "all-clusters", false, "search all clusters that you may view")
-	f.StringVar(&s.name, "name", "", "only users of this `name`; * stands for any characters")
-	f.StringVar(&s.createdBy, "created-by", "", "only users that this `account` created, given by user name or guid")
-	f.StringVar(&s.creatorSelector, "creator-selector", "",
-		"only users that an account created whose labels match this `selector`, like team=payments")
-	f.StringSliceVar(&s.states, "state", nil, "only users in one of these `states`: "+strings.Join(userStates, ", "))
-	f.StringVar(&s.passwordKind, "password-kind", "", "only users with this `kind` of password: "+
-		strings.Join(passwordKinds, ", "))
-	f.StringVar(&s.expiresBefore, "expires-before", "",
-		"only users that expire before this `time`: like 2027-01-31T18:00:00Z or 2027-01-31, or 7d for a week from now")
-	f.StringVar(&s.notSeenFor, "not-seen-for", "", "only users without a session for this `duration`, like 90d")
-	f.BoolVar(&s.lease, "lease", false, "only users of leases; --lease=false: only others")
-	f.BoolVar(&s.changedOutside, "changed-outside", false,
-		"only users whose password was changed by SQL; --changed-outside=false: only users for which it was not")
-	f.BoolVar(&s.system, "system", false, "list protected users as well")
-	_ = cmd.RegisterFlagCompletionFunc("created-by", completeAccounts)
-	term.CompleteWords(cmd, "state", userStates...)
-	term.CompleteWords(cmd, "password-kind", passwordKinds...)
-	term.CompleteWords(cmd, "lease", "true", "false")
-	term.CompleteWords(cmd, "changed-outside", "true", "false")
+	s.userFilter.bind(cmd)
+	cmd.Flags().BoolVar(&s.system, "system", false, "list protected users as well")
 }
 
-// given reports whether the server is to search.
-func (s *userSearch) given(c *call) bool { return slices.ContainsFunc(searchFlags, c.given) }
-
-// query is the search that the flags ask for.
-func (s *userSearch) query(c *call) (url.Values, error) {
-	q := url.Values{}
+// parameters are the search that the flags ask for.
+func (s *userSearch) parameters(c *call) (url.Values, error) {
+	q, err := s.query(c)
+	if err != nil {
+		return nil, err
+	}
 	if !s.allClusters {
 		q.Set("cluster", c.cluster.ID)
 	}
-	for flag, parameter := range map[string]string{"name": "name", "created-by": "createdBy",
-		"creator-selector": "creatorSelector", "password-kind": "passwordKind"} {
-		if value, _ := c.cmd.Flags().GetString(flag); c.given(flag) {
-			if value == "" {
-				return nil, term.Usage("--%s is empty; omit it, or give a value", flag)
-			}
-			q.Set(parameter, value)
-		}
-	}
-	if s.passwordKind != "" && !slices.Contains(passwordKinds, s.passwordKind) {
-		return nil, term.Usage("--password-kind is %q; use %s%s", s.passwordKind, term.Either(passwordKinds),
-			term.DidYouMean(s.passwordKind, passwordKinds))
-	}
-	for _, state := range s.states {
-		if !slices.Contains(userStates, state) {
-			return nil, term.Usage("--state is %q; use %s%s", state, term.Either(userStates), term.DidYouMean(state, userStates))
-		}
-		q.Add("state", state)
-	}
-	if c.given("expires-before") {
-		at, err := deadline("expires-before", s.expiresBefore)
-		if err != nil {
-			return nil, err
-		}
-		if at == nil {
-			return nil, term.Usage("--expires-before is %q; use %s, or %s", s.expiresBefore, moment.TimeForm, moment.DurationForm)
-		}
-		q.Set("expiresBefore", at.Format(time.RFC3339))
-	}
-	if c.given("not-seen-for") {
-		if d, err := moment.Duration(s.notSeenFor); err != nil || d == 0 {
-			return nil, term.Usage("--not-seen-for is %q; use %s", s.notSeenFor, moment.DurationForm)
-		}
-		q.Set("notSeenFor", s.notSeenFor)
-	}
-	for flag, parameter := range map[string]string{"lease": "lease", "changed-outside": "passwordChangedOutside",
-		"system": "system"} {
-		if value, _ := c.cmd.Flags().GetBool(flag); c.given(flag) {
-			q.Set(parameter, strconv.FormatBool(value))
-		}
+	if s.system {
+		q.Set("system", "true")
 	}
 	return q, nil
 }
@@ -112,7 +45,7 @@ func (s *userSearch) query(c *call) (url.Values, error) {
 // list searches, prints what was found, and names the clusters that did not answer. Then the list is not complete, which the
 // exit code shows.
 func (s *userSearch) list(c *call) error {
-	q, err := s.query(c)
+	q, err := s.parameters(c)
 	if err != nil {
 		return err
 	}
@@ -156,24 +89,24 @@ func (s *userSearch) list(c *call) error {
 	if err := l.Print(); err != nil {
 		return err
 	}
-	return incomplete(c, away)
+	return incomplete(c, slices.Collect(maps.Values(away)), "the list")
 }
 
-// incomplete warns of the clusters that did not answer, and is the error of a list that lacks them.
-func incomplete(c *call, away map[string]client.Unreachable) error {
-	if len(away) == 0 {
+// incomplete warns of the clusters that did not answer, and is the error of a result that lacks them; nil if there are none.
+func incomplete(c *call, unreachable []client.Unreachable, result string) error {
+	if len(unreachable) == 0 {
 		return nil
 	}
 	var lines []string
-	for _, u := range away {
+	for _, u := range unreachable {
 		lines = append(lines, strconv.Quote(u.Cluster.Name)+" is unreachable: "+u.Error)
 	}
 	slices.Sort(lines)
 	for _, line := range lines {
 		c.warn("cluster %s", line)
 	}
-	return term.Exit(term.ExitIncomplete, "the list is not complete: %d clusters did not answer; run the command again",
-		len(away))
+	return term.Exit(term.ExitIncomplete, "%s is not complete: %d clusters did not answer; run the command again", result,
+		len(lines))
 }
 
 // foundHead is the columns of users list.

@@ -3,6 +3,9 @@ package cli
 import (
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -10,93 +13,107 @@ import (
 	"rolecall/internal/moment"
 )
 
-// userFilter is the flags that choose database users of many clusters.
+// userFilter is the flags that choose database users of one cluster or of all.
 type userFilter struct {
-	allClusters bool
-	texts       map[string]*string // by flag
-	states      []string
+	allClusters, lease, changedOutside             bool
+	name, createdBy, creatorSelector, passwordKind string
+	expiresBefore, notSeenFor                      string
+	states                                         []string
 }
 
-// userFilterFlags are the flags with one value, and the names of the conditions in the API.
-var userFilterFlags = []struct{ flag, condition, help string }{
-	{"name", "name", "only users of this `name`; * stands for any characters"},
-	{"created-by", "createdBy", "only users that this `account` created, given by user name or guid"},
-	{"creator-selector", "creatorSelector", "only users that an account with these labels created, like `team=payments`"},
-	{"password-kind", "passwordKind", "only users with this `kind` of password: scram-sha-256, md5, none or unknown"},
-	{"expires-before", "expiresBefore",
-		"only users that expire before this `time`: like 2027-01-31T18:00:00Z or 2027-01-31, or 1h for an hour from now"},
-	{"not-seen-for", "notSeenFor", "only users of which no session was seen for this `duration`, like 90d"},
-	{"lease", "lease", "`true`: only leases; false: only others"},
-	{"password-changed-outside", "passwordChangedOutside",
-		"`true`: only users whose password was changed by SQL; false: only others"},
-}
+// userStates are the states of database users, and passwordKinds the kinds of their passwords.
+var (
+	userStates    = []string{"active", "expired", "disabled", "deleting"}
+	passwordKinds = []string{"scram-sha-256", "md5", "none", "unknown"}
+)
 
-// userStates are the states of database users.
-var userStates = []string{"active", "expired", "disabled", "deleting"}
+// conditions are the flags, apart from --all-clusters.
+var conditions = []string{"name", "created-by", "creator-selector", "state", "password-kind", "expires-before",
+	"not-seen-for",
+	"lease", "changed-outside"}
 
 func (u *userFilter) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&u.allClusters, "all-clusters", false, "users of all clusters, chosen by the flags below")
-	u.texts = map[string]*string{}
-	for _, known := range userFilterFlags {
-		u.texts[known.flag] = f.String(known.flag, "", known.help)
-	}
-	f.StringSliceVar(&u.states, "state", nil, "only users in one of these `states`: "+term.Either(userStates))
+	f.BoolVar(&u.allClusters, "all-clusters", false, "users of all clusters")
+	f.StringVar(&u.name, "name", "", "only users of this `name`; * stands for any characters")
+	f.StringVar(&u.createdBy, "created-by", "", "only users that this `account` created, given by user name or guid")
+	f.StringVar(&u.creatorSelector, "creator-selector", "",
+		"only users that an account created whose labels match this `selector`, like team=payments")
+	f.StringSliceVar(&u.states, "state", nil, "only users in one of these `states`: "+strings.Join(userStates, ", "))
+	f.StringVar(&u.passwordKind, "password-kind", "", "only users with this `kind` of password: "+
+		strings.Join(passwordKinds, ", "))
+	f.StringVar(&u.expiresBefore, "expires-before", "",
+		"only users that expire before this `time`: like 2027-01-31T18:00:00Z or 2027-01-31, or 7d for a week from now")
+	f.StringVar(&u.notSeenFor, "not-seen-for", "", "only users without a session for this `duration`, like 90d")
+	f.BoolVar(&u.lease, "lease", false, "only users of leases; --lease=false: only others")
+	f.BoolVar(&u.changedOutside, "changed-outside", false,
+		"only users whose password was changed by SQL; --changed-outside=false: only users for which it was not")
 	_ = cmd.RegisterFlagCompletionFunc("created-by", completeAccounts)
 	term.CompleteWords(cmd, "state", userStates...)
-	term.CompleteWords(cmd, "password-kind", "scram-sha-256", "md5", "none", "unknown")
+	term.CompleteWords(cmd, "password-kind", passwordKinds...)
 	term.CompleteWords(cmd, "lease", "true", "false")
-	term.CompleteWords(cmd, "password-changed-outside", "true", "false")
+	term.CompleteWords(cmd, "changed-outside", "true", "false")
 }
 
-// given reports whether one of the conditions is given.
+// given reports whether one of the flags is given.
 func (u *userFilter) given(cmd *cobra.Command) bool {
-	return cmd.Flags().Changed("state") || slices.ContainsFunc(userFilterFlags,
-		func(known struct{ flag, condition, help string }) bool { return cmd.Flags().Changed(known.flag) })
+	return u.allClusters || slices.ContainsFunc(conditions, cmd.Flags().Changed)
 }
 
 // query is the conditions as query parameters.
 func (u *userFilter) query(c *call) (url.Values, error) {
-	query := url.Values{}
-	for _, known := range userFilterFlags {
-		value := *u.texts[known.flag]
-		switch {
-		case !c.given(known.flag):
-			continue
-		case value == "":
-			return nil, term.Usage("--%s is empty", known.flag)
-		case (known.flag == "lease" || known.flag == "password-changed-outside") && value != "true" && value != "false":
-			return nil, term.Usage("--%s is %q; it must be true or false", known.flag, value)
-		case known.flag == "not-seen-for":
-			if _, err := moment.Duration(value); err != nil {
-				return nil, term.Usage("--%s is %q; use a duration like 90d", known.flag, value)
+	q := url.Values{}
+	for flag, parameter := range map[string]string{"name": "name", "created-by": "createdBy",
+		"creator-selector": "creatorSelector", "password-kind": "passwordKind"} {
+		if value, _ := c.cmd.Flags().GetString(flag); c.given(flag) {
+			if value == "" {
+				return nil, term.Usage("--%s is empty; omit it, or give a value", flag)
 			}
-		case known.flag == "expires-before":
-			at, err := deadline(known.flag, value)
-			if err != nil || at == nil {
-				return nil, term.Usage("--%s is %q; use a time like 2027-01-31, or a duration from now like 7d", known.flag, value)
-			}
-			value = at.Format("2006-01-02T15:04:05Z07:00")
+			q.Set(parameter, value)
 		}
-		query.Set(known.condition, value)
+	}
+	if u.passwordKind != "" && !slices.Contains(passwordKinds, u.passwordKind) {
+		return nil, term.Usage("--password-kind is %q; use %s%s", u.passwordKind, term.Either(passwordKinds),
+			term.DidYouMean(u.passwordKind, passwordKinds))
 	}
 	for _, state := range u.states {
 		if !slices.Contains(userStates, state) {
-			return nil, term.Usage("--state is %q; it must be %s", state, term.Either(userStates))
+			return nil, term.Usage("--state is %q; use %s%s", state, term.Either(userStates), term.DidYouMean(state, userStates))
 		}
-		query.Add("state", state)
+		q.Add("state", state)
 	}
-	return query, nil
+	if c.given("expires-before") {
+		at, err := deadline("expires-before", u.expiresBefore)
+		if err != nil {
+			return nil, err
+		}
+		if at == nil {
+			return nil, term.Usage("--expires-before is %q; use %s, or %s", u.expiresBefore, moment.TimeForm, moment.DurationForm)
+		}
+		q.Set("expiresBefore", at.Format(time.RFC3339))
+	}
+	if c.given("not-seen-for") {
+		if d, err := moment.Duration(u.notSeenFor); err != nil || d == 0 {
+			return nil, term.Usage("--not-seen-for is %q; use %s", u.notSeenFor, moment.DurationForm)
+		}
+		q.Set("notSeenFor", u.notSeenFor)
+	}
+	for flag, parameter := range map[string]string{"lease": "lease", "changed-outside": "passwordChangedOutside"} {
+		if value, _ := c.cmd.Flags().GetBool(flag); c.given(flag) {
+			q.Set(parameter, strconv.FormatBool(value))
+		}
+	}
+	return q, nil
 }
 
 // body is the conditions as the filter of an operation.
 func (u *userFilter) body(c *call) (map[string]any, error) {
-	query, err := u.query(c)
+	q, err := u.query(c)
 	if err != nil {
 		return nil, err
 	}
 	body := map[string]any{}
-	for name, values := range query {
+	for name, values := range q {
 		switch name {
 		case "state":
 			body[name] = values

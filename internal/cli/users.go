@@ -66,7 +66,7 @@ name, created and expires. Then --limit reads no more than it prints.`,
 				return err
 			}
 		}
-		if search.given(c) {
+		if search.given(c.cmd) {
 			return search.list(c)
 		}
 		return listUsers(c, search.system)

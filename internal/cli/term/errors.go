@@ -13,10 +13,10 @@ const (
 	ExitUsage    = 2
 	ExitNotFound = 3
 	ExitDenied   = 4
-	// ExitIncomplete is that of a list which lacks clusters that did not answer.
-	ExitIncomplete = 6
 	// ExitMoved is that of apply if something is not as its plan knows it.
 	ExitMoved = 5
+	// ExitIncomplete is that of a list or a plan that lacks clusters which did not answer.
+	ExitIncomplete = 6
 	// ExitNotExecutable and ExitNoCommand are those of a command that runs another one, which could not be started.
 	ExitNotExecutable = 126
 	ExitNoCommand     = 127
