@@ -130,7 +130,8 @@ func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
 }
 
 // Resume returns what an earlier principal may do now: with the rights that its account has today, as far as its credential
-// carried them. It is Forbidden if the account or the token has ended since.
+// carried them. It is Forbidden if the account or the credential has ended since. A new password ends sign-ins, but not a
+// personal access token.
 func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error) {
 	a, err := s.ByGUID(ctx, then.GUID)
 	switch {
@@ -140,13 +141,16 @@ func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error)
 		return nil, err
 	case !a.Active:
 		return nil, fault.New(fault.Forbidden, "The account was deactivated.")
+	case then.Token == uuid.Nil && then.Epoch != uuid.Nil && then.Epoch != a.Epoch:
+		return nil, fault.New(fault.Forbidden, "The account was signed out in the meantime, as by a new password.")
 	}
 	if then.Token != uuid.Nil || then.AccessToken != uuid.Nil {
 		var ended bool
 		err := s.DB.Pool.QueryRow(ctx, `
 			SELECT EXISTS (SELECT FROM revoked_tokens WHERE id = $2)
-			  OR $1::uuid <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (SELECT FROM personal_tokens WHERE id = $1)`,
-			then.Token, then.AccessToken).Scan(&ended)
+			  OR $1::uuid <> '00000000-0000-0000-0000-000000000000' AND NOT EXISTS (
+			    SELECT FROM personal_tokens WHERE id = $1 AND account_id = $3 AND (epoch IS NULL OR epoch = $4))`,
+			then.Token, then.AccessToken, a.ID, a.Epoch).Scan(&ended)
 		if err != nil {
 			return nil, control.Fault(err)
 		}

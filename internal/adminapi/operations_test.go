@@ -84,29 +84,32 @@ func TestOperationRefusals(t *testing.T) {
 		`{}`:                                  422,
 		`{"action": "disable"}`:               422,
 		`{"action": "disable", "filter": {}}`: 422,
-		`{"action": "disable", "filter": {"system": true}}`:                                422,
-		`{"action": "disable", "filter": {"nmae": "x"}}`:                                   422,
-		`{"action": "disable", "filter": {"name": ""}}`:                                    422,
-		`{"action": "disable", "filter": {"name": "x", "state": "gone"}}`:                  422,
-		`{"action": "disable", "filter": {"cluster": "nowhere"}}`:                          422,
-		`{"action": "disable", "filter": {"name": "x"}, ` + user + `}`:                     422,
-		`{"action": "disable", "users": []}`:                                               422,
-		`{"action": "explode", ` + user + `}`:                                              422,
-		`{"action": "expire", ` + user + `}`:                                               422,
-		`{"action": "expire", ` + user + `, "options": {"after": "0s"}}`:                   422,
-		`{"action": "expire", ` + user + `, "options": {"validUntil": null}}`:              422,
-		`{"action": "disable", ` + user + `, "options": {"after": "1d"}}`:                  422,
-		`{"action": "delete", ` + user + `, "options": {"onBlocked": "explode"}}`:          422,
-		`{"action": "rotateCredential", ` + user + `}`:                                     422,
-		`{"action": "rotateCredential", "filter": {"state": "active"}}`:                    422,
-		`{"action": "disable", "credentials": []}`:                                         422,
-		`{"action": "disable", "users": [{"cluster": "` + f.ClusterID + `"}]}`:             422,
-		`{"action": "disable", "users": [{"cluster": "nowhere", "username": "x"}]}`:        403,
-		`{"action": "disable", "filter": {"creatorSelector": "team=a", "name": "x"}}`:      403,
-		`{"action": "rotateCredential", "filter": {"name": "none"}}`:                       200,
-		`{"action": "delete", ` + user + `, "options": {"onBlocked": "disable"}}`:          200,
-		`{"action": "disable", "filter": {"state": ["active"], "notSeenFor": "90d"}}`:      200,
-		`{"action": "disable", "filter": {"expiresBefore": "2026-01-01", "lease": false}}`: 200,
+		`{"action": "disable", "filter": {"system": true}}`:                                            422,
+		`{"action": "disable", "filter": {"nmae": "x"}}`:                                               422,
+		`{"action": "disable", "filter": {"name": ""}}`:                                                422,
+		`{"action": "disable", "filter": {"name": "x", "state": "gone"}}`:                              422,
+		`{"action": "disable", "filter": {"cluster": "nowhere"}}`:                                      422,
+		`{"action": "disable", "filter": {"name": "x"}, ` + user + `}`:                                 422,
+		`{"action": "disable", "users": []}`:                                                           422,
+		`{"action": "explode", ` + user + `}`:                                                          422,
+		`{"action": "expire", ` + user + `}`:                                                           422,
+		`{"action": "expire", ` + user + `, "options": {"after": "0s"}}`:                               422,
+		`{"action": "expire", ` + user + `, "options": {"validUntil": null}}`:                          422,
+		`{"action": "disable", ` + user + `, "options": {"after": "1d"}}`:                              422,
+		`{"action": "delete", ` + user + `, "options": {"onBlocked": "explode"}}`:                      422,
+		`{"action": "rotateCredential", ` + user + `}`:                                                 422,
+		`{"action": "rotateCredential", "filter": {"state": "active"}}`:                                422,
+		`{"action": "disable", "credentials": []}`:                                                     422,
+		`{"action": "disable", "users": [{"cluster": "` + f.ClusterID + `"}]}`:                         422,
+		`{"action": "disable", "users": [{"cluster": "nowhere", "username": "x"}]}`:                    403,
+		`{"action": "disable", "filter": {"creatorSelector": "team=a", "name": "x"}}`:                  403,
+		`{"action": "delete", ` + user + `, "options": {"reassignTo": "a\u0000b"}}`:                    422,
+		`{"action": "expire", ` + user + `, "options": {"validUntil": "9999-12-31T23:59:59-12:00"}}`:   422,
+		`{"action": "disable", "filter": {"name": "x", "expiresBefore": "9999-12-31T23:59:59-12:00"}}`: 200,
+		`{"action": "rotateCredential", "filter": {"name": "none"}}`:                                   200,
+		`{"action": "delete", ` + user + `, "options": {"onBlocked": "disable"}}`:                      200,
+		`{"action": "disable", "filter": {"state": ["active"], "notSeenFor": "90d"}}`:                  200,
+		`{"action": "disable", "filter": {"expiresBefore": "2026-01-01", "lease": false}}`:             200,
 	} {
 		if a := f.as(t, "manager", "POST", "/operations?plan=true", body); a.Status != status {
 			t.Errorf("%s: %d %s", body, a.Status, a.Body)
@@ -114,5 +117,65 @@ func TestOperationRefusals(t *testing.T) {
 	}
 	if a := f.as(t, "viewer", "POST", "/operations", `{"action": "disable", `+user+`}`); a.Status != 403 {
 		t.Errorf("an account that may only view: %d %s", a.Status, a.Body)
+	}
+}
+
+// An operation ends with the sign-in that started it: a new password of its account ends both, as does a restored backup.
+// One
+// that was started with a personal access token goes on.
+func TestOperationOfASignInThatEnded(t *testing.T) {
+	t.Parallel()
+	f := leaseFixture(t, "ended_one")
+	var token struct{ Secret string }
+	a := f.as(t, "manager", "POST", "/tokens", `{"name": "many"}`)
+	if a.Into(t, &token); a.Status != 201 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	const body = `{"action": "endSessions", "filter": {"name": "ended_one"}}`
+	var ended, kept operationAnswer
+	if a := f.as(t, "manager", "POST", "/operations", body); a.Status != 202 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	} else {
+		a.Into(t, &ended)
+	}
+	if a := f.as(t, "", "POST", "/operations", body, "Authorization: Bearer "+token.Secret); a.Status != 202 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	} else {
+		a.Into(t, &kept)
+	}
+	if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE accounts SET epoch = gen_random_uuid() WHERE username = 'manager'`); err !=
+		nil {
+		t.Fatal(err)
+	}
+	f.work(t)
+	if a := f.do(t, "GET", "/operations/"+ended.ID, ""); !strings.Contains(a.Body, `"state":"failed"`) ||
+		!strings.Contains(a.Body, "signed out") || !strings.Contains(a.Body, `"skipped":1`) {
+		t.Errorf("the operation of the sign-in: %s", a.Body)
+	}
+	if a := f.do(t, "GET", "/operations/"+kept.ID, ""); !strings.Contains(a.Body, `"state":"done"`) {
+		t.Errorf("the operation of the token: %s", a.Body)
+	}
+}
+
+// An account has so many operations in progress, at most. An operation that ends makes room.
+func TestMostOperations(t *testing.T) {
+	t.Parallel()
+	f := leaseFixture(t, "most_one")
+	const body = `{"action": "endSessions", "filter": {"name": "most_one"}}`
+	for range 100 {
+		if a := f.as(t, "manager", "POST", "/operations", body); a.Status != 202 {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+	}
+	f.as(t, "manager", "POST", "/operations", body).refused(t, 422, "100 operations in progress")
+	if a := f.do(t, "POST", "/operations", body); a.Status != 202 {
+		t.Errorf("another account: %d %s", a.Status, a.Body)
+	}
+	if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE operations SET ended_at = now() WHERE id = (SELECT id FROM operations
+		WHERE account_name = 'manager' LIMIT 1)`); err != nil {
+		t.Fatal(err)
+	}
+	if a := f.as(t, "manager", "POST", "/operations", body); a.Status != 202 {
+		t.Errorf("after one has ended: %d %s", a.Status, a.Body)
 	}
 }

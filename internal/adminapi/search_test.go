@@ -122,3 +122,11 @@ func TestSearchUsers(t *testing.T) {
 	}
 	f.do(t, "GET", "/users?limit=0", "").refused(t, 422, "limit")
 }
+
+// Times at the ends of the calendar, in any zone, are conditions as others.
+func TestSearchAtTheEndsOfTime(t *testing.T) {
+	f := newFixture(t)
+	for _, at := range []string{"9999-12-31T23:59:59-12:00", "0000-01-01", "0001-01-01T00:00:00%2B12:00"} {
+		f.want(t, 200, "GET", "/users?expiresBefore="+at, "")
+	}
+}

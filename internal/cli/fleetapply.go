@@ -217,8 +217,8 @@ func (a *applier) step(s *manifest.Step) error {
 
 // refused reports whether the server has certainly not done what it was asked for.
 func refused(err error) bool {
-	status := client.Status(err)
-	return status >= 400 && status < 500 && status != http.StatusRequestTimeout
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusRequestTimeout && !e.Repeated
 }
 
 // path is the path of a request.

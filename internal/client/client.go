@@ -319,6 +319,8 @@ type Error struct {
 	RequestID string
 	// RetryAfter is when to try again. Zero: the server did not say.
 	RetryAfter time.Duration
+	// Repeated says that it answers a repetition: the request before it, whose answer is missing, may have been carried out.
+	Repeated bool
 }
 
 // Error implements error.

@@ -35,6 +35,9 @@ func (c *Client) repeat(ctx context.Context, w wire) (Answer, error) {
 			return a, nil
 		case missing(again) || Status(again) == 0 || inProgress(again):
 		default:
+			if e, ok := errors.AsType[*Error](again); ok {
+				e.Repeated = true
+			}
 			return a, again
 		}
 	}

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -66,6 +67,9 @@ func TestRepeat(t *testing.T) {
 			if got := client.Status(err); (err == nil) != (test.status == 0) || test.status > 0 && got != test.status ||
 				test.status < 0 && got != 0 {
 				t.Errorf("the error is %v", err)
+			}
+			if e, ok := errors.AsType[*client.Error](err); ok && e.Repeated != (e.Status == 409 && test.sent > 1) {
+				t.Errorf("the error answers a repetition: %t", e.Repeated)
 			}
 			if len(keys) != test.sent || len(slices.Compact(slices.Clone(keys))) != 1 ||
 				slices.ContainsFunc(bodies, func(b string) bool { return b != `{"a":"b"}` }) {

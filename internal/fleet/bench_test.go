@@ -108,7 +108,7 @@ func BenchmarkSearch(b *testing.B) {
 	b.Run("matches/warm", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			matches, _, err := s.Fleet.Matches(b.Context(), admin, fleet.Filter{Name: "app-*"})
+			matches, _, err := s.Fleet.Matches(b.Context(), admin, fleet.Filter{Name: "app-*"}, fleet.MaxUsers)
 			if err != nil || len(matches) != benchClusters*benchUsers {
 				b.Fatal(err, len(matches))
 			}

@@ -61,15 +61,15 @@ func (f *Filter) digest(order Sort) [8]byte {
 		Selector       string
 		Texts          []string
 		States         []string
-		ExpiresBefore  time.Time
+		ExpiresBefore  string
 		NotSeenFor     time.Duration
 		Lease, Changed *bool
 		System         bool
 		Sort
 	}{[]byte(f.Name), f.CreatorSelector.String(), []string{f.CreatedBy, f.Cluster, f.PasswordKind}, slices.Compact(states),
-		f.ExpiresBefore.UTC(), f.NotSeenFor, f.Lease, f.ChangedOutside, f.System, order})
+		f.ExpiresBefore.UTC().Format(time.RFC3339Nano), f.NotSeenFor, f.Lease, f.ChangedOutside, f.System, order})
 	if err != nil {
-		panic(err) // texts, numbers and a time within the years of RFC 3339
+		panic(err) // texts, numbers and lists of them
 	}
 	sum := sha256.Sum256(text)
 	return [8]byte(sum[:8])

@@ -12,6 +12,7 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/task"
 )
 
@@ -66,12 +67,15 @@ func (r *Request) check() error {
 		return fault.New(fault.Invalid, "The options after and validUntil are for the action expire.")
 	case r.After < 0:
 		return fault.New(fault.Invalid, "The option after is negative. Give validUntil for a time in the past.")
+	case r.ReassignTo != "" && pgrole.CheckReassign("", r.ReassignTo) != nil:
+		return pgrole.CheckReassign("", r.ReassignTo)
 	case r.Action != Delete && (r.ReassignTo != "" || r.Disable):
 		return fault.New(fault.Invalid, "The options reassignTo and onBlocked are for the action delete.")
 	case r.Action == RotateCredential && r.Filter != nil && !r.Filter.ofCredentials():
 		return fault.New(fault.Invalid, "A filter of stored credentials has the conditions name and cluster only.")
 	}
-	return nil
+	until := &r.ValidUntil
+	return pgrole.CheckLimits(pgrole.Limits{ValidUntil: &until})
 }
 
 // ofCredentials reports whether a filter has only the conditions that stored credentials have.
@@ -111,6 +115,9 @@ func (s *Service) Start(ctx context.Context, p *account.Principal, r Request) (i
 	}
 	r.ValidUntil = plan.ValidUntil
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		if err := checkOpen(ctx, tx, p); err != nil {
+			return err
+		}
 		id, err = s.add(ctx, tx, p, r, plan.Users)
 		return err
 	})

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fleet"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -144,5 +145,40 @@ func TestActions(t *testing.T) {
 	run(fleet.Request{Action: fleet.Delete, Targets: targets(s, "a", "b")}, 2, 0)
 	if logsIn(s, "a") || !logsIn(s, "c") {
 		t.Error("other users than a and b are deleted")
+	}
+}
+
+// A plan to enable says which users have lost their passwords. A plan has only users of clusters that one may manage, and a
+// search that finds more than it may stops.
+func TestPlanIsHonest(t *testing.T) {
+	t.Parallel()
+	s, p := open(t)
+	create(t, s, p, "kept", "lost")
+	s.PG.Exec(t, `CREATE TABLE of_lost ()`)
+	s.PG.Exec(t, `ALTER TABLE of_lost OWNER TO lost`)
+	if _, _, _, err := s.Users.DisableUser(t.Context(), p, s.ClusterID, "kept", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, disabled, err := s.Users.DeleteOrDisableUser(t.Context(), p, s.ClusterID, "lost", dbuser.Deletion{},
+		nil); err != nil ||
+		disabled == nil {
+		t.Fatalf("%v, %v", disabled, err)
+	}
+	r := fleet.Request{Action: fleet.Enable, Filter: &fleet.Filter{States: []string{"disabled"}}}
+	plan, err := s.Fleet.Plan(t.Context(), p, r)
+	if err != nil || len(plan.Users) != 2 || plan.Users[0].Blockers != nil || len(plan.Users[1].Blockers) != 1 {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	id := start(t, s, p, r)
+	runUntilEnded(t, s, p, id, replica(s))
+	if got := results(t, s, p, id); got["kept"].State != "done" || got["lost"].State != "failed" {
+		t.Errorf("%+v", got)
+	}
+	if found, _, err := s.Fleet.Matches(t.Context(), p, fleet.Filter{Name: "*"}, 1); err != nil || len(found) < 2 {
+		t.Errorf("of two users at most one is wanted: %+v, %v", found, err)
+	}
+	s.Access(t, s.ClusterID, nil, []string{"team=shop"})
+	if plan, err = s.Fleet.Plan(t.Context(), p, r); err != nil || len(plan.Users) != 0 {
+		t.Errorf("an account that may only view: %+v, %v", plan, err)
 	}
 }

@@ -62,8 +62,9 @@ func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*P
 		return nil, err
 	}
 	if len(plan.Users) > MaxUsers {
-		return nil, fault.New(fault.Invalid, "The filter matches %d users; the most is %d. Give more conditions.",
-			len(plan.Users), MaxUsers)
+		return nil, fault.New(fault.Invalid,
+			"The filter matches more than %d users, which is the most of one operation. Give more "+
+				"conditions.", MaxUsers)
 	}
 	if r.Action != RotateCredential {
 		s.read(ctx, p, &r, plan)
@@ -111,20 +112,14 @@ func (s *Service) choose(ctx context.Context, p *account.Principal, r *Request, 
 
 // chooseMatches puts the users into a plan that match a filter, in the clusters that the principal may manage.
 func (s *Service) chooseMatches(ctx context.Context, p *account.Principal, r *Request, plan *Plan) error {
-	matches, unreachable, err := s.Matches(ctx, p, *r.Filter)
+	matches, unreachable, err := s.Matches(ctx, p, *r.Filter, MaxUsers)
 	if err != nil {
 		return inBody(err)
 	}
 	for _, m := range matches {
-		if access.MayManage(p, m.Cluster) {
-			plan.Users = append(plan.Users, Planned{Cluster: m.Cluster, Name: m.Name, OID: m.OID, Action: r.Action})
-		}
+		plan.Users = append(plan.Users, Planned{Cluster: m.Cluster, Name: m.Name, OID: m.OID, Action: r.Action})
 	}
-	for _, u := range unreachable {
-		if access.MayManage(p, u.Cluster) {
-			plan.Unreachable = append(plan.Unreachable, u)
-		}
-	}
+	plan.Unreachable = unreachable
 	return nil
 }
 
@@ -282,6 +277,9 @@ func (u *Planned) see(found *pgrole.User) {
 	}
 	if found.Provenance.State == pgrole.StateDeleting && u.Action != Delete {
 		u.Blockers = append(u.Blockers, "It is being deleted. Delete it again to finish that.")
+	}
+	if p := found.Provenance; u.Action == Enable && p.State == pgrole.StateDisabled && p.Password != pgrole.PasswordKept {
+		u.Blockers = append(u.Blockers, "It was disabled without its password. Set a password: that enables it.")
 	}
 }
 

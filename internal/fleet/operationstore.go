@@ -41,6 +41,20 @@ func clock(ctx context.Context, q control.Querier) (now time.Time, err error) {
 	return now, err
 }
 
+// maxOpen is how many operations of an account are in progress, at most.
+const maxOpen = 100
+
+// checkOpen refuses one more operation of an account that has maxOpen in progress.
+func checkOpen(ctx context.Context, tx pgx.Tx, p *account.Principal) error {
+	var open int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM operations WHERE account_guid = $1 AND ended_at IS NULL`, p.GUID).Scan(&open)
+	if err == nil && open >= maxOpen {
+		return fault.New(fault.Invalid, "Your account has %d operations in progress, which is the most. Wait for one of them to "+
+			"end, or cancel one.", open)
+	}
+	return err
+}
+
 // insertOperation stores an operation with its parts, items and tasks.
 func insertOperation(ctx context.Context, tx pgx.Tx, id uuid.UUID, p *account.Principal, r *Request, plan []Planned) error {
 	scopes := p.Scopes
@@ -49,10 +63,10 @@ func insertOperation(ctx context.Context, tx pgx.Tx, id uuid.UUID, p *account.Pr
 	}
 	_, err := tx.Exec(ctx, `
 		INSERT INTO operations (id, action, options, account_guid, account_name, token, access_token, scopes, clusters,
-		  request_id, address)
-		VALUES ($1, $2, $3, $4, $5, nullif($6, `+noID+`), nullif($7, `+noID+`), $8, $9, $10, $11)`,
+		  request_id, address, epoch)
+		VALUES ($1, $2, $3, $4, $5, nullif($6, `+noID+`), nullif($7, `+noID+`), $8, $9, $10, $11, nullif($12, `+noID+`))`,
 		id, r.Action, optionsOf(r), p.GUID, p.Entry("", "", nil).AccountName, p.Token, p.AccessToken,
-		append([]string{}, scopes...), p.Clusters, p.RequestID, p.Address)
+		append([]string{}, scopes...), p.Clusters, p.RequestID, p.Address, p.Epoch)
 	if err != nil {
 		return err
 	}
@@ -158,7 +172,7 @@ type Stuck struct {
 
 const operationColumns = `o.id, o.action, o.options, o.account_guid, o.account_name, o.state, o.reason, o.created_at,
 	coalesce(o.ended_at, '0001-01-01 00:00:00+00'), coalesce(o.token, ` + noID + `), coalesce(o.access_token, ` + noID + `),
-	o.scopes, o.clusters, o.request_id, o.address,
+	coalesce(o.epoch, ` + noID + `), o.scopes, o.clusters, o.request_id, o.address,
 	(SELECT coalesce(sum(total), 0) FROM operation_parts WHERE operation_id = o.id),
 	(SELECT coalesce(sum(done), 0) FROM operation_parts WHERE operation_id = o.id),
 	(SELECT coalesce(sum(failed), 0) FROM operation_parts WHERE operation_id = o.id),
@@ -171,7 +185,7 @@ const operationColumns = `o.id, o.action, o.options, o.account_guid, o.account_n
 func scanOperation(row pgx.CollectableRow) (*Operation, error) {
 	var o Operation
 	err := row.Scan(&o.ID, &o.Action, &o.Options, &o.Account, &o.AccountName, &o.State, &o.Reason, &o.CreatedAt,
-		&o.EndedAt, &o.as.Token, &o.as.AccessToken,
+		&o.EndedAt, &o.as.Token, &o.as.AccessToken, &o.as.Epoch,
 		&o.as.Scopes, &o.as.Clusters, &o.as.RequestID, &o.as.Address,
 		&o.Counts.Total, &o.Counts.Done, &o.Counts.Failed, &o.Counts.Skipped, &o.Stuck)
 	o.as.GUID, o.as.Operation = o.Account, o.ID

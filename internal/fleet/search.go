@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
@@ -118,14 +119,17 @@ func (s *Service) Search(ctx context.Context, p *account.Principal, f Filter, or
 	return page, nil
 }
 
-// Matches returns all users that match, in the order of cluster and name, without what only a page shows, so that tens of
-// thousands can be found. A cluster that does not answer within 5 seconds is unreachable.
-func (s *Service) Matches(ctx context.Context, p *account.Principal, f Filter) ([]Match, []Unreachable, error) {
+// Matches returns all users that match in the clusters that the principal may manage, in the order of cluster and name,
+// without what only a page shows, so that tens of thousands can be found. If they are more than most, it stops and returns
+// more than most. A cluster that does not answer within 5 seconds is unreachable.
+func (s *Service) Matches(ctx context.Context, p *account.Principal, f Filter, most int) ([]Match, []Unreachable, error) {
 	clusters, conditions, err := s.resolve(ctx, p, &f)
 	if err != nil {
 		return nil, nil, err
 	}
-	found, unreachable := s.gather(ctx, p, &search{conditions: conditions, order: Sort{By: SortCluster}}, clusters)
+	clusters = slices.DeleteFunc(clusters, func(c *cluster.Cluster) bool { return !access.MayManage(p, c) })
+	q := &search{conditions: conditions, order: Sort{By: SortCluster}, most: most}
+	found, unreachable := s.gather(ctx, p, q, clusters)
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -142,6 +146,7 @@ type search struct {
 	order Sort
 	after *position // nil: from the beginning
 	want  int       // how many from the first on; 0: all
+	most  int       // if all are wanted: after how many the search stops
 }
 
 // hit is a user that was found.
@@ -246,7 +251,10 @@ func (s *Service) gather(ctx context.Context, p *account.Principal, q *search, c
 
 // settled reports whether no cluster that is waited for, or not asked yet, can change the page.
 func (q *search) settled(found []hit, waiting map[int]*time.Timer) bool {
-	if q.order.By != SortCluster || q.want == 0 || len(found) < q.want {
+	if q.want == 0 {
+		return len(found) > q.most
+	}
+	if q.order.By != SortCluster || len(found) < q.want {
 		return false
 	}
 	for index := range waiting {
@@ -320,7 +328,7 @@ func (s *Service) hits(ctx context.Context, p *account.Principal, q *search, c *
 		if q.want > 0 && len(hits) > 2*q.want {
 			hits = q.merge(nil, hits)
 		}
-		if !more || byName && q.want > 0 && len(hits) >= q.want {
+		if !more || byName && q.want > 0 && len(hits) >= q.want || q.want == 0 && len(hits) > q.most {
 			return hits, nil
 		}
 		at.After, at.Including = found[len(found)-1].Name, false

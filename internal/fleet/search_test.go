@@ -262,7 +262,7 @@ func TestModel(t *testing.T) {
 		same(t, fmt.Sprintf("%+v by %+v, limit %d", f, order, limit), found, texts)
 		same(t, "unreachable", unreachable, nil)
 		if order == (fleet.Sort{By: "cluster"}) || order == (fleet.Sort{}) {
-			matches, _, err := w.Fleet.Matches(t.Context(), admin, f)
+			matches, _, err := w.Fleet.Matches(t.Context(), admin, f, fleet.MaxUsers)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -378,7 +378,7 @@ func TestUnreachable(t *testing.T) {
 			t.Errorf("to the viewer %+v is unreachable", page.Unreachable)
 		}
 	}
-	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "u*"})
+	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "u*"}, fleet.MaxUsers)
 	if err != nil || len(matches) != 2 || len(unreachable) != 2 {
 		t.Errorf("got %v, %v, %v", matches, unreachable, err)
 	}
@@ -466,7 +466,7 @@ func TestManyUsers(t *testing.T) {
 	w.servers["a"].Exec(t, `DO $$ BEGIN FOR i IN 1..50000 LOOP
 		EXECUTE format('CREATE ROLE many_%s LOGIN', lpad(i::text, 5, '0')); END LOOP; END $$`)
 	w.Fleet.Limit = time.Minute // the machine may be busy
-	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "many_*"})
+	matches, unreachable, err := w.Fleet.Matches(t.Context(), admin, fleet.Filter{Name: "many_*"}, fleet.MaxUsers)
 	if err != nil || len(unreachable) > 0 || len(matches) != 50000 || matches[49999].Name != "many_50000" ||
 		matches[0].OID == 0 {
 		t.Fatalf("%d, %v, %v", len(matches), unreachable, err)

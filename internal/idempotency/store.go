@@ -107,14 +107,18 @@ type rights struct {
 	Scopes        []string    `json:"scopes"`
 	Clusters      []uuid.UUID `json:"clusters"` // nil: no limit
 	ClusterScopes []string    `json:"clusterScopes"`
+	// Token says that it is a personal access token, which may do less to identities than a sign-in with the same scopes.
+	Token bool `json:"token"`
 }
 
-func rightsOf(p *account.Principal) rights { return rights{p.Scopes, p.Clusters, p.ClusterScopes} }
+func rightsOf(p *account.Principal) rights {
+	return rights{p.Scopes, p.Clusters, p.ClusterScopes, p.Token != uuid.Nil}
+}
 
 // covers reports whether r includes all of the other rights.
 func (r rights) covers(other rights) bool {
 	onClusters := slices.Concat(r.Scopes, r.ClusterScopes)
-	return all(other.Scopes, r.Scopes) && all(other.ClusterScopes, onClusters) &&
+	return (!r.Token || other.Token) && all(other.Scopes, r.Scopes) && all(other.ClusterScopes, onClusters) &&
 		(r.Clusters == nil || other.Clusters != nil && all(other.Clusters, r.Clusters))
 }
 

@@ -8,6 +8,7 @@ CREATE TABLE operations (
   account_name text NOT NULL,
   token        uuid, -- the personal access token that it was started with; null: another credential
   access_token uuid, -- the access token that it was started with; null: another credential
+  epoch        uuid, -- of the account at the start: one that was signed out since, or made again, has another
   scopes       text[] NOT NULL, -- that the credential carried: the account may have more
   clusters     uuid[], -- the only ones that the token reaches; null: no limit
   request_id   text NOT NULL,
