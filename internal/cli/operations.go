@@ -131,13 +131,13 @@ func countsOf(o *client.Operation) string {
 // many is the flags by which a command on one user is a command on many.
 type many struct {
 	filter userFilter
-	plan   bool
+	plan   bool // of a command that has no --plan of its own
 	// credentials says that they are stored credentials, which are chosen by name only.
 	credentials bool
 	name        string
 }
 
-// bind gives a command the flags. A flag --plan that it has already is the same one.
+// bind gives a command the flags. If it has a flag --plan of its own, for one user, that applies to many as well.
 func (m *many) bind(cmd *cobra.Command) {
 	if m.credentials {
 		cmd.Flags().BoolVar(&m.filter.allClusters, "all-clusters", false, "credentials of all clusters, chosen by --name")
@@ -169,7 +169,7 @@ func oneOrMany(cmd *cobra.Command, m *many, names cobra.CompletionFunc, one func
 	_ = cmd.RegisterFlagCompletionFunc("cluster", completeClusters)
 	return onServer(cmd, func(c *call) (err error) {
 		if m.filter.allClusters && c.given("cluster") {
-			return term.Usage("--all-clusters and --cluster cannot be combined")
+			return term.Usage("--all-clusters and --cluster exclude each other; omit one of them")
 		}
 		if !m.filter.allClusters {
 			if c.cluster, err = clusterOfFlag(c.cmd, c.client); err != nil {
@@ -177,7 +177,7 @@ func oneOrMany(cmd *cobra.Command, m *many, names cobra.CompletionFunc, one func
 			}
 		}
 		plan, _ := c.cmd.Flags().GetBool("plan")
-		if !m.chosen(c.cmd) && (!plan || !m.planIsOurs(c.cmd)) {
+		if !m.chosen(c.cmd) && !m.plan {
 			return one(c)
 		}
 		action, options, err := request(c)
@@ -193,12 +193,6 @@ func oneOrMany(cmd *cobra.Command, m *many, names cobra.CompletionFunc, one func
 		}
 		return runMany(c, body, plan)
 	})
-}
-
-// planIsOurs reports that --plan is not a flag of the command on one.
-func (m *many) planIsOurs(cmd *cobra.Command) bool {
-	own, _ := cmd.Flags().GetBool("plan")
-	return own == m.plan
 }
 
 // chosen reports whether flags choose the users.
@@ -222,7 +216,7 @@ func (m *many) choose(c *call, body map[string]any) error {
 	filter := map[string]any{}
 	var err error
 	if !m.credentials {
-		if filter, err = m.filter.body(c); err != nil {
+		if filter, err = m.filter.conditions(c); err != nil {
 			return err
 		}
 	} else if m.name != "" {

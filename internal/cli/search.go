@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -27,17 +28,22 @@ func (s *userSearch) bind(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&s.system, "system", false, "list protected users as well")
 }
 
-// parameters are the search that the flags ask for.
-func (s *userSearch) parameters(c *call) (url.Values, error) {
-	q, err := s.query(c)
+// query is the search that the flags ask for.
+func (s *userSearch) query(c *call) (url.Values, error) {
+	conditions, err := s.conditions(c)
 	if err != nil {
 		return nil, err
 	}
+	q := url.Values{"system": {strconv.FormatBool(s.system)}}
 	if !s.allClusters {
 		q.Set("cluster", c.cluster.ID)
 	}
-	if s.system {
-		q.Set("system", "true")
+	for name, value := range conditions {
+		if list, ok := value.([]string); ok {
+			q[name] = list
+		} else {
+			q.Set(name, fmt.Sprint(value))
+		}
 	}
 	return q, nil
 }
@@ -45,7 +51,7 @@ func (s *userSearch) parameters(c *call) (url.Values, error) {
 // list searches, prints what was found, and names the clusters that did not answer. Then the list is not complete, which the
 // exit code shows.
 func (s *userSearch) list(c *call) error {
-	q, err := s.parameters(c)
+	q, err := s.query(c)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,7 +11,7 @@ import (
 	"rolecall/internal/moment"
 )
 
-// userFilter is the flags that choose database users of one cluster or of all.
+// userFilter is the flags by which the server chooses database users of one cluster or of all.
 type userFilter struct {
 	allClusters, lease, changedOutside             bool
 	name, createdBy, creatorSelector, passwordKind string
@@ -21,16 +19,13 @@ type userFilter struct {
 	states                                         []string
 }
 
-// userStates are the states of database users, and passwordKinds the kinds of their passwords.
 var (
 	userStates    = []string{"active", "expired", "disabled", "deleting"}
 	passwordKinds = []string{"scram-sha-256", "md5", "none", "unknown"}
+	// conditionFlags are the flags of conditions.
+	conditionFlags = []string{"name", "created-by", "creator-selector", "state", "password-kind", "expires-before",
+		"not-seen-for", "lease", "changed-outside"}
 )
-
-// conditions are the flags, apart from --all-clusters.
-var conditions = []string{"name", "created-by", "creator-selector", "state", "password-kind", "expires-before",
-	"not-seen-for",
-	"lease", "changed-outside"}
 
 func (u *userFilter) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
@@ -55,21 +50,23 @@ func (u *userFilter) bind(cmd *cobra.Command) {
 	term.CompleteWords(cmd, "changed-outside", "true", "false")
 }
 
-// given reports whether one of the flags is given.
+// given reports whether the server is to choose.
 func (u *userFilter) given(cmd *cobra.Command) bool {
-	return u.allClusters || slices.ContainsFunc(conditions, cmd.Flags().Changed)
+	return u.allClusters || slices.ContainsFunc(conditionFlags, cmd.Flags().Changed)
 }
 
-// query is the conditions as query parameters.
-func (u *userFilter) query(c *call) (url.Values, error) {
-	q := url.Values{}
-	for flag, parameter := range map[string]string{"name": "name", "created-by": "createdBy",
-		"creator-selector": "creatorSelector", "password-kind": "passwordKind"} {
-		if value, _ := c.cmd.Flags().GetString(flag); c.given(flag) {
-			if value == "" {
-				return nil, term.Usage("--%s is empty; omit it, or give a value", flag)
+// conditions are those that are given, by their names in the API: texts, booleans, and the list of states.
+func (u *userFilter) conditions(c *call) (map[string]any, error) {
+	conditions := map[string]any{}
+	for _, text := range []struct{ flag, condition, value string }{
+		{"name", "name", u.name}, {"created-by", "createdBy", u.createdBy},
+		{"creator-selector", "creatorSelector", u.creatorSelector}, {"password-kind", "passwordKind", u.passwordKind},
+	} {
+		if c.given(text.flag) {
+			if text.value == "" {
+				return nil, term.Usage("--%s is empty; omit it, or give a value", text.flag)
 			}
-			q.Set(parameter, value)
+			conditions[text.condition] = text.value
 		}
 	}
 	if u.passwordKind != "" && !slices.Contains(passwordKinds, u.passwordKind) {
@@ -80,7 +77,7 @@ func (u *userFilter) query(c *call) (url.Values, error) {
 		if !slices.Contains(userStates, state) {
 			return nil, term.Usage("--state is %q; use %s%s", state, term.Either(userStates), term.DidYouMean(state, userStates))
 		}
-		q.Add("state", state)
+		conditions["state"] = u.states
 	}
 	if c.given("expires-before") {
 		at, err := deadline("expires-before", u.expiresBefore)
@@ -90,38 +87,19 @@ func (u *userFilter) query(c *call) (url.Values, error) {
 		if at == nil {
 			return nil, term.Usage("--expires-before is %q; use %s, or %s", u.expiresBefore, moment.TimeForm, moment.DurationForm)
 		}
-		q.Set("expiresBefore", at.Format(time.RFC3339))
+		conditions["expiresBefore"] = at.Format(time.RFC3339)
 	}
 	if c.given("not-seen-for") {
 		if d, err := moment.Duration(u.notSeenFor); err != nil || d == 0 {
 			return nil, term.Usage("--not-seen-for is %q; use %s", u.notSeenFor, moment.DurationForm)
 		}
-		q.Set("notSeenFor", u.notSeenFor)
+		conditions["notSeenFor"] = u.notSeenFor
 	}
-	for flag, parameter := range map[string]string{"lease": "lease", "changed-outside": "passwordChangedOutside"} {
-		if value, _ := c.cmd.Flags().GetBool(flag); c.given(flag) {
-			q.Set(parameter, strconv.FormatBool(value))
-		}
+	if c.given("lease") {
+		conditions["lease"] = u.lease
 	}
-	return q, nil
-}
-
-// body is the conditions as the filter of an operation.
-func (u *userFilter) body(c *call) (map[string]any, error) {
-	q, err := u.query(c)
-	if err != nil {
-		return nil, err
+	if c.given("changed-outside") {
+		conditions["passwordChangedOutside"] = u.changedOutside
 	}
-	body := map[string]any{}
-	for name, values := range q {
-		switch name {
-		case "state":
-			body[name] = values
-		case "lease", "passwordChangedOutside":
-			body[name] = values[0] == "true"
-		default:
-			body[name] = values[0]
-		}
-	}
-	return body, nil
+	return conditions, nil
 }
