@@ -31,7 +31,7 @@ type unreachableCluster struct {
 	Error   string     `json:"error"`
 }
 
-// presentUnreachable is never nil: that nothing is missing is said, too.
+// presentUnreachable is never nil: an empty list shows that no cluster is missing.
 func presentUnreachable(clusters []fleet.Unreachable) []unreachableCluster {
 	list := make([]unreachableCluster, len(clusters))
 	for i, u := range clusters {

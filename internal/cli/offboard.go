@@ -17,10 +17,8 @@ import (
 	"rolecall/internal/moment"
 )
 
-// leaverActions are the values of --users, and what the API calls them.
-var leaverActions = map[string]string{
-	"disable": "disable", "expire": "expire", "end-sessions": "endSessions", "keep": "keep",
-}
+// leaverActions are the values of --users.
+var leaverActions = []string{"disable", "expire=7d", "end-sessions", "keep"}
 
 func accountsOffboardCommand() *cobra.Command {
 	var users string
@@ -48,7 +46,7 @@ The report is kept: see rolecall accounts offboardings.`,
 	f := cmd.Flags()
 	f.StringVar(&users, "users", "keep", "`action` on the database users: disable, expire=7d, end-sessions or keep")
 	f.BoolVar(&plan, "plan", false, "show what would be done, and change nothing")
-	term.CompleteWords(cmd, "users", "disable", "expire=7d", "end-sessions", "keep")
+	term.CompleteWords(cmd, "users", leaverActions...)
 	term.BindYes(cmd)
 	return onAccount(cmd, func(c *call, a *account) error {
 		body, err := leaverAction(users)
@@ -84,17 +82,18 @@ The report is kept: see rolecall accounts offboardings.`,
 // leaverAction is the body that the value of --users stands for.
 func leaverAction(users string) (body client.OffboardRequest, err error) {
 	word, after, timed := strings.Cut(users, "=")
-	action, known := leaverActions[word]
 	switch {
-	case !known || timed && word != "expire":
-		words := []string{"disable", "expire=7d", "end-sessions", "keep"}
-		return body, term.Usage("--users is %q; use %s%s", users, term.Either(words), term.DidYouMean(users, words))
 	case word == "expire":
 		if _, err := moment.Duration(after); err != nil {
 			return body, term.Usage("--users is %q; say in how long the passwords expire, like expire=7d", users)
 		}
+	case timed || !slices.Contains(leaverActions, word):
+		return body, term.Usage("--users is %q; use %s%s", users, term.Either(leaverActions),
+			term.DidYouMean(users, leaverActions))
+	case word == "end-sessions":
+		word = "endSessions" // as the API has it
 	}
-	body.Users.Default, body.Users.After = action, after
+	body.Users.Default, body.Users.After = word, after
 	return body, nil
 }
 

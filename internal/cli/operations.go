@@ -154,7 +154,7 @@ func (m *many) bind(cmd *cobra.Command) {
 }
 
 // oneOrMany completes a command on the user or credential that its argument names, or on those that flags choose. names
-// completes the argument; one is the command on one, and request says what is to be done to many.
+// completes the argument; one is the command on one, and request returns the action on many.
 func oneOrMany(cmd *cobra.Command, m *many, names cobra.CompletionFunc, one func(*call) error,
 	request func(*call) (action string, options map[string]any, err error)) *cobra.Command {
 	m.bind(cmd)
@@ -203,7 +203,7 @@ func (m *many) chosen(cmd *cobra.Command) bool {
 	return m.filter.given(cmd)
 }
 
-// choose adds to the body of a request who is chosen.
+// choose adds the filter or the list of users to the body of a request.
 func (m *many) choose(c *call, body map[string]any) error {
 	if !m.chosen(c.cmd) {
 		list, name := "users", "username"
@@ -249,7 +249,7 @@ func planRow(u *client.PlannedUser) []string {
 	return []string{u.Cluster.Name, u.Username, action, note}
 }
 
-// exactly is how many users of a plan are named in the request that follows, so that nobody else is concerned.
+// exactly is how many users of a plan are named in the request that follows, so that no other user is changed.
 const exactly = 400
 
 // runMany shows a plan and, unless that is all, asks, starts the operation, and watches it.
@@ -298,7 +298,7 @@ func runMany(c *call, body map[string]any, only bool) error {
 }
 
 // nameUsers puts the users of a plan into the request in place of the filter, if they are few enough. Otherwise users that
-// match only now are concerned, too.
+// begin to match in the meantime are changed, too.
 func nameUsers(plan *client.OperationPlan, body map[string]any) {
 	if plan.Total > exactly || body["filter"] == nil {
 		return
@@ -327,15 +327,15 @@ func printPlan(c *call, plan *client.OperationPlan, table *term.Table) error {
 		c.report("And %d more.", more)
 	}
 	if plan.Unchecked > 0 {
-		c.report("What would block the deletion of %d of these users was not looked up.", plan.Unchecked)
+		c.report("Not checked for what blocks the deletion: %d users.", plan.Unchecked)
 	}
 	return nil
 }
 
-// watchEvery is the pause between two looks at an operation.
+// watchEvery is the pause between two requests for the state of an operation.
 const watchEvery = 500 * time.Millisecond
 
-// watchOperation shows how far an operation is until it ends, and then what came of it.
+// watchOperation shows how far an operation is until it ends, and then its results.
 func watchOperation(c *call, id string) error {
 	progress := term.NewProgress(c.cmd)
 	for {
@@ -403,7 +403,7 @@ func endOperation(c *call, o *client.Operation) error {
 	c.report("The operation is %s: %s.", o.State, countsOf(o))
 	switch {
 	case o.State == "failed":
-		return term.Exit(1, "the operation did not go on: %s", o.Reason)
+		return term.Exit(1, "the operation failed: %s", o.Reason)
 	case o.State != "done":
 		return term.Exit(1, "the operation was canceled")
 	case o.Counts.Failed > 0:

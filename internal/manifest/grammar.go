@@ -29,6 +29,7 @@ type shape struct {
 	most  int // the most bytes or elements, or the greatest number; 0: no limit
 	// pattern is a regular expression for a text, and form says what it accepts.
 	pattern, form string
+	private       bool // a text that might contain a password, so that messages do not quote it
 }
 
 // key is a key of an object.
@@ -118,7 +119,7 @@ var clusterShape = shape{kind: object, keys: []key{
 	{"location", false, named("Where it is.", 100)},
 	{"connection", false, described("How Rolecall reaches it. A cluster that is not registered is registered with this.",
 		shape{kind: object, keys: []key{
-			{"url", true, &shape{kind: text, pattern: `^postgres(ql)?://[^ ]+$`,
+			{"url", true, &shape{kind: text, private: true, pattern: `^postgres(ql)?://[^ ]+$`,
 				form:  "a URL like postgres://role@host:5432/database",
 				about: "postgres://role@host:5432/database, without a password."}},
 			{"password", false, described("Where the password of the administering role comes from. It is read when the cluster "+

@@ -419,7 +419,7 @@ func (p *parser) text(n *yaml.Node, s *shape, path string) any {
 	case strings.Contains(n.Value, "\x00"):
 		p.wrong(n, "%s contains the character U+0000; remove it", path)
 	case s.pattern != "" && !regexp.MustCompile(s.pattern).MatchString(n.Value):
-		if strings.HasSuffix(path, ".url") { // it may contain a password
+		if s.private {
 			p.wrong(n, "%s is not %s", path, s.form)
 			break
 		}

@@ -160,20 +160,21 @@ func (c *clusterPlanner) fields(step *Step, body map[string]any, now *client.Clu
 		step.changes("location", now.Location, *w.Location)
 	}
 	access := map[string]any{}
+	const or, and = " or ", ", " // a selector contains commas itself
 	for _, f := range []struct {
-		name, field string
-		now, want   []string
-		in          map[string]any
+		name, field, separator string
+		now, want              []string
+		in                     map[string]any
 	}{
-		{"access.manage", "manage", now.Access.Manage, w.Access.Manage, access},
-		{"access.view", "view", now.Access.View, w.Access.View, access},
-		{"memberOf", "memberOf", now.MemberOf, w.MemberOf, body},
-		{"grantable", "grantable", now.Grantable, w.Grantable, body},
-		{"systemRoles", "systemRoles", now.SystemRoles, w.SystemRoles, body},
+		{"access.manage", "manage", or, now.Access.Manage, w.Access.Manage, access},
+		{"access.view", "view", or, now.Access.View, w.Access.View, access},
+		{"memberOf", "memberOf", and, now.MemberOf, w.MemberOf, body},
+		{"grantable", "grantable", and, now.Grantable, w.Grantable, body},
+		{"systemRoles", "systemRoles", and, now.SystemRoles, w.SystemRoles, body},
 	} {
 		if target := c.target(orEmpty(f.now), f.want); f.want != nil && !sameSet(target, f.now) {
 			f.in[f.field] = target
-			step.changes(f.name, rules(f.field, f.now), rules(f.field, target))
+			step.changes(f.name, strings.Join(f.now, f.separator), strings.Join(target, f.separator))
 		}
 	}
 	if len(access) > 0 {
@@ -213,14 +214,6 @@ func (c *clusterPlanner) fields(step *Step, body map[string]any, now *client.Clu
 
 // orEmpty keeps a target from being nil, which JSON would write as null.
 func orEmpty(values []string) []string { return append([]string{}, values...) }
-
-// rules shows a list. A selector contains commas itself.
-func rules(field string, values []string) string {
-	if field == "manage" || field == "view" {
-		return strings.Join(values, " or ")
-	}
-	return joined(values)
-}
 
 func (c *clusterPlanner) thing(kind, name string) Thing {
 	return Thing{Cluster: c.want.Name, Kind: kind, Name: name}

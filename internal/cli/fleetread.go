@@ -15,7 +15,7 @@ import (
 // atOnce is how many clusters are read at the same time.
 const atOnce = 8
 
-// observe reads what a file covers. A cluster that cannot be read is one with a problem.
+// observe reads the fleet as far as a file covers it. A cluster that cannot be read has a problem instead.
 func observe(ctx context.Context, c *client.Client, m *manifest.Manifest) (*manifest.Observed, error) {
 	me, err := whoami(ctx, c)
 	if err != nil {
