@@ -44,3 +44,12 @@ func firstID(t time.Time) (id uuid.UUID) {
 	binary.BigEndian.PutUint64(id[:], uint64(t.UnixMilli())<<16)
 	return id
 }
+
+// DidIn reports whether a change of a user by an operation is recorded as done, and completely so.
+func (l *Log) DidIn(ctx context.Context, operation, cluster uuid.UUID, user string) (did bool, err error) {
+	err = l.DB.Pool.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM audit
+		  WHERE cluster_id = $1 AND target = $2 AND outcome = 'done' AND detail ->> 'operation' = $3 AND NOT detail ? 'reason')`,
+		cluster, user, operation.String()).Scan(&did)
+	return did, control.Fault(err)
+}

@@ -13,6 +13,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
+	"rolecall/internal/sqlstate"
 	"rolecall/internal/task"
 )
 
@@ -135,7 +136,12 @@ func (s *Service) add(ctx context.Context, tx pgx.Tx, p *account.Principal, r Re
 		}
 		r.ValidUntil = now.Add(r.After)
 	}
-	if err := insertOperation(ctx, tx, id, p, &r, plan); err != nil {
+	err := insertOperation(ctx, tx, id, p, &r, plan)
+	if sqlstate.Is(err, sqlstate.ForeignKeyViolation) {
+		return uuid.Nil, fault.New(fault.Unavailable, "A cluster of the operation was unregistered in the meantime. Nothing was "+
+			"started. Send the request again.").After(time.Second).Because(err)
+	}
+	if err != nil {
 		return uuid.Nil, err
 	}
 	entry := p.Entry(audit.StartOperation, id.String(), startDetail{r.Action, len(plan), optionsOf(&r)})

@@ -10,6 +10,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/fault"
 	"rolecall/internal/fleet"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -180,5 +181,44 @@ func TestPlanIsHonest(t *testing.T) {
 	s.Access(t, s.ClusterID, nil, []string{"team=shop"})
 	if plan, err = s.Fleet.Plan(t.Context(), p, r); err != nil || len(plan.Users) != 0 {
 		t.Errorf("an account that may only view: %+v, %v", plan, err)
+	}
+}
+
+// A user that an operation has enabled before its replica was killed, and that somebody has disabled since, stays disabled.
+func TestDoneBeforeAKill(t *testing.T) {
+	t.Parallel()
+	s, p := open(t)
+	create(t, s, p, "cut")
+	id := start(t, s, p, fleet.Request{Action: fleet.Enable, Targets: targets(s, "cut")})
+	runUntilEnded(t, s, p, id, replica(s))
+	if _, _, _, err := s.Users.DisableUser(t.Context(), p, s.ClusterID, "cut", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{
+		`UPDATE operations SET state = 'running', ended_at = NULL`, `UPDATE operation_parts SET done = 0`,
+		`UPDATE operation_items SET state = 'running', claim = gen_random_uuid(), due = clock_timestamp()`,
+		`UPDATE tasks SET due = clock_timestamp()`,
+	} {
+		if _, err := s.DB.Pool.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := runUntilEnded(t, s, p, id, replica(s))
+	if o.Counts != (fleet.Counts{Total: 1, Done: 1}) || logsIn(s, "cut") {
+		t.Errorf("%+v; it logs in: %t", o.Counts, logsIn(s, "cut"))
+	}
+}
+
+// A cluster that is unregistered between the plan and the start is no mistake of ours.
+func TestUnregisteredBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	s, p := open(t)
+	create(t, s, p, "left")
+	if _, err := s.DB.Pool.Exec(t.Context(), `DELETE FROM clusters`); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.Fleet.Start(t.Context(), p, fleet.Request{Action: fleet.Disable, Targets: targets(s, "left")})
+	if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Forbidden) {
+		t.Errorf("the error is %v", err)
 	}
 }

@@ -170,6 +170,12 @@ func (s *Service) apply(ctx context.Context, p *account.Principal, c *cluster.Cl
 	if w.operation.Action == RotateCredential {
 		return "", s.rotate(ctx, p, c, it)
 	}
+	if it.CutOff {
+		// Others may have changed the user since it was done: that is not undone.
+		if did, err := s.Users.Audit.DidIn(ctx, w.operation.ID, c.ID, it.Name); err != nil || did {
+			return "", err
+		}
+	}
 	for range maxStale {
 		_, u, err := s.Users.User(ctx, p, c.ID.String(), it.Name)
 		gone := fault.Is(err, fault.NotFound) || err == nil && it.OID != 0 && it.OID != u.OID()

@@ -247,6 +247,7 @@ type item struct {
 	Tries     int
 	Detail    string
 	Begun     bool      // it was tried before, and may have been done
+	CutOff    bool      // nobody has stored what came of that
 	BegunAt   time.Time // when it was tried first
 	claim     uuid.UUID
 }
@@ -256,7 +257,7 @@ func (s *Service) claim(ctx context.Context, w *operationPart) (*item, error) {
 	it := &item{Operation: w.operation.ID, claim: uuid.New()}
 	err := s.DB.Pool.QueryRow(ctx, `
 		WITH next AS (
-		  SELECT i.operation_id, i.position, i.begun_at IS NOT NULL AS begun FROM operation_items i
+		  SELECT i.operation_id, i.position, i.begun_at IS NOT NULL AS begun, i.state = 'running' AS cut FROM operation_items i
 		  WHERE i.part_id = $1 AND i.state IN ('pending', 'running') AND i.due <= clock_timestamp()
 		    AND EXISTS (SELECT FROM operations WHERE id = i.operation_id AND state = 'running')
 		  ORDER BY i.position LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -264,9 +265,9 @@ func (s *Service) claim(ctx context.Context, w *operationPart) (*item, error) {
 		UPDATE operation_items i SET state = 'running', claim = $2, due = clock_timestamp() + $3::interval,
 		  begun_at = coalesce(begun_at, clock_timestamp())
 		FROM next WHERE i.operation_id = next.operation_id AND i.position = next.position
-		RETURNING i.position, i.name, coalesce(i.role_oid, 0), i.tries, i.detail, next.begun, i.begun_at`,
+		RETURNING i.position, i.name, coalesce(i.role_oid, 0), i.tries, i.detail, next.begun, next.cut, i.begun_at`,
 		w.id, it.claim, w.operation.Action.itemTime()+claimMargin).
-		Scan(&it.Position, &it.Name, &it.OID, &it.Tries, &it.Detail, &it.Begun, &it.BegunAt)
+		Scan(&it.Position, &it.Name, &it.OID, &it.Tries, &it.Detail, &it.Begun, &it.CutOff, &it.BegunAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
