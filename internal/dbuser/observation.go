@@ -63,12 +63,21 @@ func (o *Observed) Of(oid uint32) Observation {
 // OfUser is Of for a user that may have changed since the last look: a password that Rolecall has set in between was not
 // changed outside.
 func (o *Observed) OfUser(u *pgrole.User) Observation {
-	of := o.Of(u.OID())
-	recorded := u.Provenance.Fingerprint
-	switch row := o.roles[u.OID()]; {
-	case u.System() || !o.cluster.Verifiers:
+	of := o.ofRecord(u.OID(), u.Provenance.Fingerprint)
+	if u.System() {
 		of.PasswordChangedOutside, of.ChangedOutsideAt = nil, nil
-	case recorded != "" && (row == nil || string(row.Recorded) != recorded):
+	}
+	return of
+}
+
+// OfHit is OfUser for what a search has found, which does not say whether it has become protected since the last look.
+func (o *Observed) OfHit(h *pgrole.Hit) Observation { return o.ofRecord(h.OID, h.Fingerprint) }
+
+// ofRecord is what was observed of a user whose record has a fingerprint now; "": none.
+func (o *Observed) ofRecord(oid uint32, recorded string) Observation {
+	of := o.Of(oid)
+	row := o.roles[oid]
+	if o.cluster.Verifiers && recorded != "" && (row == nil || string(row.Recorded) != recorded) {
 		of.PasswordChangedOutside, of.ChangedOutsideAt = new(bool), nil
 	}
 	return of

@@ -143,11 +143,11 @@ func (q *conditions) observed() bool { return q.changedOutside != nil || !q.notS
 
 // matches decides by what was observed of a user that matches otherwise. A user that is younger than the time was not there
 // to be seen.
-func (q *conditions) matches(h *pgrole.Hit, o dbuser.Observation) bool {
+func (q *conditions) matches(created time.Time, o dbuser.Observation) bool {
 	if q.changedOutside != nil && (o.PasswordChangedOutside == nil || *o.PasswordChangedOutside != *q.changedOutside) {
 		return false
 	}
-	return q.notSeenSince.IsZero() || !h.Created.After(q.notSeenSince) &&
+	return q.notSeenSince.IsZero() || !created.After(q.notSeenSince) &&
 		(o.LastSeen == nil || o.LastSeen.Before(q.notSeenSince)) &&
 		o.LastSeenSince != nil && !o.LastSeenSince.After(q.notSeenSince)
 }

@@ -314,11 +314,11 @@ func (s *Service) hits(ctx context.Context, p *account.Principal, q *search, c *
 			case SortValidUntil:
 				h.time = found[i].ValidUntil
 			case SortLastSeen:
-				if seen := observed.Of(h.oid).LastSeen; seen != nil {
+				if seen := observed.OfHit(&found[i]).LastSeen; seen != nil {
 					h.time = seen.UTC()
 				}
 			}
-			if q.observed() && !q.matches(&found[i], observed.Of(h.oid)) {
+			if q.observed() && !q.matches(found[i].Created, observed.OfHit(&found[i])) {
 				continue
 			}
 			if q.after == nil || q.order.compare(&h.position, q.after) > 0 {
@@ -379,7 +379,8 @@ type details struct {
 	err      error
 }
 
-// complete reads all about the users of a page. A user that was dropped, or became protected, in the meantime is left out.
+// complete reads all about the users of a page. A user that was dropped, became protected, or was
+// changed or seen so that it does not match any more, is left out.
 func (s *Service) complete(ctx context.Context, p *account.Principal, q *search, found []hit) (
 	users []Found, unreachable []Unreachable) {
 	oids, reads := map[*cluster.Cluster][]uint32{}, map[*cluster.Cluster]*details{}
@@ -416,8 +417,12 @@ func (s *Service) complete(ctx context.Context, p *account.Principal, q *search,
 	}
 	for _, h := range found {
 		d := reads[h.in]
-		if u := d.users[h.oid]; u != nil && (q.System || !u.System()) {
-			users = append(users, Found{d.in, u, d.observed.OfUser(u.User)})
+		u := d.users[h.oid]
+		if u == nil || u.System() && !q.System {
+			continue
+		}
+		if o := d.observed.OfUser(u.User); !q.observed() || q.matches(u.Provenance.Created, o) {
+			users = append(users, Found{d.in, u, o})
 		}
 	}
 	return users, unreachable

@@ -62,7 +62,9 @@ func (s *Store) Get(ctx context.Context, cluster uuid.UUID, oids []uint32) (*Clu
 		sql, args = ` AND role_oid = ANY($2)`, append(args, oids)
 	}
 	rows, err := s.DB.Pool.Query(ctx, `
-		SELECT role_oid, name, attempt, recorded, fingerprint, good, outside, least(outside_at, now()), least(last_seen, now())
+		SELECT role_oid, name, attempt, recorded, fingerprint, good, outside,
+		  CASE WHEN outside_at > now() THEN now() ELSE outside_at END,
+		  CASE WHEN last_seen > now() THEN now() ELSE last_seen END -- least would make now of null
 		FROM observations WHERE cluster_id = $1`+sql, args...)
 	if err != nil {
 		return nil, nil, control.Fault(err)

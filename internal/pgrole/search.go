@@ -46,6 +46,8 @@ type Hit struct {
 	Name       string
 	Created    time.Time // zero: not recorded
 	ValidUntil time.Time // zero: none
+	// Fingerprint is the one in its record; "": none.
+	Fingerprint string
 }
 
 // maxScanned is how many rows are read at a time: with the longest comments 2 MB, of which pgwire lets a cluster have 32.
@@ -130,7 +132,7 @@ func scanScanned(row pgx.CollectableRow) (*scanned, error) {
 		return nil, pgwire.Refuse("it shows a role that is longer than a role can be")
 	}
 	_, f.provenance = parseComment(string(comment))
-	f.Created = f.provenance.Created.UTC()
+	f.Created, f.Fingerprint = f.provenance.Created.UTC(), f.provenance.Fingerprint
 	if validUntil != nil {
 		f.ValidUntil = validUntil.UTC()
 	}
