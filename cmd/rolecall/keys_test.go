@@ -41,7 +41,7 @@ func TestReplaceMasterKey(t *testing.T) {
 
 	p, url := serve("# the new one\n" + next + "\n" + old)
 	admin.signIn(t, url, "admin", "a password")
-	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 2`, `new signing key rolecall-\S+`}, "keys", "rotate",
+	admin.has(t, []string{`master key [0-9a-f]{16}`, `re-encrypted 3`, `new signing key rolecall-\S+`}, "keys", "rotate",
 		"--signing-key")
 	admin.has(t, []string{`re-encrypted 0`}, "keys", "rotate")
 	id, _ := admin.value(t, "masterKey", "keys", "rotate").(string)

@@ -49,7 +49,7 @@ var knownSettings = []struct {
 	{"audit-retention", "dev serve", [2]string{"90d", "0"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},
-	{"output", "whoami audit version contexts", [2]string{"json", "yaml"}},
+	{"output", "whoami audit version contexts diff apply", [2]string{"json", "yaml"}},
 }
 
 func TestFlagsAndVariables(t *testing.T) {

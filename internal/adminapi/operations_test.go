@@ -70,7 +70,7 @@ func TestOperation(t *testing.T) {
 		t.Fatalf("%d %s", a.Status, a.Body)
 	}
 	a = f.as(t, "root", "POST", "/operations/"+o.ID+"/cancel", "")
-	if a.Into(t, &o); a.Status != 200 || o.State != "canceled" || o.Counts.Skipped != 1 || o.EndedAt == "" {
+	if a.Into(t, &o); a.Status != 200 || o.State != "cancelled" || o.Counts.Skipped != 1 || o.EndedAt == "" {
 		t.Errorf("%d %s", a.Status, a.Body)
 	}
 }

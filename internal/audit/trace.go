@@ -17,17 +17,18 @@ const (
 	longestRequest = 10 * time.Minute
 )
 
-// Trace returns what a request has changed, by its id and the time when it began, by the clock of its replica: Done if there
-// is a change, else Unknown if there may be one, else NotDone. pending says that the outcome of an attempt is still missing.
-func (l *Log) Trace(ctx context.Context, q control.Querier, request string, began time.Time) (outcome Outcome, pending bool,
-	err error) {
+// Trace returns what a request of an account has changed, by its id, which clients choose, and the time when it began, by
+// the clock of its replica: Done if there is a change, else Unknown if there may be one, else NotDone. pending says that the
+// outcome of an attempt is still missing.
+func (l *Log) Trace(ctx context.Context, q control.Querier, account, request string, began time.Time) (outcome Outcome,
+	pending bool, err error) {
 	var done, unknown bool
 	err = q.QueryRow(ctx, `
 		SELECT coalesce(bool_or(outcome = 'done'), false), coalesce(bool_or(outcome = 'unknown'), false),
 		  coalesce(bool_or(phase = 'attempt' AND NOT EXISTS (
 		    SELECT FROM audit o WHERE o.attempt = a.attempt AND o.phase = 'outcome')), false)
-		FROM audit a WHERE attempt BETWEEN $1 AND $2 AND request_id = $3`,
-		firstID(began.Add(-setBack)), firstID(began.Add(longestRequest)), request).Scan(&done, &unknown, &pending)
+		FROM audit a WHERE attempt BETWEEN $1 AND $2 AND account_guid = $3 AND request_id = $4`,
+		firstID(began.Add(-setBack)), firstID(began.Add(longestRequest)), account, request).Scan(&done, &unknown, &pending)
 	switch {
 	case err != nil:
 		return "", false, control.Fault(err)

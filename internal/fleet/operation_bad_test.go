@@ -314,18 +314,18 @@ func TestCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := s.Fleet.Cancel(t.Context(), p, id.String())
-	if err != nil || o.State != "canceled" || !o.EndedAt.IsZero() || o.Counts.Skipped != 1 {
+	if err != nil || o.State != "cancelled" || !o.EndedAt.IsZero() || o.Counts.Skipped != 1 {
 		t.Fatalf("%+v %v", o, err)
 	}
 	shift(t, s)
 	o = runUntilEnded(t, s, p, id, replica(s))
-	if o.State != "canceled" || o.Counts != (fleet.Counts{Total: 2, Failed: 1, Skipped: 1}) {
+	if o.State != "cancelled" || o.Counts != (fleet.Counts{Total: 2, Failed: 1, Skipped: 1}) {
 		t.Errorf("%+v %+v", o, results(t, s, p, id))
 	}
 	if !logsIn(s, "waits") {
 		t.Error("it was done all the same")
 	}
-	if again, err := s.Fleet.Cancel(t.Context(), p, id.String()); err != nil || again.State != "canceled" {
+	if again, err := s.Fleet.Cancel(t.Context(), p, id.String()); err != nil || again.State != "cancelled" {
 		t.Errorf("once more: %+v %v", again, err)
 	}
 }

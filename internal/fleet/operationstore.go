@@ -136,7 +136,7 @@ const (
 	stateRunning  = "running"
 	stateDone     = "done"
 	stateFailed   = "failed"
-	stateCanceled = "canceled"
+	stateCanceled = "cancelled"
 
 	itemDone    = "done"
 	itemFailed  = "failed"

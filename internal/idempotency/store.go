@@ -251,7 +251,7 @@ func (c *Claim) known(ctx context.Context, tx pgx.Tx, first string, began time.T
 	case held:
 		return nil, errInProgress
 	case kept.Answer == nil:
-		return nil, c.store.trace(ctx, tx, first, began)
+		return nil, c.trace(ctx, tx, first, began)
 	case !c.kept.Rights.covers(kept.Rights):
 		return nil, errFewerRights
 	case kept.TooLong > 0:
@@ -263,8 +263,8 @@ func (c *Claim) known(ctx context.Context, tx pgx.Tx, first string, began time.T
 }
 
 // trace returns why an interrupted request is not carried out again; nil: it changed nothing.
-func (s *Store) trace(ctx context.Context, q control.Querier, request string, began time.Time) error {
-	outcome, pending, err := s.Accounts.Audit.Trace(ctx, q, request, began)
+func (c *Claim) trace(ctx context.Context, q control.Querier, request string, began time.Time) error {
+	outcome, pending, err := c.store.Accounts.Audit.Trace(ctx, q, c.by.GUID, request, began)
 	switch {
 	case err != nil:
 		return err
@@ -376,7 +376,7 @@ func (c *Claim) Failed(ctx context.Context) {
 	defer cancel()
 	s := c.store
 	end := `DELETE FROM idempotency_keys WHERE id = $1 AND request_id = $2`
-	err := s.trace(ctx, s.DB.Pool, c.by.RequestID, c.began)
+	err := c.trace(ctx, s.DB.Pool, c.by.RequestID, c.began)
 	if fault.Is(err, fault.Exists) {
 		end = `UPDATE idempotency_keys SET claimed_until = NULL WHERE id = $1 AND request_id = $2`
 		err = nil

@@ -13,7 +13,7 @@ CREATE TABLE operations (
   clusters     uuid[], -- the only ones that the token reaches; null: no limit
   request_id   text NOT NULL,
   address      text NOT NULL,
-  state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed', 'canceled')),
+  state        text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed', 'cancelled')),
   reason       text NOT NULL DEFAULT '', -- why it failed
   created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   ended_at     timestamptz -- when nothing of it was in progress any more; null: not yet
