@@ -115,8 +115,10 @@ func TestOperationRefusals(t *testing.T) {
 			t.Errorf("%s: %d %s", body, a.Status, a.Body)
 		}
 	}
-	if a := f.as(t, "viewer", "POST", "/operations", `{"action": "disable", `+user+`}`); a.Status != 403 {
-		t.Errorf("an account that may only view: %d %s", a.Status, a.Body)
+	for _, chosen := range []string{user, `"filter": {"cluster": "` + f.ClusterID + `", "name": "refused_*"}`} {
+		if a := f.as(t, "viewer", "POST", "/operations", `{"action": "disable", `+chosen+`}`); a.Status != 403 {
+			t.Errorf("an account that may only view: %s: %d %s", chosen, a.Status, a.Body)
+		}
 	}
 }
 

@@ -77,6 +77,15 @@ func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*P
 
 // choose puts the users or credentials into a plan that the filter or the list names.
 func (s *Service) choose(ctx context.Context, p *account.Principal, r *Request, plan *Plan) (err error) {
+	if r.Filter != nil && r.Filter.Cluster != "" {
+		c, err := chosen(s.Users.ViewableClusters(p), r.Filter.Cluster)
+		if err != nil {
+			return inBody(err)
+		}
+		if err := access.Refusal(p, c); err != nil {
+			return err
+		}
+	}
 	switch {
 	case r.Filter != nil && r.Action == RotateCredential:
 		return s.chooseCredentials(ctx, p, r.Filter, plan)
