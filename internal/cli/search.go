@@ -68,7 +68,7 @@ func (s *userSearch) list(c *call) error {
 		q.Set("sort", by)
 		l.Sorted()
 	}
-	away := map[string]client.Unreachable{}
+	missing := map[string]client.Unreachable{}
 	for {
 		q.Set("limit", strconv.Itoa(min(cmp.Or(l.Page(), longestPage), longestPage)))
 		items, next, unreachable, err := c.client.SearchPage(c.cmd.Context(), q)
@@ -76,7 +76,7 @@ func (s *userSearch) list(c *call) error {
 			return err
 		}
 		for _, u := range unreachable {
-			away[u.Cluster.ID] = u
+			missing[u.Cluster.ID] = u
 		}
 		var cells [][]string
 		if term.NeedsCells(c.cmd) {
@@ -95,7 +95,7 @@ func (s *userSearch) list(c *call) error {
 	if err := l.Print(); err != nil {
 		return err
 	}
-	return incomplete(c, slices.Collect(maps.Values(away)), "the list")
+	return incomplete(c, slices.Collect(maps.Values(missing)), "the list")
 }
 
 // incomplete warns of the clusters that did not answer, and is the error of a result that lacks them; nil if there are none.

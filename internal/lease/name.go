@@ -2,6 +2,7 @@ package lease
 
 import (
 	"crypto/rand"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -27,4 +28,10 @@ func NewName(forRole string) string {
 		random[i] = alphabet[b%byte(len(alphabet))]
 	}
 	return forRole + "_" + string(random)
+}
+
+// IsName reports whether a role of this name can be that of a lease.
+func IsName(name string) bool {
+	i := len(name) - randomChars
+	return i >= 1 && name[i-1] == '_' && strings.Trim(name[i:], alphabet) == ""
 }
