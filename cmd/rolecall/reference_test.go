@@ -47,7 +47,7 @@ flag: it comes from a file, from a variable or from standard input.
 | 3 | it does not exist, or you may not see it |
 | 4 | not signed in, or not allowed |
 | 5 | apply: something has changed since the plan was made |
-| 6 | the list is not complete, because clusters did not answer |
+| 6 | the list or the plan is not complete, because clusters did not answer |
 | 126, 127 | exec and psql: the command cannot be run, or was not found |
 | 130, 143 | interrupted by Ctrl-C, or by SIGTERM |
 

@@ -274,7 +274,7 @@ func runMany(c *call, body map[string]any, only bool) error {
 	}
 	work := plan.Total - plan.Skipped
 	if work == 0 {
-		c.report("There is nothing to do: %d skipped.", plan.Skipped)
+		c.report("There is nothing to do: nobody matches, or all are skipped (%d).", plan.Skipped)
 		return missed
 	}
 	if term.Asks(c.cmd) {

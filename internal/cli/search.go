@@ -21,7 +21,8 @@ type userSearch struct {
 }
 
 // sortsOf are the columns that the server sorts by.
-var sortsOf = map[string]string{"cluster": "cluster", "name": "name", "created": "createdAt", "expires": "validUntil"}
+var sortsOf = map[string]string{"cluster": "cluster", "name": "name", "created": "createdAt", "expires": "validUntil",
+	"last-seen": "lastSeen"}
 
 func (s *userSearch) bind(cmd *cobra.Command) {
 	s.userFilter.bind(cmd)
@@ -111,8 +112,7 @@ func incomplete(c *call, unreachable []client.Unreachable, result string) error 
 	for _, line := range lines {
 		c.warn("cluster %s", line)
 	}
-	return term.Exit(term.ExitIncomplete, "%s is not complete: %d clusters did not answer; run the command again", result,
-		len(lines))
+	return term.Exit(term.ExitIncomplete, "%s is not complete; run the command again when all clusters answer", result)
 }
 
 // foundHead is the columns of users list.

@@ -49,7 +49,7 @@ may view. All conditions must match. A cluster that does not answer is named in 
 then the list is not complete, and the exit code is 6.
 
 With --all-clusters or a condition such as --name, the server sorts by the columns cluster,
-name, created and expires. Then --limit reads no more than it prints.`,
+name, created, expires and last-seen. Then --limit reads no more than it prints.`,
 		Example: `  rolecall users list -c payments
   rolecall users list -c payments --system -o json
   rolecall users list -c payments --filter state=expired --filter name=app_* --sort -created

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -182,6 +183,20 @@ func TestOwnPasswordsAreKnown(t *testing.T) {
 		{"disable", func() error { _, _, _, err := s.Users.DisableUser(ctx, p, id, "app", etag.Match{}); return err }},
 		{"enable", func() error { _, _, err := s.Users.EnableUser(ctx, p, id, "app", etag.Match{}); return err }},
 		{"lease", func() error { _, _, _, err := s.Users.CreateLease(ctx, p, id, dbuser.NewLease{For: "app"}); return err }},
+		{"a blocked deletion", func() error {
+			s.PG.Exec(t, `CREATE TABLE kept (); ALTER TABLE kept OWNER TO "with"`)
+			_, u, err := s.Users.DeleteOrDisableUser(ctx, p, id, "with", dbuser.Deletion{}, etag.Match{})
+			if err == nil && u == nil {
+				t.Error("the owner of a table was deleted")
+			}
+			return err
+		}},
+		{"credential", func() error {
+			_, _, _, err := s.Users.PutCredential(ctx, p, id, "stored", dbuser.CredentialSettings{For: "app",
+				RotateEvery: time.Hour, Overlap: time.Minute}, etag.Match{})
+			return err
+		}},
+		{"rotation", func() error { _, _, err := s.Users.RotateStored(ctx, p, id, "stored"); return err }},
 	}
 	for _, change := range changes {
 		if err := change.do(); err != nil {
@@ -200,8 +215,8 @@ func TestOwnPasswordsAreKnown(t *testing.T) {
 		}
 	}
 	var n int
-	if err := s.DB.Pool.QueryRow(ctx, `SELECT count(*) FROM observations WHERE recorded <> ''`).Scan(&n); err != nil || n != 3 {
-		t.Errorf("%d of three roles have a fingerprint: %v", n, err)
+	if err := s.DB.Pool.QueryRow(ctx, `SELECT count(*) FROM observations WHERE recorded <> ''`).Scan(&n); err != nil || n != 5 {
+		t.Errorf("%d of five roles have a fingerprint: %v", n, err)
 	}
 }
 

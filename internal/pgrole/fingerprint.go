@@ -73,7 +73,8 @@ const (
 // with.
 var selectSights = `
   SELECT r.oid, r.rolname, ` + commentUpTo(maxListed) + `,
-    coalesce(CASE WHEN octet_length(r.rolpassword) <= ` + maxVerifier + ` THEN r.rolpassword ELSE 'too long' END, '')
+    CASE WHEN r.rolpassword IS NULL THEN '' WHEN octet_length(r.rolpassword) <= ` + maxVerifier + ` THEN r.rolpassword
+      ELSE 'too long' END
   FROM (
     SELECT r.oid, r.rolname, r.rolpassword FROM pg_authid r WHERE r.oid > $5::oid AND ` + opaque(unprotected) + `
     ORDER BY r.oid LIMIT $4) r

@@ -337,9 +337,11 @@ func commentUpTo(limit int) string {
 		limit, limit/4, limit/2)
 }
 
-// comment is of role r, looked up for each role: left to itself the planner compares each role with all comments.
-const comment = `
-    (SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1)`
+// withComment joins roles r with their comments d, looked up for each role: left to itself the planner compares each role
+// with all comments.
+const withComment = `
+  LEFT JOIN LATERAL
+    (SELECT description FROM pg_shdescription WHERE objoid = r.oid AND classoid = 'pg_authid'::regclass LIMIT 1) d ON true`
 
 // hidden is true for a user r without LOGIN. A comment that is longer than Rolecall writes is not searched.
 const hidden = `(SELECT CASE WHEN octet_length(description) <= 8192 THEN
@@ -375,7 +377,7 @@ func rolesWhere(condition string) string {
 	return `
   SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
     ` + mayLogin + `
-  FROM pg_roles r LEFT JOIN LATERAL ` + comment + ` d ON true
+  FROM pg_roles r` + withComment + `
   WHERE ` + condition
 }
 
@@ -399,8 +401,7 @@ func usersPage(protectedBy, filter, offset string) string {
   FROM (
     SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
-    ORDER BY r.rolname LIMIT $4 ` + offset + `) r
-  LEFT JOIN pg_shdescription d ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass
+    ORDER BY r.rolname LIMIT $4 ` + offset + `) r` + withComment + `
   ORDER BY r.rolname`
 }
 
@@ -419,8 +420,7 @@ func searchPage(system bool, conditions []string, order string) string {
   FROM (
     SELECT r.oid, r.rolname, r.rolvaliduntil FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
-    ORDER BY ` + order + ` LIMIT $4) r
-  LEFT JOIN LATERAL ` + comment + ` d ON true
+    ORDER BY ` + order + ` LIMIT $4) r` + withComment + `
   ORDER BY ` + order
 }
 
