@@ -70,11 +70,11 @@ func recoverCommand() *cobra.Command {
 	var keepPersonal bool
 	cmd := &cobra.Command{
 		Use:   "recover",
-		Short: "End all tokens, after the control database was restored from a backup",
-		Long: `Recover ends all sign-ins and personal access tokens, directly in the control database.
-Run it after you restored the control database from a backup, before the first start:
-otherwise tokens that were revoked since the backup are valid again. Everybody has to
-sign in again.
+		Short: "End all tokens and operations, after the control database was restored from a backup",
+		Long: `Recover ends all sign-ins, personal access tokens and operations in progress, directly in
+the control database. Run it after you restored the control database from a backup, before
+the first start: otherwise tokens that were revoked since the backup are valid again. Everybody
+has to sign in again.
 
 Every other change made since the backup is lost. docs/operating.md says what to check.`,
 		Example: `  rolecall recover --database-url-file url --master-key-file master.key`,

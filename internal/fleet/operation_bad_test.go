@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"rolecall/internal/account"
+	"rolecall/internal/audit"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fleet"
 	"rolecall/internal/lease"
@@ -327,6 +328,26 @@ func TestCancel(t *testing.T) {
 	}
 	if again, err := s.Fleet.Cancel(t.Context(), p, id.String()); err != nil || again.State != "cancelled" {
 		t.Errorf("once more: %+v %v", again, err)
+	}
+}
+
+// An operation of a backup does not go on after the control database was restored: what it had done since may have been
+// reversed.
+func TestOperationOfABackup(t *testing.T) {
+	t.Parallel()
+	s, p := open(t)
+	create(t, s, p, "waits")
+	id := start(t, s, p, fleet.Request{Action: fleet.Disable, Targets: targets(s, "waits")})
+	ended, err := s.Accounts.EndAllTokens(t.Context(), true, audit.Entry{AccountGUID: audit.ActorRestored})
+	if err != nil || ended.Operations != 1 {
+		t.Fatalf("%+v, %v", ended, err)
+	}
+	o := runUntilEnded(t, s, p, id, replica(s))
+	if o.State != "failed" || !strings.Contains(o.Reason, "restored") || o.Counts != (fleet.Counts{Total: 1, Skipped: 1}) {
+		t.Errorf("%+v %+v", o, results(t, s, p, id))
+	}
+	if !logsIn(s, "waits") {
+		t.Error("it was done all the same")
 	}
 }
 
