@@ -64,6 +64,8 @@ func TestRepeat(t *testing.T) {
 			}, "token")
 			c.Hasten()
 			_, err := c.Do(t.Context(), client.Request{Method: test.method, Path: test.path, Body: map[string]string{"a": "b"}})
+			mu.Lock()
+			defer mu.Unlock()
 			if got := client.Status(err); (err == nil) != (test.status == 0) || test.status > 0 && got != test.status ||
 				test.status < 0 && got != 0 {
 				t.Errorf("the error is %v", err)
