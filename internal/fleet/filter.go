@@ -116,15 +116,15 @@ func (s *Service) resolve(ctx context.Context, p *account.Principal, f *Filter) 
 	return clusters, q, nil
 }
 
-// chosen finds the cluster with a display name, or else with an id.
+// chosen finds the cluster with an id, or else with a display name, which may look like the id of another one.
 func chosen(clusters []*cluster.Cluster, nameOrID string) (*cluster.Cluster, error) {
 	for _, c := range clusters {
-		if c.DisplayName == nameOrID {
+		if strings.EqualFold(c.ID.String(), nameOrID) {
 			return c, nil
 		}
 	}
 	for _, c := range clusters {
-		if strings.EqualFold(c.ID.String(), nameOrID) {
+		if c.DisplayName == nameOrID {
 			return c, nil
 		}
 	}
