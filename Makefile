@@ -69,7 +69,7 @@ release-check: ## Verify the modules, and check the licenses and the SBOM
 soak: ## Keep servers under load, for an hour alone and for an hour of failures, and look for growth and losses; make soak SOAK_SECONDS=60
 	@scripts/install-postgres
 	cd e2e && SOAK_SECONDS=$${SOAK_SECONDS:-3600} go test -count=1 -timeout 0 -run '^(TestSoak|TestReplicas)$$'
-	cd e2e && SOAK_SECONDS=1 go test -race -count=1 -timeout 0 -run 'Instant$$'
+	cd e2e && SOAK_SECONDS=1 go test -race -count=1 -timeout 0 -run 'Instant$$|^TestRepeatedAfterAKill$$'
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} go test -race -v -count=1 -timeout 0 -run '^TestModel$$' ./internal/dbaas
 	ROLECALL_TEST_FULL=1 go test -v -count=1 -timeout 0 -run '^Test(RotationsUnderLoad|ManyLeasesEnd)$$' ./internal/dbuser
 

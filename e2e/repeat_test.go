@@ -77,9 +77,12 @@ func TestRepeatedAfterAKill(t *testing.T) {
 	t.Parallel()
 	var seen counts
 	w := newWorld(t, &seen)
-	words, every := []string{"kill"}, 4
-	if moreInstants {
+	words, every := []string{"kill"}, 15
+	switch {
+	case everyInstant:
 		words, every = []string{"kill", "send", "cut", "lose"}, 1
+	case moreInstants:
+		every = 4
 	}
 	became := map[string]int{}
 	for n, x := range repeats {
