@@ -81,13 +81,9 @@ func (s *Service) resolve(ctx context.Context, p *account.Principal, f *Filter) 
 	if err := f.Check(); err != nil {
 		return nil, nil, err
 	}
-	clusters := s.Users.ViewableClusters(p)
-	if f.Cluster != "" {
-		c, err := chosen(clusters, f.Cluster)
-		if err != nil {
-			return nil, nil, err
-		}
-		clusters = []*cluster.Cluster{c}
+	clusters, err := s.clusters(p, f)
+	if err != nil {
+		return nil, nil, err
 	}
 	q := &conditions{Search: pgrole.Search{System: f.System, Name: f.Name, States: f.States, PasswordKind: f.PasswordKind,
 		ExpiresBefore: f.ExpiresBefore, Lease: f.Lease}, changedOutside: f.ChangedOutside}
@@ -114,6 +110,19 @@ func (s *Service) resolve(ctx context.Context, p *account.Principal, f *Filter) 
 		}
 	}
 	return clusters, q, nil
+}
+
+// clusters are those that the principal may view, or the one of them that a filter names.
+func (s *Service) clusters(p *account.Principal, f *Filter) ([]*cluster.Cluster, error) {
+	all := s.Users.ViewableClusters(p)
+	if f.Cluster == "" {
+		return all, nil
+	}
+	c, err := chosen(all, f.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return []*cluster.Cluster{c}, nil
 }
 
 // chosen finds the cluster with an id, or else with a display name, which may look like the id of another one.

@@ -5,11 +5,11 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
@@ -343,21 +343,19 @@ func (s *Service) survey(ctx context.Context, p *account.Principal, a *account.P
 		return nil, err
 	}
 	clusters := s.Users.ViewableClusters(p)
-	parts, errs := make([]*part, len(clusters)), make([]error, len(clusters))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, clustersAtOnce)
+	parts := make([]*part, len(clusters))
+	var group errgroup.Group
+	group.SetLimit(clustersAtOnce)
 	for i, c := range clusters {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			parts[i], errs[i] = s.surveyCluster(ctx, p, c, k, l)
+		group.Go(func() (err error) {
+			parts[i], err = s.surveyCluster(ctx, p, c, k, l)
+			return err
 		})
 	}
-	wg.Wait()
-	for i, part := range parts {
-		if errs[i] != nil {
-			return nil, errs[i]
-		}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, part := range parts {
 		r.Users = append(r.Users, part.users...)
 		if part.verifiers != nil {
 			r.Verifiers = append(r.Verifiers, *part.verifiers)

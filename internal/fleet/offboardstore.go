@@ -79,8 +79,7 @@ func (s *Service) Offboarding(ctx context.Context, p *account.Principal, id stri
 // order.
 func (s *Service) addResults(ctx context.Context, o *Offboarding) error {
 	rows, err := s.DB.Pool.Query(ctx, `
-		SELECT CASE state WHEN 'running' THEN 'pending' ELSE state END, detail FROM operation_items
-		WHERE operation_id = $1 ORDER BY position`, o.Operation)
+		SELECT `+shownState+`, i.detail FROM operation_items i WHERE i.operation_id = $1 ORDER BY i.position`, o.Operation)
 	if err != nil {
 		return err
 	}

@@ -78,11 +78,11 @@ func (s *Service) Plan(ctx context.Context, p *account.Principal, r Request) (*P
 // choose puts the users or credentials into a plan that the filter or the list names.
 func (s *Service) choose(ctx context.Context, p *account.Principal, r *Request, plan *Plan) (err error) {
 	if r.Filter != nil && r.Filter.Cluster != "" {
-		c, err := chosen(s.Users.ViewableClusters(p), r.Filter.Cluster)
+		named, err := s.clusters(p, r.Filter)
 		if err != nil {
 			return inBody(err)
 		}
-		if err := access.Refusal(p, c); err != nil {
+		if err := access.Refusal(p, named[0]); err != nil {
 			return err
 		}
 	}
@@ -142,13 +142,9 @@ func inBody(err error) error {
 
 // chooseCredentials puts the stored credentials into a plan that match a filter.
 func (s *Service) chooseCredentials(ctx context.Context, p *account.Principal, f *Filter, plan *Plan) error {
-	clusters := s.Users.ViewableClusters(p)
-	if f.Cluster != "" {
-		c, err := chosen(clusters, f.Cluster)
-		if err != nil {
-			return inBody(err)
-		}
-		clusters = []*cluster.Cluster{c}
+	clusters, err := s.clusters(p, f)
+	if err != nil {
+		return inBody(err)
 	}
 	for _, c := range clusters {
 		if !access.MayManage(p, c) {

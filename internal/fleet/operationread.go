@@ -75,6 +75,9 @@ type Result struct {
 // ResultStates are the states of results.
 var ResultStates = []string{"pending", itemDone, itemFailed, itemSkipped}
 
+// shownState is the state of an item i as it is shown.
+const shownState = `CASE i.state WHEN 'running' THEN 'pending' ELSE i.state END`
+
 // Results returns up to limit of the results of an operation that the principal may see, after a position; -1: the first.
 // With states only those are returned. more says whether others follow.
 func (s *Service) Results(ctx context.Context, p *account.Principal, id string, states []string, after, limit int) (
@@ -84,11 +87,10 @@ func (s *Service) Results(ctx context.Context, p *account.Principal, id string, 
 		return nil, false, err
 	}
 	rows, err := s.DB.Pool.Query(ctx, `
-		SELECT i.position, p.cluster_id, p.cluster_name, i.name,
-		  CASE i.state WHEN 'running' THEN 'pending' ELSE i.state END, i.detail
+		SELECT i.position, p.cluster_id, p.cluster_name, i.name, `+shownState+`, i.detail
 		FROM operation_items i JOIN operation_parts p ON p.id = i.part_id
 		WHERE i.operation_id = $1 AND i.position > $2
-		  AND ($3::text[] IS NULL OR CASE i.state WHEN 'running' THEN 'pending' ELSE i.state END = ANY($3))
+		  AND ($3::text[] IS NULL OR `+shownState+` = ANY($3))
 		ORDER BY i.position LIMIT $4`, o.ID, after, states, limit+1)
 	if err != nil {
 		return nil, false, control.Fault(err)
