@@ -83,10 +83,7 @@ type Offboarding struct {
 		ReadAt  *time.Time `json:"readAt"`
 		Users   []string   `json:"users"`
 	} `json:"verifiers"`
-	Unreachable []struct {
-		Cluster ClusterRef `json:"cluster"`
-		Error   string     `json:"error"`
-	} `json:"unreachable"`
-	ExpiresAt  *time.Time `json:"expiresAt"`
-	AuditSince *time.Time `json:"auditSince"`
+	Unreachable []Unreachable `json:"unreachable"`
+	ExpiresAt   *time.Time    `json:"expiresAt"`
+	AuditSince  *time.Time    `json:"auditSince"`
 }

@@ -12,14 +12,8 @@ func OperationPath(id string, segments ...string) string {
 
 // Unreachable is a cluster that did not answer.
 type Unreachable struct {
-	Cluster NamedCluster `json:"cluster"`
-	Error   string       `json:"error"`
-}
-
-// NamedCluster is a cluster as lists over many clusters have it.
-type NamedCluster struct {
-	ID   string `json:"id"`
-	Name string `json:"displayName"`
+	Cluster ClusterRef `json:"cluster"`
+	Error   string     `json:"error"`
 }
 
 // OperationPlan is what an operation will do.
@@ -34,13 +28,13 @@ type OperationPlan struct {
 
 // PlannedUser is what an operation will do to one user.
 type PlannedUser struct {
-	Cluster       NamedCluster `json:"cluster"`
-	Username      string       `json:"username"`
-	Action        string       `json:"action"`
-	Blockers      []string     `json:"blockers"`
-	Skipped       string       `json:"skipped"`
-	ValidUntil    *time.Time   `json:"validUntil"`
-	NewValidUntil *time.Time   `json:"newValidUntil"`
+	Cluster       ClusterRef `json:"cluster"`
+	Username      string     `json:"username"`
+	Action        string     `json:"action"`
+	Blockers      []string   `json:"blockers"`
+	Skipped       string     `json:"skipped"`
+	ValidUntil    *time.Time `json:"validUntil"`
+	NewValidUntil *time.Time `json:"newValidUntil"`
 }
 
 // Operation is what is done to many users.
@@ -55,19 +49,16 @@ type Operation struct {
 		Failed  int `json:"failed"`
 		Skipped int `json:"skipped"`
 	} `json:"counts"`
-	CreatedAt time.Time  `json:"createdAt"`
-	EndedAt   *time.Time `json:"endedAt"`
-	Account   struct {
-		GUID     string `json:"guid"`
-		Username string `json:"username"`
-	} `json:"account"`
+	CreatedAt   time.Time     `json:"createdAt"`
+	EndedAt     *time.Time    `json:"endedAt"`
+	Account     Person        `json:"account"`
 	Unreachable []Unreachable `json:"unreachable"`
 }
 
 // OperationResult is what came of one user.
 type OperationResult struct {
-	Cluster  NamedCluster `json:"cluster"`
-	Username string       `json:"username"`
-	State    string       `json:"state"`
-	Detail   string       `json:"detail"`
+	Cluster  ClusterRef `json:"cluster"`
+	Username string     `json:"username"`
+	State    string     `json:"state"`
+	Detail   string     `json:"detail"`
 }

@@ -38,8 +38,8 @@ func (s *Service) Observations(ctx context.Context, clusterID uuid.UUID, oids []
 	return &Observed{cluster, roles}, nil
 }
 
-// Of is what was observed of a user at the last look.
-func (o *Observed) Of(oid uint32) Observation {
+// lastLook is what was observed of a user at the last look.
+func (o *Observed) lastLook(oid uint32) Observation {
 	var of Observation
 	if o.cluster.Looks > 0 {
 		of.LastSeenSince = &o.cluster.Since
@@ -60,8 +60,8 @@ func (o *Observed) Of(oid uint32) Observation {
 	return of
 }
 
-// OfUser is Of for a user that may have changed since the last look: a password that Rolecall has set in between was not
-// changed outside.
+// OfUser is what was observed of a user that may have changed since the last look: a password that Rolecall has set in
+// between was not changed outside.
 func (o *Observed) OfUser(u *pgrole.User) Observation {
 	of := o.ofRecord(u.OID(), u.Provenance.Fingerprint)
 	if u.System() {
@@ -75,7 +75,7 @@ func (o *Observed) OfHit(h *pgrole.Hit) Observation { return o.ofRecord(h.OID, h
 
 // ofRecord is what was observed of a user whose record has a fingerprint now; "": none.
 func (o *Observed) ofRecord(oid uint32, recorded string) Observation {
-	of := o.Of(oid)
+	of := o.lastLook(oid)
 	row := o.roles[oid]
 	if o.cluster.Verifiers && recorded != "" && (row == nil || string(row.Recorded) != recorded) {
 		of.PasswordChangedOutside, of.ChangedOutsideAt = new(bool), nil

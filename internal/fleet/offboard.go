@@ -474,6 +474,7 @@ func (s *Service) surveyCluster(ctx context.Context, p *account.Principal, c *cl
 		return nil, err
 	}
 	found := &part{}
+	var known []*pgrole.User // of found.users
 	readAt, read := k.did.Verifiers[c.ID]
 	var sameSince []string // users whose passwords may be those of then
 	for i, u := range users {
@@ -481,12 +482,13 @@ func (s *Service) surveyCluster(ctx context.Context, p *account.Principal, c *cl
 		name := audit.UserName{Cluster: c.ID, Name: pgrole.Storable(u.Name)}
 		if k.knows(name, u.Provenance, write) {
 			found.users = append(found.users, reportedUser(c, u, k.why(name, u.Provenance.CreatedBy), l))
+			known = append(known, u)
 		}
 		if read && !u.System() && !write.Time.After(readAt) && !u.Provenance.Created.After(readAt) {
 			sameSince = append(sameSince, pgrole.Storable(u.Name))
 		}
 	}
-	if err := s.addObserved(ctx, c, found.users); err != nil {
+	if err := s.addObserved(ctx, c, found.users, known); err != nil {
 		return nil, err
 	}
 	if len(sameSince) > 0 {
@@ -495,21 +497,21 @@ func (s *Service) surveyCluster(ctx context.Context, p *account.Principal, c *cl
 	return found, nil
 }
 
-// addObserved adds whether the passwords were changed by SQL.
-func (s *Service) addObserved(ctx context.Context, c *cluster.Cluster, users []ReportedUser) error {
-	if len(users) == 0 {
+// addObserved adds to the reported users, known as they were read, whether their passwords were changed by SQL.
+func (s *Service) addObserved(ctx context.Context, c *cluster.Cluster, reported []ReportedUser, known []*pgrole.User) error {
+	if len(known) == 0 {
 		return nil
 	}
-	var oids []uint32
-	for _, u := range users {
-		oids = append(oids, u.planned.OID)
+	oids := make([]uint32, len(known))
+	for i, u := range known {
+		oids[i] = u.OID()
 	}
 	seen, err := s.Users.Observations(ctx, c.ID, oids)
 	if err != nil {
 		return err
 	}
-	for i := range users {
-		users[i].ChangedOutside = seen.Of(users[i].planned.OID).PasswordChangedOutside
+	for i, u := range known {
+		reported[i].ChangedOutside = seen.OfUser(u).PasswordChangedOutside
 	}
 	return nil
 }
@@ -553,7 +555,7 @@ func (k *knowledge) why(user audit.UserName, createdBy string) string {
 
 // reportedUser is a user that the account could still use, with what becomes of it.
 func reportedUser(c *cluster.Cluster, u *pgrole.User, why string, l Leaver) ReportedUser {
-	ends := u.PasswordEnds()
+	ends := u.ValidUntil()
 	r := ReportedUser{Cluster: reportedCluster(c), Username: pgrole.Storable(u.Name), Why: why, Action: l.Action,
 		ValidUntil: ends,
 		planned:    Planned{Cluster: c, Name: u.Name, OID: u.OID(), Action: l.Action, ValidUntil: ends}}

@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"rolecall/internal/fault"
 )
@@ -103,17 +102,6 @@ func (s *Server) UsersAfter(ctx context.Context, after string, limit int) (users
 		return err
 	})
 	return users, s.fault(err, "")
-}
-
-// PasswordEnds is when the password of the user is no longer accepted; nil: never.
-func (u *User) PasswordEnds() *time.Time {
-	switch {
-	case !u.validUntil.Valid || u.validUntil.InfinityModifier == pgtype.Infinity:
-		return nil
-	case u.validUntil.InfinityModifier == pgtype.NegativeInfinity:
-		return new(time.Unix(0, 0).UTC())
-	}
-	return new(u.validUntil.Time.UTC())
 }
 
 // shownValidUntil brings times that JSON cannot write (-infinity, the year 10000) to the nearest that it can.
