@@ -345,3 +345,17 @@ func TestOffboardingLastAdmin(t *testing.T) {
 		t.Errorf("afterwards %d admins are active; the answers are %v", active, status)
 	}
 }
+
+// A user that expires after the year 9999, which JSON cannot write, or at -infinity, is in a report like others.
+func TestOffboardingOfOddTimes(t *testing.T) {
+	f, guid := leavers(t)
+	for name, until := range map[string]string{"far": "20000-01-01", "past": "-infinity"} {
+		f.makes(t, "leaver", f.ClusterID, name)
+		f.PG.Exec(t, `ALTER ROLE `+name+` VALID UNTIL '`+until+`'`)
+	}
+	var o offboarding
+	f.want(t, 200, "POST", "/accounts/"+guid+"/offboard?plan=true", `{"users":{"default":"keep"}}`).Into(t, &o)
+	if len(o.Users) != 2 || o.Users[0].ValidUntil.Year() != 9999 || o.Users[1].ValidUntil.Year() != 1 {
+		t.Errorf("got %+v", o.Users)
+	}
+}

@@ -113,11 +113,11 @@ func (a *API) startOperation(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	limit := int64(maxBody)
+	read := body
 	if p.Has(account.ScopeAdmin) {
-		limit = maxLargeBody
+		read = largeBody
 	}
-	o, err := limitedBody(w, r, limit)
+	o, err := read(w, r)
 	if err != nil {
 		return err
 	}
