@@ -163,25 +163,27 @@ func (m *leaseModel) broken(rt *rapid.T, f func() error) (broken bool, err error
 	verdict := rapid.SampledFrom([]pgtest.Verdict{pgtest.Pass, pgtest.Pass, pgtest.CutBefore, pgtest.CutAfter}).Draw(rt,
 		"fault")
 	at := rapid.IntRange(1, 8).Draw(rt, "statement")
+	var mu sync.Mutex
+	seen, broke := 0, false
 	if !m.isDown {
-		var mu sync.Mutex
-		seen := 0
 		m.way.Watch(func(string, int) pgtest.Verdict {
 			mu.Lock()
 			defer mu.Unlock()
 			if seen++; seen != at {
 				return pgtest.Pass
 			}
-			broken = verdict != pgtest.Pass
+			broke = verdict != pgtest.Pass
 			return verdict
 		})
 		defer m.way.Watch(func(string, int) pgtest.Verdict { return pgtest.Pass })
 	}
 	err = f()
-	if broken {
+	mu.Lock() // a statement that f does not wait for may be on its way
+	defer mu.Unlock()
+	if broke {
 		m.counts["broken"]++
 	}
-	return broken || m.isDown, err
+	return broke || m.isDown, err
 }
 
 // check compares what came of a call with what should. What is broken may fail, if it says so.
