@@ -17,8 +17,14 @@ import (
 	"rolecall/internal/secret"
 )
 
-// PublicClient is the OAuth client that needs no secret: command lines and libraries use it.
-const PublicClient = "cf"
+// The OAuth clients that need no secret: command lines and libraries use them.
+const (
+	PublicClient = "cf"
+	OwnClient    = "rolecall" // of our command line
+)
+
+// PublicClients are all of them.
+var PublicClients = []string{PublicClient, OwnClient}
 
 // The grants that are offered (RFC 6749, 4.3, 4.4 and 6).
 const (
@@ -41,15 +47,15 @@ var (
 	ErrScope       = errors.New("none of the scopes can be granted")
 )
 
-// Client is who asks for tokens: the public client, or an OAuth client that has proven its secret.
+// Client is who asks for tokens: a public client, or an OAuth client that has proven its secret.
 type Client struct {
 	id      string
-	account *account.Account // nil: the public client
+	account *account.Account // nil: a public client
 }
 
 // Client authenticates an OAuth client. The secret is given in each form in which the client may have encoded it.
 func (s *Service) Client(ctx context.Context, id, address string, secrets ...string) (*Client, error) {
-	if id == PublicClient && !slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" }) {
+	if slices.Contains(PublicClients, id) && !slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" }) {
 		return &Client{id: id}, nil
 	}
 	a, err := s.VerifySecret(ctx, id, address, secrets...)
@@ -218,7 +224,7 @@ func findRefresh(ctx context.Context, q interface {
 	return &r, err
 }
 
-// GrantWithRefresh issues a new access token to a person who signed in before. The public client keeps its refresh token,
+// GrantWithRefresh issues a new access token to a person who signed in before. A public client keeps its refresh token,
 // because its commands run concurrently and share it; for any other client the token is replaced.
 func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string) (*Tokens, error) {
 	if err := c.may(GrantRefresh); err != nil {

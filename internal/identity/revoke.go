@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,8 @@ import (
 // Revoke ends a token within 5 seconds on every replica: an access token, a refresh token with its family
 // and their access tokens, or a personal access token. A token that is unknown, has ended, or is another issuer's is no
 // failure (RFC 7009, 2.2): there is nothing to end here. A token that was issued to another client stays valid, and is no
-// failure either: clients expect 200 for every token.
+// failure either: clients expect 200 for every token. The public clients end each other's tokens, because none of them
+// proves which it is.
 func (s *Service) Revoke(ctx context.Context, c *Client, token, address string) error {
 	s.verified.drop(s.cacheKey(ParseCredential("Bearer " + token)))
 	switch {
@@ -28,6 +30,11 @@ func (s *Service) Revoke(ctx context.Context, c *Client, token, address string) 
 		return s.revokeAccess(ctx, c, token, address)
 	}
 	return s.revokeRefresh(ctx, c, token, address)
+}
+
+// mayRevoke reports whether the client ends tokens that were issued to a client.
+func (c *Client) mayRevoke(issuedTo string) bool {
+	return issuedTo == c.id || c.account == nil && slices.Contains(PublicClients, issuedTo)
 }
 
 func (s *Service) revokeAccess(ctx context.Context, c *Client, token, address string) error {
@@ -42,7 +49,7 @@ func (s *Service) revokeAccess(ctx context.Context, c *Client, token, address st
 	if err != nil {
 		return err
 	}
-	if t.ClientID != c.id {
+	if !c.mayRevoke(t.ClientID) {
 		return nil
 	}
 	a, err := s.accounts.ByGUID(ctx, t.account())
@@ -78,7 +85,7 @@ func (s *Service) revokeRefresh(ctx context.Context, c *Client, token, address s
 	if err != nil {
 		return control.Fault(err)
 	}
-	if r.clientID != c.id {
+	if !c.mayRevoke(r.clientID) {
 		return nil
 	}
 	a, err := s.accounts.ByGUID(ctx, r.guid)

@@ -145,6 +145,29 @@ func TestRevokeOfAnotherClient(t *testing.T) {
 	}
 }
 
+// TestRevokeOfAPublicClient: no public client proves which it is, so each ends the tokens of the other.
+func TestRevokeOfAPublicClient(t *testing.T) {
+	s := servicetest.Shared(t)
+	var c clock
+	id := replica(t, s, &c)
+	cf := publicClient(t, id)
+	own, err := id.Client(t.Context(), identity.OwnClient, "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	username := unique("public")
+	s.Admin(t, username)
+	first, second := signInWith(t, id, own, username), signInWith(t, id, own, username)
+	revoke(t, id, cf, string(first.Access))
+	revoke(t, id, cf, string(second.Refresh))
+	c.advance(identity.FreshFor)
+	refused(t, id, "Bearer "+string(first.Access))
+	refused(t, id, "Bearer "+string(second.Access))
+	if mayRefresh(t, id, own, string(second.Refresh)) {
+		t.Error("a refresh token is valid")
+	}
+}
+
 // TestRevokeAgainstRefresh: of a sign-in that is revoked while it is refreshed, nothing is left.
 func TestRevokeAgainstRefresh(t *testing.T) {
 	s := servicetest.Shared(t)

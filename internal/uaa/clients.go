@@ -96,8 +96,8 @@ func (a *API) createClient(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if secret == "" {
 		return fault.New(fault.Invalid, "The field client_secret is missing or empty.")
 	}
-	if id == identity.PublicClient {
-		return fault.New(fault.Exists, "The client id %q is that of the public client.", id)
+	if slices.Contains(identity.PublicClients, id) {
+		return fault.New(fault.Exists, "The client id %q is that of a public client. Choose another.", id)
 	}
 	made, err := a.Accounts.CreateClient(r.Context(), p, id, c, a.secret(secret, nil))
 	if err != nil {

@@ -194,8 +194,8 @@ func (a *API) client(r *http.Request, form url.Values) (*identity.Client, error)
 			Because(identity.ErrClient)
 	}
 	if id == "" {
-		return nil, fault.New(fault.Unauthenticated, "No client was named. The public client is %s, without a secret.",
-			identity.PublicClient).
+		return nil, fault.New(fault.Unauthenticated, "No client was named. The public clients are %s, without a secret.",
+			strings.Join(identity.PublicClients, " and ")).
 			Because(identity.ErrClient)
 	}
 	client, err := a.Identity.Client(r.Context(), id, web.InfoOf(r.Context()).Address, secrets...)

@@ -84,6 +84,27 @@ func TestPasswordGrant(t *testing.T) {
 	}
 }
 
+// The command line of Rolecall is a public client as cf is. Its tokens are its own: cf does not refresh them.
+func TestPublicClients(t *testing.T) {
+	f := newFixture(t)
+	bob := f.person(t, unique("bob"))
+	tok := f.token(t, "", "client_id", "rolecall", "grant_type", "password", "username", bob.UserName, "password",
+		bob.UserName+"-password").token(t)
+	if c := tok.claims(t); c["client_id"] != "rolecall" || c["cid"] != "rolecall" {
+		t.Errorf("the claims are %v", c)
+	}
+	refresh := []string{"grant_type", "refresh_token", "refresh_token", tok.RefreshToken}
+	if next := f.token(t, basic("rolecall", ""), refresh...).token(t); next.RefreshToken != tok.RefreshToken {
+		t.Error("the refresh token was replaced")
+	}
+	f.token(t, cf, refresh...).want(t, 400, "invalid_grant")
+	f.token(t, basic("rolecall", "a secret"), refresh...).want(t, 401, "invalid_client")
+	for _, id := range []string{"cf", "rolecall"} {
+		f.as(t, f.root(t), "POST", "/oauth/clients", object(map[string]any{"client_id": id, "client_secret": "its-secret",
+			"authorized_grant_types": []string{"client_credentials"}})).want(t, 409, "invalid_client")
+	}
+}
+
 func TestPasswordGrantRefused(t *testing.T) {
 	f := newFixture(t)
 	bob := f.person(t, unique("bob"))
