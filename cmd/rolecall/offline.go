@@ -60,7 +60,7 @@ func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
 
 // warn prints what a server would log.
 func (s *settings) warn(cmd *cobra.Command) {
-	for _, warning := range s.readableByAll() {
+	for _, warning := range s.readableByAll(nil) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "rolecall: warning: %s\n", warning)
 	}
 }

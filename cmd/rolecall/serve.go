@@ -72,7 +72,7 @@ func (s *settings) forServe(errOut io.Writer) (server.Config, error) {
 	if c.TLS, err = server.TLS(s.tlsCert, s.tlsKey, s.tlsClientCA, c.Log); err != nil {
 		return c, term.Usage("%w", err)
 	}
-	for _, warning := range s.readableByAll() {
+	for _, warning := range s.readableByAll(c.OIDC) {
 		c.Log.Warn(warning)
 	}
 	if c.TLS != nil && strings.HasPrefix(c.PublicURL, "http:") {

@@ -42,6 +42,7 @@ type settings struct {
 	auditRetention  string
 	drainDelay      string
 	oidcIssuers     []string
+	oidcFile        string
 	logFormat       string
 	logLevel        string
 	allowRemote     bool
@@ -65,8 +66,11 @@ func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string
 		"`requests` per second of one account, with bursts of twice as many; 0: no limit")
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
 		"`age` at which rows of the audit log are removed, such as 90d or 2160h; 0: never")
-	f.StringArrayVar(&s.oidcIssuers, "oidc-issuer", nil, "OpenID Connect `issuer` whose bearer tokens are accepted, as "+
-		"url,audience=…[,username=claim][,link=username]; repeatable, in the variable separated by spaces")
+	f.StringArrayVar(&s.oidcIssuers, "oidc-issuer", nil, "OpenID Connect `issuer`: with audience=… its bearer tokens are "+
+		"accepted, with client-id=…[,client-secret-file=…] people sign in there; as "+
+		"url,audience=…,client-id=…[,username=claim][,label=key:claim[:prefix]][,name=…][,link=username]; "+
+		"repeatable, in the variable separated by spaces")
+	f.StringVar(&s.oidcFile, "oidc-file", "", "YAML `file` with more issuers")
 	f.StringVar(&s.logFormat, "log-format", logFormat, "log `format`: text or json")
 	f.StringVar(&s.logLevel, "log-level", "info", "lowest log `level`: debug, info, warn or error")
 }
@@ -176,6 +180,7 @@ func (s *settings) checkedPublicURL() (string, error) {
 	return strings.TrimRight(u.String(), "/"), nil
 }
 
+// checkedOIDCIssuers are the issuers of the flags, then those of the file.
 func (s *settings) checkedOIDCIssuers(publicURL string) ([]identity.OIDCIssuer, error) {
 	issuers := make([]identity.OIDCIssuer, len(s.oidcIssuers))
 	for i, text := range s.oidcIssuers {
@@ -184,8 +189,25 @@ func (s *settings) checkedOIDCIssuers(publicURL string) ([]identity.OIDCIssuer, 
 			return nil, term.Usage("--oidc-issuer: %w", err)
 		}
 	}
+	if s.oidcFile != "" {
+		file, err := os.Open(s.oidcFile)
+		if err != nil {
+			return nil, term.Usage("--oidc-file: %w", err)
+		}
+		defer file.Close()
+		more, err := identity.ReadOIDCIssuers(file)
+		if err != nil {
+			return nil, term.Usage("--oidc-file: %s: %w", s.oidcFile, err)
+		}
+		issuers = append(issuers, more...)
+	}
 	if err := identity.CheckOIDCIssuers(server.Issuer(publicURL), issuers); err != nil {
-		return nil, term.Usage("--oidc-issuer: %w", err)
+		return nil, term.Usage("the OpenID Connect issuers: %w", err)
+	}
+	for _, i := range issuers {
+		if _, err := i.ClientSecret(); err != nil {
+			return nil, term.Usage("the OpenID Connect issuer %s: %w", i.Name, err)
+		}
 	}
 	return issuers, nil
 }
@@ -228,10 +250,15 @@ func (s *settings) keyring() (*control.Keyring, error) {
 }
 
 // readableByAll warns of files that hold secrets and that every user of this machine can read.
-func (s *settings) readableByAll() (warnings []string) {
-	for _, f := range []struct{ flag, name string }{
+func (s *settings) readableByAll(issuers []identity.OIDCIssuer) (warnings []string) {
+	type file struct{ flag, name string }
+	files := []file{
 		{"--database-url-file", s.databaseURLFile}, {"--master-key-file", s.masterKeyFile}, {"--tls-key", s.tlsKey},
-	} {
+	}
+	for _, i := range issuers {
+		files = append(files, file{"the client secret of the issuer " + i.Name, i.ClientSecretFile})
+	}
+	for _, f := range files {
 		info, err := os.Stat(f.name)
 		if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
 			warnings = append(warnings, fmt.Sprintf("every user of this machine can read the secret in the file of %s; "+

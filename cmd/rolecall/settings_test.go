@@ -45,6 +45,7 @@ var knownSettings = []struct {
 	{"metrics-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"pprof-listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"oidc-issuer", "dev serve", [2]string{"[https://one]", "[https://two]"}},
+	{"oidc-file", "dev serve", [2]string{"one", "two"}},
 	{"rate-limit", "dev serve", [2]string{"1", "2.5"}},
 	{"audit-retention", "dev serve", [2]string{"90d", "0"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"net"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -181,7 +182,8 @@ func FuzzParseOIDCIssuer(f *testing.F) {
 		"http://example.org,audience=a", "https://u:p@h,audience=a", "https://h?q,audience=a", "https://h#f,audience=a",
 		"https://uaa,audience=a", "https://h,audience=", "https://h,audience=a,audience=b", "https://h,x=y", "https://h",
 		"https:///x,audience=a", "HTTPS://h,audience=a", "http://127.1.2.3,audience=a", "http://[::1]:80,audience=a",
-		"https://h:x,audience=a"} {
+		"https://h:x,audience=a", "https://h,client-id=a,client-secret-file=/f,name=corp,label=team:groups:rc-,label=g.*:roles",
+		"https://h,audience=a,label=a", "https://h,audience=a,label=a:b,label=a:c", "https://h,audience=a,name=a/b"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -196,18 +198,33 @@ func FuzzParseOIDCIssuer(f *testing.F) {
 		if ip := net.ParseIP(u.Hostname()); u.Scheme != "https" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
 			t.Errorf("%q is asked over %s", text, u.Scheme)
 		}
-		if i.Audience == "" || i.Origin() == "" || i.Origin() == account.LocalOrigin {
+		if i.Audience == "" && i.ClientID == "" || i.Name == "" || i.Origin() == "" || i.Origin() == account.LocalOrigin {
 			t.Errorf("%q is %+v of the origin %q", text, i, i.Origin())
 		}
-		again := i.URL + ",audience=" + i.Audience
-		if i.UsernameClaim != "" {
-			again += ",username=" + i.UsernameClaim
+		if i.Links {
+			return // its setting has no value to write again
 		}
-		if j, err := identity.ParseOIDCIssuer(again); err != nil || i != j {
+		again := i.URL + ",name=" + i.Name
+		for name, value := range map[string]string{"audience": i.Audience, "client-id": i.ClientID,
+			"client-secret-file": i.ClientSecretFile, "username": i.UsernameClaim} {
+			if value != "" {
+				again += "," + name + "=" + value
+			}
+		}
+		for _, l := range i.Labels {
+			again += ",label=" + l.Key + ":" + l.Claim + ":" + l.Prefix
+		}
+		if j, err := identity.ParseOIDCIssuer(again); issuerName(i) && (err != nil || !reflect.DeepEqual(i, j)) {
 			t.Errorf("%q is %+v, %q is %+v: %v", text, i, again, j, err)
 		}
 		if identity.CheckOIDCIssuers(i.URL, []identity.OIDCIssuer{i}) == nil {
 			t.Errorf("%q may stand beside itself", text)
 		}
 	})
+}
+
+// issuerName reports whether the name, which may be a host, can be given as well.
+func issuerName(i identity.OIDCIssuer) bool {
+	_, err := identity.ParseOIDCIssuer("https://h,audience=a,name=" + i.Name)
+	return err == nil
 }

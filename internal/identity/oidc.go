@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/golang-jwt/jwt/v5"
@@ -21,72 +19,6 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
 )
-
-// OIDCIssuer is another issuer whose bearer tokens are accepted.
-type OIDCIssuer struct {
-	URL      string // exactly as its tokens name it
-	Audience string // that its tokens must have
-	// UsernameClaim is the claim that an account's name is taken from; "": preferred_username, else email.
-	UsernameClaim string
-	// Links says that a subject without an account takes the one that was prepared for its name. Only for an issuer that
-	// lets nobody choose a name freely, and gives none twice.
-	Links bool
-}
-
-// ParseOIDCIssuer reads `url,audience=…` and, after these, `username=claim` and `link=username`.
-func ParseOIDCIssuer(s string) (OIDCIssuer, error) {
-	fields := strings.Split(s, ",")
-	i := OIDCIssuer{URL: fields[0]}
-	u, err := url.Parse(i.URL)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
-		u.Scheme != "https" && u.Scheme != "http" {
-		return i, fmt.Errorf("%q does not begin with a URL like https://login.example.org", s)
-	}
-	if ip := net.ParseIP(u.Hostname()); u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return i, fmt.Errorf("%s is not https: anybody on the network path could sign in as anybody", i.URL)
-	}
-	for _, field := range fields[1:] {
-		if field == "link=username" && !i.Links {
-			i.Links = true
-			continue
-		}
-		name, value, _ := strings.Cut(field, "=")
-		var setting *string
-		switch name {
-		case "audience":
-			setting = &i.Audience
-		case "username":
-			setting = &i.UsernameClaim
-		default:
-			return i, fmt.Errorf("%q is not a setting of an issuer; those are audience, username and link=username", field)
-		}
-		if value == "" || *setting != "" {
-			return i, fmt.Errorf("the setting %s of %s is empty, or given twice", name, i.URL)
-		}
-		*setting = value
-	}
-	if i.Audience == "" {
-		// Without one, a token that the issuer made for any other application would sign in here.
-		return i, fmt.Errorf("%s has no audience; write %s,audience=…", i.URL, i.URL)
-	}
-	if utf8.RuneCountInString(i.URL) > maxIssuer {
-		return i, fmt.Errorf("the URL of the issuer has more than %d characters", maxIssuer)
-	}
-	if i.Origin() == account.LocalOrigin {
-		return i, fmt.Errorf("%s would have the origin %q, which is that of local accounts; give it another host name", i.URL,
-			i.Origin())
-	}
-	return i, nil
-}
-
-// maxIssuer is as long as an origin may be.
-const maxIssuer = 255
-
-// Origin is what the issuer's accounts have as their origin: its URL without the scheme.
-func (i OIDCIssuer) Origin() string {
-	_, rest, _ := strings.Cut(i.URL, "://")
-	return strings.TrimRight(rest, "/")
-}
 
 // The limits of requests to an issuer.
 const (
@@ -107,18 +39,6 @@ type externalIssuer struct {
 
 	mu   sync.Mutex
 	keys oidc.KeySet // nil: its documents were not read yet
-}
-
-// CheckOIDCIssuers returns why a server with this issuer of its own cannot accept these others.
-func CheckOIDCIssuers(own string, issuers []OIDCIssuer) error {
-	origins := map[string]bool{OIDCIssuer{URL: own}.Origin(): true}
-	for _, i := range issuers {
-		if origins[i.Origin()] {
-			return fmt.Errorf("%s is this server itself, or given twice", i.URL)
-		}
-		origins[i.Origin()] = true
-	}
-	return nil
 }
 
 func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer, error) {
@@ -225,29 +145,29 @@ func (k *fetchedKeys) VerifySignature(ctx context.Context, token string) ([]byte
 	return payload, err
 }
 
-// verify returns the subject of a token and the name that its account should have.
-func (e *externalIssuer) verify(ctx context.Context, token string) (t *oidc.IDToken, username string, err error) {
+// verify returns a token of the issuer for an audience, and its claims.
+func (e *externalIssuer) verify(ctx context.Context, token, audience string) (*oidc.IDToken, map[string]any, error) {
 	keys, err := e.keySet(ctx)
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	fetched := &fetchedKeys{KeySet: keys}
-	config := &oidc.Config{ClientID: e.Audience, SupportedSigningAlgs: signatures, Now: e.now}
-	t, err = oidc.NewVerifier(e.URL, fetched, config).Verify(ctx, token)
+	config := &oidc.Config{ClientID: audience, SupportedSigningAlgs: signatures, Now: e.now}
+	t, err := oidc.NewVerifier(e.URL, fetched, config).Verify(ctx, token)
 	if fetched.unreachable != nil {
-		return nil, "", e.away(fetched.unreachable)
+		return nil, nil, e.away(fetched.unreachable)
 	}
 	if err != nil {
-		return nil, "", errWrong.Because(e.whyRefused(token))
+		return nil, nil, errWrong.Because(e.whyRefused(token, audience))
 	}
 	if t.Subject == "" {
-		return nil, "", errWrong.Because(fmt.Errorf("the token of %s has no subject", e.URL))
+		return nil, nil, errWrong.Because(fmt.Errorf("the token of %s has no subject", e.URL))
 	}
-	var named map[string]any
-	if err := t.Claims(&named); err != nil {
-		return nil, "", errWrong.Because(fmt.Errorf("the claims of the token of %s cannot be read", e.URL))
+	var claims map[string]any
+	if err := t.Claims(&claims); err != nil {
+		return nil, nil, errWrong.Because(fmt.Errorf("the claims of the token of %s cannot be read", e.URL))
 	}
-	return t, e.username(named), nil
+	return t, claims, nil
 }
 
 // username is the name that the account of a token's subject should have. An e-mail address is one only if the issuer has
@@ -280,7 +200,7 @@ func serviceAccount(name string) string {
 
 // whyRefused is for the log: what is wrong with a token whose verification failed. Its signature is the last thing to be
 // checked, so anybody may have written the rest; nothing long is quoted.
-func (e *externalIssuer) whyRefused(token string) error {
+func (e *externalIssuer) whyRefused(token, audience string) error {
 	var c jwt.RegisteredClaims
 	t, _, err := jwt.NewParser().ParseUnverified(token, &c)
 	if err != nil {
@@ -293,9 +213,9 @@ func (e *externalIssuer) whyRefused(token string) error {
 	switch {
 	case !slices.Contains(signatures, algorithm):
 		err = fmt.Errorf("is signed with %.40q; accepted are %s", algorithm, strings.Join(signatures, ", "))
-	case !slices.Contains(c.Audience, e.Audience):
+	case !slices.Contains(c.Audience, audience):
 		err = fmt.Errorf("has the audience %.200s, not %q; configure the client at the issuer, or audience= of --oidc-issuer",
-			fmt.Sprintf("%q", []string(c.Audience)), e.Audience)
+			fmt.Sprintf("%q", []string(c.Audience)), audience)
 	case c.ExpiresAt == nil:
 		err = errors.New("does not say when it expires")
 	case !now.Before(c.ExpiresAt.Time):
@@ -314,12 +234,16 @@ func (e *externalIssuer) whyRefused(token string) error {
 func (s *Service) externalBearer(
 	ctx context.Context, e *externalIssuer, token, address string,
 ) (*verifiedCredential, error) {
-	t, username, err := e.verify(ctx, token)
+	if e.Audience == "" {
+		return nil, errWrong.Because(fmt.Errorf("people sign in at %s, but its bearer tokens are not accepted; add audience= to "+
+			"--oidc-issuer", e.URL))
+	}
+	t, claims, err := e.verify(ctx, token, e.Audience)
 	if err != nil {
 		return nil, err
 	}
 	a, err := s.accounts.External(ctx, account.External{
-		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: username, Links: e.Links, Address: address,
+		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: e.username(claims), Links: e.Links, Address: address,
 	})
 	if err != nil {
 		return nil, err

@@ -45,7 +45,9 @@ var mayImport = map[string][]string{
 		"audit", "control", "etag", "failpoint", "fault", "label", "lease", "moment", "observe", "pgrole", "pgwire", "primary",
 		"secret", "sqlstate",
 	},
-	"internal/identity":    {"account", "audit", "control", "fault", "batch", "invisible", "remote", "secret", "sqlstate"},
+	"internal/identity": {
+		"account", "audit", "control", "fault", "batch", "invisible", "label", "remote", "secret", "sqlstate",
+	},
 	"internal/idempotency": {"account", "audit", "control", "failpoint", "fault", "sqlstate"},
 	"internal/account":     {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
 	"internal/audit":       {"control", "failpoint", "fault", "batch", "sqlstate"},
