@@ -43,6 +43,8 @@ test-programs:
 	@scripts/install-gcc
 	@scripts/install-pgbouncer
 	@scripts/install-majors
+	@scripts/install-chromium >/dev/null
+	@scripts/install-axe >/dev/null
 
 # Packages wait for half of their time, so more run at a time than there are processors. The race detector watches the packages,
 # the composed server in cmd/rolecall among them; a driver of another process has no races worth finding, so e2e does without.

@@ -1,5 +1,5 @@
 // Package e2e runs the built program and drives it as its users do: with the real Go SDK of the DBaaS API, with the
-// exchanges of the other clients, with psql, and with kill -9.
+// exchanges of the other clients, with psql, with Chromium, and with kill -9.
 //
 // It is a module of its own, so that the clients' dependencies are not the program's. Of the program only the parser of
 // label selectors is imported, to compare it with that of Kubernetes, and what starts PostgreSQL for tests.
@@ -70,6 +70,7 @@ func testMain(m *testing.M) (code int) {
 			code = 1
 		}
 	}()
+	defer stopChromium()
 	return m.Run()
 }
 
