@@ -506,8 +506,10 @@ func removeIdentity(ctx context.Context, tx pgx.Tx, a *Profile) error {
 		_, err := tx.Exec(ctx, `DELETE FROM accounts WHERE id = $1`, a.ID)
 		return err
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM refresh_tokens WHERE account_id = $1`, a.ID); err != nil {
-		return err
+	for _, signIns := range []string{"refresh_tokens", "console_sessions"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+signIns+` WHERE account_id = $1`, a.ID); err != nil {
+			return err
+		}
 	}
 	if err := endPersonalTokens(ctx, tx, a.ID); err != nil {
 		return err

@@ -103,6 +103,9 @@ type SignedIn struct {
 // vaultClient stands for the clients of HashiCorp Vault, whose sign-ins name none.
 const vaultClient = "vault"
 
+// consoleClient stands for sessions in a browser.
+const consoleClient = "console"
+
 // SignIns returns the personal access tokens of an account, and what it is signed in with.
 func (s *Store) SignIns(ctx context.Context, q control.Querier, id int64) (tokens []TokenName, sessions []SignedIn,
 	err error) {
@@ -121,8 +124,11 @@ func (s *Store) SignIns(ctx context.Context, q control.Querier, id int64) (token
 		  WHERE a.id = $1 AND a.active AND r.epoch = a.epoch AND r.replaced_at IS NULL AND r.expires_at > now()
 		  UNION ALL
 		  SELECT $2::text, coalesce(t.last_used_at, t.created_at) FROM personal_tokens t JOIN accounts a ON a.id = t.account_id
-		  WHERE a.id = $1 AND a.active AND t.renewable_until IS NOT NULL AND t.epoch = a.epoch AND t.expires_at > now()) s
-		GROUP BY client ORDER BY client`, id, vaultClient)
+		  WHERE a.id = $1 AND a.active AND t.renewable_until IS NOT NULL AND t.epoch = a.epoch AND t.expires_at > now()
+		  UNION ALL
+		  SELECT $3::text, c.last_used_at FROM console_sessions c JOIN accounts a ON a.id = c.account_id
+		  WHERE a.id = $1 AND a.active AND c.epoch = a.epoch AND c.expires_at > now()) s
+		GROUP BY client ORDER BY client`, id, vaultClient, consoleClient)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -41,6 +41,10 @@ type Principal struct {
 	Token uuid.UUID
 	// AccessToken is the id of the access token of this server that the request came with; zero: another credential.
 	AccessToken uuid.UUID
+	// Session is that of the person's browser, and AccessToken is its id as well; zero: the request came with a token. Proven
+	// is when the person last proved who they are in it.
+	Session uuid.UUID
+	Proven  time.Time
 	// ReadOnly says that the token changes nothing. No scope to change with is among Scopes then; CouldWrite says that one
 	// would be, so that the token reads what its account may read because it manages it.
 	ReadOnly, CouldWrite bool
@@ -113,6 +117,7 @@ func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 		AccountGUID: p.GUID,
 		AccountName: shownName(p.Username, p.Origin),
 		Token:       p.Token,
+		Session:     p.Session,
 		Operation:   p.Operation,
 		Target:      target,
 		RequestID:   p.RequestID,

@@ -116,6 +116,7 @@ type Entry struct {
 	Action                   string
 	AccountGUID, AccountName string
 	Token                    uuid.UUID // the personal access token that it is done with, which goes into the detail; zero: none
+	Session                  uuid.UUID // of the console that it is done in, which goes into the detail; zero: none
 	Operation                uuid.UUID // that it is a part of, which goes into the detail; zero: none
 	Cluster                  uuid.UUID // zero: no cluster is concerned
 	Target                   string    // database user, database or account
@@ -231,14 +232,22 @@ func newRow(id uuid.UUID, phase string, e Entry, r Result) *row {
 	return &row{attempt: id, phase: phase, entry: e, outcome: r.Outcome, detail: detail, err: err}
 }
 
+// viaConsole is the detail's word for what a person did in the console.
+const viaConsole = "console"
+
 // stored is the detail of a row, with what every row may have.
 func stored(e Entry, r Result) (json.RawMessage, error) {
 	var common struct {
 		Token     uuid.UUID `json:"token,omitzero"`
+		Session   uuid.UUID `json:"session,omitzero"`
+		Via       string    `json:"via,omitempty"`
 		Operation uuid.UUID `json:"operation,omitzero"`
 		Previous  uuid.UUID `json:"previous,omitzero"`
 	}
-	common.Token, common.Operation, common.Previous = e.Token, e.Operation, r.Previous
+	common.Token, common.Session, common.Operation, common.Previous = e.Token, e.Session, e.Operation, r.Previous
+	if e.Session != uuid.Nil {
+		common.Via = viaConsole
+	}
 	detail, err := json.Marshal(r.Detail)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"rolecall/internal/account"
 	"rolecall/internal/door"
@@ -48,7 +49,13 @@ type rootLinks struct {
 	AppSSH            *link         `json:"app_ssh"`
 }
 
-func (a *API) root(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+// root is the document that points clients to the API. A person with a browser is led to the console.
+func (a *API) root(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
+	w.Header().Add("Vary", "Accept")
+	if strings.Contains(r.Header.Get("Accept"), "text/html") {
+		http.Redirect(w, r, "/console/", http.StatusSeeOther)
+		return nil
+	}
 	uaa := link{a.PublicURL + "/uaa"}
 	web.JSON(w, http.StatusOK, jsonType, rootResponse{rootLinks{
 		Self:              link{a.PublicURL},

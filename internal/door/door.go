@@ -15,6 +15,7 @@ import (
 	"rolecall/internal/fault"
 	"rolecall/internal/identity"
 	"rolecall/internal/remote"
+	"rolecall/internal/secret"
 	"rolecall/internal/web"
 )
 
@@ -25,6 +26,9 @@ type Door struct {
 	PerAccount, PerAddress *web.Limiter
 	// StrangerBody is how long the body of a request that needs no credential may take; zero: as long as any other.
 	StrangerBody time.Duration
+	// Origin is the scheme and host of the public URL, which a browser names as the origin of our own pages, also where a proxy
+	// changes the Host header.
+	Origin string
 }
 
 // Surface is what one dialect declares.
@@ -33,6 +37,9 @@ type Surface struct {
 	Name string
 	// Schemes are the schemes of credentials that it accepts.
 	Schemes []identity.Scheme
+	// Cookie is the name of the cookie that carries a session of a browser; "": the surface takes none, and no page of another
+	// site can act as anybody on it.
+	Cookie string
 	// TokenHeader is a header that carries a token like Authorization with Bearer, and takes precedence; "": there is none.
 	TokenHeader string
 	Routes      []Route
@@ -144,8 +151,11 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) 
 	if limited != nil {
 		return nil, limited
 	}
-	return p, web.SameOrigin(r)
+	return p, h.door.SameOrigin(r)
 }
+
+// SameOrigin refuses a change that a browser sends for a page of another site.
+func (d *Door) SameOrigin(r *http.Request) error { return web.SameOrigin(r, d.Origin) }
 
 // authenticate returns the principal of a request. Without a valid credential the request is charged to its address: before
 // a stranger's credential is verified, or after a credential that seemed valid was refused.
@@ -196,6 +206,9 @@ func (d *Door) chargeAddress(info *web.Info) error {
 // credential reads the credential of a request. A scheme that the surface does not accept counts as no credential.
 func (h *Handler) credential(header http.Header) (c identity.Credential, err error) {
 	c = h.surface.Credential(header)
+	if h.surface.Cookie != "" {
+		c = session(header, h.surface.Cookie)
+	}
 	if c.Value != "" && slices.Contains(h.surface.Schemes, c.Scheme) {
 		return c, nil
 	}
@@ -204,6 +217,16 @@ func (h *Handler) credential(header http.Header) (c identity.Credential, err err
 		hint = "a user name and password (Basic) or " + hint
 	}
 	return c, fault.New(fault.Unauthenticated, "Sign in: send %s in the Authorization header.", hint).Because(ErrNoCredential)
+}
+
+// session is the session that a browser proves with the cookie of a name. A cookie that is there twice is nobody's: a host
+// beside ours may have set one of them.
+func session(header http.Header, name string) identity.Credential {
+	found := (&http.Request{Header: header}).CookiesNamed(name)
+	if len(found) != 1 {
+		return identity.Credential{}
+	}
+	return identity.Credential{Scheme: identity.Session, Value: secret.Text(found[0].Value)}
 }
 
 // Credential is what a request with these headers proves its account with.

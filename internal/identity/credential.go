@@ -25,6 +25,8 @@ type Scheme string
 const (
 	Basic  Scheme = "basic"
 	Bearer Scheme = "bearer"
+	// Session is no scheme of HTTP: a browser proves its session with a cookie.
+	Session Scheme = "session"
 )
 
 // Credential is what a request proves its account with.
@@ -85,11 +87,13 @@ type verifiedCredential struct {
 	account  *account.Account
 	whole    bool      // it carries every scope that its account has
 	scopes   []string  // else what it carries; the account itself may have fewer in the meantime
-	issued   time.Time // of a token
+	issued   time.Time // of a token or session
+	session  uuid.UUID // in a browser; zero: it is none
+	proven   time.Time // when the person of the session last proved who they are
 	expires  time.Time // zero: never
 	checked  time.Time
 	external bool // another issuer's token
-	// revocable are the ids under which an access token of ours may be revoked.
+	// revocable are the ids under which an access token of ours, or a session, may be revoked.
 	revocable []uuid.UUID
 	// personal is the personal access token that the credential is, nil for any other.
 	personal *PersonalToken
@@ -117,6 +121,10 @@ func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	}
 	if len(v.revocable) > 0 {
 		p.AccessToken = v.revocable[0]
+	}
+	if v.session != uuid.Nil {
+		p.Session, p.Proven = v.session, v.proven
+		s.tokenUse.note(v.session, s.now())
 	}
 	if t := v.personal; t != nil {
 		p.Limit(t.ID, t.ReadOnly, t.Clusters)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/account"
@@ -92,7 +93,7 @@ var errWrong = fault.New(fault.Unauthenticated, "The user name, password or toke
 func (s *Service) Authenticate(ctx context.Context, c Credential, address string) (*account.Principal, error) {
 	key := s.cacheKey(c)
 	v, ok := s.verified.get(key, s.now())
-	again := ok && (v.external || v.personal != nil && v.personal.ofSignIn())
+	again := ok && (v.external || v.session != uuid.Nil || v.personal != nil && v.personal.ofSignIn())
 	var err error
 	if ok {
 		v, err = s.recheck(ctx, key, v, address)
@@ -100,7 +101,7 @@ func (s *Service) Authenticate(ctx context.Context, c Credential, address string
 		v, err = s.verify(ctx, key, c, address)
 	}
 	// The account is gone or was inactive for a moment. The token of another issuer still says whose it is: the answer is the
-	// one that a request gets which comes first. And another replica may have renewed the token of a sign-in.
+	// one that a request gets which comes first. And the token of a sign-in may have been renewed, as a session is by each use.
 	if again && fault.Is(err, fault.Unauthenticated) {
 		v, err = s.verify(ctx, key, c, address)
 	}
@@ -126,6 +127,8 @@ func (s *Service) verify(ctx context.Context, key credentialKey, c Credential, a
 		v, err = s.basic(ctx, string(c.Value), address)
 	case Bearer:
 		v, err = s.bearer(ctx, string(c.Value), address)
+	case Session:
+		v, err = s.session(ctx, string(c.Value))
 	default:
 		err = errWrong
 	}

@@ -265,6 +265,10 @@ func (s *Service) maintain(ctx context.Context) error {
 		margin); err != nil {
 		return control.Fault(err)
 	}
+	if _, err := s.db.Pool.Exec(ctx, `DELETE FROM console_sessions WHERE expires_at < $1 OR last_used_at < $2`,
+		margin, margin.Add(-SessionIdle)); err != nil {
+		return control.Fault(err)
+	}
 	_, err := s.db.Pool.Exec(ctx, `DELETE FROM revoked_tokens WHERE expires_at < $1`, margin)
 	if err != nil {
 		return control.Fault(err)

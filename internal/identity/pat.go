@@ -280,8 +280,8 @@ func (s *Service) personalToken(ctx context.Context, id uuid.UUID) (*PersonalTok
 	return t, control.Fault(err)
 }
 
-// tokenUse is when each token was used last, until that is stored: a write for each request would cost more than the
-// request.
+// tokenUse is when each token and session was used last, until that is stored: a write for each request would cost more than
+// the request.
 type tokenUse struct {
 	mu   sync.Mutex
 	last map[uuid.UUID]time.Time
@@ -298,6 +298,16 @@ func (u *tokenUse) note(token uuid.UUID, at time.Time) {
 	}
 }
 
+// latest is the later one of when a token was used by what is stored, and by what is not stored yet.
+func (u *tokenUse) latest(token uuid.UUID, stored time.Time) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if last := u.last[token]; last.After(stored) {
+		return last
+	}
+	return stored
+}
+
 func (u *tokenUse) take() map[uuid.UUID]time.Time {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -306,7 +316,7 @@ func (u *tokenUse) take() map[uuid.UUID]time.Time {
 	return last
 }
 
-// flushUses stores when tokens were used. After a failure they are kept for the next time.
+// flushUses stores when tokens and sessions were used. After a failure the times are kept for later.
 func (s *Service) flushUses(ctx context.Context) error {
 	last := s.tokenUse.take()
 	if len(last) == 0 {
@@ -318,11 +328,15 @@ func (s *Service) flushUses(ctx context.Context) error {
 		times[i] = last[id]
 	}
 	// Rows are locked in order, because other replicas write them, too.
-	_, err := s.db.Pool.Exec(ctx, `
-		WITH locked AS (SELECT id FROM personal_tokens WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
-		UPDATE personal_tokens t SET last_used_at = greatest(t.last_used_at, u.at)
-		FROM locked JOIN unnest($1::uuid[], $2::timestamptz[]) AS u(id, at) USING (id)
-		WHERE t.id = locked.id`, ids, times)
+	var err error
+	for _, table := range []string{"personal_tokens", "console_sessions"} {
+		_, failed := s.db.Pool.Exec(ctx, `
+			WITH locked AS (SELECT id FROM `+table+` WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE)
+			UPDATE `+table+` t SET last_used_at = greatest(t.last_used_at, u.at)
+			FROM locked JOIN unnest($1::uuid[], $2::timestamptz[]) AS u(id, at) USING (id)
+			WHERE t.id = locked.id`, ids, times)
+		err = errors.Join(err, failed)
+	}
 	if err != nil {
 		for id, at := range last {
 			s.tokenUse.note(id, at)

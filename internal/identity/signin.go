@@ -96,10 +96,10 @@ func (s *Service) signInToken(ctx context.Context, a *account.Account, address s
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO personal_tokens (id, account_id, name, secret_hash, scopes, read_only, created_at, expires_at,
-			  renewable_until, epoch)
-			VALUES ($1, $2, $3, $4, $5, false, $6, $7, $8, $9)`,
+			  renewable_until, epoch, address)
+			VALUES ($1, $2, $3, $4, $5, false, $6, $7, $8, $9, $10)`,
 			id, a.ID, "sign-in "+id.String(), tokenHash(token), a.Scopes, now, now.Add(signInLifetime), now.Add(signInLongest),
-			a.Epoch)
+			a.Epoch, address)
 		return err
 	})
 	if err != nil {

@@ -22,10 +22,14 @@ var mayImport = map[string][]string{
 		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "idempotency", "identity", "label",
 		"lease", "moment", "pgrole", "secret", "web",
 	},
+	"internal/console": {
+		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "identity", "label", "lease",
+		"moment", "pgrole", "secret", "web",
+	},
 	"internal/cfapi": {"account", "audit", "door", "fault", "identity", "label", "web"},
 	"internal/dbaas": {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":   {"account", "audit", "door", "etag", "fault", "identity", "web"},
-	"internal/door":  {"account", "fault", "identity", "remote", "web"},
+	"internal/door":  {"account", "fault", "identity", "remote", "secret", "web"},
 	"internal/web":   {"etag", "fault", "remote"},
 	"internal/fleet": {
 		"access", "account", "audit", "cluster", "control", "dbuser", "etag", "fault", "label", "lease", "moment", "pgrole",
@@ -58,7 +62,7 @@ var mayImport = map[string][]string{
 	"internal/cli/term":    {"invisible"},
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
-		"account", "adminapi", "audit", "cfapi", "cluster", "control", "dbaas", "dbuser", "door", "fleet",
+		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "fleet",
 		"idempotency", "identity", "lease", "observe", "secret",
 		"task", "uaa", "vaultapi", "web",
 	},

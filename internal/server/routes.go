@@ -2,9 +2,11 @@ package server
 
 import (
 	"net/http"
+	"net/url"
 
 	"rolecall/internal/adminapi"
 	"rolecall/internal/cfapi"
+	"rolecall/internal/console"
 	"rolecall/internal/dbaas"
 	"rolecall/internal/door"
 	"rolecall/internal/uaa"
@@ -20,10 +22,17 @@ func (s *Server) surfaces() http.Handler {
 		PerAddress: &web.Limiter{PerSecond: unverifiedPerSecond},
 
 		StrangerBody: strangerBody,
+		Origin:       origin(s.PublicURL),
 	}
 	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
 	documents := adminapi.Documents(front)
+	pages := (&console.Console{Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Door: front, PublicURL: base,
+		Version: s.Version}).Handler()
 	return door.Mounts{
+		{Prefix: console.Prefix, Handler: pages},
+		{Prefix: console.AuthorizePath, Handler: pages},
+		{Prefix: console.CallbackPath, Handler: pages},
+		{Prefix: console.PasscodePath, Handler: pages},
 		{Prefix: dbaas.Prefix, Handler: (&dbaas.API{Users: users, Door: front, PublicURL: base}).Handler()},
 		{Prefix: uaa.Prefix, Handler: (&uaa.API{Accounts: accounts, Identity: id, Door: front, PublicURL: base}).Handler()},
 		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{
@@ -36,6 +45,15 @@ func (s *Server) surfaces() http.Handler {
 		// The root of the Cloud Foundry API is the root of the host, so it answers every path that no other surface has.
 		{Prefix: "", Handler: (&cfapi.API{Accounts: accounts, Door: front, PublicURL: base}).Handler()},
 	}
+}
+
+// origin is the scheme and host of a URL, as a browser names the origin of a page.
+func origin(publicURL string) string {
+	u, err := url.Parse(publicURL)
+	if err != nil {
+		return "" // the settings were checked
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // site is the public listener.

@@ -1,0 +1,201 @@
+package console
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"rolecall/internal/account"
+	"rolecall/internal/door"
+	"rolecall/internal/web"
+)
+
+//go:embed templates static
+var files embed.FS
+
+// page is what a handler says of a page. Template is the file below templates that defines "content".
+type page struct {
+	Template string
+	Title    string
+	Area     string  // the item of the navigation that it belongs to
+	Crumbs   []crumb // the pages above it
+	Form     *form   // nil: the page has none
+	Data     any
+	// Status is that of the answer; 0: that of the form, else 200.
+	Status int
+	// FormTarget is where the answer to the page's form may redirect to, beside this server; "": nowhere.
+	FormTarget string
+}
+
+// crumb is a page above another one.
+type crumb struct{ Title, Path string }
+
+// frame is what the layout needs beside the page.
+type frame struct {
+	page
+	Principal *account.Principal // nil: nobody is signed in
+	Areas     []area
+	Notice    string
+	Version   string
+	RequestID string
+}
+
+// area is an item of the navigation.
+type area struct{ Name, Title, Path string }
+
+// areas are the items of the navigation, in order.
+var areas = []area{
+	{"start", "Start", "/console/"},
+	{"clusters", "Clusters", "/console/clusters"},
+	{"users", "Database users", "/console/users"},
+	{"leases", "Leases", "/console/leases"},
+	{"operations", "Operations", "/console/operations"},
+	{"accounts", "Accounts", "/console/accounts"},
+	{"audit", "Audit log", "/console/audit"},
+	{"system", "System", "/console/system"},
+}
+
+// show answers with a page.
+func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Principal, page page) error {
+	if page.Form == nil {
+		page.Form = &form{Values: url.Values{}}
+	}
+	if page.Status == 0 {
+		page.Status = page.Form.Status
+	}
+	if page.Status == 0 {
+		page.Status = http.StatusOK
+	}
+	t, known := templates[page.Template]
+	if !known {
+		return fmt.Errorf("there is no template %s", page.Template)
+	}
+	f := frame{page: page, Principal: p, Areas: areas, Version: c.Version, RequestID: web.InfoOf(r.Context()).ID}
+	if r.Method == http.MethodGet {
+		f.Notice = c.takeNotice(w, r)
+	}
+	var body bytes.Buffer
+	if err := t.ExecuteTemplate(&body, "layout", f); err != nil {
+		return err
+	}
+	if page.FormTarget != "" {
+		w.Header().Set("Content-Security-Policy", policy(page.FormTarget))
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(page.Status)
+	_, _ = w.Write(body.Bytes()) // a client that is gone
+	return nil
+}
+
+// templates are the pages by their file below templates, each with the frame.
+var templates = parseTemplates()
+
+func parseTemplates() map[string]*template.Template {
+	shared := template.Must(template.New("").Funcs(functions).ParseFS(files, "templates/frame/*.html"))
+	pages := map[string]*template.Template{}
+	found, err := fs.Glob(files, "templates/*/*.html")
+	if err != nil {
+		panic(err) // the pattern is constant
+	}
+	for _, file := range found {
+		name := strings.TrimPrefix(file, "templates/")
+		if path.Dir(name) != "frame" {
+			pages[name] = template.Must(template.Must(shared.Clone()).ParseFS(files, file))
+		}
+	}
+	return pages
+}
+
+// functions are for all templates.
+var functions = template.FuncMap{
+	"static": staticPath,
+	"at":     at,
+	"url":    pagePath,
+	"join":   strings.Join,
+	"add":    func(a, b int) int { return a + b },
+}
+
+// pagePath is the path of a page of the console: each segment is escaped.
+func pagePath(segments ...string) string {
+	escaped := make([]string, len(segments))
+	for i, s := range segments {
+		escaped[i] = url.PathEscape(s)
+	}
+	return Prefix + "/" + strings.Join(escaped, "/")
+}
+
+// addressOf is the address that a request came from.
+func addressOf(r *http.Request) string { return web.InfoOf(r.Context()).Address }
+
+// stamp is a time as pages show it.
+type stamp struct{ ISO, Text string }
+
+// at presents a time, or a pointer to one; nil: there is none.
+func at(t any) *stamp {
+	var when time.Time
+	switch t := t.(type) {
+	case time.Time:
+		when = t
+	case *time.Time:
+		if t != nil {
+			when = *t
+		}
+	}
+	if when.IsZero() {
+		return nil
+	}
+	when = when.UTC()
+	return &stamp{when.Format(time.RFC3339), when.Format("2006-01-02 15:04 UTC")}
+}
+
+// staticFile is a file that every page may load. Its path changes with its contents, so that a browser keeps it.
+type staticFile struct {
+	mediaType string
+	data      []byte
+	hash      string
+}
+
+var staticFiles = readStatic(map[string]string{
+	"console.css": "text/css; charset=utf-8", "console.js": "text/javascript; charset=utf-8",
+	"htmx.min.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml",
+})
+
+func readStatic(mediaTypes map[string]string) map[string]staticFile {
+	read := map[string]staticFile{}
+	for name, mediaType := range mediaTypes {
+		data, err := files.ReadFile("static/" + name)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		sum := sha256.Sum256(data)
+		read[name] = staticFile{mediaType, data, hex.EncodeToString(sum[:8])}
+	}
+	return read
+}
+
+func staticPath(name string) string {
+	return Prefix + "/static/" + staticFiles[name].hash + "/" + name
+}
+
+func (c *Console) staticRoutes() []door.Route {
+	var routes []door.Route
+	for name, f := range staticFiles {
+		routes = append(routes, door.Route{Method: http.MethodGet, Pattern: staticPath(name), Public: true,
+			Handle: func(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
+				w.Header().Set("Content-Type", f.mediaType)
+				w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+				_, _ = w.Write(f.data) // a client that is gone
+				return nil
+			}})
+	}
+	return routes
+}

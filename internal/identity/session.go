@@ -1,0 +1,158 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/account"
+	"rolecall/internal/control"
+	"rolecall/internal/fault"
+	"rolecall/internal/secret"
+)
+
+// How long a session in a browser lasts: without a request, and at most.
+const (
+	SessionIdle    = 30 * time.Minute
+	SessionLongest = 12 * time.Hour
+)
+
+// ProvenFor is how long after a proof of who somebody is the most dangerous changes ask for no other.
+const ProvenFor = 10 * time.Minute
+
+// maxSessions is how many sessions an account has at once. One more ends the one that was used longest ago.
+const maxSessions = 50
+
+// maxBrowserName bounds what is kept of how a browser names itself, in bytes.
+const maxBrowserName = 200
+
+// StartSession signs an account in, in a browser, and returns the secret that the browser proves the session with. The
+// account has just proved who it is.
+func (s *Service) StartSession(ctx context.Context, a *account.Account, address, browser string) (secret.Text, error) {
+	if err := s.accounts.EnsurePlatformUser(ctx, a, address); err != nil {
+		return "", err
+	}
+	random := make([]byte, 32)
+	_, _ = rand.Read(random) // never fails since Go 1.24
+	token, now := base64.RawURLEncoding.EncodeToString(random), s.now()
+	err := s.db.Tx(ctx, func(tx pgx.Tx) error {
+		// The lock of the account enforces the limit, and that the sign-in is not from before the account ended its sign-ins.
+		tag, err := tx.Exec(ctx, `
+			SELECT FROM accounts WHERE id = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR NO KEY UPDATE`,
+			a.ID, a.Epoch)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return errWrong.Because(errEnded)
+		}
+		rows, err := tx.Query(ctx, `
+			DELETE FROM console_sessions WHERE id IN (
+			  SELECT id FROM console_sessions WHERE account_id = $1 ORDER BY last_used_at DESC OFFSET $2)
+			RETURNING id`, a.ID, maxSessions-1)
+		if err != nil {
+			return err
+		}
+		ended, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return err
+		}
+		for _, id := range ended {
+			if _, err := revokeID(ctx, tx, id, now.Add(SessionLongest)); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(ctx, `
+			INSERT INTO console_sessions (id, secret_hash, account_id, epoch, address, client, created_at, proven_at, last_used_at,
+			  expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $7, $8)`,
+			uuid.New(), tokenHash(token), a.ID, a.Epoch, address, browserName(browser), now, now.Add(SessionLongest))
+		return err
+	})
+	return secret.Text(token), err
+}
+
+// browserName is what is kept of how a browser names itself: what can be shown, and not too long.
+func browserName(userAgent string) string {
+	shown := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return -1
+		}
+		return r
+	}, userAgent)
+	return shown[:min(len(shown), maxBrowserName)]
+}
+
+// session returns the account of a session's secret.
+func (s *Service) session(ctx context.Context, token string) (*verifiedCredential, error) {
+	if token == "" || !utf8.ValidString(token) {
+		return nil, errWrong
+	}
+	var id, epoch uuid.UUID
+	var guid string
+	var created, proven, used, expires time.Time
+	err := s.db.Pool.QueryRow(ctx, `
+		SELECT c.id, c.epoch, a.guid, c.created_at, c.proven_at, c.last_used_at, c.expires_at
+		FROM console_sessions c JOIN accounts a ON a.id = c.account_id WHERE c.secret_hash = $1`, tokenHash(token)).
+		Scan(&id, &epoch, &guid, &created, &proven, &used, &expires)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errWrong.Because(errEnded)
+	}
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	if used = s.tokenUse.latest(id, used); used.Add(SessionIdle).Before(expires) {
+		expires = used.Add(SessionIdle)
+	}
+	if !s.now().Before(expires) {
+		return nil, errWrong.Because(errors.New("the session has expired"))
+	}
+	a, err := s.accounts.ByGUID(ctx, guid)
+	if fault.Is(err, fault.NotFound) {
+		return nil, errWrong.Because(errEnded)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !a.Active || a.IdentityCreatedAt.IsZero() || a.Epoch != epoch {
+		return nil, errWrong.Because(errEnded)
+	}
+	return &verifiedCredential{account: a, whole: true, session: id, proven: proven, issued: created, expires: expires,
+		revocable: []uuid.UUID{id}, binding: epochBinding, bound: epochBinding(a)}, nil
+}
+
+// EndOwnSession ends the principal's session in this browser, within 5 seconds on every replica.
+func (s *Service) EndOwnSession(ctx context.Context, p *account.Principal, token secret.Text) error {
+	s.verified.drop(s.cacheKey(Credential{Session, token}))
+	return s.db.Tx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM console_sessions WHERE id = $1`, p.Session); err != nil {
+			return err
+		}
+		_, err := revokeID(ctx, tx, p.Session, s.now().Add(SessionLongest))
+		return err
+	})
+}
+
+// ProveWithPassword notes that the principal of a session has proved who it is once more, with the password of its account.
+func (s *Service) ProveWithPassword(ctx context.Context, p *account.Principal, token secret.Text, password string) error {
+	a, err := s.VerifyPassword(ctx, p.Username, password, p.Address)
+	if err != nil {
+		return err
+	}
+	if a.GUID != p.GUID || p.Origin != account.LocalOrigin {
+		return errWrong
+	}
+	_, err = s.db.Pool.Exec(ctx, `UPDATE console_sessions SET proven_at = $2 WHERE id = $1`, p.Session, s.now())
+	s.verified.drop(s.cacheKey(Credential{Session, token}))
+	return control.Fault(err)
+}
+
+// Proven reports whether the principal of a session has proved who it is so lately that no other proof is asked for.
+func (s *Service) Proven(p *account.Principal) bool { return s.now().Sub(p.Proven) < ProvenFor }
