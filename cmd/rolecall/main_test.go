@@ -32,6 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == asCounter {
 		countSignals()
 	}
+	if len(os.Args) == 5 && os.Args[1] == asBrowser {
+		browse(os.Args[2], os.Args[3], os.Args[4])
+	}
 	passwordCost = servicetest.PasswordCost
 	if os.Getenv(asProgram) != "" {
 		main()

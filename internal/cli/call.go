@@ -31,7 +31,7 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
 		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
-		keysCommand(), auditCommand(), operationsCommand(), diffCommand(), applyCommand(), exportCommand(),
+		sessionsCommand(), keysCommand(), auditCommand(), operationsCommand(), diffCommand(), applyCommand(), exportCommand(),
 	}
 }
 
@@ -67,16 +67,21 @@ func Interrupted(ctx context.Context, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Canceled) {
 		return err
 	}
-	code := term.ExitInterrupted
-	if s, ok := errors.AsType[Signal](context.Cause(ctx)); ok {
-		if number, ok := s.Signal.(syscall.Signal); ok {
-			code = 128 + int(number)
-		}
-	}
+	code := signalCode(ctx)
 	if change, ok := errors.AsType[client.Interrupted](err); ok {
 		return term.Exit(code, "%w", change)
 	}
 	return term.Ended(code)
+}
+
+// signalCode is the exit code of a process whose context a signal has ended.
+func signalCode(ctx context.Context) int {
+	if s, ok := errors.AsType[Signal](context.Cause(ctx)); ok {
+		if number, ok := s.Signal.(syscall.Signal); ok {
+			return 128 + int(number)
+		}
+	}
+	return term.ExitInterrupted
 }
 
 // call is one run of a command that uses a server.

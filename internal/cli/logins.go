@@ -24,6 +24,9 @@ type login struct {
 	URL          string    `json:"url"`
 	Username     string    `json:"username"`
 	CAFile       string    `json:"caFile,omitempty"` // "": the authorities of the system
+	SSO          bool      `json:"sso,omitempty"`    // through a browser, not by a password
+	Issuer       string    `json:"issuer,omitempty"` // of --issuer
+	Origin       string    `json:"origin,omitempty"` // of the account; "": not known, signed in by a password
 	AccessToken  string    `json:"accessToken"`
 	Expires      time.Time `json:"expires"`
 	RefreshToken string    `json:"refreshToken"`
@@ -35,10 +38,25 @@ func (l *login) take(t *client.Tokens) {
 
 // again is the command that signs in again.
 func (l *login) again() string {
-	if l.Name == l.URL {
-		return "rolecall login " + l.URL
+	command := "rolecall login " + l.URL
+	if l.Name != l.URL {
+		command += " --context " + l.Name
 	}
-	return "rolecall login " + l.URL + " --context " + l.Name
+	if l.SSO {
+		command += " --sso"
+	}
+	if l.Issuer != "" {
+		command += " --issuer " + l.Issuer
+	}
+	return command
+}
+
+// oauthClient is the client that got the tokens, and renews and revokes them.
+func (l *login) oauthClient() string {
+	if l.SSO {
+		return client.BrowserClient
+	}
+	return client.PasswordClient
 }
 
 // logins is a folder with a file for each login, and the file current with the name of the login that commands use. With a

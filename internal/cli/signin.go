@@ -227,7 +227,7 @@ func (s *logins) token(ctx context.Context, c *client.Client, l *login, refused 
 	if l.AccessToken != refused && time.Until(l.Expires) > 30*time.Second {
 		return l.AccessToken, nil
 	}
-	t, err := c.Renew(ctx, l.RefreshToken)
+	t, err := c.Renew(ctx, l.oauthClient(), l.RefreshToken)
 	if status := client.Status(err); status == http.StatusBadRequest || status == http.StatusUnauthorized {
 		return "", term.Denied("your sign-in to %s has ended; to sign in again: %s", l.URL, l.again())
 	}
@@ -240,12 +240,18 @@ func (s *logins) token(ctx context.Context, c *client.Client, l *login, refused 
 
 func loginCommand() *cobra.Command {
 	var username, name string
+	var b browserSignIn
 	cmd := &cobra.Command{
 		Use:   "login [URL]",
 		Short: "Sign in to a Rolecall server",
 		Long: `Login asks for a user name and a password, and stores the tokens that the server issues
 for them, not the password. The other commands use these tokens. URL defaults to --server,
 to that of the login that --context names, to $ROLECALL_URL, or to the current server.
+
+With --sso you sign in on a page of the server, with your company's account or with a
+password. Login opens it in $BROWSER or in the default browser, and prints its URL. The
+browser has to run on this machine. Without one, add --no-browser: login prints a URL and
+a code, which you enter in any browser, on any machine.
 
 You can have several logins, to one server or to several. --context gives a login a name;
 without it the name is the URL. The last login is the current one. --context or --server
@@ -255,10 +261,15 @@ all commands. The file of --ca-file is remembered with the login.
 No login is needed if ROLECALL_URL and ROLECALL_TOKEN are set, for example to a personal
 access token in the environment of a program.`,
 		Example: `  rolecall login https://rolecall.example.org
+  rolecall login https://rolecall.example.org --sso
+  rolecall login https://rolecall.example.org --no-browser
   rolecall login https://rolecall.example.org --context prod --ca-file ca.pem
   rolecall login --username alice --password-stdin < password-file`,
 		Args: term.Arguments("[URL]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := b.check(cmd); err != nil {
+				return err
+			}
 			s, err := openLogins()
 			if err != nil {
 				return err
@@ -268,14 +279,18 @@ access token in the environment of a program.`,
 				return err
 			}
 			warnOfPlainHTTP(cmd, l.URL)
+			if b.sso {
+				return s.signInByBrowser(cmd, l, &b)
+			}
 			return s.signIn(cmd, l, username)
 		},
 	}
-	cmd.Flags().StringVarP(&username, "username", "u", "", "user `name` of the account; default: a prompt")
+	cmd.Flags().StringVarP(&username, usernameFlag, "u", "", "user `name` of the account; default: a prompt")
 	cmd.Flags().StringVar(&name, "name", "", "`name` of the login; the same as --context")
 	_ = cmd.Flags().MarkHidden("name")
 	_ = cmd.RegisterFlagCompletionFunc("name", completeLogins(func(l *login) string { return l.Name }))
 	term.BindPassword(cmd, false)
+	b.bind(cmd)
 	return cmd
 }
 
@@ -358,11 +373,16 @@ func (s *logins) signIn(cmd *cobra.Command, l *login, username string) error {
 		return err
 	}
 	l.Username = username
+	return s.keep(cmd, l, t)
+}
+
+// keep stores a new login, which is the current one from now on.
+func (s *logins) keep(cmd *cobra.Command, l *login, t *client.Tokens) error {
 	l.take(t)
 	if err := errors.Join(s.write(l), s.use(l.Name)); err != nil {
 		return err
 	}
-	term.Report(cmd, "Signed in to %s as %s.", l.URL, username)
+	term.Report(cmd, "Signed in to %s as %s.", l.URL, l.Username)
 	if os.Getenv(TokenVariable) != "" {
 		term.Warn(cmd, "%s is set and takes precedence over this login.", TokenVariable)
 	}
@@ -380,8 +400,8 @@ func signInAgain(ctx context.Context, c *client.Client, username, password strin
 		return err
 	}
 	for _, l := range all {
-		if l.URL != c.URL || !strings.EqualFold(l.Username, username) {
-			continue
+		if l.URL != c.URL || !strings.EqualFold(l.Username, username) || l.Origin != "" && l.Origin != client.LocalOrigin {
+			continue // that of another account
 		}
 		t, err := c.SignIn(ctx, l.Username, password)
 		if client.Status(err) == http.StatusUnauthorized {
@@ -391,6 +411,7 @@ func signInAgain(ctx context.Context, c *client.Client, username, password strin
 			return err
 		}
 		l.take(t)
+		l.SSO = false
 		if err := s.write(l); err != nil {
 			return err
 		}
@@ -406,7 +427,7 @@ func warnOfPlainHTTP(cmd *cobra.Command, server string) {
 	if addr, err := netip.ParseAddr(u.Hostname()); err == nil && addr.IsLoopback() {
 		return
 	}
-	term.Warn(cmd, "Warning: %s is not encrypted. Others in the network can read the password.", server)
+	term.Warn(cmd, "Warning: %s is not encrypted. Others in the network can read the password and the tokens.", server)
 }
 
 func logoutCommand() *cobra.Command {
@@ -460,7 +481,7 @@ func (s *logins) logout(cmd *cobra.Command, l *login, err error, caFile string) 
 	}
 	c, err := newClient(l.URL, cmp.Or(caFile, l.CAFile))
 	if err == nil {
-		err = c.Revoke(cmd.Context(), l.RefreshToken)
+		err = c.Revoke(cmd.Context(), l.oauthClient(), l.RefreshToken)
 	}
 	if err != nil {
 		return fmt.Errorf("the tokens are removed, but they are valid until they expire, within 30 days: %w", err)

@@ -37,13 +37,14 @@ type Client struct {
 
 	http   *http.Client
 	pauses []time.Duration // before each repetition of a request whose answer is missing
+	pause  func(ctx context.Context, d time.Duration) error
 }
 
 // New returns a client. It follows no redirects: they could take a password or a token to another host.
 func New(baseURL, userAgent string) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	return &Client{URL: baseURL, UserAgent: userAgent, pauses: []time.Duration{time.Second, 3 * time.Second},
+	return &Client{URL: baseURL, UserAgent: userAgent, pauses: []time.Duration{time.Second, 3 * time.Second}, pause: pause,
 		http: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -160,7 +161,11 @@ func waitAsTold(ctx context.Context, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.RetryAfter > 0 {
 		wait = e.RetryAfter
 	}
-	timer := time.NewTimer(wait)
+	return pause(ctx, wait)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

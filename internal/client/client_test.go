@@ -198,7 +198,7 @@ func TestSignIn(t *testing.T) {
 	}, "none")
 	for _, get := range []func() (*client.Tokens, error){
 		func() (*client.Tokens, error) { return c.SignIn(t.Context(), "alice", password) },
-		func() (*client.Tokens, error) { return c.Renew(t.Context(), "r1") },
+		func() (*client.Tokens, error) { return c.Renew(t.Context(), client.PasswordClient, "r1") },
 	} {
 		tokens, err := get()
 		if err != nil || tokens.Access != "a1" || tokens.Refresh != "r1" ||

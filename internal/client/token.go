@@ -19,45 +19,39 @@ type Tokens struct {
 	Refresh secret.Text
 }
 
-// publicClient is the OAuth client that needs no secret.
-const publicClient = "cf"
+// The OAuth clients of the command line. Both are public: they have no secret. A refresh token belongs to the client that
+// got it.
+const (
+	// PasswordClient signs in with user names and passwords.
+	PasswordClient = "cf"
+	// BrowserClient signs in through a browser.
+	BrowserClient = "rolecall"
+)
 
 // SignIn gets tokens for a user name and password.
 func (c *Client) SignIn(ctx context.Context, username, password string) (*Tokens, error) {
-	return c.grant(ctx, url.Values{"grant_type": {"password"}, "username": {username}, "password": {password}})
+	return c.grant(ctx, PasswordClient,
+		url.Values{"grant_type": {"password"}, "username": {username}, "password": {password}})
 }
 
-// Renew gets tokens for a refresh token.
-func (c *Client) Renew(ctx context.Context, refresh string) (*Tokens, error) {
-	return c.grant(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
+// Renew gets tokens for a refresh token, with the client that got it.
+func (c *Client) Renew(ctx context.Context, oauthClient, refresh string) (*Tokens, error) {
+	return c.grant(ctx, oauthClient, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
 }
 
-// Revoke ends a refresh token and the access tokens that came with it.
-func (c *Client) Revoke(ctx context.Context, token string) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	resp, err := c.send(ctx, wire{
-		method:    http.MethodPost,
-		path:      "/uaa/oauth/revoke",
-		accept:    "application/json",
-		mediaType: "application/x-www-form-urlencoded",
-		body:      []byte(url.Values{"client_id": {publicClient}, "token": {token}}.Encode()),
-	}, "")
-	if err != nil {
-		return err
-	}
-	_, err = c.read(resp)
+// Revoke ends a refresh token and the access tokens that came with it, with the client that got it.
+func (c *Client) Revoke(ctx context.Context, oauthClient, token string) error {
+	_, err := c.form(ctx, "/uaa/oauth/revoke", url.Values{"client_id": {oauthClient}, "token": {token}})
 	return err
 }
 
-func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
-	form.Set("client_id", publicClient)
-	asked := time.Now()
+// form sends a form without a token.
+func (c *Client) form(ctx context.Context, path string, form url.Values) (json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	resp, err := c.send(ctx, wire{
 		method:    http.MethodPost,
-		path:      "/uaa/oauth/token",
+		path:      path,
 		accept:    "application/json",
 		mediaType: "application/x-www-form-urlencoded",
 		body:      []byte(form.Encode()),
@@ -65,7 +59,13 @@ func (c *Client) grant(ctx context.Context, form url.Values) (*Tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := c.read(resp)
+	return c.read(resp)
+}
+
+func (c *Client) grant(ctx context.Context, oauthClient string, form url.Values) (*Tokens, error) {
+	form.Set("client_id", oauthClient)
+	asked := time.Now()
+	answer, err := c.form(ctx, "/uaa/oauth/token", form)
 	if err != nil {
 		return nil, err
 	}

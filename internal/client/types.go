@@ -30,9 +30,13 @@ const (
 	ClustersPath = "/rolecall/v1/clusters"
 	LeasesPath   = "/rolecall/v1/leases"
 	TokensPath   = "/rolecall/v1/tokens"
+	SessionsPath = "/rolecall/v1/sessions"
 	KeysPath     = "/rolecall/v1/keys"
 	AuditPath    = "/rolecall/v1/audit"
 )
+
+// LocalOrigin is the origin of accounts that sign in with a password of this server.
+const LocalOrigin = "uaa"
 
 // Whoami is the caller's account and what it may do.
 type Whoami struct {
@@ -139,6 +143,17 @@ type Access struct {
 type Decision struct {
 	Allowed bool   `json:"allowed"`
 	Why     string `json:"why"`
+}
+
+// Session is one sign-in of an account.
+type Session struct {
+	ID         string     `json:"id"`
+	Kind       string     `json:"kind"` // token, console or login
+	CreatedAt  *time.Time `json:"createdAt"`
+	LastUsedAt *time.Time `json:"lastUsedAt"`
+	Address    string     `json:"address"`
+	Client     string     `json:"client"`
+	Current    bool       `json:"current"` // the request belongs to it
 }
 
 // Connection is how to connect as a database user.

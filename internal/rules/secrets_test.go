@@ -43,6 +43,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		identity.Tokens{Access: value, Refresh: value},
 		format.Login{Hosts: []format.Host{{Name: "h", Port: "5432"}}, Password: value},
 		client.Tokens{Access: value, Refresh: value},
+		&client.Authorization{Verifier: value},
+		&client.Device{Code: value},
 		pgrole.Credential{Name: "ann", Verifier: value},
 		keys,
 		struct{ Keys *control.Keyring }{keys},
