@@ -10,6 +10,7 @@ import (
 	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 	"rolecall/internal/lease"
@@ -120,21 +121,17 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		res.Capabilities.Problems = append(res.Capabilities.Problems, h.Problem)
 	}
 	res.Capabilities.Problems = append(res.Capabilities.Problems, blocked...)
-	admin := p.Has(account.ScopeAdmin)
-	why := "The cluster does not answer, or takes no changes."
 	switch {
 	case h.Stopped:
-		res.State, why = "STOPPED", "Nothing is done in the cluster until an admin confirms or corrects its registration."
+		res.State = "STOPPED"
 	case !h.Reachable:
 		res.State = "UNKNOWN"
 	}
 	if !h.Reachable {
-		if admin {
-			why = h.Error
-		}
+		why := dbuser.WhyUnreachable(p, h)
 		res.LastError = &why
 	}
-	if admin {
+	if p.Has(account.ScopeAdmin) {
 		res.Connection = &connection{URL: c.Connection.URL, TLS: tlsOfResource(c.Connection.TLS),
 			SystemIdentifier: c.SystemIdentifier}
 		if res.Connection.TLS.Mode == "" {

@@ -88,6 +88,7 @@ type Health struct {
 	Problem   string // what keeps changes waiting; "": nothing
 	Error     string
 	Checked   time.Time
+	Since     time.Time // when this process first saw it as Reachable as it is
 }
 
 // Pool returns the cluster's pool, which is opened at first use and holds no connection while nobody asks.
@@ -288,6 +289,10 @@ func (c *Cluster) recordHealth(facts Facts, err error) Health {
 		if other, ok := errors.AsType[*intruder](err); ok {
 			h.Error = other.Error()
 		}
+	}
+	h.Since = h.Checked
+	if last := c.connector.health; last.Reachable == h.Reachable && !last.Since.IsZero() {
+		h.Since = last.Since
 	}
 	c.connector.health, c.connector.unsure = h, false
 	if err == nil {

@@ -42,6 +42,20 @@ func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, er
 	return c, nil
 }
 
+// WhyUnreachable is what the principal may know of why nothing can be done in a cluster; "" if it answers. Errors that name
+// hosts are for admins.
+func WhyUnreachable(p *account.Principal, h cluster.Health) string {
+	switch {
+	case h.Reachable:
+		return ""
+	case p.Has(account.ScopeAdmin):
+		return h.Error
+	case h.Stopped:
+		return "Nothing is done in the cluster until an admin confirms or corrects its registration."
+	}
+	return "The cluster does not answer, or takes no changes."
+}
+
 // ExplainAccess says what an account, by its guid or, of a local one, its user name, may do in a cluster, and why. It is
 // for admins.
 func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, who string) (*access.Explanation, error) {
