@@ -58,7 +58,11 @@ func (f *form) Checked(name, value string, inNew bool) bool {
 type input struct {
 	Name, Label, Type, Value, Hint, Problem, Autocomplete string
 	Required                                              bool
+	Options                                               []option // of a list to choose from
 }
+
+// option is one of a list to choose from.
+type option struct{ Value, Label string }
 
 // Text is a field for a line of text, with what was typed, else value.
 func (f *form) Text(name, label, value, hint string) input {
@@ -73,6 +77,27 @@ func (f *form) Text(name, label, value, hint string) input {
 func (f *form) Required(name, label, value, hint string) input {
 	i := f.Text(name, label, value, hint)
 	i.Required = true
+	return i
+}
+
+// Search is Text for what a list is searched by.
+func (f *form) Search(name, label, value, hint string) input {
+	i := f.Text(name, label, value, hint)
+	i.Type = "search"
+	return i
+}
+
+// Area is a field for several lines of text.
+func (f *form) Area(name, label, value, hint string) input {
+	i := f.Text(name, label, value, hint)
+	i.Type = "textarea"
+	return i
+}
+
+// Select is a list to choose one of.
+func (f *form) Select(name, label, value, hint string, options []option) input {
+	i := f.Text(name, label, value, hint)
+	i.Type, i.Options = "select", options
 	return i
 }
 
