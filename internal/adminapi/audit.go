@@ -68,19 +68,6 @@ func presentRow(r *audit.Row) auditRow {
 	return row
 }
 
-// visible is what the principal may see of the log: everything, or its own rows and those of the clusters that it
-// manages. A token that is limited to some clusters shows nothing beyond them.
-func (a *API) visible(p *account.Principal) *audit.Visible {
-	if access.MayAudit(p) {
-		return nil
-	}
-	v := &audit.Visible{Clusters: access.Audited(p, a.Users.ViewableClusters(p))}
-	if p.Clusters == nil {
-		v.Account = p.GUID
-	}
-	return v
-}
-
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
 
 // maxWait is how many seconds a request may wait for rows: fewer than a stopping server waits for its requests.
@@ -135,8 +122,8 @@ func (a *API) waitForRows(ctx context.Context, p *account.Principal, f audit.Fil
 	waiting, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for {
-		f.Visible = a.visible(p) // the access rules may have changed during the wait
-		seen := log.Head().Seq   // before the look: a row that is sealed after it ends the wait
+		f.Visible = a.Users.VisibleAudit(p) // the access rules may have changed during the wait
+		seen := log.Head().Seq              // before the look: a row that is sealed after it ends the wait
 		rows, more, err := log.Rows(ctx, f, page)
 		if err != nil || len(rows) > 0 || waiting.Err() != nil {
 			return rows, more, err
@@ -156,7 +143,7 @@ func (a *API) auditFilter(q query, p *account.Principal) (f audit.Filter, after 
 		Target:  q.Get("user"),
 		Action:  q.Get("action"),
 		Outcome: audit.Outcome(q.Get("outcome")),
-		Visible: a.visible(p),
+		Visible: a.Users.VisibleAudit(p),
 	}
 	if q.Has("action") && !slices.Contains(audit.Actions, f.Action) {
 		return f, 0, fault.New(fault.Invalid, "The query parameter action must be one of: %s.", strings.Join(audit.Actions, ", "))
@@ -266,7 +253,7 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 			break
 		}
 		page.After = rows[len(rows)-1].Seq
-		filter.Visible = a.visible(p)
+		filter.Visible = a.Users.VisibleAudit(p)
 		if rows, more, err = a.Users.Audit.Rows(r.Context(), filter, page); err != nil {
 			web.InfoOf(r.Context()).Err = err
 			panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said

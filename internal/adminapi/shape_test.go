@@ -74,3 +74,14 @@ func TestErrorTable(t *testing.T) {
 		t.Errorf("%d answers for %d kinds", len(answers), len(fault.Kinds()))
 	}
 }
+
+func TestAuditShape(t *testing.T) {
+	d := apitest.Load(t, "rolecall.yaml")
+	for schema, v := range map[string]any{
+		"AuditList":         list[auditRow]{},
+		"AuditVerification": verification{},
+		"FailedSignInList":  list[failedSignIns]{},
+	} {
+		d.Shape(t, schema, v)
+	}
+}

@@ -17,9 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rolecall/internal/cli/format"
 	"rolecall/internal/cli/term"
 	"rolecall/internal/client"
+	"rolecall/internal/format"
 )
 
 func execCommand() *cobra.Command {

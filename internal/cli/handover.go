@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rolecall/internal/cli/format"
 	"rolecall/internal/cli/term"
+	"rolecall/internal/format"
 	"rolecall/internal/secret"
 )
 

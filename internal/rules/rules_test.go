@@ -23,8 +23,8 @@ var mayImport = map[string][]string{
 		"lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/console": {
-		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "identity", "label", "lease",
-		"moment", "pgrole", "secret", "web",
+		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "format", "identity", "label",
+		"lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/cfapi": {"account", "audit", "door", "fault", "identity", "label", "web"},
 	"internal/dbaas": {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},
@@ -56,9 +56,9 @@ var mayImport = map[string][]string{
 	"internal/account":     {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
 	"internal/audit":       {"control", "failpoint", "fault", "batch", "sqlstate"},
 	"internal/client":      {"secret"},
-	"internal/cli":         {"cli/format", "cli/term", "client", "manifest", "moment", "secret"},
+	"internal/cli":         {"cli/term", "client", "format", "manifest", "moment", "secret"},
 	"internal/manifest":    {"client", "label", "moment"},
-	"internal/cli/format":  {"secret"},
+	"internal/format":      {"secret"},
 	"internal/cli/term":    {"invisible"},
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {

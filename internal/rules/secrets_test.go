@@ -14,10 +14,10 @@ import (
 	"testing"
 
 	"rolecall/internal/account"
-	"rolecall/internal/cli/format"
 	"rolecall/internal/client"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
+	"rolecall/internal/format"
 	"rolecall/internal/identity"
 	"rolecall/internal/pgrole"
 	"rolecall/internal/secret"

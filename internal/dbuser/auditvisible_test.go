@@ -1,4 +1,4 @@
-package adminapi
+package dbuser_test
 
 import (
 	"slices"
@@ -7,28 +7,15 @@ import (
 	"github.com/google/uuid"
 
 	"rolecall/internal/account"
-	"rolecall/internal/apitest"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
 )
-
-func TestAuditShape(t *testing.T) {
-	d := apitest.Load(t, "rolecall.yaml")
-	for schema, v := range map[string]any{
-		"AuditList":         list[auditRow]{},
-		"AuditVerification": verification{},
-		"FailedSignInList":  list[failedSignIns]{},
-	} {
-		d.Shape(t, schema, v)
-	}
-}
 
 // What a token is limited to limits what it shows of the log.
 func TestAuditOfTokens(t *testing.T) {
 	s := servicetest.New(t, pgtest.Shared(t))
 	s.Access(t, s.ClusterID, []string{"team=payments"}, []string{"team"})
 	here, elsewhere := uuid.MustParse(s.ClusterID), uuid.New()
-	a := &API{Users: s.Users}
 	user := []string{account.ScopeRead, account.ScopeWrite}
 	for name, c := range map[string]struct {
 		scopes   []string
@@ -53,20 +40,20 @@ func TestAuditOfTokens(t *testing.T) {
 		if c.readOnly || c.clusters != nil {
 			p.Limit(uuid.New(), c.readOnly, c.clusters)
 		}
-		v := a.visible(p)
+		v := s.Users.VisibleAudit(p)
 		if v == nil || (v.Account == "me") != c.own || !slices.Equal(v.Clusters, c.sees) {
 			t.Errorf("%s: sees %+v", name, v)
 		}
 	}
 	for _, scope := range []string{account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor} {
 		p := &account.Principal{GUID: "me", Scopes: []string{scope}}
-		if v := a.visible(p); v != nil {
+		if v := s.Users.VisibleAudit(p); v != nil {
 			t.Errorf("%s: sees %+v", scope, v)
 		}
 	}
 	p := &account.Principal{GUID: "me", Scopes: account.AdminScopes}
 	p.Limit(uuid.New(), true, nil)
-	if v := a.visible(p); v != nil {
+	if v := s.Users.VisibleAudit(p); v != nil {
 		t.Errorf("a read-only admin: sees %+v", v)
 	}
 }
