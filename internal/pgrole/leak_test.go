@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"runtime/pprof"
@@ -36,6 +37,16 @@ var loud = map[string]string{
 func TestNoClearPassword(t *testing.T) {
 	as(t, []string{"superuser", "administrator"}, func(t testing.TB) *pgtest.Cluster { return pgtest.New(t, loud) },
 		noClearPassword)
+}
+
+// withTimeouts is a server whose sessions have other limits of time.
+func withTimeouts(t *testing.T, s *pgrole.Server, limits map[string]string) *pgrole.Server {
+	t.Helper()
+	config := s.Pool.Config()
+	maps.Copy(config.ConnConfig.RuntimeParams, limits)
+	other := *s
+	other.Pool = pool(t, config)
+	return &other
 }
 
 func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string) {
@@ -109,12 +120,14 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		call(err, fault.Invalid)
 	}
 
-	// Failures of the statement itself, which the server logs with its text: of a duplicate,
-	call(blocked(`CREATE ROLE leak_racing`, func() error { return create(s, "leak_racing") }, func() {}), fault.Exists)
+	// Failures of the statement itself, which the server logs with its text. To see that a statement waits takes a busy machine
+	// longer than a statement waits for a lock by default. A duplicate,
+	patient := withTimeouts(t, s, map[string]string{"lock_timeout": "5min", "statement_timeout": "5min"})
+	call(blocked(`CREATE ROLE leak_racing`, func() error { return create(patient, "leak_racing") }, func() {}), fault.Exists)
 	// a backend that is ended, after which there is another try, and a look at all that runs,
 	const touch = `ALTER ROLE leak CONNECTION LIMIT 9`
 	var profiles strings.Builder
-	done(blocked(touch, func() error { return set(s, "leak", nil) }, func() {
+	done(blocked(touch, func() error { return set(patient, "leak", nil) }, func() {
 		for name, detail := range map[string]int{"goroutine": 2, "heap": 1, "allocs": 1} {
 			if err := pprof.Lookup(name).WriteTo(&profiles, detail); err != nil {
 				t.Error(err)
@@ -128,17 +141,14 @@ func noClearPassword(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, _ string
 		waitFor(t, c, `SELECT EXISTS (SELECT `+waiting+` AND pid <> $1)`, first)
 	}))
 	// a request that is cancelled, a lock that is not to be had, and a statement that takes too long.
-	call(blocked(touch, func() error { return set(s, "leak", nil) }, func() {
+	call(blocked(touch, func() error { return set(patient, "leak", nil) }, func() {
 		c.Exec(t, `SELECT pg_cancel_backend(pid) `+waiting)
 		waitFor(t, c, `SELECT NOT EXISTS (SELECT `+waiting+`)`) // else it may get the lock before it looks
 	}), fault.Unavailable)
 	for name, value := range map[string]string{"lock_timeout": "100ms", "statement_timeout": "100ms"} {
-		config := s.Pool.Config()
-		config.ConnConfig.RuntimeParams[name] = value
-		hasty := *s
-		hasty.Pool = pool(t, config)
+		hasty := withTimeouts(t, s, map[string]string{name: value})
 		exec(t, blocker, `BEGIN`, touch)
-		call(set(&hasty, "leak", nil), fault.Unavailable)
+		call(set(hasty, "leak", nil), fault.Unavailable)
 		exec(t, blocker, `COMMIT`)
 	}
 
