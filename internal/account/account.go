@@ -43,6 +43,7 @@ type Account struct {
 
 	PlatformCreatedAt time.Time
 	Labels            map[string]string
+	LabelSources      map[string]string // the names of the issuers that set labels, by the keys of these
 }
 
 // ShownName is the name in the audit log.
@@ -72,7 +73,7 @@ func NewStore(db *control.DB, issuers ...Issuer) *Store {
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
 	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
-	access_validity, refresh_validity, coalesce(platform_created_at, '0001-01-01'), labels`
+	access_validity, refresh_validity, coalesce(platform_created_at, '0001-01-01'), labels, label_sources`
 
 // ByUsername finds an account by its name, in any case, and origin.
 func (s *Store) ByUsername(ctx context.Context, username, origin string) (*Account, error) {
@@ -139,7 +140,8 @@ func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error)
 		}
 	}
 	now := *then
-	now.Username, now.Origin, now.Labels, now.Epoch, now.Scopes = a.Username, a.Origin, a.Labels, a.Epoch, nil
+	now.Username, now.Origin, now.Epoch, now.Scopes = a.Username, a.Origin, a.Epoch, nil
+	now.Labels, now.LabelSources = a.Labels, a.LabelSources
 	for _, scope := range a.Scopes {
 		if slices.Contains(then.Scopes, scope) {
 			now.Scopes = append(now.Scopes, scope)
@@ -202,7 +204,7 @@ func scan(row pgx.CollectableRow) (*Account, error) {
 	var a Account
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.Scopes, &a.Epoch,
 		&a.IdentityCreatedAt, &a.OAuthClient, &a.PasswordHash, &a.Active, &a.GrantTypes, &a.UserScopes,
-		&a.AccessValidity, &a.RefreshValidity, &a.PlatformCreatedAt, &a.Labels)
+		&a.AccessValidity, &a.RefreshValidity, &a.PlatformCreatedAt, &a.Labels, &a.LabelSources)
 	return &a, err
 }
 

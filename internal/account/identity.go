@@ -495,7 +495,11 @@ func (s *Store) DeleteIdentity(ctx context.Context, p *Principal, client bool, g
 		if err := removeIdentity(ctx, tx, deleted); err != nil {
 			return err
 		}
-		e.Detail = detail{Part: identityPart, Username: deleted.Username, Origin: deleted.Origin}
+		d := detail{Part: identityPart, Username: deleted.Username, Origin: deleted.Origin}
+		if removed := deleted.issuerLabels(); len(removed) > 0 {
+			d.Labels = removed
+		}
+		e.Detail = d
 		return s.Audit.Record(ctx, tx, e)
 	})
 	return deleted, s.refuse(ctx, e, err)
@@ -515,7 +519,7 @@ func removeIdentity(ctx context.Context, tx pgx.Tx, a *Profile) error {
 		return err
 	}
 	// The name is free again, and who takes it gets a guid and labels of their own. The scopes go: they were given to
-	// the identity, and the next one of this guid must not find them.
+	// the identity, and the next one of this guid must not find them. So do the labels that its issuer has set.
 	_, err := tx.Exec(ctx, `
 		UPDATE accounts SET identity_created_at = NULL, identity_updated_at = NULL, identity_version = 0,
 		  epoch = gen_random_uuid(), username = NULL, origin = NULL, issuer = NULL, subject = NULL, program = false,
@@ -523,6 +527,7 @@ func removeIdentity(ctx context.Context, tx pgx.Tx, a *Profile) error {
 		  active = true, verified = true, given_name = '', family_name = '', emails = '{}',
 		  scopes = '{}', grant_types = '{}', user_scopes = '{}',
 		  client_name = '', access_validity = 0, refresh_validity = 0,
+		  labels = labels - ARRAY(SELECT jsonb_object_keys(label_sources)), label_sources = '{}',
 		  platform_updated_at = now(), revision = revision + 1
 		WHERE id = $1`, a.ID)
 	return err

@@ -118,7 +118,7 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
 		made, err = insert(ctx, tx, add, with, nil)
 		if err == nil && made != nil {
-			if err := s.mayPrepare(made.Origin); err != nil {
+			if err := cmp.Or(s.mayPrepare(made.Origin), s.mayLabel(made.Origin, &Profile{}, n.Labels)); err != nil {
 				return err
 			}
 			d.Username, d.Origin = orNil(made.Username), orNil(made.Origin)
@@ -135,6 +135,9 @@ func (s *Store) CreatePlatform(ctx context.Context, p *Principal, n NewPlatformU
 			return err
 		case is == nil || is.IsPlatformUser():
 			return fault.New(fault.Exists, "There is such a user already.").Because(Taken{n.GUID, n.Username, n.Origin})
+		}
+		if err := s.mayLabel(is.Origin, &Profile{}, n.Labels); err != nil {
+			return err
 		}
 		want := *is
 		want.Labels, want.Annotations, want.PresentationName = add.Labels, add.Annotations, ""
@@ -215,6 +218,9 @@ func (s *Store) UpdatePlatform(ctx context.Context, p *Principal, guid string, m
 		if err != nil {
 			return err
 		}
+		if err := s.mayLabel(want.Origin, is, c.Labels); err != nil {
+			return err
+		}
 		renamed := want.Username != is.Username || want.Origin != is.Origin
 		if want.Origin != is.Origin {
 			if err := s.mayPrepare(want.Origin); err != nil {
@@ -291,6 +297,8 @@ func (a *Profile) withMetadata(labels, annotations map[string]*string) (want *Pr
 	with := *a
 	var changed map[string]fromTo
 	with.Labels, changed = merge(a.Labels, labels)
+	with.LabelSources = maps.Clone(a.LabelSources)
+	maps.DeleteFunc(with.LabelSources, func(key, _ string) bool { _, admins := changed[key]; return admins })
 	if grew(changed) > 0 && len(with.Labels) > MaxLabels {
 		return nil, d, tooMany("labels", len(labels), MaxLabels)
 	}
@@ -388,8 +396,13 @@ func removePlatform(ctx context.Context, tx pgx.Tx, a *Profile) error {
 	}
 	_, err := tx.Exec(ctx, `
 		UPDATE accounts SET platform_created_at = NULL, platform_updated_at = NULL, presentation_name = NULL,
-		  labels = '{}', annotations = '{}', revision = revision + 1, epoch = gen_random_uuid()
+		  labels = '{}', label_sources = '{}', annotations = '{}', revision = revision + 1, epoch = gen_random_uuid()
 		WHERE id = $1`, a.ID)
+	if err != nil {
+		return err
+	}
+	// The next token of the issuer sets its labels again, also one that was issued before.
+	_, err = tx.Exec(ctx, `DELETE FROM label_times WHERE account_id = $1`, a.ID)
 	return err
 }
 

@@ -34,7 +34,7 @@ var DefaultScopes = []string{ScopeRead, ScopeWrite}
 type Principal struct {
 	GUID, Username, Origin string
 	Scopes                 []string
-	Labels                 map[string]string
+	Labels, LabelSources   map[string]string
 	// Epoch is the account's when the credential was last verified.
 	Epoch uuid.UUID
 	// Token is the personal access token that the request came with; zero: another credential.

@@ -53,7 +53,7 @@ func (a *Profile) shownTo(p *Principal) *Profile {
 		return a
 	}
 	shown := *a
-	shown.Labels, shown.Annotations = nil, nil
+	shown.Labels, shown.LabelSources, shown.Annotations = nil, nil, nil
 	return &shown
 }
 
@@ -178,7 +178,7 @@ func (s *Store) CreateProfile(ctx context.Context, p *Principal, n NewProfile, s
 	case secret != nil && n.Origin != LocalOrigin:
 		return nil, fault.New(fault.Invalid, "An account of the origin %q has no password here.", n.Origin)
 	}
-	if err := s.mayPrepare(n.Origin); err != nil {
+	if err := cmp.Or(s.mayPrepare(n.Origin), s.mayLabel(n.Origin, &Profile{}, n.Labels)); err != nil {
 		return nil, err
 	}
 	add, d, err := add.withMetadata(n.Labels, n.Annotations)
@@ -283,6 +283,9 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 		// What a change asks for decides, and not what differs: else its answer would tell what is there.
 		asksMetadata := len(c.Labels)+len(c.Annotations) > 0 || c.PresentationName != nil
 		if err := p.mayUpdate(is, want, signIn, asksMetadata); err != nil {
+			return err
+		}
+		if err := s.mayLabel(is.Origin, is, c.Labels); err != nil {
 			return err
 		}
 		if !signIn && !metadata {

@@ -40,6 +40,7 @@ type Profile struct {
 	PlatformCreated, PlatformUpdated time.Time
 	PresentationName                 string // "" where the name that is shown follows from the others: see Presentation
 	Labels                           map[string]string
+	LabelSources                     map[string]string // the names of the issuers that set labels, by the keys of these
 	Annotations                      map[string]string // read for /v3 and our own API only: they can be long
 
 	issuer, subject string // of another issuer's account
@@ -99,7 +100,7 @@ const (
 	given_name, family_name, emails, active, verified, scopes, grant_types, user_scopes,
 	client_name, access_validity, refresh_validity, coalesce(password_changed_at, '0001-01-01'),
 	coalesce(platform_created_at, '0001-01-01'), coalesce(platform_updated_at, '0001-01-01'), coalesce(presentation_name, ''),
-	labels, coalesce(issuer, ''), revision, xmin::text, `
+	labels, label_sources, coalesce(issuer, ''), revision, xmin::text, `
 	withoutAnnotations = identityColumns + `'{}'::jsonb`
 	withAnnotations    = identityColumns + `annotations`
 )
@@ -111,7 +112,7 @@ func scanProfile(row pgx.CollectableRow) (*Profile, error) {
 		&a.GivenName, &a.FamilyName, &a.Emails, &a.Active, &a.Verified, &a.Scopes, &a.GrantTypes, &a.UserScopes,
 		&a.Client.Name, &a.Client.AccessValidity, &a.Client.RefreshValidity, &a.SecretChanged,
 		&a.PlatformCreated, &a.PlatformUpdated, &a.PresentationName,
-		&a.Labels, &a.issuer, &a.revision, &a.state, &a.Annotations)
+		&a.Labels, &a.LabelSources, &a.issuer, &a.revision, &a.state, &a.Annotations)
 	return &a, err
 }
 
@@ -173,13 +174,13 @@ func (s *Store) save(ctx context.Context, tx pgx.Tx, want *Profile, changed part
 		  revision = revision + CASE WHEN $16 THEN 1 ELSE 0 END,
 		  platform_created_at = CASE WHEN $16 THEN coalesce(platform_created_at, clock_timestamp()) ELSE platform_created_at END,
 		  platform_updated_at = CASE WHEN $16 THEN clock_timestamp() ELSE platform_updated_at END,
-		  client_name = $17, access_validity = $18, refresh_validity = $19
+		  client_name = $17, access_validity = $18, refresh_validity = $19, label_sources = $20
 		WHERE id = $1
 		RETURNING `+withAnnotations,
 		want.ID, want.Username, want.Origin, want.GivenName, want.FamilyName, notNull(want.Emails),
 		want.Active, want.Verified, notNull(want.Scopes), notNull(want.GrantTypes), notNull(want.UserScopes),
 		changed.identity, want.PresentationName, want.Labels, want.Annotations, changed.platform,
-		want.Client.Name, want.Client.AccessValidity, want.Client.RefreshValidity,
+		want.Client.Name, want.Client.AccessValidity, want.Client.RefreshValidity, entries(want.LabelSources),
 	).Query(func(rows pgx.Rows) (err error) {
 		saved, err = pgx.CollectExactlyOneRow(rows, scanProfile)
 		return err
@@ -241,6 +242,7 @@ const (
 	identityPart = "identity"
 	platformPart = "platform user"
 	firstUse     = "first use of a token"
+	byClaims     = "claims of a token"
 )
 
 // fromTo is a change in the audit log.

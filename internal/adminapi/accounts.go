@@ -58,6 +58,7 @@ func presentAccount(a *account.Profile) accountResource {
 	}
 	maps.Copy(res.Labels, a.Labels)
 	maps.Copy(res.Annotations, a.Annotations)
+	maps.Copy(res.LabelSources, a.LabelSources)
 	return res
 }
 

@@ -614,3 +614,44 @@ func TestAccountAllOrNothing(t *testing.T) {
 	f.want(t, 200, "PATCH", "/accounts/"+guid, `{"labels":{"team":"b"},"scopes":["cloud_controller.admin"],"active":false,`+
 		`"username":"half"}`)
 }
+
+// TestLabelsOfIssuers: an account shows which labels an issuer has set, to itself as well, and nobody else sets them.
+func TestLabelsOfIssuers(t *testing.T) {
+	t.Parallel()
+	s := *servicetest.Shared(t)
+	s.Accounts = account.NewStore(s.DB, account.Issuer{Name: "corp", Origin: "labels.example.org", Links: true,
+		LabelKeys: []string{"team", "group.*"}})
+	f := fixtureOn(t, &s, 0)
+	made, err := s.Accounts.External(t.Context(), account.External{Issuer: "https://labels.example.org", Subject: "1",
+		Origin: "labels.example.org", Username: "nora", Labels: map[string]string{"team": "a"}, Issued: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "/accounts/" + made.GUID
+	var got accountResource
+	f.want(t, 200, "PATCH", at, `{"labels":{"room":"12"}}`).Into(t, &got)
+	if fmt.Sprint(got.Labels, got.LabelSources) != "map[room:12 team:a] map[team:corp]" {
+		t.Errorf("got %+v", got)
+	}
+	for _, body := range []string{`{"labels":{"team":"b"}}`, `{"labels":{"team":null}}`,
+		`{"labels":{"group.x":"true","room":"13"}}`} {
+		if a := f.want(t, 422, "PATCH", at, body); !strings.Contains(a.Body, `of this account is set by the issuer \"corp\"`) {
+			t.Errorf("%s: %s", body, a.Body)
+		}
+	}
+	f.want(t, 422, "POST", "/accounts", `{"username":"prepared","origin":"labels.example.org","labels":{"team":"b"}}`)
+	f.want(t, 200, "PATCH", at, `{"labels":{"team":"a"}}`)
+	f.want(t, 200, "GET", at, "").Into(t, &got)
+	if fmt.Sprint(got.Labels, got.LabelSources) != "map[room:12 team:a] map[team:corp]" {
+		t.Errorf("got %+v", got)
+	}
+
+	s.Account(t, "sourced", nil, map[string]string{"team": "a"})
+	_, err = s.DB.Pool.Exec(t.Context(), `UPDATE accounts SET label_sources = '{"team": "corp"}' WHERE username = 'sourced'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := f.as(t, "sourced", "GET", "/whoami", ""); !strings.Contains(a.Body, `"labelSources":{"team":"corp"}`) {
+		t.Errorf("got %d %s", a.Status, a.Body)
+	}
+}

@@ -10,10 +10,12 @@ import (
 )
 
 type whoami struct {
-	Account  accountRef        `json:"account"`
-	Scopes   []string          `json:"scopes"`
-	Labels   map[string]string `json:"labels"`
-	Clusters []clusterAccess   `json:"clusters"`
+	Account accountRef        `json:"account"`
+	Scopes  []string          `json:"scopes"`
+	Labels  map[string]string `json:"labels"`
+	// LabelSources are the names of the issuers that set labels, by the keys of these.
+	LabelSources map[string]string `json:"labelSources"`
+	Clusters     []clusterAccess   `json:"clusters"`
 }
 
 type accountRef struct {
@@ -30,12 +32,13 @@ type clusterAccess struct {
 
 func (a *API) whoami(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	me := whoami{
-		Account:  accountRef{p.GUID, p.Username, p.Origin},
-		Scopes:   append([]string{}, p.Scopes...),
-		Labels:   map[string]string{},
+		Account: accountRef{p.GUID, p.Username, p.Origin},
+		Scopes:  append([]string{}, p.Scopes...),
+		Labels:  map[string]string{}, LabelSources: map[string]string{},
 		Clusters: []clusterAccess{},
 	}
 	maps.Copy(me.Labels, p.Labels)
+	maps.Copy(me.LabelSources, p.LabelSources)
 	for _, c := range a.Users.ViewableClusters(p) {
 		me.Clusters = append(me.Clusters, clusterAccess{c.ID.String(), c.DisplayName, access.MayManage(p, c)})
 	}

@@ -760,3 +760,31 @@ func TestDatabaseDown(t *testing.T) {
 		t.Errorf("discovery is %d", a.Status)
 	}
 }
+
+// TestLabelsOfIssuers: the label that an issuer sets is changed by nobody else.
+func TestLabelsOfIssuers(t *testing.T) {
+	s := *servicetest.Shared(t)
+	s.Accounts = account.NewStore(s.DB, account.Issuer{Name: "corp", Origin: "cf.example.org", Links: true,
+		LabelKeys: []string{"team"}})
+	f := fixtureOn(t, &s, 0)
+	made, err := s.Accounts.External(t.Context(), account.External{Issuer: "https://cf.example.org", Subject: "1",
+		Origin: "cf.example.org", Username: "nora", Labels: map[string]string{"team": "a"}, Issued: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const says = `"code":10008,"title":"CF-UnprocessableEntity","detail":"The label \"team\" of this account is set by the ` +
+		`issuer \"corp\" at each sign-in`
+	for _, r := range [][3]string{
+		{"PATCH", at(made.GUID), `{"metadata":{"labels":{"team":"b"}}}`},
+		{"PATCH", at(made.GUID), `{"metadata":{"labels":{"team":null,"room":"1"}}}`},
+		{"POST", "/v3/users", `{"username":"prepared","origin":"cf.example.org","metadata":{"labels":{"team":"b"}}}`},
+	} {
+		if a := f.want(t, 422, r[0], r[1], r[2]); !strings.Contains(a.Body, says) {
+			t.Errorf("%s %s: %s", r[0], r[2], a.Body)
+		}
+	}
+	if a := f.want(t, 200, "PATCH", at(made.GUID), `{"metadata":{"labels":{"team":"a","room":"1"}}}`); !strings.Contains(a.Body,
+		`"labels":{"room":"1","team":"a"}`) {
+		t.Errorf("got %s", a.Body)
+	}
+}

@@ -124,6 +124,7 @@ func accountFields(_ *call, a *client.Account) [][]string {
 		{"active", term.YesNo(a.Active)},
 		{"scopes", strings.Join(a.Scopes, " ")},
 		{"labels", term.Pairs(a.Labels)},
+		{"label sources", term.Pairs(a.LabelSources)},
 		{"annotations", term.Pairs(a.Annotations)},
 		{"created", term.Time(a.CreatedAt)},
 	}

@@ -657,6 +657,7 @@ func whoamiCommand() *cobra.Command {
 			{"guid", me.Account.GUID},
 			{"scopes", strings.Join(me.Scopes, " ")},
 			{"labels", term.Pairs(me.Labels)},
+			{"label sources", term.Pairs(me.LabelSources)},
 			{"may manage", orNone(manage)},
 			{"may only view", orNone(view)},
 		}

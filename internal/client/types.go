@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -45,9 +46,11 @@ type Whoami struct {
 		Username string `json:"username"`
 		Origin   string `json:"origin"`
 	} `json:"account"`
-	Scopes   []string          `json:"scopes"`
-	Labels   map[string]string `json:"labels"`
-	Clusters []struct {
+	Scopes []string          `json:"scopes"`
+	Labels map[string]string `json:"labels"`
+	// LabelSources are the names of the issuers that set labels, by the keys of these.
+	LabelSources map[string]string `json:"labelSources"`
+	Clusters     []struct {
 		ClusterRef
 		Manage bool `json:"manage"`
 	} `json:"clusters"`
@@ -55,14 +58,16 @@ type Whoami struct {
 
 // Account is a user or an OAuth client of Rolecall.
 type Account struct {
-	GUID         string            `json:"guid"`
-	Username     string            `json:"username"`
-	Origin       string            `json:"origin"`
-	Active       bool              `json:"active"`
-	OAuthClient  bool              `json:"oauthClient"`
-	Scopes       []string          `json:"scopes"`
-	Labels       map[string]string `json:"labels"`
-	Annotations  map[string]string `json:"annotations"`
+	GUID        string            `json:"guid"`
+	Username    string            `json:"username"`
+	Origin      string            `json:"origin"`
+	Active      bool              `json:"active"`
+	OAuthClient bool              `json:"oauthClient"`
+	Scopes      []string          `json:"scopes"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	// LabelSources are the names of the issuers that set labels, by the keys of these.
+	LabelSources map[string]string `json:"labelSources"`
 	CreatedAt    *time.Time        `json:"createdAt"`
 	UpdatedAt    *time.Time        `json:"updatedAt"`
 	LastSignInAt *time.Time        `json:"lastSignInAt"`
@@ -74,6 +79,13 @@ func (a *Account) Name() string {
 		return a.GUID
 	}
 	return a.Username
+}
+
+// AdminLabels are the labels that admins set, and no issuer.
+func (a *Account) AdminLabels() map[string]string {
+	labels := maps.Clone(a.Labels)
+	maps.DeleteFunc(labels, func(key, _ string) bool { return a.LabelSources[key] != "" })
+	return labels
 }
 
 // Path is the path of the account, or of something below it.

@@ -112,8 +112,8 @@ func epochBinding(a *account.Account) string { return a.Epoch.String() }
 // principal is the principal of a request with the credential.
 func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	a := v.account
-	p := &account.Principal{GUID: a.GUID, Username: a.Username, Origin: a.Origin, Labels: a.Labels, Epoch: a.Epoch,
-		Issued: v.issued, Expires: v.expires}
+	p := &account.Principal{GUID: a.GUID, Username: a.Username, Origin: a.Origin, Epoch: a.Epoch,
+		Labels: a.Labels, LabelSources: a.LabelSources, Issued: v.issued, Expires: v.expires}
 	if v.whole {
 		p.Scopes = a.Scopes
 	} else {

@@ -57,7 +57,10 @@ type Service struct {
 func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	issuers := make([]account.Issuer, len(c.OIDC))
 	for i, o := range c.OIDC {
-		issuers[i] = account.Issuer{Origin: o.Origin(), Links: o.Links}
+		issuers[i] = account.Issuer{Name: o.Name, Origin: o.Origin(), Links: o.Links}
+		for _, l := range o.Labels {
+			issuers[i].LabelKeys = append(issuers[i].LabelKeys, l.Key)
+		}
 	}
 	accounts := account.NewStore(db, issuers...)
 	s := &Service{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,6 +37,7 @@ type externalIssuer struct {
 	OIDCIssuer
 	client *http.Client
 	now    func() time.Time
+	log    *slog.Logger
 
 	mu   sync.Mutex
 	keys oidc.KeySet // nil: its documents were not read yet
@@ -48,6 +50,7 @@ func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer
 			OIDCIssuer: i,
 			client:     &http.Client{Timeout: issuerTimeout, Transport: &sparing{now: now, last: map[string]asked{}}},
 			now:        now,
+			log:        c.Log,
 		}
 	}
 	return issuers, CheckOIDCIssuers(c.Issuer, c.OIDC)
@@ -229,6 +232,30 @@ func (e *externalIssuer) whyRefused(token, audience string) error {
 	return fmt.Errorf("the token of %s %w", e.URL, err)
 }
 
+// maxSkew is how far the clock of an issuer may be ahead.
+const maxSkew = 5 * time.Minute
+
+// externalAccount returns the account of a token that is verified, with the labels that its claims give.
+func (s *Service) externalAccount(
+	ctx context.Context, e *externalIssuer, t *oidc.IDToken, claims map[string]any, address string,
+) (*account.Account, error) {
+	issued := t.IssuedAt
+	if latest := s.now().Add(maxSkew); issued.After(latest) {
+		issued = latest // a clock that is wrong once must not keep the labels for years
+	}
+	a, err := s.accounts.External(ctx, account.External{
+		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: e.username(claims), Links: e.Links, Address: address,
+		Labels: e.labels(claims), Issued: issued,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !a.Active {
+		return nil, errWrong.Because(errInactive)
+	}
+	return a, nil
+}
+
 // externalBearer returns the account of a token's issuer and subject, and creates it at the first use. The user name in the
 // token names a new account, and decides nothing unless the issuer links.
 func (s *Service) externalBearer(
@@ -242,14 +269,9 @@ func (s *Service) externalBearer(
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.accounts.External(ctx, account.External{
-		Issuer: e.URL, Subject: t.Subject, Origin: e.Origin(), Username: e.username(claims), Links: e.Links, Address: address,
-	})
+	a, err := s.externalAccount(ctx, e, t, claims, address)
 	if err != nil {
 		return nil, err
-	}
-	if !a.Active {
-		return nil, errWrong.Because(errInactive)
 	}
 	return &verifiedCredential{account: a, whole: true, external: true, issued: t.IssuedAt, expires: t.Expiry,
 		binding: epochBinding, bound: epochBinding(a)}, nil

@@ -113,7 +113,7 @@ func exportAccount(a *client.Account) *yaml.Node {
 		add(n, "active", scalar("false"))
 	}
 	addList(n, "scopes", a.Scopes)
-	addPairs(n, "labels", a.Labels)
+	addPairs(n, "labels", a.AdminLabels())
 	addPairs(n, "annotations", a.Annotations)
 	return n
 }

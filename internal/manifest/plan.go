@@ -249,7 +249,7 @@ func joined(values []string) string { return strings.Join(values, ", ") }
 
 // AccountState is a digest of what the file can say about an account.
 func AccountState(a *client.Account) string {
-	return digestOf(a.GUID, a.Active, slices.Sorted(slices.Values(a.Scopes)), a.Labels, a.Annotations)
+	return digestOf(a.GUID, a.Active, slices.Sorted(slices.Values(a.Scopes)), a.AdminLabels(), a.Annotations)
 }
 
 func (p *planner) accounts() {
@@ -377,7 +377,8 @@ func (p *planner) changeAccount(t Thing, want *Account, now *client.Account) {
 	for _, f := range []struct {
 		name      string
 		now, want map[string]string
-	}{{"labels", now.Labels, want.Labels}, {"annotations", now.Annotations, want.Annotations}} {
+		issuers   map[string]string // that keep an entry which the file does not have
+	}{{"labels", now.Labels, want.Labels, now.LabelSources}, {"annotations", now.Annotations, want.Annotations, nil}} {
 		merge := map[string]any{}
 		for key, value := range f.want {
 			if was, has := f.now[key]; !has || was != value {
@@ -386,7 +387,7 @@ func (p *planner) changeAccount(t Thing, want *Account, now *client.Account) {
 		}
 		step.pairs(f.name, f.now, f.want)
 		for _, key := range slices.Sorted(maps.Keys(f.now)) {
-			if _, has := f.want[key]; p.exact() && f.want != nil && !has {
+			if _, has := f.want[key]; p.exact() && f.want != nil && !has && f.issuers[key] == "" {
 				merge[key] = nil
 				step.changes(f.name+"."+key, f.now[key], "")
 			}

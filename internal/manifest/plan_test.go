@@ -62,7 +62,8 @@ func observed() *manifest.Observed {
 	return &manifest.Observed{Me: me, Clusters: []*manifest.ObservedCluster{c}, Accounts: []client.Account{
 		{GUID: me, Username: "admin", Origin: "uaa", Active: true, Scopes: []string{"cloud_controller.admin"}},
 		{GUID: somebody, Username: "Alice", Origin: "uaa", Active: true, Scopes: []string{"a", "b"},
-			Labels: map[string]string{"team": "x", "role": "dba"}, Annotations: map[string]string{"note": "n"}},
+			Labels:       map[string]string{"team": "x", "role": "dba", "group.a": "true"},
+			LabelSources: map[string]string{"group.a": "corp"}, Annotations: map[string]string{"note": "n"}},
 		{GUID: "guid-client", Username: "", OAuthClient: true},
 	}}
 }
@@ -232,6 +233,7 @@ func TestPlan(t *testing.T) {
 func TestPlanOfFleets(t *testing.T) {
 	for text, want := range map[string]string{
 		"accounts: [{username: ALICE, labels: {team: x}, scopes: [b]}]": "",
+		"accounts: [{username: alice, labels: {group.a: 'true'}}]":      "", // an issuer has set it to that already
 		"accounts: [{username: alice, labels: {team: b, new: z}, scopes: [c], annotations: {}, active: " +
 			"false}]": "change account " +
 			`alice: PATCH guid-else {"active":false,"labels":{"new":"z","team":"b"},"scopes":["a","b","c"]} if`,
