@@ -33,10 +33,15 @@ type RuleMatch struct {
 
 // Explain says what an account may do in a cluster, and which scope or rule decides.
 func Explain(a *account.Account, c *cluster.Cluster) *Explanation {
-	p := &account.Principal{GUID: a.GUID, Scopes: a.Scopes, Labels: a.Labels}
-	e := &Explanation{Account: a, View: right(p, c, "view", viewAll...), Manage: right(p, c, "manage", account.ScopeAdmin)}
-	e.View.Allowed, e.Manage.Allowed = MayView(p, c), MayManage(p, c)
-	v, m := &e.View, &e.Manage
+	view, manage := Rights(&account.Principal{GUID: a.GUID, Scopes: a.Scopes, Labels: a.Labels}, c)
+	return &Explanation{a, view, manage}
+}
+
+// Rights says what a principal may do in a cluster, and which scope or rule decides.
+func Rights(p *account.Principal, c *cluster.Cluster) (view, manage Right) {
+	view, manage = right(p, c, "view", viewAll...), right(p, c, "manage", account.ScopeAdmin)
+	view.Allowed, manage.Allowed = MayView(p, c), MayManage(p, c)
+	v, m := &view, &manage
 	if byManage := right(p, c, "manage").Why; v.Why == "" && byManage != "" {
 		v.Why = "An account that may manage may also view: " + strings.ToLower(byManage[:1]) + byManage[1:]
 	}
@@ -54,7 +59,7 @@ func Explain(a *account.Account, c *cluster.Cluster) *Explanation {
 	default:
 		m.Why = "No scope gives this right, and no rule of manage matches the account's labels."
 	}
-	return e
+	return view, manage
 }
 
 // right lists the scopes and rules that decide; Why stays empty when none of them gives the right.

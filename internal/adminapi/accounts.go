@@ -233,17 +233,11 @@ func (a *API) setAccountPassword(w http.ResponseWriter, r *http.Request, p *acco
 
 // proves reports whether a password is the principal's own or, of an OAuth client, its secret.
 func (a *API) proves(ctx context.Context, p *account.Principal, password string) (bool, error) {
-	var proven *account.Account
-	var err error
-	if p.Username == "" {
-		proven, err = a.Identity.VerifySecret(ctx, p.GUID, p.Address, password)
-	} else {
-		proven, err = a.Identity.VerifyPassword(ctx, p.Username, password, p.Address)
-	}
+	proven, err := a.Identity.Proves(ctx, p, password)
 	if fault.Is(err, fault.Unauthenticated) {
 		return false, fault.New(fault.Forbidden, "The current password is wrong.")
 	}
-	return err == nil && proven.GUID == p.GUID, err // an account of another origin may have the same name
+	return proven, err
 }
 
 func (o *object) labels() map[string]*string { return o.entries("labels", label.CheckValue) }

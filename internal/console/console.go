@@ -54,6 +54,7 @@ func (c *Console) Handler() *door.Handler {
 			c.staticRoutes(),
 			c.signInRoutes(),
 			c.startRoutes(),
+			c.meRoutes(),
 		),
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"rolecall/internal/console"
 	"rolecall/internal/pgtest"
@@ -149,4 +150,14 @@ func (a *answer) hidden(name string) string {
 		a.t.Fatalf("there is no hidden field %s:\n%s", name, a.Body)
 	}
 	return strings.NewReplacer("&amp;", "&", "&#34;", `"`, "&#39;", "'", "&#43;", "+", "&lt;", "<", "&gt;", ">").Replace(m[1])
+}
+
+// eventually waits until something is the case.
+func eventually(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after a minute not yet: %s", what)
+		}
+	}
 }

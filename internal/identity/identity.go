@@ -170,6 +170,19 @@ func (s *Service) VerifyPassword(ctx context.Context, username, password, addres
 	}, password)
 }
 
+// Proves reports whether a password is the principal's own or, of an OAuth client, its secret. A wrong one is
+// fault.Unauthenticated; false is one of an account of another origin that has the same name.
+func (s *Service) Proves(ctx context.Context, p *account.Principal, password string) (bool, error) {
+	var a *account.Account
+	var err error
+	if p.Username == "" {
+		a, err = s.VerifySecret(ctx, p.GUID, p.Address, password)
+	} else {
+		a, err = s.VerifyPassword(ctx, p.Username, password, p.Address)
+	}
+	return err == nil && a.GUID == p.GUID, err
+}
+
 // Unlock ends the wait of a local account after failed sign-ins, on this replica.
 func (s *Service) Unlock(username string) { s.throttle.forgive(username) }
 

@@ -142,11 +142,11 @@ func (s *Service) EndOwnSession(ctx context.Context, p *account.Principal, token
 
 // ProveWithPassword notes that the principal of a session has proved who it is once more, with the password of its account.
 func (s *Service) ProveWithPassword(ctx context.Context, p *account.Principal, token secret.Text, password string) error {
-	a, err := s.VerifyPassword(ctx, p.Username, password, p.Address)
+	proven, err := s.Proves(ctx, p, password)
 	if err != nil {
 		return err
 	}
-	if a.GUID != p.GUID || p.Origin != account.LocalOrigin {
+	if !proven || p.Origin != account.LocalOrigin {
 		return errWrong
 	}
 	_, err = s.db.Pool.Exec(ctx, `UPDATE console_sessions SET proven_at = $2 WHERE id = $1`, p.Session, s.now())

@@ -398,11 +398,10 @@ func (a *API) putPassword(w http.ResponseWriter, r *http.Request, p *account.Pri
 	}
 	proven := false
 	if p.GUID == r.PathValue("id") && old != "" {
-		own, err := a.Identity.VerifyPassword(r.Context(), p.Username, old, p.Address)
-		if err != nil {
+		var err error
+		if proven, err = a.Identity.Proves(r.Context(), p, old); err != nil {
 			return oldIsWrong(err)
 		}
-		proven = own.GUID == p.GUID // somebody of another origin may have the same name
 	}
 	if err := a.Accounts.SetSecret(r.Context(), p, false, r.PathValue("id"), proven,
 		a.secret(password, errPassword)); err != nil {

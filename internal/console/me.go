@@ -1,0 +1,125 @@
+package console
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"rolecall/internal/account"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/door"
+	"rolecall/internal/fault"
+)
+
+const (
+	mePath         = Prefix + "/me"
+	myTokensPath   = mePath + "/tokens"
+	myPasswordPath = mePath + "/password"
+)
+
+func (c *Console) meRoutes() []door.Route {
+	return slices.Concat(
+		[]door.Route{read(mePath, c.mePage)},
+		c.myTokenRoutes(),
+		formPage(myPasswordPath, c.passwordPage, c.changePassword),
+	)
+}
+
+// meTabs are the pages about the person who is signed in.
+func meTabs(p *account.Principal) []crumb {
+	tabs := []crumb{{"You", mePath}, {"Tokens", myTokensPath}}
+	if p.Origin == account.LocalOrigin {
+		tabs = append(tabs, crumb{"Password", myPasswordPath})
+	}
+	return tabs
+}
+
+// mePages is what each page about the person shows: the tabs, and which one it is.
+type mePages struct {
+	Tabs []crumb
+	Tab  string // the path of the current one
+}
+
+// shownClusters bounds the clusters on the page.
+const shownClusters = 50
+
+type me struct {
+	mePages
+	Local    bool
+	Scopes   []scopeMeaning
+	Labels   []ownLabel
+	Clusters []dbuser.OwnRights
+	Hidden   int // the clusters beyond those
+}
+
+type scopeMeaning struct{ Name, Gives string }
+
+// scopeMeanings says what the scopes give.
+var scopeMeanings = map[string]string{
+	account.ScopeAdmin:         "everything in every cluster, and the labels of all accounts",
+	account.ScopeAdminReadOnly: "reading everything",
+	account.ScopeAuditor:       "reading everything",
+	account.ScopeRead:          "reading the clusters that your labels give access to",
+	account.ScopeWrite:         "reading and changing them",
+	account.ScopeSCIMRead:      "reading identities",
+	account.ScopeSCIMWrite:     "changing identities",
+}
+
+// ownLabel is a label and who has set it: an issuer, or "" for an admin.
+type ownLabel struct{ Key, Value, Source string }
+
+func (c *Console) mePage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	shown := me{mePages: mePages{meTabs(p), mePath}, Local: p.Origin == account.LocalOrigin, Clusters: c.Users.OwnAccess(p)}
+	for _, scope := range p.Scopes {
+		shown.Scopes = append(shown.Scopes, scopeMeaning{scope, scopeMeanings[scope]})
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
+		shown.Labels = append(shown.Labels, ownLabel{key, p.Labels[key], ""})
+	}
+	if n := len(shown.Clusters) - shownClusters; n > 0 {
+		shown.Clusters, shown.Hidden = shown.Clusters[:shownClusters], n
+	}
+	return c.show(w, r, p, page{Template: "me/me.html", Title: p.Username, Area: "me", Data: shown})
+}
+
+func (c *Console) passwordPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	if p.Origin != account.LocalOrigin {
+		return fault.New(fault.NotFound, "Your password is kept by %s. Change it there.", p.Origin)
+	}
+	return c.show(w, r, p, page{Template: "me/password.html", Title: "Change your password", Area: "me", Form: f,
+		Data: mePages{meTabs(p), myPasswordPath}})
+}
+
+// changePassword gives the account a new password. That ends its sessions, so the browser gets a new one.
+func (c *Console) changePassword(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	password := f.Values.Get("new-password")
+	if password != f.Values.Get("repeat-password") {
+		return wrongField("repeat-password", "The two new passwords differ.")
+	}
+	proven, err := c.Identity.Proves(r.Context(), p, f.Values.Get("password"))
+	if fault.Is(err, fault.Unauthenticated) {
+		return wrongField("password", "The current password is wrong.")
+	}
+	if err != nil {
+		return err
+	}
+	_, err = c.Accounts.SetPassword(r.Context(), p, p.GUID, nil, proven,
+		func(ctx context.Context) (string, error) { return c.Identity.Hash(ctx, password) })
+	if fault.Is(err, fault.Invalid) {
+		return wrongField("new-password", "%s", fault.Of(err).Message)
+	}
+	if err != nil {
+		return err
+	}
+	a, err := c.Identity.VerifyPassword(r.Context(), p.Username, password, addressOf(r))
+	if err != nil {
+		return err
+	}
+	token, err := c.Identity.StartSession(r.Context(), a, addressOf(r), r.UserAgent())
+	if err != nil {
+		return err
+	}
+	c.setCookie(w, "rolecall", string(token))
+	return c.redirect(w, mePath, "Your password was changed. All your other sessions have ended.")
+}

@@ -1,0 +1,138 @@
+package console_test
+
+import (
+	"context"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"rolecall/internal/account"
+	"rolecall/internal/identity"
+	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
+	"rolecall/internal/servicetest"
+)
+
+// The page about the person says what they may do, and why.
+func TestMe(t *testing.T) {
+	pg := pgtest.Shared(t)
+	s := newSite(t, servicetest.New(t, pg))
+	managed := s.Register(t, "me-managed", pg, pg.User, pg.Password)
+	viewed := s.Register(t, "me-viewed", pg, pg.User, pg.Password)
+	s.Register(t, "me-secret", pg, pg.User, pg.Password)
+	s.Access(t, managed, []string{"team=shop"}, nil)
+	s.Access(t, viewed, []string{"team=dba"}, []string{"team"})
+	s.Account(t, "mia", account.DefaultScopes, map[string]string{"team": "shop", "a": "<b>"})
+	b := s.signedIn(t, "mia", "mia-password")
+	b.get("/console/me").is(http.StatusOK).shows("mia", "here, with a password", "reading and changing them",
+		`<code>team=shop</code>`, "<code>a=&lt;b&gt;</code>", "an admin",
+		"/console/clusters/"+managed, "/console/clusters/"+viewed,
+		"The rule team=shop of manage matches the account&#39;s labels team=shop.", "The rule team of view matches",
+		"Not manage: No scope gives this right, and no rule of manage matches").hides("me-secret")
+
+	s.Account(t, "newcomer", account.DefaultScopes, nil)
+	s.signedIn(t, "newcomer", "newcomer-password").get("/console/me").is(http.StatusOK).
+		shows("Your account has no labels", "No scope and no label gives you access").hides("me-managed", "me-viewed")
+	s.Admin(t, "chief")
+	s.signedIn(t, "chief", "chief-password").get("/console/me").is(http.StatusOK).
+		shows("me-secret", "The scope cloud_controller.admin gives it in every cluster.", "everything in every cluster")
+}
+
+// revokeLink is the link of a token in the list.
+var revokeLink = regexp.MustCompile(`href="(/console/me/tokens/[0-9a-f-]{36}/revoke)"`)
+
+func TestMyTokens(t *testing.T) {
+	pg := pgtest.Shared(t)
+	s := newSite(t, servicetest.New(t, pg))
+	cluster := s.Register(t, "token-cluster", pg, pg.User, pg.Password)
+	s.Access(t, cluster, []string{"team=shop"}, nil)
+	s.Account(t, "mia", account.DefaultScopes, map[string]string{"team": "shop"})
+	b := s.signedIn(t, "mia", "mia-password")
+	b.get("/console/me/tokens").is(http.StatusOK).shows("You have no tokens")
+	b.get("/console/me/tokens/new").is(http.StatusOK).shows("token-cluster", `value="90d"`)
+
+	// A refused form keeps what was typed, and says what is wrong.
+	for _, refused := range []struct{ name, expires, cluster, want string }{
+		{"", "90d", cluster, "The token has no name"},
+		{"ci", "soon", cluster, "The expiry is &#34;soon&#34;. Use a duration like 90s, 36h or 7d"},
+		{"ci", "2020-01-01", cluster, "would have expired already"},
+		{"ci", "", "00000000-0000-0000-0000-000000000000", "00000000-0000-0000-0000-000000000000"},
+		{strings.Repeat("x", 101), "", cluster, "1 to 100 characters"},
+	} {
+		b.post("/console/me/tokens/new", "name", refused.name, "expires", refused.expires, "cluster", refused.cluster,
+			"read-only", "yes").is(http.StatusUnprocessableEntity).shows(refused.want, `value="`+refused.name+`"`,
+			`value="`+refused.expires+`"`, `name="read-only" value="yes" checked`, "/console/me/tokens/new")
+	}
+	b.get("/console/me/tokens").shows("You have no tokens")
+
+	a := b.post("/console/me/tokens/new", "name", "ci <1>", "expires", "1d", "cluster", cluster, "read-only", "yes").
+		is(http.StatusOK).shows("ci &lt;1&gt;", "token-cluster, read-only", "Copy the token now")
+	token := regexp.MustCompile(`rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}`).FindAllString(a.Body, -1)
+	if len(token) != 1 || a.Header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("the page has the token %d times, and Cache-Control %q", len(token), a.Header.Get("Cache-Control"))
+	}
+	p, err := s.Identity.Authenticate(context.Background(), identity.Credential{Scheme: identity.Bearer,
+		Value: secret.Text(token[0])}, "127.0.0.1")
+	if err != nil || !p.ReadOnly || len(p.Clusters) != 1 || p.Username != "mia" {
+		t.Fatalf("the token is that of %+v: %v", p, err)
+	}
+	list := b.get("/console/me/tokens").is(http.StatusOK).shows("ci &lt;1&gt;", "token-cluster, read-only").hides(token[0])
+	revoke := revokeLink.FindStringSubmatch(list.Body)
+	if revoke == nil {
+		t.Fatalf("there is no link:\n%s", list.Body)
+	}
+
+	// Nobody else sees or ends it.
+	s.Account(t, "other", account.DefaultScopes, map[string]string{"team": "shop"})
+	other := s.signedIn(t, "other", "other-password")
+	other.get(revoke[1]).is(http.StatusNotFound).hides("ci &lt;1&gt;")
+	other.post(revoke[1]).is(http.StatusNotFound)
+	other.get("/console/me/tokens").shows("You have no tokens")
+
+	b.get(revoke[1]).is(http.StatusOK).shows("ci &lt;1&gt;", "cannot be undone", "token-cluster")
+	if a := b.post(revoke[1]).is(http.StatusSeeOther); a.Location != "/console/me/tokens" {
+		t.Errorf("the revocation leads to %s", a.Location)
+	}
+	b.get("/console/me/tokens").shows("The token was revoked", "You have no tokens")
+	b.get(revoke[1]).is(http.StatusNotFound).shows("revoked in the meantime")
+	b.post(revoke[1]).is(http.StatusNotFound)
+	rows := s.AuditRows(t, revoke[1][len("/console/me/tokens/"):len("/console/me/tokens/")+36])
+	if len(rows) == 0 {
+		t.Error("nothing is in the audit log")
+	}
+}
+
+func TestMyPassword(t *testing.T) {
+	s := newSite(t, servicetest.New(t, pgtest.Shared(t)))
+	guid := s.Account(t, "mia", account.DefaultScopes, nil)
+	b, elsewhere := s.signedIn(t, "mia", "mia-password"), s.signedIn(t, "mia", "mia-password")
+	b.get("/console/me/password").is(http.StatusOK).shows("Change your password", "/console/me/password")
+	for _, refused := range []struct{ current, new, repeated, want string }{
+		{"wrong-password", "another-password", "another-password", "The current password is wrong"},
+		{"mia-password", "another-password", "another-passwort", "The two new passwords differ"},
+		{"mia-password", "short", "short", "10 to 255"},
+		{"", "", "", "The current password is wrong"},
+	} {
+		b.post("/console/me/password", "password", refused.current, "new-password", refused.new, "repeat-password",
+			refused.repeated).is(http.StatusUnprocessableEntity).shows(refused.want).hides("another-passwor", "mia-password")
+	}
+	elsewhere.get("/console/me").is(http.StatusOK)
+	a := b.post("/console/me/password", "password", "mia-password", "new-password", "another-password", "repeat-password",
+		"another-password").is(http.StatusSeeOther)
+	if a.Location != "/console/me" {
+		t.Errorf("the change leads to %s", a.Location)
+	}
+	b.get("/console/me").is(http.StatusOK).shows("Your password was changed")
+	eventually(t, "the other session has ended", func() bool {
+		return elsewhere.get("/console/me").Status == http.StatusSeeOther
+	})
+	s.browser(t).post("/console/sign-in", "username", "mia", "password", "mia-password").is(http.StatusUnprocessableEntity)
+	s.signedIn(t, "mia", "another-password")
+	if len(s.AuditRows(t, guid)) == 0 {
+		t.Error("the change is not in the audit log")
+	}
+	if log := s.Log.String(); strings.Contains(log, "another-passwor") || strings.Contains(log, "mia-password") {
+		t.Errorf("the log has a password:\n%s", log)
+	}
+}
