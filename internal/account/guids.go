@@ -38,6 +38,12 @@ func (s *Store) GUIDsSelected(ctx context.Context, p *Principal, selector label.
 	return s.guids(ctx, strings.Join(c.clauses, ` AND `), planned(c.args)...)
 }
 
+// AnyLabeled reports whether an account has a label.
+func (s *Store) AnyLabeled(ctx context.Context) (any bool, err error) {
+	err = s.DB.Pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM accounts WHERE labels <> '{}')`).Scan(&any)
+	return any, control.Fault(err)
+}
+
 func (s *Store) guids(ctx context.Context, where string, args ...any) ([]string, error) {
 	rows, err := s.DB.Pool.Query(ctx, `SELECT guid FROM accounts WHERE `+where, args...)
 	if err != nil {

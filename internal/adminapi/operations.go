@@ -250,7 +250,7 @@ func (a *API) listOperations(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	found, more, err := a.Fleet.Operations(r.Context(), p, before, page.Limit)
+	found, more, err := a.Fleet.Operations(r.Context(), p, fleet.OperationFilter{}, before, page.Limit)
 	if err != nil {
 		return err
 	}

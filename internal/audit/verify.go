@@ -34,7 +34,8 @@ const (
 )
 
 // Verify goes through the whole chain and says where it breaks first, if it does. When anchor is not zero, it must be a
-// place of the chain: without one, rows that were cut off at the end together with their seals leave no trace.
+// place of the chain: without one, rows that were cut off at the end together with their seals leave no trace. It records
+// when the log was intact.
 func (l *Log) Verify(ctx context.Context, anchor Point) (v *Verification, err error) {
 	// One at a time: it holds a connection for long.
 	if !l.verifying.TryLock() {
@@ -52,6 +53,9 @@ func (l *Log) Verify(ctx context.Context, anchor Point) (v *Verification, err er
 			}
 			return l.verify(ctx, tx, v, anchor)
 		})
+	if err == nil && v.Problem == nil {
+		err = l.recordVerified(ctx)
+	}
 	if err != nil {
 		return nil, control.Fault(err)
 	}

@@ -25,13 +25,25 @@ func visibleTo(p *account.Principal) []any {
 	return []any{access.MayAudit(p), p.GUID, token}
 }
 
-// Operations returns up to limit of the operations that the principal may see, the newest first, before an id; zero: from
-// the newest one. more says whether others follow.
-func (s *Service) Operations(ctx context.Context, p *account.Principal, before uuid.UUID, limit int) (
+// OperationFilter chooses operations. Every condition that is set must match.
+type OperationFilter struct {
+	State    string // "": any
+	Failures bool   // it has failed, or was not done to one of its users at least
+}
+
+// OperationStates are the states of operations.
+var OperationStates = []string{stateRunning, stateDone, stateFailed, stateCanceled}
+
+// withFailures is the condition on operations that have failed, for one user at least.
+const withFailures = `(o.state = 'failed' OR EXISTS (SELECT FROM operation_parts p WHERE p.operation_id = o.id AND p.failed > 0))`
+
+// Operations returns up to limit of the operations that the principal may see and the filter chooses, the newest first,
+// before an id; zero: from the newest one. more says whether others follow.
+func (s *Service) Operations(ctx context.Context, p *account.Principal, f OperationFilter, before uuid.UUID, limit int) (
 	list []*Operation, more bool, err error) {
 	rows, err := s.DB.Pool.Query(ctx, `SELECT `+operationColumns+` FROM operations o
-		WHERE `+visible+` AND ($4 = `+noID+` OR o.id < $4) ORDER BY o.id DESC LIMIT $5`,
-		append(visibleTo(p), before, limit+1)...)
+		WHERE `+visible+` AND ($4 = `+noID+` OR o.id < $4) AND ($6 = '' OR o.state = $6) AND (NOT $7 OR `+withFailures+`)
+		ORDER BY o.id DESC LIMIT $5`, append(visibleTo(p), before, limit+1, f.State, f.Failures)...)
 	if err != nil {
 		return nil, false, control.Fault(err)
 	}
@@ -102,6 +114,17 @@ func (s *Service) Results(ctx context.Context, p *account.Principal, id string, 
 	return list[:min(len(list), limit)], len(list) > limit, nil
 }
 
+// CancelRefusal is why the principal may not cancel an operation that it may see; nil when it may.
+func CancelRefusal(p *account.Principal, o *Operation) error {
+	switch {
+	case p.ReadOnly:
+		return fault.New(fault.Forbidden, "The personal access token is read-only.")
+	case o.Account != p.GUID && !p.Has(account.ScopeAdmin):
+		return fault.New(fault.Forbidden, "You may see this operation, but only its account and admins may cancel it.")
+	}
+	return nil
+}
+
 // Cancel ends an operation before all is done. What is in progress goes on to its end. One that has ended stays as it is.
 func (s *Service) Cancel(ctx context.Context, p *account.Principal, id string) (*Operation, error) {
 	o, err := s.Operation(ctx, p, id)
@@ -110,12 +133,8 @@ func (s *Service) Cancel(ctx context.Context, p *account.Principal, id string) (
 	}
 	entry := p.Entry(audit.CancelOperation, o.ID.String(), nil)
 	entry.Operation = o.ID
-	switch {
-	case p.ReadOnly:
-		return nil, s.Users.Audit.Refuse(ctx, entry, fault.New(fault.Forbidden, "The personal access token is read-only."))
-	case o.Account != p.GUID && !p.Has(account.ScopeAdmin):
-		return nil, s.Users.Audit.Refuse(ctx, entry, fault.New(fault.Forbidden,
-			"You may see this operation, but only its account and admins may cancel it."))
+	if refused := CancelRefusal(p, o); refused != nil {
+		return nil, s.Users.Audit.Refuse(ctx, entry, refused)
 	}
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
 		stopped, err := stop(ctx, tx, o.ID, stateCanceled, "", (&Operation{State: stateCanceled}).rest())

@@ -113,10 +113,15 @@ func (s *Service) Search(ctx context.Context, p *account.Principal, f Filter, or
 		return nil, err
 	}
 	page := &Page{Users: users, Next: next, Unreachable: append(unreachable, failed...)}
-	slices.SortFunc(page.Unreachable, func(a, b Unreachable) int {
+	sortUnreachable(page.Unreachable)
+	return page, nil
+}
+
+// sortUnreachable sorts clusters in the order of a search.
+func sortUnreachable(list []Unreachable) {
+	slices.SortFunc(list, func(a, b Unreachable) int {
 		return compareClusters(a.Cluster.DisplayName, a.Cluster.ID, b.Cluster.DisplayName, b.Cluster.ID)
 	})
-	return page, nil
 }
 
 // Matches returns all users that match in the clusters that the principal may manage, in the order of cluster and name,
