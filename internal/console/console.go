@@ -6,6 +6,7 @@
 //
 //	page.go    what a page is, and how it is shown; templates/frame has what all pages share
 //	form.go    what a person typed, and how a refused form is shown again
+//	list.go    the filter and the pages of a list
 //	refuse.go  what is answered instead of a page
 //	cookie.go  the session and the notice in the browser
 package console

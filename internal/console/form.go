@@ -181,11 +181,7 @@ func action(pattern string, show, act formHandler) door.Route {
 			if !mendable(err) {
 				return err
 			}
-			refused := fault.Of(err)
-			f.Problem, f.Status = refused.Message, statuses[refused.Kind]
-			if field, ok := errors.AsType[fieldError](err); ok {
-				f.Field = field.name
-			}
+			f.refuse(err)
 			return show(w, r, p, f)
 		}}
 }

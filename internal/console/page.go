@@ -80,7 +80,7 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 		return fmt.Errorf("there is no template %s", page.Template)
 	}
 	f := frame{page: page, Principal: p, Areas: areas, Version: c.Version, RequestID: web.InfoOf(r.Context()).ID}
-	if r.Method == http.MethodGet {
+	if r.Method == http.MethodGet && r.Header.Get("HX-Request") == "" { // a part of a page that is shown is no next page
 		f.Notice = c.takeNotice(w, r)
 	}
 	var body bytes.Buffer

@@ -1,0 +1,53 @@
+package console
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+
+	"rolecall/internal/fault"
+)
+
+// pageSize is how many rows of a list a page shows.
+const pageSize = 50
+
+// afterField is the query parameter with the key of the last row that was shown.
+const afterField = "after"
+
+// filterForm is the filter above a list, as the query of the request has it. A form with method="get" sends it, so that a
+// filtered list has a URL.
+func filterForm(r *http.Request) *form { return &form{Values: r.URL.Query()} }
+
+// refuse shows in a form why it was refused, and at which field.
+func (f *form) refuse(err error) {
+	refused := fault.Of(err)
+	f.Problem, f.Status = refused.Message, statuses[refused.Kind]
+	if field, ok := errors.AsType[fieldError](err); ok {
+		f.Field = field.name
+	}
+}
+
+// pager leads to the other pages of a list, for the template "pager". First is "" on the first page, Next on the last.
+type pager struct{ First, Next string }
+
+// pagerOf is the pager of a list with the filter of the request. next is the key of the last row that is shown, if others
+// follow, else "".
+func pagerOf(r *http.Request, next string) (p pager) {
+	if r.URL.Query().Has(afterField) {
+		p.First = pageBehind(r, "")
+	}
+	if next != "" {
+		p.Next = pageBehind(r, next)
+	}
+	return p
+}
+
+// pageBehind is the list of the request behind a row, "": from its beginning.
+func pageBehind(r *http.Request, key string) string {
+	query := r.URL.Query()
+	query.Del(afterField)
+	if key != "" {
+		query.Set(afterField, key)
+	}
+	return (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: query.Encode()}).String()
+}
