@@ -132,8 +132,8 @@ func TestAttention(t *testing.T) {
 	if a := mine(p); a.Running != 0 || a.Failed != 1 {
 		t.Errorf("after it has failed for a user: %+v", a)
 	}
-	for filter, want := range map[fleet.OperationFilter]int{{}: 1, {State: "running"}: 0, {State: "done"}: 1, {Failures: true}: 1,
-		{State: "done", Failures: true}: 1, {State: "failed"}: 0} {
+	for filter, want := range map[fleet.OperationFilter]int{{}: 1, {State: "running"}: 0, {State: "done"}: 1,
+		{Failures: true}: 1, {State: "done", Failures: true}: 1, {State: "failed"}: 0} {
 		if found, _, err := w.Fleet.Operations(ctx, p, filter, l.Token, 10); err != nil || len(found) != want {
 			t.Errorf("%+v: %d operations %v", filter, len(found), err)
 		}

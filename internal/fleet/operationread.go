@@ -35,7 +35,8 @@ type OperationFilter struct {
 var OperationStates = []string{stateRunning, stateDone, stateFailed, stateCanceled}
 
 // withFailures is the condition on operations that have failed, for one user at least.
-const withFailures = `(o.state = 'failed' OR EXISTS (SELECT FROM operation_parts p WHERE p.operation_id = o.id AND p.failed > 0))`
+const withFailures = `(o.state = 'failed'
+	OR EXISTS (SELECT FROM operation_parts p WHERE p.operation_id = o.id AND p.failed > 0))`
 
 // Operations returns up to limit of the operations that the principal may see and the filter chooses, the newest first,
 // before an id; zero: from the newest one. more says whether others follow.
