@@ -40,20 +40,7 @@ func (s *Store) LockToOffboard(ctx context.Context, tx pgx.Tx, p *Principal, gui
 	if !storable(guid) {
 		return nil, errNoAccount
 	}
-	// In one order, so that two admins who offboard each other wait for each other, but not without end.
-	rows, err := tx.Query(ctx, `
-		SELECT guid, $3 = ANY (scopes) AND active AND identity_created_at IS NOT NULL AND NOT program FROM accounts
-		WHERE guid IN ($1, $2) OR $3 = ANY (scopes) AND active AND identity_created_at IS NOT NULL AND NOT program
-		ORDER BY guid FOR NO KEY UPDATE`, guid, p.GUID, ScopeAdmin)
-	if err != nil {
-		return nil, err
-	}
-	var other string
-	var admin, remain bool
-	_, err = pgx.ForEachRow(rows, []any{&other, &admin}, func() error {
-		remain = remain || admin && other != guid
-		return nil
-	})
+	remain, err := lockAdmins(ctx, tx, guid, p.GUID)
 	if err != nil {
 		return nil, err
 	}
@@ -68,9 +55,37 @@ func (s *Store) LockToOffboard(ctx context.Context, tx pgx.Tx, p *Principal, gui
 		return nil, fault.New(fault.Invalid, "You cannot offboard your own account: what is done to its database users is done "+
 			"in your name. Have another admin do it.")
 	case a.CanSignIn() && slices.Contains(a.Scopes, ScopeAdmin) && !remain:
-		return nil, fault.New(fault.Invalid, "This is the last active admin. Give another account the scope %s first.", ScopeAdmin)
+		return nil, errLastAdmin
 	}
 	return a, nil
+}
+
+var errLastAdmin = fault.New(fault.Invalid, "This is the last active admin. Give another account the scope %s first.",
+	ScopeAdmin)
+
+// lockAdmins locks two accounts and those of all people who are active admins, and reports whether there are such people
+// beside the first account.
+func lockAdmins(ctx context.Context, tx pgx.Tx, guid, principal string) (remain bool, err error) {
+	// In one order, so that two admins who change each other wait for each other, but not without end.
+	rows, err := tx.Query(ctx, `
+		SELECT guid, $3 = ANY (scopes) AND active AND identity_created_at IS NOT NULL AND NOT program FROM accounts
+		WHERE guid IN ($1, $2) OR $3 = ANY (scopes) AND active AND identity_created_at IS NOT NULL AND NOT program
+		ORDER BY guid FOR NO KEY UPDATE`, guid, principal, ScopeAdmin)
+	if err != nil {
+		return false, err
+	}
+	var other string
+	var admin bool
+	_, err = pgx.ForEachRow(rows, []any{&other, &admin}, func() error {
+		remain = remain || admin && other != guid
+		return nil
+	})
+	return remain, err
+}
+
+// isAdmin reports whether the account is that of a person who is an active admin.
+func (a *Profile) isAdmin() bool {
+	return a.CanSignIn() && !a.OAuthClient && slices.Contains(a.Scopes, ScopeAdmin)
 }
 
 // ShownName is the name in the audit log.

@@ -60,8 +60,10 @@ func (a *Profile) shownTo(p *Principal) *Profile {
 // ProfileFilter selects accounts. Fields that are "" or nil select all.
 type ProfileFilter struct {
 	GUID, Username, Origin, Scope string
-	Active                        *bool
-	Selector                      label.Selector
+	// Search is a part of the user name or the shown name, in any case, or the whole guid.
+	Search   string
+	Active   *bool
+	Selector label.Selector
 }
 
 // Profiles lists at most limit of the accounts that the principal sees and the filter selects, those behind an id, in the
@@ -76,6 +78,11 @@ func (s *Store) Profiles(ctx context.Context, p *Principal, f ProfileFilter, aft
 	}
 	if f.Username != "" {
 		c.add(`username IS NOT NULL AND lower(username) = lower(`, c.arg(f.Username), `)`)
+	}
+	if f.Search != "" {
+		part := c.arg(f.Search)
+		c.add(`(guid = `, part, ` OR strpos(lower(coalesce(username, '')), lower(`, part,
+			`)) > 0 OR strpos(lower(coalesce(presentation_name, '')), lower(`, part, `)) > 0)`)
 	}
 	if f.Origin != "" {
 		c.add(`origin = `, c.arg(f.Origin))
@@ -214,6 +221,11 @@ type ProfileChange struct {
 	Annotations      map[string]*string
 }
 
+// mayEndAdmin reports whether an admin may be none after the change.
+func (c *ProfileChange) mayEndAdmin() bool {
+	return c.Active != nil && !*c.Active || c.Scopes != nil && !slices.Contains(*c.Scopes, ScopeAdmin)
+}
+
 // with returns the account as the change wants it, and for the audit log what is different.
 func (a *Profile) with(c ProfileChange) (want *Profile, d detail, err error) {
 	if !a.HasIdentity() {
@@ -264,12 +276,18 @@ func (p *Principal) mayUpdate(is, want *Profile, signIn, metadata bool) error {
 	return nil
 }
 
-// UpdateProfile changes an account. An account that is made inactive loses its tokens.
+// UpdateProfile changes an account. An account that is made inactive loses its tokens. The last active admin stays one.
 func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m etag.Match, c ProfileChange) (
 	changed *Profile, err error) {
 	p = p.whole()
 	e := p.Entry(audit.UpdateAccount, guid, nil)
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		admins := true // beside it
+		if c.mayEndAdmin() {
+			if admins, err = otherAdmins(ctx, tx, p, guid); err != nil {
+				return err
+			}
+		}
 		is, err := changeableProfile(ctx, tx, p, guid, m)
 		if err != nil {
 			return err
@@ -288,6 +306,9 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 		if err := s.mayLabel(is.Origin, is, c.Labels); err != nil {
 			return err
 		}
+		if !admins && is.isAdmin() && !want.isAdmin() {
+			return errLastAdmin
+		}
 		if !signIn && !metadata {
 			changed = is
 			return nil
@@ -301,24 +322,49 @@ func (s *Store) UpdateProfile(ctx context.Context, p *Principal, guid string, m 
 	return changed.shownTo(p), s.refuse(ctx, e, err)
 }
 
+// otherAdmins locks an account that may be an admin's, and the admins, and reports whether there are others. Without a right
+// to change accounts it locks nothing.
+func otherAdmins(ctx context.Context, tx pgx.Tx, p *Principal, guid string) (bool, error) {
+	if p.MayChangeAccounts() != nil || !storable(guid) {
+		return true, nil
+	}
+	return lockAdmins(ctx, tx, guid, guid)
+}
+
 // changeableProfile reads an account for a change. A principal learns only of an account that it may see.
 func changeableProfile(ctx context.Context, tx pgx.Tx, p *Principal, guid string, m etag.Match) (*Profile, error) {
 	a, err := readProfile(ctx, tx, p, guid, ` FOR UPDATE`, ScopeSCIMRead, ScopeSCIMWrite)
 	if err != nil {
 		return nil, err
 	}
-	if !p.Has(ScopeAdmin, ScopeSCIMWrite) {
-		return nil, errNoChange
+	if err := p.MayChangeAccounts(); err != nil {
+		return nil, err
 	}
 	return a, a.checkTag(m)
 }
 
 var errNoChange = fault.New(fault.Forbidden, "This needs the scope %s or %s.", ScopeAdmin, ScopeSCIMWrite)
 
+// MayChangeAccounts says whether the principal may change accounts at all. What it may change depends on the change.
+func (p *Principal) MayChangeAccounts() error {
+	if !p.Has(ScopeAdmin, ScopeSCIMWrite) {
+		return errNoChange
+	}
+	return nil
+}
+
+// MayChangeMetadata says whether the principal may change labels and annotations.
+func (p *Principal) MayChangeMetadata() error {
+	if !p.Has(ScopeAdmin) {
+		return errAdminOnly
+	}
+	return nil
+}
+
 // MayChangeProfile says whether the principal may change an account, or with no guid create one, at all. What it may change
 // depends on the change. A refusal is recorded.
 func (s *Store) MayChangeProfile(ctx context.Context, p *Principal, action, guid string) error {
-	if p.Has(ScopeAdmin, ScopeSCIMWrite) {
+	if p.MayChangeAccounts() == nil {
 		return nil
 	}
 	if guid != "" {
@@ -336,17 +382,25 @@ func (a *Profile) checkTag(m etag.Match) error {
 	return fault.New(fault.Stale, "The account was changed concurrently. Read it again before you change it.")
 }
 
-// DeleteProfile deletes an account with all that it has, and ends its tokens. Database users are never touched.
+// DeleteProfile deletes an account with all that it has, and ends its tokens. Database users are never touched. The last
+// active admin stays.
 func (s *Store) DeleteProfile(ctx context.Context, p *Principal, guid string, m etag.Match) error {
 	p = p.whole()
 	e := p.Entry(audit.DeleteAccount, guid, nil)
 	err := s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		admins, err := otherAdmins(ctx, tx, p, guid)
+		if err != nil {
+			return err
+		}
 		a, err := changeableProfile(ctx, tx, p, guid, m)
 		if err != nil {
 			return err
 		}
 		if err := p.mayDelete(a); err != nil {
 			return err
+		}
+		if !admins && a.isAdmin() {
+			return errLastAdmin
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM accounts WHERE id = $1`, a.ID); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -517,6 +518,38 @@ func TestAccountIfMatch(t *testing.T) {
 	a = f.want(t, 200, "PATCH", at, `{"labels":{"a":"d"}}`, "If-Match: \"1\", "+a.Header.Get("ETag"))
 	f.want(t, 204, "DELETE", at, "", "If-Match: "+a.Header.Get("ETag"))
 	f.do(t, "DELETE", at, "", "If-Match: *").refused(t, 404)
+}
+
+// One person who is an active admin stays, also if two admins change each other at once. OAuth clients are not enough.
+func TestLastAdmin(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	root := f.guid(t, "root")
+	for _, body := range []string{`{"active":false}`, `{"scopes":[]}`, `{"scopes":["cloud_controller.read","scim.write"]}`} {
+		f.do(t, "PATCH", "/accounts/"+root, body).refused(t, 422, "last active admin")
+	}
+	f.do(t, "DELETE", "/accounts/"+root, "").refused(t, 422, "last active admin")
+	f.want(t, 200, "PATCH", "/accounts/"+root, `{"scopes":["cloud_controller.admin"],"labels":{"a":"b"}}`)
+	second := f.Admin(t, "second")
+	for _, change := range [][2]string{{"PATCH", `{"active":false}`}, {"DELETE", ""}} {
+		var wg sync.WaitGroup
+		status := make([]int, 2)
+		for i, who := range []struct{ by, guid string }{{"root", second}, {"second", root}} {
+			wg.Go(func() { status[i] = f.as(t, who.by, change[0], "/accounts/"+who.guid, change[1]).Status })
+		}
+		wg.Wait()
+		var active int
+		if err := f.DB.Pool.QueryRow(t.Context(), `
+			SELECT count(*) FROM accounts WHERE active AND 'cloud_controller.admin' = ANY (scopes)`).Scan(&active); err != nil {
+			t.Fatal(err)
+		}
+		if active != 1 || status[0] == status[1] {
+			t.Errorf("afterwards %d admins are active; the answers are %v", active, status)
+		}
+		if _, err := f.DB.Pool.Exec(t.Context(), `UPDATE accounts SET active = true`); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestAccountList(t *testing.T) {

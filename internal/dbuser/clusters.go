@@ -96,6 +96,29 @@ func (s *Service) ExplainAccess(ctx context.Context, p *account.Principal, id, w
 	return access.Explain(a, c), nil
 }
 
+// ClusterAccess is what an account may do in a cluster.
+type ClusterAccess struct {
+	Cluster *cluster.Cluster
+	*access.Explanation
+}
+
+// AccessOf is ExplainAccess for every cluster that the principal may view, in the order of their display names. The account
+// is given by its guid.
+func (s *Service) AccessOf(ctx context.Context, p *account.Principal, guid string) ([]ClusterAccess, error) {
+	if !p.Has(account.ScopeAdmin) {
+		return nil, access.ErrAdminOnly
+	}
+	a, err := s.Accounts.ByGUID(ctx, guid)
+	if err != nil {
+		return nil, err
+	}
+	var all []ClusterAccess
+	for _, c := range s.ViewableClusters(p) {
+		all = append(all, ClusterAccess{c, access.Explain(a, c)})
+	}
+	return all, nil
+}
+
 // RegisterCluster puts a cluster under management.
 func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, settings cluster.Settings,
 	to cluster.Connection) (*cluster.Cluster, error) {
