@@ -15,6 +15,7 @@ require (
 	github.com/ionos-cloud/sdk-go-dbaas-postgres v1.1.3
 	github.com/jackc/pgx/v5 v5.13.0
 	github.com/zitadel/oidc/v3 v3.45.0
+	golang.org/x/net v0.60.0
 	golang.org/x/oauth2 v0.37.0
 	k8s.io/apimachinery v0.37.2
 	rolecall v0.0.0
@@ -62,7 +63,6 @@ require (
 	go.opentelemetry.io/otel v1.38.0 // indirect
 	go.opentelemetry.io/otel/metric v1.38.0 // indirect
 	go.opentelemetry.io/otel/trace v1.38.0 // indirect
-	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sys v0.50.0 // indirect
 	golang.org/x/text v0.44.0 // indirect
 	golang.org/x/time v0.16.0 // indirect

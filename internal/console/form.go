@@ -120,6 +120,7 @@ func isSecret(name string) bool {
 const (
 	restoreField = "_restore"
 	nextField    = "next"
+	cookiesField = "cookies" // "none" after a sign-in whose cookie the browser did not keep
 )
 
 // readForm reads the form of a request.

@@ -82,7 +82,11 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 func (c *Console) comeBack(w http.ResponseWriter, r *http.Request, to string) {
 	next := r.URL.RequestURI()
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		target := to + "?" + url.Values{nextField: {next}}.Encode()
+		query := url.Values{nextField: {next}}
+		if to == signInPath && c.ownSession(r) == "" && c.cameFromSignIn(r) {
+			query.Set(cookiesField, "none")
+		}
+		target := to + "?" + query.Encode()
 		if r.Header.Get("HX-Request") != "" { // it asks for a part of a page, and the whole is to change
 			w.Header().Set("HX-Redirect", target)
 			return
@@ -107,6 +111,12 @@ func (c *Console) comeBack(w http.ResponseWriter, r *http.Request, to string) {
 	if err := show(w, r, nil, shown, &form{Status: http.StatusUnauthorized, Values: url.Values{}}); err != nil {
 		http.Error(w, "Sign in.", http.StatusUnauthorized)
 	}
+}
+
+// cameFromSignIn reports whether the request follows a sign-in.
+func (c *Console) cameFromSignIn(r *http.Request) bool {
+	from, err := url.Parse(r.Referer())
+	return err == nil && from.Path == signInPath
 }
 
 var errNotProven = errors.New("the person has not proved lately who they are")

@@ -49,6 +49,9 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request, _ *account.
 	shown := typedBefore(f)
 	if r.Method == http.MethodGet {
 		shown.Next = ownPath(r.URL.Query().Get(nextField))
+		if r.URL.Query().Get(cookiesField) == "none" {
+			f.Problem = "Your browser did not keep the cookie of the session. Allow cookies for this site, then sign in."
+		}
 	}
 	return c.showSignIn(w, r, nil, shown, f)
 }

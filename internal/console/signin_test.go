@@ -60,6 +60,22 @@ func mustURL(t testing.TB, text string) *url.URL {
 	return u
 }
 
+// A browser that keeps no cookies is told so, after the sign-in and not before.
+func TestWithoutCookies(t *testing.T) {
+	s := newSite(t, servicetest.Shared(t))
+	after := func(referer string) string {
+		req, err := http.NewRequest(http.MethodGet, s.URL+"/console/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Referer", referer)
+		return s.browser(t).do(req).is(http.StatusSeeOther).Location
+	}
+	s.browser(t).get(after("https://example.com/")).is(http.StatusOK).hides("cookie")
+	s.browser(t).get(after(s.URL + "/console/sign-in?next=%2Fconsole%2F")).is(http.StatusOK).
+		shows("Your browser did not keep the cookie")
+}
+
 // A page leads to another page of ours after the sign-in, and nowhere else.
 func TestSignInLeadsToOwnPages(t *testing.T) {
 	s := newSite(t, servicetest.Shared(t))

@@ -1,0 +1,218 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"mime"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+)
+
+// hostile are names and remarks that would be elements, attributes or scripts on a page that does not escape them.
+var hostile = names{
+	clusters: [3]string{`Quartz <xss-a>"'`, `Basalt {{.}} </title><xss-a>`, `Feldspar & co.`},
+	worker:   `"><xss-a onfocus=alert(1) autofocus>`,
+	remark:   `</textarea></script><script>alert(1)</script><xss-a>'"` + "`${alert(1)}" + ` javascript:alert(1)`,
+}
+
+// TestConsole reads every page of the console, as five accounts and as programs do.
+func TestConsole(t *testing.T) {
+	t.Parallel()
+	c := newCompany(t, hostile)
+	t.Run("principals", c.principals)
+	t.Run("accessible", c.accessible)
+}
+
+// readers are the accounts whose views are compared.
+var readers = []string{"admin", "auditor", "alice", "bob", "nobody"}
+
+// principals: five accounts follow all links. No page fails, each page is well made, and what they see is what the APIs let
+// them see. None of them sees more of the pages of an admin.
+func (c *company) principals(t *testing.T) {
+	all := c.people["admin"].visits(t).crawl(8)
+	if len(all) < 8 && len(unfinished) == 0 {
+		t.Errorf("an admin sees %d pages", len(all))
+	}
+	for _, name := range readers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := c.people[name]
+			v := e.visits(t)
+			pages := v.crawl(8)
+			for path, page := range pages {
+				if page.status != 200 && page.status != 303 {
+					t.Errorf("a link leads to %s, which is a %d: %s", path, page.status, page.text())
+				}
+			}
+			for path := range all {
+				if pages[path] == nil {
+					pages[path] = v.get(path)
+				}
+			}
+			var seen strings.Builder
+			for path, page := range pages {
+				page.isWellMade(t, name)
+				fmt.Fprintf(&seen, "%s\n%s\n", path, page.text())
+			}
+			c.sameAsAPI(t, e, seen.String())
+		})
+	}
+}
+
+// maxPage is the size of a page without the files that a browser keeps, in bytes.
+const maxPage = 50_000
+
+// isWellMade fails the test unless a page is small and has the headers of all pages, and no name became an element or a
+// script.
+func (p *webPage) isWellMade(t *testing.T, who string) {
+	t.Helper()
+	if p.status >= 500 {
+		t.Errorf("%s: %s: %d %s", who, p.path, p.status, p.body)
+	}
+	if len(p.body) > maxPage && strings.HasPrefix(p.path, "/console") {
+		t.Errorf("%s: %s has %d bytes", who, p.path, len(p.body))
+	}
+	h := p.header
+	if csp := h.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") ||
+		!strings.Contains(csp, "frame-ancestors 'none'") || strings.Contains(csp, "unsafe") {
+		t.Errorf("%s: %s has the policy %q", who, p.path, csp)
+	}
+	if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") == "" {
+		t.Errorf("%s: %s has the headers %v", who, p.path, h)
+	}
+	if strings.HasPrefix(p.path, "/console") && !strings.Contains(h.Get("Cache-Control"), "no-store") {
+		t.Errorf("%s: a browser may keep %s: %v", who, p.path, h)
+	}
+	if media, _, _ := mime.ParseMediaType(h.Get("Content-Type")); media != "text/html" {
+		return
+	}
+	for n := range p.root.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		if strings.HasPrefix(n.Data, "xss-") || n.Data == "style" {
+			t.Errorf("%s: %s has the element %s: %s", who, p.path, n.Data, p.body)
+		}
+		if _, external := attribute(n, "src"); n.Data == "script" && !external {
+			t.Errorf("%s: %s has a script within", who, p.path)
+		}
+		for _, a := range n.Attr {
+			isURL := slices.Contains([]string{"href", "src", "action", "formaction", "hx-get", "hx-post"}, a.Key)
+			if strings.HasPrefix(a.Key, "on") || a.Key == "style" || strings.HasPrefix(a.Key, "hx-on") ||
+				strings.HasPrefix(a.Val, "js:") || isURL && strings.HasPrefix(strings.ToLower(a.Val), "javascript:") {
+				t.Errorf("%s: %s has the attribute %s=%q", who, p.path, a.Key, a.Val)
+			}
+		}
+	}
+}
+
+// sameAsAPI compares which clusters, users and accounts an account sees on the pages, and by the APIs.
+func (c *company) sameAsAPI(t *testing.T, e *employee, seen string) {
+	t.Helper()
+	visible := map[string]bool{}
+	for _, list := range []struct{ path, field string }{
+		{"/rolecall/v1/clusters", "displayName"}, {"/rolecall/v1/users", "username"}, {"/rolecall/v1/accounts", "username"},
+	} {
+		next := ""
+		for {
+			path := list.path + "?limit=100"
+			if next != "" {
+				path += "&cursor=" + url.QueryEscape(next)
+			}
+			r := send(t, "GET", c.env["ROLECALL_URL"]+path, map[string]string{"Authorization": "Bearer " + e.token}, "")
+			var got struct {
+				Items []map[string]any
+				Next  *string
+			}
+			if r.status == 403 {
+				break // it sees no list of them, but perhaps itself
+			}
+			if err := json.Unmarshal([]byte(r.body), &got); err != nil || r.status != 200 {
+				t.Fatalf("GET %s: %d %s", list.path, r.status, r.body)
+			}
+			for _, item := range got.Items {
+				if name, _ := item[list.field].(string); name != "" {
+					visible[name] = true
+				}
+			}
+			if got.Next == nil {
+				break
+			}
+			next = *got.Next
+		}
+	}
+	// What the APIs say of anything else: the audit log names users and accounts to whom may read it.
+	var told strings.Builder
+	for _, path := range []string{"/rolecall/v1/whoami", "/rolecall/v1/audit?limit=1000", "/rolecall/v1/leases?limit=100",
+		"/rolecall/v1/operations"} {
+		r := send(t, "GET", c.env["ROLECALL_URL"]+path, map[string]string{"Authorization": "Bearer " + e.token}, "")
+		told.WriteString(r.body)
+	}
+	for _, id := range c.clusters {
+		for _, of := range []string{"", "/users?system=true&limit=100", "/credentials", "/databases", "/leases?limit=100"} {
+			r := send(t, "GET", c.env["ROLECALL_URL"]+"/rolecall/v1/clusters/"+id+of,
+				map[string]string{"Authorization": "Bearer " + e.token}, "")
+			told.WriteString(r.body)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.known())) {
+		shown := strings.Contains(seen, name)
+		if visible[name] && !shown && len(unfinished) == 0 {
+			t.Errorf("%s sees %q by the API, and on no page", e.username, name)
+		}
+		if shown && !visible[name] && !strings.Contains(told.String(), strings.Trim(literal(name), `"`)) {
+			t.Errorf("%s sees %q on a page, and not by the API", e.username, name)
+		}
+	}
+}
+
+// known are the names of all clusters, users and accounts that are in no other word of a page.
+func (c *company) known() map[string]bool {
+	all := map[string]bool{}
+	for name := range c.clusters {
+		all[name] = true
+	}
+	for _, name := range []string{"orders-app", hostile.worker, "orders-migrations", "payments-app", "support-desk",
+		"former-app", "backup-check",
+		"warehouse-loader", "dashboards", "experiments", "quarterly-report", "etl-nightly", "invoices-app",
+		"invoices-export", "tax-export", "legacy-batch", "notebook", "alice", "dave"} {
+		all[name] = true
+	}
+	return all
+}
+
+// accessible: axe-core finds nothing on any page, light or dark, and no page breaks its content security policy.
+func (c *company) accessible(t *testing.T) {
+	pages := c.people["admin"].visits(t).crawl(1)
+	b := openTab(t, c.env["ROLECALL_URL"], anyHands[0])
+	b.open("/console/sign-in")
+	b.accessible("light", "dark")
+	b.signIn(c.people["admin"])
+	for _, path := range slices.Sorted(maps.Keys(pages)) {
+		b.open(path)
+		b.accessible("light", "dark")
+		if wide := eval[int](b, `document.documentElement.scrollWidth - innerWidth`); wide > 0 {
+			t.Errorf("%s is %d pixels wider than the window", path, wide)
+		}
+		for _, problem := range b.found() {
+			t.Errorf("%s: %s", path, problem)
+		}
+	}
+}
+
+// signIn signs an account in with its password.
+func (b *tab) signIn(e *employee) {
+	b.t.Helper()
+	if !strings.HasPrefix(b.path(), "/console/sign-in") {
+		b.open("/console/")
+	}
+	b.fill("User name", e.username)
+	b.fill("Password", e.password)
+	b.press("Sign in")
+	b.find(e.username, []string{"link"})
+}
