@@ -49,7 +49,7 @@ type me struct {
 	Local    bool
 	Scopes   []scopeMeaning
 	Labels   []ownLabel
-	Clusters []dbuser.OwnRights
+	Clusters []dbuser.ClusterAccess
 	Hidden   int // the clusters beyond those
 }
 
@@ -75,7 +75,7 @@ func (c *Console) mePage(w http.ResponseWriter, r *http.Request, p *account.Prin
 		shown.Scopes = append(shown.Scopes, scopeMeaning{scope, scopeMeanings[scope]})
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
-		shown.Labels = append(shown.Labels, ownLabel{key, p.Labels[key], ""})
+		shown.Labels = append(shown.Labels, ownLabel{key, p.Labels[key], p.LabelSources[key]})
 	}
 	if n := len(shown.Clusters) - shownClusters; n > 0 {
 		shown.Clusters, shown.Hidden = shown.Clusters[:shownClusters], n

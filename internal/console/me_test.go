@@ -31,6 +31,21 @@ func TestMe(t *testing.T) {
 		"The rule team=shop of manage matches the account&#39;s labels team=shop.", "The rule team of view matches",
 		"Not manage: No scope gives this right, and no rule of manage matches").hides("me-secret")
 
+	// A label of an issuer says so, and an account of one has no password here.
+	guid := s.Account(t, "ext", account.DefaultScopes, map[string]string{"team": "shop", "note": "x"})
+	ext := s.signedIn(t, "ext", "ext-password")
+	if _, err := s.DB.Pool.Exec(context.Background(), `
+		UPDATE accounts SET origin = 'login.example.org', label_sources = '{"team": "okta"}' WHERE guid = $1`, guid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the label has a source", func() bool {
+		return strings.Contains(ext.get("/console/me").Body, "okta, at each sign-in")
+	})
+	ext.get("/console/me").is(http.StatusOK).shows("at login.example.org", "an admin").hides("/console/me/password")
+	ext.get("/console/me/password").is(http.StatusNotFound).shows("kept by login.example.org")
+	ext.post("/console/me/password", "password", "ext-password", "new-password", "another-password", "repeat-password",
+		"another-password").is(http.StatusNotFound)
+
 	s.Account(t, "newcomer", account.DefaultScopes, nil)
 	s.signedIn(t, "newcomer", "newcomer-password").get("/console/me").is(http.StatusOK).
 		shows("Your account has no labels", "No scope and no label gives you access").hides("me-managed", "me-viewed")

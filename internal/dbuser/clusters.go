@@ -24,22 +24,6 @@ func (s *Service) ViewableClusters(p *account.Principal) []*cluster.Cluster {
 	return viewable
 }
 
-// OwnRights is what the principal may do in a cluster, and why.
-type OwnRights struct {
-	Cluster      *cluster.Cluster
-	View, Manage access.Right
-}
-
-// OwnAccess says of each cluster that the principal may view what it may do there, and why.
-func (s *Service) OwnAccess(p *account.Principal) []OwnRights {
-	var rights []OwnRights
-	for _, c := range s.ViewableClusters(p) {
-		view, manage := access.Rights(p, c)
-		rights = append(rights, OwnRights{c, view, manage})
-	}
-	return rights
-}
-
 // Cluster returns a cluster that the principal may view. Any other does not exist as far as it can tell.
 func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, error) {
 	c, err := s.Clusters.Get(id)
@@ -117,6 +101,16 @@ func (s *Service) AccessOf(ctx context.Context, p *account.Principal, guid strin
 		all = append(all, ClusterAccess{c, access.Explain(a, c)})
 	}
 	return all, nil
+}
+
+// OwnAccess says of each cluster that the principal may view what it may do there, and why. Account is nil.
+func (s *Service) OwnAccess(p *account.Principal) []ClusterAccess {
+	var all []ClusterAccess
+	for _, c := range s.ViewableClusters(p) {
+		view, manage := access.Rights(p, c)
+		all = append(all, ClusterAccess{c, &access.Explanation{View: view, Manage: manage}})
+	}
+	return all
 }
 
 // RegisterCluster puts a cluster under management.
