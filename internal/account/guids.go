@@ -1,7 +1,9 @@
 package account
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -51,4 +53,25 @@ func (s *Store) guids(ctx context.Context, where string, args ...any) ([]string,
 	}
 	guids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	return guids, control.Fault(err)
+}
+
+// Names returns the names of those accounts that the principal sees, by guid, as the audit log shows them.
+func (s *Store) Names(ctx context.Context, p *Principal, guids []string) (map[string]string, error) {
+	// They may be from comments, which anybody writes.
+	guids = slices.DeleteFunc(slices.Clone(guids), func(guid string) bool { return !storable(guid) })
+	c := &conditions{}
+	c.visible(p, ScopeSCIMRead)
+	c.add(`guid = ANY (`, c.arg(guids), `)`)
+	rows, err := s.DB.Pool.Query(ctx, `SELECT guid, coalesce(username, ''), coalesce(origin, '') FROM accounts WHERE `+
+		strings.Join(c.clauses, ` AND `), planned(c.args)...)
+	if err != nil {
+		return nil, control.Fault(err)
+	}
+	names := map[string]string{}
+	var guid, username, origin string
+	_, err = pgx.ForEachRow(rows, []any{&guid, &username, &origin}, func() error {
+		names[guid] = cmp.Or(shownName(username, origin), guid)
+		return nil
+	})
+	return names, control.Fault(err)
 }

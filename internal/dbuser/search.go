@@ -31,3 +31,24 @@ func (s *Service) DetailsOf(ctx context.Context, p *account.Principal, clusterID
 	list, err = r.server.DetailsOf(ctx, oids)
 	return r.cluster, list, err
 }
+
+// Sessions returns the open sessions of a database user.
+func (s *Service) Sessions(ctx context.Context, p *account.Principal, clusterID, name string) (*pgrole.Sessions, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	defer r.end()
+	return r.server.Sessions(ctx, name)
+}
+
+// SessionCounts is how many open sessions the users of these oids have, those that have any.
+func (s *Service) SessionCounts(ctx context.Context, p *account.Principal, clusterID string, oids []uint32) (
+	map[uint32]int, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	defer r.end()
+	return r.server.SessionCounts(ctx, oids)
+}
