@@ -25,6 +25,8 @@ import (
 type Config struct {
 	// Issuer is the issuer of its own tokens.
 	Issuer string
+	// PublicURL is the base URL under which browsers reach this server, without a slash at the end.
+	PublicURL string
 	// OIDC are the other issuers whose tokens are accepted.
 	OIDC         []OIDCIssuer
 	PasswordCost PasswordCost // zero: production's
@@ -38,12 +40,15 @@ type Service struct {
 	audit    *audit.Log
 	log      *slog.Logger
 	issuer   string
-	external map[string]*externalIssuer // by issuer URL
-	now      func() time.Time
-	hasher   *hasher
-	keys     keySet
-	throttle throttle
-	tokenUse tokenUse
+	// publicURL is the base of absolute URLs, without a slash at the end.
+	publicURL string
+	external  map[string]*externalIssuer // by issuer URL
+	people    []*externalIssuer          // at which people sign in
+	now       func() time.Time
+	hasher    *hasher
+	keys      keySet
+	throttle  throttle
+	tokenUse  tokenUse
 
 	cacheSecret    [32]byte
 	verified       credentialCache
@@ -64,21 +69,29 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	}
 	accounts := account.NewStore(db, issuers...)
 	s := &Service{
-		db:       db,
-		accounts: accounts,
-		audit:    accounts.Audit,
-		log:      c.Log,
-		issuer:   c.Issuer,
-		now:      time.Now,
-		hasher:   newHasher(c.PasswordCost),
+		db:        db,
+		accounts:  accounts,
+		audit:     accounts.Audit,
+		log:       c.Log,
+		issuer:    c.Issuer,
+		publicURL: c.PublicURL,
+		external:  map[string]*externalIssuer{},
+		now:       time.Now,
+		hasher:    newHasher(c.PasswordCost),
 	}
 	s.throttle.now = func() time.Time { return s.now() }
 	s.accountLookups.Parallel, s.accountLookups.Longest, s.accountLookups.Timeout = control.SignInLooks, 64, lookupTimeout
 	s.accountLookups.SplitOn = func(error) bool { return false }
 	_, _ = rand.Read(s.cacheSecret[:]) // never fails since Go 1.24
-	var err error
-	if s.external, err = externalIssuers(c, func() time.Time { return s.now() }); err != nil {
+	external, err := externalIssuers(c, func() time.Time { return s.now() })
+	if err != nil {
 		return nil, err
+	}
+	for _, e := range external {
+		s.external[e.URL] = e
+		if e.ClientID != "" {
+			s.people = append(s.people, e)
+		}
 	}
 	return s, s.loadKeys(ctx)
 }

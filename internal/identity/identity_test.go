@@ -34,7 +34,8 @@ func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 func replica(t testing.TB, s *servicetest.Service, c *clock, issuers ...identity.OIDCIssuer) *identity.Service {
 	t.Helper()
 	id, err := identity.New(t.Context(), s.DB, identity.Config{
-		Issuer: issuer, OIDC: issuers, PasswordCost: servicetest.PasswordCost, Log: slog.New(slog.NewTextHandler(s.Log, nil)),
+		Issuer: issuer, PublicURL: servicetest.PublicURL, OIDC: issuers,
+		PasswordCost: servicetest.PasswordCost, Log: slog.New(slog.NewTextHandler(s.Log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)

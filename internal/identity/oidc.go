@@ -35,23 +35,37 @@ var signatures = []string{
 
 type externalIssuer struct {
 	OIDCIssuer
-	client *http.Client
+	client *http.Client // for its documents and keys
+	once   *http.Client // for everything else
 	now    func() time.Time
 	log    *slog.Logger
 
-	mu   sync.Mutex
-	keys oidc.KeySet // nil: its documents were not read yet
+	mu        sync.Mutex
+	documents *issuerDocuments // nil: they were not read yet
 }
 
-func externalIssuers(c Config, now func() time.Time) (map[string]*externalIssuer, error) {
-	issuers := map[string]*externalIssuer{}
+// issuerDocuments are what discovery says of an issuer, as far as it is needed here.
+type issuerDocuments struct {
+	provider *oidc.Provider
+	keys     oidc.KeySet
+
+	Keys        string   `json:"jwks_uri"`
+	Scopes      []string `json:"scopes_supported"`
+	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+	NamesIssuer bool     `json:"authorization_response_iss_parameter_supported"`
+}
+
+// externalIssuers are the issuers of a configuration, in its order.
+func externalIssuers(c Config, now func() time.Time) ([]*externalIssuer, error) {
+	var issuers []*externalIssuer
 	for _, i := range c.OIDC {
-		issuers[i.URL] = &externalIssuer{
+		issuers = append(issuers, &externalIssuer{
 			OIDCIssuer: i,
 			client:     &http.Client{Timeout: issuerTimeout, Transport: &sparing{now: now, last: map[string]asked{}}},
+			once:       sentOnce(),
 			now:        now,
 			log:        c.Log,
-		}
+		})
 	}
 	return issuers, CheckOIDCIssuers(c.Issuer, c.OIDC)
 }
@@ -84,16 +98,27 @@ func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	if soon {
 		return nil, cmp.Or(last.err, errSparing)
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err == nil && resp.StatusCode >= 500 {
-		resp.Body.Close()
-		err = fmt.Errorf("the issuer answered %s", resp.Status)
-	}
+	resp, err := bounded{}.RoundTrip(req)
 	if err != nil {
 		t.mu.Lock()
 		t.last[target] = asked{t.now(), err} // it may have taken its time
 		t.mu.Unlock()
+	}
+	return resp, err
+}
+
+// bounded reads no answer that is long. A failure of the issuer is an error.
+type bounded struct{}
+
+// RoundTrip implements http.RoundTripper.
+func (bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode >= 500 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("the issuer answered %s", resp.Status)
 	}
 	resp.Body = struct {
 		io.Reader
@@ -102,26 +127,25 @@ func (t *sparing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// keySet returns the issuer's keys. Its documents are read when they are first needed, and until that succeeds.
-func (e *externalIssuer) keySet(ctx context.Context) (oidc.KeySet, error) {
+// read returns the issuer's documents. They are read when they are first needed, and until that succeeds.
+func (e *externalIssuer) read(ctx context.Context) (*issuerDocuments, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.keys != nil {
-		return e.keys, nil
+	if e.documents != nil {
+		return e.documents, nil
 	}
 	ctx = oidc.ClientContext(ctx, e.client)
 	provider, err := oidc.NewProvider(ctx, e.URL)
 	if err != nil {
 		return nil, e.away(err)
 	}
-	var documents struct {
-		Keys string `json:"jwks_uri"`
-	}
-	if err := provider.Claims(&documents); err != nil {
+	d := &issuerDocuments{provider: provider}
+	if err := provider.Claims(d); err != nil {
 		return nil, e.away(err)
 	}
-	e.keys = oidc.NewRemoteKeySet(ctx, documents.Keys)
-	return e.keys, nil
+	d.keys = oidc.NewRemoteKeySet(ctx, d.Keys)
+	e.documents = d
+	return d, nil
 }
 
 // ErrIssuerUnreachable is a cause: the token may be anybody's.
@@ -150,11 +174,11 @@ func (k *fetchedKeys) VerifySignature(ctx context.Context, token string) ([]byte
 
 // verify returns a token of the issuer for an audience, and its claims.
 func (e *externalIssuer) verify(ctx context.Context, token, audience string) (*oidc.IDToken, map[string]any, error) {
-	keys, err := e.keySet(ctx)
+	d, err := e.read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	fetched := &fetchedKeys{KeySet: keys}
+	fetched := &fetchedKeys{KeySet: d.keys}
 	config := &oidc.Config{ClientID: audience, SupportedSigningAlgs: signatures, Now: e.now}
 	t, err := oidc.NewVerifier(e.URL, fetched, config).Verify(ctx, token)
 	if fetched.unreachable != nil {

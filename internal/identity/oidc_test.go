@@ -35,6 +35,9 @@ type provider struct {
 	down    bool
 	fetched int    // how often its keys were asked for
 	slow    func() // what passes while its keys are asked for
+
+	documents map[string]any // in its discovery document, beside those that it always has
+	more      http.Handler   // nil: it has keys only
 }
 
 func newProvider(t testing.TB) *provider {
@@ -46,14 +49,18 @@ func newProvider(t testing.TB) *provider {
 		case p.down:
 			w.WriteHeader(http.StatusBadGateway)
 		case r.URL.Path == "/.well-known/openid-configuration":
-			_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys",
-				"id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}})
+			documents := map[string]any{"issuer": p.URL, "jwks_uri": p.URL + "/keys",
+				"id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"}}
+			maps.Copy(documents, p.documents)
+			_ = json.NewEncoder(w).Encode(documents)
 		case r.URL.Path == "/keys":
 			p.fetched++
 			if p.slow != nil {
 				p.slow()
 			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"keys": p.keys})
+		case p.more != nil:
+			p.more.ServeHTTP(w, r)
 		}
 	}))
 	t.Cleanup(p.Close)

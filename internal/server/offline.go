@@ -32,6 +32,7 @@ func OpenIdentity(ctx context.Context, config Config) (*control.DB, *identity.Se
 func newIdentity(ctx context.Context, db *control.DB, config Config) (*identity.Service, error) {
 	return identity.New(ctx, db, identity.Config{
 		Issuer:       Issuer(config.PublicURL),
+		PublicURL:    config.PublicURL,
 		OIDC:         config.OIDC,
 		PasswordCost: config.PasswordCost,
 		Log:          cmp.Or(config.Log, slog.New(slog.DiscardHandler)),

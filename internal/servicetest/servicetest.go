@@ -211,7 +211,7 @@ func (s *Service) open(t testing.TB) {
 	ctx := context.Background()
 	logger := slog.New(slog.NewTextHandler(s.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token",
+	s.Identity, err = identity.New(ctx, s.DB, identity.Config{Issuer: PublicURL + "/uaa/oauth/token", PublicURL: PublicURL,
 		PasswordCost: PasswordCost, Log: logger})
 	must(t, err)
 	s.Accounts = s.Identity.Accounts()
