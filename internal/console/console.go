@@ -55,6 +55,7 @@ func (c *Console) Handler() *door.Handler {
 			c.staticRoutes(),
 			c.signInRoutes(),
 			c.startRoutes(),
+			c.operationRoutes(),
 			c.meRoutes(),
 		),
 	})

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/google/uuid"
+
 	"rolecall/internal/fault"
 )
 
@@ -50,4 +52,18 @@ func pageBehind(r *http.Request, key string) string {
 		query.Set(afterField, key)
 	}
 	return (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: query.Encode()}).String()
+}
+
+var errWrongPage = fault.New(fault.Invalid, "There is no such page of the list. Go to the first page.")
+
+// afterID is the key of the last row that was shown, if that is an id; zero: the first page is asked for.
+func afterID(f *form) (uuid.UUID, error) {
+	if !f.Values.Has(afterField) {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(f.Get(afterField))
+	if err != nil {
+		return uuid.Nil, errWrongPage
+	}
+	return id, nil
 }
