@@ -122,7 +122,8 @@ func operationFilter(f *form) (filter fleet.OperationFilter, before uuid.UUID, e
 }
 
 // resultStates are the choices of the filter of results.
-var resultStates = []option{{"", "Any"}, {"pending", "Pending"}, {"done", "Done"}, {"failed", "Failed"}, {"skipped", "Skipped"}}
+var resultStates = []option{{"", "Any"}, {"pending", "Pending"}, {"done", "Done"}, {"failed", "Failed"},
+	{"skipped", "Skipped"}}
 
 var resultBadges = map[string]badge{"pending": {"Pending", ""}, "done": {"Done", "good"}, "failed": {"Failed", "bad"},
 	"skipped": {"Skipped", "warn"}}

@@ -101,7 +101,8 @@ func TestOperations(t *testing.T) {
 	manager.get(a.Location).is(200).shows("What was done stays done.", "Canceled", "Enable 2 users")
 	manager.get("/console/operations?state=cancelled").is(200).shows("Enable 2 users").hides("Disable 61")
 	manager.get("/console/operations?state=running").is(200).shows("No operation is in this state.")
-	manager.get("/console/operations?state=odd").is(422).shows("There is no state", "error-state").hides("There are no operations")
+	manager.get("/console/operations?state=odd").is(422).shows("There is no state", "error-state").
+		hides("There are no operations")
 	manager.get("/console/operations?after="+second.String()).is(200).shows("Disable 61 users", "First page").hides("Enable 2")
 }
 

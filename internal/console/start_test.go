@@ -30,7 +30,8 @@ func TestStart(t *testing.T) {
 	manager.get("/console/?users=count").is(200).shows("Nothing needs you.", "1 cluster answers").hides("hx-get")
 	s.signedIn(t, "nobody", "nobody-password").get("/console/").is(200).shows("You see no cluster yet", "team=other",
 		"rolecall accounts label").hides("hx-get", "Needs attention", ">main<")
-	s.signedIn(t, "unread", "unread-password").get("/console/").is(200).shows("no scope to read with", "rolecall accounts grant")
+	s.signedIn(t, "unread", "unread-password").get("/console/").is(200).
+		shows("no scope to read with", "rolecall accounts grant")
 
 	pg.Exec(t, `CREATE ROLE soon LOGIN PASSWORD 'x' VALID UNTIL '`+time.Now().Add(time.Hour).Format(time.RFC3339)+`';
 		CREATE ROLE bare LOGIN; CREATE ROLE hashed LOGIN PASSWORD 'md500000000000000000000000000000000'`)
@@ -60,7 +61,8 @@ func TestStart(t *testing.T) {
 	for _, c := range s.Clusters.All() {
 		c.Health(t.Context())
 	}
-	viewer.get("/console/").is(200).shows("cluster does not answer", "far</a>: The cluster does not answer, or takes no changes.").hides("127.0.0.1:")
+	viewer.get("/console/").is(200).shows("cluster does not answer",
+		"far</a>: The cluster does not answer, or takes no changes.").hides("127.0.0.1:")
 	root.get("/console/").is(200).shows("cluster does not answer", "far")
 	manager.get("/console/").is(200).hides("far", "cluster does not answer")
 }
