@@ -7,6 +7,7 @@
 //	page.go    what a page is, and how it is shown; templates/frame has what all pages share
 //	form.go    what a person typed, and how a refused form is shown again
 //	list.go    the filter and the pages of a list
+//	once.go    a form whose answer shows a secret
 //	refuse.go  what is answered instead of a page
 //	cookie.go  the session and the notice in the browser
 package console
@@ -20,6 +21,7 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/fleet"
+	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/web"
 )
@@ -40,7 +42,9 @@ type Console struct {
 	Users    *dbuser.Service
 	Fleet    *fleet.Service
 	Identity *identity.Service
-	Door     *door.Door
+	// Idempotency keeps which forms were carried out, of those that are carried out once.
+	Idempotency *idempotency.Store
+	Door        *door.Door
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
 	Version   string // of the program

@@ -81,7 +81,13 @@ func TestMyTokens(t *testing.T) {
 	}
 	b.get("/console/me/tokens").shows("You have no tokens")
 
-	a := b.post("/console/me/tokens/new", "name", "ci <1>", "expires", "1d", "cluster", cluster, "read-only", "yes").
+	// A form that was refused, and then corrected, is carried out; sent once more, as a browser does when the page is loaded
+	// again, it is not.
+	key := b.get("/console/me/tokens/new").hidden("_once")
+	refused := b.post("/console/me/tokens/new", "name", "", "_once", key).is(http.StatusUnprocessableEntity)
+	send := []string{"name", "ci <1>", "expires", "1d", "cluster", cluster, "read-only", "yes",
+		"_once", refused.hidden("_once")}
+	a := b.post("/console/me/tokens/new", send...).
 		is(http.StatusOK).shows("ci &lt;1&gt;", "token-cluster, read-only", "Copy the token now")
 	token := regexp.MustCompile(`rolecall_pat_[0-9a-f]{32}_[0-9a-f]{40}`).FindAllString(a.Body, -1)
 	if len(token) != 1 || a.Header.Get("Cache-Control") != "no-store" {
@@ -91,6 +97,12 @@ func TestMyTokens(t *testing.T) {
 		Value: secret.Text(token[0])}, "127.0.0.1")
 	if err != nil || !p.ReadOnly || len(p.Clusters) != 1 || p.Username != "mia" {
 		t.Fatalf("the token is that of %+v: %v", p, err)
+	}
+	for range 2 {
+		b.post("/console/me/tokens/new", send...).is(http.StatusConflict).shows("This form was sent before").hides("rolecall_pat_")
+	}
+	if n := len(revokeLink.FindAllString(b.get("/console/me/tokens").Body, -1)); n != 1 {
+		t.Errorf("there are %d tokens", n)
 	}
 	list := b.get("/console/me/tokens").is(http.StatusOK).shows("ci &lt;1&gt;", "token-cluster, read-only").hides(token[0])
 	revoke := revokeLink.FindStringSubmatch(list.Body)

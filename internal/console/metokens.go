@@ -22,7 +22,7 @@ const newTokenPath = myTokensPath + "/new"
 func (c *Console) myTokenRoutes() []door.Route {
 	return slices.Concat(
 		[]door.Route{read(myTokensPath, c.tokensPage)},
-		formPage(newTokenPath, c.newTokenPage, c.createToken),
+		formPage(newTokenPath, c.newTokenPage, c.once(c.createToken)),
 		formPage(myTokensPath+"/{token}/revoke", c.revokeTokenPage, c.revokeToken),
 	)
 }

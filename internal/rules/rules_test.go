@@ -23,8 +23,8 @@ var mayImport = map[string][]string{
 		"lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/console": {
-		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "format", "identity", "label",
-		"lease", "moment", "pgrole", "secret", "web",
+		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "format", "idempotency",
+		"identity", "label", "lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/cfapi": {"account", "audit", "door", "fault", "identity", "label", "web"},
 	"internal/dbaas": {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},

@@ -27,7 +27,7 @@ func (s *Server) surfaces() http.Handler {
 	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
 	documents := adminapi.Documents(front)
 	pages := (&console.Console{Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Door: front, PublicURL: base,
-		Version: s.Version}).Handler()
+		Idempotency: s.Idempotency, Version: s.Version}).Handler()
 	return door.Mounts{
 		{Prefix: console.Prefix, Handler: pages},
 		{Prefix: console.AuthorizePath, Handler: pages},
