@@ -158,8 +158,8 @@ func (s *Store) Resume(ctx context.Context, then *Principal) (*Principal, error)
 func (s *Store) CheckActive(ctx context.Context, tx pgx.Tx, p *Principal) error {
 	var active, revoked bool
 	err := tx.QueryRow(ctx, `
-		SELECT active AND identity_created_at IS NOT NULL, EXISTS (SELECT FROM revoked_tokens WHERE id = $2)
-		FROM accounts WHERE guid = $1 FOR NO KEY UPDATE`, p.GUID, p.AccessToken).Scan(&active, &revoked)
+		SELECT active AND identity_created_at IS NOT NULL, EXISTS (SELECT FROM revoked_tokens WHERE id IN ($2, $3))
+		FROM accounts WHERE guid = $1 FOR NO KEY UPDATE`, p.GUID, p.AccessToken, p.Family).Scan(&active, &revoked)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}

@@ -41,6 +41,8 @@ type Principal struct {
 	Token uuid.UUID
 	// AccessToken is the id of the access token of this server that the request came with; zero: another credential.
 	AccessToken uuid.UUID
+	// Family is that of the refresh token that AccessToken came with; zero: it came with none.
+	Family uuid.UUID
 	// Session is that of the person's browser, and AccessToken is its id as well; zero: the request came with a token. Proven
 	// is when the person last proved who they are in it.
 	Session uuid.UUID

@@ -58,6 +58,10 @@ const (
 	RevokeTokens    = "account.tokens"
 	CreateToken     = "token.create" // a personal access token
 	RevokeToken     = "token.revoke"
+	ApproveLogin    = "login.approve" // a person gives a client one of their sign-ins
+	DenyLogin       = "login.deny"
+	CreateLogin     = "login.create" // the client has fetched it
+	EndSession      = "session.end"
 	RegisterCluster = "cluster.register"
 	UpdateCluster   = "cluster.update"
 	RemoveCluster   = "cluster.remove"
@@ -78,7 +82,8 @@ var Actions = slices.Sorted(slices.Values([]string{
 	CreateDatabase, DeleteDatabase, MakeAccessRoles, DropAccessRoles,
 	CreateAccount, ResetAccount, UpdateAccount, DeleteAccount, OffboardAccount, ChangeSecret, GrantScope, RevokeScope,
 	RevokeTokens, CreateToken,
-	RevokeToken, RegisterCluster, UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys,
+	RevokeToken, ApproveLogin, DenyLogin, CreateLogin, EndSession, RegisterCluster,
+	UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys,
 	StartOperation, CancelOperation, Restore,
 }))
 

@@ -62,8 +62,9 @@ var AuditActions = []string{
 	"account.tokens", "account.update", "cluster.register", "cluster.remove", "cluster.rotate", "cluster.update",
 	"control.restore", "credential.delete", "credential.put", "credential.read", "credential.rotate",
 	"database.access", "database.access.remove", "database.create", "database.delete", "key.create", "key.retire",
-	"keys.rotate", "lease.create", "lease.end", "lease.renew",
-	"operation.cancel", "operation.start", "token.create", "token.revoke", "user.access", "user.create", "user.delete",
+	"keys.rotate", "lease.create", "lease.end", "lease.renew", "login.approve", "login.create", "login.deny",
+	"operation.cancel", "operation.start", "session.end",
+	"token.create", "token.revoke", "user.access", "user.create", "user.delete",
 	"user.disable", "user.enable", "user.limits",
 	"user.password", "user.password_changed_outside", "user.roles", "user.verifiers",
 }

@@ -34,11 +34,7 @@ func (s *Service) GrantWithAssertion(ctx context.Context, c *Client, assertion s
 	if err != nil {
 		return nil, err
 	}
-	has := v.account.Scopes
-	if c.account != nil {
-		has = common(has, c.account.UserScopes)
-	}
-	granted, err := narrow(has, scopes)
+	granted, err := narrow(c.through(v.account.Scopes), scopes)
 	if err != nil {
 		return nil, err
 	}

@@ -89,6 +89,7 @@ type verifiedCredential struct {
 	scopes   []string  // else what it carries; the account itself may have fewer in the meantime
 	issued   time.Time // of a token or session
 	session  uuid.UUID // in a browser; zero: it is none
+	family   uuid.UUID // of the refresh token that an access token of ours came with; zero: it came with none
 	proven   time.Time // when the person of the session last proved who they are
 	expires  time.Time // zero: never
 	checked  time.Time
@@ -121,6 +122,10 @@ func (s *Service) principal(v *verifiedCredential) *account.Principal {
 	}
 	if len(v.revocable) > 0 {
 		p.AccessToken = v.revocable[0]
+	}
+	if v.family != uuid.Nil {
+		p.Family = v.family
+		s.tokenUse.note(v.family, s.now())
 	}
 	if v.session != uuid.Nil {
 		p.Session, p.Proven = v.session, v.proven

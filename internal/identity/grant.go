@@ -66,7 +66,7 @@ func (s *Service) Client(ctx context.Context, id, address string, secrets ...str
 }
 
 func (c *Client) may(grant string) error {
-	allowed := []string{GrantPassword, GrantRefresh, GrantAssertion}
+	allowed := []string{GrantPassword, GrantRefresh, GrantAssertion, GrantCode, GrantDevice}
 	if c.account != nil {
 		allowed = c.account.GrantTypes
 	}
@@ -74,6 +74,14 @@ func (c *Client) may(grant string) error {
 		return nil
 	}
 	return fault.New(fault.Forbidden, "The client %q may not use the grant %s.", c.id, grant).Because(ErrClientGrant)
+}
+
+// through is what of an account's scopes a token through the client may have.
+func (c *Client) through(scopes []string) []string {
+	if c.account == nil {
+		return scopes
+	}
+	return common(scopes, c.account.UserScopes)
 }
 
 // access is how long an access token for the client is valid: the usual time, or less if the client has a shorter one.
@@ -118,28 +126,16 @@ func (s *Service) GrantWithPassword(ctx context.Context, c *Client, username, pa
 	if err != nil {
 		return nil, err
 	}
-	has := a.Scopes
-	if c.account != nil {
-		has = common(has, c.account.UserScopes)
-	}
-	granted, err := narrow(has, scopes)
+	granted, err := narrow(c.through(a.Scopes), scopes)
 	if err != nil {
 		return nil, err
 	}
-	if c.may(GrantRefresh) != nil {
-		return s.userTokens(ctx, a, c, GrantPassword, granted, uuid.Nil)
-	}
-	family := uuid.New()
-	t, err := s.userTokens(ctx, a, c, GrantPassword, granted, family)
+	l := &login{a, c, GrantPassword, granted, uuid.New(), address}
+	refresh, err := s.store(ctx, s.db.Pool, l)
 	if err != nil {
-		return nil, err
+		return nil, control.Fault(err)
 	}
-	now := s.now()
-	refresh := newRefreshToken()
-	t.Refresh = secret.Text(refresh)
-	_, err = s.db.Pool.Exec(ctx, insertRefresh, tokenHash(refresh), family, a.ID, a.Epoch, c.id, granted, now,
-		now.Add(c.refresh()))
-	return t, control.Fault(err)
+	return s.tokens(ctx, l, refresh)
 }
 
 // GrantToClient issues a token to an OAuth client itself, without a refresh token (RFC 6749, 4.4.3).
@@ -185,8 +181,8 @@ func common(a, b []string) []string {
 }
 
 const insertRefresh = `
-	INSERT INTO refresh_tokens (token_hash, family, account_id, epoch, client_id, scopes, created_at, expires_at)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`
+	INSERT INTO refresh_tokens (token_hash, family, account_id, epoch, client_id, scopes, created_at, expires_at, address)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`
 
 // newRefreshToken returns 256 random bits. The suffix marks a refresh token, as in the UAA.
 func newRefreshToken() string { return randomID() + randomID() + "-r" }
@@ -210,6 +206,7 @@ type refreshToken struct {
 	clientID string
 	scopes   []string
 	expires  time.Time
+	address  string // that used it last
 }
 
 // findRefresh returns a stored token; pgx.ErrNoRows if there is none.
@@ -218,15 +215,16 @@ func findRefresh(ctx context.Context, q interface {
 }, token string) (*refreshToken, error) {
 	r := refreshToken{hash: tokenHash(token)}
 	err := q.QueryRow(ctx, `
-		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at
+		SELECT r.family, a.guid, r.epoch, r.client_id, r.scopes, r.expires_at, r.address
 		FROM refresh_tokens r JOIN accounts a ON a.id = r.account_id WHERE r.token_hash = $1`, r.hash).
-		Scan(&r.family, &r.guid, &r.epoch, &r.clientID, &r.scopes, &r.expires)
+		Scan(&r.family, &r.guid, &r.epoch, &r.clientID, &r.scopes, &r.expires, &r.address)
 	return &r, err
 }
 
 // GrantWithRefresh issues a new access token to a person who signed in before. A public client keeps its refresh token,
 // because its commands run concurrently and share it; for any other client the token is replaced.
-func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string) (*Tokens, error) {
+func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string, scopes []string, address string) (
+	*Tokens, error) {
 	if err := c.may(GrantRefresh); err != nil {
 		return nil, err
 	}
@@ -247,18 +245,16 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	if r.clientID != c.id || !s.now().Before(r.expires) || !a.Active || a.IdentityCreatedAt.IsZero() || a.Epoch != r.epoch {
 		return nil, errRefresh
 	}
-	has := common(a.Scopes, r.scopes)
-	if c.account != nil {
-		has = common(has, c.account.UserScopes)
-	}
-	granted, err := narrow(has, scopes)
+	granted, err := narrow(common(c.through(a.Scopes), r.scopes), scopes)
 	if err != nil {
 		return nil, err
 	}
 	if c.account != nil {
-		if token, err = s.replaceRefresh(ctx, a, r); err != nil {
+		if token, err = s.replaceRefresh(ctx, a, r, address); err != nil {
 			return nil, err
 		}
+	} else if err := s.noteRefresh(ctx, r, address); err != nil {
+		return nil, err
 	}
 	t, err := s.userTokens(ctx, a, c, GrantRefresh, granted, r.family)
 	if err != nil {
@@ -268,13 +264,24 @@ func (s *Service) GrantWithRefresh(ctx context.Context, c *Client, token string,
 	return t, nil
 }
 
+// noteRefresh notes that a token that is not replaced was used.
+func (s *Service) noteRefresh(ctx context.Context, r *refreshToken, address string) error {
+	s.tokenUse.note(r.family, s.now())
+	if r.address == address {
+		return nil
+	}
+	_, err := s.db.Pool.Exec(ctx, `UPDATE refresh_tokens SET address = $2 WHERE token_hash = $1`, r.hash, address)
+	return control.Fault(err)
+}
+
 // maxLive is how many tokens of a family are valid at once. More than one are only because each use of a replaced token in
 // its minute of grace adds one.
 const maxLive = 5
 
 // replaceRefresh replaces the token r, which stays valid for another minute. Its use after that means that somebody has a
 // copy of it, and revokes the family (RFC 9700, 4.14.2).
-func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *refreshToken) (token string, err error) {
+func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *refreshToken, address string) (
+	token string, err error) {
 	now := s.now()
 	token = newRefreshToken()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
@@ -310,7 +317,8 @@ func (s *Service) replaceRefresh(ctx context.Context, a *account.Account, r *ref
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, insertRefresh, tokenHash(token), r.family, a.ID, a.Epoch, r.clientID, r.scopes, now, r.expires)
+		_, err = tx.Exec(ctx, insertRefresh, tokenHash(token), r.family, a.ID, a.Epoch, r.clientID, r.scopes, now, r.expires,
+			address)
 		return err
 	})
 	if err == nil && token == "" {

@@ -48,7 +48,7 @@ func signedIn(t testing.TB, s *servicetest.Service) *signed {
 
 func (x *signed) refresh(t testing.TB, token string) string {
 	t.Helper()
-	tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil)
+	tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil, "10.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func (x *signed) refresh(t testing.TB, token string) string {
 
 func (x *signed) gone(t testing.TB, token string) {
 	t.Helper()
-	if tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil); !errors.Is(err, identity.ErrGrant) {
+	if tokens, err := x.GrantWithRefresh(t.Context(), x.client, token, nil, "10.0.0.1"); !errors.Is(err, identity.ErrGrant) {
 		t.Fatalf("got %+v, %v", tokens, err)
 	}
 }
@@ -138,7 +138,7 @@ func TestRefreshFollowsTheAccount(t *testing.T) {
 		x.guid); err != nil {
 		t.Fatal(err)
 	}
-	tokens, err := x.GrantWithRefresh(t.Context(), x.client, x.first, nil)
+	tokens, err := x.GrantWithRefresh(t.Context(), x.client, x.first, nil, "10.0.0.1")
 	if err != nil || len(tokens.Scopes) != 1 {
 		t.Errorf("got %+v, %v", tokens, err)
 	}

@@ -273,6 +273,15 @@ func (s *Service) maintain(ctx context.Context) error {
 	if err != nil {
 		return control.Fault(err)
 	}
+	for _, codes := range []struct {
+		table string
+		kept  time.Duration // after they have expired
+	}{{"authorization_codes", codeMemory}, {"device_codes", expiryMargin}, {"passcodes", expiryMargin}} {
+		_, err := s.db.Pool.Exec(ctx, `DELETE FROM `+codes.table+` WHERE expires_at < $1`, s.now().Add(-codes.kept))
+		if err != nil {
+			return control.Fault(err)
+		}
+	}
 	return s.loadKeys(ctx)
 }
 

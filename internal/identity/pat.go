@@ -316,7 +316,8 @@ func (u *tokenUse) take() map[uuid.UUID]time.Time {
 	return last
 }
 
-// flushUses stores when tokens and sessions were used. After a failure the times are kept for later.
+// flushUses stores when tokens, sign-ins through clients and sessions were used. After a failure the times are kept for
+// later.
 func (s *Service) flushUses(ctx context.Context) error {
 	last := s.tokenUse.take()
 	if len(last) == 0 {
@@ -337,6 +338,13 @@ func (s *Service) flushUses(ctx context.Context) error {
 			WHERE t.id = locked.id`, ids, times)
 		err = errors.Join(err, failed)
 	}
+	_, failed := s.db.Pool.Exec(ctx, `
+		WITH locked AS (SELECT token_hash, family FROM refresh_tokens WHERE family = ANY ($1) AND replaced_at IS NULL
+		  ORDER BY token_hash FOR NO KEY UPDATE)
+		UPDATE refresh_tokens t SET last_used_at = greatest(t.last_used_at, u.at)
+		FROM locked JOIN unnest($1::uuid[], $2::timestamptz[]) AS u(id, at) ON u.id = locked.family
+		WHERE t.token_hash = locked.token_hash`, ids, times)
+	err = errors.Join(err, failed)
 	if err != nil {
 		for id, at := range last {
 			s.tokenUse.note(id, at)

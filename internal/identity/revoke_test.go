@@ -41,7 +41,7 @@ func publicClient(t testing.TB, id *identity.Service) *identity.Client {
 
 func mayRefresh(t testing.TB, id *identity.Service, c *identity.Client, token string) bool {
 	t.Helper()
-	_, err := id.GrantWithRefresh(t.Context(), c, token, nil)
+	_, err := id.GrantWithRefresh(t.Context(), c, token, nil, "10.0.0.1")
 	if err != nil && !errors.Is(err, identity.ErrGrant) {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestRevoke(t *testing.T) {
 
 	alone := bearer(t, one, username) // without a refresh token
 	family := signInWith(t, one, cf, username)
-	again, err := one.GrantWithRefresh(t.Context(), cf, string(family.Refresh), nil)
+	again, err := one.GrantWithRefresh(t.Context(), cf, string(family.Refresh), nil, "10.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestRevokeAgainstRefresh(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				tokens, err := x.GrantWithRefresh(t.Context(), x.client, string(first.Refresh), nil)
+				tokens, err := x.GrantWithRefresh(t.Context(), x.client, string(first.Refresh), nil, "10.0.0.1")
 				if err != nil && !errors.Is(err, identity.ErrGrant) {
 					t.Error(err)
 				}
@@ -209,7 +209,7 @@ func TestGraceIsBounded(t *testing.T) {
 	x := signedIn(t, s)
 	valid := []string{x.refresh(t, x.first)}
 	for range 50 {
-		if tokens, err := x.GrantWithRefresh(t.Context(), x.client, x.first, nil); err == nil {
+		if tokens, err := x.GrantWithRefresh(t.Context(), x.client, x.first, nil, "10.0.0.1"); err == nil {
 			valid = append(valid, string(tokens.Refresh))
 		} else if !errors.Is(err, identity.ErrGrant) {
 			t.Fatal(err)

@@ -338,11 +338,11 @@ func TestTokensAreNotMixedUp(t *testing.T) {
 	}
 	for name, token := range map[string]string{"an access token": access, "a personal token": secret, "an id": tokens.ID,
 		"nothing": ""} {
-		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil); !errors.Is(err, identity.ErrGrant) {
+		if _, err := s.Identity.GrantWithRefresh(t.Context(), client, token, nil, "10.0.0.1"); !errors.Is(err, identity.ErrGrant) {
 			t.Errorf("%s as a refresh token: %v", name, err)
 		}
 	}
-	if _, err := s.Identity.GrantWithRefresh(t.Context(), client, refresh, nil); err != nil {
+	if _, err := s.Identity.GrantWithRefresh(t.Context(), client, refresh, nil, "10.0.0.1"); err != nil {
 		t.Error(err)
 	}
 }

@@ -202,8 +202,9 @@ func (s *Service) ownBearer(ctx context.Context, token string, unverified *jwt.T
 	case a.IdentityCreatedAt.IsZero() || a.OAuthClient != (c.UserID == "") || epochBinding(a) != c.Epoch:
 		return nil, errWrong.Because(errEnded)
 	}
+	family, _ := uuid.Parse(c.Family) // zero: there is none
 	return &verifiedCredential{
-		account: a, scopes: c.Scope, issued: c.issued(), expires: c.ExpiresAt.Time, revocable: c.revocable(),
+		account: a, family: family, scopes: c.Scope, issued: c.issued(), expires: c.ExpiresAt.Time, revocable: c.revocable(),
 		binding: epochBinding, bound: c.Epoch,
 	}, nil
 }

@@ -143,8 +143,8 @@ func decodeClient(o *web.Object) (c account.IdentityChange, err error) {
 		return c, errNoGrantTypes
 	}
 	for _, grant := range *c.GrantTypes {
-		if !slices.Contains(grants, grant) {
-			return c, fault.New(fault.Invalid, "The grant type %.80q is not offered; offered: %q.", grant, grants)
+		if !slices.Contains(clientGrants, grant) {
+			return c, fault.New(fault.Invalid, "The grant type %.80q is not offered; offered: %q.", grant, clientGrants)
 		}
 	}
 	return c, nil

@@ -93,11 +93,11 @@ func TestCreateClientRefused(t *testing.T) {
 		return f.as(t, root, "POST", "/oauth/clients", `{"client_id":"`+id+`"`+rest+`}`)
 	}
 	const good = `,"client_secret":"its-secret","authorized_grant_types":["client_credentials"]`
-	for _, id := range []string{taken, u.ID, "cf"} {
+	for _, id := range []string{taken, u.ID, "cf", "rolecall"} {
 		create(id, good).want(t, 409, "invalid_client")
 	}
 	for _, id := range []string{"", "a b", "a/b", `a\\b`, "a%41", "a+b", "a:b", `a\u0000`, `a\u200b`, strings.Repeat("a", 201),
-		"rolecall", "Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(),
+		"Rolecall", "bootstrap", "restored", "unknown", uuid.NewString(),
 		strings.ReplaceAll(uuid.NewString(), "-", "")} {
 		create(id, good).want(t, 400, "invalid_client")
 	}

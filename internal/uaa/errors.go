@@ -102,6 +102,10 @@ var causeWords = []struct {
 	{identity.ErrClientGrant, "unauthorized_client"},
 	{identity.ErrGrant, "invalid_grant"},
 	{identity.ErrScope, "invalid_scope"},
+	{identity.ErrPending, "authorization_pending"}, // RFC 8628, 3.5
+	{identity.ErrSlowDown, "slow_down"},
+	{identity.ErrDenied, "access_denied"},
+	{identity.ErrExpired, "expired_token"},
 	{errGrantType, "unsupported_grant_type"},
 	{errMember, "member_already_exists"},
 	{errPassword, "invalid_password"},
@@ -120,7 +124,7 @@ func fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	switch path := door.Path(r.URL); {
 	case strings.HasPrefix(path, Prefix+clients):
 		table = &clientErrors
-	case path == Prefix+"/oauth/token", path == Prefix+"/oauth/revoke":
+	case path == Prefix+"/oauth/token", path == Prefix+"/oauth/revoke", path == Prefix+"/oauth/device_authorization":
 		table = &tokenErrors
 	}
 	a := table.kinds[f.Kind]

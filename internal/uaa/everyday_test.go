@@ -397,25 +397,16 @@ func TestClientMeta(t *testing.T) {
 	f.as(t, nobody, "GET", "/oauth/clients/"+id+"/meta", "").want(t, 403, "insufficient_scope")
 }
 
-// cf login --sso and cf auth --assertion get answers that say what to do.
+// cf auth --assertion gets answers that say what to do.
 func TestOtherWaysToSignIn(t *testing.T) {
 	f := newFixture(t)
 	const bearer = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-	if a := f.token(t, cf, "grant_type", "password", "passcode", "x").want(t, 400, "invalid_grant"); !strings.Contains(a.Body,
-		"cf auth --assertion") {
-		t.Errorf("got %s", a.Body)
-	}
-	var info struct{ Prompts map[string][]string }
-	f.send(t, "GET", "/login", "").want(t, 200, "").Into(t, &info)
-	if p := info.Prompts["passcode"]; len(p) != 2 || p[0] != "password" || !strings.Contains(p[1], "cf auth") {
-		t.Errorf("the prompts are %v", info.Prompts)
-	}
 	f.token(t, cf, "grant_type", bearer).want(t, 400, "invalid_request")
 	f.token(t, cf, "grant_type", bearer, "assertion", f.root(t)).want(t, 400, "invalid_grant")
 	f.send(t, "POST", "/oauth/token?assertion=x", "grant_type="+bearer, form, cf).want(t, 400, "invalid_request")
 	// The grant is looked at before the client.
-	f.token(t, basic("no-such", "x"), "grant_type", "authorization_code").want(t, 400, "unsupported_grant_type")
-	f.token(t, cf, "grant_type", "authorization_code", "client_id", "other").want(t, 400, "unsupported_grant_type")
+	f.token(t, basic("no-such", "x"), "grant_type", "implicit").want(t, 400, "unsupported_grant_type")
+	f.token(t, cf, "grant_type", "implicit", "client_id", "other").want(t, 400, "unsupported_grant_type")
 	f.token(t, "", "grant_type", "").want(t, 400, "invalid_request")
 	f.token(t, "", "grant_type", "client_credentials", "client_id", "x", "client_assertion", "y").want(t, 401, "invalid_client")
 

@@ -65,7 +65,7 @@ func TestRevocation(t *testing.T) {
 		Methods    []string `json:"revocation_endpoint_auth_methods_supported"`
 	}
 	f.send(t, "GET", "/.well-known/openid-configuration", "").Into(t, &discovery)
-	if discovery.Revocation != servicetest.PublicURL+"/uaa/oauth/revoke" || len(discovery.Methods) != 2 {
+	if discovery.Revocation != servicetest.PublicURL+"/uaa/oauth/revoke" || len(discovery.Methods) != 3 {
 		t.Errorf("got %+v", discovery)
 	}
 }

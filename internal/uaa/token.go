@@ -66,11 +66,15 @@ const badCredentials = "Bad credentials"
 var errBadClient = fault.New(fault.Unauthenticated, badCredentials).Because(identity.ErrClient)
 
 func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (*identity.Tokens, error) {
-	scopes := strings.Fields(form.Get("scope"))
+	scopes, address := strings.Fields(form.Get("scope")), web.InfoOf(r.Context()).Address
 	switch form.Get("grant_type") {
 	case identity.GrantPassword:
 		if form.Has("passcode") {
-			return nil, errPasscode
+			code, err := needed(form, "passcode")
+			if err != nil {
+				return nil, err
+			}
+			return a.Identity.GrantWithPasscode(r.Context(), client, code, scopes, address)
 		}
 		if err := localOrigin(r, form); err != nil {
 			return nil, err
@@ -83,7 +87,7 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 		if err != nil {
 			return nil, err
 		}
-		return a.Identity.GrantWithPassword(r.Context(), client, username, password, scopes, web.InfoOf(r.Context()).Address)
+		return a.Identity.GrantWithPassword(r.Context(), client, username, password, scopes, address)
 	case identity.GrantCredentials:
 		return a.Identity.GrantToClient(r.Context(), client, scopes)
 	case identity.GrantRefresh:
@@ -91,23 +95,46 @@ func (a *API) grant(r *http.Request, form url.Values, client *identity.Client) (
 		if err != nil {
 			return nil, err
 		}
-		return a.Identity.GrantWithRefresh(r.Context(), client, token, scopes)
+		return a.Identity.GrantWithRefresh(r.Context(), client, token, scopes, address)
 	case identity.GrantAssertion:
 		assertion, err := needed(form, "assertion")
 		if err != nil {
 			return nil, err
 		}
-		return a.Identity.GrantWithAssertion(r.Context(), client, assertion, scopes, web.InfoOf(r.Context()).Address)
+		return a.Identity.GrantWithAssertion(r.Context(), client, assertion, scopes, address)
+	case identity.GrantCode:
+		proof, err := codeProof(form)
+		if err != nil {
+			return nil, err
+		}
+		return a.Identity.GrantWithCode(r.Context(), client, proof, address)
+	case identity.GrantDevice:
+		code, err := needed(form, "device_code")
+		if err != nil {
+			return nil, err
+		}
+		return a.Identity.GrantWithDevice(r.Context(), client, code, address)
 	}
 	return nil, offered(form.Get("grant_type"))
 }
 
-// errPasscode answers cf login --sso-passcode.
-var errPasscode = fault.New(fault.Invalid, "Passcodes are not offered here. %s", withoutPasscode).Because(identity.ErrGrant)
+// codeProof reads what proves an authorization code.
+func codeProof(form url.Values) (p identity.CodeProof, err error) {
+	if p.Code, err = needed(form, "code"); err != nil {
+		return p, err
+	}
+	if p.RedirectURI, err = needed(form, "redirect_uri"); err != nil {
+		return p, err
+	}
+	p.Verifier, err = needed(form, "code_verifier")
+	return p, err
+}
 
-const withoutPasscode = "Sign in with cf auth USERNAME PASSWORD, or with a token of your issuer: cf auth --assertion TOKEN."
+// clientGrants are those that an OAuth client may be given. The public clients have the others, which need a browser.
+var clientGrants = []string{identity.GrantPassword, identity.GrantCredentials, identity.GrantRefresh,
+	identity.GrantAssertion}
 
-var grants = []string{identity.GrantPassword, identity.GrantCredentials, identity.GrantRefresh, identity.GrantAssertion}
+var grants = append(slices.Clone(clientGrants), identity.GrantCode, identity.GrantDevice)
 
 // offered refuses a grant that is not offered to any client.
 func offered(grant string) error {
@@ -139,7 +166,7 @@ func tokenForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		return nil, err
 	}
 	for _, name := range []string{"username", "password", "client_id", "client_secret", "refresh_token", "token", "assertion",
-		"client_assertion", "passcode", "grant_type"} {
+		"client_assertion", "passcode", "code", "code_verifier", "device_code", "grant_type"} {
 		if inURL.Has(name) {
 			return nil, fault.New(fault.Malformed,
 				"Send the parameter %s in the body, not in the URL, where it would be logged.", name)
@@ -259,7 +286,7 @@ func (a *API) info(w http.ResponseWriter, _ *http.Request, _ *account.Principal)
 		Prompts: map[string][]string{
 			"username": {"text", "User name"},
 			"password": {"password", "Password"},
-			"passcode": {"password", "Passcodes are not offered here; press Ctrl-C. " + withoutPasscode},
+			"passcode": {"password", "Temporary Authentication Code ( Get one at " + a.href("/passcode") + " )"}, // the UAA's words
 		},
 		ZoneName:  account.LocalOrigin,
 		EntityID:  a.href(""),
@@ -328,6 +355,8 @@ func (a *API) keys(r *http.Request) ([]jsonWebKey, error) {
 
 type discoveryResponse struct {
 	Issuer            string   `json:"issuer"`
+	Authorization     string   `json:"authorization_endpoint"`
+	DeviceEndpoint    string   `json:"device_authorization_endpoint"`
 	TokenEndpoint     string   `json:"token_endpoint"`
 	Revocation        string   `json:"revocation_endpoint"`
 	RevocationMethods []string `json:"revocation_endpoint_auth_methods_supported"`
@@ -336,23 +365,30 @@ type discoveryResponse struct {
 	TokenAuthMethods  []string `json:"token_endpoint_auth_methods_supported"`
 	GrantTypes        []string `json:"grant_types_supported"`
 	ResponseTypes     []string `json:"response_types_supported"`
+	ChallengeMethods  []string `json:"code_challenge_methods_supported"`
 	SubjectTypes      []string `json:"subject_types_supported"`
 	SigningAlgorithms []string `json:"id_token_signing_alg_values_supported"`
 	Scopes            []string `json:"scopes_supported"`
 	Claims            []string `json:"claims_supported"`
 }
 
+// clientMethods are how clients authenticate; none: a public client names itself.
+var clientMethods = []string{"client_secret_basic", "client_secret_post", "none"}
+
 func (a *API) discovery(w http.ResponseWriter, _ *http.Request, _ *account.Principal) error {
 	web.JSON(w, http.StatusOK, "application/json", discoveryResponse{
 		Issuer:            a.Identity.Issuer(),
+		Authorization:     a.href("/oauth/authorize"), // a page of the console
+		DeviceEndpoint:    a.href("/oauth/device_authorization"),
 		TokenEndpoint:     a.href("/oauth/token"),
 		Revocation:        a.href("/oauth/revoke"),
-		RevocationMethods: []string{"client_secret_basic", "client_secret_post"},
+		RevocationMethods: clientMethods,
 		UserInfoEndpoint:  a.href("/userinfo"),
 		JWKSURI:           a.href("/token_keys"),
-		TokenAuthMethods:  []string{"client_secret_basic", "client_secret_post"},
+		TokenAuthMethods:  clientMethods,
 		GrantTypes:        slices.Clone(grants),
-		ResponseTypes:     []string{}, // there is no authorization endpoint
+		ResponseTypes:     []string{"code"},
+		ChallengeMethods:  []string{"S256"},
 		SubjectTypes:      []string{"public"},
 		SigningAlgorithms: []string{"RS256"},
 		Scopes:            account.Scopes,

@@ -33,6 +33,10 @@ func TestInfo(t *testing.T) {
 		if got := fmt.Sprint(info.Prompts["username"], info.Prompts["password"]); got != "[text User name] [password Password]" {
 			t.Errorf("the prompts are %s", got)
 		}
+		if got := info.Prompts["passcode"]; len(got) != 2 || got[0] != "password" ||
+			!strings.Contains(got[1], " "+servicetest.PublicURL+"/uaa/passcode ") {
+			t.Errorf("the prompt of the passcode is %q", got)
+		}
 		if want := servicetest.PublicURL + "/uaa"; info.Links.Login != want || info.Links.UAA != want {
 			t.Errorf("the links are %v", info.Links)
 		}
@@ -135,7 +139,14 @@ func TestPasswordGrantRefused(t *testing.T) {
 			`ldap`}},
 		{"invalid_scope", []string{"grant_type", "password", "username", bob.UserName, "password", password, "scope",
 			"cloud_controller.admin"}},
-		{"unsupported_grant_type", []string{"grant_type", "authorization_code", "code", "x"}},
+		{"unsupported_grant_type", []string{"grant_type", "implicit"}},
+		{"invalid_request", []string{"grant_type", "authorization_code", "code", "x"}},
+		{"invalid_request", []string{"grant_type", "authorization_code", "code", "x", "redirect_uri", "x"}},
+		{"invalid_request", []string{"grant_type", "authorization_code", "redirect_uri", "x", "code_verifier", "x"}},
+		{"invalid_grant", []string{"grant_type", "authorization_code", "code", "x", "redirect_uri", "x", "code_verifier", "x"}},
+		{"invalid_request", []string{"grant_type", "urn:ietf:params:oauth:grant-type:device_code"}},
+		{"invalid_grant", []string{"grant_type", "urn:ietf:params:oauth:grant-type:device_code", "device_code", "x"}},
+		{"invalid_request", []string{"grant_type", "password", "passcode", ""}},
 		{"invalid_grant", []string{"grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion", "x"}},
 		{"unauthorized_client", []string{"grant_type", "client_credentials"}},
 	} {

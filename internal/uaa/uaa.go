@@ -34,6 +34,7 @@ func (a *API) Handler() *door.Handler {
 			public(http.MethodGet, "/login", a.info),
 			public(http.MethodGet, "/info", a.info),
 			public(http.MethodPost, "/oauth/token", a.token),
+			public(http.MethodPost, "/oauth/device_authorization", a.authorizeDevice),
 			public(http.MethodPost, "/oauth/revoke", a.revoke),
 			public(http.MethodGet, "/token_keys", a.tokenKeys),
 			public(http.MethodGet, "/token_key", a.tokenKey),
