@@ -69,6 +69,25 @@ func Audited(p *account.Principal, viewable []*cluster.Cluster) []uuid.UUID {
 	return ids
 }
 
+// OpeningKeys are the keys of labels that the access rules of the clusters name, so that an account which views none of them
+// knows what to ask for; nil if no label would open a cluster, because the account lacks the scopes. Values stay hidden, and
+// so do the clusters.
+func OpeningKeys(p *account.Principal, clusters []*cluster.Cluster) []string {
+	if !p.CouldWrite && !p.Has(account.ScopeRead, account.ScopeWrite) {
+		return nil
+	}
+	var keys []string
+	for _, c := range clusters {
+		for _, rule := range slices.Concat(c.Manage, c.View) {
+			for _, requirement := range rule {
+				keys = append(keys, requirement.Key)
+			}
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
 func anyMatches(rules []label.Selector, labels map[string]string) bool {
 	return slices.ContainsFunc(rules, func(rule label.Selector) bool { return rule.Matches(labels) })
 }

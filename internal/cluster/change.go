@@ -57,7 +57,8 @@ const (
 func (s *Settings) Check() error {
 	if s.DisplayName != nil {
 		if _, err := uuid.Parse(*s.DisplayName); err == nil {
-			return fault.New(fault.Invalid, "The displayName looks like an id: it would be taken for another cluster's.")
+			return fault.New(fault.Invalid, "The displayName looks like an id: it would be taken for another cluster's.").
+				At("displayName")
 		}
 		if err := checkText("displayName", *s.DisplayName); err != nil {
 			return err
@@ -76,12 +77,12 @@ func (s *Settings) Check() error {
 			continue
 		}
 		if len(*rules.list) > maxListed {
-			return fault.New(fault.Invalid, "The field %s has more than %d selectors.", rules.field, maxListed)
+			return fault.New(fault.Invalid, "The field %s has more than %d selectors.", rules.field, maxListed).At(rules.field)
 		}
 		for i, text := range *rules.list {
 			if _, err := label.ParseRule(text); err != nil {
 				return fault.New(fault.Invalid, "The field %s[%d] is no selector: %s.", rules.field, i,
-					strings.TrimSuffix(fault.Of(err).Message, "."))
+					strings.TrimSuffix(fault.Of(err).Message, ".")).At(rules.field)
 			}
 		}
 	}
@@ -93,21 +94,21 @@ func (s *Settings) Check() error {
 			continue
 		}
 		if len(*roles.list) > maxListed {
-			return fault.New(fault.Invalid, "The field %s has more than %d names.", roles.field, maxListed)
+			return fault.New(fault.Invalid, "The field %s has more than %d names.", roles.field, maxListed).At(roles.field)
 		}
 		for i, name := range *roles.list {
 			if name == "" || len(name) > 63 || strings.ContainsFunc(name, unicode.IsControl) {
 				return fault.New(fault.Invalid, "The field %s[%d] is no name of a role: it has 1 to 63 bytes and no control characters.",
-					roles.field, i)
+					roles.field, i).At(roles.field)
 			}
 			if slices.Index(*roles.list, name) < i {
-				return fault.New(fault.Invalid, "The field %s has %q twice.", roles.field, name)
+				return fault.New(fault.Invalid, "The field %s has %q twice.", roles.field, name).At(roles.field)
 			}
 		}
 	}
 	if v := s.SynchronousCommit; v != nil && *v != "" && !slices.Contains(SynchronousCommits, *v) {
 		return fault.New(fault.Invalid, "The field synchronousCommit is null or one of %s.",
-			strings.Join(SynchronousCommits, ", "))
+			strings.Join(SynchronousCommits, ", ")).At("synchronousCommit")
 	}
 	return nil
 }
@@ -126,13 +127,13 @@ func (s *LeaseSettings) change(l lease.Limits) (lease.Limits, error) {
 	switch {
 	case l.DefaultTTL < lease.MinTTL:
 		return l, fault.New(fault.Invalid, "The field leases.defaultTtl is %s; the shortest is %s.",
-			moment.DurationText(l.DefaultTTL), moment.DurationText(lease.MinTTL))
+			moment.DurationText(l.DefaultTTL), moment.DurationText(lease.MinTTL)).At("leases.defaultTtl")
 	case l.DefaultTTL > l.MaxTTL:
 		return l, fault.New(fault.Invalid, "The field leases.defaultTtl is %s, longer than leases.maxTtl, which is %s.",
-			moment.DurationText(l.DefaultTTL), moment.DurationText(l.MaxTTL))
+			moment.DurationText(l.DefaultTTL), moment.DurationText(l.MaxTTL)).At("leases.defaultTtl")
 	case l.MaxPerAccount < 1 || l.MaxPerAccount > mostLeases:
 		return l, fault.New(fault.Invalid, "The field leases.maxPerAccount is %d; it must be between 1 and %d.", l.MaxPerAccount,
-			mostLeases)
+			mostLeases).At("leases.maxPerAccount")
 	}
 	return l, nil
 }
@@ -141,7 +142,7 @@ func checkText(field, text string) error {
 	if text == "" || utf8.RuneCountInString(text) > maxDisplayName || strings.TrimSpace(text) != text ||
 		strings.ContainsFunc(text, unicode.IsControl) {
 		return fault.New(fault.Invalid, "The field %s has 1 to %d characters, no control characters, and no space at its ends.",
-			field, maxDisplayName)
+			field, maxDisplayName).At(field)
 	}
 	return nil
 }
@@ -245,7 +246,7 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 			s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), DefaultSystemRoles, by.AccountGUID,
 			s.SynchronousCommit, limits.DefaultTTL, limits.MaxTTL, limits.MaxPerAccount)
 		if err != nil {
-			return taken(err, s.DisplayName)
+			return explainTaken(err, s.DisplayName)
 		}
 		d := s.detail()
 		d.URL = to.URL
@@ -336,7 +337,7 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			c.ID, s.DisplayName, s.Location, s.SystemRoles, s.MemberOf, s.Grantable, canonical(s.Manage), canonical(s.View), moved,
 			s.SynchronousCommit, limits.DefaultTTL, limits.MaxTTL, limits.MaxPerAccount)
 		if err != nil {
-			return taken(err, s.DisplayName)
+			return explainTaken(err, s.DisplayName)
 		}
 		if tag.RowsAffected() == 0 {
 			return nil // it is so already
@@ -368,11 +369,16 @@ func (r *Registry) record(ctx context.Context, tx pgx.Tx, e audit.Entry) error {
 	return nil
 }
 
-func taken(err error, displayName *string) error {
+// explainTaken says that the name is taken, if that is what err says.
+func explainTaken(err error, displayName *string) error {
 	if sqlstate.Is(err, sqlstate.UniqueViolation) {
-		return fault.New(fault.Exists, "There is a cluster %q already.", *displayName)
+		return taken(*displayName)
 	}
 	return err
+}
+
+func taken(displayName string) error {
+	return fault.New(fault.Exists, "There is a cluster %q already.", displayName).At("displayName")
 }
 
 // detail is what the audit log keeps of a change of a registration. nil was not given.

@@ -73,35 +73,36 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	}
 	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form "+
-			"postgres://role@host:5432/database.")
+			"postgres://role@host:5432/database.").At("connection.url")
 	}
 	if _, has := u.User.Password(); has {
-		return nil, fault.New(fault.Invalid, "The connection's URL holds a password; give it in the field password.")
+		return nil, fault.New(fault.Invalid, "The connection's URL holds a password; give it in the field password.").
+			At("connection.url")
 	}
 	if u.User.Username() == "" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
 		return nil, fault.New(fault.Invalid, "The connection's URL must name the role, the host and the database: "+
-			"postgres://role@host:5432/database.")
+			"postgres://role@host:5432/database.").At("connection.url")
 	}
 	// Without TLS they are sent as they are, and to a service that takes lines of text a new line begins a command.
 	if strings.ContainsFunc(u.User.Username()+u.Path, unicode.IsControl) {
 		return nil, fault.New(fault.Invalid, "The connection's URL has a control character in the name of the role or of the "+
-			"database.")
+			"database.").At("connection.url")
 	}
 	for key, values := range u.Query() {
 		if field := tlsField(key); field != "" {
 			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; give its value in the field tls.%s, "+
-				"or with --tls-%[2]s.", key, field)
+				"or with --tls-%[2]s.", key, field).At("connection.url")
 		}
 		if !slices.Contains(urlKeys, key) {
 			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q; accepted are %s.", key,
-				strings.Join(urlKeys, ", "))
+				strings.Join(urlKeys, ", ")).At("connection.url")
 		}
 		if len(values) > 1 { // the driver would take the last, which may be no demand at all
-			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q twice.", key)
+			return nil, fault.New(fault.Invalid, "The connection's URL has the parameter %q twice.", key).At("connection.url")
 		}
 	}
 	if c.Password == "" {
-		return nil, fault.New(fault.Invalid, "The connection has no password.")
+		return nil, fault.New(fault.Invalid, "The connection has no password.").At("connection.password")
 	}
 	q := u.Query()
 	for key, value := range settings {
@@ -117,7 +118,7 @@ func (c *Connection) config() (*pgxpool.Config, error) {
 	pool, err := pgxpool.ParseConfig(u.String())
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "The connection's URL cannot be read; it has the form "+
-			"postgres://role@host:5432/database.")
+			"postgres://role@host:5432/database.").At("connection.url")
 	}
 	pool.MaxConns = maxConns
 	pool.MaxConnIdleTime = 2 * time.Minute
@@ -167,7 +168,7 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("168.63.129.16"),
 }
 
-var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.")
+var errSocket = fault.New(fault.Invalid, "The connection's URL names a unix socket; a host is needed.").At("connection.url")
 
 // settings are all those that pgx would look up in the environment or in files of the home folder when the URL does not
 // have them. It makes its TLS settings out of files and defaults; with "disable" it makes none, and ours are set later.
@@ -193,7 +194,8 @@ func (c *Connection) tls(host string) (*tls.Config, error) {
 	}
 	if c.TLS.Mode == "disable" {
 		if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.IsLoopback()) {
-			return nil, fault.New(fault.Invalid, "The TLS mode disable is taken for loopback addresses only, not for %s.", host)
+			return nil, fault.New(fault.Invalid, "The TLS mode disable is taken for loopback addresses only, not for %s.", host).
+				At("connection.tls.mode")
 		}
 		return nil, nil
 	}
@@ -201,13 +203,14 @@ func (c *Connection) tls(host string) (*tls.Config, error) {
 	if c.TLS.CA != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(c.TLS.CA)) {
-			return nil, fault.New(fault.Invalid, "The connection's tls.ca holds no certificate in PEM.")
+			return nil, fault.New(fault.Invalid, "The connection's tls.ca holds no certificate in PEM.").At("connection.tls.ca")
 		}
 	}
 	if c.TLS.Cert != "" {
 		pair, err := tls.X509KeyPair([]byte(c.TLS.Cert), []byte(c.Key))
 		if err != nil {
-			return nil, fault.New(fault.Invalid, "The connection's tls.cert and tls.key are not a certificate and its key in PEM.")
+			return nil, fault.New(fault.Invalid, "The connection's tls.cert and tls.key are not a certificate and its key in PEM.").
+				At("connection.tls.cert")
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
@@ -220,7 +223,7 @@ func (c *Connection) tls(host string) (*tls.Config, error) {
 		config.InsecureSkipVerify = true
 	default:
 		return nil, fault.New(fault.Invalid, "The TLS mode %q is not known; accepted are verify-full, verify-ca, require and "+
-			"disable.", c.TLS.Mode)
+			"disable.", c.TLS.Mode).At("connection.tls.mode")
 	}
 	return config, nil
 }

@@ -161,12 +161,13 @@ func whyNot(err error, config *pgx.ConnConfig) error {
 		return fault.New(fault.Invalid, "The server at %s is older than PostgreSQL %s, and Rolecall is made for %[2]s and later: "+
 			"upgrade it. It says: %[3]s.", address(config), pgrole.Majors[0], serverMessage(err)).Because(err)
 	case sqlstate.InvalidPassword:
-		return fault.New(fault.Invalid, "The cluster rejects the password of the role %q.", config.User).Because(err)
+		return fault.New(fault.Invalid, "The cluster rejects the password of the role %q.", config.User).
+			At("connection.password").Because(err)
 	case sqlstate.InvalidAuthorization:
 		return fault.New(fault.Invalid, "The cluster does not let the role %q log in: %s.", config.User,
 			serverMessage(err)).Because(err)
 	case sqlstate.UndefinedDatabase:
-		return fault.New(fault.Invalid, "The cluster has no database %q.", config.Database).Because(err)
+		return fault.New(fault.Invalid, "The cluster has no database %q.", config.Database).At("connection.url").Because(err)
 	case sqlstate.InsufficientPrivilege:
 		return fault.New(fault.Invalid, "The role %q may not connect to the database %q. As its owner, run: GRANT CONNECT ON "+
 			"DATABASE %s TO %s",

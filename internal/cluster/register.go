@@ -33,25 +33,13 @@ const placeAttempts = 3
 // Register puts a cluster under management. It is reachable, a primary and not registered yet, and its administering role
 // can manage users.
 func (r *Registry) Register(ctx context.Context, settings Settings, to Connection, by audit.Entry) (*Cluster, error) {
-	if settings.DisplayName == nil {
-		return nil, fault.New(fault.Invalid, "The field displayName is missing.")
-	}
-	if err := settings.Check(); err != nil {
+	purpose, err := settings.ofNew()
+	if err != nil {
 		return nil, err
 	}
-	if _, err := settings.Leases.change(lease.DefaultLimits); err != nil {
-		return nil, err
-	}
-	purpose := &Cluster{MemberOf: orNone(settings.MemberOf), Grantable: orNone(settings.Grantable),
-		SystemRoles: orNone(settings.SystemRoles)}
 	for range placeAttempts {
-		if err := r.Reload(ctx); err != nil { // other replicas register clusters, too
+		if err := r.nameIsFree(ctx, *settings.DisplayName); err != nil {
 			return nil, err
-		}
-		for _, c := range r.All() {
-			if c.DisplayName == *settings.DisplayName {
-				return nil, fault.New(fault.Exists, "There is a cluster %q already.", c.DisplayName)
-			}
 		}
 		found, err := r.probe(ctx, &to, purpose)
 		if err != nil {
@@ -68,6 +56,33 @@ func (r *Registry) Register(ctx context.Context, settings Settings, to Connectio
 	return nil, errPlaceTaken
 }
 
+// ofNew checks the settings of a cluster that is to be registered, and returns the cluster as far as a probe needs it.
+func (s *Settings) ofNew() (*Cluster, error) {
+	if s.DisplayName == nil {
+		return nil, fault.New(fault.Invalid, "The field displayName is missing.").At("displayName")
+	}
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	if _, err := s.Leases.change(lease.DefaultLimits); err != nil {
+		return nil, err
+	}
+	return &Cluster{MemberOf: orNone(s.MemberOf), Grantable: orNone(s.Grantable), SystemRoles: orNone(s.SystemRoles)}, nil
+}
+
+// nameIsFree refuses a name that a cluster has already, also one that another replica has registered.
+func (r *Registry) nameIsFree(ctx context.Context, displayName string) error {
+	if err := r.Reload(ctx); err != nil {
+		return err
+	}
+	for _, c := range r.All() {
+		if c.DisplayName == displayName {
+			return taken(displayName)
+		}
+	}
+	return nil
+}
+
 func orNone(list *[]string) []string {
 	if list == nil {
 		return nil
@@ -75,9 +90,30 @@ func orNone(list *[]string) []string {
 	return *list
 }
 
-// probe finds out what is behind a connection and what the administering role can do there. It refuses a cluster that
-// cannot be managed, one that is registered as another one than c, and, if c is registered, one that is not c.
+// probe is inspect, and refuses a cluster that cannot be managed.
 func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*found, error) {
+	found, err := r.inspect(ctx, to, c)
+	if err == nil {
+		err = found.refusal()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// refusal is why the cluster cannot be managed; nil if it can.
+func (f *found) refusal() error {
+	if can := f.Capabilities; !can.ManageUsers || can.Version < minVersion {
+		return fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", can.Role,
+			strings.Join(can.Problems, " "))
+	}
+	return nil
+}
+
+// inspect finds out what is behind a connection and what the administering role can do there. It refuses a cluster that is
+// registered as another one than c, and, if c is registered, one that is not c.
+func (r *Registry) inspect(ctx context.Context, to *Connection, c *Cluster) (*found, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	conn, facts, err := to.Open(ctx)
@@ -104,10 +140,6 @@ func (r *Registry) probe(ctx context.Context, to *Connection, c *Cluster) (*foun
 	capabilities, err := pgrole.Probe(ctx, conn, purpose)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "The cluster went away, or did not answer, while it was probed.").Because(err)
-	}
-	if !capabilities.ManageUsers || capabilities.Version < minVersion {
-		return nil, fault.New(fault.Invalid, "Rolecall cannot manage users there as the role %q. %s", capabilities.Role,
-			strings.Join(capabilities.Problems, " "))
 	}
 	facts.StandbyProblem, err = pgrole.StandbyProblem(ctx, conn, c.suspectsStandby())
 	if err != nil {

@@ -24,6 +24,11 @@ func (s *Service) ViewableClusters(p *account.Principal) []*cluster.Cluster {
 	return viewable
 }
 
+// OpeningKeys are the keys of labels that could open clusters to an account that views none.
+func (s *Service) OpeningKeys(p *account.Principal) []string {
+	return access.OpeningKeys(p, s.Clusters.All())
+}
+
 // Cluster returns a cluster that the principal may view. Any other does not exist as far as it can tell.
 func (s *Service) Cluster(p *account.Principal, id string) (*cluster.Cluster, error) {
 	c, err := s.Clusters.Get(id)
@@ -121,6 +126,16 @@ func (s *Service) RegisterCluster(ctx context.Context, p *account.Principal, set
 		return nil, err
 	}
 	return s.Clusters.Register(ctx, settings, to, entry)
+}
+
+// PreviewCluster says what is at a connection, and whether RegisterCluster would register it. It takes the right to do that,
+// and changes nothing.
+func (s *Service) PreviewCluster(ctx context.Context, p *account.Principal, settings cluster.Settings,
+	to cluster.Connection) (*cluster.Preview, error) {
+	if err := s.MayRegisterCluster(ctx, p); err != nil {
+		return nil, err
+	}
+	return s.Clusters.Preview(ctx, settings, to, p.GUID)
 }
 
 // MayRegisterCluster says whether the principal may register clusters. A refusal is recorded.

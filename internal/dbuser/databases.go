@@ -47,6 +47,17 @@ func (s *Service) DatabasesAfter(ctx context.Context, p *account.Principal, clus
 	return r.server.DatabasesAfter(ctx, after, limit)
 }
 
+// DatabaseSizes returns how many bytes databases of a cluster have on disk, by name, without those whose size is not known.
+func (s *Service) DatabaseSizes(ctx context.Context, p *account.Principal, clusterID string, names []string) (
+	map[string]int64, error) {
+	ctx, r, err := s.read(ctx, p, clusterID)
+	if err != nil {
+		return nil, err
+	}
+	defer r.end()
+	return r.server.DatabaseSizes(ctx, names)
+}
+
 // CreateDatabase makes a database.
 func (s *Service) CreateDatabase(ctx context.Context, p *account.Principal, clusterID string, n pgrole.NewDatabase) (
 	*cluster.Cluster, *pgrole.Database, error) {

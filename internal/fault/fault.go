@@ -62,6 +62,8 @@ type Error struct {
 	// Outage marks an Unavailable: nothing answers where something should, which may last for hours. Other causes of
 	// Unavailable pass in seconds.
 	Outage bool
+	// Field is the field of the request that is not acceptable, as our own API names it; "": not known, or not one alone.
+	Field string
 	// Cause is for the log only.
 	Cause error
 }
@@ -89,6 +91,13 @@ func (e *Error) Add(format string, args ...any) *Error {
 func (e *Error) Suggest(h Hint) *Error {
 	c := *e
 	c.Hint = h
+	return &c
+}
+
+// At adds the field of the request that is not acceptable.
+func (e *Error) At(field string) *Error {
+	c := *e
+	c.Field = field
 	return &c
 }
 

@@ -520,3 +520,28 @@ func (s *Server) withDatabaseLock(ctx context.Context, name string, f func(conn 
 	}
 	return f(conn)
 }
+
+// DatabaseSizes returns how many bytes the databases of these names have on disk, without those whose size the administering
+// role may not read.
+func (s *Server) DatabaseSizes(ctx context.Context, names []string) (bytes map[string]int64, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `
+			SELECT datname::text, CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
+			  THEN pg_database_size(oid) END
+			FROM pg_database WHERE datname = ANY ($1::name[])`, names)
+		if err != nil {
+			return err
+		}
+		bytes = map[string]int64{}
+		var name string
+		var size *int64
+		_, err = pgx.ForEachRow(rows, []any{&name, &size}, func() error {
+			if size != nil {
+				bytes[name] = *size
+			}
+			return nil
+		})
+		return err
+	})
+	return bytes, s.fault(err, "")
+}

@@ -199,6 +199,14 @@ func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*Us
 	return users, more, nil
 }
 
+// CountUsers counts the database users that are not protected.
+func (s *Server) CountUsers(ctx context.Context) (count int, err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, countUsers, s.protection()...).Scan(&count)
+	})
+	return count, s.fault(err, "")
+}
+
 // User returns one database user, protected or not.
 func (s *Server) User(ctx context.Context, name string) (u *User, err error) {
 	u, err = s.lookup(ctx, name)

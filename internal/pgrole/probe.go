@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,8 +34,9 @@ type Capabilities struct {
 
 	MaxConnections int
 
-	// Problems are sentences about what keeps Rolecall from its work, with the SQL that fixes it if there is any.
-	Problems []string
+	// Problems are sentences about what keeps Rolecall from its work, with the SQL that fixes it if there is any. Remedies are
+	// that SQL for each of them, "" if there is none.
+	Problems, Remedies []string
 }
 
 // Purpose is what the administering role is to do in a server besides making users.
@@ -44,11 +46,23 @@ type Purpose struct {
 	ControlDatabase, ControlRole string   // Rolecall's own, when they lie there: never shown
 }
 
-// problem adds a sentence. All of them are stored with the cluster, and names in them come from its server.
+// problem adds a sentence without a remedy. All of them are stored with the cluster, and names in them come from its server.
 func (c *Capabilities) problem(format string, args ...any) {
-	if len(c.Problems) < maxProblems {
-		c.Problems = append(c.Problems, fmt.Sprintf("%.*s", maxProblem, fmt.Sprintf(format, args...)))
+	c.fixable("", fmt.Sprintf(format, args...))
+}
+
+// fixable adds a sentence, at whose end stands the SQL that fixes what it says.
+func (c *Capabilities) fixable(remedy, sentence string) {
+	if len(c.Problems) >= maxProblems {
+		return
 	}
+	if remedy != "" {
+		sentence += ": " + remedy
+	}
+	if utf8.RuneCountInString(sentence) > maxProblem {
+		sentence, remedy = fmt.Sprintf("%.*s", maxProblem, sentence), "" // half a statement fixes nothing
+	}
+	c.Problems, c.Remedies = append(c.Problems, sentence), append(c.Remedies, remedy)
 }
 
 // maxProblem is more characters than a sentence with ten names has, and maxProblems more than there are roles to look at.
@@ -115,15 +129,15 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		return nil, pgwire.Refuse("it has a name or a version that is longer than %d bytes", maxColumn)
 	}
 	if !identifiable {
-		c.problem("The role may not read which cluster this is: GRANT EXECUTE ON FUNCTION pg_control_system() TO %s;",
-			ident(c.Role))
+		c.fixable(fmt.Sprintf("GRANT EXECUTE ON FUNCTION pg_control_system() TO %s;", ident(c.Role)),
+			"The role may not read which cluster this is")
 	}
 	c.ForeignRoles = c.Superuser || c.CreateRole && c.Version < 160000
 	if c.Version < 140000 {
 		c.problem("The server is PostgreSQL %s, and Rolecall is made for %s and later: upgrade it.", c.VersionName, Majors[0])
 	}
 	if !c.CreateRole {
-		c.problem("The role may not make users: ALTER ROLE %s CREATEROLE;", ident(c.Role))
+		c.fixable(c.createRoleRemedy(), "The role may not make users")
 	} else {
 		err := c.tryUser(ctx, tx)
 		if c.ManageUsers = err == nil; !c.ManageUsers {
@@ -136,15 +150,15 @@ func Probe(ctx context.Context, conn *pgx.Conn, purpose Purpose) (*Capabilities,
 		}
 	}
 	if !c.CreateDB {
-		c.problem("The role may not make databases: ALTER ROLE %s CREATEDB;", ident(c.Role))
+		c.fixable(c.createDBRemedy(), "The role may not make databases")
 	}
 	if passwordEncryption == "md5" {
-		c.problem("Passwords that are set with SQL are stored as md5 hashes, which PostgreSQL gives up; those that are set " +
-			"here are not: ALTER SYSTEM SET password_encryption = 'scram-sha-256';")
+		c.fixable("ALTER SYSTEM SET password_encryption = 'scram-sha-256';", "Passwords that are set with SQL are stored as md5 "+
+			"hashes, which PostgreSQL gives up; those that are set here are not")
 	}
 	if c.CreateRole && !c.ForeignRoles && foreign > 0 {
-		c.problem("From PostgreSQL 16 on the role may change only users that it made, and %s not. For each that it is to "+
-			"change: GRANT <user> TO %s WITH ADMIN OPTION;", others(foreign), ident(c.Role))
+		c.fixable(c.foreignRolesRemedy(), fmt.Sprintf("From PostgreSQL 16 on the role may change only users that it made, and %s "+
+			"not. For each that it is to change", others(foreign)))
 	}
 	return c, errors.Join(c.lookForClosed(ctx, tx, purpose), c.lookAtGranted(ctx, tx, purpose), c.lookAtTemplate(ctx, tx))
 }
@@ -183,8 +197,8 @@ func (c *Capabilities) lookForClosed(ctx context.Context, tx pgx.Tx, purpose Pur
 		which = fmt.Sprintf("%d databases, of which these are the first", len(closed))
 	}
 	c.problem("The role may not connect to %s: %s. A user that has anything there cannot be deleted. To let it be deleted, "+
-		"run GRANT CONNECT ON DATABASE … TO %s; but not for a control database of Rolecall, in which no user has anything.", which,
-		idents(first), ident(c.Role))
+		"run GRANT CONNECT ON DATABASE … TO %s; but not for a control database of Rolecall, in which no user has anything.",
+		which, idents(first), ident(c.Role))
 	return nil
 }
 
@@ -200,7 +214,8 @@ func (c *Capabilities) lookAtGranted(ctx context.Context, tx pgx.Tx, purpose Pur
 	var absent, closed, reads bool
 	_, err = pgx.ForEachRow(rows, []any{&name, &absent, &closed, &reads}, func() error {
 		if absent {
-			c.problem("Users are to be made members of %q, and there is no such role: CREATE ROLE %s;", name, ident(name))
+			c.fixable(fmt.Sprintf("CREATE ROLE %s;", ident(name)),
+				fmt.Sprintf("Users are to be made members of %q, and there is no such role", name))
 		}
 		if closed {
 			ungrantable = append(ungrantable, name)
@@ -212,8 +227,8 @@ func (c *Capabilities) lookAtGranted(ctx context.Context, tx pgx.Tx, purpose Pur
 		return nil
 	})
 	if len(ungrantable) > 0 {
-		c.problem("The role may not make users members of some roles: GRANT %s TO %s WITH ADMIN OPTION;", idents(ungrantable),
-			ident(c.Role))
+		c.fixable(fmt.Sprintf("GRANT %s TO %s WITH ADMIN OPTION;", idents(ungrantable), ident(c.Role)),
+			"The role may not make users members of some roles")
 	}
 	return err
 }

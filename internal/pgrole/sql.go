@@ -394,6 +394,9 @@ var (
 	selectAllUsersAfterBytes = usersPage(protectedBy, ` AND namesend(r.rolname) > $5::bytea`, ``)
 )
 
+// countUsers counts the users that selectUsers lists.
+var countUsers = `SELECT count(*) FROM pg_roles r WHERE (r.rolcanlogin OR ` + hidden + `) AND ` + unprotected
+
 func usersPage(protectedBy, filter, offset string) string {
 	return `
   SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxListed) + `, r.protected_by, ` + attributes + `,
