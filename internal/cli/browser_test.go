@@ -44,3 +44,43 @@ func TestCommandToSignInAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestSignInAgain: after a new password, the logins of that account get new tokens, and nobody else's: an account of an
+// issuer may have the same name.
+func TestSignInAgain(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.PostFormValue("grant_type") != "password" || r.PostFormValue("password") != "a new password" {
+			t.Errorf("got %v", r.PostForm)
+		}
+		_, _ = io.WriteString(w, `{"access_token":"new","refresh_token":"new","expires_in":1200}`)
+	}))
+	defer server.Close()
+	s, err := openLogins()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"by password": "new", "by browser": "new", "of an issuer": "old", "of bob": "old",
+		"elsewhere": "old"}
+	for _, l := range []*login{
+		{Name: "by password", URL: server.URL, Username: "Alice"},
+		{Name: "by browser", URL: server.URL, Username: "alice", SSO: true, Origin: client.LocalOrigin},
+		{Name: "of an issuer", URL: server.URL, Username: "alice", SSO: true, Origin: "login.example.org"},
+		{Name: "of bob", URL: server.URL, Username: "bob"},
+		{Name: "elsewhere", URL: "http://elsewhere.test", Username: "alice"},
+	} {
+		l.AccessToken, l.RefreshToken = "old", "old"
+		if err := s.write(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := signInAgain(t.Context(), client.New(server.URL, "test"), "alice", "a new password"); err != nil {
+		t.Fatal(err)
+	}
+	for name, token := range want {
+		l, err := s.read(name)
+		if err != nil || l.AccessToken != token || l.RefreshToken != token || l.SSO != (name == "of an issuer") {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+	}
+}
