@@ -102,6 +102,8 @@ func (a *API) Handler() *door.Handler {
 			paged(http.MethodGet, "/tokens", a.listTokens),
 			route(http.MethodPost, "/tokens", a.createToken),
 			route(http.MethodDelete, "/tokens/{tokenId}", a.revokeToken),
+			paged(http.MethodGet, "/sessions", a.listSessions, "account"),
+			queried(http.MethodDelete, "/sessions/{sessionId}", a.endSession, "account"),
 			route(http.MethodPost, "/keys/rotate", a.rotateKeys),
 			paged(http.MethodGet, "/audit", a.listAudit, append([]string{"order", "wait"}, auditFilters...)...),
 			queried(http.MethodGet, "/audit/verify", a.verifyAudit, "anchor"),

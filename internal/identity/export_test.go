@@ -28,6 +28,9 @@ func (s *Service) HashUnchecked(t testing.TB, password string) string {
 // Maintain is one round of Run.
 func (s *Service) Maintain(ctx context.Context) error { return s.maintain(ctx) }
 
+// Flush stores when sessions and tokens were used.
+func (s *Service) Flush(ctx context.Context) error { return s.flushUses(ctx) }
+
 // VerifyToken verifies a token of this service, whether or not it was verified before.
 func (s *Service) VerifyToken(ctx context.Context, token string) error {
 	_, err := s.bearer(ctx, token, "")
