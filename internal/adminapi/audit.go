@@ -3,7 +3,7 @@ package adminapi
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"mime"
 	"net/http"
 	"slices"
@@ -21,52 +21,6 @@ import (
 	"rolecall/internal/moment"
 	"rolecall/internal/web"
 )
-
-type auditRow struct {
-	Seq       int64           `json:"seq"`
-	ID        int64           `json:"id"`
-	Time      time.Time       `json:"time"`
-	Phase     string          `json:"phase"`
-	Attempt   string          `json:"attempt"`
-	Action    string          `json:"action"`
-	Outcome   *string         `json:"outcome"`
-	Account   auditAccount    `json:"account"`
-	Cluster   *string         `json:"cluster"`
-	User      string          `json:"user"`
-	RequestID string          `json:"requestId"`
-	Address   string          `json:"address"`
-	Detail    json.RawMessage `json:"detail"`
-	MAC       string          `json:"mac,omitempty"` // in an export
-}
-
-type auditAccount struct {
-	GUID     string `json:"guid"`
-	Username string `json:"username"`
-}
-
-func presentRow(r *audit.Row) auditRow {
-	row := auditRow{
-		Seq:       r.Seq,
-		ID:        r.ID,
-		Time:      r.Time.UTC(),
-		Phase:     r.Phase,
-		Attempt:   r.Attempt.String(),
-		Action:    r.Action,
-		Account:   auditAccount{r.AccountGUID, r.AccountName},
-		User:      r.Target,
-		RequestID: r.RequestID,
-		Address:   r.Address,
-		Detail:    r.Detail,
-	}
-	if r.Outcome != "" {
-		row.Outcome = (*string)(&r.Outcome)
-	}
-	if r.Cluster != uuid.Nil {
-		id := r.Cluster.String()
-		row.Cluster = &id
-	}
-	return row
-}
 
 var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "since", "until", "after"}
 
@@ -104,9 +58,9 @@ func (a *API) listAudit(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
-	l := list[auditRow]{Items: []auditRow{}}
+	l := list[audit.Line]{Items: []audit.Line{}}
 	for _, row := range rows {
-		l.Items = append(l.Items, presentRow(row))
+		l.Items = append(l.Items, row.Line())
 	}
 	if more {
 		l.Next = cursor(strconv.FormatInt(rows[len(rows)-1].Seq, 10))
@@ -193,22 +147,8 @@ func wantsLines(r *http.Request) bool {
 	return false
 }
 
-type auditHead struct {
-	Head chainPoint `json:"head"`
-}
-
-type chainPoint struct {
-	Seq int64  `json:"seq"`
-	MAC string `json:"mac"`
-}
-
-func presentPoint(p audit.Point) chainPoint { return chainPoint{p.Seq, hex.EncodeToString(p.MAC)} }
-
-// exportPage is how many rows are read at a time, and exportWait how long the client may take for them.
-const (
-	exportPage = 1000
-	exportWait = time.Minute
-)
+// exportWait is how long the client may take for a page of an export.
+const exportWait = time.Minute
 
 // exportAudit sends all rows up to the present head of the chain, one a line, and then that head: an export without it
 // was cut off on its way.
@@ -220,53 +160,31 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 	if err != nil {
 		return err
 	}
-	head, err := a.Users.Audit.ReadHead(r.Context())
-	if err != nil {
-		return err
-	}
-	page := audit.Page{After: after, Limit: exportPage}
-	rows, more, err := a.Users.Audit.Rows(r.Context(), filter, page)
+	export, err := a.Users.Audit.Export(r.Context(), filter, after)
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", jsonLines)
 	w.WriteHeader(http.StatusOK)
-	lines := json.NewEncoder(w)
-	lines.SetEscapeHTML(false)
-	send := func(v any) {
-		if err := lines.Encode(v); err != nil {
-			panic(http.ErrAbortHandler) // the client hung up
-		}
-	}
-	for {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) // not there in tests
-		for _, r := range rows {
-			if r.Seq > head.Seq {
-				more = false // sealed concurrently
-				break
-			}
-			row := presentRow(r)
-			row.MAC = hex.EncodeToString(r.MAC)
-			send(row)
-		}
-		if !more {
-			break
-		}
-		page.After = rows[len(rows)-1].Seq
-		filter.Visible = a.Users.VisibleAudit(p)
-		if rows, more, err = a.Users.Audit.Rows(r.Context(), filter, page); err != nil {
+	patient := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) } // not there in tests
+	patient()
+	err = export.Write(r.Context(), w, func() *audit.Visible {
+		patient()
+		return a.Users.VisibleAudit(p)
+	})
+	if err != nil {
+		if !errors.Is(err, audit.ErrHungUp) {
 			web.InfoOf(r.Context()).Err = err
-			panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said
 		}
+		panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said
 	}
-	send(auditHead{presentPoint(head)})
 	return nil
 }
 
 type verification struct {
 	OK            bool             `json:"ok"`
 	Checked       int64            `json:"checked"`
-	Head          chainPoint       `json:"head"`
+	Head          audit.PointLine  `json:"head"`
 	Checkpoint    *chainCheckpoint `json:"checkpoint"`
 	Unsealed      unsealed         `json:"unsealed"`
 	AnchorRemoved bool             `json:"anchorRemoved"`
@@ -308,7 +226,7 @@ func (a *API) verifyAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 	v := verification{
 		OK:            found.Problem == nil,
 		Checked:       found.Checked,
-		Head:          presentPoint(found.Head),
+		Head:          found.Head.Line(),
 		Unsealed:      unsealed{Count: found.Unsealed},
 		AnchorRemoved: found.AnchorRemoved,
 	}

@@ -79,6 +79,7 @@ func (a *API) offboard(w http.ResponseWriter, r *http.Request, p *account.Princi
 				*users.err = fault.New(fault.Invalid, "The field users.after must be longer than 0s.")
 			}
 		}
+		l.Kept = users.targets("keep", "username")
 		if err := users.done(); err != nil {
 			return err
 		}

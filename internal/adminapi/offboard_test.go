@@ -3,6 +3,7 @@ package adminapi_test
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -311,6 +312,29 @@ func (f *fixture) guid(t testing.TB, username string) string {
 		t.Fatal(err)
 	}
 	return a.GUID
+}
+
+// Users that are to be kept are kept, with the reason; the others get the action.
+func TestOffboardingKeepsUsers(t *testing.T) {
+	t.Parallel()
+	f, guid := leavers(t)
+	f.makes(t, "leaver", f.ClusterID, "kept")
+	f.makes(t, "leaver", f.ClusterID, "disabled")
+	body := fmt.Sprintf(`{"users":{"default":"disable","keep":[{"cluster":%q,"username":"kept"},{"cluster":%[1]q,
+		"username":"none"}]}}`, f.ClusterID)
+	for _, query := range []string{"?plan=true", ""} {
+		got := map[string]string{}
+		for _, u := range f.offboards(t, guid, query, body).Users {
+			got[u.Username] = string(u.Action) + " " + u.Detail
+		}
+		want := map[string]string{"kept": "keep You chose to keep it.", "disabled": "disable "}
+		if !maps.Equal(got, want) {
+			t.Errorf("%q: got %v, want %v", query, got, want)
+		}
+	}
+	for _, keep := range []string{`"kept"`, `{}`, `[{"cluster":"x"}]`, `[{"cluster":"x","username":""}]`, `[1]`} {
+		f.do(t, "POST", "/accounts/"+guid+"/offboard?plan=true", `{"users":{"keep":`+keep+`}}`).refused(t, 422)
+	}
 }
 
 // The last active admin stays, also if two admins offboard each other at once. OAuth clients are not enough.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"rolecall/internal/apitest"
+	"rolecall/internal/audit"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -78,7 +79,7 @@ func TestErrorTable(t *testing.T) {
 func TestAuditShape(t *testing.T) {
 	d := apitest.Load(t, "rolecall.yaml")
 	for schema, v := range map[string]any{
-		"AuditList":         list[auditRow]{},
+		"AuditList":         list[audit.Line]{},
 		"AuditVerification": verification{},
 		"FailedSignInList":  list[failedSignIns]{},
 	} {

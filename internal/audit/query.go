@@ -228,3 +228,25 @@ func (l *Log) FailedSignIns(ctx context.Context, since time.Time, after FailedSi
 	}
 	return counts, more, nil
 }
+
+// NewestFailedSignIns is FailedSignIns from the newest one back to since: up to limit counts before the last one that was
+// seen, or from the newest one on if that is zero.
+func (l *Log) NewestFailedSignIns(ctx context.Context, since time.Time, before FailedSignIns, limit int) (
+	counts []FailedSignIns, more bool, err error) {
+	rows, err := l.DB.Pool.Query(ctx, `
+		SELECT minute, account, address, count FROM failed_sign_ins
+		WHERE minute >= $1 AND ($2 OR (minute, account, address) < ($3, $4, $5))
+		ORDER BY minute DESC, account DESC, address DESC LIMIT $6`,
+		since, before == FailedSignIns{}, before.Minute, before.Account, before.Address, limit+1)
+	if err != nil {
+		return nil, false, control.Fault(err)
+	}
+	counts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[FailedSignIns])
+	if err != nil {
+		return nil, false, control.Fault(err)
+	}
+	if more = len(counts) > limit; more {
+		counts = counts[:limit]
+	}
+	return counts, more, nil
+}

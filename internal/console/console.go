@@ -61,6 +61,8 @@ func (c *Console) Handler() *door.Handler {
 			c.startRoutes(),
 			c.operationRoutes(),
 			c.meRoutes(),
+			c.accountsRoutes(),
+			c.auditRoutes(),
 		),
 	})
 }

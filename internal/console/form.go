@@ -1,6 +1,7 @@
 package console
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"mime"
@@ -39,6 +40,15 @@ func (f *form) Or(name, value string) string {
 		return f.Values.Get(name)
 	}
 	return value
+}
+
+// Tag is the entity tag that a form carries: that of what it was made from, current for a new form. If the form was refused
+// because that has changed, it is current as well: the person sees both versions, and sends the form again.
+func (f *form) Tag(current string) string {
+	if f.Typed() && f.Status != http.StatusPreconditionFailed {
+		return f.Get("etag")
+	}
+	return current
 }
 
 // Checked reports whether a box of this name and value is ticked; by default in a new form.
@@ -110,6 +120,13 @@ func (f *form) Password(name, label, autocomplete, hint string) input {
 	return i
 }
 
+// NewPassword is a field for a password that is typed only if none is generated.
+func (f *form) NewPassword(name, label, hint string) input {
+	i := f.Password(name, label, "new-password", hint)
+	i.Required = false
+	return i
+}
+
 // isSecret reports whether the field of a name is never sent back to the browser.
 func isSecret(name string) bool {
 	name = strings.ToLower(name)
@@ -136,6 +153,7 @@ func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	if err != nil {
 		return nil, fault.New(fault.Malformed, "The form could not be read.").Because(err)
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for the page that asks for a proof, and keeps what was typed
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
 		return nil, fault.New(fault.Malformed, "The form is damaged.") // the cause quotes it

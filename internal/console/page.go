@@ -96,6 +96,17 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 	return nil
 }
 
+// showPart answers a script with a part of a page: a template that its file defines.
+func (c *Console) showPart(w http.ResponseWriter, file, part string, data any) error {
+	var body bytes.Buffer
+	if err := templates[file].ExecuteTemplate(&body, part, data); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = w.Write(body.Bytes()) // a client that is gone
+	return nil
+}
+
 // templates are the pages by their file below templates, each with the frame.
 var templates = parseTemplates()
 
@@ -119,6 +130,7 @@ func parseTemplates() map[string]*template.Template {
 var functions = template.FuncMap{
 	"static": staticPath,
 	"at":     at,
+	"exact":  exact,
 	"url":    pagePath,
 	"join":   strings.Join,
 	"add":    func(a, b int) int { return a + b },
@@ -155,6 +167,11 @@ func at(t any) *stamp {
 	}
 	when = when.UTC()
 	return &stamp{when.Format(time.RFC3339), when.Format("2006-01-02 15:04 UTC")}
+}
+
+// exact presents a time to the second, for the audit log.
+func exact(t time.Time) stamp {
+	return stamp{t.UTC().Format(time.RFC3339Nano), t.UTC().Format("2006-01-02 15:04:05 UTC")}
 }
 
 // staticFile is a file that every page may load. Its path changes with its contents, so that a browser keeps it.

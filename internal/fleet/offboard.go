@@ -31,6 +31,12 @@ type Leaver struct {
 	Account string // guid
 	Action  Action
 	After   time.Duration // of Expire
+	Kept    []Target      // users to whom nothing is done, whatever the action; names that no user has do not matter
+}
+
+// keeps reports whether nothing is done to a user because the principal wants it so.
+func (l *Leaver) keeps(c *cluster.Cluster, name string) bool {
+	return slices.Contains(l.Kept, Target{c.ID.String(), name})
 }
 
 func (l *Leaver) check() error {
@@ -43,9 +49,14 @@ func (l *Leaver) check() error {
 		return fault.New(fault.Invalid, "The field users.after is too long; use at most 3650d.")
 	case l.Action != Expire && l.After != 0:
 		return fault.New(fault.Invalid, "The field users.after goes with the action expire only.")
+	case len(l.Kept) > maxKept:
+		return fault.New(fault.Invalid, "The field users.keep has more than %d users.", maxKept)
 	}
 	return nil
 }
+
+// maxKept bounds the users of a request that are kept.
+const maxKept = 1000
 
 const longestAfter = 3650 * 24 * time.Hour
 
@@ -561,6 +572,8 @@ func reportedUser(c *cluster.Cluster, u *pgrole.User, why string, l Leaver) Repo
 		planned:    Planned{Cluster: c, Name: u.Name, OID: u.OID(), Action: l.Action, ValidUntil: ends}}
 	switch {
 	case l.Action == Keep:
+	case l.keeps(c, u.Name):
+		r.keep(kept)
 	case u.System():
 		r.keep("It is protected. Change its password by SQL.")
 	case u.Provenance.State == pgrole.StateDisabled:
@@ -571,6 +584,9 @@ func reportedUser(c *cluster.Cluster, u *pgrole.User, why string, l Leaver) Repo
 	return r
 }
 
+// kept is why nothing is done to a user that the principal wants to keep.
+const kept = "You chose to keep it."
+
 // keep has nothing done to the user.
 func (r *ReportedUser) keep(why string) { r.Action, r.Detail = Keep, why }
 
@@ -580,8 +596,12 @@ func (k *knowledge) unread(c *cluster.Cluster, err error, l Leaver) *part {
 	for _, name := range k.namesIn(c.ID) {
 		user := audit.UserName{Cluster: c.ID, Name: name}
 		if k.byNameAlone(user) {
-			found.users = append(found.users, ReportedUser{Cluster: reportedCluster(c), Username: name, Why: k.why(user, ""),
-				Action: l.Action, planned: Planned{Cluster: c, Name: name, Action: l.Action}})
+			u := ReportedUser{Cluster: reportedCluster(c), Username: name, Why: k.why(user, ""), Action: l.Action,
+				planned: Planned{Cluster: c, Name: name, Action: l.Action}}
+			if l.Action != Keep && l.keeps(c, name) {
+				u.keep(kept)
+			}
+			found.users = append(found.users, u)
 		}
 	}
 	if at, read := k.did.Verifiers[c.ID]; read {

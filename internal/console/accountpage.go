@@ -1,0 +1,337 @@
+package console
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"rolecall/internal/access"
+	"rolecall/internal/account"
+	"rolecall/internal/audit"
+	"rolecall/internal/dbuser"
+	"rolecall/internal/door"
+	"rolecall/internal/etag"
+	"rolecall/internal/fault"
+	"rolecall/internal/fleet"
+)
+
+func (c *Console) accountRoutes() []door.Route {
+	showLabels, changeLabels := c.metadataRoutes(labelEditor)
+	showAnnotations, changeAnnotations := c.metadataRoutes(annotationEditor)
+	return slices.Concat(
+		[]door.Route{
+			read(accountPath, c.accountPage),
+			read(accountPath+"/database-users", c.madeUsersPage),
+			action(accountPath+"/activate", c.accountWith, c.activate),
+			action(accountPath+"/unlock", c.accountWith, c.unlock),
+		},
+		formPage(accountPath+"/labels", showLabels, changeLabels),
+		formPage(accountPath+"/annotations", showAnnotations, changeAnnotations),
+		formPage(accountPath+"/scopes", c.scopesPage, c.changeScopes),
+		formPage(accountPath+"/deactivate", c.deactivatePage, c.deactivate),
+		formPage(accountPath+"/password", c.accountPasswordPage, c.setAccountPassword),
+		formPage(accountPath+"/delete", c.deleteAccountPage, c.deleteAccount),
+		c.offboardRoutes(),
+	)
+}
+
+// accountCrumbs are the pages above one of an account's pages.
+func accountCrumbs(a *account.Profile) []crumb {
+	return []crumb{accountsCrumb, {a.Presentation(), pagePath("accounts", a.GUID)}}
+}
+
+// fewRows is how many rows of the audit log the page of an account shows, and fewUsers how many database users.
+const (
+	fewRows  = 8
+	fewUsers = 8
+)
+
+// accountShown is the page of an account.
+type accountShown struct {
+	accountRow
+	Self, Local bool // it is the account of the person who looks; it signs in with a password here
+	MayChange   bool // at all
+	MayLabel    bool
+	MayOffboard bool
+	Given       []scopeMeaning
+	Annotations []ownLabel
+	Access      []dbuser.OwnRights
+	Explained   bool // nil Access says that it may see no cluster
+	Hidden      int  // the clusters beyond those
+	Did, About  []auditRow
+	// Offboardings are the reports of when it was offboarded.
+	Offboardings []*fleet.Offboarding
+}
+
+func (c *Console) accountPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	return c.accountWith(w, r, p, nil)
+}
+
+// accountWith is the page of an account with a form of it that was refused; nil: none was.
+func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	ctx := r.Context()
+	a, err := c.Accounts.Profile(ctx, p, r.PathValue("guid"))
+	if err != nil {
+		return err
+	}
+	shown := accountShown{
+		accountRow:  accountRowOf(a),
+		Self:        a.GUID == p.GUID,
+		Local:       a.Origin == account.LocalOrigin,
+		MayChange:   p.MayChangeAccounts() == nil,
+		MayLabel:    p.MayChangeMetadata() == nil,
+		MayOffboard: p.MayOffboard() == nil && a.GUID != p.GUID,
+	}
+	shown.accountRow.Labels = labelsOf(a)
+	for _, scope := range a.Scopes {
+		shown.Given = append(shown.Given, scopeMeaning{scope, scopeMeanings[scope]})
+	}
+	for _, e := range annotationEditor.rows(&form{}, a.Annotations, nil) {
+		if !e.New {
+			shown.Annotations = append(shown.Annotations, ownLabel{Key: e.Key, Value: e.Value})
+		}
+	}
+	if shown.Access, shown.Explained, err = c.accessOf(r, p, a); err != nil {
+		return err
+	}
+	if n := len(shown.Access) - shownClusters; n > 0 {
+		shown.Access, shown.Hidden = shown.Access[:shownClusters], n
+	}
+	newest := audit.Page{Backward: true, Limit: fewRows}
+	if shown.Did, _, err = c.auditRows(ctx, p, audit.Filter{Account: a.GUID}, newest); err != nil {
+		return err
+	}
+	if shown.About, _, err = c.auditRows(ctx, p, audit.Filter{Target: a.GUID}, newest); err != nil {
+		return err
+	}
+	if access.MayAudit(p) {
+		if shown.Offboardings, _, err = c.Fleet.Offboardings(ctx, p, a.GUID, uuid.Nil, fewRows); err != nil {
+			return err
+		}
+	}
+	return c.show(w, r, p, page{Template: "accounts/account.html", Title: a.Presentation(), Area: "accounts", Form: f,
+		Crumbs: []crumb{accountsCrumb}, Data: shown})
+}
+
+// accessOf says which clusters an account may see and why, as far as the principal may know: everything of others is for
+// admins. Clusters without any access are left out.
+func (c *Console) accessOf(r *http.Request, p *account.Principal, a *account.Profile) (seen []dbuser.OwnRights, known bool,
+	err error) {
+	switch {
+	case p.MayChangeMetadata() == nil:
+		all, err := c.Users.AccessOf(r.Context(), p, a.GUID)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, x := range all {
+			if x.View.Allowed || x.Manage.Allowed {
+				seen = append(seen, dbuser.OwnRights{Cluster: x.Cluster, View: x.View, Manage: x.Manage})
+			}
+		}
+	case a.GUID == p.GUID:
+		seen = c.Users.OwnAccess(p)
+	default:
+		return nil, false, nil
+	}
+	return seen, true, nil
+}
+
+// madeUsers are database users that an account made, as far as the person who looks may view their clusters.
+type madeUsers struct {
+	Account *account.Profile
+	Self    string // the path of the page
+	Search  string // the path of the search of the fleet
+	Users   []madeUser
+	More    bool
+	Away    []awayCluster
+}
+
+type madeUser struct {
+	Name, Path, Cluster, ClusterPath string
+}
+
+type awayCluster struct{ Name, Path, Why string }
+
+// usersMadeBy searches the fleet for database users that an account made.
+func (c *Console) usersMadeBy(r *http.Request, p *account.Principal, a *account.Profile) (*madeUsers, error) {
+	found, err := c.Fleet.Search(r.Context(), p, fleet.Filter{CreatedBy: a.GUID}, fleet.Sort{}, "", fewUsers)
+	if err != nil {
+		return nil, err
+	}
+	made := &madeUsers{Account: a, Self: pagePath("accounts", a.GUID, "database-users"),
+		Search: Prefix + "/users?" + "createdBy=" + a.GUID, More: found.Next != ""}
+	for _, u := range found.Users {
+		id := u.Cluster.ID.String()
+		made.Users = append(made.Users, madeUser{u.Name, pagePath("clusters", id, "users", u.Name), u.Cluster.DisplayName,
+			pagePath("clusters", id)})
+	}
+	for _, u := range found.Unreachable {
+		made.Away = append(made.Away, awayCluster{u.Cluster.DisplayName, pagePath("clusters", u.Cluster.ID.String()), fault.Of(u.Err).Message})
+	}
+	return made, nil
+}
+
+// madeUsersPage lists the first database users that an account made. The page of the account loads it afterwards, because a
+// cluster that does not answer delays it.
+func (c *Console) madeUsersPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	a, err := c.Accounts.Profile(r.Context(), p, r.PathValue("guid"))
+	if err != nil {
+		return err
+	}
+	made, err := c.usersMadeBy(r, p, a)
+	if err != nil {
+		return err
+	}
+	return c.show(w, r, p, page{Template: "accounts/madeusers.html", Title: "Database users of " + a.Presentation(),
+		Area: "accounts", Crumbs: accountCrumbs(a), Data: made})
+}
+
+// changeAccount makes a change by a form of an account's page, and leads back to it.
+func (c *Console) changeAccount(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form,
+	change account.ProfileChange, notice string) error {
+	a, err := c.Accounts.UpdateProfile(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, change)
+	if err != nil {
+		return err
+	}
+	return c.redirect(w, pagePath("accounts", a.GUID), notice)
+}
+
+func (c *Console) activate(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	return c.changeAccount(w, r, p, f, account.ProfileChange{Active: new(true)},
+		"The account is active: its person can sign in.")
+}
+
+func (c *Console) unlock(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
+	a, err := c.Accounts.Unlock(r.Context(), p, r.PathValue("guid"))
+	if err != nil {
+		return err
+	}
+	if a.Origin == account.LocalOrigin {
+		c.Identity.Unlock(a.Username)
+	}
+	return c.redirect(w, pagePath("accounts", a.GUID), "The waits after failed sign-ins have ended on this server.")
+}
+
+// changePage is a page that changes an account: with the account as it is.
+type changePage struct {
+	accountRow
+	Self   bool
+	Local  bool
+	Scopes []scopeChoice
+	Made   *madeUsers // nil: not shown
+	Back   string
+}
+
+// changeable returns the page of a change, or why the principal makes none.
+func (c *Console) changeable(r *http.Request, p *account.Principal) (*changePage, error) {
+	a, err := c.Accounts.Profile(r.Context(), p, r.PathValue("guid"))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.MayChangeAccounts(); err != nil {
+		return nil, err
+	}
+	return &changePage{accountRow: accountRowOf(a), Self: a.GUID == p.GUID, Local: a.Origin == account.LocalOrigin,
+		Back: pagePath("accounts", a.GUID)}, nil
+}
+
+// showChange shows the page of a change.
+func (c *Console) showChange(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form, template, title string,
+	shown *changePage) error {
+	return c.show(w, r, p, page{Template: "accounts/" + template + ".html", Title: title, Area: "accounts", Form: f,
+		Crumbs: accountCrumbs(shown.Profile), Data: shown})
+}
+
+func (c *Console) scopesPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	shown, err := c.changeable(r, p)
+	if err != nil {
+		return err
+	}
+	if err := c.proven(p); err != nil {
+		return err
+	}
+	shown.Scopes = scopeChoices(f, shown.Profile.Scopes)
+	return c.showChange(w, r, p, f, "scopes", "Change scopes", shown)
+}
+
+func (c *Console) changeScopes(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	if err := c.proven(p); err != nil {
+		return err
+	}
+	scopes := append([]string{}, f.Values["scope"]...)
+	return c.changeAccount(w, r, p, f, account.ProfileChange{Scopes: &scopes}, "The scopes were changed.")
+}
+
+func (c *Console) deactivatePage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	shown, err := c.changeable(r, p)
+	if err != nil {
+		return err
+	}
+	if shown.Made, err = c.usersMadeBy(r, p, shown.Profile); err != nil {
+		return err
+	}
+	return c.showChange(w, r, p, f, "deactivate", "Deactivate", shown)
+}
+
+func (c *Console) deactivate(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	return c.changeAccount(w, r, p, f, account.ProfileChange{Active: new(false)},
+		"The account is inactive. Its tokens and sessions have ended; its database users stay.")
+}
+
+func (c *Console) accountPasswordPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	shown, err := c.changeable(r, p)
+	if err != nil {
+		return err
+	}
+	if err := c.proven(p); err != nil {
+		return err
+	}
+	return c.showChange(w, r, p, f, "setpassword", "New password", shown)
+}
+
+func (c *Console) setAccountPassword(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	if err := c.proven(p); err != nil {
+		return err
+	}
+	password, isNew, err := newPassword(f)
+	if err != nil {
+		return err
+	}
+	// Who is proven has just typed the own current password.
+	a, err := c.Accounts.SetPassword(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, true, c.hashed(password))
+	if err != nil {
+		return err
+	}
+	if isNew {
+		return c.showPassword(w, r, p, a, password, false)
+	}
+	return c.redirect(w, pagePath("accounts", a.GUID), "The password was changed. The tokens and sessions of the account have ended.")
+}
+
+func (c *Console) deleteAccountPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	shown, err := c.changeable(r, p)
+	if err != nil {
+		return err
+	}
+	if shown.Made, err = c.usersMadeBy(r, p, shown.Profile); err != nil {
+		return err
+	}
+	return c.showChange(w, r, p, f, "delete", "Delete", shown)
+}
+
+func (c *Console) deleteAccount(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	a, err := c.Accounts.Profile(r.Context(), p, r.PathValue("guid"))
+	if err != nil {
+		return err
+	}
+	name := a.Presentation()
+	if f.Get("name") != strings.TrimSpace(name) {
+		return wrongField("name", "To delete the account, type its name: %s", name)
+	}
+	if err := c.Accounts.DeleteProfile(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}); err != nil {
+		return err
+	}
+	return c.redirect(w, accountsPath, "The account "+name+" was deleted. Its database users stay.")
+}
