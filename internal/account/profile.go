@@ -122,28 +122,6 @@ func (s *Store) Profile(ctx context.Context, p *Principal, guid string) (*Profil
 	return a.shownTo(p), err
 }
 
-// Names returns how those accounts are shown that the principal sees, by their guids.
-func (s *Store) Names(ctx context.Context, p *Principal, guids []string) (map[string]string, error) {
-	names := map[string]string{}
-	if len(guids) == 0 {
-		return names, nil
-	}
-	c := &conditions{}
-	c.add(`guid = ANY (`, c.arg(guids), `)`)
-	c.visible(p, ScopeSCIMRead)
-	rows, err := s.DB.Pool.Query(ctx, `SELECT guid, coalesce(presentation_name, username, guid) FROM accounts WHERE `+
-		strings.Join(c.clauses, ` AND `), c.args...)
-	if err != nil {
-		return nil, control.Fault(err)
-	}
-	var guid, name string
-	_, err = pgx.ForEachRow(rows, []any{&guid, &name}, func() error {
-		names[guid] = name
-		return nil
-	})
-	return names, control.Fault(err)
-}
-
 // CanSignIn reports whether the account signs in when it proves who it is.
 func (a *Profile) CanSignIn() bool { return a.Active && a.HasIdentity() }
 

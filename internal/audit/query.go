@@ -229,8 +229,8 @@ func (l *Log) FailedSignIns(ctx context.Context, since time.Time, after FailedSi
 	return counts, more, nil
 }
 
-// NewestFailedSignIns is FailedSignIns from the newest one back to since: up to limit counts before the last one that was
-// seen, or from the newest one on if that is zero.
+// NewestFailedSignIns is FailedSignIns from the newest one back to since: up to limit of those that come
+// behind the last one that was seen, or from the newest one on if that is zero.
 func (l *Log) NewestFailedSignIns(ctx context.Context, since time.Time, before FailedSignIns, limit int) (
 	counts []FailedSignIns, more bool, err error) {
 	rows, err := l.DB.Pool.Query(ctx, `

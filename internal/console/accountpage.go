@@ -31,7 +31,7 @@ func (c *Console) accountRoutes() []door.Route {
 		formPage(accountPath+"/annotations", showAnnotations, changeAnnotations),
 		formPage(accountPath+"/scopes", c.scopesPage, c.changeScopes),
 		formPage(accountPath+"/deactivate", c.deactivatePage, c.deactivate),
-		formPage(accountPath+"/password", c.accountPasswordPage, c.setAccountPassword),
+		formPage(accountPath+"/password", c.accountPasswordPage, c.once(c.setAccountPassword)),
 		formPage(accountPath+"/delete", c.deleteAccountPage, c.deleteAccount),
 		c.offboardRoutes(),
 	)
@@ -57,7 +57,7 @@ type accountShown struct {
 	MayOffboard bool
 	Given       []scopeMeaning
 	Annotations []ownLabel
-	Access      []dbuser.OwnRights
+	Access      []dbuser.ClusterAccess
 	Explained   bool // nil Access says that it may see no cluster
 	Hidden      int  // the clusters beyond those
 	Did, About  []auditRow
@@ -117,7 +117,8 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account
 
 // accessOf says which clusters an account may see and why, as far as the principal may know: everything of others is for
 // admins. Clusters without any access are left out.
-func (c *Console) accessOf(r *http.Request, p *account.Principal, a *account.Profile) (seen []dbuser.OwnRights, known bool,
+func (c *Console) accessOf(r *http.Request, p *account.Principal, a *account.Profile) (seen []dbuser.ClusterAccess,
+	known bool,
 	err error) {
 	switch {
 	case p.MayChangeMetadata() == nil:
@@ -127,7 +128,7 @@ func (c *Console) accessOf(r *http.Request, p *account.Principal, a *account.Pro
 		}
 		for _, x := range all {
 			if x.View.Allowed || x.Manage.Allowed {
-				seen = append(seen, dbuser.OwnRights{Cluster: x.Cluster, View: x.View, Manage: x.Manage})
+				seen = append(seen, x)
 			}
 		}
 	case a.GUID == p.GUID:
@@ -168,7 +169,8 @@ func (c *Console) usersMadeBy(r *http.Request, p *account.Principal, a *account.
 			pagePath("clusters", id)})
 	}
 	for _, u := range found.Unreachable {
-		made.Away = append(made.Away, awayCluster{u.Cluster.DisplayName, pagePath("clusters", u.Cluster.ID.String()), fault.Of(u.Err).Message})
+		made.Away = append(made.Away, awayCluster{u.Cluster.DisplayName, pagePath("clusters", u.Cluster.ID.String()),
+			fault.Of(u.Err).Message})
 	}
 	return made, nil
 }
@@ -307,7 +309,8 @@ func (c *Console) setAccountPassword(w http.ResponseWriter, r *http.Request, p *
 	if isNew {
 		return c.showPassword(w, r, p, a, password, false)
 	}
-	return c.redirect(w, pagePath("accounts", a.GUID), "The password was changed. The tokens and sessions of the account have ended.")
+	return c.redirect(w, pagePath("accounts", a.GUID),
+		"The password was changed. The tokens and sessions of the account have ended.")
 }
 
 func (c *Console) deleteAccountPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

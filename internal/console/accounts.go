@@ -27,7 +27,7 @@ var accountsCrumb = crumb{"Accounts", accountsPath}
 func (c *Console) accountsRoutes() []door.Route {
 	return slices.Concat(
 		[]door.Route{read(accountsPath, c.accountsPage)},
-		formPage(newAccountPath, c.newAccountPage, c.createAccount),
+		formPage(newAccountPath, c.newAccountPage, c.once(c.createAccount)),
 		c.accountRoutes(),
 	)
 }
@@ -46,23 +46,20 @@ type accountList struct {
 type accountRow struct {
 	*account.Profile
 	Path   string
-	State  state
+	State  badge
 	Labels []ownLabel
 	// More is how many labels are not shown.
 	More int
 }
 
-// state is a word for how something is, and the class of its badge.
-type state struct{ Word, Class string }
-
-func accountState(a *account.Profile) state {
+func accountState(a *account.Profile) badge {
 	switch {
 	case !a.HasIdentity():
-		return state{"cannot sign in", ""}
+		return badge{"cannot sign in", ""}
 	case !a.Active:
-		return state{"inactive", "bad"}
+		return badge{"inactive", "bad"}
 	}
-	return state{"active", "good"}
+	return badge{"active", "good"}
 }
 
 // fewLabels is how many labels a row of a list shows.
@@ -143,14 +140,11 @@ func accountFilter(f *form) (filter account.ProfileFilter, after int64, err erro
 	}
 	if text := f.Get(afterField); text != "" {
 		if after, err = strconv.ParseInt(text, 10, 64); err != nil || after < 0 {
-			return filter, 0, errPage
+			return filter, 0, errWrongPage
 		}
 	}
 	return filter, after, nil
 }
-
-// errPage refuses a link to a page of a list that this console did not make.
-var errPage = fault.New(fault.Malformed, "The link to this page of the list is damaged. Begin at the first page.")
 
 // wrongFilter is the refusal of what was typed into one field of a filter.
 func wrongFilter(name, format string, args ...any) error {

@@ -29,7 +29,8 @@ func TestAccountsList(t *testing.T) {
 		s.Account(t, fmt.Sprintf("person-%02d", i), account.DefaultScopes, map[string]string{"team": []string{"a", "b"}[i%2]})
 	}
 	b := s.signedIn(t, "list-admin", "list-admin-password")
-	first := b.get("/console/accounts").is(http.StatusOK).shows("list-admin", "person-48", "team=a", "Next page", "New account").
+	first := b.get("/console/accounts").is(http.StatusOK).shows("list-admin", "person-48", "team=a", "Next page",
+		"New account").
 		hides("person-50", "First page")
 	next := linkTo(t, first, "Next page")
 	b.get(next).is(http.StatusOK).shows("person-59", "First page").hides("person-48", "Next page")
@@ -47,7 +48,7 @@ func TestAccountsList(t *testing.T) {
 	b.get("/console/accounts?scope=none").is(http.StatusBadRequest).shows(`id="error-scope"`)
 	b.get("/console/accounts?active=perhaps").is(http.StatusBadRequest).shows(`id="error-active"`)
 	for _, after := range []string{"x", "-1", "99999999999999999999", "1;2"} {
-		b.get("/console/accounts?after=" + url.QueryEscape(after)).is(http.StatusBadRequest)
+		b.get("/console/accounts?after=" + url.QueryEscape(after)).is(http.StatusUnprocessableEntity)
 	}
 	b.get("/console/accounts?name=%00").is(http.StatusBadRequest)
 	b.get("/console/accounts?name=%ff").is(http.StatusBadRequest)
@@ -102,7 +103,7 @@ func TestAccountsOfOthers(t *testing.T) {
 	auditor.get("/console/offboardings").is(http.StatusOK)
 	auditor.get("/console/accounts/" + other + "/scopes").is(http.StatusForbidden)
 	scim := s.signedIn(t, "others-scim", "others-scim-password")
-	scim.get("/console/accounts/"+other).is(http.StatusOK).shows("others-other").hides("label-of-other")
+	scim.get("/console/accounts/" + other).is(http.StatusOK).shows("others-other").hides("label-of-other")
 	scim.get("/console/accounts/" + reader).is(http.StatusOK)
 	for _, guid := range []string{"none", "%00", "%ff", "..", "a%2fb", strings.Repeat("x", 300)} {
 		auditor.get("/console/accounts/" + guid).is(http.StatusNotFound)
@@ -135,7 +136,7 @@ func TestCreateAccount(t *testing.T) {
 	if made.Labels["example.com/team"] != "payments" || len(made.Scopes) != 1 {
 		t.Errorf("made: %+v", made)
 	}
-	page := b.get("/console/accounts/"+made.GUID).is(http.StatusOK).shows("example.com/team=payments").hides(password)
+	page := b.get("/console/accounts/" + made.GUID).is(http.StatusOK).shows("example.com/team=payments").hides(password)
 	b.get("/console/accounts/new").hides(password)
 	if strings.Contains(page.Location, password) || strings.Contains(s.Log.String(), password) {
 		t.Error("the password is in the log")
@@ -150,7 +151,8 @@ func TestCreateAccount(t *testing.T) {
 	// Refused forms keep what was typed, and no password.
 	form := func(pairs ...string) []string {
 		return append([]string{"signs-in", "here", "made-by", "type", "password", "typed-password",
-			"repeat-password", "typed-password", "scope", account.ScopeWrite, "new-entry", "kept", "new-value", "kept-value"}, pairs...)
+			"repeat-password", "typed-password", "scope", account.ScopeWrite, "new-entry", "kept", "new-value", "kept-value"},
+			pairs...)
 	}
 	for _, test := range []struct {
 		pairs  []string
@@ -218,13 +220,15 @@ func TestAccountMetadata(t *testing.T) {
 	// The same form again is of an account that has changed: both versions are shown, and sending it once more wins.
 	stale := b.post(at+"/labels", "etag", tag, "entry", "a", "was", "1", "value", "mine", "entry", "b", "was", "2", "value",
 		"mine-too", "entry", "c", "was", "3", "value", "3").is(http.StatusPreconditionFailed).
-		shows("changed the account since", `value="mine"`, `value="mine-too"`, "It is now <code>new</code>", "removed in the meantime",
+		shows("changed the account since", `value="mine"`, `value="mine-too"`, "It is now <code>new</code>",
+			"removed in the meantime",
 			`value="4"`)
 	fresh := stale.hidden("etag")
 	if fresh == tag {
 		t.Error("the form still has the old tag")
 	}
-	b.post(at+"/labels", "etag", fresh, "entry", "a", "was", "1", "value", "mine", "entry", "b", "was", "new", "value", "mine-too",
+	b.post(at+"/labels", "etag", fresh, "entry", "a", "was", "1", "value", "mine", "entry", "b", "was", "new", "value",
+		"mine-too",
 		"entry", "d", "was", "4", "value", "4").is(http.StatusSeeOther)
 	b.get(at).shows("a=mine", "b=mine-too", "d=4")
 
@@ -243,7 +247,7 @@ func TestAccountMetadata(t *testing.T) {
 	}
 	b.post(at+"/annotations", pairs...).is(http.StatusSeeOther)
 	b.get(at).is(http.StatusOK).hides(unescaped...).shows("&lt;script&gt;alert(1)", "&amp;lt;b&amp;gt;")
-	b.get(at+"/annotations").is(http.StatusOK).hides(unescaped...).shows("note10")
+	b.get(at + "/annotations").is(http.StatusOK).hides(unescaped...).shows("note10")
 	b.post(at+"/annotations", "etag", "x", "new-entry", "big", "new-value", strings.Repeat("x", 5001)).is(422).
 		shows("5000", strings.Repeat("x", 5001))
 	for _, text := range unwelcome {
@@ -261,7 +265,8 @@ func TestIssuerLabels(t *testing.T) {
 	s := newSite(t, servicetest.Shared(t))
 	s.Admin(t, "sources")
 	guid := s.Account(t, "sourced", account.DefaultScopes, map[string]string{"team": "of-issuer", "own": "of-admin"})
-	_, err := s.DB.Pool.Exec(context.Background(), `UPDATE accounts SET label_sources = '{"team":"company-sso"}' WHERE guid = $1`, guid)
+	_, err := s.DB.Pool.Exec(context.Background(),
+		`UPDATE accounts SET label_sources = '{"team":"company-sso"}' WHERE guid = $1`, guid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +293,10 @@ func TestAccountActions(t *testing.T) {
 	b.post(at+"/deactivate", "etag", "old").is(http.StatusPreconditionFailed).shows("changed concurrently")
 	done := b.post(at+"/deactivate", "etag", plan.hidden("etag")).is(http.StatusSeeOther)
 	page := b.get(done.Location).is(http.StatusOK).shows("The account is inactive.", "inactive", "Activate")
-	eventually(t, "the session of the account has ended", func() bool { return other.get("/console/").Status == http.StatusSeeOther })
+	eventually(t, "the session of the account has ended", func() bool {
+		return other.get("/console/").
+			Status == http.StatusSeeOther
+	})
 	b.post(at+"/activate", "etag", page.hidden("etag")).is(http.StatusSeeOther)
 	b.get(at).shows("Deactivate")
 	b.post(at+"/activate", "etag", page.hidden("etag")).is(http.StatusPreconditionFailed).shows("Deactivate")
@@ -301,7 +309,7 @@ func TestAccountActions(t *testing.T) {
 		"repeat-password", "short").is(422).shows(`id="error-password"`).hides(`value="short"`)
 
 	// Scopes.
-	form := b.get(at+"/scopes").is(http.StatusOK).shows(`value="cloud_controller.read" checked`)
+	form := b.get(at + "/scopes").is(http.StatusOK).shows(`value="cloud_controller.read" checked`)
 	b.post(at+"/scopes", "etag", form.hidden("etag"), "scopes", "chosen", "scope", account.ScopeRead, "scope",
 		account.ScopeAuditor).is(http.StatusSeeOther)
 	b.get(at).shows(account.ScopeAuditor).hides("<code>" + account.ScopeWrite)
@@ -351,7 +359,8 @@ func TestProofForScopes(t *testing.T) {
 	s.Admin(t, "proves")
 	guid := s.Account(t, "given", account.DefaultScopes, nil)
 	b := s.signedIn(t, "proves", "proves-password")
-	if _, err := s.DB.Pool.Exec(context.Background(), `UPDATE console_sessions SET proven_at = now() - interval '11 minutes'`); err != nil {
+	if _, err := s.DB.Pool.Exec(context.Background(),
+		`UPDATE console_sessions SET proven_at = now() - interval '11 minutes'`); err != nil {
 		t.Fatal(err)
 	}
 	at := "/console/accounts/" + guid
@@ -370,7 +379,8 @@ func TestProofForScopes(t *testing.T) {
 	if made, err := s.Accounts.ByGUID(context.Background(), guid); err != nil || len(made.Scopes) != 2 {
 		t.Fatalf("the scopes were changed: %v %v", made, err)
 	}
-	a = b.post("/console/prove", "password", "proves-password", "next", a.hidden("next"), "typed", a.hidden("typed")).is(http.StatusOK)
+	a = b.post("/console/prove", "password", "proves-password", "next", a.hidden("next"), "typed", a.hidden("typed")).
+		is(http.StatusOK)
 	b.post(at+"/password", "made-by", "generate", "_restore", "1").is(http.StatusOK).hides(`class="secret"`)
 	b.get(at + "/scopes").is(http.StatusOK)
 }

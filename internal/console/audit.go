@@ -52,17 +52,14 @@ type auditRow struct {
 	*audit.Row
 	Path    string
 	Removed bool // somebody removed the row; its place in the chain is left
-	Result  state
+	Result  badge
 	Who     place
 	Target  place
 	In      place // the cluster
 }
 
-// place is a name, with the page of what it names; Path is "" if there is none.
-type place struct{ Name, Path string }
-
 // results are what came of an attempt.
-var results = map[audit.Outcome]state{
+var results = map[audit.Outcome]badge{
 	"":            {"attempt", ""},
 	audit.Done:    {"done", "good"},
 	audit.NotDone: {"not done", "warn"},
@@ -115,14 +112,14 @@ func presentAuditRow(r *audit.Row, names map[string]string, clusters map[uuid.UU
 	if r.Cluster != uuid.Nil {
 		row.In = place{Name: cluster}
 		if name, viewable := clusters[r.Cluster]; viewable {
-			row.In = place{name, pagePath("clusters", cluster)}
+			row.In = place{Name: name, Path: pagePath("clusters", cluster)}
 		}
 	}
 	switch {
 	case r.Target == "":
 	case aboutAccount(r):
 		if name, seen := names[r.Target]; seen {
-			row.Target = place{name, pagePath("accounts", r.Target)}
+			row.Target = place{Name: name, Path: pagePath("accounts", r.Target)}
 		}
 	case strings.HasPrefix(r.Action, "user.") && row.In.Path != "":
 		row.Target.Path = pagePath("clusters", cluster, "users", r.Target)
@@ -205,7 +202,7 @@ func afterSeq(f *form) (int64, error) {
 	}
 	seq, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || seq < 0 {
-		return 0, errPage
+		return 0, errWrongPage
 	}
 	return seq, nil
 }
@@ -267,7 +264,8 @@ func (c *Console) auditPage(w http.ResponseWriter, r *http.Request, p *account.P
 		f.refuse(err)
 		return c.showAudit(w, r, p, f, shown)
 	}
-	if named := f.Get("cluster"); named != "" && !slices.ContainsFunc(shown.Clusters, func(o option) bool { return o.Value == named }) {
+	if named := f.Get("cluster"); named != "" && !slices.ContainsFunc(shown.Clusters,
+		func(o option) bool { return o.Value == named }) {
 		shown.Clusters = append(shown.Clusters, option{named, named}) // it was removed, or is not for this person
 	}
 	rows, more, err := c.auditRows(r.Context(), p, filter, audit.Page{After: after, Backward: true, Limit: pageSize})
@@ -330,7 +328,7 @@ func (c *Console) newRowsPage(w http.ResponseWriter, r *http.Request, p *account
 	}
 	opened, err := strconv.ParseInt(f.Get(liveField), 10, 64)
 	if err != nil {
-		return errPage
+		return errWrongPage
 	}
 	rows, _, err := c.auditRows(r.Context(), p, filter, audit.Page{After: after, Limit: pageSize})
 	if err != nil {
@@ -461,7 +459,8 @@ func (c *Console) verifyPage(w http.ResponseWriter, r *http.Request, p *account.
 	return c.showVerify(w, r, p, f, verifyShown{})
 }
 
-func (c *Console) showVerify(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form, shown verifyShown) error {
+func (c *Console) showVerify(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form,
+	shown verifyShown) error {
 	return c.show(w, r, p, page{Template: "audit/verify.html", Title: "Verify the audit log", Area: "audit", Form: f,
 		Crumbs: []crumb{auditCrumb}, Data: shown})
 }
@@ -541,12 +540,13 @@ func beforeCount(key string) (before audit.FailedSignIns, err error) {
 	parts := strings.SplitN(key, "\n", 3)
 	minute, err := time.Parse(time.RFC3339, parts[0])
 	if err != nil || len(parts) < 3 || strings.ContainsRune(key, 0) || strings.ToValidUTF8(key, "") != key {
-		return before, errPage
+		return before, errWrongPage
 	}
 	return audit.FailedSignIns{Minute: minute, Address: parts[1], Account: parts[2]}, nil
 }
 
-func (c *Console) presentFailed(ctx context.Context, p *account.Principal, counts []audit.FailedSignIns) (shown []failedCount,
+func (c *Console) presentFailed(ctx context.Context, p *account.Principal,
+	counts []audit.FailedSignIns) (shown []failedCount,
 	err error) {
 	var guids []string
 	for _, n := range counts {
@@ -559,7 +559,7 @@ func (c *Console) presentFailed(ctx context.Context, p *account.Principal, count
 	for _, n := range counts {
 		who := place{Name: n.Account}
 		if name, seen := names[n.Account]; seen {
-			who = place{name, pagePath("accounts", n.Account)}
+			who = place{Name: name, Path: pagePath("accounts", n.Account)}
 		}
 		if n.Account == audit.ActorUnknown {
 			who.Name = "a name that no account has"

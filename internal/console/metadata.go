@@ -62,7 +62,8 @@ func (m metadataEditor) rows(f *form, is, sources map[string]string) (rows []ent
 	stale := f.Status == http.StatusPreconditionFailed
 	before, values := f.Values["was"], f.Values["value"]
 	for i, key := range f.Values["entry"] {
-		e := entry{Field: valueField(i), Key: key, Value: nth(values, i), Was: nth(before, i), Remove: f.Checked("remove", key, false)}
+		e := entry{Field: valueField(i), Key: key, Value: nth(values, i), Was: nth(before, i), Remove: f.Checked("remove", key,
+			false)}
 		if now, there := is[key]; stale && (!there || now != e.Was) {
 			e.Changed, e.Gone, e.Now, e.Was = true, !there, now, now
 		}
@@ -74,7 +75,8 @@ func (m metadataEditor) rows(f *form, is, sources map[string]string) (rows []ent
 		case sources[key] != "":
 			rows = append(rows, entry{Key: key, Value: is[key], Source: sources[key]})
 		case stale: // added since
-			rows = append(rows, entry{Field: valueField(len(rows)), Key: key, Value: is[key], Was: is[key], Now: is[key], Changed: true})
+			rows = append(rows, entry{Field: valueField(len(rows)), Key: key, Value: is[key], Was: is[key], Now: is[key],
+				Changed: true})
 		}
 	}
 	for i := range max(newEntries, len(f.Values["new-entry"])) {

@@ -53,7 +53,7 @@ type leaverUser struct {
 	Path, ClusterPath string
 	Target            string // its cluster and name, for a form
 	Kept              bool   // by the person who offboards
-	Result            state  // of a report
+	Result            badge  // of a report
 }
 
 // offboardDefault is the action that a new form proposes. It harms nothing.
@@ -104,7 +104,8 @@ func (c *Console) offboardPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if shown.Plan != nil {
 		for _, u := range shown.Plan.Users {
 			user := leaverUserOf(u)
-			if user.Kept = slices.Contains(l.Kept, fleet.Target{Cluster: u.Cluster.ID.String(), Name: u.Username}); u.Action != fleet.Keep {
+			if user.Kept = slices.Contains(l.Kept, fleet.Target{Cluster: u.Cluster.ID.String(),
+				Name: u.Username}); u.Action != fleet.Keep {
 				shown.Changed++
 			}
 			shown.Users = append(shown.Users, user)
@@ -116,17 +117,9 @@ func (c *Console) offboardPage(w http.ResponseWriter, r *http.Request, p *accoun
 
 func leaverUserOf(u fleet.ReportedUser) leaverUser {
 	id := u.Cluster.ID.String()
-	return leaverUser{ReportedUser: u, Path: pagePath("clusters", id, "users", u.Username), ClusterPath: pagePath("clusters", id),
-		Target: id + "/" + u.Username, Result: operationResults[u.State]}
-}
-
-// operationResults are the states of a user in an operation.
-var operationResults = map[string]state{
-	"":        {"nothing is done", ""},
-	"pending": {"waits", "warn"},
-	"done":    {"done", "good"},
-	"failed":  {"failed", "bad"},
-	"skipped": {"left out", ""},
+	return leaverUser{ReportedUser: u, Path: pagePath("clusters", id, "users", u.Username), ClusterPath: pagePath("clusters",
+		id),
+		Target: id + "/" + u.Username, Result: resultBadges[u.State]}
 }
 
 func (c *Console) offboard(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
@@ -138,7 +131,8 @@ func (c *Console) offboard(w http.ResponseWriter, r *http.Request, p *account.Pr
 	if err != nil {
 		return err
 	}
-	return c.redirect(w, pagePath("offboardings", o.ID.String()), "The account was offboarded. This is the report; it is kept.")
+	return c.redirect(w, pagePath("offboardings", o.ID.String()),
+		"The account was offboarded. This is the report; it is kept.")
 }
 
 // offboardingList is the page of all reports.
@@ -149,12 +143,9 @@ type offboardingList struct {
 
 func (c *Console) offboardingsPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	f := filterForm(r)
-	var after uuid.UUID
-	if key := f.Get(afterField); key != "" {
-		var err error
-		if after, err = uuid.Parse(key); err != nil {
-			return errPage
-		}
+	after, err := afterID(f)
+	if err != nil {
+		return err
 	}
 	found, more, err := c.Fleet.Offboardings(r.Context(), p, f.Get("account"), after, pageSize)
 	if err != nil {
@@ -184,7 +175,8 @@ func (c *Console) offboardingPage(w http.ResponseWriter, r *http.Request, p *acc
 		return err
 	}
 	id := o.ID.String()
-	shown := offboardingShown{Offboarding: o, AccountPath: pagePath("accounts", o.Account.GUID), Self: pagePath("offboardings", id),
+	shown := offboardingShown{Offboarding: o, AccountPath: pagePath("accounts", o.Account.GUID),
+		Self:    pagePath("offboardings", id),
 		Running: o.State == "running"}
 	if o.Operation != uuid.Nil {
 		shown.OperationPath = pagePath("operations", o.Operation.String())
