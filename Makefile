@@ -55,7 +55,7 @@ test-programs:
 .PHONY: test
 test: lint test-programs ## Check and test everything on PostgreSQL 18
 	GORACE=atexit_sleep_ms=0 ROLECALL_TEST_MAJOR=18 go test -race -vet=off -ldflags=-w -timeout 1h -p 6 -parallel 4 ./internal/pgrole $$(go list ./... | grep -v '^rolecall/internal/compat$$')
-	cd e2e && go test -vet=off -ldflags=-w -timeout 1h -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes)$$'
+	cd e2e && go test -vet=off -ldflags=-w -timeout 1h -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes|Pictures)$$'
 
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors under each administering role, and what "make test" shortens
@@ -97,6 +97,14 @@ gobench: ## Run the benchmarks of single functions; flags: make gobench ARGS='-c
 fuzz: ## Look for bad input, two minutes a target; flags: make fuzz FUZZTIME=20s ARGS='--write dbaas/FuzzRequest'
 	@scripts/install-postgres
 	@scripts/fuzz $(ARGS)
+
+# They are of the running product: a server with the data of a company, in Chromium.
+.PHONY: screenshots
+screenshots: ## Write docs/pictures/console-*.png, the pages of the console
+	@scripts/install-postgres
+	@scripts/install-chromium >/dev/null
+	@scripts/install-axe >/dev/null
+	cd e2e && ROLECALL_PICTURES=../docs/pictures go test -count=1 -run '^TestPictures$$'
 
 .PHONY: clean
 clean: ## Remove what was built

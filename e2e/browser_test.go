@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -57,8 +58,12 @@ func startChromium() (context.Context, error) {
 			return nil, err
 		}
 		chromium.axe = string(text)
+		fonts, err := filepath.Abs("testdata/fonts.conf")
+		if err != nil {
+			return nil, err
+		}
 		options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
-			chromedp.WindowSize(1440, 900), chromedp.Env("LANG=en_US.UTF-8", "TZ=UTC"))
+			chromedp.WindowSize(1440, 900), chromedp.Env("LANG=en_US.UTF-8", "TZ=UTC", "FONTCONFIG_FILE="+fonts))
 		if os.Geteuid() == 0 {
 			options = append(options, chromedp.NoSandbox) // Chromium does not start as root with its sandbox
 		}

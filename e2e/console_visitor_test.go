@@ -217,7 +217,7 @@ func kind(path string) string {
 
 // unfinished are pages that are linked, and not there yet.
 var unfinished = []string{"/console/clusters", "/console/users", "/console/leases", "/console/operations",
-	"/console/accounts", "/console/audit", "/console/system", "/console/me", "/docs"}
+	"/console/accounts", "/console/audit", "/console/system", "/docs"}
 
 // isPage reports whether a path is that of a page of the console.
 func isPage(path string) bool {
