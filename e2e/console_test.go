@@ -46,7 +46,7 @@ func (c *company) principals(t *testing.T) {
 			pages := v.crawl(8)
 			for path, page := range pages {
 				if page.status != 200 && page.status != 303 {
-					t.Errorf("a link leads to %s, which is a %d: %s", path, page.status, page.text())
+					t.Errorf("a link of %s leads to %s, which is a %d", page.from, path, page.status)
 				}
 			}
 			for path := range all {
@@ -57,7 +57,9 @@ func (c *company) principals(t *testing.T) {
 			var seen strings.Builder
 			for path, page := range pages {
 				page.isWellMade(t, name)
-				fmt.Fprintf(&seen, "%s\n%s\n", path, page.text())
+				if page.status == 200 { // the others say their own path
+					fmt.Fprintf(&seen, "%s\n%s\n", path, page.text())
+				}
 			}
 			c.sameAsAPI(t, e, seen.String())
 		})
@@ -166,9 +168,15 @@ func (c *company) sameAsAPI(t *testing.T, e *employee, seen string) {
 			t.Errorf("%s sees %q by the API, and on no page", e.username, name)
 		}
 		if shown && !visible[name] && !strings.Contains(told.String(), strings.Trim(literal(name), `"`)) {
-			t.Errorf("%s sees %q on a page, and not by the API", e.username, name)
+			t.Errorf("%s sees %q on a page, and not by the API: %s", e.username, name, around(seen, name))
 		}
 	}
+}
+
+// around is what stands around the first place of a name.
+func around(text, name string) string {
+	i := strings.Index(text, name)
+	return text[max(0, i-200):min(len(text), i+200)]
 }
 
 // known are the names of all clusters, users and accounts that are in no other word of a page.

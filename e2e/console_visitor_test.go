@@ -59,6 +59,7 @@ func (v *visitor) session() string {
 // webPage is an answer to a visitor.
 type webPage struct {
 	path   string
+	from   string // a page that leads to it
 	status int
 	header http.Header
 	body   string
@@ -101,7 +102,7 @@ func (v *visitor) do(method, path, body string, header http.Header) *webPage {
 	if err != nil {
 		v.t.Fatalf("%s %s: %v", method, path, err)
 	}
-	return &webPage{path, resp.StatusCode, resp.Header, string(text), root}
+	return &webPage{path: path, status: resp.StatusCode, header: resp.Header, body: string(text), root: root}
 }
 
 // attribute is that of a node.
@@ -166,7 +167,8 @@ func (p *webPage) forms() []webForm {
 		if n.Type != html.ElementNode || n.Data != "form" {
 			continue
 		}
-		f := webForm{path: p.path, method: "get", values: url.Values{}}
+		own, _, _ := strings.Cut(p.path, "?")
+		f := webForm{path: own, method: "get", values: url.Values{}}
 		if action, is := attribute(n, "action"); is {
 			f.path = action
 		}
@@ -177,7 +179,11 @@ func (p *webPage) forms() []webForm {
 			if name, is := attribute(field, "name"); is && field.Type == html.ElementNode {
 				kind, _ := attribute(field, "type")
 				_, checked := attribute(field, "checked")
-				if value, _ := attribute(field, "value"); kind != "checkbox" && kind != "radio" || checked {
+				value, _ := attribute(field, "value")
+				if field.Data == "select" {
+					value = selected(field)
+				}
+				if kind != "checkbox" && kind != "radio" || checked {
 					f.values.Add(name, value)
 				}
 			}
@@ -185,6 +191,24 @@ func (p *webPage) forms() []webForm {
 		all = append(all, f)
 	}
 	return all
+}
+
+// selected is the value of a list: that of the option that is selected, else that of the first one.
+func selected(list *html.Node) string {
+	first, found := "", false
+	for option := range list.Descendants() {
+		if option.Type != html.ElementNode || option.Data != "option" {
+			continue
+		}
+		value, _ := attribute(option, "value")
+		if _, is := attribute(option, "selected"); is {
+			return value
+		}
+		if !found {
+			first, found = value, true
+		}
+	}
+	return first
 }
 
 var (
@@ -216,12 +240,12 @@ func kind(path string) string {
 }
 
 // unfinished are pages that are linked, and not there yet.
-var unfinished = []string{"/console/clusters", "/console/users", "/console/leases", "/console/operations",
+var unfinished = []string{"/console/clusters", "/console/users", "/console/leases",
 	"/console/accounts", "/console/audit", "/console/system", "/docs"}
 
 // isPage reports whether a path is that of a page of the console.
 func isPage(path string) bool {
-	if slices.Contains(unfinished, path) {
+	if slices.ContainsFunc(unfinished, func(prefix string) bool { return strings.HasPrefix(path, prefix) }) {
 		return false
 	}
 	return (strings.HasPrefix(path, "/console/") && !strings.HasPrefix(path, "/console/static/")) || path == "/docs" ||
@@ -231,7 +255,7 @@ func isPage(path string) bool {
 // crawl follows all links from the start page, and returns the pages by their path. Of each kind it reads as many as given.
 func (v *visitor) crawl(ofEachKind int) map[string]*webPage {
 	v.t.Helper()
-	found, queue, kinds := map[string]*webPage{}, []string{"/console/"}, map[string]int{}
+	found, queue, kinds, from := map[string]*webPage{}, []string{"/console/"}, map[string]int{}, map[string]string{}
 	for len(queue) > 0 {
 		path := queue[0]
 		queue = queue[1:]
@@ -240,13 +264,20 @@ func (v *visitor) crawl(ofEachKind int) map[string]*webPage {
 		}
 		kinds[kind(path)]++
 		page := v.get(path)
+		page.from = from[path]
 		found[path] = page
-		queue = append(queue, page.links()...)
+		leads := page.links()
 		for _, form := range page.forms() {
 			if strings.EqualFold(form.method, "get") {
-				queue = append(queue, form.path+"?"+form.values.Encode())
+				leads = append(leads, form.path+"?"+form.values.Encode())
 			}
 		}
+		for _, next := range leads {
+			if from[next] == "" {
+				from[next] = path
+			}
+		}
+		queue = append(queue, leads...)
 	}
 	return found
 }

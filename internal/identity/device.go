@@ -31,7 +31,7 @@ const (
 	pollSlack = time.Second
 	// maxPendingDevices is how many requests of one network wait at once. Anybody may make them.
 	maxPendingDevices = 100
-	// maxLooks is how often a user code may be typed, whoever types it. To approve takes two.
+	// maxLooks is how often a user code may be typed, by all accounts together. To approve takes two.
 	maxLooks = 20
 )
 
