@@ -21,7 +21,7 @@ type handout struct{ ID, Title, Hint, Text string }
 // Plain is the password. Only the page that shows it once asks for it.
 func (l *onceLogin) Plain() string { return string(l.Password) }
 
-// handOut writes a login in the formats that people and programs need.
+// handOut writes a login in the formats that people read and programs take.
 func handOut(to cluster.Login, username string, password secret.Text) (*onceLogin, error) {
 	login, err := format.Parse(to.URL, "", password)
 	if err != nil {
