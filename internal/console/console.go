@@ -58,6 +58,7 @@ func (c *Console) Handler() *door.Handler {
 		Routes: slices.Concat(
 			c.staticRoutes(),
 			c.signInRoutes(),
+			c.issuerRoutes(),
 			c.startRoutes(),
 			c.operationRoutes(),
 			c.meRoutes(),

@@ -137,6 +137,7 @@ func isSecret(name string) bool {
 const (
 	restoreField = "_restore"
 	nextField    = "next"
+	typedField   = "typed"
 	cookiesField = "cookies" // "none" after a sign-in whose cookie the browser did not keep
 )
 

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
@@ -116,7 +117,7 @@ func (c *Console) changePassword(w http.ResponseWriter, r *http.Request, p *acco
 	if err != nil {
 		return err
 	}
-	token, err := c.Identity.StartSession(r.Context(), a, addressOf(r), r.UserAgent())
+	token, err := c.Identity.StartSession(r.Context(), a, time.Now(), addressOf(r), r.UserAgent())
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"rolecall/internal/account"
 	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 	"rolecall/internal/web"
 )
 
@@ -59,6 +60,9 @@ type failure struct {
 func (c *Console) fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	// The door takes a session for a credential and says so; a person has a page to sign in.
 	switch {
+	case errors.Is(f, identity.ErrIssuerSignIn):
+		c.issuerFailure(w, r, f)
+		return
 	case f.Kind == fault.Unauthenticated:
 		c.comeBack(w, r, signInPath)
 		return
@@ -68,7 +72,8 @@ func (c *Console) fail(w http.ResponseWriter, r *http.Request, f *fault.Error) {
 	}
 	web.RetryAfter(w, f)
 	told := failure{Message: f.Message, RetryAfter: int(f.RetryAfter.Seconds())}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+	// The query with which an issuer sends a browser back is of use once, and has a code.
+	if read := r.Method == http.MethodGet || r.Method == http.MethodHead; read && !strings.HasPrefix(r.URL.Path, CallbackPath) {
 		told.Retry = r.URL.RequestURI()
 	}
 	err := c.show(w, r, nil, page{Template: "signin/failure.html", Title: titles[f.Kind], Status: statuses[f.Kind], Data: told})

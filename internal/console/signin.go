@@ -3,10 +3,12 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/door"
 	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 )
 
 const (
@@ -34,11 +36,15 @@ type signInForm struct {
 	// Typed is the form that was sent when the session had ended, nil if none was. Ended says so.
 	Typed url.Values
 	Ended bool
+	// Issuers are those at which the person may prove who they are, and Password says that a password proves it as well.
+	Issuers  []identity.SignInIssuer
+	Password bool
+	Prove    bool // once more, on the page for that
 }
 
 func typedBefore(f *form) signInForm {
-	shown := signInForm{Next: ownPath(f.Get(nextField)), Ended: f.Values.Has("typed")}
-	shown.Typed, _ = url.ParseQuery(f.Get("typed")) // it was written by us; if it is damaged, nothing was typed
+	shown := signInForm{Next: ownPath(f.Get(nextField)), Ended: f.Values.Has(typedField)}
+	shown.Typed, _ = url.ParseQuery(f.Get(typedField)) // it was written by us; if it is damaged, nothing was typed
 	return shown
 }
 
@@ -57,7 +63,9 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request, _ *account.
 }
 
 func (c *Console) showSignIn(w http.ResponseWriter, r *http.Request, _ *account.Principal, s signInForm, f *form) error {
-	return c.show(w, r, nil, page{Template: "signin/signin.html", Title: "Sign in", Form: f, Data: s})
+	s.Issuers, s.Password = c.issuersOf(nil), true
+	return c.show(w, r, nil, page{Template: "signin/signin.html", Title: "Sign in", Form: f, Data: s,
+		FormTarget: issuerTargets(s.Issuers)})
 }
 
 // fromAnySite is action for the page to sign in, where there is no session yet: a page of another site must not sign its
@@ -83,12 +91,16 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request, _ *account.Prin
 	if err != nil {
 		return err
 	}
-	return c.begin(w, r, a, typedBefore(f))
+	return c.begin(w, r, a, time.Now(), typedBefore(f))
 }
 
-// begin starts a session of an account that has just proved who it is, and leads to the page that the person wanted.
-func (c *Console) begin(w http.ResponseWriter, r *http.Request, a *account.Account, s signInForm) error {
-	token, err := c.Identity.StartSession(r.Context(), a, addressOf(r), r.UserAgent())
+// begin starts a session of an account that has proved at that time who it is, and leads to the page that the person wanted.
+// It takes the place of the session that the browser had.
+func (c *Console) begin(w http.ResponseWriter, r *http.Request, a *account.Account, proven time.Time, s signInForm) error {
+	if err := c.Identity.EndOwnSession(r.Context(), c.ownSession(r)); err != nil {
+		return err
+	}
+	token, err := c.Identity.StartSession(r.Context(), a, proven, addressOf(r), r.UserAgent())
 	if fault.Is(err, fault.Unauthenticated) {
 		return errWrongSignIn.Because(err)
 	}
@@ -108,8 +120,8 @@ func (c *Console) goOn(w http.ResponseWriter, r *http.Request, s signInForm) err
 	return c.show(w, r, nil, page{Template: "signin/continue.html", Title: "You are signed in", Data: s})
 }
 
-func (c *Console) signOut(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
-	if err := c.Identity.EndOwnSession(r.Context(), p, c.ownSession(r)); err != nil {
+func (c *Console) signOut(w http.ResponseWriter, r *http.Request, _ *account.Principal, _ *form) error {
+	if err := c.Identity.EndOwnSession(r.Context(), c.ownSession(r)); err != nil {
 		return err
 	}
 	c.setCookie(w, "rolecall", "")
@@ -126,7 +138,9 @@ func (c *Console) provePage(w http.ResponseWriter, r *http.Request, p *account.P
 }
 
 func (c *Console) showProve(w http.ResponseWriter, r *http.Request, p *account.Principal, s signInForm, f *form) error {
-	return c.show(w, r, p, page{Template: "signin/prove.html", Title: "Is it you?", Form: f, Data: s})
+	s.Prove, s.Issuers, s.Password = true, c.issuersOf(p), p == nil || p.Origin == account.LocalOrigin
+	return c.show(w, r, p, page{Template: "signin/prove.html", Title: "Is it you?", Form: f, Data: s,
+		FormTarget: issuerTargets(s.Issuers)})
 }
 
 func (c *Console) prove(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

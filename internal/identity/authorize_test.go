@@ -28,7 +28,7 @@ func inConsole(t testing.TB, s *servicetest.Service, id *identity.Service) (p *a
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := id.StartSession(t.Context(), a, "10.0.0.1", "a browser")
+	token, err := id.StartSession(t.Context(), a, time.Now(), "10.0.0.1", "a browser")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func inConsole(t testing.TB, s *servicetest.Service, id *identity.Service) (p *a
 		t.Fatal(err)
 	}
 	p.Address = "10.0.0.1"
-	return p, func() error { return id.EndOwnSession(t.Context(), p, token) }
+	return p, func() error { return id.EndOwnSession(t.Context(), token) }
 }
 
 const (

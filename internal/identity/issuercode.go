@@ -25,7 +25,10 @@ import (
 // People sign in at an issuer with the authorization code flow (OpenID Connect Core 1.0, 3.1), with PKCE (RFC 7636).
 
 // SignInIssuer is an issuer at which people sign in.
-type SignInIssuer struct{ Name, URL string }
+type SignInIssuer struct {
+	Name, URL string
+	Origin    string // of the accounts of its people
+}
 
 // IssuerSignIn is a sign-in at an issuer that succeeded.
 type IssuerSignIn struct {
@@ -67,7 +70,7 @@ type begunSignIn struct {
 // SignInIssuers are the issuers at which people sign in, in the order of the settings.
 func (s *Service) SignInIssuers() (issuers []SignInIssuer) {
 	for _, e := range s.people {
-		issuers = append(issuers, SignInIssuer{e.Name, e.URL})
+		issuers = append(issuers, SignInIssuer{e.Name, e.URL, e.Origin()})
 	}
 	return issuers
 }

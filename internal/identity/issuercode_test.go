@@ -158,8 +158,9 @@ func TestIssuerSignIn(t *testing.T) {
 	p := newPeople(t)
 	var c clock
 	id := replica(t, s, &c, p.settings(t, identity.LabelClaim{Key: "team", Claim: "groups", Prefix: "rc-"}))
-	if got := fmt.Sprint(id.SignInIssuers()); got != "[{corp "+p.URL+"}]" {
-		t.Errorf("people sign in at %s", got)
+	if got := id.SignInIssuers(); len(got) != 1 || got[0].Name != "corp" || got[0].URL != p.URL ||
+		"http://"+got[0].Origin != p.URL {
+		t.Errorf("people sign in at %+v", got)
 	}
 	name := unique("ada")
 	p.claims = jwt.MapClaims{"sub": name, "preferred_username": name, "groups": []string{"rc-payments", "staff"},

@@ -33,15 +33,19 @@ const maxSessions = 50
 // maxBrowserName bounds what is kept of how a browser names itself, in bytes.
 const maxBrowserName = 200
 
-// StartSession signs an account in, in a browser, and returns the secret that the browser proves the session with. The
-// account has just proved who it is.
-func (s *Service) StartSession(ctx context.Context, a *account.Account, address, browser string) (secret.Text, error) {
+// StartSession signs an account in, in a browser, and returns the secret that the browser proves the session with. proven is
+// when the person has proved who they are; zero: it is not known.
+func (s *Service) StartSession(ctx context.Context, a *account.Account, proven time.Time, address, browser string) (
+	secret.Text, error) {
 	if err := s.accounts.EnsurePlatformUser(ctx, a, address); err != nil {
 		return "", err
 	}
 	random := make([]byte, 32)
 	_, _ = rand.Read(random) // never fails since Go 1.24
 	token, now := base64.RawURLEncoding.EncodeToString(random), s.now()
+	if proven.After(now) {
+		proven = now
+	}
 	err := s.db.Tx(ctx, func(tx pgx.Tx) error {
 		// The lock of the account enforces the limit, and that the sign-in is not from before the account ended its sign-ins.
 		tag, err := tx.Exec(ctx, `
@@ -72,8 +76,8 @@ func (s *Service) StartSession(ctx context.Context, a *account.Account, address,
 		_, err = tx.Exec(ctx, `
 			INSERT INTO console_sessions (id, secret_hash, account_id, epoch, address, client, created_at, proven_at, last_used_at,
 			  expires_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $7, $8)`,
-			uuid.New(), tokenHash(token), a.ID, a.Epoch, address, browserName(browser), now, now.Add(SessionLongest))
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $9, $7, $8)`,
+			uuid.New(), tokenHash(token), a.ID, a.Epoch, address, browserName(browser), now, now.Add(SessionLongest), proven)
 		return err
 	})
 	return secret.Text(token), err
@@ -128,14 +132,23 @@ func (s *Service) session(ctx context.Context, token string) (*verifiedCredentia
 		revocable: []uuid.UUID{id}, binding: epochBinding, bound: epochBinding(a)}, nil
 }
 
-// EndOwnSession ends the principal's session in this browser, within 5 seconds on every replica.
-func (s *Service) EndOwnSession(ctx context.Context, p *account.Principal, token secret.Text) error {
+// EndOwnSession ends the session with that secret, if there is one, within 5 seconds on every replica.
+func (s *Service) EndOwnSession(ctx context.Context, token secret.Text) error {
+	if token == "" {
+		return nil
+	}
 	s.verified.drop(s.cacheKey(Credential{Session, token}))
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `DELETE FROM console_sessions WHERE id = $1`, p.Session); err != nil {
+		var id uuid.UUID
+		err := tx.QueryRow(ctx, `DELETE FROM console_sessions WHERE secret_hash = $1 RETURNING id`,
+			tokenHash(string(token))).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
-		_, err := revokeID(ctx, tx, p.Session, s.now().Add(SessionLongest))
+		_, err = revokeID(ctx, tx, id, s.now().Add(SessionLongest))
 		return err
 	})
 }

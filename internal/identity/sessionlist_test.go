@@ -33,7 +33,7 @@ func thrice(t testing.TB, s *servicetest.Service, id *identity.Service, client *
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := id.StartSession(t.Context(), a, "10.0.0.5", "a browser")
+	session, err := id.StartSession(t.Context(), a, time.Now(), "10.0.0.5", "a browser")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/identity"
@@ -24,7 +25,7 @@ func (f *fixture) inConsole(t testing.TB) *account.Principal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := f.Identity.StartSession(t.Context(), a, f.address, "a browser")
+	token, err := f.Identity.StartSession(t.Context(), a, time.Now(), f.address, "a browser")
 	if err != nil {
 		t.Fatal(err)
 	}
