@@ -64,6 +64,7 @@ func (c *Console) Handler() *door.Handler {
 			c.meRoutes(),
 			c.accountsRoutes(),
 			c.auditRoutes(),
+			c.userRoutes(),
 		),
 	})
 }

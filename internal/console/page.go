@@ -132,6 +132,8 @@ var functions = template.FuncMap{
 	"at":     at,
 	"exact":  exact,
 	"url":    pagePath,
+	"user":   userPath,
+	"shown":  shownText,
 	"join":   strings.Join,
 	"add":    func(a, b int) int { return a + b },
 }
@@ -141,6 +143,9 @@ func pagePath(segments ...string) string {
 	escaped := make([]string, len(segments))
 	for i, s := range segments {
 		escaped[i] = url.PathEscape(s)
+		if strings.HasPrefix(s, ".") {
+			escaped[i] = "%2E" + escaped[i][1:] // what begins with a dot could be taken for a step of the path
+		}
 	}
 	return Prefix + "/" + strings.Join(escaped, "/")
 }
