@@ -36,8 +36,8 @@ type Authorization struct {
 	ClientID    string
 	RedirectURI string
 	state       string
-	challenge   string // of PKCE (RFC 7636)
-	scopes      []string
+	challenge   string   // of PKCE (RFC 7636)
+	Scopes      []string // that it asks for; none: all
 }
 
 var (
@@ -64,7 +64,7 @@ func ReadAuthorization(query url.Values) (*Authorization, error) {
 		}
 	}
 	a := &Authorization{ClientID: query.Get("client_id"), RedirectURI: query.Get("redirect_uri"), state: query.Get("state"),
-		challenge: query.Get("code_challenge"), scopes: strings.Fields(query.Get("scope"))}
+		challenge: query.Get("code_challenge"), Scopes: strings.Fields(query.Get("scope"))}
 	switch {
 	case !slices.Contains(PublicClients, a.ClientID):
 		return nil, fault.New(fault.Invalid, "The client %.80q may not ask for a sign-in in the browser; only %s may.", a.ClientID,
@@ -113,7 +113,7 @@ func (a *Authorization) callback(answer url.Values) string {
 func (s *Service) Authorize(ctx context.Context, p *account.Principal, a *Authorization) (location string, err error) {
 	code := randomID() + randomID()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
-		scopes, err := s.mayApprove(ctx, tx, p, a.scopes)
+		scopes, err := s.mayApprove(ctx, tx, p, a.Scopes)
 		if err != nil {
 			return err
 		}
