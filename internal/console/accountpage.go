@@ -15,6 +15,7 @@ import (
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/fleet"
+	"rolecall/internal/identity"
 )
 
 func (c *Console) accountRoutes() []door.Route {
@@ -26,6 +27,7 @@ func (c *Console) accountRoutes() []door.Route {
 			read(accountPath+"/database-users", c.madeUsersPage),
 			action(accountPath+"/activate", c.accountWith, c.activate),
 			action(accountPath+"/unlock", c.accountWith, c.unlock),
+			action(accountPath+"/sessions/{session}/end", c.accountWith, c.endAccountSession),
 		},
 		formPage(accountPath+"/labels", showLabels, changeLabels),
 		formPage(accountPath+"/annotations", showAnnotations, changeAnnotations),
@@ -61,6 +63,12 @@ type accountShown struct {
 	Explained   bool // nil Access says that it may see no cluster
 	Hidden      int  // the clusters beyond those
 	Did, About  []auditRow
+	// Sessions and Tokens are nil if SignInsKnown is false: those of others are for admins and auditors.
+	SignInsKnown bool
+	Sessions     []identity.SignedIn
+	MoreSessions bool
+	MayEnd       bool // the sessions
+	Tokens       []shownToken
 	// Offboardings are the reports of when it was offboarded.
 	Offboardings []*fleet.Offboarding
 }
@@ -106,6 +114,9 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account
 	if shown.About, _, err = c.auditRows(ctx, p, audit.Filter{Target: a.GUID}, newest); err != nil {
 		return err
 	}
+	if err := c.addSignIns(r, p, &shown); err != nil {
+		return err
+	}
 	if access.MayAudit(p) {
 		if shown.Offboardings, _, err = c.Fleet.Offboardings(ctx, p, a.GUID, uuid.Nil, fewRows); err != nil {
 			return err
@@ -113,6 +124,32 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account
 	}
 	return c.show(w, r, p, page{Template: "accounts/account.html", Title: a.Presentation(), Area: "accounts", Form: f,
 		Crumbs: []crumb{accountsCrumb}, Data: shown})
+}
+
+// addSignIns adds the sessions and the tokens of the account, if the principal may see them.
+func (c *Console) addSignIns(r *http.Request, p *account.Principal, shown *accountShown) error {
+	if shown.SignInsKnown = shown.Self || access.MayAudit(p); !shown.SignInsKnown {
+		return nil
+	}
+	shown.MayEnd = shown.Self || shown.MayLabel
+	var err error
+	shown.Sessions, shown.MoreSessions, err = c.Identity.Sessions(r.Context(), p, shown.GUID, nil, pageSize)
+	if err != nil {
+		return err
+	}
+	tokens, err := c.Identity.PersonalTokensOf(r.Context(), p, shown.GUID)
+	for _, t := range tokens {
+		shown.Tokens = append(shown.Tokens, c.presentToken(p, t))
+	}
+	return err
+}
+
+func (c *Console) endAccountSession(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
+	guid := r.PathValue("guid")
+	if err := c.Identity.EndSession(r.Context(), p, guid, r.PathValue("session")); err != nil {
+		return err
+	}
+	return c.redirect(w, pagePath("accounts", guid), "The session has ended.")
 }
 
 // accessOf says which clusters an account may see and why, as far as the principal may know: everything of others is for

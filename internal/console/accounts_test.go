@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 
 	"rolecall/internal/account"
 	"rolecall/internal/pgtest"
@@ -281,12 +284,24 @@ func TestIssuerLabels(t *testing.T) {
 
 func TestAccountActions(t *testing.T) {
 	s := newSite(t, servicetest.Shared(t))
-	s.Admin(t, "acts")
+	admin := s.Admin(t, "acts")
 	guid := s.Account(t, "acted", account.DefaultScopes, nil)
 	at := "/console/accounts/" + guid
 	b := s.signedIn(t, "acts", "acts-password")
 	other := s.signedIn(t, "acted", "acted-password")
 	other.get("/console/").is(http.StatusOK)
+
+	// The sessions and tokens are shown, and a session is ended.
+	other.post("/console/me/tokens/new", "name", "ci-token", "read-only", "yes").is(http.StatusOK)
+	shown := b.get(at).is(http.StatusOK).shows("Go-http-client", "127.0.0.1", "ci-token", "read-only", "Last sign-in")
+	third := s.signedIn(t, "acted", "acted-password")
+	end := shown.form("/sessions/")
+	b.post(end).is(http.StatusSeeOther)
+	b.post(end).is(http.StatusNotFound)
+	eventually(t, "the session has ended", func() bool { return other.get("/console/").Status == http.StatusSeeOther })
+	other = third
+	third.post(at + "/sessions/" + uuid.NewString() + "/end").is(http.StatusNotFound)
+	third.post("/console/accounts/" + admin + "/sessions/" + uuid.NewString() + "/end").is(http.StatusNotFound)
 
 	// Deactivating says what stays, and ends the sessions.
 	plan := b.get(at+"/deactivate").is(http.StatusOK).shows("What stays:", "every database user")
@@ -338,6 +353,18 @@ func TestAccountActions(t *testing.T) {
 	for _, page := range []string{"activate", "deactivate", "unlock", "labels", "password", "scopes", "delete", "offboard"} {
 		b.post(at+"/"+page, "etag", "x", "name", "acted").is(http.StatusNotFound)
 	}
+}
+
+// form is the path of the first form of a page whose path has a part.
+func (a *answer) form(part string) string {
+	a.t.Helper()
+	for _, m := range regexp.MustCompile(`action="([^"]*)"`).FindAllStringSubmatch(a.Body, -1) {
+		if strings.Contains(m[1], part) {
+			return m[1]
+		}
+	}
+	a.t.Fatalf("there is no form with %s:\n%s", part, a.Body)
+	return ""
 }
 
 // The last admin stays, in whatever way it is tried.

@@ -86,9 +86,22 @@ func scanPersonal(row pgx.CollectableRow) (*PersonalToken, error) {
 
 // PersonalTokens returns the tokens that the principal has made, the newest first, those that have expired included.
 func (s *Service) PersonalTokens(ctx context.Context, p *account.Principal) ([]*PersonalToken, error) {
+	return s.personalTokensOf(ctx, p.GUID)
+}
+
+// PersonalTokensOf is PersonalTokens for an account, by its guid. Those of another account are for admins and auditors.
+func (s *Service) PersonalTokensOf(ctx context.Context, p *account.Principal, guid string) ([]*PersonalToken, error) {
+	if p.GUID != guid && !p.Has(account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor) {
+		return nil, fault.New(fault.Forbidden, "The tokens of another account require the scope %s, %s or %s.",
+			account.ScopeAdmin, account.ScopeAdminReadOnly, account.ScopeAuditor)
+	}
+	return s.personalTokensOf(ctx, guid)
+}
+
+func (s *Service) personalTokensOf(ctx context.Context, guid string) ([]*PersonalToken, error) {
 	rows, err := s.db.Pool.Query(ctx, `
 		SELECT `+personalColumns+` FROM personal_tokens t JOIN accounts a ON a.id = t.account_id
-		WHERE a.guid = $1 AND t.renewable_until IS NULL ORDER BY t.id DESC`, p.GUID)
+		WHERE a.guid = $1 AND t.renewable_until IS NULL ORDER BY t.id DESC`, guid)
 	if err != nil {
 		return nil, control.Fault(err)
 	}
