@@ -22,6 +22,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/zitadel/oidc/v3/example/server/exampleop"
 	"github.com/zitadel/oidc/v3/example/server/storage"
+	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
 	"golang.org/x/oauth2"
 )
@@ -32,8 +33,11 @@ type provider struct {
 	issuer string
 	web    *httptest.Server
 
-	mu   sync.Mutex
-	keys []*providerKey // the last one signs
+	clients map[string]*storage.Client // set before they are used
+
+	mu     sync.Mutex
+	keys   []*providerKey      // the last one signs
+	groups map[string][]string // of a user, by its id
 }
 
 type providerKey struct {
@@ -92,6 +96,26 @@ func (p *provider) GetClientByClientID(ctx context.Context, id string) (op.Clien
 	return talkative{c}, err
 }
 
+// SetUserinfoFromRequest adds the groups of a user to its ID token.
+func (p *provider) SetUserinfoFromRequest(
+	ctx context.Context, info *oidc.UserInfo, request op.IDTokenRequest, scopes []string,
+) error {
+	p.mu.Lock()
+	groups := p.groups[request.GetSubject()]
+	p.mu.Unlock()
+	if groups != nil {
+		info.AppendClaims("groups", groups)
+	}
+	return p.Storage.SetUserinfoFromRequest(ctx, info, request, scopes)
+}
+
+// join makes a user a member of these groups, and of no others.
+func (p *provider) join(id string, groups ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.groups[id] = groups
+}
+
 const (
 	callback       = "http://localhost:9999/auth/callback"
 	providerSecret = "secret of the application"
@@ -100,14 +124,21 @@ const (
 // startProvider starts a provider with the applications rolecall and other.
 func startProvider(t *testing.T) *provider {
 	t.Helper()
-	p := &provider{web: httptest.NewUnstartedServer(nil)}
-	p.issuer = "http://" + p.web.Listener.Addr().String()
-	p.Storage = storage.NewStorageWithClients(storage.NewUserStore(p.issuer), map[string]*storage.Client{
+	p := &provider{web: httptest.NewUnstartedServer(nil), groups: map[string][]string{}, clients: map[string]*storage.Client{
 		"rolecall": storage.WebClient("rolecall", providerSecret, callback),
 		"other":    storage.WebClient("other", providerSecret, callback),
-	})
+	}}
+	p.issuer = "http://" + p.web.Listener.Addr().String()
+	p.Storage = storage.NewStorageWithClients(storage.NewUserStore(p.issuer), p.clients)
 	p.rotate(t, 0)
-	p.web.Config.Handler = exampleop.SetupServer(p.issuer, p, slog.New(slog.DiscardHandler), false)
+	pages := exampleop.SetupServer(p.issuer, p, slog.New(slog.DiscardHandler), false)
+	p.web.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/favicon.ico" {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		pages.ServeHTTP(w, r)
+	})
 	p.web.Start()
 	t.Cleanup(func() { p.web.Close() })
 	return p
