@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -23,6 +24,7 @@ import (
 
 	"rolecall/internal/cli"
 	"rolecall/internal/cli/term"
+	"rolecall/internal/pgtest"
 )
 
 // asBrowser is an argument that makes the test binary a browser, in which a person signs in and approves. The user name, the
@@ -65,27 +67,30 @@ var (
 	attributes   = regexp.MustCompile(`([a-z-]+)="([^"]*)"`)
 )
 
-// theForm is the form of a page in which a person signs in or approves: the first that is not for signing out.
+// theForm is the form of a page in which a person signs in or approves: the one with a password, else the first one that is
+// neither for signing out nor for a question.
 func theForm(page, username, password string) (action string, fields url.Values) {
 	for _, form := range formPattern.FindAllStringSubmatch(page, -1) {
-		action = attribute(form[1], "action")
-		if strings.Contains(action, "sign-out") {
+		if strings.Contains(form[1], "sign-out") || strings.Contains(form[1], `"get"`) {
 			continue
 		}
-		fields = url.Values{}
+		typed := url.Values{}
 		for _, field := range fieldPattern.FindAllStringSubmatch(form[2], -1) {
 			name := attribute(field[1], "name")
-			if name != "" && !fields.Has(name) { // of two buttons, the first
-				fields.Set(name, attribute(field[1], "value"))
+			if name != "" && !typed.Has(name) { // of two buttons, the first
+				typed.Set(name, attribute(field[1], "value"))
 			}
 		}
-		if fields.Has("password") {
-			fields.Set("username", username)
-			fields.Set("password", password)
+		if typed.Has("password") {
+			typed.Set("username", username)
+			typed.Set("password", password)
+			return attribute(form[1], "action"), typed
 		}
-		return action, fields
+		if fields == nil {
+			action, fields = attribute(form[1], "action"), typed
+		}
 	}
-	return "", nil
+	return action, fields
 }
 
 func attribute(tag, name string) string {
@@ -497,5 +502,71 @@ func TestLoginByDevice(t *testing.T) {
 	if code := p.wait(t); code != 143 || !strings.HasSuffix(p.errOut.String(),
 		"rolecall: interrupted; you are not signed in\n") {
 		t.Errorf("exit code %d, printed %s", code, p.errOut)
+	}
+}
+
+// TestPeopleSignInAtATerminal: the same with a server, from the page to sign in to the end of the session.
+func TestPeopleSignInAtATerminal(t *testing.T) {
+	s := newShell(t)
+	flags, _ := controlDatabase(t, pgtest.Shared(t))
+	if code, _, errOut := bootstrap(t, flags, "a good password"); code != 0 {
+		t.Fatal(errOut)
+	}
+	server, url := beginServe(t, flags...)
+	printed := useBrowser(t, "admin", "a good password")
+	s.ok(t, "", "login", url, "--sso")
+	if page := printed(); !strings.Contains(page, "You are signed in; close this window.") {
+		t.Errorf("the browser shows %s", page)
+	}
+	s.has(t, []string{"server " + url, "user name admin", "origin uaa"}, "whoami")
+	s.has(t, []string{uuidPattern + " login rolecall yes .* 127.0.0.1", uuidPattern + " console .* no .* 127.0.0.1"},
+		"sessions", "list")
+
+	// The tokens are renewed by the client that got them.
+	write(t, s.loginFile(t), regexp.MustCompile(`"expires": "[^"]*"`).ReplaceAllString(read(t, s.loginFile(t)),
+		`"expires": "2026-01-01T00:00:00Z"`))
+	s.has(t, []string{"user name admin"}, "whoami")
+
+	// By a code, in another browser.
+	other := t.TempDir()
+	p := beginProcess(t, []string{"XDG_CONFIG_HOME=" + other}, "login", url, "--no-browser")
+	page := regexp.MustCompile(`Or open (\S+) and`).FindStringSubmatch(p.awaits(t, p.errOut, "The code is valid"))
+	if out, err := exec.Command(executable(t), asBrowser, "admin", "a good password", page[1]).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if code := p.wait(t); code != 0 || !strings.Contains(p.errOut.String(), "as admin.") {
+		t.Fatalf("exit code %d: %s", code, p.errOut)
+	}
+	by := &shell{config: other, printed: s.printed}
+	by.has(t, []string{"user name admin"}, "whoami")
+
+	// One ends the other, and itself.
+	s.ok(t, "", "sessions", "end", "--others")
+	eventually(t, func() error {
+		if code, _, errOut := by.run(t, "", "whoami"); code != term.ExitDenied || !strings.Contains(errOut, "has ended; to sign in "+
+			"again: rolecall login "+url+" --sso") {
+			return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
+		}
+		return nil
+	})
+	var sessions []struct {
+		ID      string `json:"id"`
+		Current bool   `json:"current"`
+	}
+	if err := json.Unmarshal([]byte(s.ok(t, "", "sessions", "list", "-o", "json")), &sessions); err != nil || len(sessions) != 1 ||
+		!sessions[0].Current {
+		t.Fatalf("got %v, %v", sessions, err)
+	}
+	s.has(t, []string{sessions[0].ID + " login .*"}, "sessions", "list", "--account", "admin")
+	s.ok(t, "", "sessions", "end", sessions[0].ID)
+	eventually(t, func() error {
+		if code, _, errOut := s.run(t, "", "whoami"); code != term.ExitDenied {
+			return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
+		}
+		return nil
+	})
+	server.end(t)
+	if log := server.errOut.String(); strings.Contains(log, "code=") || strings.Contains(log, "a good password") {
+		t.Errorf("the log has a secret: %s", log)
 	}
 }
