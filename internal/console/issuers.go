@@ -29,10 +29,22 @@ func (c *Console) issuerRoutes() []door.Route {
 
 // signInAtIssuer sends the browser to an issuer.
 func (c *Console) signInAtIssuer(w http.ResponseWriter, r *http.Request, _ *account.Principal, f *form) error {
-	shown := typedBefore(f)
-	keep := url.Values{nextField: {shown.Next}, typedField: {shown.TypedText()}}
-	location, sealed, err := c.Identity.StartIssuerSignIn(r.Context(), r.PathValue("issuer"), keep.Encode(),
-		f.Values.Has(proveField))
+	return c.goToIssuer(w, r, r.PathValue("issuer"), typedBefore(f), f.Values.Has(proveField))
+}
+
+// wantedIssuer is the issuer that a command line has named for its sign-in, "" for none.
+func wantedIssuer(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.Path != AuthorizePath {
+		return ""
+	}
+	return u.Query().Get("issuer")
+}
+
+// goToIssuer sends the browser to an issuer, which sends it back to what the person wanted.
+func (c *Console) goToIssuer(w http.ResponseWriter, r *http.Request, issuer string, s signInForm, prove bool) error {
+	keep := url.Values{nextField: {s.Next}, typedField: {s.TypedText()}}
+	location, sealed, err := c.Identity.StartIssuerSignIn(r.Context(), issuer, keep.Encode(), prove)
 	if err != nil {
 		return err
 	}

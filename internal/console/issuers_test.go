@@ -236,3 +236,37 @@ func TestProve(t *testing.T) {
 	s.signedIn(t, "proves-local", "proves-local-password").get("/console/prove").is(http.StatusOK).
 		shows(`name="password"`).hides("corp")
 }
+
+// TestCommandLineAtIssuer: a command line that names an issuer leads straight there, and back to the page about itself.
+func TestCommandLineAtIssuer(t *testing.T) {
+	i := newIssuer(t)
+	s := siteAt(t, i)
+	i.claims = jwt.MapClaims{"sub": "clara", "preferred_username": "clara"}
+	authorize := "/uaa/oauth/authorize?" + url.Values{"response_type": {"code"}, "client_id": {"rolecall"}, "state": {"s"},
+		"redirect_uri": {"http://127.0.0.1:7/callback"}, "code_challenge": {strings.Repeat("x", 43)},
+		"code_challenge_method": {"S256"}}.Encode()
+	b := s.browser(t)
+	ask := b.get(authorize + "&issuer=corp").is(http.StatusSeeOther)
+	a := b.get(ask.Location).is(http.StatusSeeOther)
+	if !strings.HasPrefix(a.Location, i.URL+"/authorize?") {
+		t.Fatalf("the browser is led to %s", a.Location)
+	}
+	if a = b.get(b.at(a.Location)).is(http.StatusSeeOther); a.Location != authorize+"&issuer=corp" {
+		t.Errorf("the sign-in leads to %s", a.Location)
+	}
+	b.get(a.Location).is(http.StatusOK).shows("Sign in the command line?", "clara")
+
+	// Other pages ask, also when their address has such a parameter, and so does one whose issuer is unknown.
+	b = s.browser(t)
+	for next, want := range map[string]string{
+		authorize + "&issuer=":          "Sign in with corp",
+		authorize + "&issuer=elsewhere": "There is no issuer &#34;elsewhere&#34;",
+		"/console/?issuer=corp":         "Sign in with corp",
+		"/console/uaa?next=" + url.QueryEscape(authorize+"&issuer=corp"): "Sign in with corp",
+	} {
+		a := b.get("/console/sign-in?next="+url.QueryEscape(next)).shows(want, `name="password"`)
+		if a.Status != http.StatusOK && !strings.Contains(next, "elsewhere") {
+			t.Errorf("%s is answered with %d", next, a.Status)
+		}
+	}
+}

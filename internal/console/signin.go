@@ -57,6 +57,12 @@ func (c *Console) signInPage(w http.ResponseWriter, r *http.Request, _ *account.
 		shown.Next = ownPath(r.URL.Query().Get(nextField))
 		if r.URL.Query().Get(cookiesField) == "none" {
 			f.Problem = "Your browser did not keep the cookie of the session. Allow cookies for this site, then sign in."
+		} else if issuer := wantedIssuer(shown.Next); issuer != "" {
+			err := c.goToIssuer(w, r, issuer, shown, false)
+			if err == nil {
+				return nil
+			}
+			f.refuse(err)
 		}
 	}
 	return c.showSignIn(w, r, nil, shown, f)
