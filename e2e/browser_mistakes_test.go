@@ -33,6 +33,8 @@ func TestBrowser(t *testing.T) {
 		case "/done":
 			fmt.Fprintf(w, "<!doctype html><title>Done</title><p>%s %s %s",
 				r.FormValue("name"), r.FormValue("level"), r.FormValue("sure"))
+		case "/favicon.ico":
+			w.WriteHeader(http.StatusNoContent)
 		default:
 			http.NotFound(w, r)
 		}

@@ -77,6 +77,7 @@ func (c *Console) auditRows(ctx context.Context, p *account.Principal, f audit.F
 	}
 	var guids []string
 	for _, r := range rows {
+		guids = append(guids, r.AccountGUID)
 		if aboutAccount(r) {
 			guids = append(guids, r.Target)
 		}
@@ -105,9 +106,7 @@ func presentAuditRow(r *audit.Row, names map[string]string, clusters map[uuid.UU
 	if row.Who.Name == "" {
 		row.Who.Name = r.AccountGUID
 	}
-	if r.AccountGUID != "" && !audit.IsActor(r.AccountGUID) {
-		row.Who.Path = pagePath("accounts", r.AccountGUID)
-	}
+	row.Who.Path = linkAccount(names, r.AccountGUID).Path
 	cluster := r.Cluster.String()
 	if r.Cluster != uuid.Nil {
 		row.In = place{Name: cluster}
