@@ -67,7 +67,7 @@ type userData struct {
 	State                 badge
 	CreatedBy, ModifiedBy accountLink
 	URL                   string // to connect by
-	Password              string // its kind, in words
+	Password              string // what the page says of its kind
 	// Fixed is why nobody changes the user here; "" if somebody does. LoginProblem is why it cannot log in.
 	Fixed, LoginProblem string
 	// MayChange says that there are forms, MayDelete that the user can be deleted, and MayEnd that its sessions can be ended.
@@ -165,7 +165,7 @@ type historyRow struct {
 	Detail  string
 }
 
-// outcomes are those of changes in words.
+// outcomes are the badges of the outcomes of changes.
 var outcomes = map[audit.Outcome]badge{
 	audit.Done:    {"Done", "good"},
 	audit.NotDone: {"Not done", "warn"},

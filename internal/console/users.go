@@ -165,7 +165,7 @@ func passwordOf(u fleet.Found) badge {
 	return shown
 }
 
-// passwordKinds are the kinds of passwords in words.
+// passwordKinds are the kinds of passwords as a page names them.
 var passwordKinds = map[string]string{
 	pgrole.PasswordSCRAM:   "SCRAM-SHA-256",
 	pgrole.PasswordMD5:     "MD5",
