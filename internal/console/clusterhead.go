@@ -15,7 +15,7 @@ import (
 // "clusterHead" shows it with the tabs; "clusterAway" shows only what is wrong, on pages that have another head.
 type clusterHead struct {
 	ID, Name, Location, Version string
-	State                       clusterState
+	State                       badge
 	MayManage, Admin            bool
 	// Why is why the cluster cannot be used; "" if it answers. Since is when it was first seen so, Checked when it was last
 	// asked.
@@ -32,9 +32,6 @@ type clusterHead struct {
 
 // Known reports whether it is known since when the cluster cannot be used.
 func (h *clusterHead) Known() bool { return !h.Since.IsZero() }
-
-// clusterState is the state of a cluster in a word, and the class of its badge, which gives it a shape and a color.
-type clusterState struct{ Word, Class string }
 
 // tab is one of the pages of a cluster.
 type tab struct{ Name, Title, Path string }
@@ -66,16 +63,16 @@ func (c *Console) clusterHead(r *http.Request, p *account.Principal, tab string)
 func headOf(p *account.Principal, c *cluster.Cluster, h cluster.Health, tab, self string) *clusterHead {
 	id := c.ID.String()
 	head := &clusterHead{
-		ID: id, Name: c.DisplayName, Location: c.Location, Version: versionOf(c, h), State: clusterState{"Available", "good"},
+		ID: id, Name: c.DisplayName, Location: c.Location, Version: versionOf(c, h), State: badge{"Available", "good"},
 		MayManage: access.MayManage(p, c), Admin: p.Has(account.ScopeAdmin),
 		Why: dbuser.WhyUnreachable(p, h), Since: h.Since, Checked: h.Checked, Stopped: h.Stopped,
 		Tabs: tabsOf(id), Tab: tab, Self: self, Cluster: c, Health: h,
 	}
 	switch {
 	case h.Stopped:
-		head.State = clusterState{"Stopped", "bad"}
+		head.State = badge{"Stopped", "bad"}
 	case !h.Reachable:
-		head.State = clusterState{"Unknown", "warn"}
+		head.State = badge{"Unknown", "warn"}
 	}
 	return head
 }

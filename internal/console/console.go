@@ -60,6 +60,7 @@ func (c *Console) Handler() *door.Handler {
 			c.signInRoutes(),
 			c.issuerRoutes(),
 			c.startRoutes(),
+			c.clusterRoutes(),
 			c.operationRoutes(),
 			c.meRoutes(),
 			c.authorizeRoutes(),

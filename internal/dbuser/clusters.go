@@ -138,6 +138,11 @@ func (s *Service) PreviewCluster(ctx context.Context, p *account.Principal, sett
 	return s.Clusters.Preview(ctx, settings, to, p.GUID)
 }
 
+// PreviewedConnection returns the connection of a preview that the principal has made.
+func (s *Service) PreviewedConnection(p *account.Principal, sealed string) (cluster.Connection, error) {
+	return s.Clusters.Previewed(sealed, p.GUID)
+}
+
 // MayRegisterCluster says whether the principal may register clusters. A refusal is recorded.
 func (s *Service) MayRegisterCluster(ctx context.Context, p *account.Principal) error {
 	if p.Has(account.ScopeAdmin) {

@@ -40,6 +40,13 @@ function countDown(root) {
   }
 }
 
+// A form that takes long says so, and is sent once. Its button is disabled after its value was taken.
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (!button || !button.dataset.busy) return;
+  setTimeout(() => { button.disabled = true; button.textContent = button.dataset.busy; });
+});
+
 // Boxes of a table: one ticks them all.
 document.addEventListener("change", (event) => {
   const all = event.target.closest("input[data-all]");
