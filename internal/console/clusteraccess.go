@@ -15,7 +15,7 @@ import (
 const accessPath = oneClusterPath + "/access"
 
 func (c *Console) accessRoutes() []door.Route {
-	return formPage(accessPath, c.accessPage, c.changeAccess)
+	return formPage(accessPath, c.accessPage, c.changeRules)
 }
 
 // accountField is the query parameter with the account whose access is tested.
@@ -78,7 +78,7 @@ func (c *Console) accessPage(w http.ResponseWriter, r *http.Request, p *account.
 		Crumbs: clusterCrumbs(head), Form: f, Data: shown, Status: status})
 }
 
-func (c *Console) changeAccess(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+func (c *Console) changeRules(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	now, err := c.Users.Cluster(p, r.PathValue("id"))
 	if err != nil {
 		return err

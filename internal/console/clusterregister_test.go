@@ -23,34 +23,40 @@ func TestRegisterCluster(t *testing.T) {
 
 	typed := []string{"displayName", "new", "location", "de/muc", "connection.url", url, "connection.tls.mode", "disable",
 		"access.manage", "team=shop\r\n\r\nteam=desk\r\n", "connection.password"}
-	with := func(last string, more ...string) []string { return append(append(typed[:len(typed):len(typed)], last), more...) }
+	with := func(last string, more ...string) []string {
+		return append(append(typed[:len(typed):len(typed)], last), more...)
+	}
 	stored := func() int {
 		t.Helper()
 		var n int
-		if err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM clusters WHERE display_name = 'new'`).Scan(&n); err != nil {
+		err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM clusters WHERE display_name = 'new'`).Scan(&n)
+		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
 
 	// What is wrong is said at its field, and what was typed stays, but for the password.
-	s.Root.post("/console/clusters/new", with("wrong-secret")...).is(422).shows("rejects the password", `id="error-connection.password"`,
-		`value="new"`, `value="de/muc"`, url, "team=shop", `value="disable" selected`).hides("wrong-secret")
+	s.Root.post("/console/clusters/new", with("wrong-secret")...).is(422).shows("rejects the password",
+		`id="error-connection.password"`, `value="new"`, `value="de/muc"`, url,
+		"team=shop", `value="disable" selected`).hides("wrong-secret")
 	s.Root.post("/console/clusters/new", "displayName", "main", "connection.url", url, "connection.tls.mode", "disable",
 		"connection.password", "weak-secret").is(409).shows("There is a cluster", `id="error-displayName"`)
 	s.Root.post("/console/clusters/new", "displayName", "new", "connection.url", url, "connection.password", "weak-secret",
 		"access.manage", "team=", "connection.tls.mode", "disable").is(422).shows(`id="error-access.manage"`)
 
-	// The role lacks what is needed: the page says what will not work, and the SQL that fixes it. The password is not asked again.
+	// The role lacks what is needed: the page says what will not work, and the SQL that fixes it. The password is not asked for
+	// again.
 	page := s.Root.post("/console/clusters/new", with("weak-secret")...).is(422).shows("cannot be registered yet",
 		"ALTER ROLE &#34;weak&#34; CREATEROLE;", "Nothing can be managed here.", "ALTER ROLE &#34;weak&#34; CREATEDB;",
 		"GRANT pg_signal_backend TO &#34;weak&#34;;", "Check again", `value="de/muc"`).
 		hides("weak-secret", `value="register"`)
-	again := []string{"preview", page.hidden("preview"), "displayName", "new", "location", "de/muc", "access.manage", "team=shop"}
+	again := []string{"preview", page.hidden("preview"), "displayName", "new", "location", "de/muc", "access.manage",
+		"team=shop"}
 	s.Root.post("/console/clusters/new", append(again, "step", "register")...).is(422).shows("CREATEROLE")
 	other.Exec(t, `ALTER ROLE weak CREATEROLE CREATEDB; GRANT pg_signal_backend TO weak`)
-	page = s.Root.post("/console/clusters/new", append(again, "step", "check")...).is(200).shows(`value="register"`, "badge good",
-		"Nothing is stored yet").hides("weak-secret", "CREATEROLE;")
+	page = s.Root.post("/console/clusters/new", append(again, "step", "check")...).is(200).shows(`value="register"`,
+		"badge good", "Nothing is stored yet").hides("weak-secret", "CREATEROLE;")
 	if n := stored(); n != 0 {
 		t.Fatalf("%d clusters are stored before that was confirmed", n)
 	}

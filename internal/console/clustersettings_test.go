@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
@@ -38,10 +39,10 @@ func TestClusterSettings(t *testing.T) {
 			"127.0.0.1", "Change the connection", "Remove")
 		b.post(s.Path+"/settings", settingsForm(etag)...).is(403)
 		for _, page := range []string{"/settings/connection", "/settings/rotate", "/settings/remove"} {
-			b.get(s.Path+page).is(403).shows("cloud_controller.admin")
+			b.get(s.Path + page).is(403).shows("cloud_controller.admin")
 		}
-		b.post(s.Path+"/settings/probe").is(403)
-		b.post(s.Path+"/settings/rotate").is(403)
+		b.post(s.Path + "/settings/probe").is(403)
+		b.post(s.Path + "/settings/rotate").is(403)
 	}
 
 	// A refused form keeps what was typed, and says what is wrong at the field.
@@ -53,7 +54,8 @@ func TestClusterSettings(t *testing.T) {
 	s.Root.post(s.Path+"/settings", settingsForm(etag, "location", "de/muc", "grantable", "app\r\n\r\n team \r\n",
 		"leases.maxTtl", "7d")...).is(303)
 	s.seal(t)
-	s.Root.get(s.Path+"/settings").is(200).shows("The settings are saved.", `value="de/muc"`, "app\nteam</textarea>", `value="168h"`)
+	s.Root.get(s.Path+"/settings").is(200).shows("The settings are saved.", `value="de/muc"`, "app\nteam</textarea>",
+		`value="168h"`)
 
 	// Another tab still has the form from before: it sees both versions, who was faster, and may save all the same.
 	stale := s.Root.post(s.Path+"/settings", settingsForm(etag, "location", "at/vie")...).is(412).shows("Two versions",
@@ -91,7 +93,7 @@ func TestProbeAndRotate(t *testing.T) {
 		"No database can be created here.")
 	s.Root.get(boss+"/settings/rotate").is(200).shows("<code>boss</code>", "Rotate the credential</button>")
 	s.Root.post(boss + "/settings/rotate").is(303)
-	s.Root.get(boss+"/settings").is(200).shows("has a new password, which only Rolecall knows")
+	s.Root.get(boss + "/settings").is(200).shows("has a new password, which only Rolecall knows")
 	if err := own.Login("boss", "boss-secret"); err == nil {
 		t.Error("the old password still logs in")
 	}
@@ -107,7 +109,7 @@ func TestChangeConnection(t *testing.T) {
 	form := []string{"etag", page.hidden("etag"), "connection.url", url, "connection.tls.mode", "disable"}
 	s.Root.post(s.Path+"/settings/connection", append(form, "connection.password", "typed-wrong")...).is(422).
 		shows("rejects the password", url, `id="error-connection.password"`).hides("typed-wrong")
-	s.Root.post(s.Path+"/settings/connection", append(form, "connection.tls.key", "typed-key")...).is(303) // as it has no certificate
+	s.Root.post(s.Path+"/settings/connection", append(form, "connection.tls.key", "typed-key")...).is(303)
 	s.Root.get(s.Path+"/settings").is(200).shows("The connection works, and is saved.", url)
 	s.Root.post(s.Path+"/settings/connection", append(form, "connection.password", password)...).is(412).shows("Two versions")
 
@@ -121,7 +123,7 @@ func TestRemoveCluster(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := newClusterSite(t, pg)
-	p := s.principal(t, "leaser", []string{"cloud_controller.read", "cloud_controller.write"}, map[string]string{"team": "shop"})
+	p := s.principal(t, "leaser", account.DefaultScopes, map[string]string{"team": "shop"})
 	if _, _, err := s.Users.CreateUser(t.Context(), p, s.ClusterID, "worker", dbPassword); err != nil {
 		t.Fatal(err)
 	}
@@ -134,11 +136,9 @@ func TestRemoveCluster(t *testing.T) {
 	s.Root.post(s.Path+"/settings/remove", "etag", etag, "name", "other", "leases", "leave").is(422).
 		shows("not the name of the cluster", `value="leave" checked`)
 	s.Root.post(s.Path+"/settings/remove", "etag", etag, "name", "main").is(422).shows("leases that have not ended")
-	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE console_sessions SET proven_at = proven_at - interval '1 day'`); err != nil {
-		t.Fatal(err)
-	}
 	again := s.signedIn(t, "root", "root-password")
-	if _, err := s.DB.Pool.Exec(t.Context(), `UPDATE console_sessions SET proven_at = proven_at - interval '1 day'`); err != nil {
+	forgetProofs := `UPDATE console_sessions SET proven_at = proven_at - interval '1 day'`
+	if _, err := s.DB.Pool.Exec(t.Context(), forgetProofs); err != nil {
 		t.Fatal(err)
 	}
 	again.post(s.Path+"/settings/remove", "etag", etag, "name", "main", "leases", "end").is(401).shows("Is it you?")
@@ -171,9 +171,9 @@ func TestUnreachableClusterPages(t *testing.T) {
 			`>Try again</a>`).hides("<td>postgres")
 		s.Viewer.get(path+page).is(200).shows("The cluster does not answer.", "takes no changes").hides(address)
 	}
-	s.Root.get(path+"/settings").is(200).shows("Save the settings") // it works without the cluster
-	for _, page := range []string{"/settings/connection", "/settings/rotate", "/settings/remove", "/databases/shop/access-roles",
-		"/databases/shop/delete"} {
+	s.Root.get(path + "/settings").is(200).shows("Save the settings") // it works without the cluster
+	for _, page := range []string{"/settings/connection", "/settings/rotate", "/settings/remove",
+		"/databases/shop/access-roles", "/databases/shop/delete"} {
 		s.Root.get(path+page).is(200).shows("The cluster does not answer.", "What still works")
 	}
 	s.Root.post(path+"/databases", "name", "typed_name", "owner", "typed_owner").is(503).shows("The cluster does not answer.",
@@ -193,7 +193,7 @@ func TestUnreachableClusterPages(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	s.Root.get(path+"/databases").is(200).shows("postgres").hides("does not answer")
+	s.Root.get(path + "/databases").is(200).shows("postgres").hides("does not answer")
 	if again := c.LastHealth().Since; !again.After(since) {
 		t.Errorf("it answers since %s, and did not since %s", again, since)
 	}

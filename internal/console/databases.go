@@ -44,18 +44,7 @@ type listedDatabase struct {
 	*pgrole.Database
 	Path    string
 	Size    string // "": not known
-	Creator creator
-}
-
-// creator is the account that made something, by its guid; zero: not recorded.
-type creator struct{ GUID, Path string }
-
-func creatorOf(p *account.Principal, guid string) creator {
-	made := creator{GUID: guid}
-	if guid != "" && (guid == p.GUID || p.MayReadIdentities() == nil || access.MayAudit(p)) {
-		made.Path = pagePath("accounts", guid)
-	}
-	return made
+	Creator accountLink
 }
 
 func (c *Console) databasesPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
@@ -92,30 +81,38 @@ func (c *Console) readDatabases(r *http.Request, p *account.Principal, head *clu
 	if more {
 		next = found[len(found)-1].Name
 	}
-	return c.presentDatabases(r.Context(), p, head.Cluster, found), pagerOf(r, next), nil
+	shown, err := c.presentDatabases(r.Context(), p, head.Cluster, found)
+	return shown, pagerOf(r, next), err
 }
 
-// presentDatabases adds the sizes. A page without them is of use as well.
+// presentDatabases adds the sizes, without which a page is of use as well, and the names of accounts.
 func (c *Console) presentDatabases(ctx context.Context, p *account.Principal, in *cluster.Cluster,
-	found []*pgrole.Database) []listedDatabase {
-	names := make([]string, len(found))
+	found []*pgrole.Database) ([]listedDatabase, error) {
+	names, creators := make([]string, len(found)), []string{}
 	for i, d := range found {
 		names[i] = d.Name
+		if d.Provenance.CreatedBy != "" {
+			creators = append(creators, d.Provenance.CreatedBy)
+		}
 	}
 	sizes, err := c.Users.DatabaseSizes(ctx, p, in.ID.String(), names)
 	if err != nil {
 		sizes = nil
 	}
-	var shown []listedDatabase
+	accounts, err := c.Accounts.Names(ctx, p, creators)
+	if err != nil {
+		return nil, err
+	}
+	shown := make([]listedDatabase, 0, len(found))
 	for _, d := range found {
 		one := listedDatabase{Database: d, Path: pagePath("clusters", in.ID.String(), "databases", d.Name),
-			Creator: creatorOf(p, d.Provenance.CreatedBy)}
+			Creator: linkAccount(accounts, d.Provenance.CreatedBy)}
 		if bytes, known := sizes[d.Name]; known {
 			one.Size = sizeText(bytes)
 		}
 		shown = append(shown, one)
 	}
-	return shown
+	return shown, nil
 }
 
 // sizeText is a number of bytes for people: 7.5 MB, with 1024 bytes to a kB, as PostgreSQL counts.
@@ -170,8 +167,11 @@ func (c *Console) databaseOf(r *http.Request, p *account.Principal) (*databaseHe
 		d.Problem, err = unreadable(err)
 		return d, err
 	}
-	d.Database = c.presentDatabases(r.Context(), p, head.Cluster, []*pgrole.Database{found})[0]
-	d.May = head.MayManage && !found.System()
+	one, err := c.presentDatabases(r.Context(), p, head.Cluster, []*pgrole.Database{found})
+	if err != nil {
+		return nil, err
+	}
+	d.Database, d.May = one[0], head.MayManage && !found.System()
 	return d, nil
 }
 
