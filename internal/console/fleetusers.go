@@ -27,9 +27,13 @@ type fleetUsersData struct {
 	Unreachable []unreachableCluster
 	Clusters    int // that the person may view
 	Narrowed    bool
+	MoreUsed    bool // one of the conditions that are folded away
 	Pager       pager
 	Choices     fleetChoices
 }
+
+// foldedFields are the conditions that are folded away until they are used.
+var foldedFields = []string{"notSeenFor", "passwordKind", "passwordChangedOutside", "lease", "creatorSelector", "system"}
 
 // unreachableCluster is a cluster whose users are missing, and why.
 type unreachableCluster struct {
@@ -64,6 +68,9 @@ func (c *Console) fleetUsers(w http.ResponseWriter, r *http.Request, p *account.
 		f.refuse(err)
 	}
 	shown := fleetUsersData{Clusters: len(c.Users.ViewableClusters(p)), Narrowed: s.Narrowed(), Choices: choices}
+	for _, name := range foldedFields {
+		shown.MoreUsed = shown.MoreUsed || s.Values.Has(name)
+	}
 	if f.Problem == "" && shown.Clusters > 0 {
 		found, err := c.Fleet.Search(r.Context(), p, s.Filter, s.Order, s.After, pageSize)
 		switch {

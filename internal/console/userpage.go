@@ -2,12 +2,15 @@ package console
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -78,7 +81,7 @@ type userData struct {
 	Access                       *userAccessData
 	AccessProblem                string
 	History                      []historyRow
-	HistoryPath                  string
+	HistoryPath, CreationPath    string
 	OwnRowsOnly                  bool
 	ETag                         string
 	Stale                        *staleData
@@ -158,20 +161,8 @@ type staleRow struct{ What, Before, Now, Typed string }
 
 // historyRow is a change of the user in the audit log.
 type historyRow struct {
-	Time    time.Time
-	Action  string
-	Outcome badge
-	Account accountLink
-	Detail  string
-}
-
-// outcomes are the badges of the outcomes of changes.
-var outcomes = map[audit.Outcome]badge{
-	audit.Done:    {"Done", "good"},
-	audit.NotDone: {"Not done", "warn"},
-	audit.Denied:  {"Denied", "warn"},
-	audit.Unknown: {"Unknown", "bad"},
-	"":            {"No outcome yet", ""},
+	auditRow
+	Detail string // what was asked for, and what came of it
 }
 
 func (c *Console) userPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
@@ -264,37 +255,48 @@ const historyLimit = 20
 // readHistory fills in what the audit log has about a user, as far as the person may see it.
 func (c *Console) readHistory(ctx context.Context, p *account.Principal, name string, shown *userData) error {
 	id, target := shown.Head.Cluster.ID, pgrole.Storable(name)
-	visible := c.Users.VisibleAudit(p)
-	rows, _, err := c.Users.Audit.Rows(ctx, audit.Filter{Cluster: id, Target: target, Visible: visible},
+	rows, _, err := c.auditRows(ctx, p, audit.Filter{Cluster: id, Target: target},
 		audit.Page{Backward: true, Limit: 2 * historyLimit})
 	if err != nil {
 		return err
 	}
+	visible := c.Users.VisibleAudit(p)
 	shown.OwnRowsOnly = visible != nil && !slices.Contains(visible.Clusters, id)
-	shown.HistoryPath = pagePath("audit") + "?" + url.Values{"cluster": {id.String()}, "user": {target}}.Encode()
-	var guids []string
-	for _, row := range rows {
-		guids = append(guids, row.AccountGUID)
-	}
-	names, err := c.Accounts.Names(ctx, p, guids)
-	if err != nil {
-		return err
-	}
+	shown.HistoryPath = auditLink("cluster", id.String(), "user", target)
+	shown.CreationPath = auditLink("cluster", id.String(), "user", target, "action", audit.CreateUser)
 	ended := map[uuid.UUID]bool{}
 	for _, row := range rows {
 		if row.Phase == "attempt" && ended[row.Attempt] {
 			continue // its outcome says all that it does
 		}
 		ended[row.Attempt] = true
-		by := accountLink{Name: row.AccountName}
-		if link := linkAccount(names, row.AccountGUID); link.Path != "" {
-			by.Path = link.Path
-		}
 		if len(shown.History) < historyLimit {
-			shown.History = append(shown.History, historyRow{row.Time, row.Action, outcomes[row.Outcome], by, string(row.Detail)})
+			shown.History = append(shown.History, historyRow{row, detailText(row.Row.Detail)})
 		}
 	}
 	return nil
+}
+
+// unsaid are the parts of a row's detail that its own page shows.
+var unsaid = []string{"via", "session", "token", "previous"}
+
+// detailText is the detail of a row of the audit log in a line. One that has another form is left to the page of the row.
+func detailText(detail json.RawMessage) string {
+	var all map[string]json.RawMessage
+	_ = json.Unmarshal(detail, &all)
+	var parts []string
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if slices.Contains(unsaid, key) {
+			continue
+		}
+		value := string(all[key])
+		var text string
+		if json.Unmarshal(all[key], &text) == nil && text != "" {
+			value = text
+		}
+		parts = append(parts, key+": "+value)
+	}
+	return strings.Join(parts, ", ")
 }
 
 // userAccessData is what a user can do, and the forms that change it.
