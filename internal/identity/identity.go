@@ -266,8 +266,8 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	return a, nil
 }
 
-// SignIns returns how many sign-ins with a password or client secret have failed here, and how many were refused because of
-// such failures before.
+// SignIns returns how many sign-ins with a password, client secret or passcode have failed here, wrong user codes included,
+// and how many were refused because of such failures before.
 func (s *Service) SignIns() (failed, throttled int64) {
 	return s.throttle.failures.Load(), s.throttle.throttled.Load()
 }
