@@ -535,6 +535,9 @@ func TestPeopleSignInAtATerminal(t *testing.T) {
 		t.Errorf("the browser shows %s", page)
 	}
 	s.has(t, []string{"server " + url, "user name admin", "origin uaa"}, "whoami")
+	s.has(t, []string{uuidPattern + " login rolecall yes .* 127.0.0.1", uuidPattern + " console .* no .* 127.0.0.1"},
+		"sessions", "list")
+
 	// The tokens are renewed by the client that got them.
 	write(t, s.loginFile(t), regexp.MustCompile(`"expires": "[^"]*"`).ReplaceAllString(read(t, s.loginFile(t)),
 		`"expires": "2026-01-01T00:00:00Z"`))
@@ -553,10 +556,31 @@ func TestPeopleSignInAtATerminal(t *testing.T) {
 	by := &shell{config: other, printed: s.printed}
 	by.has(t, []string{"user name admin"}, "whoami")
 
-	for _, person := range []*shell{s, by} {
-		person.ok(t, "", "logout")
-		person.fails(t, term.ExitDenied, "not signed in", "", "whoami")
+	// One ends the other, and itself.
+	s.ok(t, "", "sessions", "end", "--others")
+	eventually(t, func() error {
+		if code, _, errOut := by.run(t, "", "whoami"); code != term.ExitDenied || !strings.Contains(errOut,
+			"has ended; to sign in again: rolecall login "+url+" --sso") {
+			return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
+		}
+		return nil
+	})
+	var sessions []struct {
+		ID      string `json:"id"`
+		Current bool   `json:"current"`
 	}
+	err := json.Unmarshal([]byte(s.ok(t, "", "sessions", "list", "-o", "json")), &sessions)
+	if err != nil || len(sessions) != 1 || !sessions[0].Current {
+		t.Fatalf("got %v, %v", sessions, err)
+	}
+	s.has(t, []string{sessions[0].ID + " login .*"}, "sessions", "list", "--account", "admin")
+	s.ok(t, "", "sessions", "end", sessions[0].ID)
+	eventually(t, func() error {
+		if code, _, errOut := s.run(t, "", "whoami"); code != term.ExitDenied {
+			return fmt.Errorf("whoami has the exit code %d: %s", code, errOut)
+		}
+		return nil
+	})
 	server.end(t)
 	if log := server.errOut.String(); strings.Contains(log, "code=") || strings.Contains(log, "a good password") {
 		t.Errorf("the log has a secret: %s", log)

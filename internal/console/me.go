@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -11,11 +12,13 @@ import (
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
 	"rolecall/internal/fault"
+	"rolecall/internal/identity"
 )
 
 const (
 	mePath         = Prefix + "/me"
 	myTokensPath   = mePath + "/tokens"
+	mySessionsPath = mePath + "/sessions"
 	myPasswordPath = mePath + "/password"
 )
 
@@ -23,13 +26,18 @@ func (c *Console) meRoutes() []door.Route {
 	return slices.Concat(
 		[]door.Route{read(mePath, c.mePage)},
 		c.myTokenRoutes(),
+		[]door.Route{
+			read(mySessionsPath, c.sessionsPage),
+			action(mySessionsPath+"/{session}/end", c.sessionsWith, c.endSession),
+			action(mySessionsPath+"/end-others", c.sessionsWith, c.endOtherSessions),
+		},
 		formPage(myPasswordPath, c.passwordPage, c.changePassword),
 	)
 }
 
 // meTabs are the pages about the person who is signed in.
 func meTabs(p *account.Principal) []crumb {
-	tabs := []crumb{{"You", mePath}, {"Tokens", myTokensPath}}
+	tabs := []crumb{{"You", mePath}, {"Tokens", myTokensPath}, {"Sessions", mySessionsPath}}
 	if p.Origin == account.LocalOrigin {
 		tabs = append(tabs, crumb{"Password", myPasswordPath})
 	}
@@ -82,6 +90,50 @@ func (c *Console) mePage(w http.ResponseWriter, r *http.Request, p *account.Prin
 		shown.Clusters, shown.Hidden = shown.Clusters[:shownClusters], n
 	}
 	return c.show(w, r, p, page{Template: "me/me.html", Title: p.Username, Area: "me", Data: shown})
+}
+
+type sessionsData struct {
+	mePages
+	Sessions []identity.SignedIn
+	Others   bool // there are others than the current one
+	More     bool
+}
+
+func (c *Console) sessionsPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+	return c.sessionsWith(w, r, p, nil)
+}
+
+// sessionsWith is the page of the sessions, with a form of it that was refused; nil: none was.
+func (c *Console) sessionsWith(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	found, more, err := c.Identity.Sessions(r.Context(), p, "", nil, pageSize)
+	if err != nil {
+		return err
+	}
+	shown := sessionsData{mePages: mePages{meTabs(p), mySessionsPath}, Sessions: found, More: more,
+		Others: slices.ContainsFunc(found, func(s identity.SignedIn) bool { return !s.Current })}
+	return c.show(w, r, p, page{Template: "me/sessions.html", Title: "Your sessions", Area: "me", Form: f, Data: shown})
+}
+
+func (c *Console) endSession(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
+	if err := c.Identity.EndSession(r.Context(), p, "", r.PathValue("session")); err != nil {
+		return err
+	}
+	return c.redirect(w, mySessionsPath, "The session was ended. Its tokens end within 5 seconds.")
+}
+
+func (c *Console) endOtherSessions(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
+	ended, err := c.Identity.EndOtherSessions(r.Context(), p)
+	if err != nil {
+		return err
+	}
+	notice := fmt.Sprintf("%d sessions were ended. Their tokens end within 5 seconds.", ended)
+	switch ended {
+	case 0:
+		notice = "There was no other session."
+	case 1:
+		notice = "1 session was ended. Its tokens end within 5 seconds."
+	}
+	return c.redirect(w, mySessionsPath, notice)
 }
 
 func (c *Console) passwordPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

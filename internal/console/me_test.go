@@ -163,3 +163,50 @@ func TestMyPassword(t *testing.T) {
 		t.Errorf("the log has a password:\n%s", log)
 	}
 }
+
+func TestMySessions(t *testing.T) {
+	s := newSite(t, servicetest.New(t, pgtest.Shared(t)))
+	s.Account(t, "mia", account.DefaultScopes, nil)
+	b, second, third := s.signedIn(t, "mia", "mia-password"), s.signedIn(t, "mia", "mia-password"), s.signedIn(t, "mia",
+		"mia-password")
+	client, err := s.Identity.Client(context.Background(), "cf", "192.0.2.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Identity.GrantWithPassword(context.Background(), client, "mia", "mia-password", nil, "192.0.2.7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	endLink := regexp.MustCompile(`action="(/console/me/sessions/[0-9a-f-]{36}/end)"`)
+	page := b.get("/console/me/sessions").is(http.StatusOK).shows("this one", "the console",
+		"a command line or a program", "192.0.2.7", "127.0.0.1",
+		"/console/me/sessions/end-others")
+	links := endLink.FindAllStringSubmatch(page.Body, -1)
+	if len(links) != 3 {
+		t.Fatalf("%d sessions can be ended:\n%s", len(links), page.Body)
+	}
+
+	// Nobody else ends one.
+	s.Account(t, "other", account.DefaultScopes, nil)
+	other := s.signedIn(t, "other", "other-password")
+	other.get("/console/me/sessions").is(http.StatusOK).hides("192.0.2.7", "/console/me/sessions/end-others")
+	other.post(links[0][1]).is(http.StatusNotFound)
+	if n := len(endLink.FindAllString(b.get("/console/me/sessions").Body, -1)); n != 3 {
+		t.Errorf("%d sessions are left", n)
+	}
+
+	// The newest is that of the command line.
+	if a := b.post(links[0][1]).is(http.StatusSeeOther); a.Location != "/console/me/sessions" {
+		t.Errorf("the end leads to %s", a.Location)
+	}
+	b.get("/console/me/sessions").is(http.StatusOK).shows("The session was ended").hides("192.0.2.7")
+	b.post(links[0][1]).is(http.StatusNotFound)
+	b.post("/console/me/sessions/end-others").is(http.StatusSeeOther)
+	b.get("/console/me/sessions").is(http.StatusOK).shows("2 sessions were ended", "this one").hides("/end")
+	for _, ended := range []*browser{second, third} {
+		eventually(t, "the session has ended", func() bool { return ended.get("/console/me").Status == http.StatusSeeOther })
+	}
+	b.post("/console/me/sessions/end-others").is(http.StatusSeeOther)
+	b.get("/console/me/sessions").is(http.StatusOK).shows("There was no other session")
+	other.get("/console/me").is(http.StatusOK)
+}

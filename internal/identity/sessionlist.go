@@ -150,6 +150,36 @@ func (s *Service) EndSession(ctx context.Context, p *account.Principal, who, id 
 	})
 }
 
+// endAtOnce is how many sessions are read at a time to end them.
+const endAtOnce = 100
+
+// EndOtherSessions ends all sessions of the principal's account except that of the request, and returns how many it has
+// ended.
+func (s *Service) EndOtherSessions(ctx context.Context, p *account.Principal) (ended int, err error) {
+	var last *SignedIn
+	for more := true; more; {
+		var found []SignedIn
+		if found, more, err = s.Sessions(ctx, p, "", last, endAtOnce); err != nil {
+			return ended, err
+		}
+		for _, in := range found {
+			last = &in
+			if in.Current {
+				continue
+			}
+			err := s.EndSession(ctx, p, "", in.ID.String())
+			if fault.Is(err, fault.NotFound) { // ended in the meantime
+				continue
+			}
+			if err != nil {
+				return ended, err
+			}
+			ended++
+		}
+	}
+	return ended, nil
+}
+
 // endSession ends a session and returns its kind, "" if the account has none of that id.
 func (s *Service) endSession(ctx context.Context, tx pgx.Tx, guid string, id uuid.UUID) (SessionKind, error) {
 	tag, err := tx.Exec(ctx, `
