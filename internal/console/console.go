@@ -62,6 +62,8 @@ func (c *Console) Handler() *door.Handler {
 			c.startRoutes(),
 			c.clusterRoutes(),
 			c.operationRoutes(),
+			c.leaseRoutes(),
+			c.credentialRoutes(),
 			c.meRoutes(),
 			c.authorizeRoutes(),
 			c.deviceRoutes(),

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"regexp"
 	"strings"
 
 	"rolecall/internal/cluster"
@@ -41,6 +42,17 @@ func handOut(to cluster.Login, username string, password secret.Text) (*onceLogi
 		l.Handouts = append(l.Handouts, handout{"kubernetes", "Kubernetes Secret", "For kubectl apply -f.", manifest})
 	}
 	return l, nil
+}
+
+// plainWord matches what a shell takes for one word as it is.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.:/@-]*$`)
+
+// shellWord quotes a word for a POSIX shell if that is necessary.
+func shellWord(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return shellQuoted(word)
 }
 
 // shellQuoted quotes a word for a POSIX shell.

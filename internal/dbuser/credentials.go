@@ -51,10 +51,10 @@ func (set *CredentialSettings) check() error {
 	switch {
 	case set.RotateEvery < minRotateEvery || set.RotateEvery > maxRotateEvery:
 		return fault.New(fault.Invalid, "The field rotateEvery is %s; use %s to %s.", moment.DurationText(set.RotateEvery),
-			moment.DurationText(minRotateEvery), moment.DurationText(maxRotateEvery))
+			moment.DurationText(minRotateEvery), moment.DurationText(maxRotateEvery)).At("rotateEvery")
 	case set.Overlap < 0 || set.Overlap > set.RotateEvery:
 		return fault.New(fault.Invalid, "The field overlap is %s; use at most rotateEvery, which is %s.",
-			moment.DurationText(set.Overlap), moment.DurationText(set.RotateEvery))
+			moment.DurationText(set.Overlap), moment.DurationText(set.RotateEvery)).At("overlap")
 	}
 	if set.Window != nil {
 		if err := set.Window.Check(); err != nil {
@@ -71,11 +71,11 @@ func checkCredentialName(name string) error {
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > maxCredentialName:
 		return fault.New(fault.Invalid, "The name of a credential has 1 to %d characters, this one %d.", maxCredentialName,
-			utf8.RuneCountInString(name))
+			utf8.RuneCountInString(name)).At("name")
 	case !utf8.ValidString(name) || invisible.In(name):
-		return fault.New(fault.Invalid, "The name %+q has a character that is not shown. Leave it out.", name)
+		return fault.New(fault.Invalid, "The name %+q has a character that is not shown. Leave it out.", name).At("name")
 	case strings.Contains(name, "/") || name == "." || name == "..":
-		return fault.New(fault.Invalid, "The name %q cannot stand in a URL. Choose another.", name)
+		return fault.New(fault.Invalid, "The name %q cannot stand in a URL. Choose another.", name).At("name")
 	}
 	return nil
 }
@@ -164,14 +164,22 @@ func (s *Service) onCredential(ctx context.Context, p *account.Principal, cluste
 	}
 	entry := p.Entry(action, name, d)
 	entry.Cluster = c.ID
-	refused := access.Refusal(p, c)
-	if refused == nil && !p.ReachesCredential(c.ID, name) {
-		refused = fault.New(fault.Forbidden, "The personal access token is limited to other credentials.")
-	}
-	if refused != nil {
+	if refused := CredentialRefusal(p, c, name); refused != nil {
 		return nil, entry, s.Audit.Refuse(ctx, entry, refused)
 	}
 	return c, entry, nil
+}
+
+// CredentialRefusal is why the principal, who may view a cluster, may not change or read a stored credential there; nil when
+// it may.
+func CredentialRefusal(p *account.Principal, c *cluster.Cluster, name string) error {
+	if err := access.Refusal(p, c); err != nil {
+		return err
+	}
+	if !p.ReachesCredential(c.ID, name) {
+		return fault.New(fault.Forbidden, "The personal access token is limited to other credentials.")
+	}
+	return nil
 }
 
 // Credentials lists the stored credentials of a cluster after a name, in the order of their names' bytes.
@@ -271,8 +279,27 @@ func (s *Service) currentLease(ctx context.Context, c *cluster.Cluster, name str
 // PutCredential makes a stored credential, with its first lease, or changes one.
 func (s *Service) PutCredential(ctx context.Context, p *account.Principal, clusterID, name string, set CredentialSettings,
 	match etag.Match) (c *cluster.Cluster, cr *lease.Credential, created bool, err error) {
+	return s.putCredentialNow(ctx, p, clusterID, name, set, putOptions{match: match})
+}
+
+// NewCredential makes a stored credential, with its first lease. It refuses the name of one that is there.
+func (s *Service) NewCredential(ctx context.Context, p *account.Principal, clusterID, name string, set CredentialSettings) (
+	*cluster.Cluster, *lease.Credential, error) {
+	c, cr, _, err := s.putCredentialNow(ctx, p, clusterID, name, set, putOptions{onlyNew: true})
+	return c, cr, err
+}
+
+// putOptions say when a credential is not put.
+type putOptions struct {
+	match   etag.Match
+	onlyNew bool // if there is one of the name
+}
+
+// putCredentialNow puts a credential, and waits for a concurrent rotation of it.
+func (s *Service) putCredentialNow(ctx context.Context, p *account.Principal, clusterID, name string,
+	set CredentialSettings, options putOptions) (c *cluster.Cluster, cr *lease.Credential, created bool, err error) {
 	for try := 0; ; try++ {
-		c, cr, created, err = s.putCredential(ctx, p, clusterID, name, set, match)
+		c, cr, created, err = s.putCredential(ctx, p, clusterID, name, set, options)
 		if !waitsForOther(ctx, err, try) {
 			return c, cr, created, err
 		}
@@ -280,7 +307,8 @@ func (s *Service) PutCredential(ctx context.Context, p *account.Principal, clust
 }
 
 func (s *Service) putCredential(ctx context.Context, p *account.Principal, clusterID, name string, set CredentialSettings,
-	match etag.Match) (c *cluster.Cluster, cr *lease.Credential, created bool, err error) {
+	options putOptions) (c *cluster.Cluster, cr *lease.Credential, created bool, err error) {
+	match := options.match
 	c, entry, err := s.onCredential(ctx, p, clusterID, name, audit.PutCredential, set.detail())
 	if err == nil {
 		err = cmp.Or(checkCredentialName(name), set.check())
@@ -301,6 +329,9 @@ func (s *Service) putCredential(ctx context.Context, p *account.Principal, clust
 		return nil, nil, false, err
 	case cr.Lease == uuid.Nil:
 		return nil, nil, false, isRotating(name)
+	case options.onlyNew:
+		return nil, nil, false, fault.New(fault.Exists, "There is a credential %q already. Change that one, or choose another "+
+			"name.", name).At("name")
 	default:
 		if err := checkMatch(cr, match); err != nil {
 			return nil, nil, false, err

@@ -50,13 +50,13 @@ func (n *NewLease) terms(limits lease.Limits) (ttl, last time.Duration, err erro
 	switch {
 	case last > limits.MaxTTL:
 		err = fault.New(fault.Invalid, "The maximum of %s is too long: in this cluster a lease lasts at most %s.",
-			moment.DurationText(last), moment.DurationText(limits.MaxTTL))
+			moment.DurationText(last), moment.DurationText(limits.MaxTTL)).At("maxTtl")
 	case ttl < lease.MinTTL || last < lease.MinTTL:
 		err = fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.",
-			moment.DurationText(min(ttl, last)), moment.DurationText(lease.MinTTL))
+			moment.DurationText(min(ttl, last)), moment.DurationText(lease.MinTTL)).At("ttl")
 	case ttl > last:
 		err = fault.New(fault.Invalid, "A lease of %s is too long: it lasts at most %s.", moment.DurationText(ttl),
-			moment.DurationText(last))
+			moment.DurationText(last)).At("ttl")
 	}
 	return ttl, last, err
 }
@@ -65,13 +65,15 @@ func (n *NewLease) terms(limits lease.Limits) (ttl, last time.Duration, err erro
 func (n *NewLease) check() error {
 	switch {
 	case n.For == "":
-		return fault.New(fault.Invalid, "Say which role the lease is for.")
+		return fault.New(fault.Invalid, "Say which role the lease is for.").At("for")
 	case pgrole.CheckStorable(n.For) != nil:
-		return fault.New(fault.Invalid, "There is no role %.100q in this cluster.", n.For).Because(ErrNoRole)
+		return fault.New(fault.Invalid, "There is no role %.100q in this cluster.", n.For).At("for").Because(ErrNoRole)
 	case utf8.RuneCountInString(n.Note) > maxNote:
-		return fault.New(fault.Invalid, "The note has %d characters; it may have %d.", utf8.RuneCountInString(n.Note), maxNote)
+		return fault.New(fault.Invalid, "The note has %d characters; it may have %d.", utf8.RuneCountInString(n.Note), maxNote).
+			At("note")
 	case !utf8.ValidString(n.Note) || invisible.In(n.Note):
-		return fault.New(fault.Invalid, "The note has characters that are not shown. Leave out control characters and line ends.")
+		return fault.New(fault.Invalid, "The note has characters that are not shown. Leave out control characters and line ends.").
+			At("note")
 	}
 	return nil
 }
@@ -278,6 +280,14 @@ func (s *Service) ownLeases(ctx context.Context, p *account.Principal, clusterID
 	return s.LeaseStore.List(ctx, f)
 }
 
+// LeaseRefusal is why the principal, who sees a lease, may not renew or end it; nil when it may.
+func LeaseRefusal(p *account.Principal, c *cluster.Cluster, l *lease.Lease) error {
+	return (&change{own: ownLease(p, l)}).refusal(p, c)
+}
+
+// RenewalRefusal is why a lease is not renewed; nil if it is.
+func RenewalRefusal(l *lease.Lease) error { return checkRenewal(l, max(l.TTL, lease.MinTTL)) }
+
 // leaseToChange returns a lease that the principal may change, because it is its own or because it may manage the cluster,
 // and what the change has to know of that.
 func (s *Service) leaseToChange(ctx context.Context, p *account.Principal, id, action string) (
@@ -344,7 +354,7 @@ func checkRenewal(l *lease.Lease, ttl time.Duration) error {
 			l.ID, l.Credential)
 	case ttl < lease.MinTTL:
 		return fault.New(fault.Invalid, "A lease of %s is too short: it lasts %s or longer.",
-			moment.DurationText(ttl), moment.DurationText(lease.MinTTL))
+			moment.DurationText(ttl), moment.DurationText(lease.MinTTL)).At("ttl")
 	case !l.ExpiresAt.Before(l.MaxExpiresAt):
 		return fault.New(fault.Invalid, "The lease %q ends at %s, and cannot be renewed beyond that. Take another one.", l.ID,
 			l.MaxExpiresAt.UTC().Format(time.RFC3339))

@@ -24,30 +24,35 @@ func clock(text string) (minutes int, ok bool) {
 // Check says what is wrong with the window.
 func (w *Window) Check() error {
 	if len(w.Days) == 0 {
-		return fault.New(fault.Invalid, "The field window.days is empty. It lists days of %s.", strings.Join(weekdays, ", "))
+		return fault.New(fault.Invalid, "The field window.days is empty. It lists days of %s.",
+			strings.Join(weekdays, ", ")).At("window.days")
 	}
 	for i, day := range w.Days {
 		if !slices.Contains(weekdays, day) {
-			return fault.New(fault.Invalid, "The field window.days has %q, which is none of %s.", day, strings.Join(weekdays, ", "))
+			return fault.New(fault.Invalid, "The field window.days has %q, which is none of %s.", day,
+				strings.Join(weekdays, ", ")).At("window.days")
 		}
 		if slices.Index(w.Days, day) < i {
-			return fault.New(fault.Invalid, "The field window.days has %q twice.", day)
+			return fault.New(fault.Invalid, "The field window.days has %q twice.", day).At("window.days")
 		}
 	}
 	for _, end := range []struct{ field, text string }{{"from", w.From}, {"to", w.To}} {
 		if _, ok := clock(end.text); !ok {
-			return fault.New(fault.Invalid, "The field window.%s is %q, not a time of day like 02:00.", end.field, end.text)
+			return fault.New(fault.Invalid, "The field window.%s is %q, not a time of day like 02:00.", end.field, end.text).
+				At("window." + end.field)
 		}
 	}
 	if w.From == w.To {
-		return fault.New(fault.Invalid, "The fields window.from and window.to are both %q, so the window is empty.", w.From)
+		return fault.New(fault.Invalid, "The fields window.from and window.to are both %q, so the window is empty.", w.From).
+			At("window.to")
 	}
 	if w.Timezone == "" || w.Timezone == "Local" {
-		return fault.New(fault.Invalid, "The field window.timezone is %q, not a time zone like Europe/Berlin or UTC.", w.Timezone)
+		return fault.New(fault.Invalid, "The field window.timezone is %q, not a time zone like Europe/Berlin or UTC.", w.Timezone).
+			At("window.timezone")
 	}
 	if _, err := time.LoadLocation(w.Timezone); err != nil {
 		return fault.New(fault.Invalid, "The field window.timezone is %q, which is no time zone. One is Europe/Berlin.",
-			w.Timezone)
+			w.Timezone).At("window.timezone")
 	}
 	return nil
 }
@@ -116,7 +121,8 @@ func (w *Window) TooRare(rotateEvery time.Duration) error {
 	if closed := w.closed(); closed > rotateEvery {
 		return fault.New(fault.Invalid,
 			"The window is closed for %s at a time, which is longer than the field rotateEvery, %s. Open "+
-				"the window on more days, or rotate less often.", moment.DurationText(closed), moment.DurationText(rotateEvery))
+				"the window on more days, or rotate less often.", moment.DurationText(closed), moment.DurationText(rotateEvery)).
+			At("window.days")
 	}
 	return nil
 }

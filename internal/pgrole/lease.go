@@ -116,6 +116,14 @@ var ErrNoRole = errors.New("there is no such role")
 
 // checkLeasable refuses a role that no lease acts for.
 func (s *Server) checkLeasable(u *User, name string) error {
+	if refused := s.notLeasable(u, name); refused != nil {
+		return refused.At("for")
+	}
+	return nil
+}
+
+// notLeasable is why no lease acts for a role; nil if leases do.
+func (s *Server) notLeasable(u *User, name string) *fault.Error {
 	switch {
 	case u == nil:
 		return fault.New(fault.Invalid, "There is no role %q in this cluster.", name).Because(ErrNoRole)
