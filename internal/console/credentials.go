@@ -110,8 +110,8 @@ func (c *Console) credentialsPage(w http.ResponseWriter, r *http.Request, p *acc
 		next = found[len(found)-1].Name
 	}
 	l.Pager = pagerOf(r, next)
-	return c.show(w, r, p, page{Template: "credentials/list.html", Title: "Stored credentials of " + head.Name, Area: "clusters",
-		Crumbs: clusterCrumbs(head), Form: f, Data: l})
+	return c.show(w, r, p, page{Template: "credentials/list.html", Title: "Stored credentials of " + head.Name,
+		Area: "clusters", Crumbs: clusterCrumbs(head), Form: f, Data: l})
 }
 
 // settings reads the settings of a stored credential.
@@ -260,8 +260,8 @@ func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *acco
 	if err != nil {
 		return err
 	}
-	return c.show(w, r, p, page{Template: "credentials/once.html", Title: "Current password of " + current.Name, Area: "clusters",
-		Crumbs: []crumb{{"Clusters", pagePath("clusters")}, {in.DisplayName, pagePath("clusters", in.ID.String())},
+	return c.show(w, r, p, page{Template: "credentials/once.html", Title: "Current password of " + current.Name,
+		Area: "clusters", Crumbs: []crumb{{"Clusters", pagePath("clusters")}, {in.DisplayName, pagePath("clusters", in.ID.String())},
 			{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}},
 		Data: onceCredential{presentCredential(in, current.Credential), login, current.ExpiresAt}})
 }

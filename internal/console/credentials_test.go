@@ -144,4 +144,3 @@ func TestCredentialFails(t *testing.T) {
 	manager.get(all+"/api").is(200).shows("Failing", "The user &lt;app&gt; is disabled.")
 	manager.get("/console/").is(200).shows("stored credential does not rotate", `href="`+all+`"`)
 }
-

@@ -44,8 +44,8 @@ type shownLease struct {
 }
 
 func (c *Console) presentLease(p *account.Principal, in *cluster.Cluster, l *lease.Lease) shownLease {
-	s := shownLease{Lease: l, Path: pagePath("leases", l.ID.String()), Cluster: crumb{Title: in.DisplayName}, Badge: leaseBadge(l),
-		Why: endReasons[l.Reason], Over: l.State == lease.Ended || !time.Now().Before(l.ExpiresAt)}
+	s := shownLease{Lease: l, Path: pagePath("leases", l.ID.String()), Cluster: crumb{Title: in.DisplayName},
+		Badge: leaseBadge(l), Why: endReasons[l.Reason], Over: l.State == lease.Ended || !time.Now().Before(l.ExpiresAt)}
 	if _, err := c.Users.Cluster(p, in.ID.String()); err == nil {
 		s.Cluster.Path = pagePath("clusters", in.ID.String())
 	}
@@ -78,7 +78,8 @@ var endReasons = map[lease.Reason]string{
 }
 
 // leaseStates are the choices of the filter.
-var leaseStates = []option{{"", "Any"}, {"active", "Active"}, {"ending", "Ending"}, {"blocked", "Blocked"}, {"ended", "Ended"}}
+var leaseStates = []option{{"", "Any"}, {"active", "Active"}, {"ending", "Ending"}, {"blocked", "Blocked"},
+	{"ended", "Ended"}}
 
 type leaseList struct {
 	Head   *clusterHead // nil: of all clusters
@@ -266,8 +267,8 @@ func (c *Console) leasePage(w http.ResponseWriter, r *http.Request, p *account.P
 	if err != nil {
 		return err
 	}
-	return c.show(w, r, p, page{Template: "leases/lease.html", Title: "Lease " + d.Username, Area: "leases", Crumbs: leaseCrumbs,
-		Form: f, Data: d})
+	return c.show(w, r, p, page{Template: "leases/lease.html", Title: "Lease " + d.Username, Area: "leases",
+		Crumbs: leaseCrumbs, Form: f, Data: d})
 }
 
 func (c *Console) renewLease(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

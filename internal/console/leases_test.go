@@ -45,7 +45,7 @@ func (s *site) sql(t testing.TB, statement string, args ...any) {
 	}
 }
 
-// A lease is taken, shown with its password once, renewed and ended by its account; others see as much as the API shows them.
+// A lease is taken, shown with its password once, renewed and ended by its account; others see what the API shows them.
 func TestLeases(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	s, manager, viewer, nobody, _ := team(t, pg)
@@ -57,7 +57,8 @@ func TestLeases(t *testing.T) {
 	nobody.get("/console/leases").is(200).shows("There are no leases.")
 
 	form := manager.get(cluster+"/new").is(200).shows("Acts for", `value="1h"`, "24h at most")
-	viewer.get(cluster + "/new").is(200).shows("an account must manage it").hides("<form method=\"post\" action=\"/console/clusters")
+	viewer.get(cluster + "/new").is(200).shows("an account must manage it").
+		hides(`<form method="post" action="/console/clusters`)
 	viewer.post(cluster+"/new", "for", "app").is(403).shows("You may view this cluster, but not change")
 	for _, wrong := range []struct{ field, value, says string }{
 		{"for", "no-such-role", "There is no role"}, {"for", "", "Say which role"}, {"for", pg.User, "system role"},
@@ -76,8 +77,8 @@ func TestLeases(t *testing.T) {
 		}
 	}
 
-	once := manager.post(cluster+"/new", "for", "app", "ttl", "10m", "note", "a <b>note", "_once", form.hidden("_once")).is(200).
-		shows("It is gone when you leave this page", "psql", "Kubernetes Secret", "export PGPASSWORD=").hides("<b>note")
+	once := manager.post(cluster+"/new", "for", "app", "ttl", "10m", "note", "a <b>note", "_once", form.hidden("_once")).
+		is(200).shows("It is gone when you leave this page", "psql", "Kubernetes Secret", "export PGPASSWORD=").hides("<b>note")
 	if once.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("the page may be kept: %s", once.Header.Get("Cache-Control"))
 	}
@@ -155,8 +156,8 @@ func TestLeaseStates(t *testing.T) {
 	manager.get(cluster+"?state=blocked").is(200).shows(path, "Blocked")
 
 	for range 3 {
-		s.sql(t, `INSERT INTO leases (id, cluster_id, username, for_role, account_guid, account_name, note, ttl, databases, created_at,
-			expires_at, max_expires_at, ended_at, state, end_reason)
+		s.sql(t, `INSERT INTO leases (id, cluster_id, username, for_role, account_guid, account_name, note, ttl, databases,
+			created_at, expires_at, max_expires_at, ended_at, state, end_reason)
 			SELECT gen_random_uuid(), cluster_id, username || n || gen_random_uuid(), for_role, account_guid, account_name, note, ttl,
 			databases, created_at, expires_at, max_expires_at, now(), 'ended', end_reason FROM leases, generate_series(1, 17) n
 			WHERE id = $1`, id)
