@@ -261,7 +261,8 @@ func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *acco
 		return err
 	}
 	return c.show(w, r, p, page{Template: "credentials/once.html", Title: "Current password of " + current.Name,
-		Area: "clusters", Crumbs: []crumb{{"Clusters", pagePath("clusters")}, {in.DisplayName, pagePath("clusters", in.ID.String())},
+		Area: "clusters", Crumbs: []crumb{{"Clusters", pagePath("clusters")},
+			{in.DisplayName, pagePath("clusters", in.ID.String())},
 			{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}},
 		Data: onceCredential{presentCredential(in, current.Credential), login, current.ExpiresAt}})
 }
