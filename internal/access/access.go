@@ -1,7 +1,8 @@
 // Package access is the rules: who may view and manage a cluster, and why. It decides and reads nothing.
 //
-// An account's scopes give the platform-wide rights. Its labels, which only admins set, give rights on single clusters, as
-// far as its scopes let it read and write at all. A personal access token may reach fewer clusters, or change nothing.
+// An account's scopes give the platform-wide rights. Its labels, which only admins set, and issuers as far as admins allow,
+// give rights on single clusters, as far as its scopes let it read and write at all. A personal access token may reach fewer
+// clusters, or change nothing.
 package access
 
 import (

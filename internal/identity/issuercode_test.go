@@ -534,6 +534,18 @@ func TestProveAtIssuer(t *testing.T) {
 	if got, err := p.through(t, id); err != nil || !got.Proven.IsZero() {
 		t.Errorf("got %+v, %v", got, err)
 	}
+	// An issuer that says so never says when.
+	p.documents["claims_supported"] = []string{"sub", "email"}
+	id = replica(t, s, &c, p.settings(t))
+	if got, err := prove(nil); err != nil || time.Since(got.Proven) > time.Minute {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	_, err = prove(now - 3600)
+	failed(t, "an hour ago, although it never says when", err, "did so last at")
+	p.documents["claims_supported"] = []string{"sub", "auth_time"}
+	id = replica(t, s, &c, p.settings(t))
+	_, err = prove(nil)
+	failed(t, "no auth_time, although it can say when", err, "no claim auth_time")
 }
 
 // TestLongKeep: what does not fit into a cookie is left out.

@@ -51,6 +51,7 @@ type issuerDocuments struct {
 
 	Keys        string   `json:"jwks_uri"`
 	Scopes      []string `json:"scopes_supported"`
+	Claims      []string `json:"claims_supported"`
 	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
 	NamesIssuer bool     `json:"authorization_response_iss_parameter_supported"`
 }
