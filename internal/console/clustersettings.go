@@ -92,8 +92,8 @@ func (c *Console) compare(ctx context.Context, p *account.Principal, f *form, he
 	return found, nil
 }
 
-// etagOf is the state that a form was made from. A form that was refused as stale is made anew from the state that it is
-// shown beside.
+// etagOf is the state that a form was made from. A form that was refused as stale is shown beside the current state, and
+// continues from that.
 func etagOf(f *form, head *clusterHead) string {
 	if f.Values.Has(etagField) && f.Status != statuses[fault.Stale] {
 		return f.Get(etagField)

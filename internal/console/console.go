@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
@@ -48,6 +49,10 @@ type Console struct {
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
 	Version   string // of the program
+	// Metrics is the address of the metrics of this replica; "": they are not served.
+	Metrics string
+	// AuditRetention is how long rows of the audit log are kept; 0: for ever.
+	AuditRetention time.Duration
 }
 
 // Handler returns the handler of all pages.
@@ -61,6 +66,7 @@ func (c *Console) Handler() *door.Handler {
 			c.issuerRoutes(),
 			c.startRoutes(),
 			c.clusterRoutes(),
+			c.systemRoutes(),
 			c.operationRoutes(),
 			c.leaseRoutes(),
 			c.credentialRoutes(),

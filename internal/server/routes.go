@@ -1,6 +1,7 @@
 package server
 
 import (
+	"net"
 	"net/http"
 	"net/url"
 
@@ -27,7 +28,8 @@ func (s *Server) surfaces() http.Handler {
 	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
 	documents := adminapi.Documents(front)
 	pages := (&console.Console{Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Door: front, PublicURL: base,
-		Idempotency: s.Idempotency, Version: s.Version}).Handler()
+		Idempotency: s.Idempotency, Version: s.Version, Metrics: addressOf(s.MetricsListener),
+		AuditRetention: s.AuditRetention}).Handler()
 	return door.Mounts{
 		{Prefix: console.Prefix, Handler: pages},
 		{Prefix: console.AuthorizePath, Handler: pages},
@@ -45,6 +47,14 @@ func (s *Server) surfaces() http.Handler {
 		// The root of the Cloud Foundry API is the root of the host, so it answers every path that no other surface has.
 		{Prefix: "", Handler: (&cfapi.API{Accounts: accounts, Door: front, PublicURL: base}).Handler()},
 	}
+}
+
+// addressOf is the address of a listener; "": there is none.
+func addressOf(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
 }
 
 // origin is the scheme and host of a URL, as a browser names the origin of a page.
