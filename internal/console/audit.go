@@ -133,6 +133,7 @@ type auditList struct {
 	Filtered bool
 	All      bool // the principal sees the whole log
 	Live     bool
+	Tab      string // the view that the filter is
 	// LivePath is this page as a live view, and StillPath as one that is not.
 	LivePath, StillPath string
 	ExportPath          string
@@ -242,6 +243,12 @@ func (c *Console) auditPage(w http.ResponseWriter, r *http.Request, p *account.P
 		StillPath: withQuery(auditPath, query), Actions: []option{{"", "Any"}}, Outcomes: []option{{"", "Any"}},
 		Clusters: []option{{"", "Any"}}}
 	query.Set(liveField, "1")
+	switch {
+	case f.Get("outcome") == string(audit.Denied):
+		shown.Tab = "denied"
+	case !shown.Filtered:
+		shown.Tab = "all"
+	}
 	shown.LivePath = withQuery(auditPath, query)
 	query.Del(liveField)
 	shown.ExportPath = withQuery(exportPath, query)

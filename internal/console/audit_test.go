@@ -80,10 +80,10 @@ func TestAuditLog(t *testing.T) {
 		RequestID: "request-later"})
 	s.seal(t)
 	page := b.get(linkAround(t, b.get("/console/audit?user=user-30&action=user.create"), "/console/audit/")).is(http.StatusOK).
-		shows("request-30", "192.0.2.7", "user.create", "denied", "Row after").hides("Row before")
-	after := b.get(linkTo(t, page, "Row after, on the same")).is(http.StatusOK).shows("request-later", "Row before").
-		hides("Row after")
-	if back := linkTo(t, after, "Row before, on the same"); !strings.HasPrefix(back, "/console/audit/") {
+		shows("request-30", "192.0.2.7", "user.create", "denied", "Next row").hides("Previous row")
+	after := b.get(linkTo(t, page, "Next row on it")).is(http.StatusOK).shows("request-later", "Previous row").
+		hides("Next row")
+	if back := linkTo(t, after, "Previous row on it"); !strings.HasPrefix(back, "/console/audit/") {
 		t.Errorf("the row before is at %s", back)
 	}
 	update := b.get(linkAround(t, b.get("/console/audit?action=account.update"), "/console/audit/")).is(http.StatusOK).

@@ -69,7 +69,7 @@ var scopeMeanings = map[string]string{
 	account.ScopeAdmin:         "everything in every cluster, and the labels of all accounts",
 	account.ScopeAdminReadOnly: "reading everything",
 	account.ScopeAuditor:       "reading everything",
-	account.ScopeRead:          "reading the clusters that your labels give access to",
+	account.ScopeRead:          "reading the clusters that the labels give access to",
 	account.ScopeWrite:         "reading and changing them",
 	account.ScopeSCIMRead:      "reading identities",
 	account.ScopeSCIMWrite:     "changing identities",

@@ -36,7 +36,7 @@ type shownToken struct {
 }
 
 func (c *Console) presentToken(p *account.Principal, t *identity.PersonalToken) shownToken {
-	shown := shownToken{ID: t.ID.String(), Name: t.Name, Reaches: "everything that you may", ReadOnly: t.ReadOnly,
+	shown := shownToken{ID: t.ID.String(), Name: t.Name, Reaches: "everything that the account may", ReadOnly: t.ReadOnly,
 		Created: t.Created, Expires: t.Expires, LastUsed: t.LastUsed, Expired: !t.Expires.IsZero() && !t.Expires.After(time.Now())}
 	if t.Clusters != nil {
 		var names []string

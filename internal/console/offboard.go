@@ -59,6 +59,9 @@ type leaverUser struct {
 // offboardDefault is the action that a new form proposes. It harms nothing.
 const offboardDefault = string(fleet.Keep)
 
+// offboardAfter is when passwords expire, if nothing else is typed.
+const offboardAfter = "7d"
+
 // leaverOf reads what a form says of the account that is offboarded.
 func leaverOf(guid string, f *form) (l fleet.Leaver, err error) {
 	l = fleet.Leaver{Account: guid, Action: fleet.Action(f.Get("default"))}
@@ -81,7 +84,9 @@ func leaverOf(guid string, f *form) (l fleet.Leaver, err error) {
 
 func (c *Console) offboardPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	if r.Method == http.MethodGet {
-		f = filterForm(r)
+		if f = filterForm(r); !f.Values.Has("expire-in") {
+			f.Values.Set("expire-in", offboardAfter)
+		}
 	}
 	guid := r.PathValue("guid")
 	a, err := c.Accounts.Profile(r.Context(), p, guid)

@@ -42,7 +42,7 @@ func TestOffboard(t *testing.T) {
 	b.get(at + "/offboard?default=expire&expire-in=2d").is(http.StatusOK).shows("The passwords expire at")
 	b.get(at+"/offboard?default=expire&expire-in=soon").is(422).shows(`id="error-expire-in"`, `value="soon"`).
 		hides("The plan<")
-	b.get(at + "/offboard?default=expire").is(422).shows(`id="error-expire-in"`)
+	b.post(at+"/offboard", "default", "expire").is(422).shows(`id="error-expire-in"`)
 	b.get(at + "/offboard?default=delete").is(422).shows("must be disable, expire")
 	session.get("/console/").is(http.StatusOK)
 
@@ -93,7 +93,7 @@ func TestAccountWithClusterAway(t *testing.T) {
 	at := "/console/accounts/" + leaver.GUID
 	b.get(at).is(http.StatusOK).shows("the-one-away")
 	for _, page := range []string{"/database-users", "/deactivate", "/delete"} {
-		b.get(at+page).is(http.StatusOK).shows("the-one-away", "does not answer").hides("None in the clusters")
+		b.get(at+page).is(http.StatusOK).shows("the-one-away", "are not shown").hides("None in the clusters")
 	}
 	b.get(at+"/offboard?default=disable").is(http.StatusOK).shows("the-one-away", "does not answer", "on_away")
 	done := b.post(at+"/offboard", "default", "disable", "user", id+"/on_away").is(http.StatusSeeOther)
