@@ -364,9 +364,9 @@ func TestLoginInABrowser(t *testing.T) {
 	}
 	t.Run("refusals", func(t *testing.T) {
 		for refusal, want := range map[string]string{
-			"error=access_denied": "denied in the browser; to sign in, run the command again",
-			"error=server_error&error_description=The+issuer+does+not+answer.": "The issuer does not answer; to sign in",
-			"error=unauthorized_client":                                        "unauthorized_client",
+			"error=access_denied&error_description=No.":                "denied in the browser; to sign in, run the command again",
+			"error=server_error&error_description=The+issuer+is+down.": "failed in the browser: The issuer is down; to sign in",
+			"error=unauthorized_client":                                "unauthorized_client",
 		} {
 			server.refusal = refusal
 			printed := useBrowser(t, "eve", "evesecret")

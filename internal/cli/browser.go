@@ -273,10 +273,11 @@ func (b *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *callback) exchange(answer url.Values) (*signedIn, error) {
 	ctx := b.cmd.Context()
 	switch refused, why := answer.Get("error"), answer.Get("error_description"); {
-	case refused == "access_denied" && why == "":
+	case refused == "access_denied":
 		return nil, client.ErrDenied
 	case refused != "":
-		return nil, fmt.Errorf("%w: %s", client.ErrDenied, strings.TrimRight(cmp.Or(why, refused), "."))
+		return nil, term.Denied("the sign-in failed in the browser: %s; to sign in, run the command again",
+			strings.TrimRight(cmp.Or(why, refused), "."))
 	case answer.Get("code") == "":
 		return nil, errors.New("the browser has brought no code; sign in again")
 	}
