@@ -334,21 +334,18 @@ var (
 	checks    = []string{"checkbox", "radio", "switch"}
 )
 
-// find waits for the one control with an accessible name and one of these roles.
-func (b *tab) find(name string, roles []string) cdp.BackendNodeID {
+// find waits for the one control with an accessible name and one of these roles, or for as many as given.
+func (b *tab) find(name string, roles []string, many ...int) cdp.BackendNodeID {
 	b.t.Helper()
-	var seen []string
+	want := append(many, 1)[0]
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		found, all, err := b.controls(name, roles)
-		if err == nil && len(found) > 0 {
-			if len(found) > 1 {
-				b.t.Fatalf("%s has %d times %s %q", b.path(), len(found), roles[0], name)
-			}
+		if err == nil && len(found) == want {
 			return found[0]
 		}
-		seen = all
 		if time.Now().After(end) || b.ctx.Err() != nil {
-			b.t.Fatalf("%s has no %s %q, but %q, %v; it shows:\n%s", b.path(), roles[0], name, seen, err, b.text())
+			b.t.Fatalf("%s has %d times %s %q, not %d; it has %q, %v, and shows:\n%s", b.path(), len(found), roles[0], name, want,
+				all, err, b.text())
 		}
 	}
 }
