@@ -30,15 +30,15 @@ func TestConsoleFlow(t *testing.T) {
 			b.follow("Register a cluster")
 			b.fill("Name", name)
 			b.fill("URL", fmt.Sprintf("postgres://rolecall_admin@127.0.0.1:%d/postgres", pg.Port))
-			b.fill("Password", "not the password")
-			b.choose("TLS", "disable")
+			b.fill("Password of this role", "not the password")
+			b.choose("TLS", "disable: for this machine only")
 			b.press("Connect and show what is there")
 			b.sees("password")
-			if b.status() != 422 || b.value("Name") != name || b.value("Password") != "" {
-				t.Errorf("with a wrong password: %d, the form has %q and %q", b.status(), b.value("Name"),
-					b.value("Password"))
+			if b.status() != 422 || b.value("Name") != name || b.value("Password of this role") != "" {
+				t.Errorf("with a wrong password: %d, the form has %q and %q",
+					b.status(), b.value("Name"), b.value("Password of this role"))
 			}
-			b.fill("Password", "administrator")
+			b.fill("Password of this role", "administrator")
 			b.press("Connect and show what is there")
 			b.sees("Step 2 of 2.")
 			b.keepsNot("administrator")
