@@ -320,6 +320,16 @@ func (b *tab) sees(text string) {
 		`document.readyState === "complete" && document.body.innerText.includes(`+literal(text)+`)`)
 }
 
+// refuses waits until the page says a problem, which contains a text, and has the focus there.
+func (b *tab) refuses(text string) {
+	b.t.Helper()
+	b.until(fmt.Sprintf("the problem %q", text), `document.readyState === "complete" &&
+		document.activeElement.matches("[role=alert]") && document.activeElement.innerText.includes(`+literal(text)+`)`)
+	if b.status() != 422 {
+		b.t.Errorf("%s refuses with %d", b.path(), b.status())
+	}
+}
+
 // arrives waits until the page of a path, without its query, is loaded.
 func (b *tab) arrives(path string) {
 	b.t.Helper()

@@ -16,11 +16,12 @@ func TestConsoleFlow(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for _, h := range anyHands {
+		// It outlives its own subtest: Rolecall cannot tell copies of one cluster apart if one of them does not answer.
+		pg := pgtest.New(t, nil)
+		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator';
+			GRANT pg_signal_backend TO rolecall_admin`)
 		t.Run(h.name, func(t *testing.T) {
 			t.Parallel()
-			pg := pgtest.New(t, nil)
-			pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator';
-				GRANT pg_signal_backend TO rolecall_admin`)
 			e := &employee{t: t, s: s, username: s.env["IONOS_USERNAME"], password: s.env["IONOS_PASSWORD"]}
 			name := "shop " + h.name
 			b := openTab(t, s.env["ROLECALL_URL"], h)
@@ -33,10 +34,9 @@ func TestConsoleFlow(t *testing.T) {
 			b.fill("Password of this role", "not the password")
 			b.choose("TLS", "disable: for this machine only")
 			b.press("Connect and show what is there")
-			b.sees("password")
-			if b.status() != 422 || b.value("Name") != name || b.value("Password of this role") != "" {
-				t.Errorf("with a wrong password: %d, the form has %q and %q",
-					b.status(), b.value("Name"), b.value("Password of this role"))
+			b.refuses("password")
+			if b.value("Name") != name || b.value("Password of this role") != "" {
+				t.Errorf("with a wrong password the form has %q and %q", b.value("Name"), b.value("Password of this role"))
 			}
 			b.fill("Password of this role", "administrator")
 			b.press("Connect and show what is there")
@@ -55,9 +55,9 @@ func TestConsoleFlow(t *testing.T) {
 			b.fill("Name", "pg_app")
 			b.choose("shop", "write")
 			b.press("Make the user")
-			b.sees("pg_")
-			if b.status() != 422 || b.value("Name") != "pg_app" || b.value("shop") != "write" {
-				t.Errorf("a refused name: %d, the form has %q and %q", b.status(), b.value("Name"), b.value("shop"))
+			b.refuses("pg_app")
+			if b.value("Name") != "pg_app" || b.value("shop") != "write" {
+				t.Errorf("after a refused name the form has %q and %q", b.value("Name"), b.value("shop"))
 			}
 			b.fill("Name", "app")
 			b.press("Make the user")
@@ -75,7 +75,7 @@ func TestConsoleFlow(t *testing.T) {
 			b.sees("What the deletion does")
 			b.fill("Type the name of the user", "another")
 			b.press("Delete the user")
-			b.sees("Type the name")
+			b.refuses("app")
 			b.fill("Type the name of the user", "app")
 			b.press("Delete the user")
 			b.sees("was deleted")

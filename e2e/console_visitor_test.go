@@ -240,7 +240,7 @@ func kind(path string) string {
 }
 
 // unfinished are pages that are linked, and not there yet.
-var unfinished = []string{"/console/leases", "/console/system", "/docs"}
+var unfinished = []string{"/docs"}
 
 // isPage reports whether a path is that of a page of the console.
 func isPage(path string) bool {
