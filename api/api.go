@@ -6,19 +6,11 @@ package api
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
-	"io"
 	"net/http"
-	"strconv"
-	"strings"
-	"sync"
 	"time"
-
-	swagger "github.com/swaggest/swgui/v5/static"
 )
 
 // documents are offered in this order on the page. A new one is its file and a line here.
@@ -30,16 +22,11 @@ var documents = []document{
 	{"vault.yaml", "Credentials for clients of Vault"},
 }
 
-type document struct{ name, title string }
+// document is a file, and what it is about.
+type document struct{ name, Title string }
 
 //go:embed *.yaml
 var files embed.FS
-
-//go:embed docs.html
-var page []byte
-
-//go:embed docs.js
-var script []byte
 
 // FleetSchema is the JSON Schema of the file that declares a fleet. A test of internal/manifest writes it.
 //
@@ -58,28 +45,15 @@ func Names() []string {
 // File returns the document of that file name.
 func File(name string) ([]byte, error) { return files.ReadFile(name) }
 
-// A ServedFile is a file and the path that it is served at.
+// A ServedFile is a file, and the path that it is served at: a pattern as package door has them.
 type ServedFile struct {
 	Path    string
 	Handler http.Handler
 }
 
-// Files returns each document, at /openapi/NAME, and the files of a page to read them, at /docs.
+// Files returns each document, at /openapi/NAME, and the pages to read them, at /docs.
 func Files() []ServedFile {
-	index := static("text/html; charset=utf-8", page)
-	served := []ServedFile{
-		{"/docs", index},
-		{"/docs/", index},
-		{"/docs/docs.js", static("text/javascript; charset=utf-8", script)},
-		{"/docs/documents.json", static("application/json", list())},
-	}
-	for _, f := range swaggerUI {
-		b, err := swagger.FS.ReadFile(f.name + ".gz")
-		if err != nil {
-			panic(err) // another version of swgui, with other files
-		}
-		served = append(served, ServedFile{"/docs/" + f.name, gzipped(f.contentType, b)})
-	}
+	served := pages()
 	for _, d := range documents {
 		b, err := File(d.name)
 		if err != nil {
@@ -90,59 +64,10 @@ func Files() []ServedFile {
 	return served
 }
 
-// swaggerUI are the files of Swagger UI that the page loads. They are taken from swgui, but not its page and its handler:
-// the page needs inline scripts, which the policy below forbids, and together they make the binary 4 MB larger.
-var swaggerUI = []struct{ name, contentType string }{
-	{"swagger-ui.css", "text/css; charset=utf-8"},
-	{"swagger-ui-bundle.js", "text/javascript; charset=utf-8"},
-	{"swagger-ui-standalone-preset.js", "text/javascript; charset=utf-8"},
-}
-
-// gzipped serves b, which is compressed, to a client that takes gzip, and to others what it expands to.
-func gzipped(contentType string, b []byte) http.Handler {
-	packed := static(contentType, b)
-	plain := sync.OnceValue(func() http.Handler { return static(contentType, unpack(b)) })
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Vary", "Accept-Encoding")
-		if takesGzip(r.Header.Get("Accept-Encoding")) {
-			w.Header().Set("Content-Encoding", "gzip")
-			packed.ServeHTTP(w, r)
-			return
-		}
-		plain().ServeHTTP(w, r)
-	})
-}
-
-func unpack(b []byte) []byte {
-	z, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		panic(err) // the file is embedded, and tested
-	}
-	plain, err := io.ReadAll(z)
-	if err != nil {
-		panic(err)
-	}
-	return plain
-}
-
-// takesGzip reads an Accept-Encoding header. A weight of 0 refuses the coding (RFC 9110, 12.5.3).
-func takesGzip(accept string) bool {
-	for part := range strings.SplitSeq(accept, ",") {
-		coding, weight, _ := strings.Cut(part, ";")
-		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
-			q, given := strings.CutPrefix(strings.TrimSpace(weight), "q=")
-			value, err := strconv.ParseFloat(q, 64)
-			return !given || err == nil && value > 0
-		}
-	}
-	return false
-}
-
-// SetHeaders lets the page load and call this server only, and be framed by nobody. It is for headers that allow less.
-// Swagger UI writes style attributes and draws its icons from data: URLs.
+// SetHeaders has the pages load nothing but their style sheet, and be framed by nobody. It is for headers that allow less.
 func SetHeaders(h http.Header) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "+
-		"img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; "+
+		"form-action 'none'; frame-ancestors 'none'")
 	// Kept, but asked for again each time: an upgrade must not show the old document.
 	h.Set("Cache-Control", "no-cache")
 }
@@ -156,21 +81,4 @@ func static(contentType string, b []byte) http.Handler {
 		w.Header().Set("ETag", tag)
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
 	})
-}
-
-// list is what Swagger UI takes as "urls": the documents to choose from.
-func list() []byte {
-	type entry struct {
-		URL  string `json:"url"`
-		Name string `json:"name"`
-	}
-	entries := make([]entry, len(documents))
-	for i, d := range documents {
-		entries[i] = entry{"/openapi/" + d.name, d.title}
-	}
-	b, err := json.Marshal(entries)
-	if err != nil {
-		panic(err) // strings only
-	}
-	return b
 }

@@ -380,43 +380,4 @@ func TestFiles(t *testing.T) {
 		want(do("GET", "/openapi/"+name, "If-None-Match", tag), 304, "ETag", tag)
 		want(do("HEAD", "/openapi/"+name), 200, "Content-Type", "application/yaml")
 	}
-
-	for _, path := range []string{"/docs", "/docs/"} {
-		want(do("GET", path), 200, "Content-Type", "text/html; charset=utf-8")
-	}
-	page := body(do("GET", "/docs"))
-	links := regexp.MustCompile(`(?:href|src)="([^"]*)"`).FindAllSubmatch(page, -1)
-	if len(links) < 4 {
-		t.Errorf("the page has %d links", len(links))
-	}
-	for _, link := range links {
-		if target := string(link[1]); target != "data:," && do("GET", target).StatusCode != 200 {
-			t.Errorf("the page loads %s, which is not served", target)
-		}
-	}
-
-	const bundle = "/docs/swagger-ui-bundle.js"
-	want(do("GET", bundle), 200, "Content-Encoding", "")
-	for accept, coding := range map[string]string{
-		"gzip, br": "gzip", "br, GZIP;q=0.5": "gzip", "gzip; q=1": "gzip", "gzip;q=0": "", "gzip;q=0.000, *": "", "br": "",
-		"x-gzip": "", "gzip;q=x": "",
-	} {
-		want(do("GET", bundle, "Accept-Encoding", accept), 200, "Content-Encoding", coding)
-	}
-	if b := body(do("GET", bundle)); !bytes.Contains(b, []byte("SwaggerUIBundle")) {
-		t.Errorf("a client that does not take gzip gets %d other bytes", len(b))
-	}
-
-	var entries []struct{ URL, Name string }
-	if err := json.Unmarshal(body(do("GET", "/docs/documents.json")), &entries); err != nil {
-		t.Fatal(err)
-	}
-	if len(entries) != len(api.Names()) {
-		t.Errorf("the page offers %v, want one each of %v", entries, api.Names())
-	}
-	for _, e := range entries {
-		if e.Name == "" || do("GET", e.URL).StatusCode != 200 {
-			t.Errorf("the page offers %v, which is not served", e)
-		}
-	}
 }

@@ -9,8 +9,8 @@ import (
 	"rolecall/internal/web"
 )
 
-// Documents returns the handler of the OpenAPI documents and of the page to read them. They take no credentials: the
-// documents are public, and the page sends to the API only what its reader types in.
+// Documents returns the handler of the OpenAPI documents and of the pages to read them. They take no credentials: the
+// documents are public, and the pages send nothing.
 func Documents(d *door.Door) *door.Handler {
 	headers := func(h http.Header, _ *web.Info) {
 		web.AsData(h)
