@@ -1,16 +1,23 @@
 package console_test
 
 import (
+	"bufio"
 	"context"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"rolecall/internal/account"
+	"rolecall/internal/console"
 	"rolecall/internal/pgtest"
 	"rolecall/internal/servicetest"
+	"rolecall/internal/web"
 )
 
 func TestSignIn(t *testing.T) {
@@ -177,5 +184,33 @@ func TestSessionEnds(t *testing.T) {
 			t.Fatal("the session goes on")
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// A form of somebody without a session, whose body does not come, is answered after the time that strangers have.
+func TestSlowFormOfStranger(t *testing.T) {
+	s := servicetest.Shared(t)
+	front := s.Door(0)
+	front.StrangerBody = 50 * time.Millisecond
+	pages := &console.Console{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity,
+		Idempotency: s.Idempotency, Door: front, PublicURL: servicetest.PublicURL}
+	server := httptest.NewServer(&web.Edge{Log: slog.New(slog.DiscardHandler), Handler: pages.Handler()})
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(conn, "POST /console/clusters/new HTTP/1.1\r\nHost: x\r\nContent-Length: 41\r\n"+
+		"Content-Type: application/x-www-form-urlencoded\r\n\r\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if strings.TrimSpace(line) != "HTTP/1.1 401 Unauthorized" {
+		t.Errorf("the answer is %q: %v", line, err)
 	}
 }

@@ -114,7 +114,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, me
 	var p *account.Principal
 	var err error
 	if private {
-		p, err = h.enter(w, r, info)
+		if p, err = h.enter(w, r, info); err != nil {
+			h.door.hurry(w, r) // the answer may read the body: the console keeps what was typed
+		}
 	} else {
 		h.door.hurry(w, r)
 		err = h.door.chargeAddress(info)
