@@ -288,7 +288,7 @@ func (c *Console) scopesPage(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	shown.Scopes = scopeChoices(f, shown.Profile.Scopes)
@@ -296,7 +296,7 @@ func (c *Console) scopesPage(w http.ResponseWriter, r *http.Request, p *account.
 }
 
 func (c *Console) changeScopes(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	scopes := append([]string{}, f.Values["scope"]...)
@@ -324,22 +324,24 @@ func (c *Console) accountPasswordPage(w http.ResponseWriter, r *http.Request, p 
 	if err != nil {
 		return err
 	}
-	if err := c.proven(p); err != nil {
+	if shown.Self {
+		return c.redirect(w, myPasswordPath, "")
+	}
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	return c.showChange(w, r, p, f, "setpassword", "New password", shown)
 }
 
 func (c *Console) setAccountPassword(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	password, isNew, err := newPassword(f)
 	if err != nil {
 		return err
 	}
-	// Who is proven has just typed the own current password.
-	a, err := c.Accounts.SetPassword(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, true, c.hashed(password))
+	a, err := c.Accounts.SetPassword(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, false, c.hashed(password))
 	if err != nil {
 		return err
 	}

@@ -242,7 +242,7 @@ func (c *Console) createAccount(w http.ResponseWriter, r *http.Request, p *accou
 		n.Scopes = []string{}
 	}
 	if slices.ContainsFunc(n.Scopes, func(s string) bool { return !slices.Contains(account.DefaultScopes, s) }) {
-		if err := c.proven(p); err != nil {
+		if err := c.proven(r.Context(), p); err != nil {
 			return err
 		}
 	}

@@ -411,3 +411,17 @@ func TestProofForScopes(t *testing.T) {
 	b.post(at+"/password", "made-by", "generate", "_restore", "1").is(http.StatusOK).hides(`class="secret"`)
 	b.get(at + "/scopes").is(http.StatusOK)
 }
+
+// An admin changes the own password only with the current one, as long as the proof of the sign-in may be.
+func TestOwnPasswordOfAdmin(t *testing.T) {
+	s := newSite(t, servicetest.Shared(t))
+	own := "/console/accounts/" + s.Admin(t, "ownpw") + "/password"
+	b := s.signedIn(t, "ownpw", "ownpw-password")
+	if a := b.get(own).is(http.StatusSeeOther); a.Location != "/console/me/password" {
+		t.Errorf("the page leads to %s", a.Location)
+	}
+	for _, made := range []string{"generate", "type"} {
+		b.post(own, "made-by", made, "password", "another-password", "repeat-password", "another-password")
+	}
+	s.signedIn(t, "ownpw", "ownpw-password")
+}

@@ -374,7 +374,7 @@ func (c *Console) removePage(w http.ResponseWriter, r *http.Request, p *account.
 }
 
 func (c *Console) removeCluster(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	now, err := c.Users.Cluster(p, r.PathValue("id"))

@@ -249,7 +249,7 @@ type onceCredential struct {
 
 // readCredential answers with the current password. The audit log has each reading, so the person proves first who they are.
 func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *account.Principal, _ *form) error {
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	in, current, err := c.Users.CurrentCredential(r.Context(), p, r.PathValue("id"), r.PathValue("name"))

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -127,9 +128,9 @@ func (c *Console) cameFromSignIn(r *http.Request) bool {
 var errNotProven = errors.New("the person has not proved lately who they are")
 
 // proven refuses what takes a fresh proof of who the person is.
-func (c *Console) proven(p *account.Principal) error {
-	if c.Identity.Proven(p) {
-		return nil
+func (c *Console) proven(ctx context.Context, p *account.Principal) error {
+	if proven, err := c.Identity.Proven(ctx, p); proven || err != nil {
+		return err
 	}
 	return fault.New(fault.Forbidden, "Prove first that it is you.").Because(errNotProven)
 }

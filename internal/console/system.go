@@ -96,7 +96,7 @@ func (c *Console) rotateKeysPage(w http.ResponseWriter, r *http.Request, p *acco
 }
 
 func (c *Console) rotateKeys(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	if err := c.proven(p); err != nil {
+	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
 	done, err := c.Identity.RotateKeys(r.Context(), p, f.Get("signingKey") != "")

@@ -18,8 +18,10 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/fleet"
+	"rolecall/internal/identity"
 	"rolecall/internal/lease"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/secret"
 	"rolecall/internal/servicetest"
 )
 
@@ -231,6 +233,46 @@ func TestAccountEnds(t *testing.T) {
 	}
 	if !logsIn(s, "kept") {
 		t.Error("the user was disabled")
+	}
+}
+
+// An operation that was started in the console goes on when its person signs out. It ends when somebody ends the session.
+func TestSessionOfOperationEnds(t *testing.T) {
+	t.Parallel()
+	s, _ := open(t)
+	root := &account.Principal{GUID: s.Admin(t, "root"), Username: "root", Scopes: account.AdminScopes}
+	for name, of := range map[string]struct {
+		end   func(p *account.Principal, session secret.Text) error
+		state string
+	}{
+		"signed_out": {func(_ *account.Principal, session secret.Text) error {
+			return s.Identity.EndOwnSession(t.Context(), session)
+		}, "done"},
+		"session_ended": {func(p *account.Principal, _ secret.Text) error {
+			return s.Identity.EndSession(t.Context(), root, p.GUID, p.Session.String())
+		}, "failed"},
+	} {
+		p := manager(t, s, name)
+		create(t, s, p, "of_"+name)
+		a, err := s.Accounts.ByGUID(t.Context(), p.GUID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		session, err := s.Identity.StartSession(t.Context(), a, time.Now(), "192.0.2.1", "a browser")
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := s.Identity.Authenticate(t.Context(), identity.Credential{Scheme: identity.Session, Value: session}, "192.0.2.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := start(t, s, in, fleet.Request{Action: fleet.Disable, Targets: targets(s, "of_"+name)})
+		if err := of.end(in, session); err != nil {
+			t.Fatal(err)
+		}
+		if o := runUntilEnded(t, s, root, id, replica(s)); o.State != of.state || logsIn(s, "of_"+name) != (of.state == "failed") {
+			t.Errorf("%s: %+v", name, o)
+		}
 	}
 }
 

@@ -69,7 +69,7 @@ func (s *Service) StartSession(ctx context.Context, a *account.Account, proven t
 			return err
 		}
 		for _, id := range ended {
-			if _, err := revokeID(ctx, tx, id, now.Add(SessionLongest)); err != nil {
+			if _, err := revokeID(ctx, tx, signedOut(id), now.Add(SessionLongest)); err != nil {
 				return err
 			}
 		}
@@ -129,10 +129,15 @@ func (s *Service) session(ctx context.Context, token string) (*verifiedCredentia
 		return nil, errWrong.Because(errEnded)
 	}
 	return &verifiedCredential{account: a, whole: true, session: id, proven: proven, issued: created, expires: expires,
-		revocable: []uuid.UUID{id}, binding: epochBinding, bound: epochBinding(a)}, nil
+		revocable: []uuid.UUID{id, signedOut(id)}, binding: epochBinding, bound: epochBinding(a)}, nil
 }
 
-// EndOwnSession ends the session with that secret, if there is one, within 5 seconds on every replica.
+// signedOut is the id that is revoked when a session ends because its person signs out. The id of the session itself is
+// revoked when somebody ends the session: that ends what was started in it as well, such as an operation.
+func signedOut(session uuid.UUID) uuid.UUID { return uuid.NewSHA1(session, []byte("signed out")) }
+
+// EndOwnSession signs out the session with that secret, if there is one, within 5 seconds on every replica. Operations that
+// were started in it go on.
 func (s *Service) EndOwnSession(ctx context.Context, token secret.Text) error {
 	if token == "" {
 		return nil
@@ -148,7 +153,7 @@ func (s *Service) EndOwnSession(ctx context.Context, token secret.Text) error {
 		if err != nil {
 			return err
 		}
-		_, err = revokeID(ctx, tx, id, s.now().Add(SessionLongest))
+		_, err = revokeID(ctx, tx, signedOut(id), s.now().Add(SessionLongest))
 		return err
 	})
 }
@@ -168,4 +173,13 @@ func (s *Service) ProveWithPassword(ctx context.Context, p *account.Principal, t
 }
 
 // Proven reports whether the principal of a session has proved who it is so lately that no other proof is asked for.
-func (s *Service) Proven(p *account.Principal) bool { return s.now().Sub(p.Proven) < ProvenFor }
+func (s *Service) Proven(ctx context.Context, p *account.Principal) (bool, error) {
+	at := p.Proven
+	if s.now().Sub(at) >= ProvenFor { // or the proof was given to another replica, in the meantime
+		err := s.db.Pool.QueryRow(ctx, `SELECT proven_at FROM console_sessions WHERE id = $1`, p.Session).Scan(&at)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return false, control.Fault(err)
+		}
+	}
+	return s.now().Sub(at) < ProvenFor, nil
+}

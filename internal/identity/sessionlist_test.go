@@ -269,3 +269,41 @@ func TestSessionsOfOthers(t *testing.T) {
 		t.Errorf("a personal access token is no session: %v", err)
 	}
 }
+
+// A session that is signed out on one replica ends within 5 seconds on another that has just verified it.
+func TestSignOutOnOtherReplica(t *testing.T) {
+	s := servicetest.Shared(t)
+	var c clock
+	id, other := replica(t, s, &c), replica(t, s, &c)
+	x := thrice(t, s, id, own(t, id))
+	session := x.credentials[identity.ConsoleSession]
+	x.with(t, other, identity.ConsoleSession)
+	if err := id.EndOwnSession(t.Context(), session.Value); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(5 * time.Second)
+	if _, err := other.Authenticate(t.Context(), session, "10.0.0.1"); !fault.Is(err, fault.Unauthenticated) {
+		t.Errorf("5 seconds after the sign-out on another replica: %v", err)
+	}
+}
+
+// A proof of who somebody is holds on each replica, also on one that has verified the session before.
+func TestProofOnOtherReplica(t *testing.T) {
+	s := servicetest.Shared(t)
+	var c clock
+	id, other := replica(t, s, &c), replica(t, s, &c)
+	x := thrice(t, s, id, own(t, id))
+	c.advance(identity.ProvenFor + time.Minute)
+	p := x.with(t, other, identity.ConsoleSession)
+	if proven, err := other.Proven(t.Context(), p); proven || err != nil {
+		t.Fatal("before the proof:", proven, err)
+	}
+	err := id.ProveWithPassword(t.Context(), x.with(t, id, identity.ConsoleSession),
+		x.credentials[identity.ConsoleSession].Value, x.username+"-password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proven, err := other.Proven(t.Context(), x.with(t, other, identity.ConsoleSession)); !proven || err != nil {
+		t.Error("after the proof on another replica:", proven, err)
+	}
+}
