@@ -37,17 +37,17 @@ func (c *Console) leaseRoutes() []door.Route {
 type shownLease struct {
 	*lease.Lease
 	Path    string
-	Cluster crumb // Path "": the person may not view it any more
+	Cluster crumb // Path "": the person may not view it any more, and the title is its id
 	Badge   badge
 	Why     string // it ends or has ended; "": it has not
 	Over    bool   // it has ended, or its time is over
 }
 
 func (c *Console) presentLease(p *account.Principal, in *cluster.Cluster, l *lease.Lease) shownLease {
-	s := shownLease{Lease: l, Path: pagePath("leases", l.ID.String()), Cluster: crumb{Title: in.DisplayName},
+	s := shownLease{Lease: l, Path: pagePath("leases", l.ID.String()), Cluster: crumb{Title: in.ID.String()},
 		Badge: leaseBadge(l), Why: endReasons[l.Reason], Over: l.State == lease.Ended || !time.Now().Before(l.ExpiresAt)}
 	if _, err := c.Users.Cluster(p, in.ID.String()); err == nil {
-		s.Cluster.Path = pagePath("clusters", in.ID.String())
+		s.Cluster = crumb{in.DisplayName, pagePath("clusters", in.ID.String())}
 	}
 	return s
 }

@@ -100,6 +100,12 @@ func TestLeases(t *testing.T) {
 	nobody.get(path).is(404)
 	nobody.post(path + "/end").is(404)
 	manager.get("/console/leases/x").is(404)
+	// Who may not view the cluster any more sees the own lease, and of the cluster only what the API says.
+	s.Access(t, s.ClusterID, []string{"team=other"}, nil)
+	for _, page := range []string{"/console/leases", path} {
+		manager.get(page).is(200).shows(user, s.ClusterID).hides(">main<", "/console/clusters/"+s.ClusterID)
+	}
+	s.Access(t, s.ClusterID, []string{"team=shop"}, []string{"team=view"})
 
 	for query, found := range map[string]bool{"": true, "?for=app": true, "?for=other": false, "?account=mgr": true,
 		"?account=viewer": false, "?state=active": true, "?state=ended": false, "?expiresBefore=2001-01-01": false,

@@ -48,6 +48,7 @@ func pagerOf(r *http.Request, next string) (p pager) {
 func pageBehind(r *http.Request, key string) string {
 	query := r.URL.Query()
 	query.Del(afterField)
+	query.Del(liveField) // a page that a person opens is not the live view
 	if key != "" {
 		query.Set(afterField, key)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -170,7 +171,7 @@ type offboardingShown struct {
 	Users         []leaverUser
 	AccountPath   string
 	OperationPath string // "": there is none
-	Self          string
+	Self, Poll    string // as those of an operation
 	Running       bool
 }
 
@@ -180,9 +181,8 @@ func (c *Console) offboardingPage(w http.ResponseWriter, r *http.Request, p *acc
 		return err
 	}
 	id := o.ID.String()
-	shown := offboardingShown{Offboarding: o, AccountPath: pagePath("accounts", o.Account.GUID),
-		Self:    pagePath("offboardings", id),
-		Running: o.State == "running"}
+	shown := offboardingShown{Offboarding: o, AccountPath: pagePath("accounts", o.Account.GUID), Running: o.State == "running"}
+	shown.Self, shown.Poll = selfAndPoll(r, pagePath("offboardings", id), time.Now())
 	if o.Operation != uuid.Nil {
 		shown.OperationPath = pagePath("operations", o.Operation.String())
 	}

@@ -3,8 +3,10 @@ package console
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -136,6 +138,7 @@ type operationDetail struct {
 	States    []option
 	Pager     pager
 	Self      string // the page, with its filter
+	Poll      string // where the page asks for its next state; "": it has been open for so long that it asks no more
 	Chosen    string // the state by which the results are filtered
 }
 
@@ -158,10 +161,7 @@ func (c *Console) operationWithForm(w http.ResponseWriter, r *http.Request, p *a
 	d := operationDetail{shownOperation: presentOperation(o), States: resultStates, Chosen: f.Get("state"),
 		ByThisOne: o.Account == p.GUID}
 	d.MayCancel = o.State == "running" && fleet.CancelRefusal(p, o) == nil
-	d.Self = d.Path
-	if r.Method == http.MethodGet && r.URL.RawQuery != "" {
-		d.Self += "?" + r.URL.Query().Encode()
-	}
+	d.Self, d.Poll = selfAndPoll(r, d.Path, time.Now())
 	shown := page{Template: "operations/operation.html", Title: d.Title, Area: "operations",
 		Crumbs: []crumb{{"Operations", operationsPath}}, Form: f}
 	states, after, err := resultFilter(f)
@@ -184,6 +184,26 @@ func (c *Console) operationWithForm(w http.ResponseWriter, r *http.Request, p *a
 	d.Pager = pagerOf(r, next)
 	shown.Data = d
 	return c.show(w, r, p, shown)
+}
+
+// selfAndPoll are the page of an operation with its filter, and where it asks for its next state. It asks for as long as a
+// live view of the audit log does.
+func selfAndPoll(r *http.Request, path string, now time.Time) (self, poll string) {
+	query := url.Values{}
+	if r.Method == http.MethodGet {
+		query = r.URL.Query()
+	}
+	opened, err := strconv.ParseInt(query.Get(liveField), 10, 64)
+	if err != nil {
+		opened = now.Unix()
+	}
+	query.Del(liveField)
+	self = withQuery(path, query)
+	if now.Sub(time.Unix(opened, 0)) > longestLive {
+		return self, ""
+	}
+	query.Set(liveField, strconv.FormatInt(opened, 10))
+	return self, withQuery(path, query)
 }
 
 func resultPath(action fleet.Action, r fleet.Result) string {

@@ -76,6 +76,9 @@ func TestOperations(t *testing.T) {
 	if !strings.Contains(page.Body, "?after=49") {
 		t.Errorf("the next page is not named:\n%s", page.Body)
 	}
+	// A page that is open for long asks no more: its requests would keep the session in use.
+	manager.get(path+"?live=1").is(200).shows("Running", "Reload").hides("every 2s", "live=1")
+	manager.get(path+"?live="+fmt.Sprint(time.Now().Unix())).is(200).shows("every 2s", `href="`+path+`"`)
 	manager.get(path+"?after=49").is(200).shows("ops_59", "First page").hides("ops_00", "Next page")
 	manager.get(path+"?state=pending").is(200).shows("ops_00", "ops_01").hides("absent", "ops_02")
 	manager.get(path + "?state=failed").is(200).shows("None is failed.")
