@@ -86,7 +86,7 @@ func (c *Console) fleetUsers(w http.ResponseWriter, r *http.Request, p *account.
 			}
 			shown.Table.Fleet = true
 			shown.Table.Columns = columnsOf(r, s, []column{{"Name", fleet.SortName, ""}, {"Cluster", fleet.SortCluster, ""},
-				{"State", "", ""}, {"Made by", "", ""}, {"Made", fleet.SortCreatedAt, ""}, {"Expires", fleet.SortValidUntil, ""},
+				{"State", "", ""}, {"Created by", "", ""}, {"Created", fleet.SortCreatedAt, ""}, {"Expires", fleet.SortValidUntil, ""},
 				{"Roles", "", ""}, {"Password", "", ""}, {"Last seen", fleet.SortLastSeen, ""}})
 			shown.Unreachable = unreachableOf(found.Unreachable)
 			shown.Pager = pagerOf(r, encodeCursor(found.Next))

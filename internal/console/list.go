@@ -23,7 +23,7 @@ func filterForm(r *http.Request) *form { return &form{Values: r.URL.Query()} }
 // refuse shows in a form why it was refused, and at which field.
 func (f *form) refuse(err error) {
 	refused := fault.Of(err)
-	f.Problem, f.Field, f.Status = refused.Message, refused.Field, statuses[refused.Kind]
+	f.Problem, f.Field, f.Status = withLabels(refused.Message), refused.Field, statuses[refused.Kind]
 	if field, ok := errors.AsType[fieldError](err); ok {
 		f.Field = field.name
 	}

@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
+	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/door"
 	"rolecall/internal/web"
@@ -52,7 +54,7 @@ type frame struct {
 // area is an item of the navigation.
 type area struct{ Name, Title, Path string }
 
-// areas are the items of the navigation, in order.
+// areas are the items of the navigation, in order. Those that their page would refuse are left out by areasOf.
 var areas = []area{
 	{"start", "Start", "/console/"},
 	{"clusters", "Clusters", "/console/clusters"},
@@ -62,6 +64,14 @@ var areas = []area{
 	{"accounts", "Accounts", "/console/accounts"},
 	{"audit", "Audit log", "/console/audit"},
 	{"system", "System", "/console/system"},
+}
+
+// areasOf are the items of the navigation for one account.
+func areasOf(p *account.Principal) []area {
+	if p == nil || access.MayAudit(p) {
+		return areas
+	}
+	return slices.DeleteFunc(slices.Clone(areas), func(a area) bool { return a.Name == "system" })
 }
 
 // show answers with a page.
@@ -79,7 +89,7 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if !known {
 		return fmt.Errorf("there is no template %s", page.Template)
 	}
-	f := frame{page: page, Principal: p, Areas: areas, Version: c.Version, RequestID: web.InfoOf(r.Context()).ID}
+	f := frame{page: page, Principal: p, Areas: areasOf(p), Version: c.Version, RequestID: web.InfoOf(r.Context()).ID}
 	if r.Method == http.MethodGet && r.Header.Get("HX-Request") == "" { // a part of a page that is shown is no next page
 		f.Notice = c.takeNotice(w, r)
 	}

@@ -58,7 +58,7 @@ func TestUserPage(t *testing.T) {
 	s, pg, manager, viewer := usersSite(t)
 	manager.makes("up_app")
 	path := s.at("users", "up_app")
-	page := manager.get(path).is(http.StatusOK).shows("Made by", "manager", "Set the new password", "No session is open",
+	page := manager.get(path).is(http.StatusOK).shows("Created by", "manager", "Set the new password", "No session is open",
 		"Delete…")
 	old := page.hidden("etag")
 

@@ -294,8 +294,8 @@ func (c *Console) findUsers(r *http.Request, p *account.Principal, s *userSearch
 		shown.Table.All = pagePath("users", "plan") + "?" +
 			url.Values{"filter": {conditions.Encode()}, "from": {shown.Table.Self}}.Encode()
 	}
-	shown.Table.Columns = columnsOf(r, s, []column{{"Name", fleet.SortName, ""}, {"State", "", ""}, {"Made by", "", ""},
-		{"Made", fleet.SortCreatedAt, ""}, {"Expires", fleet.SortValidUntil, ""}, {"Roles", "", ""}, {"Connections", "", ""},
+	shown.Table.Columns = columnsOf(r, s, []column{{"Name", fleet.SortName, ""}, {"State", "", ""}, {"Created by", "", ""},
+		{"Created", fleet.SortCreatedAt, ""}, {"Expires", fleet.SortValidUntil, ""}, {"Roles", "", ""}, {"Connections", "", ""},
 		{"Password", "", ""}, {"Last seen", fleet.SortLastSeen, ""}})
 	shown.Pager = pagerOf(r, encodeCursor(found.Next))
 	c.countConnections(r.Context(), p, shown.Head.ID, found.Users, shown.Table.Rows)
