@@ -1,9 +1,7 @@
 package console
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -12,10 +10,15 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/door"
 	"rolecall/internal/fault"
+	"rolecall/internal/web"
 )
 
 // maxForm is far above any form that a person fills in: PEM of a cluster is the longest field.
 const maxForm = 256 << 10
+
+// maxFields is far above any form of ours. Many short fields take fifty times their length in memory, and anybody may send
+// them to the page to sign in.
+const maxFields = 4096
 
 // form is what a person typed, and why it was refused.
 type form struct {
@@ -147,21 +150,29 @@ func readForm(w http.ResponseWriter, r *http.Request) (*form, error) {
 	if err != nil || media != "application/x-www-form-urlencoded" {
 		return nil, fault.New(fault.MediaType, "Send the form as application/x-www-form-urlencoded.")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, fault.New(fault.TooLarge, "The form is larger than %d bytes.", maxForm)
-	}
+	body, err := web.ReadAhead(w, r, maxForm) // the page that asks for a proof reads it again, and keeps what was typed
 	if err != nil {
-		return nil, fault.New(fault.Malformed, "The form could not be read.").Because(err)
+		return nil, err
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body)) // for the page that asks for a proof, and keeps what was typed
-	values, err := url.ParseQuery(string(body))
+	values, err := parseForm(string(body))
 	if err != nil {
-		return nil, fault.New(fault.Malformed, "The form is damaged.") // the cause quotes it
+		return nil, err
 	}
 	f := &form{Values: values, restored: values.Has(restoreField)}
 	values.Del(restoreField)
 	return f, nil
+}
+
+// parseForm reads the fields of a form.
+func parseForm(text string) (url.Values, error) {
+	if strings.Count(text, "&") >= maxFields {
+		return nil, fault.New(fault.TooLarge, "The form has more than %d fields.", maxFields)
+	}
+	values, err := url.ParseQuery(text)
+	if err != nil {
+		return nil, fault.New(fault.Malformed, "The form is damaged.") // the cause quotes it
+	}
+	return values, nil
 }
 
 // formHandler shows a page with a form, or does what the form says.

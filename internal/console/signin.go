@@ -44,7 +44,7 @@ type signInForm struct {
 
 func typedBefore(f *form) signInForm {
 	shown := signInForm{Next: ownPath(f.Get(nextField)), Ended: f.Values.Has(typedField)}
-	shown.Typed, _ = url.ParseQuery(f.Get(typedField)) // it was written by us; if it is damaged, nothing was typed
+	shown.Typed, _ = parseForm(f.Get(typedField)) // it was written by us; if it is damaged, nothing was typed
 	return shown
 }
 

@@ -214,3 +214,36 @@ func TestSlowFormOfStranger(t *testing.T) {
 		t.Errorf("the answer is %q: %v", line, err)
 	}
 }
+
+// What anybody may send to the page to sign in takes little memory: a form has no thousands of fields, and only as many long
+// ones are read at once as other large bodies.
+func TestLargeForms(t *testing.T) {
+	s := servicetest.Shared(t)
+	pages := &console.Console{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity,
+		Idempotency: s.Idempotency, Door: s.Door(0), PublicURL: servicetest.PublicURL}
+	server := httptest.NewServer(&web.Edge{Log: slog.New(slog.DiscardHandler), Handler: pages.Handler(),
+		InFlight: &web.InFlight{LargeBodies: 1, LargeBodyWait: 50 * time.Millisecond}})
+	defer server.Close()
+	b := (&site{s, server.URL}).browser(t)
+	many := make([]string, 2*5000)
+	for i := range many {
+		many[i] = "x"
+	}
+	b.post("/console/sign-in", many...).is(http.StatusRequestEntityTooLarge)
+	b.post("/console/sign-in", "typed", strings.Repeat("x&", 5000)).is(http.StatusUnprocessableEntity).hides("x=&amp;x=")
+
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	head := "POST /console/sign-in HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nContent-Length: 200000\r\n" +
+		"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+	if _, err := io.WriteString(conn, head+strings.Repeat("x", 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a second long form waits for the first", func() bool {
+		return b.post("/console/sign-in", "username", strings.Repeat("x", 100_000)).Status == http.StatusServiceUnavailable
+	})
+	b.post("/console/sign-in", "username", "short", "password", "x").is(http.StatusUnprocessableEntity)
+}
