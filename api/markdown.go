@@ -95,7 +95,7 @@ func writeList(out *strings.Builder, element string, mark *regexp.Regexp, lines 
 var tableRule = regexp.MustCompile(`^\|[ :|-]+\|$`)
 
 func writeTable(out *strings.Builder, lines []string) {
-	out.WriteString(`<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>` + "\n")
+	out.WriteString(`<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>` + "\n")
 	for i, line := range lines {
 		if tableRule.MatchString(line) {
 			continue

@@ -10,7 +10,7 @@ func TestMarkdown(t *testing.T) {
 		"Text\n- one\n- two\n  more\n": "<p>Text</p>\n<ul>\n<li>one</li>\n<li>two\nmore</li>\n</ul>\n",
 		"* one\n* two":                 "<ul>\n<li>one</li>\n<li>two</li>\n</ul>\n",
 		"1. one\n2. two":               "<ol>\n<li>one</li>\n<li>two</li>\n</ol>\n",
-		"| a | b |\n|---|---|\n| `1` | x |": `<div class="scroll" tabindex="0" role="region" ` +
+		"| a | b |\n|---|---|\n| `1` | x |": `<div class="scroll" tabindex="0" role="group" ` +
 			`aria-label="Table"><table>` + "\n" +
 			`<tr><th scope="col">a</th><th scope="col">b</th></tr>` +
 			"\n<tr><td><code>1</code></td><td>x</td></tr>\n</table></div>\n",
