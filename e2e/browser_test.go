@@ -537,11 +537,11 @@ func (b *tab) scheme(name string) {
 // page that was already tested in the other color scheme only the contrast is.
 func (b *tab) accessible(colors ...string) {
 	b.t.Helper()
-	options := `{}`
+	options := `{resultTypes: ["violations"]}`
 	for i, scheme := range colors {
 		b.scheme(scheme)
 		if i > 0 {
-			options = `{runOnly: {type: "rule", values: ["color-contrast"]}}`
+			options = `{resultTypes: ["violations"], runOnly: {type: "rule", values: ["color-contrast"]}}`
 		}
 		for _, violation := range b.axe(options) {
 			b.t.Errorf("%s, %s: %s", b.path(), scheme, violation)

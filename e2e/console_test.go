@@ -34,7 +34,7 @@ var readers = []string{"admin", "auditor", "alice", "bob", "nobody"}
 // them see. None of them sees more of the pages of an admin.
 func (c *company) principals(t *testing.T) {
 	all := c.people["admin"].visits(t).crawl(8)
-	if len(all) < 8 && len(unfinished) == 0 {
+	if len(all) < 8 {
 		t.Errorf("an admin sees %d pages", len(all))
 	}
 	for _, name := range readers {
@@ -78,7 +78,7 @@ func (p *webPage) isWellMade(t *testing.T, who string) {
 	if p.status >= 500 {
 		t.Errorf("%s: %s: %d %s", who, p.path, p.status, p.body)
 	}
-	if len(p.body) > maxPage && strings.HasPrefix(p.path, "/console") {
+	if len(p.body) > maxPage && p.isHTML() {
 		t.Errorf("%s: %s has %d bytes", who, p.path, len(p.body))
 	}
 	h := p.header
@@ -170,7 +170,7 @@ func (c *company) sameAsAPI(t *testing.T, e *employee, seen map[string]string) {
 		}
 	}
 	for _, name := range c.known() {
-		if visible[name] && seen[name] == "" && len(unfinished) == 0 {
+		if visible[name] && seen[name] == "" {
 			t.Errorf("%s sees %q by the API, and on no page", e.username, name)
 		}
 		if seen[name] != "" && !visible[name] && !strings.Contains(told.String(), strings.Trim(literal(name), `"`)) {
@@ -205,10 +205,13 @@ func (c *company) accessible(t *testing.T) {
 	b.open("/console/sign-in")
 	b.accessible("light", "dark")
 	b.signIn(c.people["admin"])
+	tested := map[string]bool{}
 	for _, path := range slices.Sorted(maps.Keys(pages)) {
-		if !pages[path].isHTML() {
-			continue // a file to save
+		shape, _, _ := strings.Cut(kind(path), "?")
+		if !pages[path].isHTML() || tested[shape] {
+			continue // a file to save, or the same page with another filter
 		}
+		tested[shape] = true
 		b.open(path, pages[path].status)
 		b.accessible("light", "dark")
 		if wide := eval[int](b, `document.documentElement.scrollWidth - innerWidth`); wide > 0 {

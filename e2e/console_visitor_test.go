@@ -239,14 +239,8 @@ func kind(path string) string {
 	return shape + "?" + strings.Join(parameters, "&")
 }
 
-// unfinished are pages that are linked, and not there yet.
-var unfinished = []string{"/docs"}
-
 // isPage reports whether a path is that of a page of the console.
 func isPage(path string) bool {
-	if slices.ContainsFunc(unfinished, func(prefix string) bool { return strings.HasPrefix(path, prefix) }) {
-		return false
-	}
 	return (strings.HasPrefix(path, "/console/") && !strings.HasPrefix(path, "/console/static/")) || path == "/docs" ||
 		strings.HasPrefix(path, "/uaa/passcode")
 }
