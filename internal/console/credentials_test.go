@@ -23,7 +23,7 @@ func TestCredentials(t *testing.T) {
 	for _, wrong := range []struct{ field, value, says string }{
 		{"name", "", "has 1 to 63 characters"}, {"name", "a/b", "cannot stand in a URL"}, {"for", "nope", "There is no role"},
 		{"rotateEvery", "", "Say how often"}, {"rotateEvery", "often", "The duration is"}, {"rotateEvery", "0s", "use 1s to"},
-		{"overlap", "", "Say how long"}, {"overlap", "31d", "use at most rotateEvery"},
+		{"overlap", "", "Say how long"}, {"overlap", "31d", "use at most “Replace the password every”"},
 		{"window.days", "sat", "not a time of day"}, {"window.from", "2 am", "window.days is empty"},
 	} {
 		typed := map[string]string{"name": "shop api", "for": "app", "rotateEvery": "30d", "overlap": "1h"}
