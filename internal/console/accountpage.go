@@ -2,6 +2,7 @@ package console
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -12,8 +13,6 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
-	"rolecall/internal/etag"
-	"rolecall/internal/fault"
 	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 )
@@ -23,11 +22,11 @@ func (c *Console) accountRoutes() []door.Route {
 	showAnnotations, changeAnnotations := c.metadataRoutes(annotationEditor)
 	return slices.Concat(
 		[]door.Route{
-			read(accountPath, c.accountPage),
+			read(accountPath, unsent(c.accountPage)),
 			read(accountPath+"/database-users", c.madeUsersPage),
-			action(accountPath+"/activate", c.accountWith, c.activate),
-			action(accountPath+"/unlock", c.accountWith, c.unlock),
-			action(accountPath+"/sessions/{session}/end", c.accountWith, c.endAccountSession),
+			action(accountPath+"/activate", c.accountPage, c.activate),
+			action(accountPath+"/unlock", c.accountPage, c.unlock),
+			action(accountPath+"/sessions/{session}/end", c.accountPage, c.endAccountSession),
 		},
 		formPage(accountPath+"/labels", showLabels, changeLabels),
 		formPage(accountPath+"/annotations", showAnnotations, changeAnnotations),
@@ -73,12 +72,7 @@ type accountShown struct {
 	Offboardings []*fleet.Offboarding
 }
 
-func (c *Console) accountPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return c.accountWith(w, r, p, nil)
-}
-
-// accountWith is the page of an account with a form of it that was refused; nil: none was.
-func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+func (c *Console) accountPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	ctx := r.Context()
 	a, err := c.Accounts.Profile(ctx, p, r.PathValue("guid"))
 	if err != nil {
@@ -92,21 +86,13 @@ func (c *Console) accountWith(w http.ResponseWriter, r *http.Request, p *account
 		MayLabel:    p.MayChangeMetadata() == nil,
 		MayOffboard: p.MayOffboard() == nil && a.GUID != p.GUID,
 	}
-	shown.accountRow.Labels = labelsOf(a)
-	for _, scope := range a.Scopes {
-		shown.Given = append(shown.Given, scopeMeaning{scope, scopeMeanings[scope]})
-	}
-	for _, e := range annotationEditor.rows(&form{}, a.Annotations, nil) {
-		if !e.New {
-			shown.Annotations = append(shown.Annotations, ownLabel{Key: e.Key, Value: e.Value})
-		}
-	}
+	shown.accountRow.Labels = labelsOf(a.Labels, a.LabelSources)
+	shown.Given = meaningsOf(a.Scopes)
+	shown.Annotations = labelsOf(a.Annotations, nil)
 	if shown.Access, shown.Explained, err = c.accessOf(r, p, a); err != nil {
 		return err
 	}
-	if n := len(shown.Access) - shownClusters; n > 0 {
-		shown.Access, shown.Hidden = shown.Access[:shownClusters], n
-	}
+	shown.Access, shown.Hidden = firstClusters(shown.Access)
 	newest := audit.Page{Backward: true, Limit: fewRows}
 	if shown.Did, _, err = c.auditRows(ctx, p, audit.Filter{Account: a.GUID}, newest); err != nil {
 		return err
@@ -155,8 +141,7 @@ func (c *Console) endAccountSession(w http.ResponseWriter, r *http.Request, p *a
 // accessOf says which clusters an account may see and why, as far as the principal may know: everything of others is for
 // admins. Clusters without any access are left out.
 func (c *Console) accessOf(r *http.Request, p *account.Principal, a *account.Profile) (seen []dbuser.ClusterAccess,
-	known bool,
-	err error) {
+	known bool, err error) {
 	switch {
 	case p.MayChangeMetadata() == nil:
 		all, err := c.Users.AccessOf(r.Context(), p, a.GUID)
@@ -183,14 +168,13 @@ type madeUsers struct {
 	Search  string // the path of the search of the fleet
 	Users   []madeUser
 	More    bool
-	Away    []awayCluster
+	Away    []unreachableCluster
 }
 
 type madeUser struct {
-	Name, Path, Cluster, ClusterPath string
+	Name, Path string
+	Cluster    crumb
 }
-
-type awayCluster struct{ Name, Path, Why string }
 
 // usersMadeBy searches the fleet for database users that an account made.
 func (c *Console) usersMadeBy(r *http.Request, p *account.Principal, a *account.Profile) (*madeUsers, error) {
@@ -199,15 +183,12 @@ func (c *Console) usersMadeBy(r *http.Request, p *account.Principal, a *account.
 		return nil, err
 	}
 	made := &madeUsers{Account: a, Self: pagePath("accounts", a.GUID, "database-users"),
-		Search: Prefix + "/users?" + "createdBy=" + a.GUID, More: found.Next != ""}
+		Search: withQuery(fleetUsersPath, url.Values{"createdBy": {a.GUID}}), More: found.Next != "",
+		Away: unreachableOf(found.Unreachable)}
 	for _, u := range found.Users {
 		id := u.Cluster.ID.String()
-		made.Users = append(made.Users, madeUser{u.Name, pagePath("clusters", id, "users", u.Name), u.Cluster.DisplayName,
-			pagePath("clusters", id)})
-	}
-	for _, u := range found.Unreachable {
-		made.Away = append(made.Away, awayCluster{u.Cluster.DisplayName, pagePath("clusters", u.Cluster.ID.String()),
-			fault.Of(u.Err).Message})
+		made.Users = append(made.Users, madeUser{u.Name, userPath(id, u.Name), crumb{u.Cluster.DisplayName,
+			pagePath("clusters", id)}})
 	}
 	return made, nil
 }
@@ -230,7 +211,7 @@ func (c *Console) madeUsersPage(w http.ResponseWriter, r *http.Request, p *accou
 // changeAccount makes a change by a form of an account's page, and leads back to it.
 func (c *Console) changeAccount(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form,
 	change account.ProfileChange, notice string) error {
-	a, err := c.Accounts.UpdateProfile(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, change)
+	a, err := c.Accounts.UpdateProfile(r.Context(), p, r.PathValue("guid"), f.Match(), change)
 	if err != nil {
 		return err
 	}
@@ -341,7 +322,7 @@ func (c *Console) setAccountPassword(w http.ResponseWriter, r *http.Request, p *
 	if err != nil {
 		return err
 	}
-	a, err := c.Accounts.SetPassword(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, false, c.hashed(password))
+	a, err := c.Accounts.SetPassword(r.Context(), p, r.PathValue("guid"), f.Match(), false, c.hashed(password))
 	if err != nil {
 		return err
 	}
@@ -372,7 +353,7 @@ func (c *Console) deleteAccount(w http.ResponseWriter, r *http.Request, p *accou
 	if f.Get("name") != strings.TrimSpace(name) {
 		return wrongField("name", "To delete the account, type its name: %s", name)
 	}
-	if err := c.Accounts.DeleteProfile(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}); err != nil {
+	if err := c.Accounts.DeleteProfile(r.Context(), p, r.PathValue("guid"), f.Match()); err != nil {
 		return err
 	}
 	return c.redirect(w, accountsPath, "The account "+name+" was deleted. Its database users stay.")

@@ -66,7 +66,7 @@ func accountState(a *account.Profile) badge {
 const fewLabels = 4
 
 func accountRowOf(a *account.Profile) accountRow {
-	row := accountRow{Profile: a, Path: pagePath("accounts", a.GUID), State: accountState(a), Labels: labelsOf(a)}
+	row := accountRow{Profile: a, Path: pagePath("accounts", a.GUID), State: accountState(a), Labels: labelsOf(a.Labels, a.LabelSources)}
 	if row.More = len(row.Labels) - fewLabels; row.More > 0 {
 		row.Labels = row.Labels[:fewLabels]
 	}
@@ -74,11 +74,11 @@ func accountRowOf(a *account.Profile) accountRow {
 }
 
 // labelsOf are the labels of an account in the order of their keys, with who has set them.
-func labelsOf(a *account.Profile) (labels []ownLabel) {
-	for _, key := range slices.Sorted(maps.Keys(a.Labels)) {
-		labels = append(labels, ownLabel{key, a.Labels[key], a.LabelSources[key]})
+func labelsOf(labels, sources map[string]string) (shown []ownLabel) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		shown = append(shown, ownLabel{key, labels[key], sources[key]})
 	}
-	return labels
+	return shown
 }
 
 func (c *Console) accountsPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -105,11 +105,7 @@ func (c *Console) accountsPage(w http.ResponseWriter, r *http.Request, p *accoun
 		for _, a := range found {
 			shown.Accounts = append(shown.Accounts, accountRowOf(a))
 		}
-		next := ""
-		if more {
-			next = strconv.FormatInt(found[len(found)-1].ID, 10)
-		}
-		shown.Pager = pagerOf(r, next)
+		shown.Pager = pagerAfter(r, found, more, func(a *account.Profile) string { return strconv.FormatInt(a.ID, 10) })
 	}
 	return c.show(w, r, p, page{Template: "accounts/list.html", Title: "Accounts", Area: "accounts", Form: f, Data: shown})
 }
@@ -118,7 +114,7 @@ func (c *Console) accountsPage(w http.ResponseWriter, r *http.Request, p *accoun
 func accountFilter(f *form) (filter account.ProfileFilter, after int64, err error) {
 	filter = account.ProfileFilter{Search: f.Get("name"), Origin: f.Get("origin"), Scope: f.Get("scope")}
 	for _, text := range []string{filter.Search, filter.Origin, filter.Scope} {
-		if strings.ContainsRune(text, 0) || strings.ToValidUTF8(text, "") != text {
+		if !isText(text) {
 			return filter, 0, fault.New(fault.Malformed, "The filter is not text.")
 		}
 	}
@@ -161,11 +157,9 @@ const (
 
 // newAccount is the page to create an account for a person.
 type newAccount struct {
-	Scopes    []scopeChoice
-	Issuers   []string // the names of those that are known
-	MayLabel  bool
-	Labels    []entry
-	LabelHint string
+	Scopes   []scopeChoice
+	MayLabel bool
+	Labels   []entry
 }
 
 // scopeChoice is a scope to tick.

@@ -406,7 +406,7 @@ func TestProofForScopes(t *testing.T) {
 	if made, err := s.Accounts.ByGUID(context.Background(), guid); err != nil || len(made.Scopes) != 2 {
 		t.Fatalf("the scopes were changed: %v %v", made, err)
 	}
-	a = b.post("/console/prove", "password", "proves-password", "next", a.hidden("next"), "typed", a.hidden("typed")).
+	b.post("/console/prove", "password", "proves-password", "next", a.hidden("next"), "typed", a.hidden("typed")).
 		is(http.StatusOK)
 	b.post(at+"/password", "made-by", "generate", "_restore", "1").is(http.StatusOK).hides(`class="secret"`)
 	b.get(at + "/scopes").is(http.StatusOK)

@@ -54,7 +54,7 @@ func (c *Console) accessPage(w http.ResponseWriter, r *http.Request, p *account.
 		return err
 	}
 	now := head.Cluster
-	shown := clusterAccess{Head: head, ETag: etagOf(f, head), Manage: ruleTexts(now.Manage), View: ruleTexts(now.View),
+	shown := clusterAccess{Head: head, ETag: f.Tag(head.Cluster.Tag()), Manage: ruleTexts(now.Manage), View: ruleTexts(now.View),
 		Test: filterForm(r)}
 	shown.ManageText, shown.ViewText = strings.Join(shown.Manage, "\n"), strings.Join(shown.View, "\n")
 	shown.Own.View, shown.Own.Manage = access.Rights(p, now)
@@ -85,7 +85,7 @@ func (c *Console) changeRules(w http.ResponseWriter, r *http.Request, p *account
 	}
 	s := cluster.Settings{Manage: otherList(f, manageField, ruleTexts(now.Manage)),
 		View: otherList(f, viewField, ruleTexts(now.View))}
-	changed, err := c.Users.UpdateCluster(r.Context(), p, now.ID.String(), typedETag(f), s, nil)
+	changed, err := c.Users.UpdateCluster(r.Context(), p, now.ID.String(), f.Match(), s, nil)
 	if err != nil {
 		return err
 	}

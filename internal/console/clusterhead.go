@@ -33,9 +33,6 @@ type clusterHead struct {
 // Known reports whether it is known since when the cluster cannot be used.
 func (h *clusterHead) Known() bool { return !h.Since.IsZero() }
 
-// tab is one of the pages of a cluster.
-type tab struct{ Name, Title, Path string }
-
 // tabsOf are the pages of a cluster.
 func tabsOf(id string) []tab {
 	return []tab{
@@ -88,9 +85,13 @@ func versionOf(c *cluster.Cluster, h cluster.Health) string {
 
 // clusterCrumbs are the pages above a page of a cluster; above lead to pages between the cluster's and the page.
 func clusterCrumbs(head *clusterHead, above ...crumb) []crumb {
-	all := []crumb{{"Clusters", pagePath("clusters")}}
-	if len(above) > 0 {
-		all = append(all, crumb{head.Name, pagePath("clusters", head.ID)})
+	if len(above) == 0 {
+		return []crumb{{"Clusters", clustersPath}}
 	}
-	return append(all, above...)
+	return belowCluster(head.Cluster, above...)
+}
+
+// belowCluster are the pages above a page of a cluster that is no tab.
+func belowCluster(c *cluster.Cluster, above ...crumb) []crumb {
+	return append([]crumb{{"Clusters", clustersPath}, {c.DisplayName, pagePath("clusters", c.ID.String())}}, above...)
 }

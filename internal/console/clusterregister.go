@@ -154,10 +154,7 @@ func typedSettings(f *form) cluster.Settings {
 	return s
 }
 
-func text(f *form, name string) *string {
-	typed := f.Get(name)
-	return &typed
-}
+func text(f *form, name string) *string { return new(f.Get(name)) }
 
 // lines are the lines of a field, without empty ones.
 func lines(f *form, name string) *[]string {

@@ -13,7 +13,6 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/door"
-	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/lease"
 	"rolecall/internal/moment"
@@ -35,7 +34,6 @@ func (c *Console) settingsRoutes() []door.Route {
 
 // The names of the fields of settings, beside those of the registration.
 const (
-	etagField       = "etag"
 	commitField     = "synchronousCommit"
 	defaultTTLField = "leases.defaultTtl"
 	maxTTLField     = "leases.maxTtl"
@@ -92,18 +90,6 @@ func (c *Console) compare(ctx context.Context, p *account.Principal, f *form, he
 	return found, nil
 }
 
-// etagOf is the state that a form was made from. A form that was refused as stale is shown beside the current state, and
-// continues from that.
-func etagOf(f *form, head *clusterHead) string {
-	if f.Values.Has(etagField) && f.Status != statuses[fault.Stale] {
-		return f.Get(etagField)
-	}
-	return head.Cluster.Tag()
-}
-
-// typedETag is the condition of a change: that the cluster is as the form has shown it.
-func typedETag(f *form) etag.Match { return etag.Match{f.Get(etagField)} }
-
 type clusterSettings struct {
 	Head     *clusterHead
 	ETag     string
@@ -121,7 +107,7 @@ func (c *Console) settingsPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	shown := clusterSettings{Head: head, ETag: etagOf(f, head), Now: map[string]string{}, Shown: settingsOf(head.Cluster),
+	shown := clusterSettings{Head: head, ETag: f.Tag(head.Cluster.Tag()), Now: map[string]string{}, Shown: settingsOf(head.Cluster),
 		Commits: []option{{"", "as the server has it"}}}
 	for _, s := range shown.Shown {
 		shown.Now[s.Field] = s.Now
@@ -174,7 +160,7 @@ func (c *Console) changeSettings(w http.ResponseWriter, r *http.Request, p *acco
 	if s.Leases, err = typedLeases(f, now.Leases); err != nil {
 		return err
 	}
-	changed, err := c.Users.UpdateCluster(r.Context(), p, now.ID.String(), typedETag(f), s, nil)
+	changed, err := c.Users.UpdateCluster(r.Context(), p, now.ID.String(), f.Match(), s, nil)
 	if err != nil {
 		return err
 	}
@@ -244,7 +230,7 @@ func (c *Console) changeOf(r *http.Request, p *account.Principal, f *form, last 
 		return clusterChange{}, err
 	}
 	head.Self = pagePath("clusters", head.ID, "settings", last)
-	return clusterChange{head, etagOf(f, head), head.Self}, nil
+	return clusterChange{head, f.Tag(head.Cluster.Tag()), head.Self}, nil
 }
 
 // settingsCrumbs are the pages above a change of a cluster.
@@ -294,7 +280,7 @@ func (c *Console) changeConnection(w http.ResponseWriter, r *http.Request, p *ac
 	if f.Get(identifierField) != "" {
 		change.SystemIdentifier = text(f, identifierField)
 	}
-	changed, err := c.Users.UpdateCluster(r.Context(), p, r.PathValue("id"), typedETag(f), cluster.Settings{}, change)
+	changed, err := c.Users.UpdateCluster(r.Context(), p, r.PathValue("id"), f.Match(), cluster.Settings{}, change)
 	if err != nil {
 		return err
 	}
@@ -386,10 +372,9 @@ func (c *Console) removeCluster(w http.ResponseWriter, r *http.Request, p *accou
 	}
 	var end *bool
 	if choice := f.Get(leasesField); choice == endLeases || choice == leaveLeases {
-		yes := choice == endLeases
-		end = &yes
+		end = new(choice == endLeases)
 	}
-	if err := c.Users.RemoveCluster(r.Context(), p, now.ID.String(), typedETag(f), end); err != nil {
+	if err := c.Users.RemoveCluster(r.Context(), p, now.ID.String(), f.Match(), end); err != nil {
 		return err
 	}
 	return c.redirect(w, clustersPath, fmt.Sprintf("The cluster %s is no longer managed. Its users and databases are as they "+

@@ -6,13 +6,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
-	"rolecall/internal/etag"
 	"rolecall/internal/lease"
 	"rolecall/internal/moment"
 )
@@ -95,7 +93,7 @@ func (c *Console) credentialsPage(w http.ResponseWriter, r *http.Request, p *acc
 	l := credentialList{Head: head, Self: pagePath("clusters", head.ID, "credentials"),
 		Fields: credentialFields{For: r.URL.Query().Get("for"), Every: "30d", Overlap: "1h", Days: weekdays}}
 	after := r.URL.Query().Get(afterField)
-	if !utf8.ValidString(after) || strings.ContainsRune(after, 0) {
+	if !isText(after) {
 		return errWrongPage
 	}
 	in, found, more, err := c.Users.Credentials(r.Context(), p, head.ID, after, pageSize)
@@ -105,11 +103,7 @@ func (c *Console) credentialsPage(w http.ResponseWriter, r *http.Request, p *acc
 	for _, cr := range found {
 		l.Credentials = append(l.Credentials, presentCredential(in, cr))
 	}
-	next := ""
-	if more {
-		next = found[len(found)-1].Name
-	}
-	l.Pager = pagerOf(r, next)
+	l.Pager = pagerAfter(r, found, more, func(cr *lease.Credential) string { return cr.Name })
 	return c.show(w, r, p, page{Template: "credentials/list.html", Title: "Stored credentials of " + head.Name,
 		Area: "clusters", Crumbs: clusterCrumbs(head), Form: f, Data: l})
 }
@@ -224,7 +218,7 @@ func (c *Console) changeCredential(w http.ResponseWriter, r *http.Request, p *ac
 		return err
 	}
 	in, cr, _, err := c.Users.PutCredential(r.Context(), p, r.PathValue("id"), r.PathValue("name"), set,
-		etag.Match{f.Get("etag")})
+		f.Match())
 	if err != nil {
 		return err
 	}
@@ -261,9 +255,7 @@ func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *acco
 		return err
 	}
 	return c.show(w, r, p, page{Template: "credentials/once.html", Title: "Current password of " + current.Name,
-		Area: "clusters", Crumbs: []crumb{{"Clusters", pagePath("clusters")},
-			{in.DisplayName, pagePath("clusters", in.ID.String())},
-			{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}},
+		Area: "clusters", Crumbs: belowCluster(in, crumb{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}),
 		Data: onceCredential{presentCredential(in, current.Credential), login, current.ExpiresAt}})
 }
 
@@ -272,7 +264,7 @@ func (c *Console) deleteCredential(w http.ResponseWriter, r *http.Request, p *ac
 	if f.Values.Get("confirm") != name {
 		return wrongField("confirm", "Type the name of the credential, %s, to delete it.", name)
 	}
-	if err := c.Users.DeleteCredential(r.Context(), p, r.PathValue("id"), name, etag.Match{f.Get("etag")}); err != nil {
+	if err := c.Users.DeleteCredential(r.Context(), p, r.PathValue("id"), name, f.Match()); err != nil {
 		return err
 	}
 	return c.redirect(w, pagePath("clusters", r.PathValue("id"), "credentials"), "The credential "+name+" is deleted.")

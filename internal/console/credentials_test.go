@@ -126,7 +126,7 @@ func TestCredentialNeedsProof(t *testing.T) {
 	moved := other.browser(t)
 	moved.http.Jar.SetCookies(mustURL(t, other.URL), manager.http.Jar.Cookies(mustURL(t, s.URL)))
 	a := moved.post(one+"/current", "_once", "b3f8a0f0-6c1c-4c40-9b0e-000000000001").is(401).shows("Is it you?").
-		hides(`id="password"`)
+		hides(`id="secret"`)
 	a = moved.post("/console/prove", "next", a.hidden("next"), "typed", a.hidden("typed"), "password", "mgr-password")
 	if a.Status != 200 && a.Status != 303 {
 		t.Fatalf("got %d:\n%s", a.Status, a.Body)

@@ -77,12 +77,8 @@ func (c *Console) readDatabases(r *http.Request, p *account.Principal, head *clu
 	if err != nil {
 		return nil, pager{}, err
 	}
-	next := ""
-	if more {
-		next = found[len(found)-1].Name
-	}
 	shown, err := c.presentDatabases(r.Context(), p, head.Cluster, found)
-	return shown, pagerOf(r, next), err
+	return shown, pagerAfter(r, found, more, func(d *pgrole.Database) string { return d.Name }), err
 }
 
 // presentDatabases adds the sizes, without which a page is of use as well, and the names of accounts.
@@ -288,8 +284,7 @@ func accessRolesWish(database string, f *form) pgrole.AccessRolesWish {
 		if wish.Schemas = *lines(f, "schemas"); len(wish.Schemas) == 0 {
 			wish.Schemas = []string{allSchemas}
 		}
-		adopt := f.Get("adopt") != ""
-		wish.Adopt = &adopt
+		wish.Adopt = new(f.Get("adopt") != "")
 	}
 	return wish
 }

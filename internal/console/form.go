@@ -5,10 +5,13 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"rolecall/internal/account"
 	"rolecall/internal/door"
+	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/web"
 )
@@ -48,23 +51,24 @@ func (f *form) Or(name, value string) string {
 // Tag is the entity tag that a form carries: that of what it was made from, current for a new form. If the form was refused
 // because that has changed, it is current as well: the person sees both versions, and sends the form again.
 func (f *form) Tag(current string) string {
-	if f.Typed() && f.Status != http.StatusPreconditionFailed {
-		return f.Get("etag")
+	if tag := f.Get(etagField); tag != "" && f.Status != http.StatusPreconditionFailed {
+		return tag
 	}
 	return current
 }
+
+// Match is the precondition of a change: that what it changes is as the form has shown it.
+func (f *form) Match() etag.Match { return etag.Match{f.Get(etagField)} }
+
+// isText reports whether PostgreSQL can store what a person typed, or a URL has.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Checked reports whether a box of this name and value is ticked; by default in a new form.
 func (f *form) Checked(name, value string, inNew bool) bool {
 	if !f.Typed() {
 		return inNew
 	}
-	for _, v := range f.Values[name] {
-		if v == value {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(f.Values[name], value)
 }
 
 // input is one field of a form, for the template "field".
@@ -138,6 +142,7 @@ func isSecret(name string) bool {
 
 // The names of fields that the frame adds.
 const (
+	etagField    = "etag"
 	restoreField = "_restore"
 	nextField    = "next"
 	typedField   = "typed"
@@ -186,10 +191,15 @@ func read(pattern string, show door.HandlerFunc) door.Route {
 // formPage is a page with a form at one path: show shows it, empty or refused, and act does what it says.
 func formPage(pattern string, show, act formHandler) []door.Route {
 	return []door.Route{
-		read(pattern, func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-			return show(w, r, p, &form{Values: url.Values{}})
-		}),
+		read(pattern, unsent(show)),
 		action(pattern, show, act),
+	}
+}
+
+// unsent is a page that has forms, without one that was sent.
+func unsent(show formHandler) door.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
+		return show(w, r, p, &form{Values: url.Values{}})
 	}
 }
 

@@ -3,9 +3,7 @@ package console
 import (
 	"net/http"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"rolecall/internal/account"
 	"rolecall/internal/cluster"
@@ -23,9 +21,7 @@ func (c *Console) leaseRoutes() []door.Route {
 		[]door.Route{
 			read(leasesPath, c.leasesPage),
 			read(inCluster, c.clusterLeasesPage),
-			read(one, func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-				return c.leasePage(w, r, p, &form{})
-			}),
+			read(one, unsent(c.leasePage)),
 			action(one+"/renew", c.leasePage, c.renewLease),
 		},
 		formPage(inCluster+"/new", c.newLeasePage, c.once(c.takeLease)),
@@ -40,12 +36,11 @@ type shownLease struct {
 	Cluster crumb // Path "": the person may not view it any more, and the title is its id
 	Badge   badge
 	Why     string // it ends or has ended; "": it has not
-	Over    bool   // it has ended, or its time is over
 }
 
 func (c *Console) presentLease(p *account.Principal, in *cluster.Cluster, l *lease.Lease) shownLease {
 	s := shownLease{Lease: l, Path: pagePath("leases", l.ID.String()), Cluster: crumb{Title: in.ID.String()},
-		Badge: leaseBadge(l), Why: endReasons[l.Reason], Over: l.State == lease.Ended || !time.Now().Before(l.ExpiresAt)}
+		Badge: leaseBadge(l), Why: endReasons[l.Reason]}
 	if _, err := c.Users.Cluster(p, in.ID.String()); err == nil {
 		s.Cluster = crumb{in.DisplayName, pagePath("clusters", in.ID.String())}
 	}
@@ -130,11 +125,7 @@ func (c *Console) showLeases(w http.ResponseWriter, r *http.Request, p *account.
 		}
 		l.Leases = append(l.Leases, c.presentLease(p, in, one))
 	}
-	next := ""
-	if more {
-		next = found[len(found)-1].ID.String()
-	}
-	l.Pager = pagerOf(r, next)
+	l.Pager = pagerAfter(r, found, more, func(one *lease.Lease) string { return one.ID.String() })
 	l.All = filter.Account+filter.For == "" && filter.States == nil && filter.ExpiresBefore.IsZero()
 	shown.Data = l
 	return c.show(w, r, p, shown)
@@ -143,7 +134,7 @@ func (c *Console) showLeases(w http.ResponseWriter, r *http.Request, p *account.
 func leaseFilter(f *form) (filter lease.Filter, err error) {
 	filter.Limit = pageSize
 	for _, name := range []string{"account", "for"} {
-		if !utf8.ValidString(f.Get(name)) || strings.ContainsRune(f.Get(name), 0) {
+		if !isText(f.Get(name)) {
 			return filter, wrongField(name, "The text has a character that no name has.")
 		}
 	}
@@ -210,8 +201,7 @@ func (c *Console) takeLease(w http.ResponseWriter, r *http.Request, p *account.P
 		return err
 	}
 	return c.show(w, r, p, page{Template: "leases/once.html", Title: "Your lease", Area: "clusters",
-		Crumbs: []crumb{{"Clusters", pagePath("clusters")}, {in.DisplayName, pagePath("clusters", in.ID.String())},
-			{"Leases", pagePath("clusters", in.ID.String(), "leases")}},
+		Crumbs: belowCluster(in, crumb{"Leases", pagePath("clusters", in.ID.String(), "leases")}),
 		Data: onceLease{c.presentLease(p, in, l), login}})
 }
 

@@ -15,7 +15,7 @@ import (
 // shown finds the password of a page that is shown once.
 func (a *answer) password() string {
 	a.t.Helper()
-	m := regexp.MustCompile(`<code class="secret" id="password">([^<]+)</code>`).FindStringSubmatch(a.Body)
+	m := regexp.MustCompile(`<code class="secret" id="secret">([^<]+)</code>`).FindStringSubmatch(a.Body)
 	if m == nil {
 		a.t.Fatalf("there is no password:\n%s", a.Body)
 	}

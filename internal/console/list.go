@@ -32,6 +32,14 @@ func (f *form) refuse(err error) {
 // pager leads to the other pages of a list, for the template "pager". First is "" on the first page, Next on the last.
 type pager struct{ First, Next string }
 
+// pagerAfter is pagerOf for rows that are shown: more says that others follow, and key is how the query names a row.
+func pagerAfter[T any](r *http.Request, shown []T, more bool, key func(T) string) pager {
+	if !more {
+		return pagerOf(r, "")
+	}
+	return pagerOf(r, key(shown[len(shown)-1]))
+}
+
 // pagerOf is the pager of a list with the filter of the request. next is the key of the last row that is shown, if others
 // follow, else "".
 func pagerOf(r *http.Request, next string) (p pager) {
@@ -44,7 +52,7 @@ func pagerOf(r *http.Request, next string) (p pager) {
 	return p
 }
 
-// pageBehind is the list of the request behind a row, "": from its beginning.
+// pageBehind is the list of the request after the row with that key; "": from its beginning.
 func pageBehind(r *http.Request, key string) string {
 	query := r.URL.Query()
 	query.Del(afterField)
@@ -52,6 +60,11 @@ func pageBehind(r *http.Request, key string) string {
 	if key != "" {
 		query.Set(afterField, key)
 	}
+	return pathWith(r, query)
+}
+
+// pathWith is the path of the request with another query.
+func pathWith(r *http.Request, query url.Values) string {
 	return (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: query.Encode()}).String()
 }
 

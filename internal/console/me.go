@@ -3,7 +3,6 @@ package console
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -27,27 +26,28 @@ func (c *Console) meRoutes() []door.Route {
 		[]door.Route{read(mePath, c.mePage)},
 		c.myTokenRoutes(),
 		[]door.Route{
-			read(mySessionsPath, c.sessionsPage),
-			action(mySessionsPath+"/{session}/end", c.sessionsWith, c.endSession),
-			action(mySessionsPath+"/end-others", c.sessionsWith, c.endOtherSessions),
+			read(mySessionsPath, unsent(c.sessionsPage)),
+			action(mySessionsPath+"/{session}/end", c.sessionsPage, c.endSession),
+			action(mySessionsPath+"/end-others", c.sessionsPage, c.endOtherSessions),
 		},
 		formPage(myPasswordPath, c.passwordPage, c.changePassword),
 	)
 }
 
 // meTabs are the pages about the person who is signed in.
-func meTabs(p *account.Principal) []crumb {
-	tabs := []crumb{{"You", mePath}, {"Tokens", myTokensPath}, {"Sessions", mySessionsPath}}
+func meTabs(p *account.Principal, current string) mePages {
+	pages := mePages{current, []tab{{mePath, "You", mePath}, {myTokensPath, "Tokens", myTokensPath},
+		{mySessionsPath, "Sessions", mySessionsPath}}}
 	if p.Origin == account.LocalOrigin {
-		tabs = append(tabs, crumb{"Password", myPasswordPath})
+		pages.Tabs = append(pages.Tabs, tab{myPasswordPath, "Password", myPasswordPath})
 	}
-	return tabs
+	return pages
 }
 
 // mePages is what each page about the person shows: the tabs, and which one it is.
 type mePages struct {
-	Tabs []crumb
 	Tab  string // the path of the current one
+	Tabs []tab
 }
 
 // shownClusters bounds the clusters on the page.
@@ -75,20 +75,26 @@ var scopeMeanings = map[string]string{
 	account.ScopeSCIMWrite:     "changing identities",
 }
 
+func meaningsOf(scopes []string) (shown []scopeMeaning) {
+	for _, scope := range scopes {
+		shown = append(shown, scopeMeaning{scope, scopeMeanings[scope]})
+	}
+	return shown
+}
+
+// firstClusters returns as many clusters as a page shows, and how many there are beyond those.
+func firstClusters(all []dbuser.ClusterAccess) (shown []dbuser.ClusterAccess, hidden int) {
+	n := min(len(all), shownClusters)
+	return all[:n], len(all) - n
+}
+
 // ownLabel is a label and who has set it: an issuer, or "" for an admin.
 type ownLabel struct{ Key, Value, Source string }
 
 func (c *Console) mePage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	shown := me{mePages: mePages{meTabs(p), mePath}, Local: p.Origin == account.LocalOrigin, Clusters: c.Users.OwnAccess(p)}
-	for _, scope := range p.Scopes {
-		shown.Scopes = append(shown.Scopes, scopeMeaning{scope, scopeMeanings[scope]})
-	}
-	for _, key := range slices.Sorted(maps.Keys(p.Labels)) {
-		shown.Labels = append(shown.Labels, ownLabel{key, p.Labels[key], p.LabelSources[key]})
-	}
-	if n := len(shown.Clusters) - shownClusters; n > 0 {
-		shown.Clusters, shown.Hidden = shown.Clusters[:shownClusters], n
-	}
+	shown := me{mePages: meTabs(p, mePath), Local: p.Origin == account.LocalOrigin, Scopes: meaningsOf(p.Scopes),
+		Labels: labelsOf(p.Labels, p.LabelSources)}
+	shown.Clusters, shown.Hidden = firstClusters(c.Users.OwnAccess(p))
 	return c.show(w, r, p, page{Template: "me/me.html", Title: p.Username, Area: "me", Data: shown})
 }
 
@@ -99,17 +105,12 @@ type sessionsData struct {
 	More     bool
 }
 
-func (c *Console) sessionsPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-	return c.sessionsWith(w, r, p, nil)
-}
-
-// sessionsWith is the page of the sessions, with a form of it that was refused; nil: none was.
-func (c *Console) sessionsWith(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+func (c *Console) sessionsPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	found, more, err := c.Identity.Sessions(r.Context(), p, "", nil, pageSize)
 	if err != nil {
 		return err
 	}
-	shown := sessionsData{mePages: mePages{meTabs(p), mySessionsPath}, Sessions: found, More: more,
+	shown := sessionsData{mePages: meTabs(p, mySessionsPath), Sessions: found, More: more,
 		Others: slices.ContainsFunc(found, func(s identity.SignedIn) bool { return !s.Current })}
 	return c.show(w, r, p, page{Template: "me/sessions.html", Title: "Your sessions", Area: "me", Form: f, Data: shown})
 }
@@ -141,7 +142,7 @@ func (c *Console) passwordPage(w http.ResponseWriter, r *http.Request, p *accoun
 		return fault.New(fault.NotFound, "Your password is kept by %s. Change it there.", p.Origin)
 	}
 	return c.show(w, r, p, page{Template: "me/password.html", Title: "Change your password", Area: "me", Form: f,
-		Data: mePages{meTabs(p), myPasswordPath}})
+		Data: meTabs(p, myPasswordPath)})
 }
 
 // changePassword gives the account a new password. That ends its sessions, so the browser gets a new one.

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"rolecall/internal/account"
-	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/label"
 )
@@ -169,7 +168,7 @@ func (c *Console) metadataRoutes(m metadataEditor) (show, act formHandler) {
 		}
 		var change account.ProfileChange
 		m.change(&change, entries)
-		a, err := c.Accounts.UpdateProfile(r.Context(), p, r.PathValue("guid"), etag.Match{f.Get("etag")}, change)
+		a, err := c.Accounts.UpdateProfile(r.Context(), p, r.PathValue("guid"), f.Match(), change)
 		if err != nil {
 			return err
 		}

@@ -75,7 +75,7 @@ func (c *Console) tokensPage(w http.ResponseWriter, r *http.Request, p *account.
 	if err != nil {
 		return err
 	}
-	shown := tokensData{mePages: mePages{meTabs(p), myTokensPath}}
+	shown := tokensData{mePages: meTabs(p, myTokensPath)}
 	for _, t := range tokens {
 		shown.Tokens = append(shown.Tokens, c.presentToken(p, t))
 	}

@@ -2,7 +2,6 @@ package console
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +42,6 @@ type offboardShown struct {
 	Actions []option
 	Plan    *fleet.Report // nil: the choice was refused
 	Users   []leaverUser
-	Changed int // users to whom something is done
 	Leaver  fleet.Leaver
 	After   string
 }
@@ -110,10 +108,7 @@ func (c *Console) offboardPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if shown.Plan != nil {
 		for _, u := range shown.Plan.Users {
 			user := leaverUserOf(u)
-			if user.Kept = slices.Contains(l.Kept, fleet.Target{Cluster: u.Cluster.ID.String(),
-				Name: u.Username}); u.Action != fleet.Keep {
-				shown.Changed++
-			}
+			user.Kept = slices.Contains(l.Kept, fleet.Target{Cluster: u.Cluster.ID.String(), Name: u.Username})
 			shown.Users = append(shown.Users, user)
 		}
 	}
@@ -123,8 +118,7 @@ func (c *Console) offboardPage(w http.ResponseWriter, r *http.Request, p *accoun
 
 func leaverUserOf(u fleet.ReportedUser) leaverUser {
 	id := u.Cluster.ID.String()
-	return leaverUser{ReportedUser: u, Path: pagePath("clusters", id, "users", u.Username), ClusterPath: pagePath("clusters",
-		id),
+	return leaverUser{ReportedUser: u, Path: userPath(id, u.Username), ClusterPath: pagePath("clusters", id),
 		Target: id + "/" + u.Username, Result: resultBadges[u.State]}
 }
 
@@ -157,12 +151,9 @@ func (c *Console) offboardingsPage(w http.ResponseWriter, r *http.Request, p *ac
 	if err != nil {
 		return err
 	}
-	next := ""
-	if more {
-		next = found[len(found)-1].ID.String()
-	}
 	return c.show(w, r, p, page{Template: "accounts/offboardings.html", Title: "Offboardings", Area: "accounts", Form: f,
-		Crumbs: []crumb{accountsCrumb}, Data: offboardingList{found, pagerOf(r, next)}})
+		Crumbs: []crumb{accountsCrumb}, Data: offboardingList{found,
+			pagerAfter(r, found, more, func(o *fleet.Offboarding) string { return o.ID.String() })}})
 }
 
 // offboardingShown is a report.
@@ -195,9 +186,4 @@ func (c *Console) offboardingPage(w http.ResponseWriter, r *http.Request, p *acc
 	}
 	return c.show(w, r, p, page{Template: "accounts/offboarding.html", Title: "Offboarding of " + name, Area: "accounts",
 		Crumbs: []crumb{accountsCrumb, {"Offboardings", offboardingsPath}}, Data: shown})
-}
-
-// offboardingsOf is the list of an account's reports.
-func offboardingsOf(guid string) string {
-	return withQuery(offboardingsPath, url.Values{"account": {guid}})
 }

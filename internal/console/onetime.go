@@ -14,7 +14,6 @@ import (
 // onceUser is what the one page shows that has the password of a database user.
 type onceUser struct {
 	Path    string
-	Cluster crumb
 	Login   *onceLogin
 	Problem string // why the user cannot log in whatever its password is; ""
 }
@@ -23,15 +22,13 @@ type onceUser struct {
 // shows it again.
 func (c *Console) showOnce(w http.ResponseWriter, r *http.Request, p *account.Principal, title string, in *cluster.Cluster,
 	d *pgrole.Details, password secret.Text) error {
-	id := in.ID.String()
 	login, err := handOut(in.LoginAs(d.Name, d.Name, d.Databases), d.Name, password)
 	if err != nil {
 		return err
 	}
-	shown := onceUser{Path: userPath(id, d.Name), Cluster: crumb{in.DisplayName, pagePath("clusters", id)}, Login: login,
-		Problem: d.LoginProblem()}
+	shown := onceUser{Path: userPath(in.ID.String(), d.Name), Login: login, Problem: d.LoginProblem()}
 	return c.show(w, r, p, page{Template: "users/once.html", Title: title, Area: "clusters", Data: shown,
-		Crumbs: []crumb{{"Clusters", pagePath("clusters")}, shown.Cluster, {d.Name, shown.Path}}})
+		Crumbs: belowCluster(in, crumb{d.Name, shown.Path})})
 }
 
 // chosenPassword is the password that a form gives; nil: one is to be generated.

@@ -101,11 +101,7 @@ func (c *Console) operationsPage(w http.ResponseWriter, r *http.Request, p *acco
 	for _, o := range found {
 		l.Operations = append(l.Operations, presentOperation(o))
 	}
-	next := ""
-	if more {
-		next = found[len(found)-1].ID.String()
-	}
-	l.Pager = pagerOf(r, next)
+	l.Pager = pagerAfter(r, found, more, func(o *fleet.Operation) string { return o.ID.String() })
 	shown.Data = l
 	return c.show(w, r, p, shown)
 }
@@ -177,11 +173,7 @@ func (c *Console) operationWithForm(w http.ResponseWriter, r *http.Request, p *a
 	for _, one := range found {
 		d.Results = append(d.Results, shownResult{one, resultBadges[one.State], resultPath(o.Action, one)})
 	}
-	next := ""
-	if more {
-		next = strconv.Itoa(found[len(found)-1].Position)
-	}
-	d.Pager = pagerOf(r, next)
+	d.Pager = pagerAfter(r, found, more, func(one fleet.Result) string { return strconv.Itoa(one.Position) })
 	shown.Data = d
 	return c.show(w, r, p, shown)
 }
@@ -207,11 +199,10 @@ func selfAndPoll(r *http.Request, path string, now time.Time) (self, poll string
 }
 
 func resultPath(action fleet.Action, r fleet.Result) string {
-	kind := "users"
 	if action == fleet.RotateCredential {
-		kind = "credentials"
+		return pagePath("clusters", r.Cluster.String(), "credentials", r.Name)
 	}
-	return pagePath("clusters", r.Cluster.String(), kind, r.Name)
+	return userPath(r.Cluster.String(), r.Name)
 }
 
 func resultFilter(f *form) (states []string, after int, err error) {

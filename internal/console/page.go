@@ -45,17 +45,18 @@ type crumb struct{ Title, Path string }
 type frame struct {
 	page
 	Principal *account.Principal // nil: nobody is signed in
-	Areas     []area
+	Tab       string
+	Tabs      []tab // of the navigation
 	Notice    string
 	Version   string
 	RequestID string
 }
 
-// area is an item of the navigation.
-type area struct{ Name, Title, Path string }
+// tab is one of a row of links, for the template "links".
+type tab struct{ Name, Title, Path string }
 
 // areas are the items of the navigation, in order. Those that their page would refuse are left out by areasOf.
-var areas = []area{
+var areas = []tab{
 	{"start", "Start", "/console/"},
 	{"clusters", "Clusters", "/console/clusters"},
 	{"users", "Database users", "/console/users"},
@@ -67,11 +68,11 @@ var areas = []area{
 }
 
 // areasOf are the items of the navigation for one account.
-func areasOf(p *account.Principal) []area {
+func areasOf(p *account.Principal) []tab {
 	if p == nil || access.MayAudit(p) {
 		return areas
 	}
-	return slices.DeleteFunc(slices.Clone(areas), func(a area) bool { return a.Name == "system" })
+	return slices.DeleteFunc(slices.Clone(areas), func(a tab) bool { return a.Name == "system" })
 }
 
 // show answers with a page.
@@ -89,7 +90,8 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if !known {
 		return fmt.Errorf("there is no template %s", page.Template)
 	}
-	f := frame{page: page, Principal: p, Areas: areasOf(p), Version: c.Version, RequestID: web.InfoOf(r.Context()).ID}
+	f := frame{page: page, Principal: p, Tab: page.Area, Tabs: areasOf(p), Version: c.Version,
+		RequestID: web.InfoOf(r.Context()).ID}
 	if r.Method == http.MethodGet && r.Header.Get("HX-Request") == "" { // a part of a page that is shown is no next page
 		f.Notice = c.takeNotice(w, r)
 	}
@@ -145,6 +147,7 @@ var functions = template.FuncMap{
 	"user":   userPath,
 	"shown":  shownText,
 	"join":   strings.Join,
+	"word":   shellWord,
 	"add":    func(a, b int) int { return a + b },
 }
 

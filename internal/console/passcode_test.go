@@ -20,14 +20,14 @@ func TestPasscodePage(t *testing.T) {
 		t.Errorf("a stranger is led to %s", to)
 	}
 	b := s.signedIn(t, "passcode", "passcode-password")
-	page := b.get("/uaa/passcode").is(http.StatusOK).shows("cf login --sso", "passcode").hides(`id="passcode"`)
+	page := b.get("/uaa/passcode").is(http.StatusOK).shows("cf login --sso", "passcode").hides(`id="secret"`)
 	once := page.hidden("_once")
 	shown := b.post("/uaa/passcode", "_once", once).is(http.StatusOK)
-	m := regexp.MustCompile(`id="passcode">([A-Z2-7]{26})<`).FindStringSubmatch(shown.Body)
+	m := regexp.MustCompile(`id="secret">([A-Z2-7]{26})<`).FindStringSubmatch(shown.Body)
 	if m == nil || shown.Header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("the page has no code: %v\n%s", shown.Header, shown.Body)
 	}
-	b.post("/uaa/passcode", "_once", once).is(http.StatusConflict).hides(m[1], `id="passcode"`)
+	b.post("/uaa/passcode", "_once", once).is(http.StatusConflict).hides(m[1], `id="secret"`)
 	b.get("/uaa/passcode").is(http.StatusOK).hides(m[1])
 	tokens, err := s.Identity.GrantWithPasscode(t.Context(), s.client(t, "cf"), m[1], nil, "10.0.0.1")
 	s.signsIn(t, tokens, err, guid)

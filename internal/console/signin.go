@@ -21,10 +21,7 @@ const (
 func (c *Console) signInRoutes() []door.Route {
 	show, act := c.signInPage, c.signIn
 	return append(formPage(provePath, c.provePage, c.prove),
-		door.Route{Method: http.MethodGet, Pattern: signInPath, Public: true,
-			Handle: func(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
-				return show(w, r, nil, &form{Values: url.Values{}})
-			}},
+		door.Route{Method: http.MethodGet, Pattern: signInPath, Public: true, Handle: unsent(show)},
 		door.Route{Method: http.MethodPost, Pattern: signInPath, Public: true, Handle: c.fromAnySite(show, act)},
 		action(signOutPath, c.signInPage, c.signOut),
 	)

@@ -7,7 +7,6 @@ import (
 	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
-	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 )
@@ -60,7 +59,7 @@ func (c *Console) deletePage(w http.ResponseWriter, r *http.Request, p *account.
 		}
 	}
 	return c.show(w, r, p, page{Template: "users/delete.html", Title: "Delete " + shown.Name, Area: "clusters",
-		Crumbs: belowCluster(head, crumb{shown.Name, shown.Path}), Form: f, Data: shown})
+		Crumbs: belowCluster(head.Cluster, crumb{shown.Name, shown.Path}), Form: f, Data: shown})
 }
 
 // planDeletion fills in the user and the plan of its deletion.
@@ -72,10 +71,7 @@ func (c *Console) planDeletion(r *http.Request, p *account.Principal, name strin
 	if protected := d.Protection(); protected != nil {
 		return protected
 	}
-	shown.User, shown.ETag = d, d.Revision()
-	if typed := f.Values.Get("etag"); typed != "" && f.Status != http.StatusPreconditionFailed {
-		shown.ETag = typed
-	}
+	shown.User, shown.ETag = d, f.Tag(d.Revision())
 	shown.Unfinished = d.State == pgrole.StateDeleting
 	shown.MayDisable = d.Unchangeable() == nil && d.State != pgrole.StateDisabled && !shown.Unfinished
 	shown.Plan, err = c.Users.DeletionPlan(r.Context(), p, shown.Head.ID, name, shown.How)
@@ -95,11 +91,10 @@ func (c *Console) deleteUser(w http.ResponseWriter, r *http.Request, p *account.
 	}
 	var disabled *pgrole.User
 	var err error
-	tag := etag.Match{f.Values.Get("etag")}
 	if f.Checked("on-blocked", "disable", false) {
-		_, disabled, err = c.Users.DeleteOrDisableUser(r.Context(), p, id, name, how, tag)
+		_, disabled, err = c.Users.DeleteOrDisableUser(r.Context(), p, id, name, how, f.Match())
 	} else {
-		err = c.Users.DeleteUser(r.Context(), p, id, name, how, tag)
+		err = c.Users.DeleteUser(r.Context(), p, id, name, how, f.Match())
 	}
 	list := pagePath("clusters", id)
 	switch {

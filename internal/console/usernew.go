@@ -74,7 +74,7 @@ func (c *Console) newUserPage(w http.ResponseWriter, r *http.Request, p *account
 		}
 	}
 	return c.show(w, r, p, page{Template: "users/new.html", Title: "New user in " + head.Name, Area: "clusters",
-		Crumbs: belowCluster(head), Form: f, Data: shown})
+		Crumbs: belowCluster(head.Cluster), Form: f, Data: shown})
 }
 
 // levelsOf are the levels that were chosen, by database. A form has a field level for each field database.

@@ -20,15 +20,14 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
-	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgrole"
 )
 
 func (c *Console) userPageRoutes() []door.Route {
 	routes := []door.Route{
-		read(userPattern, shown(c.userPage)),
-		read(userPattern+"/page", shown(c.userPage)), // of a user that is named new
+		read(userPattern, unsent(c.userPage)),
+		read(userPattern+"/page", unsent(c.userPage)), // of a user that is named new
 	}
 	for _, change := range []struct {
 		path string
@@ -50,13 +49,6 @@ func (c *Console) userPageRoutes() []door.Route {
 
 func (c *Console) backToUser(w http.ResponseWriter, r *http.Request, _ *account.Principal) error {
 	return c.redirect(w, userPath(r.PathValue("id"), r.PathValue("username")), "")
-}
-
-// shown is a page that has forms, without one that was sent.
-func shown(show formHandler) door.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
-		return show(w, r, p, &form{Values: url.Values{}})
-	}
 }
 
 // userData is the page of a database user.
@@ -187,7 +179,7 @@ func (c *Console) userPage(w http.ResponseWriter, r *http.Request, p *account.Pr
 		return err
 	}
 	return c.show(w, r, p, page{Template: "users/user.html", Title: shown.Name + " in " + head.Name, Area: "clusters",
-		Crumbs: belowCluster(head), Form: f, Data: shown})
+		Crumbs: belowCluster(head.Cluster), Form: f, Data: shown})
 }
 
 // readUser fills in what the cluster knows of a user.
@@ -221,11 +213,9 @@ func (c *Console) readUser(r *http.Request, p *account.Principal, name string, s
 	shown.MayDelete = shown.Head.MayManage && protected == nil
 	shown.MayEnd = shown.MayDelete && d.State != pgrole.StateDeleting
 	shown.MayChange = shown.MayEnd && fixed == nil
-	shown.ETag = d.Revision()
-	if f := shown.form; f.Status == http.StatusPreconditionFailed {
+	shown.ETag = shown.form.Tag(d.Revision())
+	if shown.form.Status == http.StatusPreconditionFailed {
 		shown.Stale = shown.staleOf()
-	} else if f.Typed() {
-		shown.ETag = f.Values.Get("etag")
 	}
 	if shown.Sessions, err = c.Users.Sessions(ctx, p, id, name); err != nil {
 		shown.SessionsProblem = fault.Of(err).Message
@@ -363,16 +353,13 @@ func (c *Console) readAccess(r *http.Request, p *account.Principal, shown *userD
 	return a, nil
 }
 
-// match is the state of the user that the form was made from.
-func match(f *form) etag.Match { return etag.Match{f.Values.Get("etag")} }
-
 func (c *Console) newPassword(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	password, err := chosenPassword(f)
 	if err != nil {
 		return err
 	}
 	in, d, generated, err := c.Users.ChangePassword(r.Context(), p, r.PathValue("id"), r.PathValue("username"), password,
-		match(f))
+		f.Match())
 	if err != nil {
 		return atPassword(err, password)
 	}
@@ -399,7 +386,7 @@ func (c *Console) setLimits(w http.ResponseWriter, r *http.Request, p *account.P
 	if limits == (pgrole.Limits{}) && !end {
 		return fault.New(fault.Invalid, "Nothing was changed: both limits are as they were.")
 	}
-	in, d, ended, err := c.Users.SetLimits(r.Context(), p, r.PathValue("id"), r.PathValue("username"), limits, end, match(f))
+	in, d, ended, err := c.Users.SetLimits(r.Context(), p, r.PathValue("id"), r.PathValue("username"), limits, end, f.Match())
 	if err != nil {
 		return err
 	}
@@ -422,7 +409,7 @@ func endedText(n int) string {
 }
 
 func (c *Console) disableUser(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	in, d, ended, err := c.Users.DisableUser(r.Context(), p, r.PathValue("id"), r.PathValue("username"), match(f))
+	in, d, ended, err := c.Users.DisableUser(r.Context(), p, r.PathValue("id"), r.PathValue("username"), f.Match())
 	if err != nil {
 		return err
 	}
@@ -430,7 +417,7 @@ func (c *Console) disableUser(w http.ResponseWriter, r *http.Request, p *account
 }
 
 func (c *Console) enableUser(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
-	in, d, err := c.Users.EnableUser(r.Context(), p, r.PathValue("id"), r.PathValue("username"), match(f))
+	in, d, err := c.Users.EnableUser(r.Context(), p, r.PathValue("id"), r.PathValue("username"), f.Match())
 	if err != nil {
 		return err
 	}
@@ -453,11 +440,11 @@ func (c *Console) changeRoles(w http.ResponseWriter, r *http.Request, p *account
 	var err error
 	switch grant, revoke := f.Values.Get("grant"), f.Values.Get("revoke"); {
 	case revoke != "":
-		_, _, err = c.Users.RevokeRole(r.Context(), p, id, name, revoke, match(f))
+		_, _, err = c.Users.RevokeRole(r.Context(), p, id, name, revoke, f.Match())
 		notice = fmt.Sprintf("The user is no longer a member of %q.", revoke)
 	case grant != "":
 		var d *pgrole.Details
-		_, d, err = c.Users.GrantRole(r.Context(), p, id, name, grant, match(f))
+		_, d, err = c.Users.GrantRole(r.Context(), p, id, name, grant, f.Match())
 		notice = fmt.Sprintf("The user is a member of %q.", grant)
 		if err == nil && slices.Contains(d.NotInherited, grant) {
 			notice += " It has the role's privileges only after SET ROLE."
@@ -482,7 +469,7 @@ func (c *Console) changeAccess(w http.ResponseWriter, r *http.Request, p *accoun
 		level = &chosen
 		notice = fmt.Sprintf("The user has the level %s in the database %q.", chosen, database)
 	}
-	if _, err := c.Users.SetAccess(r.Context(), p, id, name, database, level, match(f)); err != nil {
+	if _, err := c.Users.SetAccess(r.Context(), p, id, name, database, level, f.Match()); err != nil {
 		return err
 	}
 	return c.redirect(w, userPath(id, name), notice)

@@ -46,11 +46,6 @@ func userPath(clusterID, name string, below ...string) string {
 // linkable reports whether a browser can be led to the page of a user: it resolves these names as parts of a path.
 func linkable(name string) bool { return name != "." && name != ".." }
 
-// belowCluster are the pages above one of a cluster's that is no tab.
-func belowCluster(head *clusterHead, above ...crumb) []crumb {
-	return append([]crumb{{"Clusters", pagePath("clusters")}, {head.Name, pagePath("clusters", head.ID)}}, above...)
-}
-
 // shownText is a text of a cluster as pages show it: one that was stored in another encoding has other bytes.
 func shownText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
@@ -110,7 +105,7 @@ type column struct{ Title, Path, Sorted string }
 // targetValue is how a form names a user: the name may have any bytes.
 func targetValue(clusterID, name string) string { return clusterID + "/" + url.PathEscape(name) }
 
-// table presents users that were found.
+// userTable presents users that were found.
 func (c *Console) userTable(r *http.Request, p *account.Principal, found *fleet.Page, s *userSearch) (*userTable, error) {
 	names, err := c.creators(r.Context(), p, found.Users)
 	if err != nil {
@@ -137,9 +132,14 @@ func (c *Console) userTable(r *http.Request, p *account.Principal, found *fleet.
 		t.Rows = append(t.Rows, row)
 	}
 	if t.Selects && s.Narrowed() {
-		t.All = pagePath("users", "plan") + "?" + url.Values{"filter": {s.Conditions().Encode()}, "from": {t.Self}}.Encode()
+		t.All = planPath(s.Conditions(), t.Self)
 	}
 	return t, nil
+}
+
+// planPath is the page that acts on all users that match conditions, and leads back to another page.
+func planPath(conditions url.Values, from string) string {
+	return withQuery(fleetUsersPath+"/plan", url.Values{"filter": {conditions.Encode()}, "from": {from}})
 }
 
 // notesOf is what stands out about a user.
@@ -242,11 +242,6 @@ func chipsOf(r *http.Request, s *userSearch) (chips []chip) {
 	return chips
 }
 
-// pathWith is the path of the request with another query.
-func pathWith(r *http.Request, query url.Values) string {
-	return (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: query.Encode()}).String()
-}
-
 func (c *Console) usersTab(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	head, err := c.clusterHead(r, p, "users")
 	if err != nil {
@@ -291,8 +286,7 @@ func (c *Console) findUsers(r *http.Request, p *account.Principal, s *userSearch
 	if shown.Table.All != "" { // of this cluster only
 		conditions := s.Conditions()
 		conditions.Set("cluster", shown.Head.ID)
-		shown.Table.All = pagePath("users", "plan") + "?" +
-			url.Values{"filter": {conditions.Encode()}, "from": {shown.Table.Self}}.Encode()
+		shown.Table.All = planPath(conditions, shown.Table.Self)
 	}
 	shown.Table.Columns = columnsOf(r, s, []column{{"Name", fleet.SortName, ""}, {"State", "", ""}, {"Created by", "", ""},
 		{"Created", fleet.SortCreatedAt, ""}, {"Expires", fleet.SortValidUntil, ""}, {"Roles", "", ""}, {"Connections", "", ""},

@@ -42,7 +42,7 @@ func (b *browser) makes(name string, pairs ...string) {
 		pairs...)...).is(http.StatusSeeOther)
 }
 
-var generatedPassword = regexp.MustCompile(`id="password">([^<]+)</code>`)
+var generatedPassword = regexp.MustCompile(`id="secret">([^<]+)</code>`)
 
 // The password of a new user is on one page, which is the answer to the form, and works. The form sent again makes no other
 // user.
@@ -145,7 +145,7 @@ func TestNewUserAccess(t *testing.T) {
 	path := s.at("users", "new")
 	manager.get(path).is(http.StatusOK).shows("na &lt;shop&gt;", "na_group").hides("na <shop>")
 	manager.post(path, "username", "na_app", "how", "generate", "database", "na <shop>", "level", "write", "role", "na_group").
-		is(http.StatusOK).shows(`id="password"`)
+		is(http.StatusOK).shows(`id="secret"`)
 	if got := pgtest.Value[string](t, pg, `SELECT string_agg(rolname, ',' ORDER BY rolname) FROM pg_auth_members
 		JOIN pg_roles r ON r.oid = roleid WHERE member = 'na_app'::regrole`); got != "na <shop>_write,na_group" {
 		t.Errorf("the user is a member of %s", got)

@@ -44,7 +44,7 @@ func ReadOIDCIssuers(file io.Reader) ([]OIDCIssuer, error) {
 	var root yaml.Node
 	if err := d.Decode(&root); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("it is empty; begin with the line issuers:")
+			return nil, errors.New("it is empty; begin it with the line \"issuers:\", and list the issuers below")
 		}
 		return nil, err
 	}
