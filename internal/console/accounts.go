@@ -66,7 +66,8 @@ func accountState(a *account.Profile) badge {
 const fewLabels = 4
 
 func accountRowOf(a *account.Profile) accountRow {
-	row := accountRow{Profile: a, Path: pagePath("accounts", a.GUID), State: accountState(a), Labels: labelsOf(a.Labels, a.LabelSources)}
+	row := accountRow{Profile: a, Path: pagePath("accounts", a.GUID), State: accountState(a),
+		Labels: labelsOf(a.Labels, a.LabelSources)}
 	if row.More = len(row.Labels) - fewLabels; row.More > 0 {
 		row.Labels = row.Labels[:fewLabels]
 	}

@@ -53,9 +53,9 @@ type auditRow struct {
 	Path    string
 	Removed bool // somebody removed the row; its place in the chain is left
 	Result  badge
-	Who     place
-	Target  place
-	In      place // the cluster
+	Who     link
+	Target  link
+	In      link // the cluster
 }
 
 // results are what came of an attempt.
@@ -102,26 +102,24 @@ func aboutAccount(r *audit.Row) bool { return strings.HasPrefix(r.Action, "accou
 // presentAuditRow presents a row with the names of accounts and clusters that the principal may see.
 func presentAuditRow(r *audit.Row, names map[string]string, clusters map[uuid.UUID]string) auditRow {
 	row := auditRow{Row: r, Path: pagePath("audit", strconv.FormatInt(r.Seq, 10)), Removed: r.ID != 0 && r.Phase == "",
-		Result: results[r.Outcome], Who: place{Name: r.AccountName}, Target: place{Name: r.Target}}
+		Result: results[r.Outcome], Who: link{Name: r.AccountName}, Target: link{Name: r.Target}}
 	if row.Who.Name == "" {
 		row.Who.Name = r.AccountGUID
 	}
 	row.Who.Path = linkAccount(names, r.AccountGUID).Path
 	cluster := r.Cluster.String()
 	if r.Cluster != uuid.Nil {
-		row.In = place{Name: cluster}
+		row.In = link{Name: cluster}
 		if name, viewable := clusters[r.Cluster]; viewable {
-			row.In = place{Name: name, Path: pagePath("clusters", cluster)}
+			row.In = link{Name: name, Path: pagePath("clusters", cluster)}
 		}
 	}
 	switch {
 	case r.Target == "":
 	case aboutAccount(r):
-		if name, seen := names[r.Target]; seen {
-			row.Target = place{Name: name, Path: pagePath("accounts", r.Target)}
-		}
+		row.Target = linkAccount(names, r.Target)
 	case strings.HasPrefix(r.Action, "user.") && row.In.Path != "":
-		row.Target.Path = pagePath("clusters", cluster, "users", r.Target)
+		row.Target.Path = userPath(cluster, r.Target)
 	}
 	return row
 }
@@ -153,7 +151,7 @@ var auditFilters = []string{"account", "cluster", "user", "action", "outcome", "
 // auditFilter reads the filter of the log.
 func (c *Console) auditFilter(f *form) (filter audit.Filter, err error) {
 	for _, name := range []string{"account", "user", "action", "outcome"} {
-		if text := f.Get(name); strings.ContainsRune(text, 0) || strings.ToValidUTF8(text, "") != text {
+		if !isText(f.Get(name)) {
 			return filter, wrongFilter(name, "The field is not text.")
 		}
 	}
@@ -206,6 +204,9 @@ func afterSeq(f *form) (int64, error) {
 	}
 	return seq, nil
 }
+
+// seqKey is how the query of a page of the log names a row.
+func seqKey(row auditRow) string { return strconv.FormatInt(row.Seq, 10) }
 
 // auditLink is the page of the log with a filter of these names and values.
 func auditLink(filter ...string) string {
@@ -279,10 +280,6 @@ func (c *Console) auditPage(w http.ResponseWriter, r *http.Request, p *account.P
 		return err
 	}
 	shown.Rows = rows
-	next := ""
-	if more {
-		next = strconv.FormatInt(rows[len(rows)-1].Seq, 10)
-	}
 	if shown.Live {
 		var newest int64
 		if len(rows) > 0 {
@@ -290,7 +287,7 @@ func (c *Console) auditPage(w http.ResponseWriter, r *http.Request, p *account.P
 		}
 		shown.Poll = pollBehind(f, newest, time.Now())
 	} else {
-		shown.Pager = pagerOf(r, next)
+		shown.Pager = pagerAfter(r, rows, more, seqKey)
 	}
 	return c.showAudit(w, r, p, f, shown)
 }
@@ -431,7 +428,7 @@ func (c *Console) neighbor(ctx context.Context, p *account.Principal, f audit.Fi
 // indented is JSON for people.
 func indented(detail json.RawMessage) string {
 	var text bytes.Buffer
-	if string(detail) == "{}" || json.Indent(&text, detail, "", "  ") != nil {
+	if d := string(detail); d == "{}" || d == "null" || json.Indent(&text, detail, "", "  ") != nil {
 		return ""
 	}
 	return text.String()
@@ -497,7 +494,7 @@ type failedShown struct {
 
 type failedCount struct {
 	audit.FailedSignIns
-	Who place
+	Who link
 }
 
 // failedSince is how far back the page of failed sign-ins goes without a filter.
@@ -545,15 +542,14 @@ func beforeCount(key string) (before audit.FailedSignIns, err error) {
 	}
 	parts := strings.SplitN(key, "\n", 3)
 	minute, err := time.Parse(time.RFC3339, parts[0])
-	if err != nil || len(parts) < 3 || strings.ContainsRune(key, 0) || strings.ToValidUTF8(key, "") != key {
+	if err != nil || len(parts) < 3 || !isText(key) {
 		return before, errWrongPage
 	}
 	return audit.FailedSignIns{Minute: minute, Address: parts[1], Account: parts[2]}, nil
 }
 
-func (c *Console) presentFailed(ctx context.Context, p *account.Principal,
-	counts []audit.FailedSignIns) (shown []failedCount,
-	err error) {
+func (c *Console) presentFailed(ctx context.Context, p *account.Principal, counts []audit.FailedSignIns) (
+	shown []failedCount, err error) {
 	var guids []string
 	for _, n := range counts {
 		guids = append(guids, n.Account)
@@ -563,10 +559,7 @@ func (c *Console) presentFailed(ctx context.Context, p *account.Principal,
 		return nil, err
 	}
 	for _, n := range counts {
-		who := place{Name: n.Account}
-		if name, seen := names[n.Account]; seen {
-			who = place{Name: name, Path: pagePath("accounts", n.Account)}
-		}
+		who := linkAccount(names, n.Account)
 		if n.Account == audit.ActorUnknown {
 			who.Name = "a name that no account has"
 		}

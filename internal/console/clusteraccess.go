@@ -54,8 +54,8 @@ func (c *Console) accessPage(w http.ResponseWriter, r *http.Request, p *account.
 		return err
 	}
 	now := head.Cluster
-	shown := clusterAccess{Head: head, ETag: f.Tag(head.Cluster.Tag()), Manage: ruleTexts(now.Manage), View: ruleTexts(now.View),
-		Test: filterForm(r)}
+	shown := clusterAccess{Head: head, ETag: f.Tag(head.Cluster.Tag()), Manage: ruleTexts(now.Manage),
+		View: ruleTexts(now.View), Test: filterForm(r)}
 	shown.ManageText, shown.ViewText = strings.Join(shown.Manage, "\n"), strings.Join(shown.View, "\n")
 	shown.Own.View, shown.Own.Manage = access.Rights(p, now)
 	shown.Compare, err = c.compare(r.Context(), p, f, head, []setting{

@@ -1,20 +1,17 @@
 package console
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"rolecall/internal/access"
 	"rolecall/internal/account"
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/door"
-	"rolecall/internal/fault"
 )
 
 const (
@@ -115,18 +112,17 @@ func chosen(f *form, p *account.Principal, c *cluster.Cluster) bool {
 
 type clusterActivity struct {
 	Head  *clusterHead
-	Rows  []activityRow
+	Rows  []historyRow // with their details indented
 	Pager pager
 	// All is the page of the audit log with the same rows. Own says that only the person's own rows are shown.
 	All string
 	Own bool
 }
 
-// activityRow is a row of the audit log as the page of a cluster shows it.
-type activityRow struct {
-	*audit.Row
-	Badge  badge
-	Detail string // indented; "": there is none
+// ownRowsOnly reports whether the audit log shows a person of this cluster only what they did themselves.
+func (c *Console) ownRowsOnly(p *account.Principal, clusterID uuid.UUID) bool {
+	visible := c.Users.VisibleAudit(p)
+	return visible != nil && !slices.Contains(visible.Clusters, clusterID)
 }
 
 func (c *Console) activityPage(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
@@ -134,42 +130,20 @@ func (c *Console) activityPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	cut := audit.Page{Backward: true, Limit: pageSize}
-	if after := r.URL.Query().Get(afterField); after != "" {
-		if cut.After, err = strconv.ParseInt(after, 10, 64); err != nil || cut.After < 1 {
-			return fault.New(fault.Malformed, "No page of the activity begins there.")
-		}
-	}
-	filter := audit.Filter{Cluster: head.Cluster.ID, Visible: c.Users.VisibleAudit(p)}
-	rows, more, err := c.Users.Audit.Rows(r.Context(), filter, cut)
+	after, err := afterSeq(filterForm(r))
 	if err != nil {
 		return err
 	}
-	shown := clusterActivity{Head: head, All: Prefix + "/audit?" + url.Values{"cluster": {head.ID}}.Encode()}
-	shown.Own = filter.Visible != nil && !slices.Contains(filter.Visible.Clusters, head.Cluster.ID)
+	rows, more, err := c.auditRows(r.Context(), p, audit.Filter{Cluster: head.Cluster.ID},
+		audit.Page{After: after, Backward: true, Limit: pageSize})
+	if err != nil {
+		return err
+	}
+	shown := clusterActivity{Head: head, All: auditLink("cluster", head.ID), Own: c.ownRowsOnly(p, head.Cluster.ID),
+		Pager: pagerAfter(r, rows, more, seqKey)}
 	for _, row := range rows {
-		shown.Rows = append(shown.Rows, presentActivity(row))
+		shown.Rows = append(shown.Rows, historyRow{row, indented(row.Row.Detail)})
 	}
-	next := ""
-	if more {
-		next = strconv.FormatInt(rows[len(rows)-1].Seq, 10)
-	}
-	shown.Pager = pagerOf(r, next)
 	return c.show(w, r, p, page{Template: "clusters/activity.html", Title: "Activity of " + head.Name, Area: "clusters",
 		Crumbs: clusterCrumbs(head), Data: shown})
-}
-
-// outcomeBadges show the outcome of an attempt; "": it has none yet, in this row.
-var outcomeBadges = map[audit.Outcome]badge{
-	"": {"Attempt", ""}, audit.Done: {"Done", "good"}, audit.NotDone: {"Not done", "warn"}, audit.Unknown: {"Unknown", "warn"},
-	audit.Denied: {"Denied", "bad"},
-}
-
-func presentActivity(row *audit.Row) activityRow {
-	shown := activityRow{Row: row, Badge: outcomeBadges[row.Outcome]}
-	var text bytes.Buffer
-	if d := string(row.Detail); d != "{}" && d != "null" && json.Indent(&text, row.Detail, "", "  ") == nil {
-		shown.Detail = text.String()
-	}
-	return shown
 }

@@ -135,12 +135,12 @@ func TestActivity(t *testing.T) {
 	s.Manager.post(s.Path+"/databases", "name", "activity_db").is(303)
 	s.Viewer.post(s.Path+"/databases", "name", "activity_no").is(403)
 	s.seal(t)
-	s.Manager.get(s.Path+"/activity").is(200).shows("database.create", ">manager<", "activity_db", ">Done<", ">Attempt<",
-		"activity_no", ">Denied<", "/console/audit?cluster="+s.ClusterID, "console")
+	s.Manager.get(s.Path+"/activity").is(200).shows("database.create", ">manager<", "activity_db", ">done<", ">attempt<",
+		"activity_no", ">denied<", "/console/audit?cluster="+s.ClusterID, "console")
 	// A viewer sees what it did itself.
 	s.Viewer.get(s.Path+"/activity").is(200).shows("activity_no", "You see what you did").hides("activity_db")
 	s.Auditor.get(s.Path+"/activity").is(200).shows("activity_db", "activity_no").hides("You see what you did")
-	s.Manager.get(s.Path + "/activity?after=x").is(400)
+	s.Manager.get(s.Path + "/activity?after=x").is(422)
 	if next := s.Manager.get(s.Path + "/activity?after=1").is(200); strings.Contains(next.Body, "activity_db") {
 		t.Error("the page behind the first row has rows")
 	}

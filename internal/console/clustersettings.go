@@ -107,8 +107,8 @@ func (c *Console) settingsPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	shown := clusterSettings{Head: head, ETag: f.Tag(head.Cluster.Tag()), Now: map[string]string{}, Shown: settingsOf(head.Cluster),
-		Commits: []option{{"", "as the server has it"}}}
+	shown := clusterSettings{Head: head, ETag: f.Tag(head.Cluster.Tag()), Now: map[string]string{},
+		Shown: settingsOf(head.Cluster), Commits: []option{{"", "as the server has it"}}}
 	for _, s := range shown.Shown {
 		shown.Now[s.Field] = s.Now
 	}

@@ -255,8 +255,9 @@ func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *acco
 		return err
 	}
 	return c.show(w, r, p, page{Template: "credentials/once.html", Title: "Current password of " + current.Name,
-		Area: "clusters", Crumbs: belowCluster(in, crumb{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}),
-		Data: onceCredential{presentCredential(in, current.Credential), login, current.ExpiresAt}})
+		Area:   "clusters",
+		Crumbs: belowCluster(in, crumb{"Stored credentials", pagePath("clusters", in.ID.String(), "credentials")}),
+		Data:   onceCredential{presentCredential(in, current.Credential), login, current.ExpiresAt}})
 }
 
 func (c *Console) deleteCredential(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

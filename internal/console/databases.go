@@ -44,7 +44,7 @@ type listedDatabase struct {
 	*pgrole.Database
 	Path    string
 	Size    string // "": not known
-	Creator accountLink
+	Creator link
 }
 
 func (c *Console) databasesPage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

@@ -202,7 +202,7 @@ func (c *Console) takeLease(w http.ResponseWriter, r *http.Request, p *account.P
 	}
 	return c.show(w, r, p, page{Template: "leases/once.html", Title: "Your lease", Area: "clusters",
 		Crumbs: belowCluster(in, crumb{"Leases", pagePath("clusters", in.ID.String(), "leases")}),
-		Data: onceLease{c.presentLease(p, in, l), login}})
+		Data:   onceLease{c.presentLease(p, in, l), login}})
 }
 
 // ttl reads how long a lease is to last; 0 when nothing was typed.

@@ -60,7 +60,7 @@ type userData struct {
 	User *pgrole.Details // nil: the cluster does not answer
 	dbuser.Observation
 	State                 badge
-	CreatedBy, ModifiedBy accountLink
+	CreatedBy, ModifiedBy link
 	URL                   string // to connect by
 	Password              string // what the page says of its kind
 	// Fixed is why nobody changes the user here; "" if somebody does. LoginProblem is why it cannot log in.
@@ -144,7 +144,7 @@ func (d *userData) Connections() string {
 
 // staleData is what has changed since a form was shown.
 type staleData struct {
-	By   accountLink
+	By   link
 	At   time.Time
 	Rows []staleRow
 }
@@ -250,8 +250,7 @@ func (c *Console) readHistory(ctx context.Context, p *account.Principal, name st
 	if err != nil {
 		return err
 	}
-	visible := c.Users.VisibleAudit(p)
-	shown.OwnRowsOnly = visible != nil && !slices.Contains(visible.Clusters, id)
+	shown.OwnRowsOnly = c.ownRowsOnly(p, id)
 	shown.HistoryPath = auditLink("cluster", id.String(), "user", target)
 	shown.CreationPath = auditLink("cluster", id.String(), "user", target, "action", audit.CreateUser)
 	ended := map[uuid.UUID]bool{}

@@ -57,14 +57,15 @@ var userStates = map[string]badge{
 	pgrole.StateDeleting: {"Deletion not finished", "bad"},
 }
 
-// accountLink is an account. Path is "" if the person may not see it; Name is its guid then.
-type accountLink struct{ Name, Path string }
+// link leads to a page. Path is "" if the person may not see it; Name is an id then.
+type link struct{ Name, Path string }
 
-func linkAccount(names map[string]string, guid string) accountLink {
+// linkAccount leads to the page of an account whose name is among names: those that the person may see.
+func linkAccount(names map[string]string, guid string) link {
 	if name, seen := names[guid]; seen {
-		return accountLink{name, pagePath("accounts", guid)}
+		return link{name, pagePath("accounts", guid)}
 	}
-	return accountLink{Name: guid}
+	return link{Name: guid}
 }
 
 // userRow is a database user in a table.
@@ -74,7 +75,7 @@ type userRow struct {
 	Cluster       crumb
 	State         badge
 	Notes         []badge
-	CreatedBy     accountLink
+	CreatedBy     link
 	CreatedAt     time.Time
 	ValidUntil    *time.Time
 	Roles         []string
