@@ -54,13 +54,13 @@ func TestConsoleFlow(t *testing.T) {
 			b.follow("New user")
 			b.fill("Name", "pg_app")
 			b.choose("shop", "write")
-			b.press("Make the user")
+			b.press("Create the user")
 			b.refuses("pg_app")
 			if b.value("Name") != "pg_app" || b.value("shop") != "write" {
 				t.Errorf("after a refused name the form has %q and %q", b.value("Name"), b.value("shop"))
 			}
 			b.fill("Name", "app")
-			b.press("Make the user")
+			b.press("Create the user")
 			b.sees("Copy the password now.")
 			password := eval[string](b, `document.querySelector(".secret").textContent`)
 			b.usesOrders(pg, password)

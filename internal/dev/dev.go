@@ -239,6 +239,7 @@ func (f *folder) welcome(out io.Writer, s *server.Server, st *state, pg *localpg
 	fmt.Fprintf(out, `
 Rolecall is ready at %s
 
+  console        %s/console/
   documentation  %s/docs
   cluster        %s  (PostgreSQL %s)
   account        %s, password in %s
@@ -247,7 +248,8 @@ In another shell, set the variables that clients read (rolecall, curl, psql, ion
 
   eval "$(%s env%s)"
 
-`, s.PublicURL, s.PublicURL, st.ClusterID, pg.Version, adminUsername, f.file(adminPasswordFile), os.Args[0], f.flag())
+`, s.PublicURL, s.PublicURL, s.PublicURL, st.ClusterID,
+		pg.Version, adminUsername, f.file(adminPasswordFile), os.Args[0], f.flag())
 }
 
 // localURL is the URL of a connection to the local PostgreSQL.
