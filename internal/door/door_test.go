@@ -92,7 +92,7 @@ var surfaces = []surface{
 		},
 	},
 	{
-		name: "documents", public: "/docs", unknown: "/docs/nothing", open: true, wrongMethod: 405,
+		name: "documents", public: "/docs", unknown: "/docs/no/such/page/at/all", open: true, wrongMethod: 405,
 		errors:  "application/problem+json",
 		handler: func(_ *servicetest.Service, d *door.Door) http.Handler { return adminapi.Documents(d) },
 	},

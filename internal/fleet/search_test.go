@@ -354,11 +354,11 @@ func TestUnreachable(t *testing.T) {
 	w.Access(t, w.ids["b"], nil, []string{"team=x"})
 	viewer := &account.Principal{GUID: "g-viewer", Username: "viewer", Scopes: []string{account.ScopeRead},
 		Labels: map[string]string{"team": "x"}}
-	w.Fleet.Limit = 2 * time.Second
+	w.Fleet.Limit = 8 * time.Second // a busy machine takes seconds to connect to a cluster that answers
 	for _, order := range []fleet.Sort{{}, {By: "name"}, {By: "createdAt", Descending: true}} {
 		begin := time.Now()
 		page, err := w.Fleet.Search(t.Context(), admin, fleet.Filter{Name: "u*"}, order, "", 10)
-		if took := time.Since(begin); err != nil || took > 20*time.Second {
+		if took := time.Since(begin); err != nil || took > time.Minute {
 			t.Fatalf("%v after %s", err, took)
 		}
 		same(t, "found", names(page), []string{"B/u1", "a/u2"})
