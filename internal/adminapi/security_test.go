@@ -261,9 +261,7 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("DELETE "+own1+"/tokens/{tokenId}", own1+"/tokens/"+f.token(t, "root", `{"name":"of root"}`).ID, "", 404)
 	try("GET "+own1+"/sessions", own1+"/sessions", "", 200)
 	try("GET "+own1+"/sessions", own1+"/sessions?account="+root, "", 403)
-	for _, query := range []string{"", "?account=" + root} {
-		try("DELETE "+own1+"/sessions/{sessionId}", own1+"/sessions/"+uuid.NewString()+query, "", 403, 404)
-	}
+	try("DELETE "+own1+"/sessions/{sessionId}", own1+"/sessions/"+uuid.NewString(), "", 404)
 	try("POST "+own1+"/keys/rotate", own1+"/keys/rotate", "", 403)
 	try("GET "+own1+"/audit", own1+"/audit?limit=1000", "", 200)
 	try("GET "+own1+"/audit", own1+"/audit?account="+root+"&limit=1000", "", 200)
