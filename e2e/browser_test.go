@@ -526,6 +526,13 @@ func (b *tab) callOn(node cdp.BackendNodeID, function string, args ...string) st
 	return s
 }
 
+// resize gives the window a size, in pixels.
+func (b *tab) resize(width, height int64) {
+	b.t.Helper()
+	call(b, emulation.SetDeviceMetricsOverride,
+		emulation.SetDeviceMetricsOverrideParams{Width: width, Height: height, DeviceScaleFactor: 1})
+}
+
 // scheme shows pages light or dark.
 func (b *tab) scheme(name string) {
 	b.t.Helper()

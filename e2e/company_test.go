@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"rolecall/internal/pgtest"
 )
 
@@ -64,8 +66,8 @@ func newCompany(t *testing.T, n names) *company {
 		pg := pgtest.New(t, nil)
 		c.pg[name] = pg
 		pg.Exec(t, `CREATE ROLE rolecall_admin LOGIN CREATEROLE CREATEDB PASSWORD 'administrator';
-			GRANT pg_signal_backend TO rolecall_admin; CREATE ROLE everybody; CREATE ROLE readers;
-			GRANT everybody, readers TO rolecall_admin WITH ADMIN OPTION`)
+			GRANT pg_signal_backend TO rolecall_admin; GRANT SELECT ON pg_authid TO rolecall_admin;
+			CREATE ROLE everybody; CREATE ROLE readers; GRANT everybody, readers TO rolecall_admin WITH ADMIN OPTION`)
 		var made struct{ ID string }
 		admin.does(201, "POST", "/rolecall/v1/clusters", map[string]any{
 			"displayName": name, "location": []string{"eu-central", "eu-west", "eu-central"}[i], "access": shared[i],
@@ -137,6 +139,17 @@ func (c *company) furnish(n names) {
 	c.pg[n.clusters[0]].Exec(t, `CREATE ROLE "legacy-batch" LOGIN PASSWORD 'made by hand'`)
 	c.pg[n.clusters[0]].Exec(t, `COMMENT ON ROLE "legacy-batch" IS `+pgQuote(n.remark))
 	c.pg[n.clusters[1]].Exec(t, `CREATE ROLE "notebook" LOGIN PASSWORD 'made by hand'`)
+	orders, err := pgx.Connect(t.Context(), c.pg[n.clusters[0]].URL("orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer orders.Close(t.Context())
+	if _, err := orders.Exec(t.Context(), `CREATE SCHEMA legacy AUTHORIZATION "legacy-batch"; SET ROLE "legacy-batch";
+		CREATE TABLE legacy.imports (id int); CREATE TABLE legacy.runs (id int);
+		CREATE VIEW legacy.recent AS SELECT * FROM legacy.runs; RESET ROLE; SET ROLE orders_owner;
+		CREATE TABLE orders (id int); GRANT SELECT ON orders TO "legacy-batch"`); err != nil {
+		t.Fatal(err)
+	}
 
 	var ended struct{ ID string }
 	lease := func(by *employee, cluster int, role, ttl, note string, into any) {

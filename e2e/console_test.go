@@ -24,6 +24,8 @@ func TestConsole(t *testing.T) {
 	t.Parallel()
 	c := newCompany(t, hostile)
 	t.Run("principals", c.principals)
+	t.Run("unreachable", c.unreachable)
+	t.Run("forms", c.forms)
 	t.Run("accessible", c.accessible)
 }
 
@@ -198,6 +200,76 @@ func (c *company) known() []string {
 		"etl-nightly", "invoices-app", "invoices-export", "tax-export", "legacy-batch", "notebook", "alice", "dave")
 }
 
+// unreachable: the pages of a cluster that does not answer say so, and show no empty table.
+func (c *company) unreachable(t *testing.T) {
+	v := c.people["admin"].visits(t)
+	away := "/console/clusters/" + c.clusters[hostile.clusters[2]]
+	for _, path := range []string{"", "/databases", "/access", "/settings", "/leases", "/credentials", "/activity",
+		"/users/new", "/users/invoices-app"} {
+		page := v.get(away + path)
+		if text := page.text(); page.status >= 500 || !strings.Contains(text, "does not answer") ||
+			!strings.Contains(text, "first seen") {
+			t.Errorf("%s: %d %s", path, page.status, text)
+		}
+		for n := range page.root.Descendants() {
+			if n.Data == "tbody" && !slices.ContainsFunc(slices.Collect(n.Descendants()),
+				func(n *html.Node) bool { return n.Data == "tr" }) {
+				t.Errorf("%s has an empty table", path)
+			}
+		}
+	}
+}
+
+// forms: the forms of an admin's pages change nothing when accounts send them that may only view, or see nothing at all.
+func (c *company) forms(t *testing.T) {
+	forms := map[string]webForm{}
+	for _, page := range c.people["admin"].visits(t).crawl(2) {
+		for _, form := range page.forms() {
+			own := strings.HasPrefix(form.path, "/console/me") || strings.HasPrefix(form.path, "/console/sign") ||
+				strings.HasPrefix(form.path, "/console/prove") || strings.HasPrefix(form.path, "/uaa/") ||
+				strings.HasPrefix(form.path, "/console/device")
+			if strings.EqualFold(form.method, "post") && !own {
+				forms[form.path+"?"+form.values.Encode()] = form
+			}
+		}
+	}
+	if len(forms) < 30 {
+		t.Errorf("the pages of an admin have %d forms", len(forms))
+	}
+	before := c.state()
+	for _, name := range []string{"auditor", "bob", "nobody"} {
+		v := c.people[name].visits(t)
+		for _, form := range forms {
+			// A plan changes nothing, and an auditor verifies the audit log.
+			reads := form.path == "/console/users/plan" || form.path == "/console/audit/verify" && name == "auditor"
+			if a := v.post(form.path, form.values); a.status < 400 && !reads {
+				t.Errorf("%s sends %s %v: %d %s", name, form.path, form.values, a.status, a.header.Get("Location"))
+			}
+		}
+	}
+	if after := c.state(); after != before {
+		t.Errorf("the forms have changed something: before\n%s\nand after\n%s", before, after)
+	}
+}
+
+// state is what an admin reads by the APIs, without what changes on its own.
+func (c *company) state() string {
+	c.people["admin"].t.Helper()
+	var all strings.Builder
+	for _, path := range []string{"/rolecall/v1/clusters?limit=100", "/rolecall/v1/accounts?limit=100",
+		"/rolecall/v1/users?limit=100&system=true", "/rolecall/v1/leases?limit=100", "/rolecall/v1/operations"} {
+		var got struct{ Items []map[string]any }
+		c.people["admin"].does(200, "GET", path, nil, &got)
+		for _, item := range got.Items {
+			delete(item, "lastSignInAt")
+			delete(item, "lastSeen")
+			delete(item, "lastError")
+			all.WriteString(object(item) + "\n")
+		}
+	}
+	return all.String()
+}
+
 // accessible: axe-core finds nothing on any page, light or dark, and no page breaks its content security policy.
 func (c *company) accessible(t *testing.T) {
 	pages := c.people["admin"].visits(t).crawl(1)
@@ -214,8 +286,11 @@ func (c *company) accessible(t *testing.T) {
 		tested[shape] = true
 		b.open(path, pages[path].status)
 		b.accessible("light", "dark")
-		if wide := eval[int](b, `document.documentElement.scrollWidth - innerWidth`); wide > 0 {
-			t.Errorf("%s is %d pixels wider than the window", path, wide)
+		for _, width := range []int64{320, 768, 1440} {
+			b.resize(width, 900)
+			if wide := eval[int](b, `document.documentElement.scrollWidth`); wide > int(width) {
+				t.Errorf("%s is %d pixels wide in a window of %d", path, wide, width)
+			}
 		}
 		for _, problem := range b.found() {
 			t.Errorf("%s: %s", path, problem)
