@@ -32,10 +32,13 @@ func TestConsole(t *testing.T) {
 // readers are the accounts whose views are compared.
 var readers = []string{"admin", "auditor", "alice", "bob", "nobody"}
 
+// ofEachKind is how many pages with one form of address are read.
+const ofEachKind = 3
+
 // principals: five accounts follow all links. No page fails, each page is well made, and what they see is what the APIs let
 // them see. None of them sees more of the pages of an admin.
 func (c *company) principals(t *testing.T) {
-	all := c.people["admin"].visits(t).crawl(8)
+	all := c.people["admin"].visits(t).crawl(ofEachKind)
 	if len(all) < 8 {
 		t.Errorf("an admin sees %d pages", len(all))
 	}
@@ -44,7 +47,7 @@ func (c *company) principals(t *testing.T) {
 			t.Parallel()
 			e := c.people[name]
 			v := e.visits(t)
-			pages := v.crawl(8)
+			pages := v.crawl(ofEachKind)
 			for path, page := range pages {
 				// 422: a filter, or a change that this account cannot make, which the page explains.
 				if page.status != 200 && page.status != 303 && page.status != 422 {
@@ -56,8 +59,9 @@ func (c *company) principals(t *testing.T) {
 					pages[path] = v.get(path)
 				}
 			}
-			seen := map[string]string{}
+			seen, largest := map[string]string{}, 0
 			for _, page := range pages {
+				largest = max(largest, len(page.body))
 				page.isWellMade(t, name)
 				for _, thing := range c.known() {
 					if where := page.shows(thing); where != "" {
@@ -65,6 +69,7 @@ func (c *company) principals(t *testing.T) {
 					}
 				}
 			}
+			t.Logf("%d pages, the largest has %d bytes", len(pages), largest)
 			c.sameAsAPI(t, e, seen)
 		})
 	}
@@ -289,7 +294,7 @@ func (c *company) accessible(t *testing.T) {
 		for _, width := range []int64{320, 768, 1440} {
 			b.resize(width, 900)
 			if wide := eval[int](b, `document.documentElement.scrollWidth`); wide > int(width) {
-				t.Errorf("%s is %d pixels wide in a window of %d", path, wide, width)
+				t.Errorf("%s is %d pixels wide in a window of %d: %s", path, wide, width, eval[string](b, widest))
 			}
 		}
 		for _, problem := range b.found() {
@@ -297,6 +302,10 @@ func (c *company) accessible(t *testing.T) {
 		}
 	}
 }
+
+// widest are the elements that do not fit into the window.
+const widest = `[...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > innerWidth)
+	.map(e => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`
 
 // signIn signs an account in with its password.
 func (b *tab) signIn(e *employee) {
