@@ -222,7 +222,7 @@ func (v *visitor) passcode() string {
 	v.t.Helper()
 	page := v.get("/uaa/passcode")
 	shown := v.post("/uaa/passcode", url.Values{"_once": {page.value("_once")}})
-	code := shown.textOf("passcode")
+	code := shown.textOf("secret")
 	if page.status != 200 || shown.status != 200 || code == "" {
 		v.t.Fatalf("%d, %d: %s", page.status, shown.status, shown.body)
 	}
