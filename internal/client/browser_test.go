@@ -137,7 +137,10 @@ func TestDeviceFlow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			polls := test.polls
+			polls := make(chan string, len(test.polls)) // a connection that is cut orders nothing
+			for _, poll := range test.polls {
+				polls <- poll
+			}
 			c := newClient(t, discovered(`{"device_authorization_endpoint":"x"}`, func(w http.ResponseWriter, r *http.Request) {
 				_ = r.ParseForm()
 				if r.PostForm.Get("client_id") != "rolecall" {
@@ -151,9 +154,9 @@ func TestDeviceFlow(t *testing.T) {
 				if r.PostForm.Get("device_code") != "the device" ||
 					r.PostForm.Get("grant_type") != "urn:ietf:params:oauth:grant-type:device_code" || len(polls) == 0 {
 					t.Errorf("sent %v to %s with %d polls to come", r.PostForm, r.URL, len(polls))
+					return
 				}
-				poll := polls[0]
-				polls = polls[1:]
+				poll := <-polls
 				if poll == "cut" {
 					panic(http.ErrAbortHandler)
 				}
