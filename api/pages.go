@@ -14,7 +14,10 @@ const docsPath = "/docs"
 //go:embed docs
 var pageFiles embed.FS
 
-var pageTemplates = template.Must(template.ParseFS(pageFiles, "docs/*.html"))
+// pageTemplates are parsed when the first page is asked for: most commands of the program serve none.
+var pageTemplates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.ParseFS(pageFiles, "docs/*.html"))
+})
 
 // manuals reads the documents when the first page is asked for. They are embedded, and tests read all of them.
 var manuals = sync.OnceValue(func() []*manual {
@@ -84,7 +87,7 @@ func page(find func(r *http.Request) (name string, data any)) http.Handler {
 		if missing {
 			name = "missing.html"
 		}
-		if err := pageTemplates.ExecuteTemplate(&body, name, data); err != nil {
+		if err := pageTemplates().ExecuteTemplate(&body, name, data); err != nil {
 			panic(err) // the tests render every page
 		}
 		if missing {

@@ -18,6 +18,22 @@ func TestVendoredScript(t *testing.T) {
 	}
 }
 
+// Each page has a template that can be parsed, which happens when it is first shown.
+func TestTemplatesParse(t *testing.T) {
+	found, err := fs.Glob(files, "templates/*/*.html")
+	if err != nil || len(found) == 0 {
+		t.Fatal(err, len(found))
+	}
+	for _, file := range found {
+		if _, err := pageTemplate(strings.TrimPrefix(file, "templates/")); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := pageTemplate("start/none.html"); err == nil {
+		t.Error("there is a template of a page that does not exist")
+	}
+}
+
 // The policy of the pages forbids inline code and styles, so none is written: it would only be missing.
 func TestTemplatesAreStrict(t *testing.T) {
 	found, err := fs.Glob(files, "templates/*/*.html")

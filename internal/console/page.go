@@ -5,14 +5,12 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"rolecall/internal/access"
@@ -86,9 +84,9 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 	if page.Status == 0 {
 		page.Status = http.StatusOK
 	}
-	t, known := templates[page.Template]
-	if !known {
-		return fmt.Errorf("there is no template %s", page.Template)
+	t, err := pageTemplate(page.Template)
+	if err != nil {
+		return err
 	}
 	f := frame{page: page, Principal: p, Tab: page.Area, Tabs: areasOf(p), Version: c.Version,
 		RequestID: web.InfoOf(r.Context()).ID}
@@ -110,8 +108,12 @@ func (c *Console) show(w http.ResponseWriter, r *http.Request, p *account.Princi
 
 // showPart answers a script with a part of a page: a template that its file defines.
 func (c *Console) showPart(w http.ResponseWriter, file, part string, data any) error {
+	t, err := pageTemplate(file)
+	if err != nil {
+		return err
+	}
 	var body bytes.Buffer
-	if err := templates[file].ExecuteTemplate(&body, part, data); err != nil {
+	if err := t.ExecuteTemplate(&body, part, data); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -119,23 +121,29 @@ func (c *Console) showPart(w http.ResponseWriter, file, part string, data any) e
 	return nil
 }
 
-// templates are the pages by their file below templates, each with the frame.
-var templates = parseTemplates()
+// frameTemplates are those that all pages share. They are parsed with the first page, and each page when it is first shown:
+// parsed at the start, they would delay every command of the program by a fifth of a second.
+var frameTemplates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(functions).ParseFS(files, "templates/frame/*.html"))
+})
 
-func parseTemplates() map[string]*template.Template {
-	shared := template.Must(template.New("").Funcs(functions).ParseFS(files, "templates/frame/*.html"))
-	pages := map[string]*template.Template{}
-	found, err := fs.Glob(files, "templates/*/*.html")
+// parsedPages are the *template.Template of the pages that were shown, by their file below templates.
+var parsedPages sync.Map
+
+// pageTemplate is the template of a page, with the frame. name is its file below templates.
+func pageTemplate(name string) (*template.Template, error) {
+	if t, parsed := parsedPages.Load(name); parsed {
+		return t.(*template.Template), nil
+	}
+	t, err := frameTemplates().Clone()
 	if err != nil {
-		panic(err) // the pattern is constant
+		return nil, err
 	}
-	for _, file := range found {
-		name := strings.TrimPrefix(file, "templates/")
-		if path.Dir(name) != "frame" {
-			pages[name] = template.Must(template.Must(shared.Clone()).ParseFS(files, file))
-		}
+	if t, err = t.ParseFS(files, "templates/"+name); err != nil {
+		return nil, err
 	}
-	return pages
+	first, _ := parsedPages.LoadOrStore(name, t)
+	return first.(*template.Template), nil
 }
 
 // functions are for all templates.
