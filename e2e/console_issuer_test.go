@@ -40,6 +40,15 @@ func withIssuer(t *testing.T, p *provider) *server {
 	return s
 }
 
+// signInAtProvider fills in the page of the provider, to which a button has led.
+func (b *tab) signInAtProvider(username string) {
+	b.t.Helper()
+	b.arrives("/login/username")
+	b.fill("Username:", username)
+	b.fill("Password:", "verysecure")
+	b.press("Login")
+}
+
 // TestConsoleIssuer signs people in at another issuer with a browser, and gives them the labels of their groups.
 func TestConsoleIssuer(t *testing.T) {
 	t.Parallel()
@@ -64,16 +73,10 @@ func TestConsoleIssuer(t *testing.T) {
 				b.accessible("light", "dark")
 			}
 			b.press("Sign in with corp")
-			b.arrives("/login/username")
-			b.fill("Username:", "test-user2")
-			b.fill("Password:", "verysecure")
-			b.press("Login")
+			b.signInAtProvider("test-user2")
 			b.arrives("/console/prove")
 			b.press("Prove it with corp")
-			b.arrives("/login/username")
-			b.fill("Username:", "test-user2")
-			b.fill("Password:", "verysecure")
-			b.press("Login")
+			b.signInAtProvider("test-user2")
 			b.arrives("/console/")
 			b.sees("test-user2@zitadel.ch")
 			for _, kept := range b.visited() {

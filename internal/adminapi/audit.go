@@ -3,7 +3,6 @@ package adminapi
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"mime"
 	"net/http"
 	"slices"
@@ -147,9 +146,6 @@ func wantsLines(r *http.Request) bool {
 	return false
 }
 
-// exportWait is how long the client may take for a page of an export.
-const exportWait = time.Minute
-
 // exportAudit sends all rows up to the present head of the chain, one a line, and then that head: an export without it
 // was cut off on its way.
 func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Principal, q query) error {
@@ -166,18 +162,12 @@ func (a *API) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Pri
 	}
 	w.Header().Set("Content-Type", jsonLines)
 	w.WriteHeader(http.StatusOK)
-	patient := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) } // not there in tests
-	patient()
-	err = export.Write(r.Context(), w, func() *audit.Visible {
-		patient()
-		return a.Users.VisibleAudit(p)
+	web.Stream(w, r, audit.ErrHungUp, func(next func()) error {
+		return export.Write(r.Context(), w, func() *audit.Visible {
+			next()
+			return a.Users.VisibleAudit(p)
+		})
 	})
-	if err != nil {
-		if !errors.Is(err, audit.ErrHungUp) {
-			web.InfoOf(r.Context()).Err = err
-		}
-		panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said
-	}
 	return nil
 }
 

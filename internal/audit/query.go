@@ -212,32 +212,28 @@ type FailedSignIns struct {
 // order of their minutes, beginning with since.
 func (l *Log) FailedSignIns(ctx context.Context, since time.Time, after FailedSignIns,
 	limit int) (counts []FailedSignIns, more bool, err error) {
-	rows, err := l.DB.Pool.Query(ctx, `
-		SELECT minute, account, address, count FROM failed_sign_ins
-		WHERE minute >= $1 AND (minute, account, address) > ($2, $3, $4) ORDER BY minute, account, address LIMIT $5`,
-		since, after.Minute, after.Account, after.Address, limit+1)
-	if err != nil {
-		return nil, false, control.Fault(err)
-	}
-	counts, err = pgx.CollectRows(rows, pgx.RowToStructByPos[FailedSignIns])
-	if err != nil {
-		return nil, false, control.Fault(err)
-	}
-	if more = len(counts) > limit; more {
-		counts = counts[:limit]
-	}
-	return counts, more, nil
+	return l.failedSignIns(ctx, limit, `
+		WHERE minute >= $2 AND (minute, account, address) > ($3, $4, $5) ORDER BY minute, account, address`,
+		since, after.Minute, after.Account, after.Address)
 }
 
 // NewestFailedSignIns is FailedSignIns from the newest one back to since: up to limit of those that come
 // behind the last one that was seen, or from the newest one on if that is zero.
 func (l *Log) NewestFailedSignIns(ctx context.Context, since time.Time, before FailedSignIns, limit int) (
 	counts []FailedSignIns, more bool, err error) {
+	return l.failedSignIns(ctx, limit, `
+		WHERE minute >= $2 AND ($3 OR (minute, account, address) < ($4, $5, $6))
+		ORDER BY minute DESC, account DESC, address DESC`,
+		since, before == FailedSignIns{}, before.Minute, before.Account, before.Address)
+}
+
+// failedSignIns returns up to limit of the counts that a condition selects in its order, and whether more follow. The
+// arguments of the condition begin with $2.
+func (l *Log) failedSignIns(ctx context.Context, limit int, condition string, args ...any) (
+	counts []FailedSignIns, more bool, err error) {
 	rows, err := l.DB.Pool.Query(ctx, `
-		SELECT minute, account, address, count FROM failed_sign_ins
-		WHERE minute >= $1 AND ($2 OR (minute, account, address) < ($3, $4, $5))
-		ORDER BY minute DESC, account DESC, address DESC LIMIT $6`,
-		since, before == FailedSignIns{}, before.Minute, before.Account, before.Address, limit+1)
+		SELECT minute, account, address, count FROM failed_sign_ins `+condition+` LIMIT $1`,
+		append([]any{limit + 1}, args...)...)
 	if err != nil {
 		return nil, false, control.Fault(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -344,9 +343,6 @@ func (c *Console) newRowsPage(w http.ResponseWriter, r *http.Request, p *account
 	return c.showPart(w, "audit/list.html", "newRows", newRows{pollBehind(f, after, time.Unix(opened, 0)), rows})
 }
 
-// exportWait is how long a browser may take for a page of an export.
-const exportWait = time.Minute
-
 // exportAudit sends the rows of a filter as a file, one a line, as the API exports them.
 func (c *Console) exportAudit(w http.ResponseWriter, r *http.Request, p *account.Principal) error {
 	filter, err := c.auditFilter(filterForm(r))
@@ -360,18 +356,12 @@ func (c *Console) exportAudit(w http.ResponseWriter, r *http.Request, p *account
 	}
 	w.Header().Set("Content-Type", "application/jsonl")
 	w.Header().Set("Content-Disposition", `attachment; filename="audit.jsonl"`)
-	patient := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(exportWait)) } // not there in tests
-	patient()
-	err = export.Write(r.Context(), w, func() *audit.Visible {
-		patient()
-		return c.Users.VisibleAudit(p)
+	web.Stream(w, r, audit.ErrHungUp, func(next func()) error {
+		return export.Write(r.Context(), w, func() *audit.Visible {
+			next()
+			return c.Users.VisibleAudit(p)
+		})
 	})
-	if err != nil {
-		if !errors.Is(err, audit.ErrHungUp) {
-			web.InfoOf(r.Context()).Err = err
-		}
-		panic(http.ErrAbortHandler) // the status is sent: a broken connection is all that can be said
-	}
 	return nil
 }
 

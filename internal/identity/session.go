@@ -47,15 +47,8 @@ func (s *Service) StartSession(ctx context.Context, a *account.Account, proven t
 		proven = now
 	}
 	err := s.db.Tx(ctx, func(tx pgx.Tx) error {
-		// The lock of the account enforces the limit, and that the sign-in is not from before the account ended its sign-ins.
-		tag, err := tx.Exec(ctx, `
-			SELECT FROM accounts WHERE id = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR NO KEY UPDATE`,
-			a.ID, a.Epoch)
-		if err != nil {
+		if err := lockToSignIn(ctx, tx, a); err != nil {
 			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return errWrong.Because(errEnded)
 		}
 		rows, err := tx.Query(ctx, `
 			DELETE FROM console_sessions WHERE id IN (

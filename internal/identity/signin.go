@@ -63,6 +63,18 @@ var errManySignIns = fault.New(fault.TooMany,
 	"The account has %d tokens of sign-ins. Revoke those that are no longer used, or "+
 		"wait until they expire.", maxSignInTokens)
 
+// lockToSignIn locks an account that is about to get a sign-in: so the limit of its sign-ins holds, and none is from before the
+// account has ended them.
+func lockToSignIn(ctx context.Context, tx pgx.Tx, a *account.Account) error {
+	tag, err := tx.Exec(ctx, `
+		SELECT FROM accounts WHERE id = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR NO KEY UPDATE`,
+		a.ID, a.Epoch)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = errWrong.Because(errEnded)
+	}
+	return err
+}
+
 func (s *Service) signInToken(ctx context.Context, a *account.Account, address string) (*SignIn, error) {
 	if err := s.accounts.EnsurePlatformUser(ctx, a, address); err != nil {
 		return nil, err
@@ -73,16 +85,8 @@ func (s *Service) signInToken(ctx context.Context, a *account.Account, address s
 	}
 	token, now := newPersonalToken(id), s.now().Truncate(time.Microsecond)
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
-		// The lock of the account enforces the limit, and that the sign-in is not one from before the account has ended its
-		// sign-ins.
-		tag, err := tx.Exec(ctx, `
-			SELECT FROM accounts WHERE id = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR NO KEY UPDATE`,
-			a.ID, a.Epoch)
-		if err != nil {
+		if err := lockToSignIn(ctx, tx, a); err != nil {
 			return err
-		}
-		if tag.RowsAffected() == 0 {
-			return errWrong.Because(errEnded)
 		}
 		var live int
 		err = tx.QueryRow(ctx, `

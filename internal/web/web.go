@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -328,6 +329,25 @@ func guarded(h HandlerFunc, w http.ResponseWriter, r *http.Request) (err error) 
 		}
 	}()
 	return h(w, r)
+}
+
+// streamWait is how long a client may take for one part of a stream.
+const streamWait = time.Minute
+
+// Stream answers with a body of any length. send writes it, and calls next before each part, for which the client then has a
+// minute. The status is sent by the time that send fails, so a broken connection is all that can be said; its error goes to
+// the log, unless it is gone: the client has hung up.
+func Stream(w http.ResponseWriter, r *http.Request, gone error, send func(next func()) error) {
+	next := func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(streamWait)) } // a recorder has none
+	next()
+	err := send(next)
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, gone) {
+		InfoOf(r.Context()).Err = err
+	}
+	panic(http.ErrAbortHandler)
 }
 
 // Warn adds the header Rolecall-Warning with those of the sentences, in ASCII, that are not empty.
