@@ -10,6 +10,7 @@ import (
 
 	"rolecall/internal/cli/term"
 	"rolecall/internal/moment"
+	"rolecall/internal/notify"
 	"rolecall/internal/server"
 )
 
@@ -62,6 +63,9 @@ func (s *settings) forServe(errOut io.Writer) (server.Config, error) {
 	}
 	if err := s.addURLs(&c); err != nil {
 		return c, err
+	}
+	if c.Manager, err = notify.FromEnvironment(); err != nil {
+		return c, term.Usage("%w", err)
 	}
 	if c.TrustedProxies, err = s.checkedTrustedProxies(); err != nil {
 		return c, err

@@ -63,7 +63,7 @@ var mayImport = map[string][]string{
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
 		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "fleet",
-		"idempotency", "identity", "lease", "observe", "secret",
+		"idempotency", "identity", "lease", "notify", "observe", "secret",
 		"task", "uaa", "vaultapi", "web",
 	},
 	"internal/access":      {"account", "cluster", "fault", "label"},
@@ -78,6 +78,7 @@ var mayImport = map[string][]string{
 	"internal/invisible":   {},
 	"internal/pgwire":      {},
 	"internal/moment":      {},
+	"internal/notify":      {},
 	"internal/fault":       {},
 	"internal/primary":     {"sqlstate"},
 	"internal/sqlstate":    {},
@@ -86,9 +87,11 @@ var mayImport = map[string][]string{
 	"internal/pgtest":      nil,
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
-	"cmd/rolecall":         {"cli", "cli/term", "control", "dev", "identity", "localpg", "moment", "secret", "server"},
-	"bench":                nil,
-	"scripts/sbom":         {},
+	"cmd/rolecall": {
+		"cli", "cli/term", "control", "dev", "identity", "localpg", "moment", "notify", "secret", "server",
+	},
+	"bench":        nil,
+	"scripts/sbom": {},
 }
 
 // forTests are the packages that only _test files import.

@@ -33,12 +33,18 @@ const strangerBody = 5 * time.Second
 // off. Together with the default of Config.DrainDelay it stays below the 30 s after which Kubernetes kills.
 const drainTimeout = 20 * time.Second
 
+// stopReserve is how long the background work may take to end after the last request, as the service manager learns.
+const stopReserve = 10 * time.Second
+
 // A probe of Kubernetes waits one second, so readiness is decided within readinessTimeout. The answer is reused for
 // readinessAge: anybody may ask, and no limit applies to probes.
 const (
 	readinessTimeout = 500 * time.Millisecond
 	readinessAge     = time.Second
 )
+
+// controlWait is how long one attempt to reach the control database may take at most, as the service manager learns.
+const controlWait = time.Minute
 
 // controlRetry is the pause between attempts to reach a control database that does not answer at the start.
 const controlRetry = 2 * time.Second

@@ -53,16 +53,6 @@ func Mint(ctx context.Context, config Config, username string, lifetime time.Dur
 	return id.MintFor(ctx, username, lifetime)
 }
 
-// Bootstrap creates the admin account username, or resets its password and scopes.
-func Bootstrap(ctx context.Context, config Config, username, password string) (guid string, created bool, err error) {
-	db, id, err := OpenIdentity(ctx, config)
-	if err != nil {
-		return "", false, err
-	}
-	defer db.Close()
-	return id.Bootstrap(ctx, username, password)
-}
-
 // Recover ends all tokens after the control database was restored from a backup.
 func Recover(ctx context.Context, config Config, keepPersonalTokens bool) (account.Ended, error) {
 	db, id, err := OpenIdentity(ctx, config)

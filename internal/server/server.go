@@ -22,6 +22,7 @@ import (
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
+	"rolecall/internal/notify"
 	"rolecall/internal/observe"
 	"rolecall/internal/secret"
 	"rolecall/internal/task"
@@ -45,6 +46,7 @@ type Config struct {
 	OIDC            []identity.OIDCIssuer
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
+	Manager         *notify.Manager       // that has started the process; nil: none
 }
 
 // CloseListeners closes the listeners, whether the server has used them or not.
@@ -127,6 +129,7 @@ func waitForControl(ctx context.Context, config Config) (*control.DB, *identity.
 			return db, id, err
 		}
 		config.Log.Warn("waiting for the control database", "error", err)
+		config.notified(config.Manager.Waiting("waiting for the control database", controlWait))
 		select {
 		case <-time.After(controlRetry):
 		case <-ctx.Done():
@@ -163,6 +166,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.PprofListener != nil {
 		group.Go(func() error { failed <- serveHTTP(profiles, s.PprofListener); return nil })
 	}
+	group.Go(func() error { s.notified(s.Manager.Watch(background)); return nil })
+	s.notified(s.Manager.Ready())
 	s.Log.Info("serving", "url", s.PublicURL, "address", s.Listener.Addr().String())
 
 	var failure error
@@ -170,6 +175,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 	case failure = <-failed: // a server without a listener is of no use
 	}
+	s.notified(s.Manager.Stopping(s.DrainDelay + drainTimeout + stopReserve))
 	s.Log.Info("stopping")
 	ready.stopping.Store(true)
 	if failure == nil {
@@ -183,6 +189,13 @@ func (s *Server) Serve(ctx context.Context) error {
 	_ = profiles.Close()
 	stopBackground()
 	return errors.Join(failure, err, group.Wait())
+}
+
+// notified logs that the service manager could not be notified: it may then end the process, but that is no reason to stop.
+func (c *Config) notified(err error) {
+	if err != nil {
+		c.Log.Warn(err.Error())
+	}
 }
 
 // work starts the background work, which ends with ctx.
