@@ -14,47 +14,76 @@ import (
 
 func bootstrapCommand() *cobra.Command {
 	var s settings
+	var ifMissing bool
 	cmd := &cobra.Command{
 		Use:   "bootstrap [USERNAME]",
 		Short: "Create or reset an admin account, directly in the control database",
 		Long: `Bootstrap creates the admin account USERNAME (default: admin), or resets its password and
-scopes and revokes its tokens. The password comes from a prompt or from standard input.`,
+scopes and revokes its tokens. The password comes from a prompt or from standard input.
+
+With --if-missing it changes nothing, and succeeds, if somebody can sign in as an admin. So
+an installer can run it again and again.`,
 		Example: `  rolecall bootstrap --database-url-file url --master-key-file master.key
-  pwgen 24 1 | rolecall bootstrap alice --password-stdin`,
+  pwgen 24 1 | rolecall bootstrap alice --password-stdin
+  rolecall bootstrap --if-missing --password-stdin <admin-password`,
 		Args: term.Arguments("[USERNAME]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			username := "admin"
 			if len(args) > 0 {
 				username = args[0]
 			}
-			return s.bootstrap(cmd, username)
+			return s.bootstrap(cmd, username, ifMissing)
 		},
 	}
 	s.bindDatabase(cmd.Flags())
+	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "change nothing if an active admin exists, whatever its name")
 	term.BindPassword(cmd, false)
 	bindVariables(cmd.Flags())
 	return cmd
 }
 
-func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
+func (s *settings) bootstrap(cmd *cobra.Command, username string, ifMissing bool) error {
 	c := server.Config{PasswordCost: passwordCost}
 	if err := s.addControl(&c); err != nil {
 		return err
 	}
 	s.warn(cmd)
+	ctx := cmd.Context()
+	db, id, err := server.OpenIdentity(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	create := id.Bootstrap
+	if ifMissing {
+		create = id.BootstrapIfMissing
+		if has, err := id.HasAdmin(ctx); err != nil {
+			return err
+		} else if has { // no prompt then
+			return unchanged(cmd)
+		}
+	}
 	password, err := term.NewPassword(cmd, username)
 	if err != nil {
 		return err
 	}
-	guid, created, err := server.Bootstrap(cmd.Context(), c, username, password)
+	guid, created, err := create(ctx, username, password)
 	if err != nil {
 		return err
+	}
+	if guid == "" {
+		return unchanged(cmd)
 	}
 	done := "was reset"
 	if created {
 		done = "was created"
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, done)
+	return err
+}
+
+func unchanged(cmd *cobra.Command) error {
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), "An active admin exists. Nothing was changed.")
 	return err
 }
 

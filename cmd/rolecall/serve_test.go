@@ -20,6 +20,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -162,6 +163,101 @@ func TestBootstrap(t *testing.T) {
 	if code, _, errOut := bootstrap(t, append(slices.Clone(flags), "--database-url-file", missing),
 		"x"); code != term.ExitFailed || strings.Contains(errOut, pgtest.Shared(t).Password) {
 		t.Errorf("bootstrap without a database: exit code %d: %s", code, errOut)
+	}
+}
+
+// --if-missing creates one admin, however often it runs, and asks for a password only then.
+func TestBootstrapIfMissing(t *testing.T) {
+	t.Parallel()
+	flags, name := controlDatabase(t, pgtest.Shared(t))
+	var wg sync.WaitGroup
+	var created atomic.Int64
+	for range 3 {
+		wg.Go(func() {
+			code, out, errOut := bootstrap(t, flags, "first password\n", "--if-missing")
+			if strings.HasSuffix(out, ") was created.\n") {
+				created.Add(1)
+			} else if code != 0 || out != "An active admin exists. Nothing was changed.\n" {
+				t.Errorf("bootstrap beside others: exit code %d, printed %q and %q", code, out, errOut)
+			}
+		})
+	}
+	wg.Wait()
+	if created.Load() != 1 {
+		t.Errorf("%d of three have created the admin", created.Load())
+	}
+	for _, args := range [][]string{{"--if-missing"}, {"--if-missing", "alice"}} {
+		code, out, errOut := execute(t, "", append(append([]string{"bootstrap"}, flags...), args...)...)
+		if code != 0 || out != "An active admin exists. Nothing was changed.\n" || errOut != "" {
+			t.Errorf("%v without a password: exit code %d, printed %q and %q", args, code, out, errOut)
+		}
+	}
+	// Neither an account that is not active, nor an OAuth client, nor a person who is no admin.
+	pg := pgtest.Shared(t)
+	db := pg.Connect(t, pg.User, pg.Password, name)
+	for _, change := range []string{"active = false", "active = true, program = true", "program = false, scopes = '{}'"} {
+		if _, err := db.Exec(t.Context(), "UPDATE rolecall.accounts SET "+change); err != nil {
+			t.Fatal(err)
+		}
+		if code, out, errOut := bootstrap(t, flags, "short\n", "--if-missing"); code != term.ExitFailed || out != "" {
+			t.Errorf("after %s and with a short password: exit code %d, printed %q and %q", change, code, out, errOut)
+		}
+	}
+	if code, out, errOut := bootstrap(t, flags, "second password\n", "--if-missing"); code != 0 ||
+		!strings.HasSuffix(out, ") was reset.\n") {
+		t.Errorf("an admin that is none: exit code %d, printed %q and %q", code, out, errOut)
+	}
+}
+
+// The service manager learns that the server waits, is ready and stops.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	await := func(want string) {
+		t.Helper()
+		_ = l.SetReadDeadline(time.Now().Add(patience))
+		for b := make([]byte, 1000); ; {
+			n, err := l.Read(b)
+			if err != nil {
+				t.Fatalf("%q was not sent: %v", want, err)
+			}
+			if strings.HasPrefix(string(b[:n]), want) {
+				return
+			}
+		}
+	}
+	flags, _ := controlDatabase(t, pgtest.Shared(t))
+	args := append([]string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0",
+		"--metrics-listen", "", "--drain-delay", "0s"}, flags...)
+	env := []string{"NOTIFY_SOCKET=" + socket, "WATCHDOG_USEC=20000"}
+	p := beginProcess(t, env, args...)
+	await("READY=1\n")
+	await("WATCHDOG=1")
+	p.stop()
+	await("STOPPING=1\nEXTEND_TIMEOUT_USEC=30000000")
+	if code := p.wait(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+	nowhere := filepath.Join(t.TempDir(), "url")
+	write(t, nowhere, "postgres://rolecall:secret@127.0.0.1:1/rolecall")
+	p = beginProcess(t, env, append(args, "--database-url-file", nowhere)...)
+	await("STATUS=waiting for the control database\nEXTEND_TIMEOUT_USEC=60000000")
+	p.end(t)
+	// A manager that does not listen is logged, and a wrong setting is an error.
+	p = beginProcess(t, []string{"NOTIFY_SOCKET=" + socket + "-none"}, args...)
+	p.servesAt(t)
+	if line := p.logged(t, "serving"); line == nil || !strings.Contains(p.errOut.String(), "was not notified") {
+		t.Errorf("without a manager at the socket: %s", p.errOut)
+	}
+	p.end(t)
+	p = beginProcess(t, []string{"NOTIFY_SOCKET=notify"}, args...)
+	if code := p.wait(t); code != term.ExitUsage || !strings.Contains(p.errOut.String(), `NOTIFY_SOCKET is "notify"`) {
+		t.Errorf("with a relative socket: exit code %d: %s", code, p.errOut)
 	}
 }
 

@@ -221,6 +221,14 @@ func (s *Store) Create(ctx context.Context, tx pgx.Tx, username, hash string, sc
 	return n.GUID, err
 }
 
+// HasAdmin reports whether somebody can sign in as an admin. OAuth clients do not count.
+func (s *Store) HasAdmin(ctx context.Context, q control.Querier) (has bool, err error) {
+	err = q.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM accounts WHERE $1 = ANY (scopes) AND active AND identity_created_at IS NOT NULL
+		  AND NOT program)`, ScopeAdmin).Scan(&has)
+	return has, control.Fault(err)
+}
+
 // Reset gives an account a new password and scopes within tx, makes it an active identity and a platform user, and ends its
 // tokens.
 func (s *Store) Reset(ctx context.Context, tx pgx.Tx, id int64, passwordHash string, scopes []string) error {

@@ -283,16 +283,43 @@ func (s *Service) Hash(ctx context.Context, password string) (string, error) {
 // Bootstrap creates an admin account, or resets the password and scopes of an existing account. It needs only the control
 // database, for the first start and for the case that nobody can sign in.
 func (s *Service) Bootstrap(ctx context.Context, username, password string) (guid string, created bool, err error) {
+	return s.bootstrap(ctx, username, password, false)
+}
+
+// BootstrapIfMissing is Bootstrap, but changes nothing and returns no guid if somebody can sign in as an admin. Of several
+// that run at once, one creates the account.
+func (s *Service) BootstrapIfMissing(ctx context.Context, username, password string) (guid string, created bool, err error) {
+	return s.bootstrap(ctx, username, password, true)
+}
+
+// HasAdmin reports whether somebody can sign in as an admin.
+func (s *Service) HasAdmin(ctx context.Context) (bool, error) {
+	return s.accounts.HasAdmin(ctx, s.db.Pool)
+}
+
+// lockBootstrap is the key of the advisory lock of BootstrapIfMissing. The bytes of "admin".
+const lockBootstrap = 0x61646d696e
+
+func (s *Service) bootstrap(ctx context.Context, username, password string, ifMissing bool) (
+	guid string, created bool, err error) {
 	hash, err := s.Hash(ctx, password)
 	if err != nil {
 		return "", false, err
 	}
-	a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return "", false, err
-	}
 	entry := audit.Entry{AccountGUID: audit.ActorBootstrap, AccountName: audit.ActorBootstrap, Target: username}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		if ifMissing {
+			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(lockBootstrap)); err != nil {
+				return err
+			}
+			if has, err := s.accounts.HasAdmin(ctx, tx); has || err != nil {
+				return err
+			}
+		}
+		a, err := s.accounts.ByUsername(ctx, username, account.LocalOrigin)
+		if err != nil && !fault.Is(err, fault.NotFound) {
+			return err
+		}
 		if a != nil {
 			entry.Action, guid = audit.ResetAccount, a.GUID
 			if err := s.accounts.Reset(ctx, tx, a.ID, hash, account.AdminScopes); err != nil {
