@@ -1,0 +1,5 @@
+module rolecall/tools
+
+go 1.26.0
+
+replace rolecall => ../
