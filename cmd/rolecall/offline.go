@@ -32,7 +32,10 @@ an installer can run it again and again.`,
 			if len(args) > 0 {
 				username = args[0]
 			}
-			return s.bootstrap(cmd, username, ifMissing)
+			if ifMissing {
+				return s.bootstrapIfMissing(cmd, username)
+			}
+			return s.bootstrap(cmd, username)
 		},
 	}
 	s.bindDatabase(cmd.Flags())
@@ -42,49 +45,77 @@ an installer can run it again and again.`,
 	return cmd
 }
 
-func (s *settings) bootstrap(cmd *cobra.Command, username string, ifMissing bool) error {
-	c := server.Config{PasswordCost: passwordCost}
-	if err := s.addControl(&c); err != nil {
-		return err
-	}
-	s.warn(cmd)
-	ctx := cmd.Context()
-	db, id, err := server.OpenIdentity(ctx, c)
+func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
+	c, err := s.offline(cmd)
 	if err != nil {
 		return err
-	}
-	defer db.Close()
-	create := id.Bootstrap
-	if ifMissing {
-		create = id.BootstrapIfMissing
-		if has, err := id.HasAdmin(ctx); err != nil {
-			return err
-		} else if has { // no prompt then
-			return unchanged(cmd)
-		}
 	}
 	password, err := term.NewPassword(cmd, username)
 	if err != nil {
 		return err
 	}
-	guid, created, err := create(ctx, username, password)
+	db, id, err := server.OpenIdentity(cmd.Context(), c)
 	if err != nil {
 		return err
 	}
-	if guid == "" {
-		return unchanged(cmd)
+	defer db.Close()
+	guid, created, err := id.Bootstrap(cmd.Context(), username, password)
+	if err != nil {
+		return err
 	}
-	done := "was reset"
-	if created {
-		done = "was created"
+	return bootstrapped(cmd, username, guid, created)
+}
+
+// bootstrapIfMissing asks for a password only if it is needed.
+func (s *settings) bootstrapIfMissing(cmd *cobra.Command, username string) error {
+	c, err := s.offline(cmd)
+	if err != nil {
+		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "The admin account %s (%s) %s.\n", username, guid, done)
+	db, id, err := server.OpenIdentity(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	has, err := id.HasAdmin(cmd.Context())
+	if err != nil {
+		return err
+	}
+	if has {
+		return bootstrapped(cmd, username, "", false)
+	}
+	password, err := term.NewPassword(cmd, username)
+	if err != nil {
+		return err
+	}
+	guid, created, err := id.BootstrapIfMissing(cmd.Context(), username, password)
+	if err != nil {
+		return err
+	}
+	return bootstrapped(cmd, username, guid, created)
+}
+
+// bootstrapped says what was done; without a guid nothing was.
+func bootstrapped(cmd *cobra.Command, username, guid string, created bool) error {
+	done := fmt.Sprintf("The admin account %s (%s) was reset.", username, guid)
+	switch {
+	case guid == "":
+		done = "An active admin exists. Nothing was changed."
+	case created:
+		done = fmt.Sprintf("The admin account %s (%s) was created.", username, guid)
+	}
+	_, err := fmt.Fprintln(cmd.OutOrStdout(), done)
 	return err
 }
 
-func unchanged(cmd *cobra.Command) error {
-	_, err := fmt.Fprintln(cmd.OutOrStdout(), "An active admin exists. Nothing was changed.")
-	return err
+// offline is the configuration of a command that works on the control database without a server.
+func (s *settings) offline(cmd *cobra.Command) (server.Config, error) {
+	c := server.Config{PasswordCost: passwordCost}
+	err := s.addControl(&c)
+	if err == nil {
+		s.warn(cmd)
+	}
+	return c, err
 }
 
 // warn prints what a server would log.
@@ -118,11 +149,10 @@ Every other change made since the backup is lost. docs/operating.md says what to
 }
 
 func (s *settings) recover(cmd *cobra.Command, keepPersonal bool) error {
-	var c server.Config
-	if err := s.addControl(&c); err != nil {
+	c, err := s.offline(cmd)
+	if err != nil {
 		return err
 	}
-	s.warn(cmd)
 	ended, err := server.Recover(cmd.Context(), c, keepPersonal)
 	if err != nil {
 		return err

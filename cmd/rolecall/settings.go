@@ -26,6 +26,7 @@ import (
 // settings are the flags of the commands that run a server or work on its control database. Each command binds those that
 // it has.
 type settings struct {
+	configFile      string
 	listen          string
 	metricsListen   string
 	pprofListen     string
@@ -90,7 +91,8 @@ func (s *settings) bindDatabase(f *pflag.FlagSet) {
 // withoutVariable are the flags that only the command line sets. The variable of database-url is read apart, because it may
 // hold a password.
 var withoutVariable = map[string]bool{
-	"help": true, "database-url": true, "password-stdin": true, "keep-personal-tokens": true,
+	"help": true, "database-url": true, "password-stdin": true, "keep-personal-tokens": true, "if-missing": true,
+	"check-config": true,
 }
 
 // bindVariables lets ROLECALL_… variables stand for the flags of a command.
@@ -155,10 +157,32 @@ func (s *settings) addListeners(c *server.Config) (err error) {
 	return nil
 }
 
-func listen(flag, address string) (net.Listener, error) {
+// checkAddresses checks the addresses of the listeners without opening them.
+func (s *settings) checkAddresses() error {
+	for _, l := range []struct{ flag, address string }{
+		{"listen", s.listen}, {"metrics-listen", s.metricsListen}, {"pprof-listen", s.pprofListen},
+	} {
+		if l.address == "" && l.flag != "listen" {
+			continue
+		}
+		if err := checkAddress(l.flag, l.address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkAddress(flag, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
-		return nil, term.Usage("--%s %q is not an address like 127.0.0.1:8080", flag, address)
+		return term.Usage("--%s %q is not an address like 127.0.0.1:8080", flag, address)
+	}
+	return nil
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	if err := checkAddress(flag, address); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {

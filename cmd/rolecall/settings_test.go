@@ -29,6 +29,7 @@ var knownSettings = []struct {
 	flag, commands string
 	values         [2]string
 }{
+	{"config", "serve", [2]string{"one", "two"}},
 	{"listen", "dev serve", [2]string{"127.0.0.1:1", "127.0.0.1:2"}},
 	{"allow-remote", "dev", [2]string{"true", "false"}},
 	{"data-dir", "dev env", [2]string{"one", "two"}},

@@ -62,9 +62,7 @@ func OpenUnchanged(ctx context.Context, url string, keys *Keyring) (*DB, error) 
 func open(ctx context.Context, url string, keys *Keyring, schema func(*DB, context.Context) error) (*DB, error) {
 	config, err := parse(url)
 	if err != nil {
-		// pgx redacts what it takes for the password, but a malformed URL hides one anywhere.
-		return nil, errors.New("the URL of the control database cannot be read; it has the form " +
-			"postgres://user:password@host:5432/database?sslmode=verify-full")
+		return nil, explainURL(err)
 	}
 	params := config.ConnConfig.RuntimeParams
 	params["application_name"] = "rolecall"

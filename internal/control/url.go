@@ -1,6 +1,9 @@
 package control
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -8,6 +11,27 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
+
+// errURL does not quote the URL: pgx redacts what it takes for the password, but a malformed URL hides one anywhere.
+var errURL = errors.New("the URL of the control database cannot be read; it has the form " +
+	"postgres://user:password@host:5432/database?sslmode=verify-full")
+
+// CheckURL says what is wrong with the URL of a control database, without connecting.
+func CheckURL(url string) error {
+	_, err := parse(url)
+	return explainURL(err)
+}
+
+// explainURL says what is wrong with a URL that was not parsed.
+func explainURL(err error) error {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("the URL of the control database names a file that cannot be read: %w", file)
+	}
+	if err != nil {
+		return errURL
+	}
+	return nil
+}
 
 // defaults apply beyond loopback unless the URL says otherwise. Access to the control database is access to everything, and
 // PostgreSQL's defaults send the password in clear to any server that asks for it.

@@ -63,8 +63,8 @@ var errManySignIns = fault.New(fault.TooMany,
 	"The account has %d tokens of sign-ins. Revoke those that are no longer used, or "+
 		"wait until they expire.", maxSignInTokens)
 
-// lockToSignIn locks an account that is about to get a sign-in: so the limit of its sign-ins holds, and none is from before the
-// account has ended them.
+// lockToSignIn locks an account that is about to get a sign-in: so the limit of its sign-ins holds, and none is from before
+// the account has ended them.
 func lockToSignIn(ctx context.Context, tx pgx.Tx, a *account.Account) error {
 	tag, err := tx.Exec(ctx, `
 		SELECT FROM accounts WHERE id = $1 AND epoch = $2 AND active AND identity_created_at IS NOT NULL FOR NO KEY UPDATE`,

@@ -143,6 +143,14 @@ func Variable(f *pflag.Flag, name string) {
 	f.Annotations = map[string][]string{variableOf: {name}}
 }
 
+// FromVariable reports whether a variable sets the flag.
+func FromVariable(f *pflag.Flag) bool {
+	return slices.ContainsFunc(f.Annotations[variableOf], func(name string) bool {
+		_, set := os.LookupEnv(name)
+		return set
+	})
+}
+
 // FromEnvironment sets the flags that are not on the command line from their variables. It runs before every command.
 func FromEnvironment(cmd *cobra.Command, _ []string) error {
 	var failed error
