@@ -1,6 +1,10 @@
 # Works on a fresh Debian or Ubuntu with Go: what else is needed is installed by apt, as root or through sudo.
 
-VERSION := $(shell git describe --tags --always --dirty --abbrev=12 2>/dev/null || echo dev)
+VERSION := $(shell scripts/version)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
+
+# The time of the commit, so that files with a time are the same in each build of it.
+export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # Each module is built with the versions in its own go.mod. go.work is for editors and for "go vet ./... ./e2e".
 export GOWORK := off
@@ -18,17 +22,19 @@ run: build ## Start a local server with a PostgreSQL of its own; flags: make run
 
 # The version is given, and not left to Go's own look at git, which fails in a tree that another user owns. Without cgo the
 # machine's C compiler and library are no part of the program.
+BUILD = CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)'
+
 .PHONY: build
 build: ## Build bin/rolecall
 	@echo 'building bin/rolecall $(VERSION)'
-	@CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/rolecall ./cmd/rolecall
+	@$(BUILD) -o bin/rolecall ./cmd/rolecall
 
 # Built elsewhere and from nothing that was compiled before.
 .PHONY: reproducible
 reproducible: build ## Build a second time in another folder, and compare the bytes
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && mkdir "$$dir/tree" && \
 	git ls-files -z --cached --others --exclude-standard | tar -c --null -T - --ignore-failed-read 2>/dev/null | tar -x -C "$$dir/tree" && \
-	GOCACHE="$$dir/cache" $(MAKE) --no-print-directory -C "$$dir/tree" build VERSION='$(VERSION)' && \
+	GOCACHE="$$dir/cache" $(MAKE) --no-print-directory -C "$$dir/tree" build VERSION='$(VERSION)' COMMIT='$(COMMIT)' && \
 	cmp bin/rolecall "$$dir/tree/bin/rolecall" && sha256sum bin/rolecall
 
 .PHONY: sbom

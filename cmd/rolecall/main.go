@@ -19,9 +19,6 @@ import (
 	"rolecall/internal/identity"
 )
 
-// version is set by the build.
-var version = "dev"
-
 // passwordCost is that of production unless a test sets it.
 var passwordCost identity.PasswordCost
 
@@ -108,7 +105,7 @@ use a server need a "rolecall login" first.`,
 	root.SetVersionTemplate("rolecall {{.Version}}\n")
 	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), envCommand())
 	addGroup(root, serverGroup, cli.Commands()...)
-	root.AddCommand(versionCommand())
+	root.AddCommand(versionCommand(), manCommand())
 	cli.BindServer(root)
 	term.BindGlobal(root)
 	for _, cmd := range root.Commands() {
@@ -159,23 +156,4 @@ func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
 		cmd.GroupID = title
 		root.AddCommand(cmd)
 	}
-}
-
-func versionCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Example: `  rolecall version
-  rolecall version -o json`,
-		Args: term.NoArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if term.Format(cmd) != "table" {
-				return term.PrintData(cmd, map[string]string{"version": version})
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rolecall", version)
-			return err
-		},
-	}
-	term.BindOutput(cmd)
-	return cmd
 }

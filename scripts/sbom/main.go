@@ -121,6 +121,9 @@ func license(text string) string {
 			all = append(all, known.id)
 		}
 	}
+	if len(all) == 0 && strings.Contains(text, "Redistribution and use in source and binary forms") {
+		return "BSD-2-Clause"
+	}
 	return strings.Join(all, " AND ")
 }
 
