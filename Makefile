@@ -47,6 +47,7 @@ sbom: build ## Write bin/rolecall.cdx.json, what bin/rolecall is made of
 test-programs:
 	@scripts/install-postgres
 	@scripts/install-gcc
+	@scripts/install-curl
 	@scripts/install-pgbouncer
 	@scripts/install-majors
 	@scripts/install-chromium >/dev/null

@@ -62,11 +62,11 @@ func TestPgBouncerAuthFile(t *testing.T) {
 func TestPgBouncerAuthQuery(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	sql := documented(t, "## PgBouncer", "sql")
+	sql := documented(t, "sql")
 	s.query(t, "postgres", strings.ReplaceAll(sql[0], "…", lookupPassword))
 	s.query(t, "postgres", sql[1])
 	var settings string
-	for line := range strings.Lines(documented(t, "## PgBouncer", "ini")[0]) {
+	for line := range strings.Lines(documented(t, "ini")[0]) {
 		if !strings.HasPrefix(line, "auth_file") {
 			settings += line
 		}
@@ -141,7 +141,7 @@ func TestPgBouncerAuthQuery(t *testing.T) {
 	if _, err := s.psql("plain", "plain password", "postgres", `SELECT * FROM pgbouncer.lookup('plain')`); err == nil {
 		t.Error("anybody may look up verifiers")
 	}
-	for line := range strings.Lines(documented(t, "## PgBouncer", "sh")[1]) {
+	for line := range strings.Lines(documented(t, "sh")[1]) {
 		s.cli(t, "", strings.Fields(strings.ReplaceAll(line, " shop ", " local "))[1:]...)
 	}
 	if out, err := s.try("another password", "users", "passwd", "pgbouncer", "-c", "local", "--password-stdin"); err == nil ||
@@ -220,15 +220,14 @@ func TestPgBouncerBeforeTheControlDatabase(t *testing.T) {
 	}
 }
 
-// documented returns the code of a language in a section of the documents on clusters.
-func documented(t *testing.T, heading, language string) (blocks []string) {
+// documented returns the code of a language in docs/pgbouncer.md.
+func documented(t *testing.T, language string) (blocks []string) {
 	t.Helper()
-	text, err := os.ReadFile("../docs/clusters.md")
+	text, err := os.ReadFile("../docs/pgbouncer.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(text), "\n"+heading+"\n")
-	section, _, _ = strings.Cut(section, "\n## ")
+	section := string(text)
 	for {
 		_, rest, found := strings.Cut(section, "```"+language+"\n")
 		if !found {
@@ -239,7 +238,7 @@ func documented(t *testing.T, heading, language string) (blocks []string) {
 		blocks = append(blocks, code)
 	}
 	if len(blocks) == 0 {
-		t.Fatalf("there is no %s in the section %s", language, heading)
+		t.Fatalf("there is no %s", language)
 	}
 	return blocks
 }

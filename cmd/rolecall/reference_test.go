@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -35,6 +36,12 @@ func TestReference(t *testing.T) {
 const referenceHead = `# Reference
 
 The output of ` + "`--help`" + ` of every command. A test writes this file: edit the help, not this file.
+
+- [Flags and exit codes](#flags-and-exit-codes)
+`
+
+const referenceRules = `
+## Flags and exit codes
 
 A flag with a variable in its table can be set by that variable; the flag takes precedence. A secret is never the value of a
 flag: it comes from a file, from a variable or from standard input.
@@ -76,11 +83,16 @@ var otherVariables = [][3]string{
 
 func reference() string {
 	var b strings.Builder
+	root := rootCommand()
 	b.WriteString(referenceHead)
+	b.WriteString("- [Commands that use a server](#commands-that-use-a-server)\n")
+	for _, cmd := range root.Commands() {
+		listContents(&b, cmd, "")
+	}
+	b.WriteString(referenceRules)
 	for _, v := range otherVariables {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", v[0], v[1], v[2])
 	}
-	root := rootCommand()
 	b.WriteString("\n## Commands that use a server\n\nAll of them take these flags.\n")
 	describeFlags(&b, root.PersistentFlags())
 	for _, cmd := range root.Commands() {
@@ -89,16 +101,36 @@ func reference() string {
 	return b.String()
 }
 
+func described(cmd *cobra.Command) bool {
+	return !cmd.Hidden && cmd.Name() != "help" && cmd.Name() != "completion"
+}
+
+func title(cmd *cobra.Command) string { return strings.TrimSuffix(cmd.UseLine(), " [flags]") }
+
+var notInAnchor = regexp.MustCompile(`[^a-z0-9 _-]`)
+
+// listContents writes a line of the contents for a command, and indented lines for those below it.
+func listContents(b *strings.Builder, cmd *cobra.Command, indent string) {
+	if !described(cmd) {
+		return
+	}
+	anchor := strings.ReplaceAll(notInAnchor.ReplaceAllString(strings.ToLower(title(cmd)), ""), " ", "-")
+	fmt.Fprintf(b, "%s- [%s](#%s): %s\n", indent, cmd.CommandPath(), anchor, cmd.Short)
+	for _, sub := range cmd.Commands() {
+		listContents(b, sub, indent+"  ")
+	}
+}
+
 // describe writes a command and those below it.
 func describe(b *strings.Builder, cmd *cobra.Command) {
-	if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "completion" {
+	if !described(cmd) {
 		return
 	}
 	about := cmd.Long
 	if about == "" {
 		about = cmd.Short + "."
 	}
-	fmt.Fprintf(b, "\n## %s\n\n%s\n", strings.TrimSuffix(cmd.UseLine(), " [flags]"), about)
+	fmt.Fprintf(b, "\n## %s\n\n%s\n", title(cmd), about)
 	if cmd.Example != "" {
 		fmt.Fprintf(b, "\n```sh\n%s\n```\n", outdent(cmd.Example))
 	}

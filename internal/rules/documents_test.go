@@ -58,6 +58,45 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestContents checks that a page with many sections begins with a list of them, except the README.
+func TestContents(t *testing.T) {
+	for _, document := range documents(t) {
+		page := codeBlock.ReplaceAllString(read(t, document), "")
+		beginning, rest, _ := strings.Cut(page, "\n## ")
+		sections := regexp.MustCompile("(?m)^## (.*)$").FindAllString("\n## "+rest, -1)
+		if len(sections) < 5 || filepath.Base(document) == "README.md" || strings.Contains(document, "CHANGELOG") {
+			continue
+		}
+		for _, anchor := range slugs(strings.Join(sections, "\n")) {
+			if !strings.Contains(beginning, "(#"+anchor+")") {
+				t.Errorf("%s: the list at the beginning of the page lacks [](#%s)", document, anchor)
+			}
+		}
+	}
+}
+
+// TestGlossaryPage checks that the terms of docs/glossary.md are sorted, and that it explains each term that CONTRIBUTING.md
+// explains in parentheses.
+func TestGlossaryPage(t *testing.T) {
+	var terms []string
+	rows := regexp.MustCompile(`(?m)^\| ([^|]+) \| `).FindAllStringSubmatch(read(t, "../../docs/glossary.md"), -1)
+	for _, row := range rows[1:] {
+		terms = append(terms, row[1])
+	}
+	if !slices.IsSortedFunc(terms, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) }) {
+		t.Errorf("the terms are not sorted: %q", terms)
+	}
+	explained := regexp.MustCompile(`(?m)^\| ([a-z ]+) \(`).FindAllStringSubmatch(read(t, "../../CONTRIBUTING.md"), -1)
+	if len(explained) < 5 {
+		t.Errorf("CONTRIBUTING.md explains %d terms", len(explained))
+	}
+	for _, match := range explained {
+		if !slices.ContainsFunc(terms, func(term string) bool { return strings.HasPrefix(term, match[1]) }) {
+			t.Errorf("docs/glossary.md lacks %q, which CONTRIBUTING.md explains", match[1])
+		}
+	}
+}
+
 // named matches the name of a test in a document: `package: TestName`.
 var named = regexp.MustCompile("`([a-z0-9]+): ((?:Test|Fuzz)[A-Za-z0-9_]+)`")
 
