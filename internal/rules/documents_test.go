@@ -75,6 +75,20 @@ func TestContents(t *testing.T) {
 	}
 }
 
+// TestIndex checks that docs/README.md leads to each page of docs, and that the README stays short.
+func TestIndex(t *testing.T) {
+	index := read(t, "../../docs/README.md")
+	for _, document := range documents(t) {
+		page, inDocs := strings.CutPrefix(document, "../../docs/")
+		if inDocs && page != "README.md" && !strings.Contains(page, "/") && !strings.Contains(index, "("+page+")") {
+			t.Errorf("docs/README.md has no link to %s", page)
+		}
+	}
+	if lines := strings.Count(read(t, "../../README.md"), "\n"); lines > 95 {
+		t.Errorf("README.md has %d lines; move what is not needed for the start into docs", lines)
+	}
+}
+
 // TestGlossaryPage checks that the terms of docs/glossary.md are sorted, and that it explains each term that CONTRIBUTING.md
 // explains in parentheses.
 func TestGlossaryPage(t *testing.T) {
