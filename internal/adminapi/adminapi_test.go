@@ -116,7 +116,10 @@ type clusterResource struct {
 	SystemRoles, MemberOf, Grantable []string
 	Connection                       *struct {
 		URL, SystemIdentifier string
-		TLS                   struct{ Mode string }
+		TLS                   struct {
+			Mode           string
+			AllowPlaintext bool
+		}
 	}
 	MayManage            bool
 	CreatedAt, UpdatedAt string

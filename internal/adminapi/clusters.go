@@ -74,6 +74,8 @@ type tlsOfResource struct {
 	Mode string `json:"mode"`
 	CA   string `json:"ca,omitempty"`
 	Cert string `json:"cert,omitempty"`
+
+	AllowPlaintext bool `json:"allowPlaintext,omitempty"`
 }
 
 // present says of a cluster what the principal may know. Hosts, and errors that name them, are for admins. blocked are
@@ -119,6 +121,9 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 	}
 	if h.Problem != "" {
 		res.Capabilities.Problems = append(res.Capabilities.Problems, h.Problem)
+	}
+	if problem := c.Connection.PlaintextProblem(); problem != "" {
+		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
 	}
 	res.Capabilities.Problems = append(res.Capabilities.Problems, blocked...)
 	switch {
@@ -249,7 +254,9 @@ func connectionChange(o *object, registered bool) *cluster.ConnectionChange {
 	}
 	change := &cluster.ConnectionChange{URL: c.text("url"), Password: (*secret.Text)(c.text("password"))}
 	if t := c.object("tls"); t != nil {
-		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert"))}
+		allow := t.flag("allowPlaintext")
+		change.TLS = &cluster.TLS{Mode: orEmpty(t.text("mode")), CA: orEmpty(t.text("ca")), Cert: orEmpty(t.text("cert")),
+			AllowPlaintext: allow != nil && *allow}
 		change.Key = (*secret.Text)(t.text("key"))
 		_ = t.done()
 	}

@@ -78,7 +78,7 @@ func clusterFields(_ *call, cl *client.Cluster) [][]string {
 		{"state", cl.State},
 		{"last error", orNothing(cl.LastError)},
 		{"connection", cl.Connection.URL}, // only admins see it
-		{"TLS", cl.Connection.TLS["mode"]},
+		{"TLS", tlsText(cl.Connection.TLS)},
 		{"identifier", cl.Connection.SystemIdentifier},
 		{"commits", orNothing(cl.SynchronousCommit)},
 		{"leases", cl.Leases.String()},
@@ -94,6 +94,14 @@ func clusterFields(_ *call, cl *client.Cluster) [][]string {
 		{"registered", term.Time(cl.CreatedAt)},
 		{"changed", term.Time(cl.UpdatedAt)},
 	}
+}
+
+// tlsText is how the connection is protected, for people.
+func tlsText(tls client.TLS) string {
+	if tls.AllowPlaintext {
+		return tls.Mode + ", also beyond the server's machine"
+	}
+	return tls.Mode
 }
 
 func orNothing(s *string) string {
@@ -121,6 +129,7 @@ func missingRights(cl *client.Cluster) []string {
 // registration are the flags of register and update.
 type registration struct {
 	url, tlsMode, tlsCA, tlsCert, tlsKey string // the last three name files
+	allowPlaintext                       bool
 	location, synchronousCommit          string
 	manage, view                         []string
 	memberOf, grantable, systemRoles     []string
@@ -133,6 +142,8 @@ func (r *registration) bind(cmd *cobra.Command) {
 	f.StringVar(&r.url, "url", "", "`URL` of the cluster, without a password: postgres://role@host:5432/database")
 	f.StringVar(&r.tlsMode, "tls-mode", "",
 		"TLS `mode`: verify-full (the default), verify-ca, require or, on loopback only, disable")
+	f.BoolVar(&r.allowPlaintext, "allow-plaintext", false,
+		"allow --tls-mode disable beyond loopback, in a private network; it is recorded in the audit log")
 	f.StringVar(&r.tlsCA, "tls-ca", "", "`file` with the trusted certificate authorities, in PEM")
 	f.StringVar(&r.tlsCert, "tls-cert", "", "`file` with the client certificate, in PEM")
 	f.StringVar(&r.tlsKey, "tls-key", "", "`file` with the key of the client certificate, in PEM")
@@ -283,6 +294,9 @@ func (r *registration) tls(f *pflag.FlagSet) (map[string]any, error) {
 	if f.Changed("tls-mode") {
 		tls["mode"] = r.tlsMode
 	}
+	if f.Changed("allow-plaintext") {
+		tls["allowPlaintext"] = r.allowPlaintext
+	}
 	for _, file := range []struct{ flag, field, name string }{
 		{"tls-ca", "ca", r.tlsCA}, {"tls-cert", "cert", r.tlsCert}, {"tls-key", "key", r.tlsKey},
 	} {
@@ -313,7 +327,9 @@ password of the administering role comes from a prompt or from standard input.`,
 		Example: `  rolecall clusters register payments --url postgres://rolecall_admin@db1:5432/postgres \
     --manage team=payments --view 'team in (search,sre)'
   rolecall clusters register local2 --url postgres://rolecall_admin@127.0.0.1:5433/postgres \
-    --tls-mode disable --password-stdin < password-file`,
+    --tls-mode disable --password-stdin < password-file
+  rolecall clusters register inner --url postgres://rolecall_admin@db.internal:5432/postgres \
+    --tls-mode disable --allow-plaintext`,
 		Args: term.Arguments("NAME"),
 	})
 	r.bind(cmd)
@@ -419,10 +435,15 @@ func keepTLS(c *call, tls map[string]any) (etag string, err error) {
 	if err != nil {
 		return "", err
 	}
-	for field, value := range cl.Connection.TLS {
-		if _, given := tls[field]; !given {
+	now := cl.Connection.TLS
+	for field, value := range map[string]string{"mode": now.Mode, "ca": now.CA, "cert": now.Cert} {
+		if _, given := tls[field]; !given && value != "" {
 			tls[field] = value
 		}
+	}
+	// Another mode ends the permission.
+	if _, given := tls["allowPlaintext"]; !given && now.AllowPlaintext && tls["mode"] == now.Mode {
+		tls["allowPlaintext"] = true
 	}
 	return answer.ETag, nil
 }

@@ -17,7 +17,8 @@ func TestUpdateKeepsTLS(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cluster := map[string]any{"id": "c", "displayName": "payments",
-			"connection": map[string]any{"tls": map[string]any{"mode": "verify-full", "ca": "the authority"}}}
+			"connection": map[string]any{"tls": map[string]any{"mode": "disable", "ca": "the authority",
+				"allowPlaintext": true}}}
 		var sent struct {
 			Connection struct{ TLS map[string]string }
 		}
@@ -29,7 +30,7 @@ func TestUpdateKeepsTLS(t *testing.T) {
 				t.Errorf("If-Match is %q", r.Header.Get("If-Match"))
 			}
 			if err := json.NewDecoder(r.Body).Decode(&sent); err != nil || sent.Connection.TLS["mode"] != "verify-ca" ||
-				sent.Connection.TLS["ca"] != "the authority" {
+				sent.Connection.TLS["ca"] != "the authority" || len(sent.Connection.TLS) != 2 {
 				t.Errorf("sent were %v, %v", sent, err)
 			}
 			w.WriteHeader(http.StatusPreconditionFailed)

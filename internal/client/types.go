@@ -113,9 +113,9 @@ type Cluster struct {
 		View   []string `json:"view"`
 	} `json:"access"`
 	Connection struct {
-		URL              string            `json:"url"`
-		TLS              map[string]string `json:"tls"`
-		SystemIdentifier string            `json:"systemIdentifier"`
+		URL              string `json:"url"`
+		TLS              TLS    `json:"tls"`
+		SystemIdentifier string `json:"systemIdentifier"`
 	} `json:"connection"`
 	MayManage         bool        `json:"mayManage"`
 	SystemRoles       []string    `json:"systemRoles"`
@@ -125,6 +125,14 @@ type Cluster struct {
 	Leases            LeaseLimits `json:"leases"`
 	CreatedAt         *time.Time  `json:"createdAt"`
 	UpdatedAt         *time.Time  `json:"updatedAt"`
+}
+
+// TLS is how the connection to a cluster is protected.
+type TLS struct {
+	Mode           string `json:"mode"`
+	CA             string `json:"ca"`
+	Cert           string `json:"cert"`
+	AllowPlaintext bool   `json:"allowPlaintext"`
 }
 
 // LeaseLimits are what an admin allows in a cluster.

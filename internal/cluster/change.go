@@ -250,6 +250,9 @@ func (r *Registry) add(ctx context.Context, s Settings, to Connection, found *fo
 		}
 		d := s.detail()
 		d.URL = to.URL
+		if to.TLS.AllowPlaintext {
+			d.AllowPlaintext = &to.TLS.AllowPlaintext
+		}
 		by.Action, by.Cluster, by.Target, by.Detail = audit.RegisterCluster, id, *s.DisplayName, d
 		return r.record(ctx, tx, by)
 	})
@@ -306,6 +309,9 @@ func (r *Registry) change(ctx context.Context, c *Cluster, match etag.Match, s S
 			}
 			changed := to.Password != now.Connection.Password
 			d.URL, d.Password = to.URL, &changed
+			if to.TLS.AllowPlaintext != now.Connection.TLS.AllowPlaintext {
+				d.AllowPlaintext = &to.TLS.AllowPlaintext
+			}
 			if found.SystemIdentifier != now.SystemIdentifier {
 				_, err := tx.Exec(ctx, `UPDATE clusters SET system_identifier = $2, identified_at = clock_timestamp() WHERE id = $1`,
 					c.ID, found.SystemIdentifier)
@@ -396,6 +402,7 @@ type detail struct {
 	Leases                 *leases   `json:"leases,omitempty"`
 	URL                    string    `json:"url,omitempty"`
 	Password               *bool     `json:"password,omitempty"` // whether it has changed
+	AllowPlaintext         *bool     `json:"allowPlaintext,omitempty"`
 	SystemIdentifier       string    `json:"systemIdentifier,omitempty"`
 	SystemIdentifierBefore string    `json:"systemIdentifierBefore,omitempty"`
 }

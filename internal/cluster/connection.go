@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -32,12 +33,15 @@ type Connection struct {
 	SynchronousCommit string
 }
 
-// TLS says how the connection is protected. Mode is one of libpq's verify-full (the default), verify-ca, require, and,
-// on loopback only, disable. CA and Cert are PEM; without CA the system's certificate authorities count.
+// TLS says how the connection is protected. Mode is one of libpq's verify-full (the default), verify-ca, require and
+// disable. CA and Cert are PEM; without CA the system's certificate authorities apply.
 type TLS struct {
 	Mode string `json:"mode"`
 	CA   string `json:"ca,omitempty"`
 	Cert string `json:"cert,omitempty"`
+	// AllowPlaintext lets a connection with the mode disable leave this machine: an admin confirms that the network is
+	// private.
+	AllowPlaintext bool `json:"allowPlaintext,omitempty"`
 }
 
 // urlKeys are the parameters that a cluster's URL may have. require_auth lets an operator allow what SCRAM-less servers
@@ -188,16 +192,19 @@ var settings = map[string]string{
 	"max_protocol_version": "",
 }
 
+// plaintext is the TLS mode without TLS.
+const plaintext = "disable"
+
 func (c *Connection) tls(host string) (*tls.Config, error) {
 	if strings.HasPrefix(host, "/") {
 		return nil, errSocket
 	}
-	if c.TLS.Mode == "disable" {
-		if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.IsLoopback()) {
-			return nil, fault.New(fault.Invalid, "The TLS mode disable is taken for loopback addresses only, not for %s.", host).
-				At("connection.tls.mode")
-		}
-		return nil, nil
+	if c.TLS.Mode == plaintext {
+		return nil, c.plaintextRefusal(host)
+	}
+	if c.TLS.AllowPlaintext {
+		return nil, fault.New(fault.Invalid, "The field tls.allowPlaintext applies to the TLS mode disable only, and the mode is "+
+			"%s.", cmp.Or(c.TLS.Mode, "verify-full")).At("connection.tls.allowPlaintext")
 	}
 	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
 	if c.TLS.CA != "" {
@@ -226,6 +233,48 @@ func (c *Connection) tls(host string) (*tls.Config, error) {
 			"disable.", c.TLS.Mode).At("connection.tls.mode")
 	}
 	return config, nil
+}
+
+// plaintextRefusal is why a connection to a host must not be without TLS; nil if it may be.
+func (c *Connection) plaintextRefusal(host string) error {
+	switch {
+	case isLoopback(host):
+		return nil
+	case !c.TLS.AllowPlaintext:
+		return fault.New(fault.Invalid, "The TLS mode disable is allowed for loopback addresses only, and not for %s. Use "+
+			"another mode. If the network is private, an admin can allow it with tls.allowPlaintext, or with --allow-plaintext.",
+			host).At("connection.tls.mode")
+	case requireAuth(c.URL) != scram:
+		return fault.New(fault.Invalid, "The connection to %s has no TLS, so require_auth must be %s. With another method the "+
+			"network could read the password.", host, scram).At("connection.url")
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}
+
+// PlaintextProblem warns of a connection that leaves this machine without TLS; "": it does not.
+func (c *Connection) PlaintextProblem() string {
+	if c.TLS.Mode != plaintext || !c.TLS.AllowPlaintext {
+		return ""
+	}
+	config, err := c.config()
+	if err != nil {
+		return ""
+	}
+	hosts := []string{config.ConnConfig.Host}
+	for _, f := range config.ConnConfig.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	if !slices.ContainsFunc(hosts, func(h string) bool { return !isLoopback(h) }) {
+		return ""
+	}
+	return "The connection has no TLS, as an admin has allowed: whoever reads the network can read all data and the " +
+		"verifiers of passwords, and whoever changes it can act as the administering role. Set a TLS mode as soon as the " +
+		"server has a certificate."
 }
 
 // verifyChain is what verify-ca asks for: a chain to a trusted authority, whatever name the certificate has.

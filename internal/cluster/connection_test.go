@@ -71,6 +71,10 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%s: TLS although disabled", loopback)
 		}
 	}
+	private := Connection{URL: "postgres://role@127.0.0.1,db.internal/app", TLS: TLS{Mode: "disable", AllowPlaintext: true}}
+	if c := good(private); c.TLSConfig != nil || c.Fallbacks[0].TLSConfig != nil || c.RequireAuth != "scram-sha-256" {
+		t.Errorf("in a private network: %+v", c)
+	}
 	for _, mode := range []string{"verify-ca", "require"} {
 		if c := good(Connection{URL: host, TLS: TLS{Mode: mode}}); !c.TLSConfig.InsecureSkipVerify ||
 			(c.TLSConfig.VerifyConnection != nil) != (mode == "verify-ca") {
@@ -83,6 +87,10 @@ func TestConfigRefused(t *testing.T) {
 	t.Parallel()
 	const secret = "hunter2secret"
 	for name, c := range map[string]Connection{
+		"plaintext":               {URL: host, TLS: TLS{Mode: "disable"}},
+		"plaintext at a host":     {URL: "postgres://role@127.0.0.1,h/app", TLS: TLS{Mode: "disable"}},
+		"plaintext, and method":   {URL: host + "?require_auth=none", TLS: TLS{Mode: "disable", AllowPlaintext: true}},
+		"plaintext, not used":     {URL: host, TLS: TLS{AllowPlaintext: true}},
 		"password in the URL":     {URL: "postgres://role:" + secret + "@h/app"},
 		"password as a parameter": {URL: "postgres://role@h/app?password=" + secret},
 		"malformed, with one":     {URL: "postgres://role:" + secret + "@h:port/app"},

@@ -35,6 +35,7 @@ const (
 	urlField        = "connection.url"
 	passwordField   = "connection.password"
 	tlsModeField    = "connection.tls.mode"
+	plaintextField  = "connection.tls.allowPlaintext"
 	tlsCAField      = "connection.tls.ca"
 	tlsCertField    = "connection.tls.cert"
 	tlsKeyField     = "connection.tls.key"
@@ -47,14 +48,14 @@ const (
 )
 
 // carried are the fields of the first step that the second one carries on.
-var carried = []string{nameField, locationField, urlField, tlsModeField, tlsCAField, tlsCertField, manageField, viewField,
-	systemField, memberOfField, grantableField}
+var carried = []string{nameField, locationField, urlField, tlsModeField, plaintextField, tlsCAField, tlsCertField,
+	manageField, viewField, systemField, memberOfField, grantableField}
 
 var tlsModes = []option{
 	{"verify-full", "verify-full: the certificate must be valid for the host"},
 	{"verify-ca", "verify-ca: it must be valid, for any host"},
 	{"require", "require: encrypted, but nothing is verified"},
-	{"disable", "disable: for this machine only"},
+	{"disable", "disable: no TLS, for this machine only"},
 }
 
 // newCluster is what the first step shows.
@@ -129,6 +130,9 @@ func (c *Console) registerCluster(w http.ResponseWriter, r *http.Request, p *acc
 	}
 	shown := previewed{Preview: found, Name: *settings.DisplayName, Rights: found.Capabilities.Rights(),
 		Others: found.Capabilities.OtherProblems()}
+	if problem := to.PlaintextProblem(); problem != "" {
+		shown.Others = append(shown.Others, pgrole.Problem{Text: problem})
+	}
 	shown.Version, _, _ = strings.Cut(found.Version, " ")
 	for _, name := range carried {
 		shown.Carried = append(shown.Carried, carriedField{name, f.Values.Get(name)})
@@ -141,7 +145,8 @@ func (c *Console) registerCluster(w http.ResponseWriter, r *http.Request, p *acc
 }
 
 func typedTLS(f *form) cluster.TLS {
-	return cluster.TLS{Mode: f.Get(tlsModeField), CA: f.Get(tlsCAField), Cert: f.Get(tlsCertField)}
+	return cluster.TLS{Mode: f.Get(tlsModeField), CA: f.Get(tlsCAField), Cert: f.Get(tlsCertField),
+		AllowPlaintext: f.Get(plaintextField) != ""}
 }
 
 // typedSettings are the settings that the first step has fields for.

@@ -45,6 +45,15 @@ func TestRegisterCluster(t *testing.T) {
 	s.Root.post("/console/clusters/new", "displayName", "new", "connection.url", url, "connection.password", "weak-secret",
 		"access.manage", "team=", "connection.tls.mode", "disable").is(422).shows(`id="error-access.manage"`)
 
+	// Without TLS beyond this machine: only with the box, and with a warning.
+	inner := []string{"displayName", "inner", "connection.url", strings.Replace(url, "127.0.0.1", "0.0.0.0", 1),
+		"connection.tls.mode", "disable", "connection.password", "weak-secret"}
+	s.Root.post("/console/clusters/new", inner...).is(422).shows(`id="error-connection.tls.mode"`, "not for 0.0.0.0")
+	s.Root.post("/console/clusters/new", append(inner, "connection.tls.allowPlaintext", "yes")...).
+		shows("The connection has no TLS", `name="connection.tls.allowPlaintext" value="yes"`)
+	s.Root.post("/console/clusters/new", "displayName", "inner", "connection.url", url, "connection.password", "weak-secret",
+		"connection.tls.allowPlaintext", "yes").is(422).shows("the mode is verify-full", `value="yes" checked`)
+
 	// The role lacks what is needed: the page says what will not work, and the SQL that fixes it. The password is not asked for
 	// again.
 	page := s.Root.post("/console/clusters/new", with("weak-secret")...).is(422).shows("cannot be registered yet",

@@ -125,9 +125,12 @@ func (e *exporter) cluster(c *ObservedCluster) *yaml.Node {
 	if c.Connection.URL != "" {
 		connection := mapping()
 		addText(connection, "url", c.Connection.URL)
-		if mode := c.Connection.TLS["mode"]; mode != "" {
+		if now := c.Connection.TLS; now.Mode != "" {
 			tls := mapping()
-			addText(tls, "mode", mode)
+			addText(tls, "mode", now.Mode)
+			if now.AllowPlaintext {
+				add(tls, "allowPlaintext", scalar("true"))
+			}
 			add(connection, "tls", tls)
 		}
 		add(n, "connection", connection)

@@ -61,6 +61,8 @@ type Connection struct {
 		CA   Secret `json:"ca"`
 		Cert Secret `json:"cert"`
 		Key  Secret `json:"key"`
+
+		AllowPlaintext bool `json:"allowPlaintext"`
 	} `json:"tls"`
 }
 

@@ -128,6 +128,8 @@ var clusterShape = shape{kind: object, keys: []key{
 				shape{kind: object, keys: []key{
 					{"mode", false, &shape{kind: choice, words: []string{"verify-full", "verify-ca", "require", "disable"},
 						about: "The default is verify-full; disable is for loopback addresses."}},
+					{"allowPlaintext", false, &shape{kind: flag, about: "Whether the mode disable is allowed for other addresses, " +
+						"because the network is private."}},
 					{"ca", false, described("The trusted authorities in PEM.", credential)},
 					{"cert", false, described("The client certificate in PEM.", credential)},
 					{"key", false, described("The key of the client certificate in PEM.", credential)},
@@ -208,8 +210,9 @@ var retiredShape = shape{kind: object, about: "One thing to delete: exactly one 
 
 // The patterns of durations and times.
 const (
-	durationPattern = `^([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h|d)(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h|d))*$`
-	timePattern     = `^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$`
+	durationPattern = `^([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h|d)` +
+		`(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h|d))*$`
+	timePattern = `^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$`
 )
 
 // SchemaPath is where a server serves the JSON Schema.

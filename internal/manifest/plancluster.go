@@ -119,6 +119,9 @@ func (c *clusterPlanner) register(t Thing) {
 	if w.Connection.TLS.Mode != "" {
 		tls["mode"] = w.Connection.TLS.Mode
 	}
+	if w.Connection.TLS.AllowPlaintext {
+		tls["allowPlaintext"] = true
+	}
 	for _, f := range []struct {
 		name   string
 		secret Secret

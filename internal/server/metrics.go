@@ -248,7 +248,8 @@ func (s *state) collectCluster(c collected, cl *cluster.Cluster, leases lease.Co
 		c.gauge(clusterUp, number(h.Reachable), id)
 		c.gauge(clusterStopped, number(h.Stopped), id)
 	}
-	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) + dbuser.CountProblems(leases)
+	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) + dbuser.CountProblems(leases) +
+		int(number(cl.Connection.PlaintextProblem() != ""))
 	if found := s.users.Unrecorded(cl); found != nil {
 		c.gauge(clusterUnrecorded, float64(found.Count), id)
 		problems += int(number(found.Problem() != ""))
