@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -55,6 +56,36 @@ func TestLinks(t *testing.T) {
 				t.Errorf("%s links to %s, which has no such heading", document, match[1])
 			}
 		}
+	}
+}
+
+// TestNamedPages checks that each page of docs, and each heading, that a file other than a page names is there.
+func TestNamedPages(t *testing.T) {
+	page := regexp.MustCompile(`\bdocs/((?:internals/)?[a-z-]+\.md)(?:#([a-z0-9-]+))?`)
+	found := 0
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{".git", "bin", "node_modules"}, d.Name()) {
+			return filepath.SkipDir
+		}
+		info, err := d.Info()
+		if err != nil || d.IsDir() || filepath.Ext(path) == ".md" || filepath.Ext(path) == ".png" || info.Size() > 1<<20 {
+			return err
+		}
+		for _, match := range page.FindAllStringSubmatch(read(t, path), -1) {
+			found++
+			if text, err := os.ReadFile("../../docs/" + match[1]); err != nil {
+				t.Errorf("%s names %s, which does not exist", path, match[0])
+			} else if match[2] != "" && !slices.Contains(slugs(string(text)), match[2]) {
+				t.Errorf("%s names %s, which has no such heading", path, match[0])
+			}
+		}
+		return nil
+	})
+	if err != nil || found < 10 {
+		t.Errorf("the files name %d pages: %v", found, err)
 	}
 }
 
