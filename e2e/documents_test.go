@@ -169,7 +169,7 @@ func runPages(t *testing.T, dir string, pages []document) {
 		}
 		script.WriteString(")\n")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-c", script.String())
 	cmd.Dir = dir
