@@ -272,9 +272,9 @@ func (c *Connection) PlaintextProblem() string {
 	if !slices.ContainsFunc(hosts, func(h string) bool { return !isLoopback(h) }) {
 		return ""
 	}
-	return "The connection has no TLS, as an admin has allowed: whoever reads the network can read all data and the " +
-		"verifiers of passwords, and whoever changes it can act as the administering role. Set a TLS mode as soon as the " +
-		"server has a certificate."
+	return "The connection has no TLS, as an admin has allowed. Anyone who reads the traffic can read all data and the " +
+		"verifiers of passwords, and anyone who changes it can act as the administering role. Set a TLS mode as soon as " +
+		"the server has a certificate."
 }
 
 // verifyChain is what verify-ca asks for: a chain to a trusted authority, whatever name the certificate has.
