@@ -66,6 +66,7 @@ type connector struct {
 	asking sync.Mutex // held while Health asks
 
 	signIns signIns
+	waits   Waits
 
 	mu          sync.Mutex
 	pool        *pgxpool.Pool
@@ -157,6 +158,9 @@ func (c *Cluster) Stat() *pgxpool.Stat {
 	}
 	return c.connector.pool.Stat()
 }
+
+// Waits is how long requests have waited for a connection of the pool.
+func (c *Cluster) Waits() *Waits { return &c.connector.waits }
 
 // healthFor is how long a look at a cluster counts.
 const healthFor = 10 * time.Second

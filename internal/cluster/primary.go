@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -155,5 +156,6 @@ func (l *connector) beforeConnect(ctx context.Context, config *pgx.ConnConfig) e
 func (l *connector) newPool(ctx context.Context) (*pgxpool.Pool, error) {
 	config := l.config.Copy()
 	config.BeforeConnect = l.beforeConnect
+	config.ConnConfig.Tracer = multitracer.New(config.ConnConfig.Tracer, &l.waits)
 	return primary.NewPool(ctx, config)
 }

@@ -38,6 +38,8 @@ type DB struct {
 	Ahead int
 	// Unverified says that the URL lets another server take the place of the one that is meant.
 	Unverified bool
+	// KeyFirstUsed is when this installation first used the master key that encrypts; zero: the schema was left alone.
+	KeyFirstUsed time.Time
 }
 
 // Identity is the place of the control database.
@@ -125,7 +127,10 @@ func (db *DB) upgrade(ctx context.Context) error {
 	if err := db.PrepareAuditKey(ctx, db.Pool); err != nil {
 		return err
 	}
-	return db.prepareFingerprintKey(ctx)
+	if err := db.prepareFingerprintKey(ctx); err != nil {
+		return err
+	}
+	return db.noteKey(ctx)
 }
 
 // SignIn is used by SignInLooks queries at a time, and by checks of whether the database is reachable. The other connections

@@ -43,7 +43,8 @@ func (u *Unrecorded) Problem() string {
 
 // comparison is of a cluster with the audit log.
 type comparison struct {
-	found *Unrecorded // as of looked; nil: the cluster has not answered yet
+	found    *Unrecorded // as of looked; nil: the cluster has not answered yet
+	expiring int         // users that expire soon
 	looked,
 	next time.Time
 }
@@ -101,6 +102,10 @@ func (s *Service) compare(ctx context.Context, c *cluster.Cluster) (*Unrecorded,
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	found, err := s.lookForUnrecorded(ctx, c)
+	expiring := 0
+	if err == nil {
+		expiring, err = s.countExpiring(ctx, c)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last, now := s.comparisons[c.ID], time.Now()
@@ -117,7 +122,7 @@ func (s *Service) compare(ctx context.Context, c *cluster.Cluster) (*Unrecorded,
 			"was restored from an older backup",
 			"cluster", c.ID, "users", found.Count, "latest", found.Latest)
 	}
-	s.comparisons[c.ID] = comparison{found, now, now.Add(compareEvery)}
+	s.comparisons[c.ID] = comparison{found, expiring, now, now.Add(compareEvery)}
 	return found, nil
 }
 

@@ -11,13 +11,14 @@ import (
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
+	"rolecall/internal/dbuser"
 	"rolecall/internal/pgrole"
 )
 
 // How far attention looks.
 const (
 	// ExpiresSoon is in how long a user expires that needs attention.
-	ExpiresSoon = 14 * 24 * time.Hour
+	ExpiresSoon = dbuser.ExpiresSoon
 	// FailedLately is for how long an operation that failed needs attention after its end.
 	FailedLately = 7 * 24 * time.Hour
 	// VerifyEvery is how often the audit log should be verified at least.

@@ -266,10 +266,17 @@ func (s *Service) prove(ctx context.Context, who, address string, find func() (*
 	return a, nil
 }
 
-// SignIns returns how many sign-ins with a password, client secret or passcode have failed here, wrong user codes included,
-// and how many were refused because of such failures before.
-func (s *Service) SignIns() (failed, throttled int64) {
-	return s.throttle.failures.Load(), s.throttle.throttled.Load()
+// SignIns is how many sign-ins this process has seen, with a password, client secret or passcode.
+type SignIns struct {
+	Succeeded int64
+	Failed    int64 // wrong user codes included
+	Throttled int64 // refused because of failed ones before
+}
+
+// SignIns returns the sign-ins since the start.
+func (s *Service) SignIns() SignIns {
+	n := &s.throttle.counted
+	return SignIns{n.succeeded.Load(), n.failed.Load(), n.throttled.Load()}
 }
 
 // Hash checks a new password or client secret, and returns what is stored of it.

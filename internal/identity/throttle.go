@@ -21,7 +21,7 @@ type throttle struct {
 	proven  map[string]time.Time // when a pair last succeeded
 	swept   time.Time
 
-	failures, throttled atomic.Int64 // for metrics
+	counted struct{ succeeded, failed, throttled atomic.Int64 } // for metrics
 }
 
 type failures struct {
@@ -97,12 +97,12 @@ func (t *throttle) wait(username, address string) error {
 	if longest <= 0 {
 		return nil
 	}
-	t.throttled.Add(1)
+	t.counted.throttled.Add(1)
 	return fault.New(fault.TooMany, "Too many failed sign-ins. Wait before the next.").After(longest)
 }
 
 func (t *throttle) failed(username, address string) {
-	t.failures.Add(1)
+	t.counted.failed.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -150,6 +150,7 @@ func (t *throttle) forgive(username string) {
 }
 
 func (t *throttle) succeeded(username, address string) {
+	t.counted.succeeded.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	pair := throttleKeys(username, address)[byPair]

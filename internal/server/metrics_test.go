@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rolecall/internal/audit"
@@ -50,7 +53,9 @@ func TestMetrics(t *testing.T) {
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
 	s.Admin(t, "root")
-	m := newMetrics(&state{s.DB, s.Users, s.Fleet, s.Identity}, "1.2.3")
+	expires := time.Now().Add(time.Hour).Truncate(time.Second)
+	m := newMetrics(&state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, tls: certificateUntil(expires)},
+		"1.2.3")
 	m.observe(&web.Info{Route: "/x"}, http.MethodGet, 200, time.Millisecond)
 	handler := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	metric := func(name string) float64 {
@@ -82,6 +87,10 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for name, options := range map[string]string{"soon": "LOGIN VALID UNTIL 'tomorrow'", "later": "LOGIN VALID UNTIL '2099-01-01'",
+		"over": "LOGIN VALID UNTIL 'yesterday'"} {
+		pg.Exec(t, "CREATE ROLE "+name+" "+options)
+	}
 	begin(0)
 	before := scrape(t, handler)
 	for _, name := range []string{"rolecall_audit_sealer_last_success_timestamp_seconds",
@@ -96,9 +105,10 @@ func TestMetrics(t *testing.T) {
 	}
 	expect(map[string]float64{
 		`rolecall_clusters`: 1, `rolecall_control_up`: 1, `rolecall_control_newer_migrations`: 0,
-		`rolecall_cluster_info{cluster="ID",name="main"}`: 1, `rolecall_cluster_up{cluster="ID"}`: 1,
-		`rolecall_cluster_stopped{cluster="ID"}`: 0, `rolecall_audit_overdue_attempts`: 1,
-		`rolecall_sign_ins_failed_total`: 0, `rolecall_sign_ins_throttled_total`: 0, `rolecall_audit_forged_rows_total`: 0,
+		`rolecall_cluster_info{cluster="main",id="ID"}`: 1, `rolecall_cluster_up{cluster="main"}`: 1,
+		`rolecall_cluster_stopped{cluster="main"}`:          0,
+		`rolecall_tls_certificate_expiry_timestamp_seconds`: float64(expires.Unix()), `rolecall_audit_overdue_attempts`: 1,
+		`rolecall_sign_ins_total{result="failed"}`: 0, `rolecall_sign_ins_total{result="throttled"}`: 0, `rolecall_audit_forged_rows_total`: 0,
 	})
 	if before["rolecall_audit_unsealed_rows"] < 2 { // the admin's account, and the attempt
 		t.Errorf("%v rows are not sealed", before["rolecall_audit_unsealed_rows"])
@@ -113,10 +123,14 @@ func TestMetrics(t *testing.T) {
 	s.Audit.Run(running, 0, logger)
 	expect(map[string]float64{`rolecall_audit_unsealed_rows`: 0, `rolecall_audit_oldest_unsealed_row_age_seconds`: 0,
 		`rolecall_audit_overdue_attempts`: 0, `rolecall_audit_oldest_overdue_attempt_age_seconds`: 0,
-		`rolecall_cluster_unrecorded_users{cluster="ID"}`: 0})
+		`rolecall_cluster_unrecorded_users{cluster="main"}`: 0, `rolecall_cluster_users_expiring{cluster="main"}`: 1})
+	if metric(`rolecall_cluster_connection_wait_seconds_count{cluster="main"}`) < 1 ||
+		metric(`rolecall_cluster_connection_wait_seconds_bucket{cluster="main",le="+Inf"}`) < 1 {
+		t.Error("no wait for a connection was counted")
+	}
 	for _, name := range []string{"rolecall_audit_sealer_last_success_timestamp_seconds",
-		"rolecall_audit_settler_last_success_timestamp_seconds",
-		`rolecall_cluster_comparison_last_success_timestamp_seconds{cluster="ID"}`} {
+		"rolecall_audit_settler_last_success_timestamp_seconds", "rolecall_master_key_first_used_timestamp_seconds",
+		`rolecall_cluster_comparison_last_success_timestamp_seconds{cluster="main"}`} {
 		if at := time.UnixMilli(int64(1000 * metric(name))); time.Since(at).Abs() > time.Hour {
 			t.Errorf("%s is %s", name, at)
 		}
@@ -129,7 +143,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatal("a wrong password is accepted")
 		}
 	}
-	if failed, throttled := metric("rolecall_sign_ins_failed_total"), metric("rolecall_sign_ins_throttled_total"); failed < 5 ||
+	if failed, throttled := metric(`rolecall_sign_ins_total{result="failed"}`),
+		metric(`rolecall_sign_ins_total{result="throttled"}`); failed < 5 ||
 		throttled < 1 {
 		t.Errorf("%v sign-ins failed, %v were throttled", failed, throttled)
 	}
@@ -145,10 +160,10 @@ func TestMetrics(t *testing.T) {
 	expect(map[string]float64{"rolecall_audit_forged_rows_total": 1, "rolecall_control_newer_migrations": 2})
 
 	// Leases, by state, and work that is not done.
-	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 0, `rolecall_leases_late{cluster="ID"}`: 0,
-		`rolecall_credentials_failing{cluster="ID"}`: 0,
-		`rolecall_tasks_due{kind="lease.end"}`:       0, `rolecall_tasks_late{kind="lease.end"}`: 0})
-	problems := metric(`rolecall_cluster_problems{cluster="ID"}`)
+	expect(map[string]float64{`rolecall_leases{cluster="main",state="active"}`: 0, `rolecall_leases_late{cluster="main"}`: 0,
+		`rolecall_credentials_failing{cluster="main"}`: 0,
+		`rolecall_tasks_due{kind="lease.end"}`:         0, `rolecall_tasks_late{kind="lease.end"}`: 0})
+	problems := metric(`rolecall_cluster_problems{cluster="main"}`)
 	for i, state := range []string{"active", "ending", "blocked", "blocked"} {
 		if _, err := s.DB.Pool.Exec(t.Context(), `
 			WITH l AS (
@@ -168,32 +183,80 @@ func TestMetrics(t *testing.T) {
 		c.ID); err != nil {
 		t.Fatal(err)
 	}
-	expect(map[string]float64{`rolecall_leases{cluster="ID",state="active"}`: 1,
-		`rolecall_credentials_failing{cluster="ID"}`:   1,
-		`rolecall_leases{cluster="ID",state="ending"}`: 1, `rolecall_leases{cluster="ID",state="blocked"}`: 2,
-		`rolecall_leases_late{cluster="ID"}`: 2, `rolecall_tasks_due{kind="lease.end"}`: 4,
-		`rolecall_tasks_late{kind="lease.end"}`: 4, `rolecall_cluster_problems{cluster="ID"}`: problems + 3})
+	expect(map[string]float64{`rolecall_leases{cluster="main",state="active"}`: 1,
+		`rolecall_credentials_failing{cluster="main"}`:   1,
+		`rolecall_leases{cluster="main",state="ending"}`: 1, `rolecall_leases{cluster="main",state="blocked"}`: 2,
+		`rolecall_leases_late{cluster="main"}`: 2, `rolecall_tasks_due{kind="lease.end"}`: 4,
+		`rolecall_tasks_late{kind="lease.end"}`: 4, `rolecall_cluster_problems{cluster="main"}`: problems + 3})
 
-	// Names follow the conventions, and the document has all of them.
-	document, err := os.ReadFile("../../docs/operating.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := regexp.MustCompile(`^rolecall_[a-z_]+`)
-	for sample := range scrape(t, handler) {
-		metric := name.FindString(sample)
-		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
-			metric = strings.TrimSuffix(metric, suffix)
-		}
-		if metric != "" && !strings.Contains(string(document), "`"+metric) {
-			t.Errorf("docs/operating.md lacks %s", metric)
-		}
-	}
+	compareWithDocument(t, m.registry)
 
 	// Without the control database a scrape still answers, and says so.
 	pg.Stop(t)
 	down := scrape(t, handler)
 	if _, ok := down["rolecall_audit_unsealed_rows"]; ok || down["rolecall_control_up"] != 0 {
 		t.Errorf("without the control database there is %v", down)
+	}
+}
+
+// certificateUntil is the TLS configuration of a certificate that expires then.
+func certificateUntil(expires time.Time) *tls.Config {
+	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return &tls.Config{Certificates: []tls.Certificate{{Leaf: &x509.Certificate{NotAfter: expires}}}}, nil
+	}}
+}
+
+// compareWithDocument compares what is gathered with docs/metrics.md, both ways: names, labels and help.
+func compareWithDocument(t *testing.T, registry *prometheus.Registry) {
+	t.Helper()
+	document, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `(rolecall_[^`]+)` \\|").FindAllStringSubmatch(string(document), -1) {
+		documented[row[1]] = true
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "rolecall_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		name := f.GetName()
+		if len(labels) > 0 {
+			name += "{" + strings.Join(labels, ",") + "}"
+		}
+		if !documented[name] {
+			t.Errorf("docs/metrics.md lacks %s", name)
+		}
+		delete(documented, name)
+	}
+	for name := range documented {
+		t.Errorf("docs/metrics.md has %s, but there is no such metric", name)
+	}
+}
+
+// However many scrapes there are, they ask the control database once in a while.
+func TestScrapesAreCheap(t *testing.T) {
+	t.Parallel()
+	pg := pgtest.New(t, nil)
+	s := servicetest.New(t, pg)
+	st := &state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, age: time.Hour}
+	handler := promhttp.HandlerFor(newMetrics(st, "1.2.3").registry, promhttp.HandlerOpts{})
+	first := scrape(t, handler)
+	asked := s.DB.Pool.Stat().AcquireCount()
+	for range 20 {
+		scrape(t, handler)
+	}
+	if now := s.DB.Pool.Stat().AcquireCount(); now != asked || first["rolecall_control_up"] != 1 {
+		t.Errorf("20 scrapes used %d connections to the control database, and control_up is %v", now-asked,
+			first["rolecall_control_up"])
 	}
 }
