@@ -87,9 +87,8 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, options := range map[string]string{"soon": "LOGIN VALID UNTIL 'tomorrow'", "later": "LOGIN VALID UNTIL '2099-01-01'",
-		"over": "LOGIN VALID UNTIL 'yesterday'"} {
-		pg.Exec(t, "CREATE ROLE "+name+" "+options)
+	for name, until := range map[string]string{"soon": "tomorrow", "later": "2099-01-01", "over": "yesterday"} {
+		pg.Exec(t, "CREATE ROLE "+name+" LOGIN VALID UNTIL '"+until+"'")
 	}
 	begin(0)
 	before := scrape(t, handler)
@@ -108,7 +107,8 @@ func TestMetrics(t *testing.T) {
 		`rolecall_cluster_info{cluster="main",id="ID"}`: 1, `rolecall_cluster_up{cluster="main"}`: 1,
 		`rolecall_cluster_stopped{cluster="main"}`:          0,
 		`rolecall_tls_certificate_expiry_timestamp_seconds`: float64(expires.Unix()), `rolecall_audit_overdue_attempts`: 1,
-		`rolecall_sign_ins_total{result="failed"}`: 0, `rolecall_sign_ins_total{result="throttled"}`: 0, `rolecall_audit_forged_rows_total`: 0,
+		`rolecall_sign_ins_total{result="failed"}`: 0, `rolecall_sign_ins_total{result="throttled"}`: 0,
+		`rolecall_audit_forged_rows_total`: 0,
 	})
 	if before["rolecall_audit_unsealed_rows"] < 2 { // the admin's account, and the attempt
 		t.Errorf("%v rows are not sealed", before["rolecall_audit_unsealed_rows"])
