@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +20,8 @@ func bootstrapCommand() *cobra.Command {
 		Use:   "bootstrap [USERNAME]",
 		Short: "Create or reset an admin account, directly in the control database",
 		Long: `Bootstrap creates the admin account USERNAME (default: admin), or resets its password and
-scopes and revokes its tokens. The password comes from a prompt or from standard input.
+scopes and revokes its tokens. The password comes from a prompt, from standard input or from
+a file.
 
 With --if-missing it changes nothing, and succeeds, if somebody can sign in as an admin. So
 an installer can run it again and again.`,
@@ -41,8 +43,30 @@ an installer can run it again and again.`,
 	s.bindDatabase(cmd.Flags())
 	cmd.Flags().BoolVar(&ifMissing, "if-missing", false, "change nothing if an active admin exists, whatever its name")
 	term.BindPassword(cmd, false)
+	cmd.Flags().StringVar(&s.passwordFile, "password-file", "", "`file` that holds the password, in place of standard input")
 	bindVariables(cmd.Flags())
 	return cmd
+}
+
+// newPassword reads the password that is needed. A file takes the place of standard input, because an image without a shell
+// cannot redirect that.
+func (s *settings) newPassword(cmd *cobra.Command, username string) (string, error) {
+	if s.passwordFile == "" {
+		return term.NewPassword(cmd, username)
+	}
+	if term.FromStdin(cmd) {
+		return "", term.Usage("--password-stdin and --password-file cannot be combined")
+	}
+	file, err := os.Open(s.passwordFile)
+	if err != nil {
+		return "", term.Usage("--password-file: %w", err)
+	}
+	defer file.Close()
+	cmd.SetIn(file)
+	if err := cmd.Flags().Set("password-stdin", "true"); err != nil {
+		return "", err
+	}
+	return term.NewPassword(cmd, username)
 }
 
 func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
@@ -50,7 +74,7 @@ func (s *settings) bootstrap(cmd *cobra.Command, username string) error {
 	if err != nil {
 		return err
 	}
-	password, err := term.NewPassword(cmd, username)
+	password, err := s.newPassword(cmd, username)
 	if err != nil {
 		return err
 	}
@@ -84,7 +108,7 @@ func (s *settings) bootstrapIfMissing(cmd *cobra.Command, username string) error
 	if has {
 		return bootstrapped(cmd, username, "", false)
 	}
-	password, err := term.NewPassword(cmd, username)
+	password, err := s.newPassword(cmd, username)
 	if err != nil {
 		return err
 	}

@@ -203,9 +203,28 @@ func TestBootstrapIfMissing(t *testing.T) {
 			t.Errorf("after %s and with a short password: exit code %d, printed %q and %q", change, code, out, errOut)
 		}
 	}
-	if code, out, errOut := bootstrap(t, flags, "second password\n", "--if-missing"); code != 0 ||
-		!strings.HasSuffix(out, ") was reset.\n") {
+	// As the image does it, which has no shell to redirect standard input. The file is read only if it is needed.
+	file := filepath.Join(t.TempDir(), "password")
+	args := append([]string{"bootstrap", "--if-missing", "--password-file", file}, flags...)
+	if code, _, errOut := execute(t, "", args...); code != term.ExitUsage ||
+		!strings.Contains(errOut, "--password-file: open") {
+		t.Errorf("without the file: exit code %d, printed %q", code, errOut)
+	}
+	if code, _, errOut := execute(t, "third password\n", append(args, "--password-stdin")...); code != term.ExitUsage ||
+		!strings.Contains(errOut, "--password-stdin and --password-file cannot be combined") {
+		t.Errorf("two sources of the password: exit code %d, printed %q", code, errOut)
+	}
+	if err := os.WriteFile(file, []byte("second password\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errOut := execute(t, "", args...); code != 0 || !strings.HasSuffix(out, ") was reset.\n") {
 		t.Errorf("an admin that is none: exit code %d, printed %q and %q", code, out, errOut)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errOut := execute(t, "", args...); code != 0 || out != "An active admin exists. Nothing was changed.\n" {
+		t.Errorf("once an admin exists, without the file: exit code %d, printed %q and %q", code, out, errOut)
 	}
 }
 

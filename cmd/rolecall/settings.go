@@ -36,6 +36,7 @@ type settings struct {
 	databaseURL     string
 	databaseURLFile string
 	masterKeyFile   string
+	passwordFile    string
 	tlsCert, tlsKey string
 	tlsClientCA     string
 	trustedProxies  []string
@@ -278,6 +279,7 @@ func (s *settings) readableByAll(issuers []identity.OIDCIssuer) (warnings []stri
 	type file struct{ flag, name string }
 	files := []file{
 		{"--database-url-file", s.databaseURLFile}, {"--master-key-file", s.masterKeyFile}, {"--tls-key", s.tlsKey},
+		{"--password-file", s.passwordFile},
 	}
 	for _, i := range issuers {
 		files = append(files, file{"the client secret of the issuer " + i.Name, i.ClientSecretFile})
