@@ -126,8 +126,8 @@ func TestLint(t *testing.T) {
 // withoutFiles finds the content of the rules and of the dashboard.
 var withoutFiles = regexp.MustCompile(`(?ms)^(  (?:groups|rolecall\.json):).*?(^---|\z)`)
 
-// What is rendered is in golden files, so that a change of the chart shows what it changes. The files of the dashboard and of
-// the rules have tests of their own.
+// What is rendered is in golden files, so that a change of the chart shows what it changes. The rules and the dashboard have
+// tests of their own.
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	for name, values := range sets(t) {
@@ -255,6 +255,25 @@ func (o *objects) pods() map[string]corev1.PodTemplateSpec {
 		pods["bootstrap"] = o.job.Spec.Template
 	}
 	return pods
+}
+
+// The values of the quick start render as well.
+func TestQuickStart(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/quickstart-kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, blocks := map[string]any{}, regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1)
+	for _, block := range blocks {
+		if err := yaml.UnmarshalStrict(block[1], &values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := decode(t, manifest(t, values))
+	if len(blocks) != 2 || o.ingress == nil || o.ingress.Spec.Rules[0].Host != "rolecall.example.org" || o.rule == nil {
+		t.Errorf("docs/quickstart-kubernetes.md has %d blocks of values, or they lack an ingress or the rules", len(blocks))
+	}
 }
 
 // The packaged chart renders the same: it has the rules and the dashboard, which the folder only links to.
