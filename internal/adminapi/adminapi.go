@@ -9,6 +9,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/event"
 	"rolecall/internal/fleet"
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
@@ -23,6 +24,7 @@ type API struct {
 	Users    *dbuser.Service
 	Fleet    *fleet.Service
 	Identity *identity.Service
+	Events   *event.Service
 	Door     *door.Door
 	// Idempotency is for requests that may be repeated.
 	Idempotency *idempotency.Store
@@ -104,6 +106,14 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodDelete, "/tokens/{tokenId}", a.revokeToken),
 			paged(http.MethodGet, "/sessions", a.listSessions, "account"),
 			queried(http.MethodDelete, "/sessions/{sessionId}", a.endSession, "account"),
+			paged(http.MethodGet, "/webhooks", a.listWebhooks),
+			route(http.MethodPost, "/webhooks", a.createWebhook),
+			route(http.MethodGet, "/webhooks/{webhookId}", a.getWebhook),
+			route(http.MethodPatch, "/webhooks/{webhookId}", a.updateWebhook),
+			route(http.MethodDelete, "/webhooks/{webhookId}", a.deleteWebhook),
+			route(http.MethodPost, "/webhooks/{webhookId}/test", a.testWebhook),
+			route(http.MethodPost, "/webhooks/{webhookId}/replay", a.replayWebhook),
+			route(http.MethodPost, "/webhooks/{webhookId}/rotate-secret", a.rotateWebhookSecret),
 			route(http.MethodPost, "/keys/rotate", a.rotateKeys),
 			paged(http.MethodGet, "/audit", a.listAudit, append([]string{"order", "wait"}, auditFilters...)...),
 			queried(http.MethodGet, "/audit/verify", a.verifyAudit, "anchor"),

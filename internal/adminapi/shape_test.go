@@ -51,6 +51,10 @@ func TestShape(t *testing.T) {
 		"TokenList":   list[tokenResource]{},
 		"NewToken":    newToken{},
 		"KeyRotation": keyRotation{},
+
+		"WebhookList":       list[webhookResource]{},
+		"WebhookWithSecret": webhookWithSecret{},
+		"WebhookTest":       webhookTest{},
 	} {
 		d.Shape(t, schema, v)
 	}

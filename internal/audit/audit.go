@@ -71,6 +71,11 @@ const (
 	RotateKeys      = "keys.rotate" // all secrets are sealed with the first master key
 	StartOperation  = "operation.start"
 	CancelOperation = "operation.cancel"
+	CreateWebhook   = "webhook.create"
+	UpdateWebhook   = "webhook.update"
+	DeleteWebhook   = "webhook.delete"
+	ReplayWebhook   = "webhook.replay"        // it gets the events from a seq on
+	RotateWebhook   = "webhook.rotate_secret" // its signing secret
 	Restore         = "control.restore"
 )
 
@@ -84,7 +89,7 @@ var Actions = slices.Sorted(slices.Values([]string{
 	RevokeTokens, CreateToken,
 	RevokeToken, ApproveLogin, DenyLogin, CreateLogin, EndSession, RegisterCluster,
 	UpdateCluster, RemoveCluster, RotateCluster, MakeSigningKey, RetireKey, RotateKeys,
-	StartOperation, CancelOperation, Restore,
+	StartOperation, CancelOperation, CreateWebhook, UpdateWebhook, DeleteWebhook, ReplayWebhook, RotateWebhook, Restore,
 }))
 
 // Actors stand in rows of the log in the place of an account's guid. No account gets one: it would be shown their rows.

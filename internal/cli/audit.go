@@ -67,6 +67,7 @@ var AuditActions = []string{
 	"token.create", "token.revoke", "user.access", "user.create", "user.delete",
 	"user.disable", "user.enable", "user.limits",
 	"user.password", "user.password_changed_outside", "user.roles", "user.verifiers",
+	"webhook.create", "webhook.delete", "webhook.replay", "webhook.rotate_secret", "webhook.update",
 }
 
 func (q *auditQuery) bind(cmd *cobra.Command) {

@@ -27,6 +27,9 @@ var sealedColumns = []sealedColumn{
 	{"credentials", "id || '/' || lease_id", "password", "password"},
 	{"credentials", "id || '/' || next_lease_id", "next_password", "password"},
 	{"idempotency_keys", "id", "sealed", "sealed"},
+	// After a rotation the current secret is the previous one as it is.
+	{"webhooks", "id::text", "secret", "secret"},
+	{"webhooks", "id::text", "previous_secret", "secret"},
 }
 
 // CheckKeys returns an error if a key of the audit log cannot be decrypted with the configured master keys. The log has a

@@ -18,6 +18,7 @@ var notSealed = []string{
 	"refresh_tokens.token_hash", "personal_tokens.secret_hash", "console_sessions.secret_hash", // hashes
 	"authorization_codes.code_hash", "passcodes.code_hash", "device_codes.code_hash", "device_codes.user_hash",
 	"audit.writer_mac", "audit_seals.mac", "audit_checkpoint.mac", "audit_checkpoint.proof", // HMACs
+	"followers.mac",
 	"observations.recorded", "observations.good", "observations.fingerprint",
 	"observations.name", // HMACs, and a name in any encoding
 }

@@ -19,7 +19,7 @@ import (
 var mayImport = map[string][]string{
 	"api": {},
 	"internal/adminapi": {"access",
-		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "idempotency", "identity", "label",
+		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "event", "fault", "fleet", "idempotency", "identity", "label",
 		"lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/console": {
@@ -38,6 +38,9 @@ var mayImport = map[string][]string{
 	"internal/dbuser": {
 		"access", "account", "audit", "cluster", "control", "etag", "fault", "invisible", "lease", "moment", "observe",
 		"pgrole", "secret", "task",
+	},
+	"internal/event": {
+		"access", "account", "audit", "control", "fault", "invisible", "secret", "sqlstate", "task",
 	},
 	"internal/lease":    {"control", "fault", "moment", "secret", "sqlstate", "task"},
 	"internal/task":     {"control", "fault", "sqlstate"},
@@ -62,7 +65,7 @@ var mayImport = map[string][]string{
 	"internal/cli/term":    {"invisible"},
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
-		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "fleet",
+		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "event", "fleet",
 		"idempotency", "identity", "lease", "notify", "observe", "secret",
 		"task", "uaa", "vaultapi", "web",
 	},

@@ -18,6 +18,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/event"
 	"rolecall/internal/fleet"
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
@@ -44,6 +45,8 @@ type Config struct {
 	DrainDelay      time.Duration // how long requests are accepted after the server was told to stop
 	Version         string        // of the program, for metrics
 	OIDC            []identity.OIDCIssuer
+	Export          event.Export          // of the audit log
+	PrivateWebhooks bool                  // webhooks may be at private addresses, and without TLS
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
 	Manager         *notify.Manager       // that has started the process; nil: none
@@ -67,6 +70,7 @@ type Server struct {
 	Fleet    *fleet.Service
 	// Idempotency is for requests of our own API that may be repeated.
 	Idempotency *idempotency.Store
+	Events      *event.Service
 }
 
 // Issuer is the issuer of the tokens of the server with this public URL.
@@ -118,6 +122,8 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 		Users:       users,
 		Fleet:       &fleet.Service{DB: db, Users: users, Log: config.Log},
 		Idempotency: &idempotency.Store{DB: db, Accounts: users.Accounts, Log: config.Log},
+		Events: &event.Service{DB: db, Audit: users.Audit, Log: config.Log, Version: config.Version,
+			AllowPrivate: config.PrivateWebhooks, Export: config.Export},
 	}, nil
 }
 
@@ -213,6 +219,7 @@ func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 		tasks.Run,
 		s.Identity.Run,
 		s.Idempotency.Run,
+		s.Events.Run,
 		func(ctx context.Context) { s.Users.Audit.Run(ctx, s.AuditRetention, s.Log) },
 		returnMemory,
 	} {

@@ -25,6 +25,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/event"
 	"rolecall/internal/fleet"
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
@@ -52,6 +53,7 @@ type Service struct {
 	Users       *dbuser.Service
 	Fleet       *fleet.Service
 	Idempotency *idempotency.Store
+	Events      *event.Service
 	ClusterID   string
 	Log         *Log
 	// DatabaseURL is the control database's.
@@ -222,6 +224,7 @@ func (s *Service) open(t testing.TB) {
 	s.Users = &dbuser.Service{Clusters: s.Clusters, Audit: s.Audit, Accounts: s.Accounts,
 		LeaseStore: &lease.Store{DB: s.DB}, ObserveStore: &observe.Store{DB: s.DB}, Log: logger}
 	s.Fleet = &fleet.Service{DB: s.DB, Users: s.Users, Log: logger}
+	s.Events = &event.Service{DB: s.DB, Audit: s.Audit, Log: logger, AllowPrivate: true}
 	s.Idempotency = &idempotency.Store{DB: s.DB, Accounts: s.Accounts, Log: logger}
 }
 

@@ -58,6 +58,8 @@ type Worker struct {
 	Away func() []uuid.UUID
 	// Every is the pause between looks at what is due; 0: a second.
 	Every time.Duration
+	// PerCluster is how many tasks run at a time in a cluster, or in none; 0: 8.
+	PerCluster int
 	// Claim is how long a task is left to the replica that has taken it; 0: 30 seconds. A handler has 5/6 of it.
 	Claim time.Duration
 

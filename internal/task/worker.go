@@ -132,7 +132,7 @@ func (w *Worker) claim(ctx context.Context) ([]claimed, error) {
 		UPDATE tasks t SET claimed = clock_timestamp() + $7::interval FROM chosen
 		WHERE t.kind = chosen.kind AND t.key = chosen.key
 		RETURNING t.kind, t.key, coalesce(t.cluster_id, '00000000-0000-0000-0000-000000000000'), t.due, t.claimed, t.failures`,
-		perCluster, clusters, running, away, kinds, room, cmp.Or(w.Claim, claimTime),
+		cmp.Or(w.PerCluster, perCluster), clusters, running, away, kinds, room, cmp.Or(w.Claim, claimTime),
 	).Query(func(rows pgx.Rows) (err error) {
 		tasks, err = pgx.CollectRows(rows, pgx.RowToStructByPos[claimed])
 		return err
