@@ -1,6 +1,6 @@
 // Package event hands the rows of the audit log to receivers outside of Rolecall, in their order: to webhooks, and to the
-// operator's syslog, HTTPS collector and file. How far a receiver is, is stored when it has accepted a row. So after a kill it
-// may get the last rows again, but misses none.
+// operator's syslog, HTTPS collector and file. What a receiver has accepted is stored afterwards. So after a kill it may get
+// the last rows again, but misses none.
 package event
 
 import (
@@ -66,8 +66,8 @@ func (e *Event) data() any {
 	return e.Notice
 }
 
-// idFor is the id of an event for a receiver. It is the same one when the event is sent again. It does not depend on the seq,
-// which another row gets after a restore.
+// idFor is the id of an event for a receiver. It is the same one when the event is sent again. It does not depend on the
+// seq, which another row gets after a restore.
 func (e *Event) idFor(receiver uuid.UUID) string {
 	name := e.Type
 	switch {

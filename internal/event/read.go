@@ -11,8 +11,8 @@ import (
 // page is how many rows are read at a time.
 const page = 100
 
-// read returns the next events behind a place of the chain, none at its end. It reads the row at that place as well: if it is
-// not there, or is another one, a notice comes in place of the rows.
+// read returns the next events behind a place of the chain, none at its end. It reads the row at that place as well: if it
+// is not there, or is another one, a notice comes in place of the rows.
 func read(ctx context.Context, log *audit.Log, from audit.Point) ([]Event, error) {
 	rows, _, err := log.Rows(ctx, audit.Filter{}, audit.Page{After: max(from.Seq-1, 0), Limit: page})
 	if err != nil {
@@ -31,16 +31,13 @@ func read(ctx context.Context, log *audit.Log, from audit.Point) ([]Event, error
 	case same(start, from):
 		return events(rows), nil
 	case from.Seq < start.Seq:
-		return []Event{notice(Gap, start, Notice{FromSeq: from.Seq + 1, ToSeq: start.Seq, Message: fmt.Sprintf("The rows %d to %d "+
-			"of the audit log were removed by its retention before they were delivered.", from.Seq+1, start.Seq)})}, nil
+		return []Event{gap(from, start)}, nil
 	}
 	behind, err := resume(ctx, log, from, head)
 	if err != nil {
 		return nil, err
 	}
-	return []Event{notice(Restored, behind, Notice{FromSeq: behind.Seq + 1, ToSeq: from.Seq, Message: fmt.Sprintf("The audit log "+
-		"was restored from a backup, or altered: its row %d is not the one that was delivered. The rows from %d on are delivered "+
-		"as they are now. Compare the numbers before that with what you have.", from.Seq, behind.Seq+1)})}, nil
+	return []Event{restored(from, behind)}, nil
 }
 
 func same(a, b audit.Point) bool { return a.Seq == b.Seq && bytes.Equal(a.MAC, b.MAC) }
@@ -53,11 +50,25 @@ func events(rows []*audit.Row) []Event {
 	return list
 }
 
-// resume returns where to continue in a log that was restored: before the row that `rolecall recover` has recorded, else behind
-// the last row that both logs may have.
+// gap is the notice that the rows between two places were removed.
+func gap(from, to audit.Point) Event {
+	return notice(Gap, to, Notice{FromSeq: from.Seq + 1, ToSeq: to.Seq, Message: fmt.Sprintf("The rows %d to %d of the audit "+
+		"log were removed by its retention before they were delivered.", from.Seq+1, to.Seq)})
+}
+
+// restored is the notice that the log has no such row as from any more, and is delivered again from behind.
+func restored(from, behind audit.Point) Event {
+	return notice(Restored, behind, Notice{FromSeq: behind.Seq + 1, ToSeq: from.Seq, Message: fmt.Sprintf("The audit log was "+
+		"restored from a backup, or altered: its row %d is not the one that was delivered. The rows from %d on are delivered as "+
+		"they are now. Compare the rows before that with those that you have.", from.Seq, behind.Seq+1)})
+}
+
+// resume returns where to continue in a log that was restored: before the row that `rolecall recover` has recorded, else
+// behind the last row that both logs may have.
 func resume(ctx context.Context, log *audit.Log, from, head audit.Point) (audit.Point, error) {
 	last := min(from.Seq, head.Seq)
-	recovered, _, err := log.Rows(ctx, audit.Filter{Action: audit.Restore}, audit.Page{After: last + 1, Backward: true, Limit: 1})
+	recovered, _, err := log.Rows(ctx, audit.Filter{Action: audit.Restore},
+		audit.Page{After: last + 1, Backward: true, Limit: 1})
 	if err != nil {
 		return audit.Point{}, err
 	}

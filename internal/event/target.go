@@ -15,8 +15,9 @@ import (
 	"rolecall/internal/invisible"
 )
 
-// A webhook must not reach what only the server can reach: other services of its machine and network, and the metadata of the
-// cloud. The address of each connection is checked after the name was resolved, so a name whose address changes is no way in.
+// A webhook must not reach what only the server can reach: other services of its machine and network, and the metadata of
+// the cloud. The address of each connection is checked after the name was resolved, so a name whose address changes is no
+// way in.
 
 // internalNetworks are those that netip does not count as private, loopback, link-local or multicast.
 var internalNetworks = []netip.Prefix{

@@ -367,7 +367,11 @@ func (s *Service) SendTest(ctx context.Context, p *account.Principal, id string)
 
 // deliverWebhook delivers to a webhook, as its task.
 func (d *deliverer) deliverWebhook(ctx context.Context, id uuid.UUID) (time.Duration, error) {
-	return d.deliver(ctx, id, func(ctx context.Context, id uuid.UUID) (*receiver, error) { return d.receiverOf(ctx, id, true) })
+	return d.deliver(ctx, id, d.activeReceiver)
+}
+
+func (s *Service) activeReceiver(ctx context.Context, id uuid.UUID) (*receiver, error) {
+	return s.receiverOf(ctx, id, true)
 }
 
 // receiverOf reads the receiver that a webhook is; nil: there is none, or it is not active and has to be.
@@ -377,8 +381,9 @@ func (s *Service) receiverOf(ctx context.Context, id uuid.UUID, active bool) (*r
 	var current, previous []byte
 	var state State
 	err := s.DB.Pool.QueryRow(ctx, `
-		SELECT w.name, w.url, w.events, w.state, w.secret, CASE WHEN w.previous_until > clock_timestamp() THEN w.previous_secret END,
-		  w.revision, f.seq, f.mac, f.failures, f.last_error`+fromWebhooks+`WHERE w.id = $1`, id).
+		SELECT w.name, w.url, w.events, w.state, w.secret,
+		  CASE WHEN w.previous_until > clock_timestamp() THEN w.previous_secret END, w.revision, f.seq, f.mac, f.failures,
+		  f.last_error`+fromWebhooks+`WHERE w.id = $1`, id).
 		Scan(&r.Name, &w.url, &w.events, &state, &current, &previous, &r.Revision, &r.Cursor.Seq, &r.Cursor.MAC, &r.Failures,
 			&r.LastErr)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && active && state != Active {

@@ -19,8 +19,8 @@ import (
 var mayImport = map[string][]string{
 	"api": {},
 	"internal/adminapi": {"access",
-		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "event", "fault", "fleet", "idempotency", "identity", "label",
-		"lease", "moment", "pgrole", "secret", "web",
+		"account", "api", "audit", "cluster", "dbuser", "door", "etag", "event", "fault", "fleet", "idempotency", "identity",
+		"label", "lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/console": {
 		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "format", "idempotency",
