@@ -18,7 +18,8 @@ var valuesInHelp = regexp.MustCompile(`: ((?:[\w-]+, )*[\w-]+),? or ([\w-]+)`)
 func TestCompletionOfFlags(t *testing.T) {
 	known := map[string][]string{ // also where the help does not list them that way
 		"output": {"json", "table", "yaml"}, "color": {"auto", "never"}, "log-level": {"debug", "error"},
-		"log-format": {"json", "text"}, "outcome": {"done", "not_done"}, "action": {"user.create"}, "state": {"active"},
+		"log-format": {"json", "text"}, "audit-format": {"json", "ocsf"},
+		"outcome": {"done", "not_done"}, "action": {"user.create"}, "state": {"active"},
 		"tls-mode": {"disable", "verify-full"}, "synchronous-commit": {"local"}, "on-blocked": {"disable"},
 		"valid-until": {"never"}, "expires": {"never"}, "connection-limit": {"none"}, "scope": {"scim.read"},
 		"level": {"own", "read", "write"},

@@ -65,6 +65,7 @@ func (s *settings) forDev(errOut io.Writer) (server.Config, error) {
 	if err != nil {
 		return c, err
 	}
+	c.PrivateWebhooks = true // the receivers of a developer are on this machine
 	if err := s.checkDataDir(); err != nil {
 		return c, err
 	}

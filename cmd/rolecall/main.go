@@ -113,6 +113,9 @@ use a server need a "rolecall login" first.`,
 			term.CompleteWords(cmd, "log-format", "text", "json")
 			term.CompleteWords(cmd, "log-level", "debug", "info", "warn", "error")
 		}
+		if cmd.Flags().Lookup("audit-format") != nil {
+			term.CompleteWords(cmd, "audit-format", "json", "ocsf")
+		}
 	}
 	term.CompleteNoFiles(root)
 	return root

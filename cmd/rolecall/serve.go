@@ -71,6 +71,7 @@ func (s *settings) bindServe(f *pflag.FlagSet) {
 	f.StringVar(&s.drainDelay, "drain-delay", "5s",
 		"`time` for which requests are still accepted after SIGTERM, while /readyz answers 503 and balancers notice")
 	s.bindServing(f, "127.0.0.1:9180", "json")
+	s.bindEvents(f)
 }
 
 // checkConfig ends a check in which forServe has found no mistake.
@@ -106,6 +107,9 @@ func (s *settings) forServe(cmd *cobra.Command) (c server.Config, err error) {
 		return c, term.Usage("%w", err)
 	}
 	if c.TrustedProxies, err = s.checkedTrustedProxies(); err != nil {
+		return c, err
+	}
+	if err := s.addEvents(&c); err != nil {
 		return c, err
 	}
 	if err := s.addControl(&c); err != nil {

@@ -17,6 +17,7 @@ import (
 	"rolecall/internal/cli/term"
 	"rolecall/internal/control"
 	"rolecall/internal/dev"
+	"rolecall/internal/event"
 	"rolecall/internal/identity"
 	"rolecall/internal/moment"
 	"rolecall/internal/secret"
@@ -42,6 +43,9 @@ type settings struct {
 	trustedProxies  []string
 	rateLimit       float64
 	auditRetention  string
+	export          event.Export
+	exportFormat    string
+	privateWebhooks bool
 	drainDelay      string
 	oidcIssuers     []string
 	oidcFile        string
@@ -75,6 +79,31 @@ func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string
 	f.StringVar(&s.oidcFile, "oidc-file", "", "YAML `file` with more issuers")
 	f.StringVar(&s.logFormat, "log-format", logFormat, "log `format`: text or json")
 	f.StringVar(&s.logLevel, "log-level", "info", "lowest log `level`: debug, info, warn or error")
+}
+
+// bindEvents binds where the rows of the audit log are sent.
+func (s *settings) bindEvents(f *pflag.FlagSet) {
+	f.StringVar(&s.export.File, "audit-file", "", "`file` to which this replica appends the audit log")
+	f.StringVar(&s.export.Syslog, "audit-syslog", "",
+		"`URL` of the syslog receiver for the audit log, with TLS, as tls://host:6514")
+	f.StringVar(&s.export.HTTPS, "audit-https", "", "`URL` of the HTTPS collector for the audit log")
+	f.StringVar(&s.export.TokenFile, "audit-https-token-file", "",
+		"`file` with the bearer token for that collector; read for each request")
+	f.StringVar(&s.export.CAFile, "audit-ca-file", "",
+		"`file` with the authorities, in PEM, of the syslog receiver and the HTTPS collector; default: those of the system")
+	f.StringVar(&s.exportFormat, "audit-format", "json", "`format` of the exported audit log: json or ocsf")
+	f.BoolVar(&s.privateWebhooks, "webhook-allow-private", false,
+		"allow webhooks at private addresses and with http:// URLs")
+}
+
+// addEvents adds where the rows of the audit log are sent.
+func (s *settings) addEvents(c *server.Config) error {
+	c.Export, c.PrivateWebhooks = s.export, s.privateWebhooks
+	c.Export.Format = event.Format(s.exportFormat)
+	if err := c.Export.Check(); err != nil {
+		return term.Usage("%w", err)
+	}
+	return nil
 }
 
 func (s *settings) bindDataDir(f *pflag.FlagSet) {
@@ -280,6 +309,7 @@ func (s *settings) readableByAll(issuers []identity.OIDCIssuer) (warnings []stri
 	files := []file{
 		{"--database-url-file", s.databaseURLFile}, {"--master-key-file", s.masterKeyFile}, {"--tls-key", s.tlsKey},
 		{"--password-file", s.passwordFile},
+		{"--audit-https-token-file", s.export.TokenFile},
 	}
 	for _, i := range issuers {
 		files = append(files, file{"the client secret of the issuer " + i.Name, i.ClientSecretFile})

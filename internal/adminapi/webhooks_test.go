@@ -37,7 +37,7 @@ func TestWebhooks(t *testing.T) {
 		made.State != "ACTIVE" || fmt.Sprint(made.Events) != "[*]" || made.DeliveredSeq == 0 || made.Backlog != 0 {
 		t.Errorf("it was created as %s", a.Body)
 	}
-	if again := f.want(t, 201, "POST", "/webhooks", body, "Idempotency-Key: one-webhook"); string(again.Body) != string(a.Body) {
+	if again := f.want(t, 201, "POST", "/webhooks", body, "Idempotency-Key: one-webhook"); again.Body != a.Body {
 		t.Errorf("the repeated request was answered with %s", again.Body)
 	}
 	f.do(t, "POST", "/webhooks", body).refused(t, 409, "siem")
@@ -100,8 +100,8 @@ func TestWebhooks(t *testing.T) {
 			}
 		}
 	}
-	want := "webhook.create siem done, webhook.update renamed done, webhook.replay renamed done, webhook.rotate_secret renamed " +
-		"done, webhook.delete " + made.ID + " denied, webhook.delete renamed done"
+	want := "webhook.create siem done, webhook.update renamed done, webhook.replay renamed done, " +
+		"webhook.rotate_secret renamed done, webhook.delete " + made.ID + " denied, webhook.delete renamed done"
 	if strings.Join(actions, ", ") != want {
 		t.Errorf("the audit log has\n%s, want\n%s", strings.Join(actions, ", "), want)
 	}

@@ -31,7 +31,8 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
 		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
-		sessionsCommand(), keysCommand(), auditCommand(), operationsCommand(), diffCommand(), applyCommand(), exportCommand(),
+		sessionsCommand(), keysCommand(), auditCommand(), operationsCommand(), webhooksCommand(),
+		diffCommand(), applyCommand(), exportCommand(),
 	}
 }
 

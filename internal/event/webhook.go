@@ -335,7 +335,8 @@ func (s *Service) RotateSecret(ctx context.Context, p *account.Principal, id str
 	w, err := s.change(ctx, id, func(tx pgx.Tx, w *Webhook) error {
 		_, err := tx.Exec(ctx, `
 			UPDATE webhooks SET previous_secret = secret, previous_until = clock_timestamp() + $2::interval, secret = $3,
-			  revision = revision + 1 WHERE id = $1`, w.ID, cmp.Or(s.Overlap, overlap), s.DB.Keys.Seal(secretPlace(w.ID), []byte(key)))
+			  revision = revision + 1
+			WHERE id = $1`, w.ID, cmp.Or(s.Overlap, overlap), s.DB.Keys.Seal(secretPlace(w.ID), []byte(key)))
 		if err != nil {
 			return err
 		}

@@ -91,7 +91,7 @@ var mayImport = map[string][]string{
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
 	"cmd/rolecall": {
-		"cli", "cli/term", "control", "dev", "identity", "localpg", "moment", "notify", "secret", "server",
+		"cli", "cli/term", "control", "dev", "event", "identity", "localpg", "moment", "notify", "secret", "server",
 	},
 	"bench":        nil,
 	"scripts/sbom": {},

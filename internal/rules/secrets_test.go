@@ -45,6 +45,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		client.Tokens{Access: value, Refresh: value},
 		&client.Authorization{Verifier: value},
 		&client.Device{Code: value},
+		client.Webhook{Name: "siem", Secret: value},
 		pgrole.Credential{Name: "ann", Verifier: value},
 		keys,
 		struct{ Keys *control.Keyring }{keys},
