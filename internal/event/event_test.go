@@ -247,7 +247,10 @@ func TestDelivery(t *testing.T) {
 		failing.State != event.Active || failing.Backlog < 3 {
 		t.Errorf("while it is down: %+v", failing)
 	}
-	_, err := f.UpdateWebhook(t.Context(), root, w.ID.String(), event.WebhookChange{URL: &r.URL})
+	// A change is tried at once, not after the pause.
+	_, err := f.db.Pool.Exec(t.Context(), `UPDATE followers SET failures = 20`)
+	must(t, err)
+	_, err = f.UpdateWebhook(t.Context(), root, w.ID.String(), event.WebhookChange{URL: &r.URL})
 	must(t, err)
 	messages := r.gets(t, "one", "two")
 	for _, m := range messages {

@@ -199,7 +199,7 @@ func detailOf(w *Webhook) map[string]any {
 	return map[string]any{"id": w.ID, "host": hostOf(w.URL), "events": w.Events, "state": w.State}
 }
 
-// UpdateWebhook changes a webhook. One that becomes active is tried at once.
+// UpdateWebhook changes a webhook. One that becomes active, or gets another URL, is tried at once.
 func (s *Service) UpdateWebhook(ctx context.Context, p *account.Principal, id string, c WebhookChange) (*Webhook, error) {
 	if err := s.admin(ctx, p, audit.UpdateWebhook, id); err != nil {
 		return nil, err
@@ -237,7 +237,7 @@ func (s *Service) UpdateWebhook(ctx context.Context, p *account.Principal, id st
 		if err != nil {
 			return taken(err, w.Name)
 		}
-		if c.State != nil && w.State == Active {
+		if w.State == Active && (c.State != nil || c.URL != nil) {
 			if err := s.resume(ctx, tx, w.ID); err != nil {
 				return err
 			}
