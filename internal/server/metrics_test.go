@@ -54,8 +54,8 @@ func TestMetrics(t *testing.T) {
 	s := servicetest.New(t, pg)
 	s.Admin(t, "root")
 	expires := time.Now().Add(time.Hour).Truncate(time.Second)
-	m := newMetrics(&state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, tls: certificateUntil(expires)},
-		"1.2.3")
+	m := newMetrics(&state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, events: s.Events,
+		tls: certificateUntil(expires)}, "1.2.3")
 	m.observe(&web.Info{Route: "/x"}, http.MethodGet, 200, time.Millisecond)
 	handler := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	metric := func(name string) float64 {
@@ -189,6 +189,19 @@ func TestMetrics(t *testing.T) {
 		`rolecall_leases_late{cluster="main"}`: 2, `rolecall_tasks_due{kind="lease.end"}`: 4,
 		`rolecall_tasks_late{kind="lease.end"}`: 4, `rolecall_cluster_problems{cluster="main"}`: problems + 3})
 
+	// A webhook that does not accept what it gets.
+	if _, err := s.DB.Pool.Exec(t.Context(), `
+		WITH f AS (INSERT INTO followers (id, kind, seq, mac, failing_since)
+		  VALUES (gen_random_uuid(), 'webhook', 0, '', now()) RETURNING id)
+		INSERT INTO webhooks (id, name, url, events, secret, created_by)
+		SELECT id, 'siem', 'https://siem.example.org', '{*}', '', 'root' FROM f`); err != nil {
+		t.Fatal(err)
+	}
+	expect(map[string]float64{`rolecall_receiver_failing{kind="webhook",name="siem"}`: 1})
+	if rows := metric(`rolecall_receiver_backlog_rows{kind="webhook",name="siem"}`); rows < 3 {
+		t.Errorf("a webhook that has got nothing is %v rows behind", rows)
+	}
+
 	compareWithDocument(t, m.registry)
 
 	// Without the control database a scrape still answers, and says so.
@@ -248,7 +261,7 @@ func TestScrapesAreCheap(t *testing.T) {
 	t.Parallel()
 	pg := pgtest.New(t, nil)
 	s := servicetest.New(t, pg)
-	st := &state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, age: time.Hour}
+	st := &state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, events: s.Events, age: time.Hour}
 	handler := promhttp.HandlerFor(newMetrics(st, "1.2.3").registry, promhttp.HandlerOpts{})
 	first := scrape(t, handler)
 	asked := s.DB.Pool.Stat().AcquireCount()

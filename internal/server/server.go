@@ -152,8 +152,8 @@ func (s *Server) Close() {
 
 // Serve accepts requests until ctx ends, then lets those in progress end.
 func (s *Server) Serve(ctx context.Context) error {
-	metrics := newMetrics(&state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, tls: s.TLS, age: stateAge},
-		s.Version)
+	metrics := newMetrics(&state{db: s.DB, users: s.Users, fleet: s.Fleet, identity: s.Identity, events: s.Events,
+		tls: s.TLS, age: stateAge}, s.Version)
 	ready := newReadiness(s.DB, identity.FreshWhileAway)
 	public := web.NewServer(s.site(ready, metrics), s.Log, s.TLS)
 	public.ConnState = connections().Track

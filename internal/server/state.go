@@ -12,6 +12,7 @@ import (
 	"rolecall/internal/cluster"
 	"rolecall/internal/control"
 	"rolecall/internal/dbuser"
+	"rolecall/internal/event"
 	"rolecall/internal/fleet"
 	"rolecall/internal/identity"
 	"rolecall/internal/lease"
@@ -24,6 +25,7 @@ type state struct {
 	users    *dbuser.Service
 	fleet    *fleet.Service
 	identity *identity.Service
+	events   *event.Service
 	tls      *tls.Config   // nil: plain HTTP
 	age      time.Duration // for which what was read from the control database is used again
 
@@ -108,6 +110,10 @@ var (
 		"When the settler of this replica last worked, or saw that another replica's does; no sample before that.", nil, nil)
 	auditUnverified = prometheus.NewDesc("rolecall_audit_unverified_seconds",
 		"For how long nobody has verified the audit log, on any replica.", nil, nil)
+	receiverBacklog = prometheus.NewDesc("rolecall_receiver_backlog_rows",
+		"Rows of the audit log that a webhook or an export of the log has not accepted.", []string{"kind", "name"}, nil)
+	receiverFailing = prometheus.NewDesc("rolecall_receiver_failing",
+		"Whether a webhook or an export of the log did not accept the last rows.", []string{"kind", "name"}, nil)
 	signIns = prometheus.NewDesc("rolecall_sign_ins_total",
 		"Sign-ins with a password, client secret or passcode, by result.", []string{"result"}, nil)
 	certificateExpiry = prometheus.NewDesc("rolecall_tls_certificate_expiry_timestamp_seconds",
@@ -180,6 +186,7 @@ func (s *state) ask() (st stored) {
 	}
 	st.leases = s.askLeases(ctx, c)
 	s.askOperations(ctx, c)
+	s.askReceivers(ctx, c)
 	return st
 }
 
@@ -214,6 +221,17 @@ func (s *state) askOperations(ctx context.Context, c *samples) {
 	c.gauge(operationsDesc, float64(running))
 	for _, cl := range s.users.Clusters.All() {
 		c.gauge(operationUsers, float64(waiting[cl.ID]), cl.DisplayName)
+	}
+}
+
+func (s *state) askReceivers(ctx context.Context, c *samples) {
+	list, err := s.events.Backlogs(ctx)
+	if err != nil {
+		return
+	}
+	for _, b := range list {
+		c.gauge(receiverBacklog, float64(b.Rows), b.Kind, b.Name)
+		c.gauge(receiverFailing, number(b.Failing || b.State == event.Failed), b.Kind, b.Name)
 	}
 }
 
