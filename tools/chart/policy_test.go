@@ -105,8 +105,11 @@ func checkDeployment(t *testing.T, o *objects) {
 	config := settings(t, o)
 	drain, _ := config["drain-delay"].(string)
 	wait, err := seconds(drain)
-	if grace := d.Template.Spec.TerminationGracePeriodSeconds; err != nil || grace == nil || *grace < wait+20+5 {
-		t.Errorf("the server drains for %s, and Kubernetes kills it after %v seconds", drain, grace)
+	if err != nil || d.Template.Spec.TerminationGracePeriodSeconds == nil {
+		t.Fatal(drain, err)
+	}
+	if grace := *d.Template.Spec.TerminationGracePeriodSeconds; grace < wait+20+5 {
+		t.Errorf("the server drains for %s, and Kubernetes kills it after %d seconds", drain, grace)
 	}
 	// A replica that ends is out of the Service before it stops accepting: the probe has failed twice by then.
 	if p := c.ReadinessProbe; wait > 0 && int64(p.PeriodSeconds*p.FailureThreshold) > wait {
