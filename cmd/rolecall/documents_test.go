@@ -12,7 +12,7 @@ import (
 var (
 	commandBlock = regexp.MustCompile("(?ms)^ *```(?:sh|yaml|ini)\n(.*?)^ *```")
 	commandText  = regexp.MustCompile("`([^`\n]*\\brolecall [^`\n]*)`")
-	commandStart = regexp.MustCompile(`(?m)(?:^|[\s(/"|])rolecall +(?:rolecall +)?([a-z-].*)`)
+	commandStart = regexp.MustCompile(`(?m)(?:^ *|[("|;&] *|\bbin/|\bsudo |=\S* +)rolecall +([a-z-].*)`)
 	continued    = regexp.MustCompile(`\\\n\s*`)
 	quoted       = regexp.MustCompile(`"[^"]*"|'[^']*'`)
 	ends         = regexp.MustCompile(` *(?:[|;)#>…]| --( |$)| && | 2>).*`)
