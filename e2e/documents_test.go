@@ -2,9 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -68,7 +65,7 @@ var otherBlocks = []struct{ path, begins, reason string }{
 	{"docs/pgbouncer.md", "rolecall clusters userlist", "it needs ssh; TestPgBouncerAuthFile uses the list"},
 	{"docs/events.md", "rolecall serve", "the receivers of a company; cmd/rolecall: TestEventsThroughKills has some"},
 	{"docs/events.md", "rolecall webhooks test", "the same"},
-	{"docs/events.md", "key=", "TestSignatureInAShell runs it"},
+	{"docs/events.md", "key=", "event: TestSignature"},
 	{"docs/vault.md", "rolecall serve", "the issuer of a company; TestVaultClient has one"},
 	{"docs/vault.md", "export BAO_ADDR", "they need bao; TestVaultClient has its library"},
 	{"docs/vault.md", "TOKEN=", "it needs a password; TestVaultClient signs in"},
@@ -138,33 +135,6 @@ func TestStart(t *testing.T) {
 func TestGuides(t *testing.T) {
 	t.Parallel()
 	runPages(t, readersFolder(t), guidePages)
-}
-
-// TestSignatureInAShell checks the signature of a message as docs/events.md does.
-func TestSignatureInAShell(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	body := []byte(`{"type": "rolecall.test"}`)
-	if err := os.WriteFile(filepath.Join(dir, "body"), body, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	mac := hmac.New(sha256.New, []byte("the key"))
-	fmt.Fprintf(mac, "msg_1.1614265330.%s", body)
-	want := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-	for _, block := range blocks(t, "docs/events.md") {
-		if !strings.HasPrefix(block, "key=") {
-			continue
-		}
-		cmd := exec.Command("bash", "-euc", block)
-		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "SECRET=whsec_"+base64.StdEncoding.EncodeToString([]byte("the key")), "WEBHOOK_ID=msg_1",
-			"WEBHOOK_TIMESTAMP=1614265330")
-		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
-			t.Errorf("the signature is %q, want %q: %v", out, want, err)
-		}
-		return
-	}
-	t.Error("docs/events.md has no check in a shell")
 }
 
 // readersFolder is a folder as the README leaves it after "make run".
