@@ -22,12 +22,14 @@ import (
 	"rolecall/internal/moment"
 	"rolecall/internal/secret"
 	"rolecall/internal/server"
+	"rolecall/internal/trace"
 )
 
 // settings are the flags of the commands that run a server or work on its control database. Each command binds those that
 // it has.
 type settings struct {
 	configFile      string
+	otlpEndpoint    string
 	listen          string
 	metricsListen   string
 	pprofListen     string
@@ -68,6 +70,8 @@ func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string
 	f.StringVar(&s.metricsListen, "metrics-listen", metricsListen,
 		"`address` to serve /metrics and the probes on; empty: not served")
 	f.StringVar(&s.pprofListen, "pprof-listen", "", "`address` to serve Go's profiles on, /debug/pprof/; empty: not served")
+	f.StringVar(&s.otlpEndpoint, "otlp-endpoint", "", "`URL` of an OpenTelemetry collector that accepts OTLP over HTTP, "+
+		"such as http://localhost:4318; empty: none, or as the OTEL_EXPORTER_OTLP_… variables say")
 	f.Float64Var(&s.rateLimit, "rate-limit", 200,
 		"`requests` per second of one account, with bursts of twice as many; 0: no limit")
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
@@ -143,6 +147,9 @@ func (s *settings) base(errOut io.Writer) (c server.Config, err error) {
 	c.Version = version
 	if c.AuditRetention, err = s.checkedAuditRetention(); err != nil {
 		return c, err
+	}
+	if c.Trace, err = trace.ReadConfig(s.otlpEndpoint); err != nil {
+		return c, term.Usage("%w", err)
 	}
 	c.Log, err = s.logger(errOut)
 	return c, err

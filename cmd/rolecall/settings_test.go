@@ -60,6 +60,7 @@ var knownSettings = []struct {
 	{"audit-format", "serve", [2]string{"json", "ocsf"}},
 	{"webhook-allow-private", "serve", [2]string{"true", "false"}},
 	{"log-format", "dev serve", [2]string{"text", "json"}},
+	{"otlp-endpoint", "dev serve", [2]string{"http://one", "http://two"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},
 	{"output", "whoami audit version contexts diff apply", [2]string{"json", "yaml"}},
 }

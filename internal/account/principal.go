@@ -61,8 +61,9 @@ type Principal struct {
 	Operation uuid.UUID
 	// Issued and Expires are those of the token; zero: it is none, or does not expire.
 	Issued, Expires time.Time
-	// RequestID and Address say where the request came from, for the audit log.
-	RequestID, Address string
+	// RequestID, Trace and Address say where the request came from, for the audit log. Trace is the id of its trace; "": it is
+	// known to nobody else.
+	RequestID, Trace, Address string
 }
 
 // Has reports whether the principal has one of the scopes.
@@ -123,6 +124,7 @@ func (p *Principal) Entry(action, target string, detail any) audit.Entry {
 		Operation:   p.Operation,
 		Target:      target,
 		RequestID:   p.RequestID,
+		Trace:       p.Trace,
 		Address:     p.Address,
 		Detail:      detail,
 	}

@@ -131,7 +131,8 @@ type Entry struct {
 	Cluster                  uuid.UUID // zero: no cluster is concerned
 	Target                   string    // database user, database or account
 	RequestID, Address       string
-	Detail                   any // what else the log keeps, a struct or a map that becomes a JSON object; nil: nothing
+	Trace                    string // id of the trace of the request, which goes into the detail; "": none
+	Detail                   any    // what else the log keeps, a struct or a map that becomes a JSON object; nil: nothing
 }
 
 // Attempt is a recorded intention. Its id goes with the change itself, as proof that it was done.
@@ -252,9 +253,11 @@ func stored(e Entry, r Result) (json.RawMessage, error) {
 		Session   uuid.UUID `json:"session,omitzero"`
 		Via       string    `json:"via,omitempty"`
 		Operation uuid.UUID `json:"operation,omitzero"`
+		Trace     string    `json:"trace,omitempty"`
 		Previous  uuid.UUID `json:"previous,omitzero"`
 	}
 	common.Token, common.Session, common.Operation, common.Previous = e.Token, e.Session, e.Operation, r.Previous
+	common.Trace = e.Trace
 	if e.Session != uuid.Nil {
 		common.Via = viaConsole
 	}
@@ -262,7 +265,7 @@ func stored(e Entry, r Result) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	shared, _ := json.Marshal(common) // ids only
+	shared, _ := json.Marshal(common) // ids and fixed words only
 	switch {
 	case string(detail) == "null" || string(detail) == "{}":
 		detail = shared

@@ -311,6 +311,7 @@ func (p *auditPrinter) detail(r *client.AuditRow, attempt json.RawMessage) (on, 
 	}
 	on = r.User
 	delete(detail, "previous")
+	delete(detail, "trace")
 	if strings.HasPrefix(r.Action, "account.") {
 		var name string
 		if json.Unmarshal(detail["username"], &name) == nil && name != "" {

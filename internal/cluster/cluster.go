@@ -571,7 +571,7 @@ func (r *Registry) openRow(c *Cluster, sealed, pending []byte, manage, view []st
 		return err
 	}
 	c.connector.config = config
-	c.connector.signIns.database = config.ConnConfig.Database
+	c.connector.signIns.database, c.connector.signIns.cluster = config.ConnConfig.Database, c.ID.String()
 	config.ConnConfig.Tracer = &c.connector.signIns
 	config.ConnConfig.ValidateConnect, config.ConnConfig.LookupFunc = c.connector.validate, c.connector.lookUp
 	failpoint.On(config.ConnConfig)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"rolecall/internal/trace"
 )
 
 const (
@@ -39,6 +41,7 @@ func (p *pace) begin(now time.Time) (time.Duration, error) {
 // to other databases are not counted, because the owner of a database can make them fail.
 type signIns struct {
 	database string
+	cluster  string // id of the cluster, for traces
 
 	mu   sync.Mutex
 	pace pace
@@ -73,21 +76,42 @@ func (s *signIns) end(err error) {
 // counted is the key of a context under which it says whether the sign-in is to the registered database.
 type counted struct{}
 
+// peer is the name of clusters in traces.
+const peer = "cluster"
+
 // TraceConnectStart is that of a pgx.ConnectTracer.
 func (s *signIns) TraceConnectStart(ctx context.Context, data pgx.TraceConnectStartData) context.Context {
+	ctx = trace.Connect(ctx, peer, s.cluster)
 	return context.WithValue(ctx, counted{}, data.ConnConfig.Database == s.database)
 }
 
 // TraceConnectEnd is that of a pgx.ConnectTracer.
 func (s *signIns) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	trace.EndStatement(ctx, data.Err)
 	if is, _ := ctx.Value(counted{}).(bool); is {
 		s.end(data.Err)
 	}
 }
 
-// TraceQueryStart and TraceQueryEnd do nothing; pgx requires them of each tracer.
-func (*signIns) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
+// TraceQueryStart is that of a pgx.QueryTracer.
+func (s *signIns) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	return trace.Statement(ctx, peer, s.cluster, data.SQL)
 }
 
-func (*signIns) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+// TraceQueryEnd is that of a pgx.QueryTracer.
+func (*signIns) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	trace.EndStatement(ctx, data.Err)
+}
+
+// TraceBatchStart is that of a pgx.BatchTracer.
+func (s *signIns) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return trace.Batch(ctx, peer, s.cluster)
+}
+
+// TraceBatchQuery does nothing; pgx requires it of a BatchTracer.
+func (*signIns) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+// TraceBatchEnd is that of a pgx.BatchTracer.
+func (*signIns) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	trace.EndStatement(ctx, data.Err)
+}

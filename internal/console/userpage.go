@@ -267,7 +267,7 @@ func (c *Console) readHistory(ctx context.Context, p *account.Principal, name st
 }
 
 // unsaid are the parts of a row's detail that its own page shows.
-var unsaid = []string{"via", "session", "token", "previous"}
+var unsaid = []string{"via", "session", "token", "previous", "trace"}
 
 // detailText is the detail of a row of the audit log in a line. One that has another form is left to the page of the row.
 func detailText(detail json.RawMessage) string {

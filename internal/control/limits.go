@@ -6,6 +6,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"rolecall/internal/trace"
 )
 
 // The limits of every statement, which the server ends, and of getting a connection. A request holds one for a few
@@ -56,16 +58,25 @@ func (*limits) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.T
 	end(ctx)
 }
 
-func (l *limits) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return begin(ctx, l.hang)
+// peer is the name of the control database in traces.
+const peer = "control"
+
+func (l *limits) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	return trace.Statement(begin(ctx, l.hang), peer, "", data.SQL)
 }
 
-func (*limits) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { end(ctx) }
+func (*limits) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	trace.EndStatement(ctx, data.Err)
+	end(ctx)
+}
 
 func (l *limits) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
-	return begin(ctx, l.hang)
+	return trace.Batch(begin(ctx, l.hang), peer, "")
 }
 
 func (*limits) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
 
-func (*limits) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { end(ctx) }
+func (*limits) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchEndData) {
+	trace.EndStatement(ctx, data.Err)
+	end(ctx)
+}

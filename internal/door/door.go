@@ -142,7 +142,7 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) 
 	if err != nil {
 		return nil, err
 	}
-	p.RequestID, p.Address = info.ID, info.Address
+	p.RequestID, p.Trace, p.Address = info.ID, info.KnownTrace, info.Address
 	if err := info.TakeAccountSlot(p.GUID); err != nil {
 		return nil, err
 	}

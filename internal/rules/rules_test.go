@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/dbaas": {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":   {"account", "audit", "door", "etag", "fault", "identity", "web"},
 	"internal/door":  {"account", "fault", "identity", "remote", "secret", "web"},
-	"internal/web":   {"etag", "fault", "remote"},
+	"internal/web":   {"etag", "fault", "remote", "trace"},
 	"internal/fleet": {
 		"access", "account", "audit", "cluster", "control", "dbuser", "etag", "fault", "label", "lease", "moment", "pgrole",
 		"secret", "sqlstate", "task",
@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"internal/pgrole":   {"scram", "batch", "etag", "fault", "invisible", "pgwire", "primary", "secret", "sqlstate"},
 	"internal/cluster": {
 		"audit", "control", "etag", "failpoint", "fault", "label", "lease", "moment", "observe", "pgrole", "pgwire", "primary",
-		"secret", "sqlstate",
+		"secret", "sqlstate", "trace",
 	},
 	"internal/identity": {
 		"account", "audit", "control", "fault", "batch", "invisible", "label", "remote", "secret", "sqlstate",
@@ -67,12 +67,12 @@ var mayImport = map[string][]string{
 	"internal/server": {
 		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "event", "fleet",
 		"idempotency", "identity", "lease", "notify", "observe", "secret",
-		"task", "uaa", "vaultapi", "web",
+		"task", "trace", "uaa", "vaultapi", "web",
 	},
 	"internal/access":      {"account", "cluster", "fault", "label"},
 	"internal/scram":       {},
 	"internal/etag":        {},
-	"internal/control":     {"failpoint", "fault", "primary", "secret", "sqlstate"},
+	"internal/control":     {"failpoint", "fault", "primary", "secret", "sqlstate", "trace"},
 	"internal/failpoint":   {},
 	"internal/secret":      {},
 	"internal/label":       {"fault"},
@@ -81,6 +81,7 @@ var mayImport = map[string][]string{
 	"internal/invisible":   {},
 	"internal/pgwire":      {},
 	"internal/moment":      {},
+	"internal/trace":       {},
 	"internal/notify":      {},
 	"internal/fault":       {},
 	"internal/primary":     {"sqlstate"},
@@ -92,6 +93,7 @@ var mayImport = map[string][]string{
 	"internal/rules":       nil,
 	"cmd/rolecall": {
 		"cli", "cli/term", "control", "dev", "event", "identity", "localpg", "moment", "notify", "secret", "server",
+		"trace",
 	},
 	"bench":        nil,
 	"scripts/sbom": {},

@@ -44,12 +44,7 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	if route == "" {
 		route = "unknown"
 	}
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
-		http.MethodOptions:
-	default:
-		method = "other"
-	}
+	method = web.KnownMethod(method)
 	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
 	m.took.WithLabelValues(route, method).Observe(took.Seconds())
 }

@@ -27,6 +27,7 @@ import (
 	"rolecall/internal/observe"
 	"rolecall/internal/secret"
 	"rolecall/internal/task"
+	"rolecall/internal/trace"
 	"rolecall/internal/web"
 )
 
@@ -50,6 +51,7 @@ type Config struct {
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
 	Manager         *notify.Manager       // that has started the process; nil: none
+	Trace           trace.Config
 }
 
 // CloseListeners closes the listeners, whether the server has used them or not.
@@ -71,6 +73,8 @@ type Server struct {
 	// Idempotency is for requests of our own API that may be repeated.
 	Idempotency *idempotency.Store
 	Events      *event.Service
+
+	tracer *trace.Tracer
 }
 
 // Issuer is the issuer of the tokens of the server with this public URL.
@@ -93,6 +97,11 @@ func Run(ctx context.Context, config Config) error {
 func Open(ctx context.Context, config Config) (*Server, error) {
 	db, id, err := waitForControl(ctx, config)
 	if err != nil {
+		return nil, err
+	}
+	tracer, err := trace.Open(ctx, config.Trace, config.Version, config.Log)
+	if err != nil {
+		db.Close()
 		return nil, err
 	}
 	clusters, err := cluster.Open(ctx, db, config.Log)
@@ -124,6 +133,7 @@ func Open(ctx context.Context, config Config) (*Server, error) {
 		Idempotency: &idempotency.Store{DB: db, Accounts: users.Accounts, Log: config.Log},
 		Events: &event.Service{DB: db, Audit: users.Audit, Log: config.Log, Version: config.Version,
 			AllowPrivate: config.PrivateWebhooks, Export: config.Export},
+		tracer: tracer,
 	}, nil
 }
 
@@ -144,8 +154,9 @@ func waitForControl(ctx context.Context, config Config) (*control.DB, *identity.
 	}
 }
 
-// Close closes the connections to the clusters and to the control database.
+// Close exports the last spans, and closes the connections to the clusters and to the control database.
 func (s *Server) Close() {
+	s.tracer.Close()
 	s.Users.Clusters.Close()
 	s.DB.Close()
 }
@@ -261,6 +272,7 @@ func (s *Server) site(ready *readiness, metrics *metrics) *site {
 			Log:            s.Log,
 			TrustedProxies: s.TrustedProxies,
 			InFlight:       inFlight(),
+			Tracer:         s.tracer,
 			Observe:        metrics.observe,
 		},
 	}

@@ -26,12 +26,15 @@ import (
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
 	"rolecall/internal/remote"
+	"rolecall/internal/trace"
 )
 
 // Info is what is known of one request beyond its bytes. Handlers fill in Route, Account and Err for the log line.
 type Info struct {
 	// ID is a UUID made here. Incoming is what a proxy or client called the request, reduced to safe characters.
 	ID, Incoming string
+	// TraceID is the id of the trace. KnownTrace is the same if the client has sent it, or if spans are exported; else "".
+	TraceID, KnownTrace string
 	// Address is the client's IP address, without a port.
 	Address string
 	// Route is the pattern that matched, and Dialect the surface that answered.
@@ -67,6 +70,8 @@ type Edge struct {
 	TrustedProxies []netip.Prefix
 	// InFlight bounds the requests in flight; nil: nothing does.
 	InFlight *InFlight
+	// Tracer exports the spans of requests; nil: they have none.
+	Tracer *trace.Tracer
 	// Observe, if set, is called for each answered request.
 	Observe func(info *Info, method string, status int, took time.Duration)
 }
@@ -88,12 +93,17 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Incoming: incomingID(r.Header),
 		Address:  remote.Address(r, e.TrustedProxies),
 	}
+	ctx, traced := e.Tracer.Request(r.Context(), r.Header)
+	if info.TraceID = traced.ID; traced.Known {
+		info.KnownTrace = traced.ID
+	}
 	w.Header().Set("X-Request-Id", info.ID)
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
 		rec.begin(http.StatusOK)
 		e.line(r, info, rec, took)
+		traced.End(info.ID, KnownMethod(r.Method), info.Route, rec.status)
 		if e.Observe != nil {
 			e.Observe(info, r.Method, rec.status, took)
 		}
@@ -103,12 +113,22 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		info.refused = e.InFlight.enter(info)
 		defer e.InFlight.leave(info)
 	}
-	r = r.WithContext(context.WithValue(r.Context(), infoKey{}, info))
+	r = r.WithContext(context.WithValue(ctx, infoKey{}, info))
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		rec.sent = &sentBody{ReadCloser: r.Body}
 		r.Body = rec.sent
 	}
 	e.Handler.ServeHTTP(rec, r)
+}
+
+// KnownMethod is the method of a request, or "other": a client may send any word.
+func KnownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodOptions:
+		return method
+	}
+	return "other"
 }
 
 // line logs the request. The query string is left out: it belongs to the caller, who may have put anything there.
@@ -122,6 +142,7 @@ func (e *Edge) line(r *http.Request, info *Info, rec *recorder, took time.Durati
 	}
 	attrs := []slog.Attr{
 		slog.String("request", info.ID),
+		slog.String("traceId", info.TraceID),
 		slog.String("method", r.Method),
 		slog.String("path", r.URL.EscapedPath()),
 		slog.Int("status", rec.status),
