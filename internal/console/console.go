@@ -21,6 +21,7 @@ import (
 	"rolecall/internal/account"
 	"rolecall/internal/dbuser"
 	"rolecall/internal/door"
+	"rolecall/internal/event"
 	"rolecall/internal/fleet"
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
@@ -43,6 +44,7 @@ type Console struct {
 	Users    *dbuser.Service
 	Fleet    *fleet.Service
 	Identity *identity.Service
+	Events   *event.Service
 	// Idempotency keeps which forms were carried out, of those that are carried out once.
 	Idempotency *idempotency.Store
 	Door        *door.Door
@@ -67,6 +69,7 @@ func (c *Console) Handler() *door.Handler {
 			c.startRoutes(),
 			c.clusterRoutes(),
 			c.systemRoutes(),
+			c.webhookRoutes(),
 			c.operationRoutes(),
 			c.leaseRoutes(),
 			c.credentialRoutes(),

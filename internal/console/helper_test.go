@@ -32,7 +32,7 @@ func newSite(t testing.TB, s *servicetest.Service) *site {
 	public := "http://" + listener.Listener.Addr().String()
 	front := s.Door(0)
 	front.Origin = public
-	pages := &console.Console{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity,
+	pages := &console.Console{Accounts: s.Accounts, Users: s.Users, Fleet: s.Fleet, Identity: s.Identity, Events: s.Events,
 		Idempotency: s.Idempotency, Door: front,
 		PublicURL: public, Version: "test"}
 	listener.Config.Handler = &web.Edge{Log: slog.New(slog.NewTextHandler(s.Log, nil)), Handler: pages.Handler()}

@@ -23,7 +23,7 @@ var mayImport = map[string][]string{
 		"label", "lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/console": {
-		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "fault", "fleet", "format", "idempotency",
+		"access", "account", "audit", "cluster", "dbuser", "door", "etag", "event", "fault", "fleet", "format", "idempotency",
 		"identity", "label", "lease", "moment", "pgrole", "secret", "web",
 	},
 	"internal/cfapi": {"account", "audit", "door", "fault", "identity", "label", "web"},

@@ -27,8 +27,8 @@ func (s *Server) surfaces() http.Handler {
 	}
 	users, accounts, id, base := s.Users, s.Users.Accounts, s.Identity, s.PublicURL
 	documents := adminapi.Documents(front)
-	pages := (&console.Console{Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Door: front, PublicURL: base,
-		Idempotency: s.Idempotency, Version: s.Version, Metrics: addressOf(s.MetricsListener),
+	pages := (&console.Console{Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Events: s.Events, Door: front,
+		PublicURL: base, Idempotency: s.Idempotency, Version: s.Version, Metrics: addressOf(s.MetricsListener),
 		AuditRetention: s.AuditRetention}).Handler()
 	return door.Mounts{
 		{Prefix: console.Prefix, Handler: pages},
