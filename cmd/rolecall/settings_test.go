@@ -62,7 +62,7 @@ var knownSettings = []struct {
 	{"log-format", "dev serve", [2]string{"text", "json"}},
 	{"otlp-endpoint", "dev serve", [2]string{"http://one", "http://two"}},
 	{"log-level", "dev serve", [2]string{"debug", "error"}},
-	{"output", "whoami audit version contexts diff apply", [2]string{"json", "yaml"}},
+	{"output", "whoami audit status version contexts diff apply", [2]string{"json", "yaml"}},
 }
 
 func TestFlagsAndVariables(t *testing.T) {

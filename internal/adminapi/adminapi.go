@@ -30,6 +30,8 @@ type API struct {
 	Idempotency *idempotency.Store
 	// PublicURL is the base of absolute URLs, without a slash at the end.
 	PublicURL string
+	// Version is that of the program.
+	Version string
 }
 
 // Handler returns the handler of the dialect. To a stranger every path and method looks the same.
@@ -115,6 +117,7 @@ func (a *API) Handler() *door.Handler {
 			route(http.MethodPost, "/webhooks/{webhookId}/replay", a.replayWebhook),
 			route(http.MethodPost, "/webhooks/{webhookId}/rotate-secret", a.rotateWebhookSecret),
 			route(http.MethodPost, "/keys/rotate", a.rotateKeys),
+			route(http.MethodGet, "/status", a.getStatus),
 			paged(http.MethodGet, "/audit", a.listAudit, append([]string{"order", "wait"}, auditFilters...)...),
 			queried(http.MethodGet, "/audit/verify", a.verifyAudit, "anchor"),
 			paged(http.MethodGet, "/audit/failed-sign-ins", a.listFailedSignIns, "since"),

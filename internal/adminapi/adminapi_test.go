@@ -48,6 +48,7 @@ func newAPI(s *servicetest.Service, limit float64) *door.Handler {
 		Fleet:       s.Fleet,
 		Idempotency: s.Idempotency,
 		Identity:    s.Identity,
+		Version:     "test",
 		Events:      s.Events,
 		PublicURL:   servicetest.PublicURL,
 		Door:        s.Door(limit),

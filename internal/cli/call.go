@@ -31,7 +31,7 @@ func Commands() []*cobra.Command {
 	return []*cobra.Command{
 		loginCommand(), logoutCommand(), contextsCommand(), whoamiCommand(), clustersCommand(), databasesCommand(),
 		usersCommand(), leasesCommand(), credentialsCommand(), execCommand(), psqlCommand(), accountsCommand(), tokensCommand(),
-		sessionsCommand(), keysCommand(), auditCommand(), operationsCommand(), webhooksCommand(),
+		sessionsCommand(), keysCommand(), statusCommand(), auditCommand(), operationsCommand(), webhooksCommand(),
 		diffCommand(), applyCommand(), exportCommand(),
 	}
 }

@@ -34,6 +34,7 @@ const (
 	SessionsPath = "/rolecall/v1/sessions"
 	KeysPath     = "/rolecall/v1/keys"
 	AuditPath    = "/rolecall/v1/audit"
+	StatusPath   = "/rolecall/v1/status"
 )
 
 // LocalOrigin is the origin of accounts that sign in with a password of this server.
@@ -125,6 +126,32 @@ type Cluster struct {
 	Leases            LeaseLimits `json:"leases"`
 	CreatedAt         *time.Time  `json:"createdAt"`
 	UpdatedAt         *time.Time  `json:"updatedAt"`
+}
+
+// ServerStatus is what an operator wants to know of an installation.
+type ServerStatus struct {
+	Version      string   `json:"version"`
+	Installation string   `json:"installation"`
+	Replicas     []string `json:"replicas"`
+	Control      struct {
+		Version         string `json:"version"`
+		Database        string `json:"database"`
+		Bytes           int64  `json:"bytes"`
+		Migration       int    `json:"migration"`
+		NewerMigrations int    `json:"newerMigrations"`
+	} `json:"control"`
+	Audit struct {
+		UnsealedRows                int64   `json:"unsealedRows"`
+		OldestUnsealedRowSeconds    float64 `json:"oldestUnsealedRowSeconds"`
+		OverdueAttempts             int64   `json:"overdueAttempts"`
+		OldestOverdueAttemptSeconds float64 `json:"oldestOverdueAttemptSeconds"`
+	} `json:"audit"`
+	Clusters struct {
+		Registered  int      `json:"registered"`
+		Unreachable []string `json:"unreachable"`
+	} `json:"clusters"`
+	OperationsRunning int `json:"operationsRunning"`
+	LateLeases        int `json:"lateLeases"`
 }
 
 // TLS is how the connection to a cluster is protected.

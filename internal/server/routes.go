@@ -39,7 +39,7 @@ func (s *Server) surfaces() http.Handler {
 		{Prefix: uaa.Prefix, Handler: (&uaa.API{Accounts: accounts, Identity: id, Door: front, PublicURL: base}).Handler()},
 		{Prefix: adminapi.Prefix, Handler: (&adminapi.API{
 			Accounts: accounts, Users: users, Fleet: s.Fleet, Identity: id, Door: front, PublicURL: base,
-			Idempotency: s.Idempotency, Events: s.Events,
+			Idempotency: s.Idempotency, Events: s.Events, Version: s.Version,
 		}).Handler()},
 		{Prefix: vaultapi.Prefix, Handler: (&vaultapi.API{Users: users, Identity: id, Door: front, Version: s.Version}).Handler()},
 		{Prefix: "/docs", Handler: documents},
