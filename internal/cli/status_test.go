@@ -22,7 +22,7 @@ func TestStatusFields(t *testing.T) {
 	text := strings.Join(lines, "\n")
 	for _, want := range []string{"server: https://rolecall.example.org", "replicas: 10.0.0.1, 10.0.0.2", "20 MiB",
 		"schema: migration 23, of a newer release: 2", "clusters: 3 registered, 1 unreachable: search",
-		"unsealed audit rows: 7, the oldest for 1m30s", "changes without outcome: none"} {
+		"unsealed audit rows: 7, the oldest for 90s", "changes without outcome: none"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the status has no %q:\n%s", want, text)
 		}
