@@ -219,11 +219,11 @@ type oncePassword struct {
 	Account  *account.Profile
 	Created  bool
 	URL      string
-	password secret.Text
+	Password secret.Text
 }
 
 // Plain is the password, for the template.
-func (o oncePassword) Plain() string { return string(o.password) }
+func (o oncePassword) Plain() string { return string(o.Password) }
 
 func (c *Console) showPassword(w http.ResponseWriter, r *http.Request, p *account.Principal, a *account.Profile,
 	password secret.Text, created bool) error {

@@ -15,12 +15,12 @@ func (c *Console) passcodeRoutes() []door.Route {
 
 // passcode is a code for the command line of Cloud Foundry, which is shown once.
 type passcode struct {
-	code    secret.Text
+	Code    secret.Text
 	Expires time.Time
 }
 
 // Plain is the code itself, for the page that shows it.
-func (p passcode) Plain() string { return string(p.code) }
+func (p passcode) Plain() string { return string(p.Code) }
 
 // passcodePage is where cf login --sso sends people.
 func (c *Console) passcodePage(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {

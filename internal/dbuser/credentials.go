@@ -472,7 +472,7 @@ type rotation struct {
 	match    etag.Match
 	created  bool // the credential is made with it
 	lease    *lease.Lease
-	password secret.Text
+	Password secret.Text
 	rotates  time.Time // when it is replaced, by the clock
 	clock    lease.Clock
 }
@@ -503,7 +503,7 @@ func (s *Service) rotateOnce(ctx context.Context, p *account.Principal, c *clust
 		return err
 	}
 	now := r.clock.Now()
-	r.rotates, r.password = r.set.next(now, rand.Float64()), newPassword()
+	r.rotates, r.Password = r.set.next(now, rand.Float64()), newPassword()
 	r.lease = &lease.Lease{ID: uuid.Must(uuid.NewV7()), Cluster: c.ID, Username: lease.NewName(r.set.For), For: r.set.For,
 		Credential: r.cr.Name, TTL: r.rotates.Sub(now) + r.set.lead() + r.set.Overlap, State: lease.Active}
 	op, err := s.begin(ctx, p, c, r.change(), nil)
@@ -516,7 +516,7 @@ func (s *Service) rotateOnce(ctx context.Context, p *account.Principal, c *clust
 		err = op.reserve(changing, r)
 	}
 	if err == nil {
-		if err = op.makeLease(changing, r.lease, r.lease.TTL, 0, r.password); err != nil && !pgrole.Uncertain(err) {
+		if err = op.makeLease(changing, r.lease, r.lease.TTL, 0, r.Password); err != nil && !pgrole.Uncertain(err) {
 			op.takeBack(changing, r)
 		}
 	}
@@ -562,7 +562,7 @@ func (op *operation) reserve(ctx context.Context, r *rotation) error {
 				return isRotating(r.cr.Name)
 			}
 		}
-		if err := s.LeaseStore.SetNext(ctx, tx, r.cr.ID, r.lease.ID, r.password); err != nil {
+		if err := s.LeaseStore.SetNext(ctx, tx, r.cr.ID, r.lease.ID, r.Password); err != nil {
 			return err
 		}
 		return op.scheduleTending(ctx, tx, r)
