@@ -26,6 +26,8 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"rolecall/internal/pgtest"
 )
 
 // chromium is the browser of all tests. The first test that needs it starts it.
@@ -115,6 +117,16 @@ var anyHands = []hands{
 	{"with JavaScript", true, false},
 	{"without JavaScript", false, false},
 	{"by keyboard", true, true},
+}
+
+// someHands are all ways if every case is tried, else one that the seed chooses.
+func someHands(t *testing.T) []hands {
+	t.Helper()
+	if pgtest.Full() {
+		return anyHands
+	}
+	i := pgtest.Seed(t) % len(anyHands)
+	return anyHands[i : i+1]
 }
 
 // tab is a tab of the browser with cookies of its own. Its methods end the test at once if what they wait for does not come.

@@ -634,7 +634,7 @@ func psql(t *testing.T, v map[string]string, sql string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("psql", "-XAtqw", "-c", sql)
+	cmd := exec.Command(filepath.Join(bin, "psql"), "-XAtqw", "-c", sql)
 	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH")}
 	for _, name := range []string{"PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"} {
 		cmd.Env = append(cmd.Env, name+"="+v[name])

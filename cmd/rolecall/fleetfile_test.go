@@ -458,10 +458,9 @@ func TestFleetFileExport(t *testing.T) {
 	for i, name := range odd {
 		quoted := `"` + strings.ReplaceAll(name, `"`, `""`) + `"`
 		comment := strings.ReplaceAll(name, "'", "''")
-		psql(t, d.postgres, fmt.Sprintf(`CREATE ROLE %s LOGIN CONNECTION LIMIT %d`, quoted, i))
-		psql(t, d.postgres, fmt.Sprintf(`COMMENT ON ROLE %s IS '%s'`, quoted, comment))
-		psql(t, d.postgres, fmt.Sprintf(`CREATE ROLE "group %d %s`, i, quoted[1:]))
-		psql(t, d.postgres, fmt.Sprintf(`GRANT "group %d %s TO %s`, i, quoted[1:], quoted))
+		group := fmt.Sprintf(`"group %d %s`, i, quoted[1:])
+		psql(t, d.postgres, fmt.Sprintf(`CREATE ROLE %[1]s LOGIN CONNECTION LIMIT %[2]d; COMMENT ON ROLE %[1]s IS '%[3]s';
+			CREATE ROLE %[4]s; GRANT %[4]s TO %[1]s`, quoted, i, comment, group))
 		if i < 4 {
 			psql(t, d.postgres, "CREATE DATABASE "+quoted+" OWNER "+quoted)
 			d.ok(t, "", "databases", "access-roles", name, "--schema", "public")

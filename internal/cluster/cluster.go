@@ -507,7 +507,7 @@ const grace = 2 * time.Minute
 // scan reads a row. What keeps the cluster from being worked with is noted in it, and no error.
 func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	c := &Cluster{
-		batcher: pgrole.NewBatcher(),
+		batcher: pgrole.NewBatcher(12 * time.Second),
 		connector: &connector{
 			config:    &pgxpool.Config{ConnConfig: &pgx.ConnConfig{}},
 			queues:    newQueues(),

@@ -17,15 +17,16 @@ type Batcher struct {
 	ends    batch.Group[*User, struct{}]
 }
 
-// NewBatcher returns one for all who work on a cluster under the same rules of protection.
-func NewBatcher() *Batcher {
+// NewBatcher returns one for all who work on a cluster under the same rules of protection. A query may take as long as wait,
+// a transaction that drops roles a quarter longer.
+func NewBatcher(wait time.Duration) *Batcher {
 	t := &Batcher{}
-	t.lookups.Parallel, t.lookups.Longest, t.lookups.Timeout = 2, 64, 12*time.Second
+	t.lookups.Parallel, t.lookups.Longest, t.lookups.Timeout = 2, 64, wait
 	t.lookups.SplitOn = func(err error) bool { return sqlstate.Is(err, unwritable...) }
-	t.lists.Parallel, t.lists.Timeout = 2, 12*time.Second
-	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, 15*time.Second
+	t.lists.Parallel, t.lists.Timeout = 2, wait
+	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, wait*5/4
 	t.drops.SplitOn = func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Lost(err) && !primary.Missing(err) }
-	t.ends.Parallel, t.ends.Longest, t.ends.Timeout = 2, 32, 12*time.Second
+	t.ends.Parallel, t.ends.Longest, t.ends.Timeout = 2, 32, wait
 	t.ends.SplitOn = func(error) bool { return false }
 	return t
 }

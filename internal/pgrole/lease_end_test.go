@@ -316,7 +316,7 @@ func TestLeaseEndsOnce(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
 		mustCreate(t, s, prefix)
 		other := *s
-		other.Batcher = pgrole.NewBatcher()
+		other.Batcher = pgrole.NewBatcher(batchWait)
 		for i := range 6 {
 			l := takeLease(t, s, prefix, fmt.Sprintf("%s_lease%d", prefix, i))
 			id := oid(t, c, l.Name)
@@ -461,7 +461,7 @@ func TestChangesOfALease(t *testing.T) {
 func TestLeaseWhileDeleting(t *testing.T) {
 	asEach(t, func(t *testing.T, c *pgtest.Cluster, s *pgrole.Server, prefix string) {
 		other := *s
-		other.Batcher = pgrole.NewBatcher()
+		other.Batcher = pgrole.NewBatcher(batchWait)
 		for i := range 12 {
 			user := fmt.Sprintf("%s_%d", prefix, i)
 			mustCreate(t, s, user)
