@@ -42,6 +42,48 @@ sbom: build ## Write bin/rolecall.cdx.json, what bin/rolecall is made of
 	@go run ./scripts/sbom -version '$(VERSION)' bin/rolecall > bin/rolecall.cdx.json
 	@echo 'wrote bin/rolecall.cdx.json'
 
+# bin/OS-ARCHITECTURE/rolecall of each platform, and its bill of materials.
+.PHONY: programs
+programs:
+	@for platform in $(PLATFORMS); do \
+		program=bin/$$platform/rolecall && echo "building $$program $(VERSION)" && \
+		GOOS=$${platform%-*} GOARCH=$${platform#*-} $(BUILD) -o $$program ./cmd/rolecall && \
+		go run ./scripts/sbom -version '$(VERSION)' $$program > $$program.cdx.json || exit 1; \
+	done
+
+# For the processor of this machine, unless PLATFORMS says otherwise.
+image packages: PLATFORMS ?= linux-$(shell go env GOARCH)
+release: PLATFORMS ?= linux-amd64 linux-arm64 darwin-amd64 darwin-arm64
+
+RELEASE = go build -C tools -o ../bin/release ./release && bin/release -version '$(VERSION)' -commit '$(COMMIT)' \
+	-platforms '$(PLATFORMS)'
+
+.PHONY: image
+image: build programs ## Write dist/image, the container image as an OCI image layout
+	@$(RELEASE) image
+	@echo 'wrote dist/image'
+
+.PHONY: packages
+packages: build programs ## Write dist/rolecall…deb and dist/rolecall…rpm
+	@$(RELEASE) packages
+	@ls dist/*.deb dist/*.rpm
+
+# TAG is what a workflow releases; it must be that of the version.
+.PHONY: release
+release: build programs ## Write dist: archives, packages, image, chart, bills of materials and checksums for four platforms
+	@test '$(or $(TAG),v$(VERSION))' = 'v$(VERSION)' || { echo 'the tag $(TAG) is not that of the version $(VERSION)' >&2; exit 1; }
+	@$(RELEASE) all
+	@cat dist/SHA256SUMS
+
+# The workflow of a release runs both: they need the identity of the workflow, and the token of GitHub.
+.PHONY: sign
+sign: ## Sign dist/SHA256SUMS, and with it all files of the release
+	@cosign sign-blob --yes --bundle dist/SHA256SUMS.sigstore.json dist/SHA256SUMS
+
+.PHONY: publish
+publish: ## Publish dist as the release TAG, and its image as IMAGE
+	@scripts/publish '$(TAG)' '$(IMAGE)'
+
 # What the tests need is installed first.
 .PHONY: test-programs
 test-programs:
@@ -78,6 +120,12 @@ test: lint test-programs ## Check and test everything on PostgreSQL 18
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors under each administering role, and what "make test" shortens
 	$(CHEAPLY) scripts/test-majors
+
+.PHONY: test-tools
+test-tools: ## Test the packages, the image, the release, the chart, the alerts and the workflows
+	@scripts/install-postgres
+	@scripts/install-packaging
+	cd tools && go vet ./... && go test -vet=off -ldflags=-w -timeout 1h ./...
 
 # What does not change with a line of code.
 .PHONY: release-check
@@ -126,4 +174,4 @@ screenshots: ## Write docs/pictures/console-*.png, the pages of the console
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist

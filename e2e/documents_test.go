@@ -41,6 +41,7 @@ var otherPages = map[string]string{
 	"docs/offboarding.md":           "offboarding asks for confirmation; docs/tour.md does the same with --yes",
 	"docs/operating.md":             "a company's servers; cmd/rolecall: TestServe, TestBackupAndRestore",
 	"docs/quickstart-kubernetes.md": "they need Kubernetes; tools/chart renders the values of the page",
+	"docs/quickstart-systemd.md":    "they install the package; tools/release: TestDebian runs them",
 	"docs/quickstart.md":            "a company's servers; docs/tour.md does the same on one machine",
 	"docs/uninstall.md":             "the servers of the test run; cmd/rolecall: TestLeases removes a cluster with leases",
 	"docs/reference.md":             "the examples of the help; cmd/rolecall: TestDocumentedCommands reads them",

@@ -228,7 +228,7 @@ func TestFailuresAreProven(t *testing.T) {
 func hasTest(t *testing.T, pkg, name string) bool {
 	t.Helper()
 	var files []string
-	for _, place := range []string{"../", "../cli/", "../../", "../../cmd/"} {
+	for _, place := range []string{"../", "../cli/", "../../", "../../cmd/", "../../tools/"} {
 		found, err := filepath.Glob(place + pkg + "/*_test.go")
 		if err != nil {
 			t.Fatal(err)
