@@ -40,6 +40,7 @@ var otherPages = map[string]string{
 	"docs/internals/performance.md": "it runs the benchmark",
 	"docs/offboarding.md":           "offboarding asks for confirmation; docs/tour.md does the same with --yes",
 	"docs/operating.md":             "a company's servers; cmd/rolecall: TestServe, TestBackupAndRestore",
+	"docs/quickstart-compose.md":    "they need a container engine; tools/release: TestCompose reads the file",
 	"docs/quickstart-kubernetes.md": "they need Kubernetes; tools/chart renders the values of the page",
 	"docs/quickstart-systemd.md":    "they install the package; tools/release: TestDebian runs them",
 	"docs/quickstart.md":            "a company's servers; docs/tour.md does the same on one machine",
