@@ -182,7 +182,7 @@ func TestSyslogCollector(t *testing.T) {
 	f.run(t)
 	eventually(t, "4 messages", func() bool { return len(read()) >= 4 })
 	form := regexp.MustCompile(`^<110>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [!-~]+ rolecall \d+ user\.(create|delete) - ` +
-		"\ufeff" + `(\{.*\})$`)
+		`(\{.*\})$`)
 	for i, m := range read() {
 		parts := form.FindStringSubmatch(m)
 		if parts == nil {

@@ -46,7 +46,8 @@ func (s *syslogSender) send(ctx context.Context, events []Event) error {
 		if e.Row == nil || e.Row.Outcome == audit.Denied || e.Row.Outcome == audit.Unknown {
 			severity = warning
 		}
-		m := fmt.Sprintf("<%d>1 %s %s rolecall %d %s - \ufeff%s", facility*8+severity,
+		// Without the byte order mark, with which RFC 5424 marks text as UTF-8: JSON has none, and parsers refuse it.
+		m := fmt.Sprintf("<%d>1 %s %s rolecall %d %s - %s", facility*8+severity,
 			e.Time.Format("2006-01-02T15:04:05.000000Z"), host, os.Getpid(), e.Type, bytes.TrimSuffix(line, []byte("\n")))
 		fmt.Fprintf(&frames, "%d %s", len(m), m)
 	}
