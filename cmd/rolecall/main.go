@@ -103,7 +103,8 @@ use a server need a "rolecall login" first.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("rolecall {{.Version}}\n")
-	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), envCommand())
+	addGroup(root, "Run a server:", devCommand(), serveCommand(), bootstrapCommand(), recoverCommand(), doctorCommand(),
+		envCommand())
 	addGroup(root, serverGroup, cli.Commands()...)
 	root.AddCommand(versionCommand(), manCommand())
 	cli.BindServer(root)

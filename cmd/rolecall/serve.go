@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -36,7 +37,7 @@ without listening or connecting. Run it before a restart.`,
   rolecall serve --config /etc/rolecall/rolecall.yaml --check-config`,
 		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := s.forServe(cmd)
+			c, err := s.forServe(cmd, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -86,12 +87,12 @@ func (s *settings) checkConfig(cmd *cobra.Command, c server.Config) error {
 	return err
 }
 
-// forServe is the configuration of serve, without listeners.
-func (s *settings) forServe(cmd *cobra.Command) (c server.Config, err error) {
+// forServe is the configuration of serve, without listeners. It writes warnings to the log.
+func (s *settings) forServe(cmd *cobra.Command, log io.Writer) (c server.Config, err error) {
 	if err := readConfigFile(s.configFile, cmd.NonInheritedFlags()); err != nil {
 		return c, err
 	}
-	if c, err = s.base(cmd.ErrOrStderr()); err != nil {
+	if c, err = s.base(log); err != nil {
 		return c, err
 	}
 	if c.DrainDelay, err = moment.Duration(s.drainDelay); err != nil || c.DrainDelay > time.Hour {

@@ -63,6 +63,25 @@ func (c *Connection) Open(ctx context.Context) (*pgx.Conn, Facts, error) {
 	return conn, facts, nil
 }
 
+// Check connects to the cluster and finds out whether it can be worked with. It changes nothing.
+func (c *Cluster) Check(ctx context.Context) (Facts, error) {
+	if c.err != nil {
+		return Facts{}, c.err
+	}
+	to := c.workingConnection(ctx)
+	conn, facts, err := to.Open(ctx)
+	if err != nil {
+		return facts, explainAuthError(err)
+	}
+	closeConn(conn)
+	if c.SystemIdentifier != "" && facts.SystemIdentifier != c.SystemIdentifier {
+		return facts, fault.New(fault.Invalid, "Another cluster answers: its system identifier is %s, not %s. If it has taken "+
+			"that one's place, run: rolecall clusters update --system-identifier %[1]s.", facts.SystemIdentifier, c.SystemIdentifier).
+			Because(ErrOther)
+	}
+	return facts, nil
+}
+
 // connect opens a connection. If the owner of the database has set a transaction_timeout that ends the session before it
 // could set another one, it asks for that at the start, which PostgreSQL up to 16 refuses.
 func connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {

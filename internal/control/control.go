@@ -52,16 +52,16 @@ type Identity struct {
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
 // takes writes is used. Several replicas may open one database at once.
 func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	return open(ctx, url, keys, (*DB).upgrade)
+	return open(ctx, url, keys, func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).upgrade) })
 }
 
 // OpenUnchanged is Open for a command beside a running server. It leaves the schema alone, and fails if that is not this
 // release's.
 func OpenUnchanged(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	return open(ctx, url, keys, (*DB).requireSchema)
+	return open(ctx, url, keys, func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).requireSchema) })
 }
 
-func open(ctx context.Context, url string, keys *Keyring, schema func(*DB, context.Context) error) (*DB, error) {
+func open(ctx context.Context, url string, keys *Keyring, prepare func(*DB, context.Context) error) (*DB, error) {
 	config, err := parse(url)
 	if err != nil {
 		return nil, explainURL(err)
@@ -100,7 +100,7 @@ func open(ctx context.Context, url string, keys *Keyring, schema func(*DB, conte
 		return nil, err
 	}
 	db := &DB{Pool: pool, SignIn: signIn, Keys: keys, Unverified: unverified(config.ConnConfig)}
-	if err := db.prepare(ctx, schema); err != nil {
+	if err := prepare(db, ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("control database: %w", err)
 	}

@@ -63,6 +63,7 @@ var mayImport = map[string][]string{
 	"internal/manifest":    {"client", "label", "moment"},
 	"internal/format":      {"secret"},
 	"internal/cli/term":    {"invisible"},
+	"internal/doctor":      {"cluster", "control", "fault", "server"},
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
 		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "event", "fleet",
@@ -92,8 +93,8 @@ var mayImport = map[string][]string{
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
 	"cmd/rolecall": {
-		"cli", "cli/term", "control", "dev", "event", "identity", "localpg", "moment", "notify", "secret", "server",
-		"trace",
+		"cli", "cli/term", "control", "dev", "doctor", "event", "identity", "localpg", "moment", "notify", "secret",
+		"server", "trace",
 	},
 	"bench":        nil,
 	"scripts/sbom": {},
