@@ -56,6 +56,7 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 		},
 		SystemRoles: []string{"postgres", "admin", "standby"},
 		Batcher:     pgrole.NewBatcher(batchWait),
+		Waits:       pgrole.Waits{Acquire: batchWait},
 	}
 }
 

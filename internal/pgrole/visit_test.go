@@ -184,6 +184,7 @@ func TestVisitsOfAFullCluster(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, map[string]string{"max_connections": "14", "superuser_reserved_connections": "1"})
 	s, _ := administrator(t, c)
+	s.Waits.Acquire = 0 // the test waits it out
 	fleet(t, c, s, 6, "full")
 	v := watch(s, 0, 1000, nil)
 	c.Exec(t, `CREATE ROLE hog LOGIN PASSWORD 'hog'`)

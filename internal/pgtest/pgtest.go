@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/localpg"
+	"rolecall/internal/sqlstate"
 )
 
 // stepTimeout is how long one step may take before the test fails.
@@ -273,12 +274,19 @@ func isFile(path string) bool {
 // when there are no args.
 func (c *Cluster) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	err := c.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, sql, args...)
-		return err
-	})
-	if err != nil {
-		t.Fatalf("%s: %v", sql, err)
+	for end := time.Now().Add(stepTimeout); ; {
+		err := c.asAdmin(func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, sql, args...)
+			return err
+		})
+		// Another test may visit template1 while a database is made of it.
+		if sqlstate.Is(err, sqlstate.ObjectInUse) && time.Now().Before(end) {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		return
 	}
 }
 
