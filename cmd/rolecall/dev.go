@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -33,6 +35,9 @@ a password is generated. It is in the file admin-password of the data folder.`,
   eval "$(rolecall env)"   # in another shell`,
 		Args: term.NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if runtime.GOOS != "linux" { // it finds what is left of a killed server in /proc
+				return errors.New("rolecall dev runs on Linux only; use rolecall serve with a PostgreSQL of your own")
+			}
 			c, err := s.forDev(cmd.ErrOrStderr())
 			defer c.CloseListeners()
 			if err != nil {

@@ -209,8 +209,8 @@ func (f *folder) initdb(ctx context.Context, bin binaries, args ...string) error
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second // a killed initdb may leave a child that holds the pipe
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	runtime.LockOSThread() // Pdeathsig depends on the thread that forked
+	endWithParent(cmd.SysProcAttr, syscall.SIGKILL)
+	runtime.LockOSThread() // endWithParent depends on the thread that forked
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("create the data of PostgreSQL %s in %s: %w\n%s", bin.version, f.home, err, tail(&out))

@@ -139,11 +139,16 @@ func startOf(pid int) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	var info syscall.Sysinfo_t
-	if err := syscall.Sysinfo(&info); err != nil {
+	text, err = os.ReadFile("/proc/uptime")
+	if err != nil {
 		return time.Time{}, err
 	}
-	return time.Now().Add(time.Duration(ticks)*10*time.Millisecond - time.Duration(info.Uptime)*time.Second), nil
+	seconds, _, _ := strings.Cut(string(text), " ")
+	uptime, err := time.ParseDuration(seconds + "s")
+	if err != nil {
+		return time.Time{}, err
+	}
+	return time.Now().Add(time.Duration(ticks)*10*time.Millisecond - uptime), nil
 }
 
 func sameFile(a, b string) bool {

@@ -173,7 +173,7 @@ func (s *Server) run(ctx context.Context, o Options, f *folder, log *os.File) (<
 	cmd.Dir = s.DataDir
 	cmd.Stdout, cmd.Stderr = log, log
 	if o.DieWithParent {
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT
+		endWithParent(cmd.SysProcAttr, syscall.SIGQUIT)
 	}
 	started, ended := make(chan error), make(chan struct{})
 	go func() {
