@@ -119,7 +119,7 @@ func TestEventsThroughKills(t *testing.T) {
 	call(url, "PATCH", "/webhooks/"+hook.ID, `{"state":"ACTIVE"}`, http.StatusOK)
 	<-received.program.done
 	first := received.count()
-	_, url = start(first + 3)
+	start(first + 3)
 	<-received.program.done
 	p, url := start(0)
 	change(url, 3)
