@@ -31,20 +31,23 @@ var internalNetworks = []netip.Prefix{
 	netip.MustParsePrefix("198.51.100.0/24"),  // documentation
 	netip.MustParsePrefix("203.0.113.0/24"),   // documentation
 	netip.MustParsePrefix("240.0.0.0/4"),      // reserved, and broadcast
-	netip.MustParsePrefix("::/96"),            // IPv4-compatible, and unspecified
-	netip.MustParsePrefix("64:ff9b::/96"),     // translated to any IPv4 address, RFC 6052
-	netip.MustParsePrefix("64:ff9b:1::/48"),   // the same, RFC 8215
-	netip.MustParsePrefix("100::/64"),         // discarded
 	netip.MustParsePrefix("2001::/23"),        // Teredo, which has an IPv4 address in it, and other protocols
 	netip.MustParsePrefix("2001:db8::/32"),    // documentation
 	netip.MustParsePrefix("2002::/16"),        // 6to4, which has an IPv4 address in it
-	netip.MustParsePrefix("fec0::/10"),        // site-local
+	netip.MustParsePrefix("3fff::/20"),        // documentation
 }
+
+// publicIPv6 has all public IPv6 addresses that exist. Beyond it are those that gateways translate to any IPv4 address, such
+// as 64:ff9b::/96 and ::ffff:0:0:0/96, and those that routers handle on their own.
+var publicIPv6 = netip.MustParsePrefix("2000::/3")
 
 // internal reports whether an address is not one of the public internet.
 func internal(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsGlobalUnicast() || addr.IsPrivate() { // not unspecified, loopback, link-local, multicast or broadcast
+		return true
+	}
+	if addr.Is6() && !publicIPv6.Contains(addr) {
 		return true
 	}
 	for _, network := range internalNetworks {
@@ -86,6 +89,7 @@ func newClient(timeout time.Duration, allowPrivate bool) *http.Client {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
+			TLSHandshakeTimeout:    timeout, // it goes on without the request, so that of the client does not end it
 			ForceAttemptHTTP2:      true,
 			MaxIdleConnsPerHost:    1,
 			IdleConnTimeout:        30 * time.Second,

@@ -1,6 +1,8 @@
 package event_test
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -20,13 +22,14 @@ func TestInternalAddresses(t *testing.T) {
 		"255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1",
 		"64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::a00:1", "2002:7f00:1::", "2002:a00:1::1", "2001:0:4136:e378::1",
 		"fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "2001:db8::1",
+		"::ffff:0:127.0.0.1", "100::1", "3fff::1", "4000::1", "5f00::1",
 	} {
 		if !event.Internal(netip.MustParseAddr(address)) {
 			t.Errorf("%s is taken for a public address", address)
 		}
 	}
 	for _, address := range []string{"1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700:4700::1111",
-		"::ffff:8.8.8.8"} {
+		"2a00:1450::1", "::ffff:8.8.8.8"} {
 		if event.Internal(netip.MustParseAddr(address)) {
 			t.Errorf("%s is taken for a private address", address)
 		}
@@ -99,4 +102,24 @@ func TestConnectionsToPrivateAddresses(t *testing.T) {
 		t.Fatalf("where private addresses are allowed: %v", err)
 	}
 	response.Body.Close()
+}
+
+// A receiver that accepts connections and says nothing keeps none of them open.
+func TestSilentReceiver(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer silent.Close()
+	response, err := event.NewClient(100*time.Millisecond, true).Get("https://" + silent.Addr().String())
+	if err == nil {
+		response.Body.Close()
+		t.Fatal("it has answered")
+	}
+	conn, err := silent.Accept()
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Errorf("the connection is still open: %v", err)
+	}
 }
