@@ -12,6 +12,7 @@ import (
 
 	"rolecall/internal/audit"
 	"rolecall/internal/control"
+	"rolecall/internal/invisible"
 )
 
 // sender sends events to a receiver.
@@ -158,6 +159,9 @@ func (s *Service) failed(ctx context.Context, r *receiver, cause error) (again t
 	text := short(cause.Error())
 	ended := false
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
+		if err := lock(ctx, tx, r.ID); err != nil {
+			return err
+		}
 		var late bool
 		err := tx.QueryRow(ctx, `
 			UPDATE followers SET failures = failures + 1, failing_since = coalesce(failing_since, clock_timestamp()),
@@ -197,8 +201,9 @@ func (s *Service) backoff(failures int, cause error) time.Duration {
 	return pause
 }
 
-// short cuts an error to what a list can show.
+// short cuts an error to what a list can show. The receiver may have a say in its text, as by the names in its certificate.
 func short(text string) string {
+	text = invisible.Escape(text) // PostgreSQL stores neither null bytes nor what is not UTF-8
 	if r := []rune(text); len(r) > 500 {
 		return string(r[:500]) + "…"
 	}

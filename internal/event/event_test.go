@@ -2,10 +2,17 @@ package event_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -515,6 +522,46 @@ func TestStop(t *testing.T) {
 	r.answers(nil)
 	f.run(t)
 	r.gets(t, "one")
+}
+
+// A receiver has a say in the text of an error, such as by the names in its certificate. The failure is stored whatever
+// they are.
+func TestHostileError(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"a\x00b\x1b[2J" + strings.Repeat("x", 1000)}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	server := httptest.NewUnstartedServer(nil)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}}}
+	server.StartTLS()
+	defer server.Close()
+	w, _ := f.create(t, strings.Replace(server.URL, "127.0.0.1", "localhost", 1))
+	refused, err := f.SendTest(t.Context(), root, w.ID.String())
+	must(t, err)
+	if text := fmt.Sprint(refused); !strings.Contains(text, `a\x00b\x1b[2J`) || len(text) > 600 {
+		t.Errorf("the test says %q", text)
+	}
+	f.run(t)
+	f.record(t, audit.CreateUser, "one")
+	f.becomes(t, w.ID, "failing", func(w *event.Webhook) bool { return strings.Contains(w.LastError, `a\x00b`) })
+}
+
+// A webhook with http:// that was created while the operator allowed it gets nothing when that has ended.
+func TestPlainHTTPEnds(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	w, _ := f.create(t, "http://8.8.8.8:9/")
+	later := &event.Service{DB: f.db, Audit: f.Audit, Log: f.Log, Timeout: 100 * time.Millisecond}
+	refused, err := later.SendTest(t.Context(), root, w.ID.String())
+	must(t, err)
+	if refused == nil || !strings.Contains(refused.Error(), "begins with http://") {
+		t.Errorf("it is sent: %v", refused)
+	}
 }
 
 // Who may not see the whole log neither sees nor changes webhooks.

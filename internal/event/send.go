@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -24,13 +26,18 @@ type message struct {
 
 // webhookSender delivers to a webhook, one event in a request.
 type webhookSender struct {
-	client  *http.Client
-	agent   string
-	id      uuid.UUID
-	url     string
-	events  []string
-	Secrets []secret.Text // each signs
+	client    *http.Client
+	agent     string
+	id        uuid.UUID
+	url       string
+	plainHTTP bool // is allowed
+	events    []string
+	Secrets   []secret.Text // each signs
 }
+
+// errPlainHTTP is about a webhook from a time when the operator allowed it.
+var errPlainHTTP = errors.New("the url begins with http://; set one with https://, or ask the operator to start the " +
+	"server with --webhook-allow-private")
 
 func (w *webhookSender) batch() int            { return 1 }
 func (w *webhookSender) wants(e *Event) bool   { return e.matches(w.events) }
@@ -46,8 +53,11 @@ func (w *webhookSender) send(ctx context.Context, events []Event) error {
 	return nil
 }
 
-// post delivers one message. An error never has the URL or what the receiver answered: both may hold a secret.
+// post delivers one message. An error never has the URL, which may hold a secret.
 func (w *webhookSender) post(ctx context.Context, id string, m message) error {
+	if !w.plainHTTP && !strings.HasPrefix(hostOf(w.url), "https:") {
+		return errPlainHTTP
+	}
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false)

@@ -101,10 +101,9 @@ func (s *Service) Webhook(ctx context.Context, p *account.Principal, id string) 
 }
 
 func (s *Service) webhook(ctx context.Context, q control.Querier, id string) (*Webhook, error) {
-	missing := fault.New(fault.NotFound, "There is no webhook %.64q.", id)
 	parsed, err := uuid.Parse(id)
 	if err != nil || len(id) != 36 {
-		return nil, missing
+		return nil, noWebhook(id)
 	}
 	rows, err := q.Query(ctx, `SELECT `+webhookColumns+fromWebhooks+`WHERE w.id = $1`, parsed)
 	if err != nil {
@@ -112,9 +111,17 @@ func (s *Service) webhook(ctx context.Context, q control.Querier, id string) (*W
 	}
 	w, err := pgx.CollectExactlyOneRow(rows, pgx.RowToAddrOfStructByPos[Webhook])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, missing
+		return nil, noWebhook(id)
 	}
 	return w, control.Fault(err)
+}
+
+func noWebhook(id string) error { return fault.New(fault.NotFound, "There is no webhook %.64q.", id) }
+
+// lock locks a webhook until tx ends. Whoever locks its follower as well locks the webhook first.
+func lock(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `SELECT FROM webhooks WHERE id = $1 FOR UPDATE`, id)
+	return err
 }
 
 // admin refuses who may not change webhooks: they get all rows of the log. A token that is limited to some clusters has no
@@ -249,10 +256,7 @@ func (s *Service) UpdateWebhook(ctx context.Context, p *account.Principal, id st
 // change locks a webhook, and returns it as it is after the change.
 func (s *Service) change(ctx context.Context, id string, do func(tx pgx.Tx, w *Webhook) error) (w *Webhook, err error) {
 	err = s.DB.Tx(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `SELECT FROM webhooks WHERE id::text = $1 FOR UPDATE`, id); err != nil {
-			return err
-		}
-		if w, err = s.webhook(ctx, tx, id); err != nil {
+		if w, err = s.locked(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := do(tx, w); err != nil {
@@ -262,6 +266,18 @@ func (s *Service) change(ctx context.Context, id string, do func(tx pgx.Tx, w *W
 		return err
 	})
 	return w, err
+}
+
+// locked locks a webhook and reads it.
+func (s *Service) locked(ctx context.Context, tx pgx.Tx, id string) (*Webhook, error) {
+	w, err := s.webhook(ctx, tx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock(ctx, tx, w.ID); err != nil {
+		return nil, err
+	}
+	return s.webhook(ctx, tx, id) // as it is now
 }
 
 // resume ends the failure of a webhook, and has it tried at once.
@@ -279,7 +295,7 @@ func (s *Service) DeleteWebhook(ctx context.Context, p *account.Principal, id st
 		return err
 	}
 	return s.DB.Tx(ctx, func(tx pgx.Tx) error {
-		w, err := s.webhook(ctx, tx, id)
+		w, err := s.locked(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -358,12 +374,19 @@ func (s *Service) SendTest(ctx context.Context, p *account.Principal, id string)
 		return nil, err
 	}
 	r, err := s.receiverOf(ctx, w.ID, false)
-	if err != nil || r == nil {
+	if err != nil {
 		return nil, err
 	}
+	if r == nil { // it was deleted in the meantime
+		return nil, noWebhook(id)
+	}
 	e := notice(Test, audit.Point{}, Notice{Message: "A test that " + p.Username + " has sent."})
-	return r.sender.(*webhookSender).post(ctx, "evt_"+strings.ReplaceAll(uuid.NewString(), "-", ""),
-		message{e.Type, e.Time, e.Notice}), nil
+	refused = r.sender.(*webhookSender).post(ctx, "evt_"+strings.ReplaceAll(uuid.NewString(), "-", ""),
+		message{e.Type, e.Time, e.Notice})
+	if refused != nil {
+		refused = errors.New(short(refused.Error()))
+	}
+	return refused, nil
 }
 
 // deliverWebhook delivers to a webhook, as its task.
@@ -378,7 +401,7 @@ func (s *Service) activeReceiver(ctx context.Context, id uuid.UUID) (*receiver, 
 // receiverOf reads the receiver that a webhook is; nil: there is none, or it is not active and has to be.
 func (s *Service) receiverOf(ctx context.Context, id uuid.UUID, active bool) (*receiver, error) {
 	r := &receiver{ID: id, Kind: "webhook"}
-	w := &webhookSender{client: s.webhookClient(), agent: s.agent(), id: id}
+	w := &webhookSender{client: s.webhookClient(), agent: s.agent(), id: id, plainHTTP: s.AllowPrivate}
 	var current, previous []byte
 	var state State
 	err := s.DB.Pool.QueryRow(ctx, `
