@@ -156,14 +156,13 @@ func clock(skew time.Duration, err error) Finding {
 	if err != nil {
 		return Finding{Error, check, sentence(err)}
 	}
-	level, away := OK, skew.Abs().Round(time.Millisecond)
-	switch {
-	case away >= skewError:
+	away := skew.Abs().Round(time.Millisecond)
+	if away < skewWarning {
+		return Finding{OK, check, fmt.Sprintf("It differs by %s from that of the control database.", away)}
+	}
+	level := Warning
+	if away >= skewError {
 		level = Error
-	case away >= skewWarning:
-		level = Warning
-	default:
-		return Finding{level, check, fmt.Sprintf("It differs by %s from that of the control database.", away)}
 	}
 	direction := "ahead of"
 	if skew < 0 {

@@ -184,21 +184,19 @@ func (s *state) ask() (st stored) {
 	if age, _, err := s.users.Audit.Unverified(ctx); err == nil {
 		c.gauge(auditUnverified, age.Seconds())
 	}
-	st.leases = s.askLeases(ctx, c)
+	if leases, err := s.users.LeaseStore.Counts(ctx); err == nil {
+		st.leases = leases
+	}
+	s.askTasks(ctx, c)
 	s.askOperations(ctx, c)
 	s.askReceivers(ctx, c)
 	return st
 }
 
-// askLeases returns how many leases each cluster has.
-func (s *state) askLeases(ctx context.Context, c *samples) map[uuid.UUID]lease.Count {
+func (s *state) askTasks(ctx context.Context, c *samples) {
 	tasks, err := task.Counts(ctx, s.db)
 	if err != nil {
-		return nil
-	}
-	leases, err := s.users.LeaseStore.Counts(ctx)
-	if err != nil {
-		return nil
+		return
 	}
 	for _, kind := range append(s.users.Tasks(), s.fleet.Tasks()...) {
 		due, late := 0, 0
@@ -210,7 +208,6 @@ func (s *state) askLeases(ctx context.Context, c *samples) map[uuid.UUID]lease.C
 		c.gauge(dueTasks, float64(due), kind.Name)
 		c.gauge(lateTasks, float64(late), kind.Name)
 	}
-	return leases
 }
 
 func (s *state) askOperations(ctx context.Context, c *samples) {
@@ -243,8 +240,12 @@ func (s *state) collectCluster(c *samples, cl *cluster.Cluster, leases map[uuid.
 		c.gauge(clusterUp, number(h.Reachable), name)
 		c.gauge(clusterStopped, number(h.Stopped), name)
 	}
-	problems := len(cl.Capabilities.Problems) + int(number(h.Problem != "")) +
-		int(number(cl.Connection.PlaintextProblem() != ""))
+	problems := len(cl.Capabilities.Problems)
+	for _, problem := range []string{h.Problem, cl.Connection.PlaintextProblem(), s.users.Unrecorded(cl).Problem()} {
+		if problem != "" {
+			problems++
+		}
+	}
 	if leases != nil {
 		n := leases[cl.ID]
 		collectLeases(c, cl, n)
@@ -253,7 +254,6 @@ func (s *state) collectCluster(c *samples, cl *cluster.Cluster, leases map[uuid.
 	if found := s.users.Unrecorded(cl); found != nil {
 		c.gauge(clusterUnrecorded, float64(found.Count), name)
 		c.gauge(clusterExpiring, float64(s.users.Expiring(cl)), name)
-		problems += int(number(found.Problem() != ""))
 	}
 	c.gauge(clusterProblems, float64(problems), name)
 	c.counter(changedOutside, s.users.ChangedOutside(cl), name)
