@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,20 +174,25 @@ func (s *settings) addControl(c *server.Config) (err error) {
 	return err
 }
 
-// addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
-// closes them, after an error as well.
-func (s *settings) addListeners(c *server.Config) (err error) {
-	for _, l := range []struct {
-		flag, address string
-		to            *net.Listener
-	}{
+// listener is where a server listens, by the flag of its address, and where its configuration has it.
+type listener struct {
+	flag, address string
+	to            *net.Listener
+}
+
+func (s *settings) listeners(c *server.Config) []listener {
+	all := []listener{
 		{"listen", s.listen, &c.Listener},
 		{"metrics-listen", s.metricsListen, &c.MetricsListener},
 		{"pprof-listen", s.pprofListen, &c.PprofListener},
-	} {
-		if l.address == "" && l.flag != "listen" {
-			continue
-		}
+	}
+	return slices.DeleteFunc(all, func(l listener) bool { return l.address == "" && l.flag != "listen" })
+}
+
+// addListeners opens the listeners, so that an address that is taken is reported before anything else starts. The caller
+// closes them, after an error as well.
+func (s *settings) addListeners(c *server.Config) (err error) {
+	for _, l := range s.listeners(c) {
 		if *l.to, err = listen(l.flag, l.address); err != nil {
 			return err
 		}
@@ -196,12 +202,7 @@ func (s *settings) addListeners(c *server.Config) (err error) {
 
 // checkAddresses checks the addresses of the listeners without opening them.
 func (s *settings) checkAddresses() error {
-	for _, l := range []struct{ flag, address string }{
-		{"listen", s.listen}, {"metrics-listen", s.metricsListen}, {"pprof-listen", s.pprofListen},
-	} {
-		if l.address == "" && l.flag != "listen" {
-			continue
-		}
+	for _, l := range s.listeners(&server.Config{}) {
 		if err := checkAddress(l.flag, l.address); err != nil {
 			return err
 		}
