@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"path"
 	"time"
 )
 
@@ -20,21 +19,17 @@ type File struct {
 // Tar writes the files in their order, as root's and with one time.
 func Tar(w io.Writer, at time.Time, files []File) error {
 	t := tar.NewWriter(w)
-	written := map[string]bool{".": true}
-	var folder func(name string) error
-	folder = func(name string) error {
-		if written[name] {
-			return nil
-		}
-		written[name] = true
-		if err := folder(path.Dir(name)); err != nil {
-			return err
-		}
-		return t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: at})
-	}
+	folders := map[string]bool{}
 	for _, f := range files {
-		if err := folder(path.Dir(f.Name)); err != nil {
-			return err
+		for i, c := range f.Name {
+			folder := f.Name[:i+1]
+			if c != '/' || folders[folder] {
+				continue
+			}
+			folders[folder] = true
+			if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: folder, Mode: 0o755, ModTime: at}); err != nil {
+				return err
+			}
 		}
 		header := &tar.Header{Typeflag: tar.TypeReg, Name: f.Name, Mode: f.Mode, Size: int64(len(f.Data)), ModTime: at}
 		if err := t.WriteHeader(header); err != nil {

@@ -18,14 +18,11 @@ import (
 
 // archives writes one for each platform: the program, its license, what has changed, manual pages and completions.
 func (b *build) archives() error {
-	documents, err := os.MkdirTemp("", "rolecall-release-")
+	documents, err := documents()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(documents)
-	if err := b.documents(documents); err != nil {
-		return err
-	}
 	for _, platform := range b.platforms {
 		name := "rolecall-" + b.version + "-" + platform
 		var files []archive.File

@@ -3,14 +3,26 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 )
 
-// documents writes the manual pages and the completions of the shells. The program of this machine prints them.
-func (b *build) documents(folder string) error {
+// documents writes the manual pages and the completions of the shells into a new folder, which the caller removes. The
+// program of this machine prints them.
+func documents() (folder string, err error) {
+	if folder, err = os.MkdirTemp("", "rolecall-release-"); err != nil {
+		return "", err
+	}
+	if err := writeDocuments(folder); err != nil {
+		return "", errors.Join(err, os.RemoveAll(folder))
+	}
+	return folder, nil
+}
+
+func writeDocuments(folder string) error {
 	man, completions := filepath.Join(folder, "man"), filepath.Join(folder, "completions")
 	if _, err := output("man", man); err != nil {
 		return err

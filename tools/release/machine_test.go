@@ -31,7 +31,7 @@ func packageOf(t *testing.T, format, version string) string {
 	t.Helper()
 	b := build{version, commit, at, []string{here()}, t.TempDir()}
 	documents := t.TempDir()
-	if err := b.documents(documents); err != nil {
+	if err := writeDocuments(documents); err != nil {
 		t.Fatal(err)
 	}
 	path, err := packages.Write(b.out, format, at, map[string]string{

@@ -117,14 +117,11 @@ func (b *build) image() error {
 }
 
 func (b *build) packages() error {
-	documents, err := os.MkdirTemp("", "rolecall-release-")
+	documents, err := documents()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(documents)
-	if err := b.documents(documents); err != nil {
-		return err
-	}
 	for _, architecture := range b.architectures() {
 		for _, format := range packages.Formats {
 			_, err := packages.Write(b.out, format, b.time, map[string]string{
