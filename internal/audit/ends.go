@@ -24,7 +24,7 @@ func (l *Log) Ends(ctx context.Context) (start, head Point, err error) {
 // PointAt returns the place of a row in the chain; of seq 0 the beginning.
 func (l *Log) PointAt(ctx context.Context, q control.Querier, seq int64) (Point, error) {
 	if seq == 0 {
-		return Point{}, nil
+		return Point{MAC: []byte{}}, nil // as Ends has it: no column takes NULL
 	}
 	p := Point{Seq: seq}
 	err := q.QueryRow(ctx, `

@@ -454,6 +454,24 @@ func TestGapAndRestore(t *testing.T) {
 	}
 }
 
+// If the row of `rolecall recover` is the first of the log, all rows are delivered.
+func TestRestoredToTheBeginning(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	r := newReceiver(t)
+	f.record(t, audit.Restore, "control")
+	f.seal(t)
+	f.create(t, r.URL, "user.create")
+	_, err := f.db.Pool.Exec(t.Context(), `UPDATE followers SET seq = $1, mac = 'another'`, f.head(t))
+	must(t, err)
+	f.run(t)
+	f.record(t, audit.CreateUser, "new one")
+	f.seal(t)
+	if got := r.gets(t, "", "new one"); got[0].Type != event.Restored || got[0].Data.FromSeq != 1 {
+		t.Errorf("the notice is %s", got[0].Raw)
+	}
+}
+
 // After a rotation both secrets sign, until the time is over. No secret is stored, logged or recorded in the clear.
 func TestRotateSecret(t *testing.T) {
 	t.Parallel()
