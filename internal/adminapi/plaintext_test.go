@@ -56,6 +56,10 @@ func TestPlaintext(t *testing.T) {
 	if row := last(); strings.Contains(row.Detail, "allowPlaintext") {
 		t.Errorf("recorded %s", row.Detail)
 	}
+	// It does not extend to another host.
+	moved := strings.Replace(url, "0.0.0.0", "db.invalid", 1)
+	f.do(t, "PATCH", path, fmt.Sprintf(`{"connection":{"url":%q}}`, moved)).
+		refused(t, 422, "not for db.invalid", "--allow-plaintext")
 	f.do(t, "PATCH", path, `{"connection":{"tls":{"mode":"disable"}}}`).refused(t, 422, "--allow-plaintext")
 	f.do(t, "PATCH", path, fmt.Sprintf(`{"connection":{"url":%q,"password":%q}}`, url+"?require_auth=password", rolePassword)).
 		refused(t, 422, "require_auth must be scram-sha-256")

@@ -258,23 +258,26 @@ func isLoopback(host string) bool {
 
 // PlaintextProblem warns of a connection that leaves this machine without TLS; "": it does not.
 func (c *Connection) PlaintextProblem() string {
-	if c.TLS.Mode != plaintext || !c.TLS.AllowPlaintext {
-		return ""
-	}
-	config, err := c.config()
-	if err != nil {
-		return ""
-	}
-	hosts := []string{config.ConnConfig.Host}
-	for _, f := range config.ConnConfig.Fallbacks {
-		hosts = append(hosts, f.Host)
-	}
-	if !slices.ContainsFunc(hosts, func(h string) bool { return !isLoopback(h) }) {
+	if c.TLS.Mode != plaintext || !c.TLS.AllowPlaintext ||
+		!slices.ContainsFunc(c.hosts(), func(h string) bool { return !isLoopback(h) }) {
 		return ""
 	}
 	return "The connection has no TLS, as an admin has allowed. Anyone who reads the traffic can read all data and the " +
 		"verifiers of passwords, and anyone who changes it can act as the administering role. Set a TLS mode as soon as " +
 		"the server has a certificate."
+}
+
+// hosts are those of the URL; nil if the connection is invalid.
+func (c *Connection) hosts() []string {
+	config, err := c.config()
+	if err != nil {
+		return nil
+	}
+	hosts := []string{config.ConnConfig.Host}
+	for _, f := range config.ConnConfig.Fallbacks {
+		hosts = append(hosts, f.Host)
+	}
+	return hosts
 }
 
 // verifyChain is what verify-ca asks for: a chain to a trusted authority, whatever name the certificate has.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -184,6 +185,8 @@ func (ch *ConnectionChange) apply(to Connection) (Connection, error) {
 		if ch.Key != nil {
 			to.Key = *ch.Key
 		}
+	} else if hosts := to.hosts(); hosts != nil && !slices.Equal(hosts, before.hosts()) {
+		to.TLS.AllowPlaintext = false // an admin has allowed it on the way to the hosts before
 	}
 	if ch.Password == nil && (to.URL != before.URL || to.TLS != before.TLS) && requireAuth(to.URL) != scram {
 		return to, fault.New(fault.Invalid, "A connection with another require_auth than %s needs the password again: "+
