@@ -118,7 +118,7 @@ func (s *Service) webhook(ctx context.Context, q control.Querier, id string) (*W
 
 func noWebhook(id string) error { return fault.New(fault.NotFound, "There is no webhook %.64q.", id) }
 
-// lock locks a webhook until tx ends. Whoever locks its follower as well locks the webhook first.
+// lock locks a webhook until tx ends. A transaction that also locks its follower locks the webhook first.
 func lock(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `SELECT FROM webhooks WHERE id = $1 FOR UPDATE`, id)
 	return err
