@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,10 @@ func TestCompose(t *testing.T) {
 	}
 	if info, err := os.Stat(secrets); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("others may enter the folder with the secrets: %v, %v", info.Mode(), err)
+	}
+
+	if ignored := strings.Fields(run(t, "cat", ".dockerignore")); !slices.Contains(ignored, "/deploy/compose/secrets") {
+		t.Errorf("the secrets get into the layers of the build: .dockerignore has %q", ignored)
 	}
 
 	project, err := loader.LoadWithContext(t.Context(), types.ConfigDetails{
