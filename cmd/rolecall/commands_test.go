@@ -408,18 +408,21 @@ func TestCommandLine(t *testing.T) {
 		admin.ok(t, "", "users", "set", "reports", "-c", "payments", "--connection-limit", "-1")
 		admin.has(t, []string{"connection limit none"}, "users", "show", "reports", "-c", "payments")
 		admin.fails(t, term.ExitUsage, `"-2"`, "", "users", "set", "reports", "-c", "payments", "--connection-limit", "-2")
-		var listed []any
-		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "list", "-c", "payments", "-o", "json")), &listed); err != nil {
-			t.Fatal(err)
-		}
 		var shown any
-		if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "show", "reports", "-c", "payments", "-o", "json")),
-			&shown); err != nil {
-			t.Fatal(err)
-		}
-		if !slices.ContainsFunc(listed, func(u any) bool { return reflect.DeepEqual(u, shown) }) {
-			t.Errorf("listed are %v, without %v", listed, shown)
-		}
+		eventually(t, func() error { // the user may be looked at between the two commands
+			var listed []any
+			if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "list", "-c", "payments", "-o", "json")), &listed); err != nil {
+				return err
+			}
+			if err := json.Unmarshal([]byte(admin.ok(t, "", "users", "show", "reports", "-c", "payments", "-o", "json")),
+				&shown); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(listed, func(u any) bool { return reflect.DeepEqual(u, shown) }) {
+				return fmt.Errorf("listed are %v, without %v", listed, shown)
+			}
+			return nil
+		})
 		if limit := shown.(map[string]any)["connectionLimit"]; limit != -1.0 {
 			t.Errorf("the connection limit is %v", limit)
 		}
@@ -600,6 +603,9 @@ func TestCommandLine(t *testing.T) {
 		admin.fails(t, term.ExitFailed, "outcome must be done, ", "", "audit", "--outcome", "nonsense")
 		if out := admin.ok(t, "", "audit", "--account", "alice", "--user", "nobody", "-o", "json"); out != "[]\n" {
 			t.Errorf("an account without such rows: %s", out)
+		}
+		if _, _, errOut := admin.run(t, "", "audit", "--user", "nobody", "--since", "1h"); strings.Contains(errOut, "the last 0") {
+			t.Errorf("without such rows: %s", errOut)
 		}
 		lines := strings.Split(strings.TrimSpace(admin.ok(t, "", "audit", "-o", "jsonl")), "\n")
 		last := lines[len(lines)-1]

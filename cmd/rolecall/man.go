@@ -13,10 +13,11 @@ import (
 // gives the same bytes.
 func manCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "man FOLDER",
-		Short:  "Write the manual pages",
-		Hidden: true,
-		Args:   term.Arguments("FOLDER"),
+		Use:     "man FOLDER",
+		Short:   "Write the manual pages",
+		Example: "  rolecall man ~/.local/share/man/man1",
+		Hidden:  true,
+		Args:    term.Arguments("FOLDER"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err

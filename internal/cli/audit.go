@@ -136,7 +136,7 @@ func (q *auditQuery) run(c *call) error {
 	if len(rows) == 0 {
 		c.report("The audit log has no such rows that you may see.")
 	}
-	if len(rows) == last && !c.given("last") {
+	if last > 0 && len(rows) == last && !c.given("last") {
 		c.report("These are the last %d rows. To see all: --last 0", last)
 	}
 	return nil
