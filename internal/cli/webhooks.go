@@ -50,7 +50,7 @@ output and never shown again.`,
   rolecall webhooks create offboarding https://hr.example.org/hook --event 'account.*' --event user.delete`,
 		Args: term.Arguments("NAME", "URL"),
 	})
-	bindEvents(cmd, &events)
+	bindEvents(cmd, &events, "default: all")
 	return onServer(cmd, func(c *call) error {
 		body := map[string]any{"name": c.args[0], "url": c.args[1]}
 		if events != nil {
@@ -65,10 +65,10 @@ output and never shown again.`,
 	})
 }
 
-func bindEvents(cmd *cobra.Command, events *[]string) {
+func bindEvents(cmd *cobra.Command, events *[]string, meaning string) {
 	cmd.Flags().StringArrayVar(events, "event", nil,
 		"`action` whose rows are sent, such as user.create, or the beginning of some and *, such as 'user.*'; repeatable; "+
-			"default: all")
+			meaning)
 	term.CompleteWords(cmd, "event", AuditActions...)
 }
 
@@ -163,7 +163,7 @@ the rows of the time between. A webhook that has failed gets nothing until it is
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "new `name`")
 	f.StringVar(&url, "url", "", "new `URL`")
-	bindEvents(cmd, &events)
+	bindEvents(cmd, &events, "in place of those that it has")
 	f.BoolVar(&pause, "pause", false, "deliver nothing until it is resumed")
 	f.BoolVar(&resume, "resume", false, "deliver from where it ended")
 	cmd.MarkFlagsMutuallyExclusive("pause", "resume")
