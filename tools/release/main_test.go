@@ -47,7 +47,8 @@ func buildIn(root string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"CHANGELOG.md", "LICENSE", "VERSION", "deploy", "docs", "packaging", "scripts"} {
+	names := []string{".dockerignore", "CHANGELOG.md", "LICENSE", "VERSION", "deploy", "docs", "packaging", "scripts"}
+	for _, name := range names {
 		if err := os.Symlink(filepath.Join(repository, name), filepath.Join(root, name)); err != nil {
 			return err
 		}
