@@ -132,6 +132,13 @@ func TestOnMachine(t *testing.T) {
 	if !strings.Contains(again, "Nothing was changed") {
 		t.Errorf("the second setup says %q", again)
 	}
+	if says := m.sh("rolecall-setup --help", ""); !strings.Contains(says, "can run again") {
+		t.Errorf("the help of the setup is %q", says)
+	}
+	const withoutURL = "cd /etc/rolecall && mv database-url /srv && ! rolecall-setup 2>&1 && mv /srv/database-url ."
+	if says := m.sh(withoutURL, ""); !strings.Contains(says, "role rolecall already, and /etc/rolecall/database-url") {
+		t.Errorf("the setup without the URL of its database says %q", says)
+	}
 	calls := m.recordSystemctl()
 	m.sh("dpkg -i "+m.deb("0.2.0"), "")
 	if after := m.sh(settings, ""); after != before {
