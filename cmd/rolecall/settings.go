@@ -72,7 +72,7 @@ func (s *settings) bindServing(f *pflag.FlagSet, metricsListen, logFormat string
 		"`address` to serve /metrics and the probes on; empty: not served")
 	f.StringVar(&s.pprofListen, "pprof-listen", "", "`address` to serve Go's profiles on, /debug/pprof/; empty: not served")
 	f.StringVar(&s.otlpEndpoint, "otlp-endpoint", "", "`URL` of an OpenTelemetry collector that accepts OTLP over HTTP, "+
-		"such as http://localhost:4318; empty: none, or as the OTEL_EXPORTER_OTLP_… variables say")
+		"such as http://localhost:4318; default: that of the OTEL_EXPORTER_OTLP_… variables, else none")
 	f.Float64Var(&s.rateLimit, "rate-limit", 200,
 		"`requests` per second of one account, with bursts of twice as many; 0: no limit")
 	f.StringVar(&s.auditRetention, "audit-retention", "0",
