@@ -97,7 +97,11 @@ type onceWebhook struct {
 // Plain is the secret. Only the page that shows it once asks for it.
 func (o onceWebhook) Plain() string { return string(o.Secret) }
 
+// createWebhook sends the whole log to a place of the person's choice from now on, so the person proves first who they are.
 func (c *Console) createWebhook(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
+	if err := c.proven(r.Context(), p); err != nil {
+		return err
+	}
 	made, plain, err := c.Events.CreateWebhook(r.Context(), p, event.NewWebhook{Name: f.Get("name"), URL: f.Get("url"),
 		Events: strings.Fields(f.Get("events"))})
 	if err != nil {

@@ -35,7 +35,12 @@ func TestWebhookPages(t *testing.T) {
 	root.post("/console/webhooks/new", "name", "siem", "url", receiver.URL, "events", "nothing").is(422).
 		shows("nothing", `href="#field-events"`)
 	form := []string{"name", "<b>siem</b>", "url", receiver.URL, "events", "user.* account.create", "_once", "once-webhook"}
-	made := root.post("/console/webhooks/new", form...).is(200).shows("whsec_", "&lt;b&gt;siem", "user.* account.create")
+	old := s.signedIn(t, "root", "root-password")
+	s.sql(t, `UPDATE console_sessions SET proven_at = proven_at - interval '1 day'
+		WHERE account_id = (SELECT id FROM accounts WHERE username = 'root')`)
+	old.post("/console/webhooks/new", form...).is(401).shows("Is it you?").hides("whsec_")
+	old.post("/console/prove", "next", "/console/webhooks/new", "password", "root-password").is(303)
+	made := old.post("/console/webhooks/new", form...).is(200).shows("whsec_", "&lt;b&gt;siem", "user.* account.create")
 	root.post("/console/webhooks/new", form...).is(409).hides("whsec_")
 	path := regexp.MustCompile(`/console/webhooks/[0-9a-f-]{36}`).FindString(made.Body)
 	root.get("/console/webhooks").is(200).shows(path, "active", "&lt;b&gt;siem").hides("whsec_")
