@@ -205,7 +205,6 @@ func (h *httpsSender) send(ctx context.Context, events []Event) error {
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, TLSHandshakeTimeout: h.timeout,
 		ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Timeout: h.timeout, Transport: transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Timeout: h.timeout, Transport: transport, CheckRedirect: followNone}
 	return post(ctx, client, h.export.HTTPS, body, header)
 }

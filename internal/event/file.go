@@ -22,7 +22,7 @@ type logFile struct {
 	cursor  audit.Point
 }
 
-// pauseAfterFailure is the pause after a failure.
+// pauseAfterFailure is how long an export of this replica waits before it tries again.
 const pauseAfterFailure = 5 * time.Second
 
 // writeFile writes the log to the file until ctx ends.

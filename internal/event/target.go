@@ -86,7 +86,7 @@ func newClient(timeout time.Duration, allowPrivate bool) *http.Client {
 	}
 	return &http.Client{
 		Timeout:       timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: followNone,
 		Transport: &http.Transport{
 			DialContext:            dialer.DialContext,
 			TLSHandshakeTimeout:    timeout, // it goes on without the request, so that of the client does not end it
@@ -97,6 +97,9 @@ func newClient(timeout time.Duration, allowPrivate bool) *http.Client {
 		},
 	}
 }
+
+// followNone follows no redirect: neither an admin nor the operator has chosen where it leads.
+func followNone(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // maxURL is the longest URL of a webhook.
 const maxURL = 2000

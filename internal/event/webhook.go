@@ -141,10 +141,7 @@ func (s *Service) CreateWebhook(ctx context.Context, p *account.Principal, n New
 	if n.Events == nil {
 		n.Events = []string{"*"}
 	}
-	if err := errors.Join(checkName(n.Name), checkEvents(n.Events)); err != nil {
-		return nil, "", fault.Of(err)
-	}
-	if err := checkURL(ctx, n.URL, s.AllowPrivate); err != nil {
+	if err := s.check(ctx, WebhookChange{Name: &n.Name, URL: &n.URL, Events: &n.Events}); err != nil {
 		return nil, "", err
 	}
 	id, err := uuid.NewV7()
@@ -211,18 +208,7 @@ func (s *Service) UpdateWebhook(ctx context.Context, p *account.Principal, id st
 	if err := s.admin(ctx, p, audit.UpdateWebhook, id); err != nil {
 		return nil, err
 	}
-	var err error
-	switch {
-	case c.Name != nil && checkName(*c.Name) != nil:
-		err = checkName(*c.Name)
-	case c.Events != nil && checkEvents(*c.Events) != nil:
-		err = checkEvents(*c.Events)
-	case c.State != nil && *c.State != Active && *c.State != Paused:
-		err = fault.New(fault.Invalid, "The state of a webhook can be set to %s or %s.", Active, Paused).At("state")
-	case c.URL != nil:
-		err = checkURL(ctx, *c.URL, s.AllowPrivate)
-	}
-	if err != nil {
+	if err := s.check(ctx, c); err != nil {
 		return nil, err
 	}
 	return s.change(ctx, id, func(tx pgx.Tx, w *Webhook) error {
@@ -327,8 +313,8 @@ func (s *Service) Replay(ctx context.Context, p *account.Principal, id string, f
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE followers SET seq = $2, mac = $3 WHERE id = $1`, w.ID, cursor.Seq,
-			append([]byte{}, cursor.MAC...)); err != nil {
+		_, err = tx.Exec(ctx, `UPDATE followers SET seq = $2, mac = $3 WHERE id = $1`, w.ID, cursor.Seq, cursor.MAC)
+		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE webhooks SET state = 'ACTIVE', revision = revision + 1 WHERE id = $1`,
@@ -373,7 +359,7 @@ func (s *Service) SendTest(ctx context.Context, p *account.Principal, id string)
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.receiverOf(ctx, w.ID, false)
+	r, _, err := s.receiverOf(ctx, w.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -394,12 +380,17 @@ func (d *deliverer) deliverWebhook(ctx context.Context, id uuid.UUID) (time.Dura
 	return d.deliver(ctx, id, d.activeReceiver)
 }
 
+// activeReceiver reads the receiver that a webhook is; nil: there is none, or it is not active.
 func (s *Service) activeReceiver(ctx context.Context, id uuid.UUID) (*receiver, error) {
-	return s.receiverOf(ctx, id, true)
+	r, state, err := s.receiverOf(ctx, id)
+	if state != Active {
+		return nil, err
+	}
+	return r, err
 }
 
-// receiverOf reads the receiver that a webhook is; nil: there is none, or it is not active and has to be.
-func (s *Service) receiverOf(ctx context.Context, id uuid.UUID, active bool) (*receiver, error) {
+// receiverOf reads the receiver that a webhook is, in whatever state; nil: there is none.
+func (s *Service) receiverOf(ctx context.Context, id uuid.UUID) (*receiver, State, error) {
 	r := &receiver{ID: id, Kind: "webhook"}
 	w := &webhookSender{client: s.webhookClient(), agent: s.agent(), id: id, plainHTTP: s.AllowPrivate}
 	var current, previous []byte
@@ -410,11 +401,11 @@ func (s *Service) receiverOf(ctx context.Context, id uuid.UUID, active bool) (*r
 		  f.last_error`+fromWebhooks+`WHERE w.id = $1`, id).
 		Scan(&r.Name, &w.url, &w.events, &state, &current, &previous, &r.Revision, &r.Cursor.Seq, &r.Cursor.MAC, &r.Failures,
 			&r.LastErr)
-	if errors.Is(err, pgx.ErrNoRows) || err == nil && active && state != Active {
-		return nil, nil
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, control.Fault(err)
+		return nil, "", control.Fault(err)
 	}
 	for _, sealed := range [][]byte{current, previous} {
 		if sealed == nil {
@@ -422,12 +413,33 @@ func (s *Service) receiverOf(ctx context.Context, id uuid.UUID, active bool) (*r
 		}
 		key, err := s.DB.Keys.Open(secretPlace(id), sealed)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		w.Secrets = append(w.Secrets, secret.Text(key))
 	}
 	r.sender = w
-	return r, nil
+	return r, state, nil
+}
+
+// check refuses what a webhook cannot have. The URL is the last: its host is resolved.
+func (s *Service) check(ctx context.Context, c WebhookChange) error {
+	if c.Name != nil {
+		if err := checkName(*c.Name); err != nil {
+			return err
+		}
+	}
+	if c.Events != nil {
+		if err := checkEvents(*c.Events); err != nil {
+			return err
+		}
+	}
+	if c.State != nil && *c.State != Active && *c.State != Paused {
+		return fault.New(fault.Invalid, "The state of a webhook can be set to %s or %s.", Active, Paused).At("state")
+	}
+	if c.URL != nil {
+		return checkURL(ctx, *c.URL, s.AllowPrivate)
+	}
+	return nil
 }
 
 func checkName(name string) error {
