@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -318,7 +317,7 @@ func (c *Console) setAccountPassword(w http.ResponseWriter, r *http.Request, p *
 	if err := c.proven(r.Context(), p); err != nil {
 		return err
 	}
-	password, isNew, err := newPassword(f)
+	password, isNew, err := accountPassword(f)
 	if err != nil {
 		return err
 	}
@@ -350,7 +349,7 @@ func (c *Console) deleteAccount(w http.ResponseWriter, r *http.Request, p *accou
 		return err
 	}
 	name := a.Presentation()
-	if f.Get("name") != strings.TrimSpace(name) {
+	if !f.repeats("name", name) {
 		return wrongField("name", "To delete the account, type its name: %s", name)
 	}
 	if err := c.Accounts.DeleteProfile(r.Context(), p, r.PathValue("guid"), f.Match()); err != nil {

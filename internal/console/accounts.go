@@ -188,8 +188,8 @@ func (c *Console) newAccountPage(w http.ResponseWriter, r *http.Request, p *acco
 		Crumbs: []crumb{accountsCrumb}, Data: shown})
 }
 
-// newPassword is the password of a form: the one that was typed or, if that is what the form says, a new one.
-func newPassword(f *form) (password secret.Text, isNew bool, err error) {
+// accountPassword is the password of a form: the one that was typed or, if that is what the form says, a new one.
+func accountPassword(f *form) (password secret.Text, isNew bool, err error) {
 	if f.Get("made-by") != typed {
 		return secret.Text(rand.Text()), true, nil
 	}
@@ -259,7 +259,7 @@ func (c *Console) createAccount(w http.ResponseWriter, r *http.Request, p *accou
 			return wrongField("origin", "Say whose person it is: the origin of an issuer.")
 		}
 	} else {
-		if password, isNew, err = newPassword(f); err != nil {
+		if password, isNew, err = accountPassword(f); err != nil {
 			return err
 		}
 		hash = c.hashed(password)

@@ -262,7 +262,7 @@ func (c *Console) readCredential(w http.ResponseWriter, r *http.Request, p *acco
 
 func (c *Console) deleteCredential(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	name := r.PathValue("name")
-	if f.Values.Get("confirm") != name {
+	if !f.repeats("confirm", name) {
 		return wrongField("confirm", "Type the name of the credential, %s, to delete it.", name)
 	}
 	if err := c.Users.DeleteCredential(r.Context(), p, r.PathValue("id"), name, f.Match()); err != nil {

@@ -100,7 +100,7 @@ func TestCredentials(t *testing.T) {
 	}
 	plan := manager.get(one+"/delete").is(200).shows("ends at once", user, "Type the name of the credential")
 	manager.post(one+"/delete", "confirm", "shop", "etag", plan.hidden("etag")).is(422).shows(`id="error-confirm"`)
-	manager.post(one+"/delete", "confirm", "shop api", "etag", tag).is(412).shows("has changed")
+	manager.post(one+"/delete", "confirm", " shop api ", "etag", tag).is(412).shows("has changed")
 	a = manager.post(one+"/delete", "confirm", "shop api", "etag", plan.hidden("etag")).is(303)
 	manager.get(a.Location).is(200).shows("The credential shop api is deleted.")
 	manager.get(one).is(404)

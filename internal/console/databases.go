@@ -360,7 +360,7 @@ func (c *Console) deleteDatabasePage(w http.ResponseWriter, r *http.Request, p *
 
 func (c *Console) deleteDatabase(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	database := r.PathValue("database")
-	if f.Get("name") != strings.TrimSpace(database) {
+	if !f.repeats("name", database) {
 		return wrongField("name", "This is not the name of the database. Type %s.", database)
 	}
 	if err := c.Users.DeleteDatabase(r.Context(), p, r.PathValue("id"), database); err != nil {

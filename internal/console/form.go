@@ -37,6 +37,13 @@ type form struct {
 // Get returns what was typed into a field, without spaces around it.
 func (f *form) Get(name string) string { return strings.TrimSpace(f.Values.Get(name)) }
 
+// repeats reports whether the person typed the name of what is to be deleted, as pages show it. Spaces around it are ignored
+// unless the name has them.
+func (f *form) repeats(field, name string) bool {
+	shown := shownText(name)
+	return f.Values.Get(field) == shown || f.Get(field) == shown
+}
+
 // Typed reports whether the form comes from a person, and is not a new one.
 func (f *form) Typed() bool { return len(f.Values) > 0 }
 

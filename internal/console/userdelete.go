@@ -86,7 +86,7 @@ func (c *Console) planDeletion(r *http.Request, p *account.Principal, name strin
 
 func (c *Console) deleteUser(w http.ResponseWriter, r *http.Request, p *account.Principal, f *form) error {
 	id, name, how := r.PathValue("id"), r.PathValue("username"), deletionOf(f)
-	if f.Values.Get("confirm") != shownText(name) {
+	if !f.repeats("confirm", name) {
 		return wrongField("confirm", "The name that you typed is not %q. Type the name of the user to delete it.", shownText(name))
 	}
 	var disabled *pgrole.User

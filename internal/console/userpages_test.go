@@ -140,7 +140,7 @@ func TestDeletePage(t *testing.T) {
 	tag := page.hidden("etag")
 	manager.post(path, "etag", tag, "confirm", "dp_ap").is(http.StatusUnprocessableEntity).
 		shows("Type the name of the user", `value="dp_ap"`)
-	manager.post(path, "etag", tag, "confirm", "dp_app").is(http.StatusConflict).shows("dp_table")
+	manager.post(path, "etag", tag, "confirm", "dp_app ").is(http.StatusConflict).shows("dp_table")
 	page = manager.get(path+"?reassign-to=dp_heir").is(http.StatusOK).shows("Nothing blocks the deletion", "Given to")
 	a := manager.post(path, "etag", page.hidden("etag"), "reassign-to", page.hidden("reassign-to"), "confirm", "dp_app").
 		is(http.StatusSeeOther)
