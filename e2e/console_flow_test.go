@@ -32,7 +32,7 @@ func TestConsoleFlow(t *testing.T) {
 			b.fill("Name", name)
 			b.fill("URL", fmt.Sprintf("postgres://rolecall_admin@127.0.0.1:%d/postgres", pg.Port))
 			b.fill("Password of this role", "not the password")
-			b.choose("TLS", "disable: for this machine only")
+			b.choose("TLS", "disable: no TLS, for this machine only")
 			b.press("Connect and show what is there")
 			b.refuses("password")
 			if b.value("Name") != name || b.value("Password of this role") != "" {
