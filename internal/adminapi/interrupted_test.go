@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rolecall/internal/pgtest"
 )
@@ -22,6 +23,7 @@ func (f *fixture) brokenFixture(t *testing.T, text string, verdict pgtest.Verdic
 	s := *f.Service
 	s.DatabaseURL = u.String()
 	replica := fixtureOn(t, (&s).Replica(t), 10_000)
+	replica.Idempotency.Claim = time.Hour // tests end it
 	var reached atomic.Bool
 	proxy.Watch(func(sql string, _ int) pgtest.Verdict {
 		if strings.Contains(sql, text) && reached.CompareAndSwap(false, true) {
@@ -60,8 +62,11 @@ func TestInterrupted(t *testing.T) {
 			if first.Status == 503 && pgtest.Value[bool](t, f.PG, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = '`+name+`')`) {
 				t.Error("it was carried out")
 			}
-			for c.held && f.count(t, `SELECT count(*) FROM idempotency_keys WHERE claimed_until > now()`) == 0 {
-				// the statement that was cut off is not done yet
+			for end := time.Now().Add(2 * time.Minute); c.held && f.count(t, `
+				SELECT count(*) FROM idempotency_keys WHERE claimed_until > now()`) == 0; {
+				if time.Now().After(end) { // the statement that was cut off is not done yet
+					t.Fatal("the key is not claimed")
+				}
 			}
 			if c.held {
 				a := f.do(t, "POST", path, body, header)
