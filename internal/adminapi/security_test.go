@@ -256,6 +256,7 @@ func TestManagerStaysInPlace(t *testing.T) {
 	try("POST "+own1+"/clusters", own1+"/clusters", registration("mine", others, "evil", `,"access":{"manage":["team=a"]}`),
 		403)
 	try("GET "+own1+"/whoami", own1+"/whoami", "", 200)
+	try("GET "+own1+"/status", own1+"/status", "", 403)
 	hook, _, err := s.Events.CreateWebhook(t.Context(), &account.Principal{GUID: root, Scopes: account.AdminScopes},
 		event.NewWebhook{Name: "of-root", URL: "http://127.0.0.1:1"})
 	if err != nil {
