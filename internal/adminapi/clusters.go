@@ -116,16 +116,7 @@ func (a *API) present(p *account.Principal, c *cluster.Cluster, h cluster.Health
 		CreatedAt: c.CreatedAt.UTC(),
 		UpdatedAt: c.UpdatedAt.UTC(),
 	}
-	if problem := a.Users.Unrecorded(c).Problem(); problem != "" {
-		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
-	}
-	if h.Problem != "" {
-		res.Capabilities.Problems = append(res.Capabilities.Problems, h.Problem)
-	}
-	if problem := c.Connection.PlaintextProblem(); problem != "" {
-		res.Capabilities.Problems = append(res.Capabilities.Problems, problem)
-	}
-	res.Capabilities.Problems = append(res.Capabilities.Problems, blocked...)
+	res.Capabilities.Problems = append(res.Capabilities.Problems, append(a.Users.ClusterProblems(c, h), blocked...)...)
 	switch {
 	case h.Stopped:
 		res.State = "STOPPED"

@@ -125,11 +125,8 @@ func (c *Console) settingsPage(w http.ResponseWriter, r *http.Request, p *accoun
 	if err != nil {
 		return err
 	}
-	for _, text := range append([]string{c.Users.Unrecorded(head.Cluster).Problem(), head.Health.Problem,
-		head.Cluster.Connection.PlaintextProblem()}, blocked[head.Cluster.ID]...) {
-		if text != "" {
-			shown.Problems = append(shown.Problems, pgrole.Problem{Text: text})
-		}
+	for _, text := range append(c.Users.ClusterProblems(head.Cluster, head.Health), blocked[head.Cluster.ID]...) {
+		shown.Problems = append(shown.Problems, pgrole.Problem{Text: text})
 	}
 	if head.Admin {
 		shown.URL, shown.TLS = head.Cluster.Connection.URL, tlsModeOf(head.Cluster)

@@ -3,6 +3,7 @@ package dbuser
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,13 @@ import (
 
 // maxBlocked is how many blocked leases of a cluster are among its problems, and how many credentials that do not rotate.
 const maxBlocked = 10
+
+// ClusterProblems says what is wrong with a cluster of that health, in a sentence each. The problems of its capabilities and
+// LeaseProblems come in addition.
+func (s *Service) ClusterProblems(c *cluster.Cluster, h cluster.Health) []string {
+	problems := []string{s.Unrecorded(c).Problem(), h.Problem, c.Connection.PlaintextProblem()}
+	return slices.DeleteFunc(problems, func(problem string) bool { return problem == "" })
+}
 
 // LeaseProblems says of clusters which of their leases have ended though the roles cannot be dropped, and which of their
 // stored credentials did not rotate: a sentence for each, by cluster. Clusters are shown also without the control database,

@@ -240,12 +240,7 @@ func (s *state) collectCluster(c *samples, cl *cluster.Cluster, leases map[uuid.
 		c.gauge(clusterUp, number(h.Reachable), name)
 		c.gauge(clusterStopped, number(h.Stopped), name)
 	}
-	problems := len(cl.Capabilities.Problems)
-	for _, problem := range []string{h.Problem, cl.Connection.PlaintextProblem(), s.users.Unrecorded(cl).Problem()} {
-		if problem != "" {
-			problems++
-		}
-	}
+	problems := len(cl.Capabilities.Problems) + len(s.users.ClusterProblems(cl, h))
 	if leases != nil {
 		n := leases[cl.ID]
 		collectLeases(c, cl, n)
