@@ -99,7 +99,7 @@ test-programs:
 # than collecting garbage.
 IN_MEMORY := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 4000000 2>/dev/null && echo TMPDIR=/dev/shm)
 CHEAPLY := GOTMPDIR=$${TMPDIR:-/tmp} GOGC=400 $(IN_MEMORY)
-TEST := $(CHEAPLY) go test -vet=off -ldflags=-w -timeout 1h
+TEST := $(CHEAPLY) go test -vet=off -ldflags=-w -timeout 20m
 
 # The race detector does not watch packages in which no goroutines share memory: those translate one request, or run once.
 # By default it lets each program wait for a second before it ends.

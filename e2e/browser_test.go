@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -69,20 +70,36 @@ func startChromium() (context.Context, error) {
 		if os.Geteuid() == 0 {
 			options = append(options, chromedp.NoSandbox) // Chromium does not start as root with its sandbox
 		}
-		allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-		ctx, _ := chromedp.NewContext(allocator)
-		chromium.stop = func() {
-			limited, cancel := context.WithTimeout(ctx, patience)
-			defer cancel()
-			_ = chromedp.Cancel(limited)
+		for range 3 { // on a busy machine a Chromium that starts may never answer
+			allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
+			ctx, _ := chromedp.NewContext(allocator)
+			if err = answers(ctx); err == nil {
+				chromium.stop = func() {
+					limited, cancel := context.WithTimeout(ctx, patience)
+					defer cancel()
+					_ = chromedp.Cancel(limited)
+					stop()
+				}
+				return ctx, nil
+			}
 			stop()
 		}
-		if err := chromedp.Do(ctx); err != nil {
-			return nil, fmt.Errorf("start %s: %w", program, err)
-		}
-		return ctx, nil
+		return nil, fmt.Errorf("start %s: %w", program, err)
 	}()
 	return chromium.ctx, chromium.err
+}
+
+// answers opens the tab of a context, for as long as the context lasts, and waits until it answers. A limit of the context would
+// be one of the tab.
+func answers(ctx context.Context) error {
+	opened := make(chan error, 1)
+	go func() { opened <- chromedp.Do(ctx) }()
+	select {
+	case err := <-opened:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("the browser has not answered for %v", patience)
+	}
 }
 
 // stopChromium stops the browser if a test has started it.
@@ -173,7 +190,9 @@ const violations = `addEventListener("securitypolicyviolation", e => violated(e.
 
 func (b *tab) prepare() {
 	b.t.Helper()
-	b.do(chromedp.Do(b.ctx)) // opens it, for as long as the context lasts
+	if err := answers(b.ctx); err != nil {
+		b.t.Fatal(err)
+	}
 	call(b, audits.Enable, cdp.Empty{})
 	call(b, runtime.AddBinding, runtime.AddBindingParams{Name: "violated"})
 	call(b, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: violations})
@@ -182,9 +201,13 @@ func (b *tab) prepare() {
 	}
 }
 
-func (b *tab) do(err error) {
+// act presses keys or clicks. Chromium does not always confirm the event for which it leaves a page, so an event without an answer
+// is no failure: the caller waits for what it leads to.
+func (b *tab) act(action chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	if err != nil {
+	ctx, cancel := context.WithTimeout(b.ctx, patience/6)
+	defer cancel()
+	if err := chromedp.Do(ctx, action); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		b.t.Fatal(err)
 	}
 }
@@ -432,7 +455,7 @@ func (b *tab) use(node cdp.BackendNodeID, key string) {
 	b.t.Helper()
 	if b.keyboard {
 		b.tabTo(node)
-		b.do(chromedp.Do(b.ctx, chromedp.KeyEvent(key)))
+		b.act(chromedp.KeyEvent(key))
 		return
 	}
 	b.click(node)
@@ -446,7 +469,7 @@ func (b *tab) click(node cdp.BackendNodeID) {
 		b.t.Fatal("a control that is to be clicked has no place on the page")
 	}
 	q := quads[0]
-	b.do(chromedp.Do(b.ctx, chromedp.MouseClickXY((q[0]+q[4])/2, (q[1]+q[5])/2)))
+	b.act(chromedp.MouseClickXY((q[0]+q[4])/2, (q[1]+q[5])/2))
 }
 
 // tabTo presses Tab until a control has the focus. It is a problem if one on the way does not show that it has it.
@@ -456,7 +479,7 @@ func (b *tab) tabTo(node cdp.BackendNodeID) {
 		if b.focused() == node {
 			return
 		}
-		b.do(chromedp.Do(b.ctx, chromedp.KeyEvent(kb.Tab)))
+		b.act(chromedp.KeyEvent(kb.Tab))
 		if hidden := eval[string](b, focusIsHidden); hidden != "" {
 			b.mu.Lock()
 			b.problems = append(b.problems, "the focus is not visible on "+hidden)
@@ -510,7 +533,7 @@ func (b *tab) choose(label, option string) {
 	node := b.find(label, choices)
 	if b.keyboard {
 		b.tabTo(node)
-		b.do(chromedp.Do(b.ctx, chromedp.KeyEvent(option))) // a list goes to the option that begins with what is typed
+		b.act(chromedp.KeyEvent(option)) // a list goes to the option that begins with what is typed
 	} else {
 		b.callOn(node, `function(option) {
 			const found = [...this.options].find(o => o.label === option)

@@ -53,6 +53,18 @@ func waitFor(t *testing.T, what string, reached func() bool) {
 	}
 }
 
+// soon is what comes out of a channel.
+func soon[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case value := <-from:
+		return value
+	case <-time.After(patience):
+		t.Fatal("nothing comes")
+		panic("unreachable")
+	}
+}
+
 func bundleUser(name, password string) psql.User {
 	return *psql.NewUser(psql.UserProperties{Username: name, Password: &password})
 }
@@ -79,7 +91,7 @@ func TestBundleWaits(t *testing.T) {
 	}()
 	waitFor(t, "more than three times 503", func() bool { return answers.statuses[503].Load() >= beyond })
 	rows(t, conn, `COMMIT`)
-	if err := <-changed; err != nil {
+	if err := soon(t, changed); err != nil {
 		t.Fatal(err)
 	}
 	shared.login(t, "locky", second)
@@ -182,7 +194,7 @@ func TestBundleLeaks(t *testing.T) {
 	waitFor(t, "three requests", func() bool { return asked.Load() >= 3 })
 	time.Sleep(time.Second) // ten times as long as the SDK waits before it repeats a request
 	cancel()
-	<-ended
+	_ = soon(t, ended)
 	if n := asked.Load(); n != 3 {
 		t.Errorf("the SDK sent %d requests: it closes the bodies now, and dbaas no longer needs answers without one", n)
 	}

@@ -46,7 +46,7 @@ func TestCredentialKilledAtAnyInstant(t *testing.T) {
 		if err := os.Remove(w.point + ".reached"); err != nil {
 			t.Error(err)
 		}
-		<-w.ended
+		soon(t, w.ended)
 		w.restart(t)
 		var current struct{ Username, Password string }
 		w.want(t, &current, 200, request{"GET", path + "/current", "", nil})

@@ -119,7 +119,7 @@ func TestOAuth2CodeFlow(t *testing.T) {
 			b.sees("Sign in the command line?")
 			b.press("Sign in rolecall")
 			b.sees("Back at the command line.")
-			answer := <-brought
+			answer := soon(t, brought)
 			if answer.Get("state") != "the state" || answer.Has("error") {
 				t.Fatalf("the browser brings %v", answer)
 			}
@@ -140,7 +140,7 @@ func TestOAuth2CodeFlow(t *testing.T) {
 			b.open(conf.AuthCodeURL("again", oauth2.S256ChallengeOption(verifier)))
 			b.press("Deny")
 			b.sees("Back at the command line.")
-			if answer := <-brought; answer.Get("error") != "access_denied" || answer.Get("state") != "again" {
+			if answer := soon(t, brought); answer.Get("error") != "access_denied" || answer.Get("state") != "again" {
 				t.Errorf("after the denial the browser brings %v", answer)
 			}
 		})
@@ -187,7 +187,7 @@ func TestOAuth2DeviceFlow(t *testing.T) {
 			b.sees(device.UserCode)
 			b.press("Approve")
 			b.sees("The device is signed in as " + e.username)
-			got := <-polled
+			got := soon(t, polled)
 			if got.err != nil {
 				t.Fatal(got.err)
 			}

@@ -93,7 +93,7 @@ func TestKill(t *testing.T) {
 	for _, name := range acknowledged {
 		s.login(t, name, "password of "+name)
 	}
-	if err := <-other; err == nil {
+	if err := soon(t, other); err == nil {
 		t.Error("the session that was in the way has committed")
 	}
 	api = s.sdk(t, s.env["IONOS_API_URL"], "IONOS_USERNAME", "IONOS_PASSWORD")

@@ -120,7 +120,7 @@ func (w *world) repeatAt(t *testing.T, x *repeat, word string, at int, became ma
 		t.Errorf("%s: %d %s, %v", name, first, body, err)
 	}
 	if broken && (word == "kill" || word == "send") {
-		<-w.ended
+		soon(t, w.ended)
 	}
 	if !w.runs() || !acknowledged {
 		w.restart(t) // its settler resolves the attempt
