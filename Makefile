@@ -118,8 +118,12 @@ test: lint test-programs ## Check and test everything on PostgreSQL 18
 	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes|Pictures|RepeatedAfterAKill|NoFailpointIsShipped|Console)$$|Instant$$'
 
 .PHONY: test-majors
-test-majors: test-programs release-check ## Test on the other majors under each administering role, and what "make test" shortens
+test-majors: test-programs release-check ## Test on the other majors, and what "make test" leaves out
 	$(CHEAPLY) scripts/test-majors
+
+.PHONY: test-all
+test-all: test-programs ## The same with every case and each administering role; takes an hour
+	ROLECALL_TEST_FULL=1 $(CHEAPLY) scripts/test-majors
 
 # Go's test cache knows nothing of files outside a module, which most of these tests read. Vet would have to analyze all that
 # Helm imports, half as much work as compiling it, so it omits the chart.

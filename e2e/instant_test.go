@@ -29,7 +29,7 @@ import (
 	"rolecall/internal/pgtest"
 )
 
-// The instants at which writes are broken: some in "make test", more in "make test-majors", and all in "make soak".
+// The instants at which writes are broken: some in "make test-majors", more in "make test-all", and all in "make soak".
 var (
 	moreInstants = pgtest.Full()
 	everyInstant = os.Getenv("SOAK_SECONDS") != ""
@@ -421,7 +421,7 @@ type write struct {
 	lost int
 	// unknowable is set when nothing in the cluster tells that it was done.
 	unknowable bool
-	// long is set when it takes many statements, of which "make test" breaks fewer.
+	// long is set when it takes many statements, of which "make test-majors" breaks fewer.
 	long bool
 	// arrange makes what the write works on, under a name that nothing else has. It returns the request, and what says
 	// whether the change is done, and fails the test if half of it is done.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Full reports whether tests try every case, however long that takes. "make test-majors" sets ROLECALL_TEST_FULL for it.
+// Full reports whether tests try every case, however long that takes. "make test-all" sets ROLECALL_TEST_FULL for it.
 func Full() bool { return os.Getenv("ROLECALL_TEST_FULL") != "" }
 
 var seed = sync.OnceValue(func() string {
