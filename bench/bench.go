@@ -21,16 +21,22 @@ import (
 // bench is a run of the harness.
 type bench struct {
 	options
-	site              *site
-	users             string // the path of the cluster's users
-	user, admin, peer endpoint
-	roles, accounts   int // how many there are
-	made              int // how often something was measured that makes something
-	report            *report
-	out               io.Writer // where it says how far it is
+	site            *site
+	target          // of Rolecall
+	peer            endpoint
+	roles, accounts int // how many there are
+	made            int // how often something was measured that makes something
+	report          *report
+	out             io.Writer // where it says how far it is
 }
 
-// The three that are measured, in the order in which a round goes through them.
+// target is where requests to a Rolecall go.
+type target struct {
+	users       string // the path of the cluster's users
+	user, admin endpoint
+}
+
+// What is measured, in the order in which a round goes through it. Other builds of Rolecall come behind the first.
 const (
 	sideRolecall = "rolecall"
 	sidePgbench  = "pgbench"
@@ -38,6 +44,14 @@ const (
 )
 
 var sides = []string{sideRolecall, sidePgbench, sidePeer}
+
+func (b *bench) sides() []string {
+	all := []string{sideRolecall}
+	for _, a := range b.alternatives {
+		all = append(all, a.name)
+	}
+	return append(all, sides[1:]...)
+}
 
 // measures reports whether the operation can be measured on a side.
 func (op *operation) measures(side string, peer *peer) bool {
@@ -66,7 +80,7 @@ func (b *bench) compare(ctx context.Context, of string) error {
 			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.share, Times: op.times, P50: op.p50,
 				Sides: map[string][]sample{}}
 			for round := range b.rounds {
-				for _, side := range sides {
+				for _, side := range b.sides() {
 					if !op.measures(side, b.site.peer) {
 						continue
 					}
@@ -99,7 +113,11 @@ type sample struct {
 // measure lets one side work at an operation: first for a while that does not count, then for d.
 func (b *bench) measure(ctx context.Context, op *operation, connections int, side string,
 	d time.Duration) (s *sample, err error) {
-	r := &run{bench: b, connections: connections, sent: make([]int, connections)}
+	r := &run{bench: b, target: b.target, connections: connections, sent: make([]int, connections)}
+	rolecall := b.site.of(side)
+	if rolecall != nil {
+		r.target = rolecall.target()
+	}
 	if op.writes {
 		b.made++
 		r.base = 100_000_000 * b.made
@@ -122,8 +140,10 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 		return nil, err
 	}
 	// A line a request comes to gigabytes in a whole run.
-	if err := os.Truncate(b.site.rolecall.log, 0); err != nil {
-		return nil, err
+	for _, i := range b.site.installations() {
+		if err := os.Truncate(i.rolecall.log, 0); err != nil {
+			return nil, err
+		}
 	}
 	switch side {
 	case sidePgbench:
@@ -131,8 +151,8 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 	case sidePeer:
 		s, err = b.drive(ctx, b.peer.address, op.peer(r), connections, d)
 	default:
-		stop := b.profileInto(ctx, fmt.Sprintf("%s-%d", op.name, connections), d)
-		s, err = b.drive(ctx, b.user.address, op.rolecall(r), connections, d)
+		stop := b.profileInto(ctx, rolecall, fmt.Sprintf("%s-%d", op.name, connections), d)
+		s, err = b.drive(ctx, rolecall.rolecall.address, op.rolecall(r), connections, d)
 		err = errors.Join(err, stop())
 	}
 	if err != nil {
@@ -171,7 +191,7 @@ func (b *bench) drive(ctx context.Context, address string, request request, conn
 		return nil, err
 	}
 	if len(a.times) == 0 {
-		return nil, errors.New("it was over before it was measured; take shorter -seconds")
+		return &sample{Failed: map[string]int{nothingDone: 1}}, nil
 	}
 	return &sample{
 		PerSecond: float64(len(a.times)) / a.Took.Seconds(),
@@ -193,12 +213,13 @@ func (b *bench) usage() (u usage, err error) {
 		return u, err
 	}
 	u.Within, u.Stolen = time.Since(began).Seconds(), stolen
-	if s := b.site.rolecall; s != nil {
-		stat, err := readStat(s.cmd.Process.Pid)
+	// All builds of Rolecall but the one that is measured are idle.
+	for _, i := range b.site.installations() {
+		stat, err := readStat(i.rolecall.cmd.Process.Pid)
 		if err != nil {
 			return u, err
 		}
-		u.Rolecall = stat.own
+		u.Rolecall += stat.own
 	}
 	if p := b.site.peer; p != nil {
 		if u.Peer, err = family(p.cmd.Process.Pid); err != nil {
@@ -291,15 +312,31 @@ func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Du
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	tps, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
-	if err != nil || tps == nil || n == nil {
+	if err != nil {
 		return nil, fmt.Errorf("pgbench: %w\n%s", err, out)
 	}
-	s := &sample{}
-	s.PerSecond, _ = strconv.ParseFloat(string(tps[1]), 64) // digits, as the expressions have it
-	s.Requests, _ = strconv.Atoi(string(n[1]))
-	s.Seconds = float64(s.Requests) / s.PerSecond
+	s, err := parsePgbench(out)
+	if err != nil {
+		return nil, err
+	}
 	s.CPU.Load = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+	return s, nil
+}
+
+// parsePgbench reads what pgbench has printed. On a machine that is busy with something else, it may come to nothing in
+// its time; then there is no figure.
+func parsePgbench(out []byte) (*sample, error) {
+	tps, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
+	if n == nil {
+		return nil, fmt.Errorf("pgbench has not printed how much it did:\n%s", out)
+	}
+	s := &sample{}
+	s.Requests, _ = strconv.Atoi(string(n[1])) // digits, as the expressions have it
+	if tps == nil || s.Requests == 0 {
+		return &sample{Failed: map[string]int{nothingDone: 1}}, nil
+	}
+	s.PerSecond, _ = strconv.ParseFloat(string(tps[1]), 64)
+	s.Seconds = float64(s.Requests) / s.PerSecond
 	if failed := failedLine.FindSubmatch(out); failed != nil {
 		n, _ := strconv.Atoi(string(failed[1]))
 		s.Failed = map[string]int{"failed": n}
@@ -307,17 +344,23 @@ func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Du
 	return s, nil
 }
 
+// nothingDone is a measurement, among the failures, in which nothing was completed.
+const nothingDone = "nothing done in time"
+
 // profileInto has Rolecall profile itself while it is measured, if that is asked for. The returned function waits for it.
-func (b *bench) profileInto(ctx context.Context, name string, d time.Duration) func() error {
+func (b *bench) profileInto(ctx context.Context, of *installation, name string, d time.Duration) func() error {
 	if b.profiles == "" {
 		return func() error { return nil }
+	}
+	if of != b.site.installation {
+		name = of.name + "-" + name
 	}
 	done := make(chan error, 1)
 	go func() {
 		done <- func() error {
 			seconds := int(max(1, d.Seconds()))
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-				fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", b.site.rolecall.profiles, seconds), nil)
+				fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", of.rolecall.profiles, seconds), nil)
 			if err != nil {
 				return err
 			}
@@ -347,8 +390,10 @@ func (b *bench) grow(ctx context.Context, roles, accounts int) error {
 		b.roles = roles
 	}
 	if accounts > b.accounts {
-		if err := b.site.accounts(ctx, b.accounts+1, accounts); err != nil {
-			return err
+		for _, i := range b.site.installations() {
+			if err := i.accounts(ctx, b.accounts+1, accounts); err != nil {
+				return err
+			}
 		}
 		b.accounts = accounts
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -98,8 +97,8 @@ func (s *site) oids(ctx context.Context, prefix string, n int) ([]uint32, error)
 }
 
 // accounts creates accounts from first to last, each with its identity and platform user.
-func (s *site) accounts(ctx context.Context, first, last int) error {
-	conn, err := s.connect(ctx, s.controlRole)
+func (i *installation) accounts(ctx context.Context, first, last int) error {
+	conn, err := i.site.connect(ctx, i.controlRole)
 	if err != nil {
 		return err
 	}
@@ -120,7 +119,11 @@ func (s *site) accounts(ctx context.Context, first, last int) error {
 
 // vacuum is what autovacuum would have come to do within minutes.
 func (s *site) vacuum(ctx context.Context) error {
-	for _, database := range []string{"postgres", s.controlRole.database} {
+	databases := []string{"postgres"}
+	for _, i := range s.installations() {
+		databases = append(databases, i.controlRole.database)
+	}
+	for _, database := range databases {
 		if err := s.exec(ctx, login{s.superuser.role, s.superuser.password, database}, `VACUUM ANALYZE`); err != nil {
 			return err
 		}
@@ -131,26 +134,9 @@ func (s *site) vacuum(ctx context.Context) error {
 // settle waits until what was done before has no more consequences: the sealer of the audit log is through, and, before
 // something that writes, dead rows are removed and a checkpoint is behind.
 func (s *site) settle(ctx context.Context, writes bool) error {
-	conn, err := s.connect(ctx, s.controlRole)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	for end := time.Now().Add(2 * time.Minute); ; {
-		var left bool
-		if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM rolecall.audit_unsealed)`).Scan(&left); err != nil {
+	for _, i := range s.installations() {
+		if err := i.sealed(ctx); err != nil {
 			return err
-		}
-		if !left {
-			break
-		}
-		if time.Now().After(end) {
-			return errors.New("the audit log is not sealed")
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 	}
 	if !writes {
@@ -160,4 +146,27 @@ func (s *site) settle(ctx context.Context, writes bool) error {
 		return err
 	}
 	return s.exec(ctx, s.superuser, `CHECKPOINT`)
+}
+
+// sealed waits until the sealer of the audit log is through.
+func (i *installation) sealed(ctx context.Context) error {
+	conn, err := i.site.connect(ctx, i.controlRole)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for end := time.Now().Add(2 * time.Minute); ; {
+		var left bool
+		if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM rolecall.audit_unsealed)`).Scan(&left); err != nil || !left {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the audit log of %s is not sealed", i.name)
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

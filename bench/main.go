@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,19 +29,39 @@ import (
 
 // options are the settings of a run.
 type options struct {
-	program     string
-	peerFolder  string
-	dir         string
-	seconds     time.Duration
-	rounds      int
-	connections []int
-	only        []string // nil: everything
-	rate        string
-	json, write string
-	profiles    string
+	program string
+	// alternatives are further programs, measured in the same rounds; what differs between them by a few percent is lost
+	// between two runs.
+	alternatives []alternative
+	peerFolder   string
+	dir          string
+	seconds      time.Duration
+	rounds       int
+	connections  []int
+	only         []string // nil: everything
+	rate         string
+	json, write  string
+	profiles     string
 
 	verifier string // that pgbench sets as the password of roles
 }
+
+type alternative struct{ name, program string }
+
+func (o *options) addAlternative(value string) (err error) {
+	a := alternative{}
+	var named bool
+	a.name, a.program, named = strings.Cut(value, "=")
+	if !named || !alternativeName.MatchString(a.name) || slices.Contains(sides, a.name) ||
+		slices.ContainsFunc(o.alternatives, func(b alternative) bool { return b.name == a.name }) {
+		return errors.New("it takes name=program, the name of lower case letters and digits, another one each time")
+	}
+	a.program, err = filepath.Abs(a.program)
+	o.alternatives = append(o.alternatives, a)
+	return err
+}
+
+var alternativeName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // extras are what -only takes besides the names of operations.
 var extras = []string{"flat", "isolated", "small", "fleet"}
@@ -55,6 +76,8 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(errOut)
 	f.StringVar(&o.program, "rolecall", "bin/rolecall", "the `program` to measure")
+	f.Func("alt", "`name=program`: one more Rolecall to measure in the same rounds, with a control database of its own; may be "+
+		"repeated", o.addAlternative)
 	f.StringVar(&o.peerFolder, "peer", "", "`folder` that scripts/install-bench-peer has printed; without it there is no peer")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "`folder` on the disk to measure, in which a new one is made for everything and "+
 		"removed at the end")
@@ -163,7 +186,7 @@ func realMain(ctx context.Context, args []string, out, errOut io.Writer) error {
 
 // onSite does it all on a site, which is gone afterwards.
 func (b *bench) onSite(ctx context.Context) (err error) {
-	b.site, err = openSite(ctx, b.dir, b.program, b.rate, b.peerFolder)
+	b.site, err = openSite(ctx, &b.options)
 	defer func() { err = errors.Join(err, b.site.close()) }()
 	if err != nil {
 		return err
@@ -174,8 +197,7 @@ func (b *bench) onSite(ctx context.Context) (err error) {
 // all goes through everything, the number of roles and accounts growing.
 func (b *bench) all(ctx context.Context) error {
 	s := b.site
-	b.users = "/databases/postgresql/clusters/" + s.cluster + "/users"
-	b.user, b.admin = newEndpoint(s.rolecall.address, s.user), newEndpoint(s.rolecall.address, s.admin)
+	b.target = s.target()
 	if s.peer != nil {
 		b.peer = newEndpoint(s.peer.address, "")
 	}

@@ -52,7 +52,7 @@ func (b *bench) isolated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	passwords := b.operation("password").rolecall(&run{bench: b, connections: others, sent: make([]int, others)})
+	passwords := b.operation("password").rolecall(&run{bench: b, target: b.target, connections: others, sent: make([]int, others)})
 	silence := func(buf []byte, _ int) []byte {
 		return b.admin.get(buf, "/databases/postgresql/clusters/%s/users/%s1", hung, baseRole)
 	}
@@ -95,7 +95,7 @@ func (b *bench) operation(name string) *operation {
 
 // gets measures gets, at the given rate, or as fast as they are answered.
 func (b *bench) gets(ctx context.Context, connections int, perSecond float64) (*sample, error) {
-	request := b.operation("get").rolecall(&run{bench: b, connections: connections})
+	request := b.operation("get").rolecall(&run{bench: b, target: b.target, connections: connections})
 	if perSecond == 0 {
 		return b.drive(ctx, b.user.address, request, connections, b.seconds)
 	}

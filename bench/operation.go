@@ -31,6 +31,7 @@ type operation struct {
 // run is one measurement of an operation: what its requests are made of.
 type run struct {
 	*bench
+	target
 	connections int
 	base        int      // what is made is numbered from here
 	oids        []uint32 // of the roles, for the peer
@@ -228,7 +229,10 @@ func (e endpoint) end(buf []byte) []byte {
 // stockFor makes the roles that a measurement of deletion may use up, and says how many each connection has: more than
 // it gets through in the time. pgbench ends when it has dropped all.
 func (b *bench) stockFor(ctx context.Context, side string, connections int) (perConnection int, err error) {
-	perSecond := map[string]float64{sideRolecall: 4000, sidePgbench: 4000, sidePeer: 600}[side]
+	perSecond := 4000.0
+	if side == sidePeer {
+		perSecond = 600
+	}
 	perConnection = 1 + int(perSecond*(b.seconds+b.warmUp(b.seconds)).Seconds())/connections
 	return perConnection, b.site.roles(ctx, stockRole, 1, perConnection*connections)
 }

@@ -18,15 +18,17 @@ import (
 
 // report is all that a run showed, as it is written in JSON.
 type report struct {
-	Began    time.Time   `json:"began"`
-	Took     float64     `json:"took"` // seconds
-	Machine  machine     `json:"machine"`
-	Settings settings    `json:"settings"`
-	Rows     []*row      `json:"rows"`
-	Flat     []flatness  `json:"flat"`
-	Isolated []isolation `json:"isolated"`
-	Small    small       `json:"small"`
-	Fleet    fleet       `json:"fleet"`
+	Began    time.Time `json:"began"`
+	Took     float64   `json:"took"` // seconds
+	Machine  machine   `json:"machine"`
+	Settings settings  `json:"settings"`
+	// Alternatives are the names of other builds of Rolecall.
+	Alternatives []string    `json:"alternatives,omitempty"`
+	Rows         []*row      `json:"rows"`
+	Flat         []flatness  `json:"flat"`
+	Isolated     []isolation `json:"isolated"`
+	Small        small       `json:"small"`
+	Fleet        fleet       `json:"fleet"`
 }
 
 type machine struct {
@@ -115,12 +117,15 @@ func (b *bench) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.Rolecall = strings.TrimSpace(string(out))
+	m.Rolecall, _, _ = strings.Cut(string(out), "\n")
 	if b.site.peer != nil {
 		m.Peer = b.site.peer.version
 	}
 	b.report.Settings = settings{Seconds: b.seconds.Seconds(), Rounds: b.rounds, RateLimit: b.rate,
 		Postgres: map[string]string{}, Tuning: map[string]string{}}
+	for _, a := range b.alternatives {
+		b.report.Alternatives = append(b.report.Alternatives, a.name)
+	}
 	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_connections"} {
 		if b.report.Settings.Postgres[name], err = query[string](ctx, b.site, b.site.superuser, `SELECT current_setting($1)`,
 			name); err != nil {
@@ -201,15 +206,19 @@ func void(rounds []sample) string {
 }
 
 // against is the median of the ratios to another side, each of one round: what slowed down a whole round is in both.
-// It is 0 when there is nothing to compare with.
 func (r *row) against(side string) float64 {
-	ours, theirs := r.Sides[sideRolecall], r.Sides[side]
+	return ratio(r.Sides[sideRolecall], r.Sides[side], perSecond)
+}
+
+// ratio is the median of the ratios of what f takes from a sample.
+// It is 0 when there is nothing to compare with.
+func ratio(ours, theirs []sample, f func(s sample) float64) float64 {
 	if len(theirs) == 0 || len(theirs) != len(ours) || void(ours) != "" || void(theirs) != "" {
 		return 0
 	}
 	ratios := make([]float64, len(ours))
 	for i := range ours {
-		ratios[i] = ours[i].PerSecond / theirs[i].PerSecond
+		ratios[i] = f(ours[i]) / f(theirs[i])
 	}
 	return median(ratios)
 }
@@ -291,7 +300,7 @@ func (r *row) cost() []string {
 	add := func(side string, take ...func(u usage) float64) {
 		for _, f := range take {
 			cell := "–"
-			if rounds := r.Sides[side]; len(rounds) > 0 {
+			if rounds := r.Sides[side]; len(rounds) > 0 && void(rounds) == "" {
 				cell = count(of(rounds, func(s sample) float64 { return 1e6 * f(s.CPU) / float64(s.Requests) }))
 			}
 			cells = append(cells, cell)
@@ -365,11 +374,46 @@ func (r *report) markdown() string {
 			"its load", "pgbench's PostgreSQL",
 			"pgbench", "peer", "its PostgreSQL"}, costs))
 	}
+	r.writeAlternatives(&b)
 	r.writeFlat(&b)
 	r.writeIsolated(&b)
 	r.writeSmall(&b)
 	return b.String()
 }
+
+// writeAlternatives compares the builds of Rolecall, line by line. By the CPU time of a request, and relative to the first.
+func (r *report) writeAlternatives(b *strings.Builder) {
+	if len(r.Alternatives) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, row := range r.Rows {
+		first := row.Sides[sideRolecall]
+		for _, name := range append([]string{sideRolecall}, r.Alternatives...) {
+			rounds := row.Sides[name]
+			if len(rounds) == 0 || void(rounds) != "" {
+				continue
+			}
+			cells := []string{row.Title, strconv.Itoa(row.Connections), name, row.rate(name),
+				fmt.Sprintf("%.2f", of(rounds, p50)), fmt.Sprintf("%.2f", of(rounds, p99))}
+			for _, cost := range []func(s sample) float64{ownCost, postgresCost, sumCost} {
+				cell := count(of(rounds, cost))
+				if than := ratio(rounds, first, cost); name != sideRolecall && than > 0 {
+					cell += fmt.Sprintf(" (%+.0f %%)", 100*(than-1))
+				}
+				cells = append(cells, cell)
+			}
+			rows = append(rows, cells)
+		}
+	}
+	b.WriteString("\n" + table([]string{"Programs, CPU in µs a request", "connections", "program", "a second", "p50, ms",
+		"p99, ms", "Rolecall", "PostgreSQL", "both"}, rows))
+}
+
+// The CPU time of a request, in µs.
+func ownCost(s sample) float64      { return 1e6 * s.CPU.Rolecall / float64(s.Requests) }
+func postgresCost(s sample) float64 { return 1e6 * s.CPU.Postgres / float64(s.Requests) }
+func sumCost(s sample) float64      { return ownCost(s) + postgresCost(s) }
 
 func (r *report) writeFlat(b *strings.Builder) {
 	if len(r.Flat) == 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,47 @@ func TestRow(t *testing.T) {
 	r.Sides[sideRolecall][0].Failed = map[string]int{"429": 7}
 	if got, want := strings.Join(r.cells()[2:7], "|"), "void: 7 × 429|1.00|2.00|10,000|–"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestAlternatives: each build has a line, and its CPU time stands against that of the first in the same rounds.
+func TestAlternatives(t *testing.T) {
+	t.Parallel()
+	r := &report{Alternatives: []string{"old"}, Rows: []*row{{Title: "get", Connections: 8,
+		Sides: map[string][]sample{sideRolecall: rounds(1000, 2000, 1000), "old": rounds(500, 1000, 500)}}}}
+	text := r.markdown()
+	for _, want := range []string{"| get | 8 | rolecall | 1,000 | 1.00 | 2.00 | 500 | 250 | 750 |",
+		"| get | 8 | old | 500 | 1.00 | 2.00 | 1,000 (+100 %) | 500 (+100 %) | 1,500 (+100 %) |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %s in\n%s", want, text)
+		}
+	}
+}
+
+// TestPgbenchDidNothing: a machine that is busy with something else costs a row its figures, and not the run.
+func TestPgbenchDidNothing(t *testing.T) {
+	t.Parallel()
+	s, err := parsePgbench([]byte("duration: 1 s\nnumber of transactions actually processed: 0\n" +
+		"number of failed transactions: 0 (NaN%)\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &report{Rows: []*row{{Title: "get", Connections: 8, Share: .25,
+		Sides: map[string][]sample{sideRolecall: rounds(1000), sidePgbench: {*s}}}}}
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
+	if want, got := "| get | 8 | 1,000 | 1.00 | 2.00 | void: 1 × nothing done in time | – |", r.markdown(); !strings.Contains(got,
+		want) {
+		t.Errorf("there is no %s in\n%s", want, got)
+	}
+	s, err = parsePgbench([]byte("number of transactions actually processed: 500\nnumber of failed transactions: 2 (0.4%)\n" +
+		"initial connection time = 2 ms\ntps = 250.0 (without initial connection time)\n"))
+	if err != nil || s.PerSecond != 250 || s.Requests != 500 || s.Seconds != 2 || s.Failed["failed"] != 2 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := parsePgbench([]byte("pgbench: error: ...")); err == nil {
+		t.Error("an error message is a result")
 	}
 }
 
@@ -88,12 +130,13 @@ func TestWriteBetween(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	o, err := parseOptions([]string{"-seconds=0.5", "-only=get,flat", "-connections=1,2"}, os.Stderr)
-	if err != nil || o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
+	o, err := parseOptions([]string{"-seconds=0.5", "-only=get,flat", "-connections=1,2", "-alt=old=x", "-alt=new=y"},
+		os.Stderr)
+	if err != nil || len(o.alternatives) != 2 || o.alternatives[1].name != "new" || o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, args := range [][]string{{"-seconds=x"}, {"-rounds=0"}, {"-connections=0"}, {"-only=nothing"},
-		{"-only=get", "-write=x"}, {"more"}} {
+		{"-only=get", "-write=x"}, {"more"}, {"-alt=old"}, {"-alt=pgbench=x"}, {"-alt=a=x", "-alt=a=y"}} {
 		if _, err := parseOptions(args, os.Stderr); err == nil {
 			t.Errorf("%q are taken", args)
 		}

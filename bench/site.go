@@ -27,31 +27,74 @@ import (
 	"rolecall/internal/localpg"
 )
 
-// site is what runs: one PostgreSQL with its settings as they come, and on it Rolecall and the peer.
+// site is what runs: one PostgreSQL with its settings as they come, and on it Rolecall, further builds of it, and the peer.
 type site struct {
-	dir      string
-	program  string // bin/rolecall
-	rate     string // its --rate-limit
-	pg       *localpg.Server
-	pgPID    int
-	rolecall *replica
-	peer     *peer // nil: none
+	dir                  string
+	rate                 string // the --rate-limit of every Rolecall
+	pg                   *localpg.Server
+	pgPID                int
+	*installation                        // the one that everything is about
+	alternatives         []*installation // that are measured in the same rounds
+	peer                 *peer           // nil: none
+	superuser, adminRole login
+}
 
+// installation is a program with its control database, and with the cluster registered. Each has a control database of
+// its own: of several servers on one, any may seal the log of another, and a newer one may change the schema of an older.
+type installation struct {
+	site     *site
+	name     string // in tables
+	program  string // its file
+	rolecall *replica
+
+	controlRole login
 	keys        *control.Keyring
 	cluster     string // id
 	account     string // guid of the account that drives Rolecall
 	user, admin string // tokens of it, and of an admin
+}
 
-	superuser, controlRole, adminRole login
+// newInstallation names the control database and all files by the name.
+func (s *site) newInstallation(name, program string) *installation {
+	role := "rolecall"
+	if name != sideRolecall {
+		role += "_" + name
+	}
+	return &installation{site: s, name: name, program: program, controlRole: login{role, rand.Text(), role}}
+}
+
+// installations are all of them.
+func (s *site) installations() []*installation {
+	return append([]*installation{s.installation}, s.alternatives...)
+}
+
+// of returns the one that a side of the measurement is, nil if the side is no Rolecall.
+func (s *site) of(side string) *installation {
+	for _, i := range s.installations() {
+		if i.name == side {
+			return i
+		}
+	}
+	return nil
+}
+
+// target returns where requests to it go.
+func (i *installation) target() target {
+	return target{
+		users: "/databases/postgresql/clusters/" + i.cluster + "/users",
+		user:  newEndpoint(i.rolecall.address, i.user),
+		admin: newEndpoint(i.rolecall.address, i.admin),
+	}
 }
 
 // login is a way into the PostgreSQL.
 type login struct{ role, password, database string }
 
 // openSite starts everything in a new folder below parent. It is to be closed even when it fails.
-func openSite(ctx context.Context, parent, program, rate, peerFolder string) (s *site, err error) {
-	s = &site{program: program, rate: rate}
-	if s.dir, err = os.MkdirTemp(parent, "rolecall-bench-"); err != nil {
+func openSite(ctx context.Context, o *options) (s *site, err error) {
+	s = &site{rate: o.rate}
+	s.installation = s.newInstallation(sideRolecall, o.program)
+	if s.dir, err = os.MkdirTemp(o.dir, "rolecall-bench-"); err != nil {
 		return s, err
 	}
 	// As root, PostgreSQL runs as another user, which has to pass through.
@@ -66,7 +109,6 @@ func openSite(ctx context.Context, parent, program, rate, peerFolder string) (s 
 		return s, fmt.Errorf("%w; it comes with PostgreSQL's packages: apt-get install postgresql", err)
 	}
 	s.superuser = login{s.pg.User, s.pg.Password, "postgres"}
-	s.controlRole = login{"rolecall", rand.Text(), "rolecall"}
 	s.adminRole = login{"rolecall_admin", rand.Text(), "postgres"} // with the rights that docs/clusters.md asks for
 	conn, err := s.connect(ctx, s.superuser)
 	if err != nil {
@@ -80,23 +122,22 @@ func openSite(ctx context.Context, parent, program, rate, peerFolder string) (s 
 	if err := conn.Close(ctx); err != nil {
 		return s, err
 	}
-	for _, l := range []login{s.controlRole, s.adminRole} {
-		if err := s.exec(ctx, s.superuser, `CREATE ROLE %I LOGIN PASSWORD %L`, l.role, l.password); err != nil {
-			return s, err
-		}
-	}
-	if err := s.exec(ctx, s.superuser, `CREATE DATABASE %I OWNER %I`, s.controlRole.database, s.controlRole.role); err != nil {
-		return s, err
-	}
-	if err := s.exec(ctx, s.superuser, `ALTER ROLE %1$I CREATEROLE CREATEDB; GRANT pg_signal_backend TO %1$I`,
-		s.adminRole.role); err != nil {
+	if err := s.exec(ctx, s.superuser, `CREATE ROLE %1$I LOGIN PASSWORD %2$L CREATEROLE CREATEDB; `+
+		`GRANT pg_signal_backend TO %1$I`, s.adminRole.role, s.adminRole.password); err != nil {
 		return s, err
 	}
 	if err := s.openRolecall(ctx); err != nil {
 		return s, err
 	}
-	if peerFolder != "" {
-		s.peer, err = s.startPeer(ctx, peerFolder)
+	for _, a := range o.alternatives {
+		i := s.newInstallation(a.name, a.program)
+		s.alternatives = append(s.alternatives, i)
+		if err := i.openRolecall(ctx); err != nil {
+			return s, fmt.Errorf("%s: %w", a.name, err)
+		}
+	}
+	if o.peerFolder != "" {
+		s.peer, err = s.startPeer(ctx, o.peerFolder)
 	}
 	return s, err
 }
@@ -107,8 +148,10 @@ func (s *site) close() error {
 	if s.peer != nil {
 		all = append(all, s.peer.stop())
 	}
-	if s.rolecall != nil {
-		all = append(all, s.rolecall.stop())
+	for _, i := range s.installations() {
+		if i.rolecall != nil {
+			all = append(all, i.rolecall.stop())
+		}
 	}
 	if s.pg != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -173,20 +216,20 @@ type replica struct {
 
 // serve starts a replica as docs/operating.md says. Beyond the defaults are the addresses, and the limit of requests:
 // the bucket of one account lets 200 a second pass, and all requests are of one account.
-func (s *site) serve(ctx context.Context) (*replica, error) {
+func (i *installation) serve(ctx context.Context) (*replica, error) {
 	r := &replica{}
 	port, err := freePorts(2)
 	if err != nil {
 		return nil, err
 	}
 	r.address, r.profiles = local(port), local(port+1)
-	cmd := exec.Command(s.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address,
+	cmd := exec.Command(i.program, "serve", "--listen="+r.address, "--public-url=http://"+r.address,
 		"--metrics-listen=", "--pprof-listen="+r.profiles,
-		"--database-url-file="+s.databaseURLFile(), "--master-key-file="+s.masterKeyFile(), "--rate-limit="+s.rate,
+		"--database-url-file="+i.databaseURLFile(), "--master-key-file="+i.masterKeyFile(), "--rate-limit="+i.site.rate,
 		"--drain-delay=0s")
 	cmd.Env = environment()
 	start := time.Now()
-	if r.process, err = startProcess(cmd, filepath.Join(s.dir, "rolecall.log")); err != nil {
+	if r.process, err = startProcess(cmd, i.file("log")); err != nil {
 		return nil, err
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
@@ -198,39 +241,49 @@ func (s *site) serve(ctx context.Context) (*replica, error) {
 	return r, nil
 }
 
-func (s *site) databaseURLFile() string { return filepath.Join(s.dir, "database-url") }
-func (s *site) masterKeyFile() string   { return filepath.Join(s.dir, "master.key") }
+func (i *installation) file(extension string) string {
+	return filepath.Join(i.site.dir, i.name+"."+extension)
+}
+func (i *installation) databaseURLFile() string { return i.file("url") }
+func (i *installation) masterKeyFile() string   { return i.file("key") }
 
 // openRolecall makes the control database, starts the server and registers a cluster with the command line, and creates
 // an account that an access rule allows to manage it.
-func (s *site) openRolecall(ctx context.Context) error {
+func (i *installation) openRolecall(ctx context.Context) error {
+	l, s := i.controlRole, i.site
+	err := s.exec(ctx, s.superuser, `CREATE ROLE %I LOGIN PASSWORD %L`, l.role, l.password)
+	if err != nil {
+		return err
+	}
+	if err := s.exec(ctx, s.superuser, `CREATE DATABASE %I OWNER %I`, l.database, l.role); err != nil {
+		return err
+	}
 	key := control.NewMasterKey()
-	var err error
-	if s.keys, err = control.ParseKeyring(key); err != nil {
+	if i.keys, err = control.ParseKeyring(key); err != nil {
 		return err
 	}
-	if err := os.WriteFile(s.databaseURLFile(), []byte(s.url(s.controlRole)), 0o600); err != nil {
+	if err := os.WriteFile(i.databaseURLFile(), []byte(s.url(l)), 0o600); err != nil {
 		return err
 	}
-	if err := os.WriteFile(s.masterKeyFile(), []byte(key), 0o600); err != nil {
+	if err := os.WriteFile(i.masterKeyFile(), []byte(key), 0o600); err != nil {
 		return err
 	}
-	files := []string{"--database-url-file=" + s.databaseURLFile(), "--master-key-file=" + s.masterKeyFile()}
-	if _, err := s.command(ctx, rand.Text(), append([]string{"bootstrap", "--password-stdin"}, files...)...); err != nil {
+	files := []string{"--database-url-file=" + i.databaseURLFile(), "--master-key-file=" + i.masterKeyFile()}
+	if _, err := i.command(ctx, rand.Text(), append([]string{"bootstrap", "--password-stdin"}, files...)...); err != nil {
 		return err
 	}
-	if s.rolecall, err = s.serve(ctx); err != nil {
+	if i.rolecall, err = i.serve(ctx); err != nil {
 		return err
 	}
-	if s.admin, err = s.token(ctx, "admin"); err != nil {
+	if i.admin, err = i.token(ctx, "admin"); err != nil {
 		return err
 	}
 	const account = "bench"
-	if _, err := s.command(ctx, rand.Text(), "accounts", "create", account, "--label=team="+account,
+	if _, err := i.command(ctx, rand.Text(), "accounts", "create", account, "--label=team="+account,
 		"--password-stdin"); err != nil {
 		return err
 	}
-	out, err := s.command(ctx, s.adminRole.password, "clusters", "register", "main", "--tls-mode=disable",
+	out, err := i.command(ctx, s.adminRole.password, "clusters", "register", "main", "--tls-mode=disable",
 		"--manage=team="+account,
 		fmt.Sprintf("--url=postgres://%s@%s:%d/%s", s.adminRole.role, s.pg.Host, s.pg.Port, s.adminRole.database),
 		"--password-stdin", "--output=json")
@@ -241,20 +294,20 @@ func (s *site) openRolecall(ctx context.Context) error {
 	if err := json.Unmarshal(out, &registered); err != nil {
 		return fmt.Errorf("rolecall clusters register printed %q: %w", out, err)
 	}
-	s.cluster = registered.ID
-	if s.user, err = s.token(ctx, account); err != nil {
+	i.cluster = registered.ID
+	if i.user, err = i.token(ctx, account); err != nil {
 		return err
 	}
-	s.account, err = query[string](ctx, s, s.controlRole, `SELECT guid FROM rolecall.accounts WHERE username = $1`, account)
+	i.account, err = query[string](ctx, s, l, `SELECT guid FROM rolecall.accounts WHERE username = $1`, account)
 	return err
 }
 
 // command runs a command of Rolecall, as admin, and returns what it prints.
-func (s *site) command(ctx context.Context, input string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, s.program, args...)
+func (i *installation) command(ctx context.Context, input string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, i.program, args...)
 	cmd.Env = environment()
-	if s.rolecall != nil {
-		cmd.Env = append(cmd.Env, "ROLECALL_URL=http://"+s.rolecall.address, "ROLECALL_TOKEN="+s.admin)
+	if i.rolecall != nil {
+		cmd.Env = append(cmd.Env, "ROLECALL_URL=http://"+i.rolecall.address, "ROLECALL_TOKEN="+i.admin)
 	}
 	cmd.Stdin = strings.NewReader(input + "\n")
 	var errOut bytes.Buffer
@@ -267,8 +320,8 @@ func (s *site) command(ctx context.Context, input string, args ...string) ([]byt
 }
 
 // inControl opens the control database for f, as the program does.
-func (s *site) inControl(ctx context.Context, f func(db *control.DB) error) error {
-	db, err := control.Open(ctx, s.url(s.controlRole), s.keys)
+func (i *installation) inControl(ctx context.Context, f func(db *control.DB) error) error {
+	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys)
 	if err != nil {
 		return err
 	}
@@ -278,9 +331,9 @@ func (s *site) inControl(ctx context.Context, f func(db *control.DB) error) erro
 
 // token issues a token that is valid for a whole run; those of the token endpoint expire after 20 minutes. It has the same
 // claims, and is signed with the same key.
-func (s *site) token(ctx context.Context, username string) (token string, err error) {
-	err = s.inControl(ctx, func(db *control.DB) error {
-		issuer := "http://" + s.rolecall.address + "/uaa/oauth/token"
+func (i *installation) token(ctx context.Context, username string) (token string, err error) {
+	err = i.inControl(ctx, func(db *control.DB) error {
+		issuer := "http://" + i.rolecall.address + "/uaa/oauth/token"
 		id, err := identity.New(ctx, db, identity.Config{Issuer: issuer, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
