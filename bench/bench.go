@@ -32,6 +32,7 @@ type bench struct {
 
 // target is where requests to a Rolecall go.
 type target struct {
+	clusterID   string
 	users       string // the path of the cluster's users
 	user, admin endpoint
 }
@@ -39,11 +40,13 @@ type target struct {
 // What is measured, in the order in which a round goes through it. Other builds of Rolecall come behind the first.
 const (
 	sideRolecall = "rolecall"
+	sideBare     = "bare" // an HTTP server that answers the same requests with a constant
 	sidePgbench  = "pgbench"
+	sideCheap    = "cheap" // pgbench, setting verifiers whose check costs PostgreSQL nothing
 	sidePeer     = "peer"
 )
 
-var sides = []string{sideRolecall, sidePgbench, sidePeer}
+var sides = []string{sideRolecall, sideBare, sidePgbench, sideCheap, sidePeer}
 
 func (b *bench) sides() []string {
 	all := []string{sideRolecall}
@@ -54,12 +57,18 @@ func (b *bench) sides() []string {
 }
 
 // measures reports whether the operation can be measured on a side.
-func (op *operation) measures(side string, peer *peer) bool {
-	switch side {
-	case sidePgbench:
+func (b *bench) measures(op *operation, side string, connections int) bool {
+	switch {
+	case connections == 1 && slices.Contains(sides[1:], side):
+		return false // how long one request takes has nothing to compare with
+	case side == sideBare:
+		return op.goals.bare != nil
+	case side == sidePgbench:
 		return op.script != ""
-	case sidePeer:
-		return op.peer != nil && peer != nil
+	case side == sideCheap:
+		return op.goals.keys > 0
+	case side == sidePeer:
+		return op.peer != nil && b.site.peer != nil
 	}
 	return op.rolecall != nil
 }
@@ -72,24 +81,38 @@ func (b *bench) compare(ctx context.Context, of string) error {
 		if op.of != of || !b.wants(op.name) {
 			continue
 		}
-		connections := b.connections
-		if op.connections != nil {
-			connections = op.connections
+		connections := op.connections
+		if connections == nil {
+			connections = b.connections
+			if op.rolecall != nil {
+				connections = append([]int{1}, connections...)
+			}
 		}
 		for _, n := range connections {
-			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.share, Times: op.times, P50: op.p50,
-				Sides: map[string][]sample{}}
+			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.goals.share[n], Bare: op.goals.bare[n],
+				Keys: op.goals.keys, Times: op.goals.times, P50: op.p50, Sides: map[string][]sample{}}
 			for round := range b.rounds {
 				for _, side := range b.sides() {
-					if !op.measures(side, b.site.peer) {
+					if !b.measures(op, side, n) {
 						continue
 					}
 					fmt.Fprintf(b.out, "\r\x1b[K%s, %d connections, round %d of %d: %s", op.title, n, round+1, b.rounds, side)
-					s, err := b.measure(ctx, op, n, side, b.seconds)
+					d := b.seconds
+					if n == 1 || side == sideCheap {
+						d /= 3
+					}
+					s, err := b.measure(ctx, op, n, side, d)
 					if err != nil {
 						return fmt.Errorf("%s, %d connections, %s: %w", op.title, n, side, err)
 					}
 					row.Sides[side] = append(row.Sides[side], *s)
+				}
+				if row.Keys > 0 {
+					key, err := keyCost()
+					if err != nil {
+						return err
+					}
+					row.Key = append(row.Key, key)
 				}
 			}
 			b.report.Rows = append(b.report.Rows, row)
@@ -113,7 +136,10 @@ type sample struct {
 // measure lets one side work at an operation: first for a while that does not count, then for d.
 func (b *bench) measure(ctx context.Context, op *operation, connections int, side string,
 	d time.Duration) (s *sample, err error) {
-	r := &run{bench: b, target: b.target, connections: connections, sent: make([]int, connections)}
+	r := b.newRun(connections)
+	if side == sideCheap {
+		r.verifier = b.cheap
+	}
 	rolecall := b.site.of(side)
 	if rolecall != nil {
 		r.target = rolecall.target()
@@ -123,7 +149,7 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 		r.base = 100_000_000 * b.made
 	}
 	if op.stock {
-		if r.perConn, err = b.stockFor(ctx, side, connections); err != nil {
+		if r.perConn, err = b.stockFor(ctx, side, connections, d); err != nil {
 			return nil, err
 		}
 	}
@@ -146,16 +172,21 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 		}
 	}
 	switch side {
-	case sidePgbench:
+	case sidePgbench, sideCheap:
 		s, err = b.pgbench(ctx, op, r, d)
 	case sidePeer:
-		s, err = b.drive(ctx, b.peer.address, op.peer(r), connections, d)
+		s, err = b.drive(ctx, &b.site.peer.server, r, op.peer(r), d)
+	case sideBare:
+		s, err = b.drive(ctx, b.site.bare, r, op.rolecall(r), d)
 	default:
 		stop := b.profileInto(ctx, rolecall, fmt.Sprintf("%s-%d", op.name, connections), d)
-		s, err = b.drive(ctx, rolecall.rolecall.address, op.rolecall(r), connections, d)
+		s, err = b.drive(ctx, &rolecall.rolecall.server, r, op.rolecall(r), d)
 		err = errors.Join(err, stop())
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := r.endLeases(ctx); err != nil {
 		return nil, err
 	}
 	if op.of == "roles" && op.writes {
@@ -167,18 +198,17 @@ func (b *bench) measure(ctx context.Context, op *operation, connections int, sid
 func (b *bench) warmUp(d time.Duration) time.Duration { return max(d/5, 200*time.Millisecond) }
 
 // drive sends requests over connections that are the same while it warms up and while it measures.
-func (b *bench) drive(ctx context.Context, address string, request request, connections int,
-	d time.Duration) (*sample, error) {
-	l := &load{request: request}
+func (b *bench) drive(ctx context.Context, to *server, r *run, request request, d time.Duration) (*sample, error) {
+	l := &load{request: request, answered: r.answered}
 	defer l.close()
-	if err := l.connect(address, connections); err != nil {
+	if err := l.connect(to.address, r.connections); err != nil {
 		return nil, err
 	}
 	if _, err := l.run(ctx, b.warmUp(d)); err != nil {
 		return nil, err
 	}
 	runtime.GC()
-	before, err := b.usage()
+	before, err := b.usage(to)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +216,7 @@ func (b *bench) drive(ctx context.Context, address string, request request, conn
 	if err != nil {
 		return nil, err
 	}
-	after, err := b.usage()
+	after, err := b.usage(to)
 	if err != nil {
 		return nil, err
 	}
@@ -206,23 +236,15 @@ func (b *bench) drive(ctx context.Context, address string, request request, conn
 
 var began = time.Now()
 
-// usage is the CPU time that all have had until now.
-func (b *bench) usage() (u usage, err error) {
+// usage is the CPU time that all have had until now. No server: pgbench is measured, or nothing.
+func (b *bench) usage(measured *server) (u usage, err error) {
 	busy, stolen, err := machineCPU()
 	if err != nil {
 		return u, err
 	}
 	u.Within, u.Stolen = time.Since(began).Seconds(), stolen
-	// All builds of Rolecall but the one that is measured are idle.
-	for _, i := range b.site.installations() {
-		stat, err := readStat(i.rolecall.cmd.Process.Pid)
-		if err != nil {
-			return u, err
-		}
-		u.Rolecall += stat.own
-	}
-	if p := b.site.peer; p != nil {
-		if u.Peer, err = family(p.cmd.Process.Pid); err != nil {
+	if measured != nil {
+		if u.Server, err = family(measured.cmd.Process.Pid); err != nil {
 			return u, err
 		}
 	}
@@ -231,7 +253,7 @@ func (b *bench) usage() (u usage, err error) {
 	}
 	self, err := readStat(os.Getpid())
 	u.Load = self.own
-	u.Others = busy - u.Rolecall - u.Peer - u.Postgres - u.Load
+	u.Others = busy - u.Server - u.Postgres - u.Load
 	return u, err
 }
 
@@ -253,7 +275,7 @@ func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Durat
 	r.base += r.connections * 1_000_000
 	done := warm.Requests / r.connections
 	runtime.GC()
-	before, err := b.usage()
+	before, err := b.usage(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +283,7 @@ func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Durat
 	if err != nil {
 		return nil, err
 	}
-	after, err := b.usage()
+	after, err := b.usage(nil)
 	own := s.CPU.Load
 	s.CPU = after.minus(before)
 	s.CPU.Load += own
@@ -288,7 +310,7 @@ func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Du
 		"--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections),
 		"--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
 	defined := map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections),
-		"base": strconv.Itoa(r.base), "i": "0", "verifier": b.verifier}
+		"base": strconv.Itoa(r.base), "i": "0", "verifier": r.verifier}
 	if op.stock {
 		// The warm-up takes a tenth of the stock.
 		n := r.perConn / 10

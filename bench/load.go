@@ -25,6 +25,8 @@ type load struct {
 	// perSecond is how many requests are due in a second, answered or not; 0: the next one when the last is answered. If a
 	// request waits for a connection, its time starts when it was due.
 	perSecond float64
+	// answered is given each answer before the connection sends its next request; nil: nobody wants it.
+	answered func(c int, answer []byte)
 
 	epoll       int
 	connections []*connection
@@ -165,6 +167,9 @@ func (l *load) run(ctx context.Context, d time.Duration) (*answers, error) {
 			a.times = append(a.times, now.Sub(c.sent))
 			c.sent = time.Time{}
 			underWay--
+			if l.answered != nil {
+				l.answered(c.number, c.in[:c.read])
+			}
 			if l.perSecond == 0 && now.Before(end) {
 				if err := send(c, now); err != nil {
 					return nil, err

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// server answers by path: /<status>/<bytes>; a long body comes in chunks.
-func server(t *testing.T, seen *atomic.Int64) string {
+// newServer answers by path: /<status>/<bytes>; a long body comes in chunks.
+func newServer(t *testing.T, seen *atomic.Int64) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var status, size int
@@ -53,7 +53,7 @@ func drive(t *testing.T, l *load, address string, n int, d time.Duration) *answe
 func TestLoadCounts(t *testing.T) {
 	t.Parallel()
 	var seen atomic.Int64
-	address := server(t, &seen)
+	address := newServer(t, &seen)
 	at := endpoint{address: address, headers: "X-Test: 1\r\n"}
 	kinds := []func(buf []byte) []byte{
 		func(buf []byte) []byte { return at.send(buf, "GET", "/200/10", "") },
@@ -88,7 +88,7 @@ func TestLoadCounts(t *testing.T) {
 func TestLoadEnds(t *testing.T) {
 	t.Parallel()
 	var seen atomic.Int64
-	address := server(t, &seen)
+	address := newServer(t, &seen)
 	at := endpoint{address: address}
 	get := func(buf []byte, _ int) []byte { return at.get(buf, "/200/%d", 10) }
 	if a := drive(t, &load{request: get}, address, 2, 100*time.Millisecond); a.Took < 100*time.Millisecond || len(a.times) < 2 {
@@ -145,7 +145,7 @@ func TestLoadFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var seen atomic.Int64
-	at := endpoint{address: server(t, &seen)}
+	at := endpoint{address: newServer(t, &seen)}
 	l := &load{request: func(buf []byte, _ int) []byte { return at.get(buf, "/200/10") }}
 	defer l.close()
 	if err := l.connect(at.address, 1); err != nil {
@@ -153,6 +153,57 @@ func TestLoadFails(t *testing.T) {
 	}
 	if _, err := l.run(ctx, time.Minute); err != context.Canceled {
 		t.Errorf("a canceled load ends with %v", err)
+	}
+}
+
+// TestAnswered: an operation sees each answer before the connection's next request is made.
+func TestAnswered(t *testing.T) {
+	t.Parallel()
+	var seen atomic.Int64
+	at := endpoint{address: newServer(t, &seen)}
+	sent, answered := 0, 0
+	drive(t, &load{request: func(buf []byte, _ int) []byte {
+		if sent++; sent != answered+1 {
+			t.Errorf("request %d comes after %d answers", sent, answered)
+		}
+		if sent == 6 {
+			return nil
+		}
+		return at.get(buf, "/200/%d", sent)
+	}, answered: func(c int, answer []byte) {
+		if answered++; c != 0 || !bytes.HasSuffix(answer, bytes.Repeat([]byte("x"), answered)) {
+			t.Errorf("answer %d of connection %d: %q", answered, c, answer)
+		}
+	}}, at.address, 1, time.Minute)
+	if answered != 5 {
+		t.Errorf("%d answers", answered)
+	}
+}
+
+// TestFollow goes from page to page by the links, and to the first page behind the last.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	page := func(next string) []byte {
+		return []byte(`{"items":[],"_links":{"self":"http://x/databases/u?limit=100"` + next + `}}`)
+	}
+	r := (&bench{target: target{users: "/databases/u"}}).newRun(1)
+	request := r.follow("")
+	for _, step := range []struct{ path, next string }{
+		{"/databases/u?limit=100", `,"next":"http://x/databases/u?limit=100\u0026after=b"`},
+		{"/databases/u?limit=100&after=b", ""},
+		{"/databases/u?limit=100", ""},
+	} {
+		if got := string(request(nil, 0)); !strings.HasPrefix(got, "GET "+step.path+" HTTP/1.1") {
+			t.Errorf("got %q, want a get of %s", got, step.path)
+		}
+		r.answered(0, page(step.next))
+	}
+	request = r.follow("/databases/u?limit=100&offset=900")
+	for _, path := range []string{"/databases/u?limit=100&offset=900", "/databases/u?offset=1000", "/databases/u?offset=1000"} {
+		if got := string(request(nil, 0)); !strings.HasPrefix(got, "GET "+path+" HTTP/1.1") {
+			t.Errorf("got %q, want a get of %s", got, path)
+		}
+		r.answered(0, page(`,"next":"http://x/databases/u?offset=1000"`))
 	}
 }
 

@@ -44,7 +44,11 @@ type options struct {
 	profiles     string
 
 	verifier string // that pgbench sets as the password of roles
+	cheap    string // the same with a single iteration
 }
+
+// scramIterations is PostgreSQL's default.
+const scramIterations = 4096
 
 type alternative struct{ name, program string }
 
@@ -133,7 +137,10 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.verifier, err = scram.NewVerifier(password, 4096)
+	if o.verifier, err = scram.NewVerifier(password, scramIterations); err != nil {
+		return nil, err
+	}
+	o.cheap, err = scram.NewVerifier(password, 1)
 	return o, err
 }
 
@@ -147,6 +154,10 @@ func operationNames() (names []string) {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == bareCommand {
+		fmt.Fprintln(os.Stderr, "bench:", serveBare(os.Args[2]))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := realMain(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -209,7 +220,7 @@ func (b *bench) all(ctx context.Context) error {
 	if err := b.describe(ctx); err != nil {
 		return err
 	}
-	const few, usual, many = 1_000, 10_000, 100_000
+	const few, usual = 1_000, 10_000
 	if b.wants("flat") {
 		if err := b.flat(ctx, few); err != nil {
 			return err
@@ -239,7 +250,7 @@ func (b *bench) all(ctx context.Context) error {
 			return err
 		}
 	}
-	if slices.ContainsFunc(operations, func(op operation) bool { return op.of == "accounts" && b.wants(op.name) }) {
+	if b.wantsAny("accounts") {
 		if err := b.grow(ctx, 0, many); err != nil {
 			return err
 		}
@@ -252,28 +263,33 @@ func (b *bench) all(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.wantsAny("many roles") {
+		if err := b.grow(ctx, many, 0); err != nil {
+			return err
+		}
+		if err := b.compare(ctx, "many roles"); err != nil {
+			return err
+		}
+	}
 	if b.wants("fleet") {
 		return b.fleet(ctx)
 	}
 	return nil
 }
 
+// many is how many roles and accounts there are in the end.
+const many = 100_000
+
+// wantsAny reports whether an operation on such things is to be measured.
+func (b *bench) wantsAny(of string) bool {
+	return slices.ContainsFunc(operations, func(op operation) bool { return op.of == of && b.wants(op.name) })
+}
+
 // check makes sure that the roles made here look to Rolecall as those do that it made itself.
 func (b *bench) check(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+b.user.address+b.users+"/"+baseRole+"1", nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+b.site.user)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body,
-		[]byte(`"createdByUserId":"`+b.site.account+`"`))) {
-		err = fmt.Errorf("the role %s1 does not look like one of Rolecall's: %s %s", baseRole, resp.Status, body)
+	body, err := b.user.do(ctx, http.MethodGet, b.users+"/"+baseRole+"1")
+	if err == nil && !bytes.Contains(body, []byte(`"createdByUserId":"`+b.site.account+`"`)) {
+		err = fmt.Errorf("the role %s1 does not look like one of Rolecall's: %s", baseRole, body)
 	}
 	return err
 }

@@ -52,7 +52,7 @@ func (b *bench) isolated(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	passwords := b.operation("password").rolecall(&run{bench: b, target: b.target, connections: others, sent: make([]int, others)})
+	passwords := b.operation("password").rolecall(b.newRun(others))
 	silence := func(buf []byte, _ int) []byte {
 		return b.admin.get(buf, "/databases/postgresql/clusters/%s/users/%s1", hung, baseRole)
 	}
@@ -95,9 +95,10 @@ func (b *bench) operation(name string) *operation {
 
 // gets measures gets, at the given rate, or as fast as they are answered.
 func (b *bench) gets(ctx context.Context, connections int, perSecond float64) (*sample, error) {
-	request := b.operation("get").rolecall(&run{bench: b, target: b.target, connections: connections})
+	r := b.newRun(connections)
+	request := b.operation("get").rolecall(r)
 	if perSecond == 0 {
-		return b.drive(ctx, b.user.address, request, connections, b.seconds)
+		return b.drive(ctx, &b.site.rolecall.server, r, request, b.seconds)
 	}
 	l := &load{request: request, perSecond: perSecond}
 	defer l.close()
@@ -279,7 +280,7 @@ func (b *bench) fleet(ctx context.Context) (err error) {
 
 // during is what is used for a while.
 func (b *bench) during(ctx context.Context, d time.Duration) (usage, error) {
-	before, err := b.usage()
+	before, err := b.usage(&b.site.rolecall.server)
 	if err != nil {
 		return usage{}, err
 	}
@@ -288,7 +289,7 @@ func (b *bench) during(ctx context.Context, d time.Duration) (usage, error) {
 	case <-ctx.Done():
 		return usage{}, context.Cause(ctx)
 	}
-	after, err := b.usage()
+	after, err := b.usage(&b.site.rolecall.server)
 	if err != nil {
 		return usage{}, err
 	}

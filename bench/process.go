@@ -84,20 +84,24 @@ func (p *process) tail() []byte {
 	return text[max(0, len(text)-2000):]
 }
 
+// server is a process that takes requests.
+type server struct {
+	*process
+	address string
+}
+
 // usage is CPU time in seconds, by what took it.
 type usage struct {
-	Within   float64 `json:"within"` // so much time of the clock, more than what is measured where processes start and end
-	Rolecall float64 `json:"rolecall"`
+	Within   float64 `json:"within"`   // so much time of the clock, more than what is measured where processes start and end
+	Server   float64 `json:"server"`   // the one that is measured
 	Postgres float64 `json:"postgres"` // all of its processes
-	Peer     float64 `json:"peer"`
-	Load     float64 `json:"load"`   // what drives: this process, or pgbench
-	Others   float64 `json:"others"` // every other process of the machine
-	Stolen   float64 `json:"stolen"` // what the machine was not given by the one that it is a guest of
+	Load     float64 `json:"load"`     // what drives: this process, or pgbench
+	Others   float64 `json:"others"`   // every other process of the machine
+	Stolen   float64 `json:"stolen"`   // what the machine was not given by the one that it is a guest of
 }
 
 func (u usage) minus(v usage) usage {
-	return usage{u.Within - v.Within, u.Rolecall - v.Rolecall, u.Postgres - v.Postgres, u.Peer - v.Peer, u.Load - v.Load,
-		u.Others - v.Others, u.Stolen - v.Stolen}
+	return usage{u.Within - v.Within, u.Server - v.Server, u.Postgres - v.Postgres, u.Load - v.Load, u.Others - v.Others, u.Stolen - v.Stolen}
 }
 
 // ticksPerSecond is USER_HZ, which Linux has fixed for what /proc shows.

@@ -56,10 +56,14 @@ type row struct {
 	Operation   string              `json:"operation"`
 	Title       string              `json:"title"`
 	Connections int                 `json:"connections"`
-	Share       float64             `json:"share,omitempty"` // of pgbench, to be reached
-	Times       float64             `json:"times,omitempty"` // the peer, to be reached
-	P50         float64             `json:"p50,omitempty"`   // ms, to be kept
+	Share       float64             `json:"share,omitempty"`    // of pgbench, to be reached
+	Bare        float64             `json:"bare,omitempty"`     // times the CPU of a bare HTTP server, to be kept
+	Keys        float64             `json:"keys,omitempty"`     // times the CPU of two SCRAM keys, to be kept
+	Times       float64             `json:"times,omitempty"`    // the peer, to be reached
+	P50         float64             `json:"p50,omitempty"`      // ms, to be kept
+	P50Times    float64             `json:"p50Times,omitempty"` // times that of the operation's first row, to be kept
 	Sides       map[string][]sample `json:"sides"`
+	Key         []float64           `json:"key,omitempty"` // by round: µs that a SCRAM key takes Rolecall
 }
 
 type flatness struct {
@@ -267,6 +271,40 @@ func (r *row) ofPeer() string {
 	return goal(fmt.Sprintf("%.1f ×", times), times >= r.Times, promise)
 }
 
+// ofBare is the CPU time of Rolecall in that of a bare HTTP server.
+func (r *row) ofBare() string {
+	times := ratio(r.Sides[sideRolecall], r.Sides[sideBare], serverCost)
+	return most(times, r.Bare)
+}
+
+// ofKeys is all CPU time in that of two SCRAM keys: the one that PostgreSQL computes to refuse the verifier of an empty
+// password, and the one that Rolecall computes to make the verifier. What PostgreSQL's costs is the difference to a
+// verifier of a single iteration.
+func (r *row) ofKeys() string {
+	ours, full, cheap := r.Sides[sideRolecall], r.Sides[sidePgbench], r.Sides[sideCheap]
+	if len(r.Key) == 0 || len(ours) != len(r.Key) || len(full) != len(r.Key) || len(cheap) != len(r.Key) ||
+		void(ours)+void(full)+void(cheap) != "" {
+		return "–"
+	}
+	ratios := make([]float64, len(r.Key))
+	for i := range ratios {
+		ratios[i] = sumCost(ours[i]) / (postgresCost(full[i]) - postgresCost(cheap[i]) + r.Key[i])
+	}
+	return most(median(ratios), r.Keys)
+}
+
+// most is a number of times that is to stay below a limit; 0: any.
+func most(times, limit float64) string {
+	if times == 0 {
+		return "–"
+	}
+	promise := ""
+	if limit > 0 {
+		promise = fmt.Sprintf("≤ %g ×", limit)
+	}
+	return goal(fmt.Sprintf("%.2g ×", times), times <= limit, promise)
+}
+
 func (r *row) middle() string {
 	if len(r.Sides[sideRolecall]) == 0 {
 		return "–"
@@ -297,20 +335,20 @@ func (r *row) String() string { return strings.Join(r.cells(), " | ") }
 // cost is the CPU time of a request in µs, by what took it.
 func (r *row) cost() []string {
 	cells := []string{r.Title, strconv.Itoa(r.Connections)}
-	add := func(side string, take ...func(u usage) float64) {
-		for _, f := range take {
+	add := func(side string, costs ...func(s sample) float64) {
+		for _, cost := range costs {
 			cell := "–"
 			if rounds := r.Sides[side]; len(rounds) > 0 && void(rounds) == "" {
-				cell = count(of(rounds, func(s sample) float64 { return 1e6 * f(s.CPU) / float64(s.Requests) }))
+				cell = count(of(rounds, cost))
 			}
 			cells = append(cells, cell)
 		}
 	}
-	postgres := func(u usage) float64 { return u.Postgres }
-	load := func(u usage) float64 { return u.Load }
-	add(sideRolecall, func(u usage) float64 { return u.Rolecall }, postgres, load)
-	add(sidePgbench, postgres, load)
-	add(sidePeer, func(u usage) float64 { return u.Peer }, postgres)
+	add(sideRolecall, serverCost, postgresCost, loadCost)
+	add(sideBare, serverCost)
+	cells = append(cells, r.ofBare(), r.ofKeys())
+	add(sidePgbench, postgresCost, loadCost)
+	add(sidePeer, serverCost, postgresCost)
 	return cells
 }
 
@@ -371,8 +409,8 @@ func (r *report) markdown() string {
 		b.WriteString("\n" + table([]string{"", "connections", "Rolecall, a second", "p50, ms", "p99, ms", "pgbench, a second",
 			"of pgbench", "peer, a second", "of the peer"}, rows))
 		b.WriteString("\nCPU time of a request, in µs:\n\n" + table([]string{"", "connections", "Rolecall", "its PostgreSQL",
-			"its load", "pgbench's PostgreSQL",
-			"pgbench", "peer", "its PostgreSQL"}, costs))
+			"its load", "bare net/http", "Rolecall of that", "both of two SCRAM keys", "pgbench's PostgreSQL", "pgbench", "peer",
+			"its PostgreSQL"}, costs))
 	}
 	r.writeAlternatives(&b)
 	r.writeFlat(&b)
@@ -396,7 +434,7 @@ func (r *report) writeAlternatives(b *strings.Builder) {
 			}
 			cells := []string{row.Title, strconv.Itoa(row.Connections), name, row.rate(name),
 				fmt.Sprintf("%.2f", of(rounds, p50)), fmt.Sprintf("%.2f", of(rounds, p99))}
-			for _, cost := range []func(s sample) float64{ownCost, postgresCost, sumCost} {
+			for _, cost := range []func(s sample) float64{serverCost, postgresCost, sumCost} {
 				cell := count(of(rounds, cost))
 				if than := ratio(rounds, first, cost); name != sideRolecall && than > 0 {
 					cell += fmt.Sprintf(" (%+.0f %%)", 100*(than-1))
@@ -411,9 +449,10 @@ func (r *report) writeAlternatives(b *strings.Builder) {
 }
 
 // The CPU time of a request, in µs.
-func ownCost(s sample) float64      { return 1e6 * s.CPU.Rolecall / float64(s.Requests) }
+func serverCost(s sample) float64   { return 1e6 * s.CPU.Server / float64(s.Requests) }
 func postgresCost(s sample) float64 { return 1e6 * s.CPU.Postgres / float64(s.Requests) }
-func sumCost(s sample) float64      { return ownCost(s) + postgresCost(s) }
+func loadCost(s sample) float64     { return 1e6 * s.CPU.Load / float64(s.Requests) }
+func sumCost(s sample) float64      { return serverCost(s) + postgresCost(s) }
 
 func (r *report) writeFlat(b *strings.Builder) {
 	if len(r.Flat) == 0 {
@@ -444,7 +483,7 @@ func (r *report) writeFlat(b *strings.Builder) {
 			row = append(row, cmp.Or(void(rounds), fmt.Sprintf("%.2f (%s)", of(rounds, p50), count(of(rounds, perSecond)))))
 		}
 		// The load does the same for every size: what it takes tells how fast the machine was just then.
-		cost := func(s sample) float64 { return (s.CPU.Rolecall + s.CPU.Postgres) / s.CPU.Load }
+		cost := func(s sample) float64 { return (s.CPU.Server + s.CPU.Postgres) / s.CPU.Load }
 		more := of(cells[title][sizes[len(sizes)-1]].Rounds, cost)/of(cells[title][sizes[0]].Rounds, cost) - 1
 		rows = append(rows, append(row, goal(fmt.Sprintf("%+.0f %%", 100*more), more <= .2, "≤ 20 %")))
 	}
@@ -496,7 +535,7 @@ func (r *report) writeSmall(b *strings.Builder) {
 		add(n+"from then until each has been compared with the audit log", fmt.Sprintf("%.0f s", f.Compared), true, "")
 		add(n+"memory, of that its own", mib(f.Memory.Resident)+", "+mib(f.Memory.Own), true, "")
 		add(fmt.Sprintf("%sCPU of one core while idle for %.0f s", n, f.Seconds),
-			fmt.Sprintf("%.2f %%", 100*f.CPU.Rolecall/f.Seconds), true, "")
+			fmt.Sprintf("%.2f %%", 100*f.CPU.Server/f.Seconds), true, "")
 		add(n+"connections to them while idle", strconv.Itoa(f.Connections), true, "")
 	}
 	if rows != nil {

@@ -11,7 +11,7 @@ import (
 func rounds(perSecond ...float64) (all []sample) {
 	for _, v := range perSecond {
 		all = append(all, sample{PerSecond: v, P50: 1, P99: 2, Requests: int(v), Seconds: 1,
-			CPU: usage{Within: 1, Rolecall: .5, Postgres: .25, Others: .01}})
+			CPU: usage{Within: 1, Server: .5, Postgres: .25, Others: .01}})
 	}
 	return all
 }
@@ -19,14 +19,15 @@ func rounds(perSecond ...float64) (all []sample) {
 // TestRow: ratios are of rounds, and what failed once counts for nothing.
 func TestRow(t *testing.T) {
 	t.Parallel()
-	r := &row{Title: "get", Connections: 8, Share: .25, Times: 60, Sides: map[string][]sample{
+	r := &row{Title: "get", Connections: 8, Share: .25, Times: 60, Bare: 3, Sides: map[string][]sample{
 		sideRolecall: rounds(1000, 4000, 3000), sidePgbench: rounds(10_000, 10_000, 10_000), sidePeer: rounds(10, 50, 100),
+		sideBare: rounds(2000, 20_000, 15_000),
 	}}
 	if got, want := strings.Join(r.cells(), "|"),
 		"get|8|3,000|1.00|2.00|10,000|30 % (≥ 25 %)|50.0|80.0 × (≥ 60 ×)"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got, want := strings.Join(r.cost(), "|"), "get|8|167|83.3|0.0|25.0|0.0|0.0|5,000"; got != want {
+	if got, want := strings.Join(r.cost(), "|"), "get|8|167|83.3|0.0|33.3|**5 ×** (≤ 3 ×)|–|25.0|0.0|10,000|5,000"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	r.Share = .5
@@ -81,6 +82,32 @@ func TestPgbenchDidNothing(t *testing.T) {
 	}
 	if _, err := parsePgbench([]byte("pgbench: error: ...")); err == nil {
 		t.Error("an error message is a result")
+	}
+}
+
+// TestKeys: the CPU time of a password change stands in the one of two SCRAM keys. PostgreSQL's is what a verifier of
+// 4096 iterations costs more than one of a single iteration.
+func TestKeys(t *testing.T) {
+	t.Parallel()
+	costs := func(server, postgres float64) []sample {
+		return []sample{{Requests: 1000, CPU: usage{Server: server, Postgres: postgres}}}
+	}
+	r := &row{Keys: 1.5, Key: []float64{1000}, Sides: map[string][]sample{
+		sideRolecall: costs(2, 6), sidePgbench: costs(0, 4.5), sideCheap: costs(0, .5)}} // 8 ms; 4 ms and 1 ms
+	if got, want := r.ofKeys(), "**1.6 ×** (≤ 1.5 ×)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	r.Sides[sideCheap][0].Failed = map[string]int{nothingDone: 1}
+	if got := r.ofKeys(); got != "–" {
+		t.Errorf("got %s without a figure for the cheap verifier", got)
+	}
+}
+
+// TestKeyCost: a key of 4096 iterations takes neither nothing nor a second.
+func TestKeyCost(t *testing.T) {
+	t.Parallel()
+	if cost, err := keyCost(); err != nil || cost < 50 || cost > 1e6 {
+		t.Errorf("a SCRAM key takes %g µs, %v", cost, err)
 	}
 }
 

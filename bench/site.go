@@ -35,7 +35,8 @@ type site struct {
 	pgPID                int
 	*installation                        // the one that everything is about
 	alternatives         []*installation // that are measured in the same rounds
-	peer                 *peer           // nil: none
+	bare                 *server
+	peer                 *peer // nil: none
 	superuser, adminRole login
 }
 
@@ -81,9 +82,10 @@ func (s *site) of(side string) *installation {
 // target returns where requests to it go.
 func (i *installation) target() target {
 	return target{
-		users: "/databases/postgresql/clusters/" + i.cluster + "/users",
-		user:  newEndpoint(i.rolecall.address, i.user),
-		admin: newEndpoint(i.rolecall.address, i.admin),
+		clusterID: i.cluster,
+		users:     "/databases/postgresql/clusters/" + i.cluster + "/users",
+		user:      newEndpoint(i.rolecall.address, i.user),
+		admin:     newEndpoint(i.rolecall.address, i.admin),
 	}
 }
 
@@ -136,6 +138,9 @@ func openSite(ctx context.Context, o *options) (s *site, err error) {
 			return s, fmt.Errorf("%s: %w", a.name, err)
 		}
 	}
+	if s.bare, err = s.startBare(ctx); err != nil {
+		return s, err
+	}
 	if o.peerFolder != "" {
 		s.peer, err = s.startPeer(ctx, o.peerFolder)
 	}
@@ -147,6 +152,9 @@ func (s *site) close() error {
 	var all []error
 	if s.peer != nil {
 		all = append(all, s.peer.stop())
+	}
+	if s.bare != nil {
+		all = append(all, s.bare.stop())
 	}
 	for _, i := range s.installations() {
 		if i.rolecall != nil {
@@ -209,9 +217,9 @@ func query[T any](ctx context.Context, s *site, l login, sql string, args ...any
 
 // replica is a rolecall serve.
 type replica struct {
-	*process
-	address, profiles string        // that it listens on
-	ready             time.Duration // from its start until it takes requests
+	server
+	profiles string        // the address of its profiles
+	ready    time.Duration // from its start until it takes requests
 }
 
 // serve starts a replica as docs/operating.md says. Beyond the defaults are the addresses, and the limit of requests:
@@ -346,8 +354,7 @@ func (i *installation) token(ctx context.Context, username string) (token string
 
 // peer is a postgres-meta.
 type peer struct {
-	*process
-	address string
+	server
 	version string // of it, and of what it runs on
 }
 
@@ -365,7 +372,7 @@ func (s *site) startPeer(ctx context.Context, folder string) (*peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &peer{address: local(port), version: strings.TrimSpace(string(version))}
+	p := &peer{server: server{address: local(port)}, version: strings.TrimSpace(string(version))}
 	cmd := exec.Command(node, filepath.Join(home, "dist", "server", "server.js"))
 	cmd.Dir = home
 	cmd.Env = append(environment(), "NODE_ENV=production", "PG_META_HOST=127.0.0.1", "PG_META_PORT="+strconv.Itoa(port),
