@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -135,7 +136,7 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.keep(server)()
-	var silent sync.Mutex // held while the server's answer is kept back
+	var silent atomic.Bool // the client gets no answer any more
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -145,7 +146,7 @@ func (p *Proxy) serve(client net.Conn) {
 }
 
 // answer carries what the server says to the client.
-func (p *Proxy) answer(client, server net.Conn, silent *sync.Mutex) {
+func (p *Proxy) answer(client, server net.Conn, silent *atomic.Bool) {
 	buf := make([]byte, 4096)
 	for {
 		n, err := server.Read(buf)
@@ -153,14 +154,12 @@ func (p *Proxy) answer(client, server net.Conn, silent *sync.Mutex) {
 			_, _ = io.Copy(io.Discard, server)
 			return // the client hears nothing, not even of the end
 		}
-		if err == nil {
-			silent.Lock()
+		if err == nil && !silent.Load() {
 			_, err = client.Write(buf[:n])
-			silent.Unlock()
 		}
 		if err != nil {
-			client.Close()
 			_, _ = io.Copy(io.Discard, server) // until the server has done what was asked for, and closes
+			client.Close()
 			return
 		}
 	}
@@ -168,7 +167,7 @@ func (p *Proxy) answer(client, server net.Conn, silent *sync.Mutex) {
 
 // forward carries what the client says to the server, message by message.
 // https://www.postgresql.org/docs/current/protocol-message-formats.html
-func (p *Proxy) forward(client, server net.Conn, silent *sync.Mutex, done <-chan struct{}) {
+func (p *Proxy) forward(client, server net.Conn, silent *atomic.Bool, done <-chan struct{}) {
 	prepared := map[string]string{}
 	header := 4 // the first message has no type
 	for cutting := false; ; header = 5 {
@@ -200,13 +199,12 @@ func (p *Proxy) forward(client, server net.Conn, silent *sync.Mutex, done <-chan
 			return
 		case CutAfter:
 			cutting = true
-			silent.Lock()
+			silent.Store(true)
 		}
 		_, err := server.Write(append(head, body...))
 		if cutting && (err != nil || head[0] == 'Q' || head[0] == 'S') {
-			_, _ = server.Write([]byte{'X', 0, 0, 0, 4}) // the server closes when it has done it
-			client.Close()
-			silent.Unlock()
+			// The server closes when it has done it. A client that lost its connection before that would have it cancelled.
+			_, _ = server.Write([]byte{'X', 0, 0, 0, 4})
 			<-done
 			return
 		}
