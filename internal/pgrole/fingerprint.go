@@ -71,7 +71,7 @@ const (
 // selectSights reads up to $4 roles behind an OID ($5). One snapshot has the record and the verifier: both are as one change
 // has left them. pg_authid is read alone, as for selectUserlist. A verifier that is too long is none that anybody logs in
 // with.
-var selectSights = `
+var selectSights = withKnown(`$4::bigint`) + `
   SELECT r.oid, r.rolname, ` + commentUpTo(maxListed) + `,
     CASE WHEN r.rolpassword IS NULL THEN '' WHEN octet_length(r.rolpassword) <= ` + maxVerifier + ` THEN r.rolpassword
       ELSE 'too long' END

@@ -2,6 +2,8 @@ package pgrole
 
 import (
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -52,6 +54,61 @@ func TestDropBatchPlans(t *testing.T) {
 			}
 			if scans > 1 {
 				t.Errorf("%s, %s statistics: memberships are read %d times:\n%s", what, statistics, scans, strings.Join(plan, "\n"))
+			}
+		}
+		c.Exec(t, `VACUUM ANALYZE`)
+	}
+}
+
+// A page of many roles costs what its own roles cost, and little for each that it passes over: no sub-plan runs for those, and
+// nothing reads all comments. PostgreSQL plans without the values of parameters, as it does for a Server.
+func TestListPlans(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	for i := range 10 { // in one transaction the locks are too many
+		c.Exec(t, fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('CREATE ROLE b%%s LOGIN; COMMENT ON ROLE b%%s IS '
+			'''x''', i, i); END LOOP; END $$`, i*1000+10001, i*1000+11000))
+	}
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	if _, err := conn.Exec(t.Context(), `SET plan_cache_mode = force_generic_plan; SET jit = off`); err != nil {
+		t.Fatal(err)
+	}
+	loops := regexp.MustCompile(`loops=(\d+)`)
+	allComments := regexp.MustCompile(`(Seq Scan|Hash|Sort).*pg_shdescription`)
+	search, _ := (&Search{}).statement(Stretch{}, true)
+	for _, statistics := range []string{"no", "with"} {
+		for what, query := range map[string]struct{ sql, own string }{
+			"first":      {selectUsers, ", 101, 0"},
+			"by offset":  {selectUsers, ", 101, 5000"},
+			"after":      {selectUsersAfter, ", 101, 'b15000'"},
+			"all":        {selectAllUsers, ", 101, 5000"},
+			"all, after": {selectAllUsersAfter, ", 101, 'b15000'"},
+			"search":     {search, ", 101"},
+			"count":      {countUsers, ""},
+		} {
+			if _, err := conn.Exec(t.Context(), `PREPARE page AS `+query.sql); err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) EXECUTE page ('{}', '{postgres,admin}', '{`+
+				strings.Join(alwaysDangerous, ",")+`}'`+query.own+`)`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Exec(t.Context(), `DEALLOCATE page`); err != nil {
+				t.Fatal(err)
+			}
+			plan := strings.Join(lines, "\n")
+			if found := allComments.FindString(plan); found != "" {
+				t.Errorf("%s, %s statistics: there is %q:\n%s", what, statistics, found, plan)
+			}
+			for _, m := range loops.FindAllStringSubmatch(plan, -1) {
+				if n, _ := strconv.Atoi(m[1]); n > 200 {
+					t.Errorf("%s, %s statistics: a part of the plan runs %d times:\n%s", what, statistics, n, plan)
+				}
 			}
 		}
 		c.Exec(t, `VACUUM ANALYZE`)

@@ -259,9 +259,14 @@ func likePattern(glob string) string {
 // dangerous is true for a role that nobody may become by way of a password. $3 is the names of those that
 // are known by name. A sub-select is evaluated once, current_user for each row.
 func dangerous(role string) string {
-	return `(` + role + `.rolsuper OR ` + role + `.rolreplication OR ` + role + `.rolbypassrls OR ` + role + `.rolcreaterole
+	return `(` + dangerousItself(role) + `
     OR ` + role + `.rolname = ANY ($3::name[]) OR ` + role + `.rolname IN ((SELECT current_user), (SELECT session_user))
     OR ` + role + `.oid = ANY (ARRAY(` + selectReachingFiles + `)))`
+}
+
+// dangerousItself is true for a role that its attributes make dangerous.
+func dangerousItself(role string) string {
+	return role + `.rolsuper OR ` + role + `.rolreplication OR ` + role + `.rolbypassrls OR ` + role + `.rolcreaterole`
 }
 
 // selectReachingFiles finds the roles that reach the server's files or programs by a privilege of their own: EXECUTE on a
@@ -299,7 +304,20 @@ var alwaysDangerous = []string{"pg_execute_server_program", "pg_read_server_file
 // scanUser adds them.
 var (
 	protectedItself = `(` + dangerous("r") + ` OR r.rolname = ANY ($2::name[]) OR r.rolname::text LIKE ANY ($1::text[]))`
-	dangerousAbove  = `(
+	dangerousAbove  = above(dangerous("p"))
+	protectedBy     = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
+	// IS NOT TRUE, and neither IS NULL nor NOT: the planner takes those for rare, or looks them up in the index of names, and
+	// sorts all roles to find a page of them. A query that has it begins with withKnown.
+	unprotected = "(r.rolname >= 'pg_' AND r.rolname < 'pg`') IS NOT TRUE AND NOT (" + dangerousItself("r") + `)
+    AND (cardinality($1::text[]) > 0 AND r.rolname::text LIKE ANY ($1::text[])) IS NOT TRUE
+    AND r.oid NOT IN (SELECT oid FROM known)
+    AND CASE WHEN (SELECT bool_or(oid IS NULL) FROM groups) THEN true
+      ELSE ` + isMember + ` IS NOT TRUE OR (` + above(dangerousOrRisky) + ` IS NOT NULL) IS NOT TRUE END`
+)
+
+// above is the name of a role p that role r is a member of by any path and for which the condition is true; else NULL.
+func above(condition string) string {
+	return `(
       WITH RECURSIVE up(oid) AS (
         SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
         UNION
@@ -307,13 +325,41 @@ var (
       )
       SELECT p.rolname FROM up, LATERAL (
         SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND
-          ` + dangerous("p") + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
-	protectedBy = `CASE WHEN ` + protectedItself + ` THEN r.rolname WHEN ` + isMember + ` THEN ` + dangerousAbove + ` END`
-	// IS NOT TRUE, and neither IS NULL nor NOT: the planner takes those for rare, or looks them up in the index of names, and
-	// sorts all roles to find a page of them.
-	unprotected = "(r.rolname >= 'pg_' AND r.rolname < 'pg`') IS NOT TRUE" + ` AND NOT ` + protectedItself + `
-    AND (` + isMember + ` IS NOT TRUE OR (` + dangerousAbove + ` IS NOT NULL) IS NOT TRUE)`
-)
+          ` + condition + ` LIMIT 1) p ORDER BY p.rolname LIMIT 1)`
+}
+
+// dangerousOrRisky is dangerous("p") where withKnown has made risky.
+var dangerousOrRisky = `(` + dangerousItself("p") + ` OR p.oid IN (SELECT oid FROM risky))`
+
+// withKnown is what unprotected needs in a query that walks about so many roles. known are the protected roles except those
+// whose attributes or a pattern protect them: so each role that is walked is looked up in one hash, and not in lists of names
+// and in the memberships. groups are the roles that have members, found by the index and followed by NULL; only from those
+// that are dangerous the members are followed down. If there are too many groups, the list ends before its NULL, and
+// unprotected looks up the memberships of each role: in PostgreSQL 16 and later a role that an administrator without
+// SUPERUSER has made is a group, and the administrator its member.
+func withKnown(walked string) string {
+	return `
+  WITH RECURSIVE risky(oid) AS MATERIALIZED (
+    SELECT oid FROM pg_roles WHERE rolname = ANY ($3::name[])
+    UNION ALL SELECT oid FROM pg_roles WHERE rolname = (SELECT current_user)
+    UNION ALL SELECT oid FROM pg_roles WHERE rolname = (SELECT session_user)
+    UNION ALL (` + selectReachingFiles + `)
+  ), groups(oid, n) AS (
+    (SELECT roleid, 1 FROM pg_auth_members ORDER BY roleid LIMIT 1)
+    UNION ALL
+    SELECT (SELECT m.roleid FROM pg_auth_members m WHERE m.roleid > g.oid ORDER BY m.roleid LIMIT 1), n + 1
+    FROM groups g WHERE g.oid IS NOT NULL AND n < 8 + (` + walked + `) / 16
+  ), below(oid) AS (
+    SELECT p.oid FROM groups g, LATERAL (SELECT p.oid FROM pg_roles p WHERE p.oid = g.oid
+      AND ` + dangerousOrRisky + ` LIMIT 1) p
+    UNION
+    SELECT m.member FROM below b CROSS JOIN LATERAL (SELECT member FROM pg_auth_members WHERE roleid = b.oid OFFSET 0) m
+  ), known(oid) AS MATERIALIZED (
+    SELECT oid FROM risky
+    UNION ALL SELECT oid FROM below
+    UNION ALL SELECT oid FROM pg_roles WHERE rolname = ANY ($2::name[])
+  )`
+}
 
 const isMember = `(SELECT true FROM pg_auth_members m WHERE m.member = r.oid LIMIT 1)`
 
@@ -385,24 +431,34 @@ func rolesWhere(condition string) string {
 // names: ordered by the text of a name, all roles would be sorted first. Those with After begin behind the name $5, and
 // those with AfterBytes behind one that is not text, for which there is no index.
 var (
-	selectUsers         = usersPage(`NULL::name`, ` AND `+unprotected, `OFFSET $5`)
-	selectAllUsers      = usersPage(protectedBy, ``, `OFFSET $5`)
-	selectUsersAfter    = usersPage(`NULL::name`, ` AND `+unprotected+` AND r.rolname > $5::name`, ``)
-	selectAllUsersAfter = usersPage(protectedBy, ` AND r.rolname > $5::name`, ``)
+	selectUsers         = usersPage(`$4::bigint + $5::bigint`, ``, `OFFSET $5`)
+	selectAllUsers      = allUsersPage(``, `OFFSET $5`)
+	selectUsersAfter    = usersPage(`$4::bigint`, ` AND r.rolname > $5::name`, ``)
+	selectAllUsersAfter = allUsersPage(` AND r.rolname > $5::name`, ``)
 
-	selectUsersAfterBytes    = usersPage(`NULL::name`, ` AND `+unprotected+` AND namesend(r.rolname) > $5::bytea`, ``)
-	selectAllUsersAfterBytes = usersPage(protectedBy, ` AND namesend(r.rolname) > $5::bytea`, ``)
+	selectUsersAfterBytes    = usersPage(`$4::bigint`, ` AND namesend(r.rolname) > $5::bytea`, ``)
+	selectAllUsersAfterBytes = allUsersPage(` AND namesend(r.rolname) > $5::bytea`, ``)
 )
 
 // countUsers counts the users that selectUsers lists.
-var countUsers = `SELECT count(*) FROM pg_roles r WHERE (r.rolcanlogin OR ` + hidden + `) AND ` + unprotected
+var countUsers = withKnown(allWalked) + `
+  SELECT count(*) FROM pg_roles r WHERE (r.rolcanlogin OR ` + hidden + `) AND ` + unprotected
 
-func usersPage(protectedBy, filter, offset string) string {
+// allWalked stands for the number of roles that a query walks, where it walks all.
+const allWalked = `10000`
+
+func usersPage(walked, filter, offset string) string {
+	return withKnown(walked) + userRows(`NULL::name`, filter+` AND `+unprotected, offset)
+}
+
+func allUsersPage(filter, offset string) string { return userRows(protectedBy, filter, offset) }
+
+func userRows(protectedBy, filter, offset string) string {
 	return `
-  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxListed) + `, r.protected_by, ` + attributes + `,
+  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxListed) + `, ` + protectedBy + `, ` + attributes + `,
     ` + mayLogin + `
   FROM (
-    SELECT r.*, ` + protectedBy + ` AS protected_by FROM pg_roles r
+    SELECT r.* FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `
     ORDER BY r.rolname LIMIT $4 ` + offset + `) r` + withComment + `
   ORDER BY r.rolname`
@@ -410,14 +466,14 @@ func usersPage(protectedBy, filter, offset string) string {
 
 // searchPage reads up to $4 users that meet the conditions, as usersPage does.
 func searchPage(system bool, conditions []string, order string) string {
-	filter := ` AND ` + unprotected
-	if system {
-		filter = ` AND num_nulls($1::text[], $2::name[], $3::name[]) >= 0` // uses the parameters, which have no type else
+	with, filter := withKnown(`$4::bigint`), ` AND `+unprotected
+	if system { // the parameters are used, which have no type otherwise
+		with, filter = ``, ` AND num_nulls($1::text[], $2::name[], $3::name[]) >= 0`
 	}
 	for _, condition := range conditions {
 		filter += ` AND ` + condition
 	}
-	return `
+	return with + `
   SELECT r.oid, r.rolname, ` + commentUpTo(maxListed) + `, (r.rolvaliduntil <= clock_timestamp()) IS TRUE,
     ` + shownValidUntil + `
   FROM (
@@ -440,7 +496,7 @@ const maxVerifier = "200"
 
 // selectUserlist omits users whose password has expired: a pooler with open connections would let them in. It reads
 // pg_authid alone: for a join with pg_roles, PostgreSQL compares each role with all others.
-var selectUserlist = `
+var selectUserlist = withKnown(allWalked) + `
   SELECT r.rolname::text, r.rolpassword
   FROM pg_authid r
   WHERE r.rolcanlogin AND octet_length(r.rolpassword) <= ` + maxVerifier + ` AND (r.rolvaliduntil > now()) IS NOT FALSE

@@ -29,7 +29,7 @@ var (
 )
 
 func passwordProblemsWhere(condition string) string {
-	return `
+	return withKnown(allWalked) + `
 	SELECT r.rolname, (` + unprotected + `) IS NOT TRUE, k.kind, k.iterations, k.wanted
 	FROM pg_roles r, LATERAL (SELECT a.rolpassword FROM pg_authid a WHERE a.oid = r.oid LIMIT 1) a,
 	LATERAL (SELECT ` + passwordKind + `, coalesce(substring(CASE WHEN octet_length(a.rolpassword) <= ` + maxVerifier + `
