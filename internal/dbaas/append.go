@@ -32,19 +32,29 @@ func (p databaseProperties) appendJSON(b []byte) []byte {
 	return append(appendField(b, `,"owner":`, p.Owner), '}')
 }
 
-// AppendJSON implements web.Appender.
-func (l list[P]) AppendJSON(b []byte) []byte {
-	b = appendField(b, `{"type":`, l.Type)
-	b = appendField(b, `,"id":`, l.ID)
-	b = appendField(b, `,"href":`, l.Href)
-	b = append(b, `,"items":[`...)
-	for i, r := range l.Items {
+func appendItems[P properties](b []byte, items []resource[P]) []byte {
+	b = append(b, '[')
+	for i, r := range items {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = r.AppendJSON(b)
 	}
-	b = strconv.AppendInt(append(b, `],"offset":`...), int64(l.Offset), 10)
+	return append(b, ']')
+}
+
+// AppendJSON implements web.Appender.
+func (l list[P]) AppendJSON(b []byte) []byte {
+	b = appendField(b, `{"type":`, l.Type)
+	b = appendField(b, `,"id":`, l.ID)
+	b = appendField(b, `,"href":`, l.Href)
+	b = append(b, `,"items":`...)
+	if l.encoded != nil {
+		b = append(b, l.encoded...)
+	} else {
+		b = appendItems(b, l.Items)
+	}
+	b = strconv.AppendInt(append(b, `,"offset":`...), int64(l.Offset), 10)
 	b = strconv.AppendInt(append(b, `,"limit":`...), int64(l.Limit), 10)
 	b = append(b, `,"_links":{`...)
 	if l.Links.Prev != "" {

@@ -51,7 +51,7 @@ func (a *API) writeBackups(w http.ResponseWriter, r *http.Request, place ...stri
 		Items:  []struct{}{},
 		Offset: page.Offset,
 		Limit:  page.Limit,
-		Links:  pageLinks(href, page, false, q),
+		Links:  pageLinks(href, page, false, "", q),
 	})
 	return nil
 }

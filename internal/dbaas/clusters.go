@@ -110,7 +110,7 @@ func (a *API) listClusters(w http.ResponseWriter, r *http.Request, p *account.Pr
 		Items:  make([]clusterResource, len(clusters)),
 		Offset: page.Offset,
 		Limit:  page.Limit,
-		Links:  pageLinks(a.href("clusters"), page, page.Offset+page.Limit < total, q, "filter.name"),
+		Links:  pageLinks(a.href("clusters"), page, page.Offset+page.Limit < total, "", q, "filter.name"),
 	}
 	for i, h := range cluster.Healths(r.Context(), clusters) {
 		list.Items[i] = presentCluster(clusters[i], h)

@@ -38,8 +38,9 @@ func (a *API) listDatabases(w http.ResponseWriter, r *http.Request, p *account.P
 		return err
 	}
 	col := a.collection(c, "databases")
-	web.JSON(w, http.StatusOK, "application/json",
-		presentList(col, databases, presentDatabase, page, pageLinks(col.href, page, more, q)))
+	l := presentList[databaseProperties](col, page, pageLinks(col.href, page, more, "", q))
+	l.Items = presentItems(col, databases, presentDatabase)
+	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
 }
 

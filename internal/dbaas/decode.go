@@ -81,6 +81,15 @@ func (q query) page() (page pgrole.Page, err error) {
 	return page, err
 }
 
+// after is the name of the user behind which a page begins; "": the page begins at its offset.
+func (q query) after() (string, error) {
+	name, given, err := q.one("after")
+	if err != nil || !given {
+		return "", err
+	}
+	return name, pgrole.CheckAfter(name)
+}
+
 // maxBody is far above any request that makes sense: a user name and a password.
 const maxBody = 64 << 10
 

@@ -94,6 +94,7 @@ func FuzzRequest(f *testing.F) {
 		"limit=1001&offset=99999999999&system=t", "limit=abc&offset=1e3&system=FALSE", "limit=&offset=&system=",
 		"limit=%2B1&offset=0x10&system=yes", "limit=1.0&offset=1.&system=truE", "limit=%201&offset=1%20&system=%20true",
 		"limit=1_0&offset=٣&system=ſalse", "limit=007&offset=-0&system=T",
+		"after=a&limit=1", "after=%FF&offset=7", "after=", "after=%00", "after='&system=true",
 		"limit=1,2&offset=1;2&system=true,false", "limit=1&limit=2", "%zz", "password={secret}",
 	} {
 		seeds = append(seeds, list+query)

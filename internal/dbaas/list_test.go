@@ -75,13 +75,19 @@ func TestListUsers(t *testing.T) {
 		for _, test := range []struct{ query, prev, self, next string }{
 			{"", "", "?limit=100&offset=0", ""},
 			{"?limit=7", "", "?limit=7&offset=0", ""},
-			{"?limit=6", "", "?limit=6&offset=0", "?limit=6&offset=6"},
-			{"?limit=2&offset=1", "?limit=2&offset=0", "?limit=2&offset=1", "?limit=2&offset=3"},
+			{"?limit=6", "", "?limit=6&offset=0", "?after=zz&limit=6&offset=6"},
+			{"?limit=2&offset=1", "?limit=2&offset=0", "?limit=2&offset=1", "?after=a%2Fb+%C3%BC%25&limit=2&offset=3"},
 			{"?limit=2&offset=5", "?limit=2&offset=3", "?limit=2&offset=5", ""},
 			{"?limit=2&offset=9", "?limit=2&offset=7", "?limit=2&offset=9", ""},
-			{"?limit=2&system=True", "", "?limit=2&offset=0&system=True", "?limit=2&offset=2&system=True"},
+			{"?limit=2&system=True", "", "?limit=2&offset=0&system=True", "?after=a&limit=2&offset=2&system=True"},
 			{"?limit=7&system=false", "", "?limit=7&offset=0&system=false", ""},
 			{"?depth=1", "", "?limit=100&offset=0", ""},
+			{"?limit=2&after=a&offset=2", "?limit=2&offset=0", "?after=a&limit=2&offset=2", "?after=made&limit=2&offset=4"},
+			{"?limit=2&after=a", "", "?after=a&limit=2&offset=0", "?after=made&limit=2&offset=2"},
+			{"?limit=2&after=z&offset=5", "?limit=2&offset=3", "?after=z&limit=2&offset=5", ""},
+			{"?limit=2&after=%FF&offset=9", "?limit=2&offset=7", "?after=%FF&limit=2&offset=9", ""},
+			{"?limit=2&offset=2147483647&after=B", "?limit=2&offset=2147483645", "?after=B&limit=2&offset=2147483647",
+				"?after=a%2Fb+%C3%BC%25&limit=2&offset=2147483647"},
 		} {
 			if got, want := get(test.query).Links, (links{at(test.prev), at(test.self), at(test.next)}); got != want {
 				t.Errorf("%s: got  %+v\nwant %+v", test.query, got, want)
@@ -99,6 +105,32 @@ func TestListUsers(t *testing.T) {
 		if !slices.Equal(walked, all) {
 			t.Errorf("walked %q, want %q", walked, all)
 		}
+	})
+
+	// A page behind a name has what follows the name, whatever its offset says, and whether or not a user has the name.
+	t.Run("after", func(t *testing.T) {
+		for query, want := range map[string][]string{
+			"?after=a": plain[2:], "?after=a&offset=0": plain[2:], "?after=a&offset=5000": plain[2:], "?after=a&limit=1": plain[2:3],
+			"?after=a&system=true": all[2:], "?after=A": plain, "?after=b": plain[3:], "?after=%01": plain, "?after=%C3%A9": {},
+			"?after=%C3": {"é"}, "?after=%FF": {}, "?after=a%2Fb+%C3%BC%25": plain[3:], "?after='%3B--": plain,
+			"?after=" + strings.Repeat("a", 63): plain[3:],
+		} {
+			if got := get(query).names(); !slices.Equal(got, want) {
+				t.Errorf("%s: got %q, want %q", query, got, want)
+			}
+		}
+		if l := get("?after=a&offset=7&limit=2"); l.Offset != 7 || l.Limit != 2 {
+			t.Errorf("the offset is %d, the limit %d", l.Offset, l.Limit)
+		}
+		// Roles that are made, renamed or dropped in front of the page do not move it, and it shows at once what it has.
+		next := f.local(t, get("?limit=3").Links.Next)
+		f.PG.Exec(t, `CREATE ROLE "0" LOGIN; ALTER ROLE a RENAME TO "A0"; DROP ROLE "a/b ü%"; CREATE ROLE made2 LOGIN`)
+		var l list
+		f.want(t, 200, "GET", next, "").Into(t, &l)
+		if want := []string{"made", "made2", "z"}; !slices.Equal(l.names(), want) || l.Offset != 3 {
+			t.Errorf("got %q at offset %d, want %q", l.names(), l.Offset, want)
+		}
+		f.PG.Exec(t, `DROP ROLE "0", made2; ALTER ROLE "A0" RENAME TO a; CREATE ROLE "a/b ü%" LOGIN`)
 	})
 
 	t.Run("items", func(t *testing.T) {
@@ -140,8 +172,10 @@ func TestListUsers(t *testing.T) {
 			"limit=abc": "paas-parse-1", "limit=": "paas-parse-1", "limit": "paas-parse-1", "limit=1.5": "paas-parse-1",
 			"limit=%201":      "paas-parse-1",
 			"limit=1&limit=1": "paas-parse-1", "offset=abc": "paas-parse-1", "offset=": "paas-parse-1",
-			"offset=0&offset=1": "paas-parse-1",
-			"system=maybe":      "paas-parse-1", "system=": "paas-parse-1", "system=1": "paas-parse-1",
+			"offset=0&offset=1": "paas-parse-1", "after=a&after=a": "paas-parse-1", "after=%zz": "paas-parse-1",
+			"after=": "paas-validation-1", "after": "paas-validation-1", "after=a%00": "paas-validation-1",
+			"after=" + strings.Repeat("a", 64): "paas-validation-1", "after=a&offset=-1": "paas-validation-1",
+			"system=maybe": "paas-parse-1", "system=": "paas-parse-1", "system=1": "paas-parse-1",
 			"system=fal%C5%BFe":       "paas-parse-1",
 			"system=true&system=true": "paas-parse-1", "limit=%zz": "paas-parse-1",
 		} {

@@ -30,6 +30,8 @@ type list[P properties] struct {
 	Offset int           `json:"offset"`
 	Limit  int           `json:"limit"`
 	Links  links         `json:"_links"`
+
+	encoded []byte // the items; nil: they are still to be encoded
 }
 
 type properties interface {
@@ -79,20 +81,22 @@ func present[P properties](col *collection, name string, p *pgrole.Provenance, s
 	}
 }
 
-// presentList presents a page of a collection.
-func presentList[P properties, T any](col *collection, items []T, one func(*collection, T) resource[P], page pgrole.Page,
-	l links) list[P] {
-	all := list[P]{
+// presentList presents a page of a collection, without its items.
+func presentList[P properties](col *collection, page pgrole.Page, l links) list[P] {
+	return list[P]{
 		Type:   "collection",
 		ID:     resourceID(col.id, col.kind),
 		Href:   col.href,
-		Items:  make([]resource[P], len(items)),
 		Offset: page.Offset,
 		Limit:  page.Limit,
 		Links:  l,
 	}
+}
+
+func presentItems[P properties, T any](col *collection, items []T, one func(*collection, T) resource[P]) []resource[P] {
+	all := make([]resource[P], len(items))
 	for i, item := range items {
-		all.Items[i] = one(col, item)
+		all[i] = one(col, item)
 	}
 	return all
 }
@@ -153,10 +157,14 @@ type links struct {
 	Next string `json:"next,omitempty"`
 }
 
-// pageLinks returns the URLs of a page, the previous and the next one. They contain the filters of the request.
-func pageLinks(href string, page pgrole.Page, more bool, q query, filters ...string) links {
-	at := func(offset int) string {
+// pageLinks returns the URLs of a page, the previous and the next one, which begins behind the name last unless that is "".
+// They contain the filters of the request.
+func pageLinks(href string, page pgrole.Page, more bool, last string, q query, filters ...string) links {
+	at := func(offset int, after string) string {
 		values := url.Values{"limit": {strconv.Itoa(page.Limit)}, "offset": {strconv.Itoa(offset)}}
+		if after != "" {
+			values.Set("after", after)
+		}
 		for _, f := range filters {
 			if q.Has(f) {
 				values.Set(f, q.Get(f))
@@ -164,12 +172,12 @@ func pageLinks(href string, page pgrole.Page, more bool, q query, filters ...str
 		}
 		return href + "?" + values.Encode()
 	}
-	l := links{Self: at(page.Offset)}
+	l := links{Self: at(page.Offset, page.After)}
 	if page.Offset > 0 {
-		l.Prev = at(max(0, page.Offset-page.Limit))
+		l.Prev = at(max(0, page.Offset-page.Limit), "")
 	}
 	if more {
-		l.Next = at(page.Offset + page.Limit)
+		l.Next = at(min(maxOffset, page.Offset+page.Limit), last)
 	}
 	return l
 }

@@ -36,18 +36,31 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 	if err != nil {
 		return err
 	}
+	if page.After, err = q.after(); err != nil {
+		return err
+	}
 	system, err := q.boolean("system")
 	if err != nil {
 		return err
 	}
-	c, users, more, err := a.Users.Users(r.Context(), p, r.PathValue("clusterId"), page, system)
+	c, users, err := a.Users.Users(r.Context(), p, r.PathValue("clusterId"), page, system)
 	if err != nil {
 		return err
 	}
 	col := a.collection(c, "users")
-	web.JSON(w, http.StatusOK, "application/json",
-		presentList(col, users, presentUser, page, pageLinks(col.href, page, more, q, "system")))
+	var last string // behind which the next page begins
+	if users.More {
+		last = users.Users[len(users.Users)-1].Name
+	}
+	l := presentList[userProperties](col, page, pageLinks(col.href, page, users.More, last, q, "system"))
+	l.encoded = users.Encoded(func(users []*pgrole.User) []byte { return encodeUsers(col, users) })
+	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
+}
+
+// encodeUsers encodes the items of a page of users.
+func encodeUsers(col *collection, users []*pgrole.User) []byte {
+	return appendItems(make([]byte, 0, 512*(len(users)+1)), presentItems(col, users, presentUser))
 }
 
 func (a *API) createUser(w http.ResponseWriter, r *http.Request, p *account.Principal) error {

@@ -142,7 +142,7 @@ func TestChangesLeaveRoomForReads(t *testing.T) {
 		if _, _, err := s.Users.User(t.Context(), admin, s.ClusterID, "reader"); err != nil {
 			t.Fatalf("a read: %v", err)
 		}
-		if _, _, _, err := s.Users.Users(t.Context(), admin, s.ClusterID, pgrole.Page{Limit: 10}, false); err != nil {
+		if _, _, err := s.Users.Users(t.Context(), admin, s.ClusterID, pgrole.Page{Limit: 10}, false); err != nil {
 			t.Fatalf("a list: %v", err)
 		}
 	}

@@ -41,7 +41,7 @@ func restarted(t testing.TB, s *servicetest.Service) *dbuser.Service {
 // works looks at the cluster over fresh connections, to its own database and to another.
 func works(t testing.TB, s *dbuser.Service, clusterID string) {
 	t.Helper()
-	if _, _, _, err := s.Users(t.Context(), admin, clusterID, pgrole.Page{Limit: 1}, false); err != nil {
+	if _, _, err := s.Users(t.Context(), admin, clusterID, pgrole.Page{Limit: 1}, false); err != nil {
 		t.Errorf("users: %v", err)
 	}
 	c, err := s.Cluster(admin, clusterID)

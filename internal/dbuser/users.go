@@ -17,16 +17,16 @@ import (
 	"rolecall/internal/pgrole"
 )
 
-// Users lists the database users of a cluster, protected ones only if system is set, and says whether more follow.
+// Users lists the database users of a cluster, protected ones only if system is set.
 func (s *Service) Users(ctx context.Context, p *account.Principal, clusterID string, page pgrole.Page,
-	system bool) (c *cluster.Cluster, users []*pgrole.User, more bool, err error) {
+	system bool) (*cluster.Cluster, *pgrole.Listed, error) {
 	ctx, r, err := s.read(ctx, p, clusterID)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	defer r.end()
-	users, more, err = r.server.Users(ctx, page, system)
-	return r.cluster, users, more, err
+	users, err := r.server.Users(ctx, page, system)
+	return r.cluster, users, err
 }
 
 // User returns one database user.

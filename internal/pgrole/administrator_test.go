@@ -125,7 +125,7 @@ func TestLoginRefused(t *testing.T) {
 		"(SQLSTATE 28P01). It was changed since", `NOLOGIN`: "does not let Rolecall's administering role in (SQLSTATE 28"} {
 		s, role := administrator(t, c)
 		c.Exec(t, `ALTER ROLE `+role+` `+sql)
-		_, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false)
+		_, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 1}, false))
 		refused(t, err, fault.Unavailable, why)
 		_, createErr := s.Create(t.Context(), "login_refused", password, actor())
 		refused(t, createErr, fault.Unavailable, why)

@@ -12,7 +12,7 @@ import (
 // page need not be read for each who asks for it, and roles are dropped in one transaction.
 type Batcher struct {
 	lookups batch.Group[string, *User]
-	lists   batch.Keyed[list, []*User]
+	lists   batch.Keyed[list, *Listed]
 	drops   batch.Group[drop, dropped]
 	ends    batch.Group[*User, struct{}]
 }

@@ -118,7 +118,7 @@ func TestUnmanaged(t *testing.T) {
 	if err != nil || first.Provenance.Managed() || first.Provenance != (pgrole.Provenance{}) {
 		t.Fatalf("got %+v, %v", first, err)
 	}
-	listed, _, err := s.Users(t.Context(), pgrole.Page{Limit: 10000}, true)
+	listed, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 10000}, true))
 	i := slices.IndexFunc(listed, func(u *pgrole.User) bool { return u.Name == "unmanaged" })
 	if err != nil || i < 0 || listed[i].Revision() != first.Revision() {
 		t.Errorf("the list has another revision than the user's %s", first.Revision())

@@ -61,7 +61,7 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	limit int) (list []*Details, more bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		users, err := s.usersAfter(ctx, conn, system, after, limit+1)
+		users, err := s.usersFrom(ctx, conn, system, Page{After: after}, limit+1)
 		if err != nil {
 			return err
 		}
@@ -72,22 +72,22 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	return list, more, err
 }
 
-// usersAfter reads up to limit of the users after a name.
-func (s *Server) usersAfter(ctx context.Context, conn *pgx.Conn, system bool, after string, limit int) ([]*User, error) {
-	if after != "" && !nameable(after) {
+// usersFrom reads up to limit of the users from the place where a page begins.
+func (s *Server) usersFrom(ctx context.Context, conn *pgx.Conn, system bool, page Page, limit int) ([]*User, error) {
+	if page.After != "" && !nameable(page.After) {
 		return nil, fault.New(fault.Malformed, "No page of users begins there.")
 	}
-	sql, begin := selectUsersAfter, any(after)
+	plain, all, begin := selectUsersAfter, selectAllUsersAfter, any(page.After)
+	switch {
+	case page.After == "":
+		plain, all, begin = selectUsers, selectAllUsers, page.Offset
+	case !utf8.ValidString(page.After):
+		plain, all, begin = selectUsersAfterBytes, selectAllUsersAfterBytes, []byte(page.After)
+	}
 	if system {
-		sql = selectAllUsersAfter
+		plain = all
 	}
-	if !utf8.ValidString(after) {
-		sql, begin = selectUsersAfterBytes, []byte(after)
-		if system {
-			sql = selectAllUsersAfterBytes
-		}
-	}
-	rows, err := conn.Query(ctx, sql, s.protection(limit, begin)...)
+	rows, err := conn.Query(ctx, plain, s.protection(limit, begin)...)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func (s *Server) usersAfter(ctx context.Context, conn *pgx.Conn, system bool, af
 // a name, "" for the first. It reads less than DetailsList, so that all users of a cluster can be read.
 func (s *Server) UsersAfter(ctx context.Context, after string, limit int) (users []*User, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		users, err = s.usersAfter(ctx, conn, true, after, limit)
+		users, err = s.usersFrom(ctx, conn, true, Page{After: after}, limit)
 		return err
 	})
 	return users, s.fault(err, "")

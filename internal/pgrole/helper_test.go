@@ -332,6 +332,14 @@ func together(n int, f func(i int) error) []error {
 	return errs
 }
 
+// onPage is what a page has, and whether others follow.
+func onPage(l *pgrole.Listed, err error) (users []*pgrole.User, more bool, failed error) {
+	if err != nil {
+		return nil, false, err
+	}
+	return l.Users, l.More, nil
+}
+
 func names(users []*pgrole.User) []string {
 	var all []string
 	for _, u := range users {
@@ -347,7 +355,7 @@ func allUsers(t testing.TB, s *pgrole.Server, prefix string) []string {
 	var all []string
 	const limit = 500
 	for offset := 0; ; offset += limit {
-		users, more, err := s.Users(t.Context(), pgrole.Page{Limit: limit, Offset: offset}, true)
+		users, more, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: limit, Offset: offset}, true))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -275,7 +275,7 @@ func TestLoginProblem(t *testing.T) {
 		`CONNECTION LIMIT -1 NOLOGIN`:        "no LOGIN",
 	} {
 		c.Exec(t, `ALTER ROLE login_problem LOGIN VALID UNTIL 'infinity' CONNECTION LIMIT -1; ALTER ROLE login_problem `+sql)
-		users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1000}, false)
+		users, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 1000}, false))
 		u, roleErr := s.Inspect(t.Context(), "login_problem")
 		if err != nil || roleErr != nil {
 			t.Fatal(err, roleErr)

@@ -37,8 +37,15 @@ func TestUsers(t *testing.T) {
 		{pgrole.Page{Limit: 3, Offset: 100}, false, nil, false},
 		{pgrole.Page{Limit: 9}, true, all, false},
 		{pgrole.Page{Limit: 1, Offset: 3}, true, []string{"Z"}, true},
+		{pgrole.Page{Limit: 3, After: "B"}, false, own[3:6], true},
+		{pgrole.Page{Limit: 3, After: "B", Offset: 100}, false, own[3:6], true},
+		{pgrole.Page{Limit: 3, After: "Z"}, false, own[3:6], true}, // a protected one, and below one that is not there
+		{pgrole.Page{Limit: 4, After: "C"}, true, all[3:7], true},
+		{pgrole.Page{Limit: 2, After: "b\xff"}, false, own[6:], false},
+		{pgrole.Page{Limit: 2, After: "\xff"}, true, nil, false},
+		{pgrole.Page{Limit: 2, After: "é"}, true, nil, false},
 	} {
-		users, more, err := s.Users(t.Context(), tt.page, tt.system)
+		users, more, err := onPage(s.Users(t.Context(), tt.page, tt.system))
 		if err != nil || more != tt.more || !slices.Equal(names(users), tt.want) {
 			t.Errorf("Users(%+v, %v) = %q, %v, %v, want %q, %v", tt.page, tt.system, names(users), more, err, tt.want, tt.more)
 		}
@@ -49,7 +56,7 @@ func TestUsers(t *testing.T) {
 		}
 	}
 	s.SystemRoles = []string{"*"}
-	if users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false); len(users) > 0 || more || err != nil {
+	if users, more, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 100}, false)); len(users) > 0 || more || err != nil {
 		t.Errorf("got %q, %v, %v", names(users), more, err)
 	}
 }
@@ -64,7 +71,7 @@ func TestRolesOfOtherEncodings(t *testing.T) {
 	latin1 := database(t, c, "latin1", "ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
 	exec(t, latin1, `SET client_encoding = 'UTF8'`, `CREATE ROLE "é" LOGIN`, `COMMENT ON ROLE "é" IS 'à é rolecall:v1 {}'`,
 		`CREATE ROLE "ÿx" LOGIN`)
-	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, true)
+	users, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 100}, true))
 	if got := names(users); err != nil || !slices.Contains(got, "\xe9") || !slices.Contains(got, "\xffx") {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -100,6 +107,11 @@ func TestRegisteredDatabaseInLatin1(t *testing.T) {
 	refused(t, err, fault.Invalid)
 	_, err = s.User(t.Context(), "🙂")
 	refused(t, err, fault.NotFound)
+	if users, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 9, After: "ê"}, false)); err != nil || len(users) > 0 {
+		t.Errorf("got %q, %v", names(users), err)
+	}
+	_, err = s.Users(t.Context(), pgrole.Page{Limit: 9, After: "🙂"}, false)
+	refused(t, err, fault.Invalid, "behind the name")
 	_, err = s.SetPassword(t.Context(), "🙂", password, nil, actor())
 	refused(t, err, fault.NotFound)
 	refused(t, remove(t, s, "🙂", "", nil, actor()), fault.NotFound)
@@ -118,7 +130,8 @@ func TestListWalksTheIndex(t *testing.T) {
 	for _, table := range []string{"pg_authid", "pg_shdescription", "pg_auth_members"} {
 		c.Exec(t, `VACUUM ANALYZE `+table)
 	}
-	if users, more, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false); err != nil || !more || len(users) != 100 {
+	users, more, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 100}, false))
+	if err != nil || !more || len(users) != 100 {
 		t.Fatalf("%d users, %v, %v", len(users), more, err)
 	}
 	log := c.ReadLog(t)

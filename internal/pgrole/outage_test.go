@@ -74,7 +74,7 @@ func TestRoleLockedByAnOpenTransaction(t *testing.T) {
 // calls are all that a Server can be asked for, of the user kept and the group kept_group.
 func calls(t testing.TB, s *pgrole.Server) map[string]func() error {
 	return map[string]func() error{
-		"Users":       func() error { _, _, err := s.Users(t.Context(), pgrole.Page{Limit: 1}, false); return err },
+		"Users":       func() error { _, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 1}, false)); return err },
 		"User":        func() error { _, err := s.User(t.Context(), "kept"); return err },
 		"Create":      func() error { _, err := s.Create(t.Context(), "new", password, actor()); return err },
 		"SetPassword": func() error { _, err := s.SetPassword(t.Context(), "kept", password2, nil, actor()); return err },

@@ -164,6 +164,7 @@ func checkNotDeleting(u *User) error {
 // Page is a part of a list.
 type Page struct {
 	Limit, Offset int
+	After         string // of users: the page begins behind this name, wherever that is; "": at Offset
 }
 
 // list is a page of users, protected ones only if system is set.
@@ -172,31 +173,26 @@ type list struct {
 	system bool
 }
 
-// Users lists the database users in the order of their names' bytes, protected ones only if system is set, and says
-// whether more follow.
-func (s *Server) Users(ctx context.Context, page Page, system bool) (users []*User, more bool, err error) {
-	users, err = s.Batcher.lists.Do(ctx, list{page, system}, func(ctx context.Context) (users []*User, err error) {
+// Users lists the database users in the order of their names' bytes, protected ones only if system is set.
+func (s *Server) Users(ctx context.Context, page Page, system bool) (*Listed, error) {
+	if page.After != "" {
+		page.Offset = 0 // pages that begin at the same place are one
+	}
+	l, err := s.Batcher.lists.Do(ctx, list{page, system}, func(ctx context.Context) (l *Listed, err error) {
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			sql := selectUsers
-			if system {
-				sql = selectAllUsers
-			}
-			rows, err := conn.Query(ctx, sql, s.protection(page.Limit+1, page.Offset)...)
+			users, err := s.usersFrom(ctx, conn, system, page, page.Limit+1)
 			if err != nil {
 				return err
 			}
-			users, err = collectPage(rows, page.Limit+1, scanListed)
-			return err
+			l = &Listed{Users: users[:min(len(users), page.Limit)], More: len(users) > page.Limit}
+			return nil
 		})
-		return users, err
+		return l, err
 	})
-	if err != nil {
-		return nil, false, s.fault(err, "")
+	if page.After != "" && sqlstate.Is(err, unwritable...) {
+		return nil, noUserThere
 	}
-	if more = len(users) > page.Limit; more {
-		users = users[:page.Limit]
-	}
-	return users, more, nil
+	return l, s.fault(err, "")
 }
 
 // CountUsers counts the database users that are not protected.

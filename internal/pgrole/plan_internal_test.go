@@ -60,8 +60,8 @@ func TestDropBatchPlans(t *testing.T) {
 	}
 }
 
-// A page of many roles costs what its own roles cost, and little for each that it passes over: no sub-plan runs for those, and
-// nothing reads all comments. PostgreSQL plans without the values of parameters, as it does for a Server.
+// A page of many roles costs what its own roles cost, and little for each that it passes over: no sub-plan runs for those,
+// and nothing reads all comments. PostgreSQL plans without the values of parameters, as it does for a Server.
 func TestListPlans(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
@@ -89,8 +89,8 @@ func TestListPlans(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), `PREPARE page AS `+query.sql); err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
-			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) EXECUTE page ('{}', '{postgres,admin}', '{`+
-				strings.Join(alwaysDangerous, ",")+`}'`+query.own+`)`)
+			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF)
+				EXECUTE page ('{}', '{postgres,admin}', '{`+strings.Join(alwaysDangerous, ",")+`}'`+query.own+`)`)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -86,11 +86,11 @@ func TestProtected(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	listed, _, err := adm.Users(t.Context(), pgrole.Page{Limit: 1000}, true)
+	listed, _, err := onPage(adm.Users(t.Context(), pgrole.Page{Limit: 1000}, true))
 	if err != nil || len(listed) != len(protected)+11 {
 		t.Errorf("%d users are listed, want %d: %v", len(listed), len(protected)+11, err)
 	}
-	unprotected, _, err := adm.Users(t.Context(), pgrole.Page{Limit: 1000}, false)
+	unprotected, _, err := onPage(adm.Users(t.Context(), pgrole.Page{Limit: 1000}, false))
 	if err != nil || len(unprotected) != 11 {
 		t.Errorf("listed as no system users: %q, %v", names(unprotected), err)
 	}
@@ -134,7 +134,7 @@ func TestProtectedByPrivileges(t *testing.T) {
 			`TO sets; GRANT SET ON PARAMETER log_min_duration_statement TO harmless`)
 		want["sets"], want["alters"] = true, true
 	}
-	users, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, false)
+	users, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 100}, false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func TestTrapsOfDatabaseOwner(t *testing.T) {
 	owned := c.Connect(t, c.User, c.Password, "trapped")
 	exec(t, owned, `ALTER TABLE traps.guarded OWNER TO prey`)
 	for what, call := range map[string]func() error{
-		"list":      func() error { _, _, err := s.Users(t.Context(), pgrole.Page{Limit: 100}, true); return err },
+		"list":      func() error { _, _, err := onPage(s.Users(t.Context(), pgrole.Page{Limit: 100}, true)); return err },
 		"databases": func() error { _, _, err := s.Databases(t.Context(), pgrole.Page{Limit: 100}); return err },
 		"details":   func() error { _, err := s.Details(t.Context(), "prey"); return err },
 		"plan":      func() error { _, err := s.Plan(t.Context(), "prey", "heir"); return err },

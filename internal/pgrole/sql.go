@@ -331,12 +331,12 @@ func above(condition string) string {
 // dangerousOrRisky is dangerous("p") where withKnown has made risky.
 var dangerousOrRisky = `(` + dangerousItself("p") + ` OR p.oid IN (SELECT oid FROM risky))`
 
-// withKnown is what unprotected needs in a query that walks about so many roles. known are the protected roles except those
-// whose attributes or a pattern protect them: so each role that is walked is looked up in one hash, and not in lists of names
-// and in the memberships. groups are the roles that have members, found by the index and followed by NULL; only from those
-// that are dangerous the members are followed down. If there are too many groups, the list ends before its NULL, and
-// unprotected looks up the memberships of each role: in PostgreSQL 16 and later a role that an administrator without
-// SUPERUSER has made is a group, and the administrator its member.
+// withKnown is what unprotected needs in a query that walks this number of roles, about. known are the protected roles
+// except those whose attributes or a pattern protect them: so each role that is walked is looked up in one hash, and not in
+// lists of names and in the memberships. groups are the roles that have members, found by the index and followed by NULL;
+// only from those that are dangerous the members are followed down. If there are too many groups, the list ends before its
+// NULL, and unprotected looks up the memberships of each role: in PostgreSQL 16 and later a role that an administrator
+// without SUPERUSER has made is a group, and the administrator its member.
 func withKnown(walked string) string {
 	return `
   WITH RECURSIVE risky(oid) AS MATERIALIZED (
