@@ -59,7 +59,7 @@ func setHeaders(h http.Header, info *web.Info) {
 	if info.Incoming != "" {
 		id = info.Incoming + "::" + id
 	}
-	h.Set("X-Vcap-Request-Id", id)
+	h["X-Vcap-Request-Id"] = []string{id}
 }
 
 func public(pattern string, h door.HandlerFunc) door.Route {

@@ -90,18 +90,36 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if route != nil {
 		info.Route, private = route.Pattern, !route.Public
 	}
-	if c, missing := h.credential(r.Header); private && missing == nil && h.seemsSignedIn(c) {
-		info.SignedIn()
+	var c presented
+	if private {
+		if c = h.presented(r.Header); h.seemsSignedIn(c) {
+			info.SignedIn()
+		}
 	}
 	web.Handle(w, r, func(w http.ResponseWriter, r *http.Request) error {
-		return h.serve(w, r, route, methods, private)
+		return h.serve(w, r, route, methods, private, c)
 	}, h.surface.Fail)
+}
+
+// presented is the credential of a request, which is read once.
+type presented struct {
+	identity.Credential
+	missing  error // why the request has none
+	stranger bool  // it has none, or a stranger's
+}
+
+func (h *Handler) presented(header http.Header) (p presented) {
+	if p.Credential, p.missing = h.credential(header); p.missing == nil {
+		p.Credential = h.door.Identity.WithKey(p.Credential)
+	}
+	p.stranger = p.missing != nil || h.door.Identity.Stranger(p.Credential)
+	return p
 }
 
 // seemsSignedIn reports whether a request gets a slot of those who are signed in before its credential is verified. No body
 // is read until then, so one that only seems valid holds the slot for a moment; not so if another server has to be asked.
-func (h *Handler) seemsSignedIn(c identity.Credential) bool {
-	return !h.door.Identity.Stranger(c) && !h.door.Identity.Remote(c)
+func (h *Handler) seemsSignedIn(c presented) bool {
+	return !c.stranger && !h.door.Identity.Remote(c.Credential)
 }
 
 var errForCredentials = fault.New(fault.Forbidden,
@@ -109,12 +127,13 @@ var errForCredentials = fault.New(fault.Forbidden,
 
 // serve admits a request and passes it to its route. Without a valid credential a caller learns of a private path only that
 // it is private.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, methods []string, private bool) error {
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, methods []string, private bool,
+	c presented) error {
 	info := web.InfoOf(r.Context())
 	var p *account.Principal
 	var err error
 	if private {
-		if p, err = h.enter(w, r, info); err != nil {
+		if p, err = h.enter(w, r, info, c); err != nil {
 			h.door.hurry(w, r) // the answer may read the body: the console keeps what was typed
 		}
 	} else {
@@ -137,8 +156,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, route *Route, me
 }
 
 // enter returns the principal of a request, unless its account or its address is over a limit.
-func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info) (*account.Principal, error) {
-	p, err := h.authenticate(r, info)
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, info *web.Info, c presented) (*account.Principal, error) {
+	p, err := h.authenticate(r, info, c)
 	if err != nil {
 		return nil, err
 	}
@@ -161,20 +180,18 @@ func (d *Door) SameOrigin(r *http.Request) error { return web.SameOrigin(r, d.Or
 
 // authenticate returns the principal of a request. Without a valid credential the request is charged to its address: before
 // a stranger's credential is verified, or after a credential that seemed valid was refused.
-func (h *Handler) authenticate(r *http.Request, info *web.Info) (*account.Principal, error) {
-	c, missing := h.credential(r.Header)
-	stranger := missing != nil || h.door.Identity.Stranger(c)
-	if stranger {
+func (h *Handler) authenticate(r *http.Request, info *web.Info, c presented) (*account.Principal, error) {
+	if c.stranger {
 		if err := h.door.chargeAddress(info); err != nil {
 			return nil, err
 		}
 	}
-	if missing != nil {
-		return nil, missing
+	if c.missing != nil {
+		return nil, c.missing
 	}
-	p, err := h.door.Identity.Authenticate(r.Context(), c, info.Address)
+	p, err := h.door.Identity.Authenticate(r.Context(), c.Credential, info.Address)
 	refused, unverified := fault.Is(err, fault.Unauthenticated), errors.Is(err, identity.ErrIssuerUnreachable)
-	if (refused || unverified) && !stranger {
+	if (refused || unverified) && !c.stranger {
 		if err := h.door.chargeAddress(info); err != nil {
 			return nil, err
 		}
@@ -242,9 +259,8 @@ func (s *Surface) Credential(header http.Header) identity.Credential {
 // setRateHeaders tells the account how many requests it may send at once, how many are left, and when it has all again.
 func setRateHeaders(h http.Header, l *web.Limiter, account string) {
 	if limit, remaining, full, ok := l.Standing(account); ok {
-		h.Set("X-RateLimit-Limit", strconv.Itoa(limit))
-		h.Set("X-RateLimit-Remaining", strconv.Itoa(remaining))
-		h.Set("X-RateLimit-Reset", strconv.FormatInt(full.Unix()+1, 10))
+		values := [...]string{strconv.Itoa(limit), strconv.Itoa(remaining), strconv.FormatInt(full.Unix()+1, 10)}
+		h["X-Ratelimit-Limit"], h["X-Ratelimit-Remaining"], h["X-Ratelimit-Reset"] = values[0:1:1], values[1:2:2], values[2:3:3]
 	}
 }
 

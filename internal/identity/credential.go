@@ -2,7 +2,6 @@ package identity
 
 import (
 	"context"
-	"crypto/hmac"
 	"crypto/sha256"
 	"slices"
 	"strings"
@@ -33,12 +32,14 @@ const (
 type Credential struct {
 	Scheme Scheme
 	Value  secret.Text
+
+	key credentialKey // under which the service remembers it; zero: WithKey has not computed it
 }
 
 // ParseCredential reads the value of an Authorization header.
 func ParseCredential(authorization string) Credential {
 	scheme, value, _ := strings.Cut(authorization, " ")
-	return Credential{Scheme(strings.ToLower(scheme)), secret.Text(strings.TrimSpace(value))}
+	return Credential{Scheme: Scheme(strings.ToLower(scheme)), Value: secret.Text(strings.TrimSpace(value))}
 }
 
 // signed reports whether the credential is a token with a signature, if it is anything.
@@ -223,15 +224,26 @@ type credentialCache struct {
 	swept   time.Time
 }
 
-// credentialKey is a keyed hash of a credential.
+// credentialKey is a hash of a secret of this process and a credential. Keys are compared, and never leave the process. So
+// the secret in front of the credential is enough, without HMAC. HMAC prevents that somebody who sees the hash of one text
+// extends it to that of a longer text.
 type credentialKey [sha256.Size]byte
 
+// WithKey returns the credential with its key. Everything that this service does with it then computes no key.
+func (s *Service) WithKey(c Credential) Credential {
+	c.key = s.cacheKey(c)
+	return c
+}
+
+// cacheKey hashes the secret, which is of one length, the scheme, which has no zero byte, and the value. So no two
+// credentials give the same text.
 func (s *Service) cacheKey(c Credential) credentialKey {
-	mac := hmac.New(sha256.New, s.cacheSecret[:])
-	mac.Write([]byte(c.Scheme))
-	mac.Write([]byte{0})
-	mac.Write([]byte(c.Value))
-	return credentialKey(mac.Sum(nil))
+	if c.key != (credentialKey{}) {
+		return c.key
+	}
+	text := append(make([]byte, 0, 1024), s.cacheSecret[:]...) // on the stack, if the credential is not a long one
+	text = append(append(text, c.Scheme...), 0)
+	return sha256.Sum256(append(text, c.Value...))
 }
 
 func (k *credentialCache) get(key credentialKey, now time.Time) (*verifiedCredential, bool) {

@@ -135,7 +135,7 @@ func (s *Service) EndOwnSession(ctx context.Context, token secret.Text) error {
 	if token == "" {
 		return nil
 	}
-	s.verified.drop(s.cacheKey(Credential{Session, token}))
+	s.verified.drop(s.cacheKey(Credential{Scheme: Session, Value: token}))
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
 		var id uuid.UUID
 		err := tx.QueryRow(ctx, `DELETE FROM console_sessions WHERE secret_hash = $1 RETURNING id`,
@@ -161,7 +161,7 @@ func (s *Service) ProveWithPassword(ctx context.Context, p *account.Principal, t
 		return errWrong
 	}
 	_, err = s.db.Pool.Exec(ctx, `UPDATE console_sessions SET proven_at = $2 WHERE id = $1`, p.Session, s.now())
-	s.verified.drop(s.cacheKey(Credential{Session, token}))
+	s.verified.drop(s.cacheKey(Credential{Scheme: Session, Value: token}))
 	return control.Fault(err)
 }
 

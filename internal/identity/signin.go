@@ -164,7 +164,7 @@ func (s *Service) RenewSignIn(ctx context.Context, p *account.Principal) (t *Own
 
 // RevokeOwn ends the principal's token within 5 seconds on every replica. The token of another issuer is not ended here.
 func (s *Service) RevokeOwn(ctx context.Context, p *account.Principal, token secret.Text) error {
-	s.verified.drop(s.cacheKey(Credential{Bearer, token}))
+	s.verified.drop(s.cacheKey(Credential{Scheme: Bearer, Value: token}))
 	if p.Token != uuid.Nil {
 		err := s.RevokePersonalToken(ctx, p, p.Token.String())
 		if fault.Is(err, fault.NotFound) {

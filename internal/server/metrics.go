@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,21 @@ type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	took     *prometheus.HistogramVec
+
+	mu     sync.RWMutex
+	counts map[answer]counts
+}
+
+// answer is what requests have in common that are counted together.
+type answer struct {
+	route, method string
+	status        int
+}
+
+// counts are where requests are counted. To find them among the metrics by their labels takes longer than to count.
+type counts struct {
+	requests prometheus.Counter
+	took     prometheus.Observer
 }
 
 func newMetrics(st *state, version string) *metrics {
@@ -30,6 +46,7 @@ func newMetrics(st *state, version string) *metrics {
 			Name: "rolecall_http_request_duration_seconds", Help: "Time to answer a request, by route and method.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route", "method"}),
+		counts: map[answer]counts{},
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rolecall_build_info",
 		Help: "Always 1: the version of the program."}, []string{"version", "goversion"})
@@ -44,9 +61,23 @@ func (m *metrics) observe(info *web.Info, method string, status int, took time.D
 	if route == "" {
 		route = "unknown"
 	}
-	method = web.KnownMethod(method)
-	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	m.took.WithLabelValues(route, method).Observe(took.Seconds())
+	c := m.countsOf(answer{route, web.KnownMethod(method), status})
+	c.requests.Inc()
+	c.took.Observe(took.Seconds())
+}
+
+func (m *metrics) countsOf(a answer) counts {
+	m.mu.RLock()
+	c, ok := m.counts[a]
+	m.mu.RUnlock()
+	if ok {
+		return c
+	}
+	c = counts{m.requests.WithLabelValues(a.route, a.method, strconv.Itoa(a.status)), m.took.WithLabelValues(a.route, a.method)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[a] = c
+	return c
 }
 
 // handler serves the metrics on a listener of their own. It serves the probes as well: a prober may have no client

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,5 +272,39 @@ func TestScrapesAreCheap(t *testing.T) {
 	if now := s.DB.Pool.Stat().AcquireCount(); now != asked || first["rolecall_control_up"] != 1 {
 		t.Errorf("20 scrapes used %d connections to the control database, and control_up is %v", now-asked,
 			first["rolecall_control_up"])
+	}
+}
+
+// Each request is counted once under its own route, method and status, also the first of several that come at once.
+func TestCounts(t *testing.T) {
+	m := newMetrics(&state{}, "1.2.3")
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m.requests, m.took)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 10 {
+				m.observe(&web.Info{Route: "/x"}, http.MethodGet, 200, time.Millisecond)
+				m.observe(&web.Info{Route: "/x"}, http.MethodGet, 404, time.Millisecond)
+				m.observe(&web.Info{Route: "/y"}, http.MethodPut, 200, time.Millisecond)
+				m.observe(&web.Info{}, "INVENTED", 404, time.Millisecond)
+			}
+		})
+	}
+	all.Wait()
+	samples := scrape(t, promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	for name, want := range map[string]float64{
+		`rolecall_http_requests_total{method="GET",route="/x",status="200"}`:                40,
+		`rolecall_http_requests_total{method="GET",route="/x",status="404"}`:                40,
+		`rolecall_http_requests_total{method="PUT",route="/y",status="200"}`:                40,
+		`rolecall_http_requests_total{method="other",route="unknown",status="404"}`:         40,
+		`rolecall_http_request_duration_seconds_count{method="GET",route="/x"}`:             80,
+		`rolecall_http_request_duration_seconds_count{method="PUT",route="/y"}`:             40,
+		`rolecall_http_request_duration_seconds_count{method="other",route="unknown"}`:      40,
+		`rolecall_http_request_duration_seconds_bucket{method="PUT",route="/y",le="0.001"}`: 40,
+	} {
+		if got := samples[name]; got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
 	}
 }

@@ -78,12 +78,22 @@ type Edge struct {
 
 // AsData sets the headers of an answer that is data: a browser must neither run, frame nor embed it, whatever it contains.
 func AsData(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Referrer-Policy", "no-referrer")
+	h["X-Content-Type-Options"] = noSniffing
+	h["Cache-Control"] = noStore
+	h["Content-Security-Policy"] = noContent
+	h["Cross-Origin-Resource-Policy"] = sameOrigin
+	h["Referrer-Policy"] = noReferrer
 }
+
+// The values of headers of all answers, which share them: nobody may change them in place. Header.Add copies them, because
+// they have no room for more, and Header.Set puts others in their place.
+var (
+	noSniffing = []string{"nosniff"}
+	noStore    = []string{"no-store"}
+	noContent  = []string{"default-src 'none'; frame-ancestors 'none'"}
+	sameOrigin = []string{"same-origin"}
+	noReferrer = []string{"no-referrer"}
+)
 
 // ServeHTTP gives the request its id and address, and logs one line when it is answered.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -97,7 +107,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if info.TraceID = traced.ID; traced.Known {
 		info.KnownTrace = traced.ID
 	}
-	w.Header().Set("X-Request-Id", info.ID)
+	w.Header()["X-Request-Id"] = []string{info.ID}
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
 		took := time.Since(start)
@@ -247,8 +257,8 @@ func JSON(w http.ResponseWriter, status int, contentType string, v any) {
 // Write writes a response.
 func Write(w http.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	values := [...]string{contentType, strconv.Itoa(len(body))}
+	h["Content-Type"], h["Content-Length"] = values[0:1:1], values[1:2:2]
 	w.WriteHeader(status)
 	if size := int64(len(body)); size > atOnce {
 		limit := maxReadTime

@@ -236,3 +236,29 @@ func TestNewServer(t *testing.T) {
 		t.Errorf("a limit is missing: %+v", s)
 	}
 }
+
+// Handlers that add to, set and delete headers change none of another answer.
+func TestSharedHeaders(t *testing.T) {
+	shared := http.Header{}
+	AsData(shared)
+	before := shared.Clone()
+	for name, values := range shared {
+		if len(values) != cap(values) {
+			t.Errorf("%s has room for a value of another answer", name)
+		}
+		h := http.Header{}
+		AsData(h)
+		h.Add(name, "more")
+		h.Set(name, "other")
+		h.Add(name, "more")
+		h.Del(name)
+		again := http.Header{}
+		AsData(again)
+		if got, want := again.Values(name), before.Values(name); len(got) != 1 || got[0] != want[0] {
+			t.Errorf("%s is %q in the next answer, want %q", name, got, want)
+		}
+		if http.CanonicalHeaderKey(name) != name {
+			t.Errorf("%s is not the canonical name", name)
+		}
+	}
+}
