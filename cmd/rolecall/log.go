@@ -1,30 +1,28 @@
 package main
 
 import (
-	"bytes"
-	"fmt"
 	"io"
 	"log/slog"
-	"unicode"
-	"unicode/utf16"
-	"unicode/utf8"
 
 	"rolecall/internal/cli/term"
+	"rolecall/internal/jsonlog"
 )
 
-func (s *settings) logger(out io.Writer) (*slog.Logger, error) {
+// logger returns the log and, if it is JSON, what writes its lines.
+func (s *settings) logger(out io.Writer) (*slog.Logger, *jsonlog.Writer, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(s.logLevel)); err != nil {
-		return nil, term.Usage("--log-level is %q; use debug, info, warn or error", s.logLevel)
+		return nil, nil, term.Usage("--log-level is %q; use debug, info, warn or error", s.logLevel)
 	}
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: shorten}
 	switch s.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(out, options)), nil
+		return slog.New(slog.NewTextHandler(out, options)), nil, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(escaped{out}, options)), nil
+		lines := jsonlog.New(out)
+		return slog.New(slog.NewJSONHandler(lines, options)), lines, nil
 	}
-	return nil, term.Usage("--log-format is %q; use text or json", s.logFormat)
+	return nil, nil, term.Usage("--log-format is %q; use text or json", s.logFormat)
 }
 
 // maxError is how many bytes of an error are logged. The servers of a cluster choose how long theirs are, and each request
@@ -39,31 +37,4 @@ func shorten(_ []string, a slog.Attr) slog.Attr {
 		}
 	}
 	return a
-}
-
-// escaped escapes characters that would control a terminal, or that it would hide. JSON allows them, and a line of the log
-// may quote a client.
-type escaped struct {
-	out io.Writer
-}
-
-func (p escaped) Write(line []byte) (int, error) {
-	plain := func(r rune) bool { return r == '\n' || unicode.IsPrint(r) }
-	if bytes.ContainsFunc(line, func(r rune) bool { return !plain(r) }) {
-		var safe []byte
-		for _, r := range string(line) {
-			switch {
-			case plain(r):
-				safe = utf8.AppendRune(safe, r)
-			case r > 0xffff:
-				high, low := utf16.EncodeRune(r)
-				safe = fmt.Appendf(safe, `\u%04x\u%04x`, high, low)
-			default:
-				safe = fmt.Appendf(safe, `\u%04x`, r)
-			}
-		}
-		_, err := p.out.Write(safe)
-		return len(line), err
-	}
-	return p.out.Write(line)
 }

@@ -13,7 +13,7 @@ func TestLongErrorsAreCut(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"text", "json"} {
 		var out bytes.Buffer
-		log, err := (&settings{logLevel: "info", logFormat: format}).logger(&out)
+		log, _, err := (&settings{logLevel: "info", logFormat: format}).logger(&out)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -558,6 +559,52 @@ func TestServeDrains(t *testing.T) {
 	}
 	if code := p.wait(t); code != 0 {
 		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+}
+
+// lazy is a reader of the log that becomes slow.
+type lazy struct {
+	buffer
+	slow atomic.Bool
+}
+
+func (l *lazy) Write(b []byte) (int, error) {
+	if l.slow.Load() {
+		time.Sleep(3 * time.Second)
+	}
+	return l.buffer.Write(b)
+}
+
+// A server that is stopped writes the lines of its last requests before it ends, although no request waits for its line.
+func TestLastLinesAreLogged(t *testing.T) {
+	t.Parallel()
+	flags, _ := controlDatabase(t, pgtest.Shared(t))
+	ctx, stop := context.WithCancel(t.Context())
+	log := &lazy{}
+	p := &program{out: &buffer{}, errOut: &log.buffer, stop: stop, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		p.code = run(ctx, append([]string{"serve", "--public-url", "http://rolecall.example.org", "--listen", "127.0.0.1:0",
+			"--metrics-listen", "127.0.0.1:0", "--drain-delay=1s"}, flags...), strings.NewReader(""), p.out, log)
+	}()
+	t.Cleanup(func() { p.end(t) })
+	url := "http://" + p.servesAt(t)
+	p.awaits(t, p.errOut, "head of the audit chain") // the last line that is not about a request, apart from the next
+	p.stop()
+	p.awaits(t, p.errOut, "stopping")
+	log.slow.Store(true)
+	const many = 10
+	for range many {
+		get(t, url+"/openapi/dbaas.yaml", "")
+	}
+	if n := strings.Count(log.String(), `"msg":"request"`); n == many {
+		t.Errorf("the requests waited for their lines")
+	}
+	if code := p.wait(t); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.errOut)
+	}
+	if n := strings.Count(log.String(), `"msg":"request"`); n != many {
+		t.Errorf("%d of %d requests were logged: %s", n, many, p.errOut)
 	}
 }
 

@@ -152,7 +152,7 @@ func (s *settings) base(errOut io.Writer) (c server.Config, err error) {
 	if c.Trace, err = trace.ReadConfig(s.otlpEndpoint); err != nil {
 		return c, term.Usage("%w", err)
 	}
-	c.Log, err = s.logger(errOut)
+	c.Log, c.Lines, err = s.logger(errOut)
 	return c, err
 }
 

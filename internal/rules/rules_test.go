@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/dbaas": {"scram", "account", "cluster", "dbuser", "door", "fault", "identity", "pgrole", "web"},
 	"internal/uaa":   {"account", "audit", "door", "etag", "fault", "identity", "web"},
 	"internal/door":  {"account", "fault", "identity", "remote", "secret", "web"},
-	"internal/web":   {"etag", "fault", "remote", "trace"},
+	"internal/web":   {"etag", "fault", "jsonlog", "remote", "trace"},
 	"internal/fleet": {
 		"access", "account", "audit", "cluster", "control", "dbuser", "etag", "fault", "label", "lease", "moment", "pgrole",
 		"secret", "sqlstate", "task",
@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/observe":  {"control"},
 	"internal/vaultapi": {"account", "cluster", "dbuser", "door", "fault", "identity", "lease", "moment", "secret", "web"},
 	"internal/batch":    {},
+	"internal/jsonlog":  {},
 	"internal/pgrole":   {"scram", "batch", "etag", "fault", "invisible", "pgwire", "primary", "secret", "sqlstate"},
 	"internal/cluster": {
 		"audit", "control", "etag", "failpoint", "fault", "label", "lease", "moment", "observe", "pgrole", "pgwire", "primary",
@@ -67,7 +68,7 @@ var mayImport = map[string][]string{
 	"internal/dev":         {"audit", "cluster", "control", "fault", "localpg", "pgrole", "secret", "server"},
 	"internal/server": {
 		"account", "adminapi", "audit", "cfapi", "cluster", "console", "control", "dbaas", "dbuser", "door", "event", "fleet",
-		"idempotency", "identity", "lease", "notify", "observe", "secret",
+		"idempotency", "identity", "jsonlog", "lease", "notify", "observe", "secret",
 		"task", "trace", "uaa", "vaultapi", "web",
 	},
 	"internal/access":      {"account", "cluster", "fault", "label"},
@@ -93,7 +94,7 @@ var mayImport = map[string][]string{
 	"internal/servicetest": nil,
 	"internal/rules":       nil,
 	"cmd/rolecall": {
-		"cli", "cli/term", "control", "dev", "doctor", "event", "identity", "localpg", "moment", "notify", "secret",
+		"cli", "cli/term", "control", "dev", "doctor", "event", "identity", "jsonlog", "localpg", "moment", "notify", "secret",
 		"server", "trace",
 	},
 	"bench":        nil,

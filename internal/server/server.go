@@ -22,6 +22,7 @@ import (
 	"rolecall/internal/fleet"
 	"rolecall/internal/idempotency"
 	"rolecall/internal/identity"
+	"rolecall/internal/jsonlog"
 	"rolecall/internal/lease"
 	"rolecall/internal/notify"
 	"rolecall/internal/observe"
@@ -50,6 +51,7 @@ type Config struct {
 	PrivateWebhooks bool                  // webhooks may be at private addresses, and without TLS
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
+	Lines           *jsonlog.Writer       // to which Log writes JSON; nil: it is another log
 	Manager         *notify.Manager       // that has started the process; nil: none
 	Trace           trace.Config
 }
@@ -154,11 +156,13 @@ func waitForControl(ctx context.Context, config Config) (*control.DB, *identity.
 	}
 }
 
-// Close exports the last spans, and closes the connections to the clusters and to the control database.
+// Close exports the last spans, closes the connections to the clusters and to the control database, and writes the last
+// lines of the log.
 func (s *Server) Close() {
 	s.tracer.Close()
 	s.Users.Clusters.Close()
 	s.DB.Close()
+	s.Lines.Flush()
 }
 
 // Serve accepts requests until ctx ends, then lets those in progress end.
@@ -270,6 +274,7 @@ func (s *Server) site(ready *readiness, metrics *metrics) *site {
 		edge: &web.Edge{
 			Handler:        s.surfaces(),
 			Log:            s.Log,
+			Lines:          s.Lines,
 			TrustedProxies: s.TrustedProxies,
 			InFlight:       inFlight(),
 			Tracer:         s.tracer,

@@ -25,6 +25,7 @@ import (
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
+	"rolecall/internal/jsonlog"
 	"rolecall/internal/remote"
 	"rolecall/internal/trace"
 )
@@ -66,6 +67,8 @@ func InfoOf(ctx context.Context) *Info {
 type Edge struct {
 	Handler http.Handler
 	Log     *slog.Logger
+	// Lines, if set, is where Log writes JSON without attributes of its own. Most lines of requests go there directly.
+	Lines *jsonlog.Writer
 	// TrustedProxies are the networks whose X-Forwarded-For is used.
 	TrustedProxies []netip.Prefix
 	// InFlight bounds the requests in flight; nil: nothing does.
@@ -112,7 +115,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		took := time.Since(start)
 		rec.begin(http.StatusOK)
-		e.line(r, info, rec, took)
+		e.log(r, info, rec, start, took)
 		traced.End(info.ID, KnownMethod(r.Method), info.Route, rec.status)
 		if e.Observe != nil {
 			e.Observe(info, r.Method, rec.status, took)
@@ -139,37 +142,6 @@ func KnownMethod(method string) string {
 		return method
 	}
 	return "other"
-}
-
-// line logs the request. The query string is left out: it belongs to the caller, who may have put anything there.
-func (e *Edge) line(r *http.Request, info *Info, rec *recorder, took time.Duration) {
-	level := slog.LevelInfo
-	if rec.status >= 500 {
-		level = slog.LevelError
-	}
-	if !e.Log.Enabled(r.Context(), level) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("request", info.ID),
-		slog.String("traceId", info.TraceID),
-		slog.String("method", r.Method),
-		slog.String("path", r.URL.EscapedPath()),
-		slog.Int("status", rec.status),
-		slog.Int64("bytes", rec.bytes),
-		slog.Float64("seconds", took.Round(time.Microsecond).Seconds()),
-		slog.String("address", info.Address),
-	}
-	if info.Account != "" {
-		attrs = append(attrs, slog.String("account", info.Account))
-	}
-	if info.Incoming != "" {
-		attrs = append(attrs, slog.String("incoming", info.Incoming))
-	}
-	if info.Err != nil {
-		attrs = append(attrs, slog.String("error", info.Err.Error()))
-	}
-	e.Log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
 type recorder struct {
@@ -298,12 +270,20 @@ func encode(v any) []byte {
 
 // AppendString appends s as a JSON string.
 func AppendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			return append(b, bytes.TrimSuffix(encode(s), []byte("\n"))...)
-		}
+	if !isPlain(s) {
+		return append(b, bytes.TrimSuffix(encode(s), []byte("\n"))...)
 	}
 	return append(append(append(b, '"'), s...), '"')
+}
+
+// isPlain reports whether JSON writes s as it is, because it is ASCII without anything that is escaped.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // NewServer returns an http.Server with the limits of a public listener: 10 s for headers, 30 s for a body, 32 KiB of
