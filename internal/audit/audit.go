@@ -180,6 +180,7 @@ func (l *Log) write(ctx context.Context, r *row) error {
 	l.once.Do(func() {
 		l.rows = &batch.Group[*row, error]{
 			Parallel: 2,
+			Slow:     batch.Slow,
 			Longest:  64,
 			Timeout:  10 * time.Second,
 			SplitOn:  func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },

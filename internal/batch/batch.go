@@ -10,11 +10,17 @@ import (
 	"time"
 )
 
+// Slow is a usual value of Group.Slow: longer than a query for a few rows, or a commit, takes on a server that is near.
+const Slow = 5 * time.Millisecond
+
 // Group answers questions; those asked while others are being answered are answered in one batch. No question waits for a
-// batch to fill: the first is answered at once. All exported fields are required.
+// batch to fill: the first is answered at once. All exported fields are required, except Slow.
 type Group[Q, A any] struct {
 	// Parallel is how many batches are answered at the same time, each with up to Longest questions.
 	Parallel, Longest int
+	// Slow is how long a batch is waited for before the next one begins beside it. One batch of eight costs less than two of
+	// four, but a batch that takes its time must not hold up all that come after it. Zero: the next one begins at once.
+	Slow time.Duration
 	// Timeout bounds the answer to one batch. Each caller has a deadline of its own.
 	Timeout time.Duration
 	// SplitOn reports an error that a single question causes: then each question of the batch is answered by itself.
@@ -22,8 +28,14 @@ type Group[Q, A any] struct {
 
 	mu      sync.Mutex
 	waiting []*call[Q, A]
-	running int
+	running int // lanes, each of which answers one batch after the other
+	// last is the lane whose batch began last, nil once that is answered. The batches of all other lanes are slow.
+	last  *lane
+	timed bool // open is called again when the last batch has become slow
 }
+
+// lane is where batches are answered, one after the other.
+type lane struct{ began time.Time }
 
 type call[Q, A any] struct {
 	values   context.Context // of the caller, without its deadline
@@ -43,12 +55,42 @@ func (g *Group[Q, A]) Do(ctx context.Context, question Q,
 	c := &call[Q, A]{values: context.WithoutCancel(ctx), question: question, ask: answer, done: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, c)
-	if g.running < g.Parallel {
-		g.running++
-		go g.run()
-	}
+	g.open()
 	g.mu.Unlock()
 	return c.wait(ctx)
+}
+
+// open begins a lane for the questions that wait: now, or when the last batch has become slow. It is called after each change
+// of what it depends on.
+func (g *Group[Q, A]) open() {
+	if len(g.waiting) == 0 || g.running >= g.Parallel {
+		return
+	}
+	left := g.patience()
+	switch {
+	case left <= 0:
+		g.last = &lane{began: time.Now()}
+		g.running++
+		go g.run(g.last)
+	case !g.timed:
+		g.timed = true
+		time.AfterFunc(left, g.reopen)
+	}
+}
+
+func (g *Group[Q, A]) reopen() {
+	g.mu.Lock()
+	g.timed = false
+	g.open()
+	g.mu.Unlock()
+}
+
+// patience is how long the last batch is still waited for.
+func (g *Group[Q, A]) patience() time.Duration {
+	if g.last == nil {
+		return 0
+	}
+	return g.Slow - time.Since(g.last.began)
 }
 
 // wait prefers the answer if ctx has ended, too.
@@ -67,26 +109,34 @@ func (c *call[Q, A]) wait(ctx context.Context) (A, error) {
 	}
 }
 
-// run answers one batch after the other until no question waits.
-func (g *Group[Q, A]) run() {
-	for calls := g.next(); len(calls) > 0; calls = g.next() {
+// run answers one batch after the other.
+func (g *Group[Q, A]) run(l *lane) {
+	for calls := g.next(l); len(calls) > 0; calls = g.next(l) {
 		ctx, cancel := context.WithTimeout(calls[0].values, g.Timeout)
 		g.settle(ctx, calls)
 		cancel()
 	}
 }
 
-// next takes the questions that wait, as many as one batch may have. If there are none, one batch less is running.
-func (g *Group[Q, A]) next() []*call[Q, A] {
+// next takes the questions that wait, as many as one batch may have. If there are none, or another lane has a batch that is
+// not slow, the lane ends.
+func (g *Group[Q, A]) next(l *lane) (calls []*call[Q, A]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := min(len(g.waiting), g.Longest)
-	calls := g.waiting[:n:n]
-	g.waiting = g.waiting[n:]
-	if n == 0 {
-		g.waiting = nil // which frees the array of past calls
+	if g.last == l {
+		g.last = nil
+	}
+	if len(g.waiting) > 0 && g.patience() <= 0 {
+		n := min(len(g.waiting), g.Longest)
+		calls = g.waiting[:n:n]
+		if g.waiting = g.waiting[n:]; len(g.waiting) == 0 {
+			g.waiting = nil // which frees the array of past calls
+		}
+		l.began, g.last = time.Now(), l
+	} else {
 		g.running--
 	}
+	g.open()
 	return calls
 }
 

@@ -6,10 +6,12 @@ import (
 	"time"
 )
 
-// Keyed answers a question once for all concurrent callers that ask it. All exported fields are required.
+// Keyed answers a question once for all concurrent callers that ask it. All exported fields are required, except Slow.
 type Keyed[Q comparable, A any] struct {
 	// Parallel is how many answers to one question are made at the same time.
 	Parallel int
+	// Slow is how long an answer is waited for before the next one to the same question begins beside it.
+	Slow time.Duration
 	// Timeout bounds an answer. Each caller has a deadline of its own.
 	Timeout time.Duration
 
@@ -29,7 +31,8 @@ func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx contex
 	g := k.groups[question]
 	if g == nil {
 		g = &keyed[A]{}
-		g.Parallel, g.Longest, g.Timeout, g.SplitOn = k.Parallel, 1<<20, k.Timeout, func(error) bool { return false }
+		g.Parallel, g.Slow, g.Longest, g.Timeout = k.Parallel, k.Slow, 1<<20, k.Timeout
+		g.SplitOn = func(error) bool { return false }
 		if k.groups == nil {
 			k.groups = map[Q]*keyed[A]{}
 		}

@@ -21,12 +21,12 @@ type Batcher struct {
 // a transaction that drops roles a quarter longer.
 func NewBatcher(wait time.Duration) *Batcher {
 	t := &Batcher{}
-	t.lookups.Parallel, t.lookups.Longest, t.lookups.Timeout = 2, 64, wait
+	t.lookups.Parallel, t.lookups.Longest, t.lookups.Slow, t.lookups.Timeout = 2, 64, batch.Slow, wait
 	t.lookups.SplitOn = func(err error) bool { return sqlstate.Is(err, unwritable...) }
-	t.lists.Parallel, t.lists.Timeout = 2, wait
+	t.lists.Parallel, t.lists.Slow, t.lists.Timeout = 2, batch.Slow, wait
 	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, wait*5/4
 	t.drops.SplitOn = func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Lost(err) && !primary.Missing(err) }
-	t.ends.Parallel, t.ends.Longest, t.ends.Timeout = 2, 32, wait
+	t.ends.Parallel, t.ends.Longest, t.ends.Slow, t.ends.Timeout = 2, 32, batch.Slow, wait
 	t.ends.SplitOn = func(error) bool { return false }
 	return t
 }
