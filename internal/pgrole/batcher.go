@@ -1,6 +1,7 @@
 package pgrole
 
 import (
+	"sync"
 	"time"
 
 	"rolecall/internal/batch"
@@ -15,6 +16,36 @@ type Batcher struct {
 	lists   batch.Keyed[list, *Listed]
 	drops   batch.Group[drop, dropped]
 	ends    batch.Group[*User, struct{}]
+	quick   backoff // for selectRolesQuickly
+}
+
+// backoff avoids tries that are in vain: after each one in a row it skips about twice as many, up to 63.
+type backoff struct {
+	mu          sync.Mutex
+	left, skips int
+}
+
+// try reports whether to try now.
+func (b *backoff) try() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left > 0 {
+		b.left--
+		return false
+	}
+	return true
+}
+
+// note notes whether a try was in vain.
+func (b *backoff) note(vain bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if vain {
+		b.skips = min(2*b.skips+1, 63)
+	} else {
+		b.skips = 0
+	}
+	b.left = b.skips
 }
 
 // NewBatcher returns one for all who work on a cluster under the same rules of protection. A query may take as long as wait,

@@ -3,7 +3,9 @@ package pgrole
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -30,13 +32,20 @@ func (s *Server) lookup(ctx context.Context, name string) (*User, error) {
 func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
 	var found map[string]*User
 	err := s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		sql, args := s.selectRoles(names)
+		found = make(map[string]*User, len(names)) // what an earlier try has read may be gone
+		left := names
+		if s.Batcher.quick.try() {
+			var err error
+			if left, err = s.rolesQuickly(ctx, conn, names, found); err != nil || len(left) == 0 {
+				return err
+			}
+		}
+		sql, args := s.selectRoles(left)
 		rows, err := conn.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}
-		users, err := collectPage(rows, len(names), scanUser)
-		found = make(map[string]*User, len(names)) // what an earlier try has read may be gone
+		users, err := collectPage(rows, len(left), scanUser)
 		for _, u := range users {
 			found[u.Name] = u
 		}
@@ -47,6 +56,66 @@ func (s *Server) roles(ctx context.Context, names []string) ([]*User, error) {
 		users[i] = found[name]
 	}
 	return users, err
+}
+
+// rolesQuickly adds roles of the names to found, and returns the names that are left to selectRoles.
+func (s *Server) rolesQuickly(ctx context.Context, conn *pgx.Conn, names []string, found map[string]*User) (left []string,
+	err error) {
+	quick := make([]string, 0, len(names))
+	for _, name := range names {
+		if isASCII(name) {
+			quick = append(quick, name)
+		} else {
+			left = append(left, name) // what a glob matches depends on the encoding of the database
+		}
+	}
+	if len(quick) == 0 {
+		return left, nil
+	}
+	rows, err := conn.Query(ctx, selectRolesQuickly, quick)
+	if err != nil {
+		return nil, err
+	}
+	roles, err := collectPage(rows, len(quick), scanQuickly)
+	vain := false
+	for _, r := range roles {
+		switch u := r.User; {
+		case !u.dangerous && s.protectsName(u.Name):
+			u.protectedBy, u.dangerous = u.Name, true
+			found[u.Name] = u
+		case !u.dangerous && r.mayBeProtected:
+			left, vain = append(left, u.Name), true
+		default:
+			found[u.Name] = u
+		}
+	}
+	s.Batcher.quick.note(vain)
+	return left, err
+}
+
+// quickUser is a row of selectRolesQuickly.
+type quickUser struct {
+	*User
+	mayBeProtected bool
+}
+
+func scanQuickly(row pgx.CollectableRow) (r quickUser, err error) {
+	r.User, err = scanUserUpTo(row, maxComment, &r.mayBeProtected)
+	return r, err
+}
+
+// protectsName reports whether a role is protected by its name, which is ASCII. The SQL for it is that of protectedItself.
+func (s *Server) protectsName(name string) bool {
+	return slices.Contains(alwaysDangerous, name) || name == s.ControlRole || matches(s.SystemRoles, name)
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // UsersNamed returns the database users of the names, nil where there is none.

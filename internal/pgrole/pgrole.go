@@ -283,13 +283,14 @@ func scanListed(row pgx.CollectableRow) (*User, error) { return scanUserUpTo(row
 // maxColumn is more bytes than a name has, or what else is read of a role.
 const maxColumn = 1024
 
-// scanUserUpTo refuses what no PostgreSQL answers: it would be held until the client has read the response.
-func scanUserUpTo(row pgx.CollectableRow, limit int) (*User, error) {
+// scanUserUpTo refuses what no PostgreSQL answers: it would be held until the client has read the response. more are for
+// further columns.
+func scanUserUpTo(row pgx.CollectableRow, limit int, more ...any) (*User, error) {
 	var u User
 	var comment []byte
 	var protectedBy pgtype.Text
-	if err := row.Scan(&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
-		&u.connectionLimit); err != nil {
+	if err := row.Scan(append([]any{&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
+		&u.connectionLimit}, more...)...); err != nil {
 		return nil, err
 	}
 	if len(comment) > limit || max(len(u.Name), len(protectedBy.String), len(u.attributes)) > maxColumn {

@@ -114,3 +114,43 @@ func TestListPlans(t *testing.T) {
 		c.Exec(t, `VACUUM ANALYZE`)
 	}
 }
+
+// A lookup costs as much among 10,000 roles as among ten: the plan, which is made once for whatever names come, reads none
+// of the big catalogs as a whole, with statistics or without.
+func TestLookupPlan(t *testing.T) {
+	t.Parallel()
+	c := pgtest.New(t, nil)
+	c.Exec(t, `CREATE ROLE app LOGIN`)
+	for i := 0; i < 10_000; i += 2000 { // a transaction has room for so many locks
+		c.Exec(t, fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP
+			EXECUTE format('CREATE ROLE user_%%s LOGIN; COMMENT ON ROLE user_%%1$s IS %%L', i, repeat('comment ', 20));
+			IF i %% 3 = 0 THEN
+			  EXECUTE format('GRANT app TO user_%%s', i);
+			  EXECUTE format('CREATE FUNCTION f_%%s() RETURNS int LANGUAGE sql AS ''SELECT 1''', i);
+			  EXECUTE format('ALTER FUNCTION f_%%s() OWNER TO user_%%1$s', i);
+			END IF;
+			END LOOP; END $$`, i+1, i+2000))
+	}
+	conn := c.Connect(t, c.User, c.Password, "postgres")
+	for _, sql := range []string{`SET plan_cache_mode = force_generic_plan`, `PREPARE quickly (name[]) AS ` + selectRolesQuickly} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, statistics := range []string{"no", "with"} {
+		rows, err := conn.Query(t.Context(), `EXPLAIN (COSTS OFF) EXECUTE quickly ('{user_1, user_3, user_9999}')`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range plan {
+			if strings.Contains(line, "Seq Scan") && !strings.Contains(line, "Seq Scan on pg_database") {
+				t.Errorf("%s statistics: %s\n%s", statistics, line, strings.Join(plan, "\n"))
+			}
+		}
+		c.Exec(t, `VACUUM ANALYZE`)
+	}
+}

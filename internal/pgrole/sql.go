@@ -271,16 +271,24 @@ func dangerousItself(role string) string {
 
 // selectReachingFiles finds the roles that reach the server's files or programs by a privilege of their own: EXECUTE on a
 // function that does so, in any database, or SET or ALTER SYSTEM on a parameter that names a command, a library or a
-// file. pg_shdepend has all of them, by database, and as its index has it; OFFSET 0 keeps the planner to that. Up to
-// PostgreSQL 14 there is no pg_parameter_acl, and nothing is found for a class that is NULL.
-var selectReachingFiles = `
+// file.
+var selectReachingFiles = privileged(
+	`JOIN pg_proc f ON f.oid = d.objid AND f.proname = ANY ('{`+strings.Join(fileFunctions, ",")+`}'::name[])`,
+	`JOIN LATERAL pg_identify_object(d.classid, d.objid, 0) p ON p.identity = ANY ('{`+strings.Join(fileParameters, ",")+
+		`}'::text[])`)
+
+// privileged finds the roles that were granted functions of PostgreSQL itself, or parameters, restricted by joins with these
+// dependencies d. pg_shdepend has all of them, by database, and as its index has it; OFFSET 0 keeps the planner to that. Up
+// to PostgreSQL 14 there is no pg_parameter_acl, and nothing is found for a class that is NULL.
+func privileged(functions, parameters string) string {
+	return `
       SELECT d.refobjid FROM pg_database b, LATERAL (SELECT d.refobjid, d.objid FROM pg_shdepend d
         WHERE d.dbid = b.oid AND d.classid = 'pg_proc'::regclass AND d.objid < 16384 AND d.deptype = 'a' OFFSET 0) d
-      JOIN pg_proc f ON f.oid = d.objid AND f.proname = ANY ('{` + strings.Join(fileFunctions, ",") + `}'::name[])
+      ` + functions + `
       UNION ALL
-      SELECT d.refobjid FROM pg_shdepend d, LATERAL pg_identify_object(d.classid, d.objid, 0) p
-      WHERE d.dbid = 0 AND d.classid = to_regclass('pg_catalog.pg_parameter_acl') AND d.deptype = 'a'
-        AND p.identity = ANY ('{` + strings.Join(fileParameters, ",") + `}'::text[])`
+      SELECT d.refobjid FROM pg_shdepend d ` + parameters + `
+      WHERE d.dbid = 0 AND d.classid = to_regclass('pg_catalog.pg_parameter_acl') AND d.deptype = 'a'`
+}
 
 // fileFunctions are PostgreSQL's own functions that read or write files of the server. Nobody but a superuser may call them
 // unless that was granted.
@@ -421,11 +429,28 @@ var (
 
 func rolesWhere(condition string) string {
 	return `
-  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
-    ` + mayLogin + `
+  SELECT ` + columnsOfRole(protectedBy) + `
   FROM pg_roles r` + withComment + `
   WHERE ` + condition
 }
+
+// columnsOfRole are what scanUser reads.
+func columnsOfRole(protectedBy string) string {
+	return `r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
+    ` + mayLogin
+}
+
+// selectRolesQuickly reads the roles of the names $1 in half the time of selectRoles, most of which PostgreSQL spends on
+// setting up its parts. Of what protects a role it finds attributes only, and the administering role itself. The names that
+// protect are left to the caller, and so is a role with the last column, which may be protected by what it is a member of or
+// was granted: it takes selectRoles to tell.
+var selectRolesQuickly = `
+  SELECT ` + columnsOfRole(`CASE WHEN `+dangerousItself("r")+` OR r.rolname IN (current_user, session_user)
+    THEN r.rolname END`) + `,
+    m.member IS NOT NULL OR r.oid = ANY (ARRAY(` + privileged(``, ``) + `))
+  FROM pg_roles r` + withComment + `
+  LEFT JOIN LATERAL (SELECT member FROM pg_auth_members WHERE member = r.oid LIMIT 1) m ON true
+  WHERE r.rolname = ANY ($1::name[])`
 
 // selectUsers and selectAllUsers, which has protected ones too, read a page ($4 long, from $5 on) by walking the index of
 // names: ordered by the text of a name, all roles would be sorted first. Those with After begin behind the name $5, and
