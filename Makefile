@@ -159,6 +159,11 @@ bench: build ## Measure the program beside PostgreSQL and a peer; flags: make be
 	@scripts/install-postgres
 	@peer=$$(scripts/install-bench-peer) && go build -buildvcs=false -o bin/bench ./bench && exec bin/bench -peer "$$peer" $(ARGS)
 
+.PHONY: bench-quick
+bench-quick: build ## Fail if a request has become slower by a factor; it takes less than three minutes
+	@scripts/install-postgres
+	@go build -buildvcs=false -o bin/bench ./bench && exec bin/bench -quick -json bench/quick.json $(ARGS)
+
 # Several counts are what benchstat compares: make gobench ARGS='-count 10' >new.txt
 .PHONY: gobench
 gobench: ## Run the benchmarks of single functions; flags: make gobench ARGS='-count 10'

@@ -62,7 +62,9 @@ func (b *bench) measures(op *operation, side string, connections int) bool {
 	case connections == 1 && slices.Contains(sides[1:], side):
 		return false // how long one request takes has nothing to compare with
 	case side == sideBare:
-		return op.goals.bare != nil
+		return op.goals.bare != nil || b.quick && op.goals.keys == 0
+	case side == sidePgbench && b.quick:
+		return op.goals.keys > 0
 	case side == sidePgbench:
 		return op.script != ""
 	case side == sideCheap:
@@ -78,19 +80,19 @@ func (b *bench) measures(op *operation, side string, connections int) bool {
 func (b *bench) compare(ctx context.Context, of string) error {
 	for i := range operations {
 		op := &operations[i]
-		if op.of != of || !b.wants(op.name) {
+		if op.of != of || !b.wants(op.name) || b.quick && op.goals.quick == 0 {
 			continue
 		}
 		connections := op.connections
 		if connections == nil {
 			connections = b.connections
-			if op.rolecall != nil {
+			if op.rolecall != nil && !b.quick {
 				connections = append([]int{1}, connections...)
 			}
 		}
 		for _, n := range connections {
 			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.goals.share[n], Bare: op.goals.bare[n],
-				Keys: op.goals.keys, Times: op.goals.times, P50: op.p50, Sides: map[string][]sample{}}
+				Keys: op.goals.keys, Quick: op.goals.quick, Times: op.goals.times, P50: op.p50, Sides: map[string][]sample{}}
 			for round := range b.rounds {
 				for _, side := range b.sides() {
 					if !b.measures(op, side, n) {
@@ -293,41 +295,21 @@ func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Durat
 
 // pgbenchRun runs pgbench for d or, if it uses up a stock of which done are used already, until the stock is empty.
 func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Duration, done int) (*sample, error) {
-	text, err := scripts.ReadFile(op.script + ".sql")
-	if err != nil {
-		return nil, err
-	}
-	script := filepath.Join(b.site.dir, op.script+".sql")
-	if err := os.WriteFile(script, text, 0o600); err != nil {
-		return nil, err
-	}
-	as, count := b.site.adminRole, b.roles
-	if op.of == "accounts" {
-		as, count = b.site.controlRole, b.accounts
-	}
-	args := []string{"--no-vacuum", "--host=" + b.site.pg.Host, "--port=" + strconv.Itoa(b.site.pg.Port),
-		"--username=" + as.role,
-		"--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections),
-		"--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
-	defined := map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections),
-		"base": strconv.Itoa(r.base), "i": "0", "verifier": r.verifier}
+	args := []string{"--time=" + wholeSeconds(d)}
 	if op.stock {
 		// The warm-up takes a tenth of the stock.
 		n := r.perConn / 10
 		if done > 0 {
 			n = r.perConn - done
 		}
-		defined["base"], defined["per"], defined["i"] = "0", strconv.Itoa(r.perConn), strconv.Itoa(done)
-		args = append(args, "--transactions="+strconv.Itoa(n))
-	} else {
-		args = append(args, "--time="+strconv.Itoa(int(max(1, d.Seconds()))))
+		r.base = 0
+		args = []string{"--transactions=" + strconv.Itoa(n), "--define=per=" + strconv.Itoa(r.perConn),
+			"--define=i=" + strconv.Itoa(done)}
 	}
-	for name, value := range defined {
-		args = append(args, "--define="+name+"="+value)
+	cmd, err := b.pgbenchCommand(ctx, op, r, args...)
+	if err != nil {
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(b.site.pg.BinDir, "pgbench"), append(args, as.database)...)
-	cmd.Env = append(environment(), "PGPASSWORD="+as.password)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // Pdeathsig goes by the thread that forked
 	defer runtime.UnlockOSThread()
 	out, err := cmd.CombinedOutput()
@@ -343,6 +325,37 @@ func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Du
 	}
 	s.CPU.Load = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	return s, nil
+}
+
+// wholeSeconds is what pgbench takes for a time.
+func wholeSeconds(d time.Duration) string { return strconv.Itoa(int(max(1, d.Seconds()))) }
+
+// pgbenchCommand is pgbench with the script of an operation. A variable that is defined twice has the last value.
+func (b *bench) pgbenchCommand(ctx context.Context, op *operation, r *run, args ...string) (*exec.Cmd, error) {
+	text, err := scripts.ReadFile(op.script + ".sql")
+	if err != nil {
+		return nil, err
+	}
+	script := filepath.Join(b.site.dir, op.script+".sql")
+	if err := os.WriteFile(script, text, 0o600); err != nil {
+		return nil, err
+	}
+	as, count := b.site.adminRole, b.roles
+	if op.of == "accounts" {
+		as, count = b.site.controlRole, b.accounts
+	}
+	all := []string{"--no-vacuum", "--host=" + b.site.pg.Host, "--port=" + strconv.Itoa(b.site.pg.Port),
+		"--username=" + as.role, "--protocol=" + op.protocol, "--file=" + script, "--client=" + strconv.Itoa(r.connections),
+		"--jobs=" + strconv.Itoa(min(r.connections, runtime.NumCPU()))}
+	for name, value := range map[string]string{"count": strconv.Itoa(count), "clients": strconv.Itoa(r.connections),
+		"base": strconv.Itoa(r.base), "i": "0", "verifier": r.verifier} {
+		all = append(all, "--define="+name+"="+value)
+	}
+	all = append(append(all, args...), as.database)
+	cmd := exec.CommandContext(ctx, filepath.Join(b.site.pg.BinDir, "pgbench"), all...)
+	cmd.Env = append(environment(), "PGPASSWORD="+as.password)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd, nil
 }
 
 // parsePgbench reads what pgbench has printed. On a machine that is busy with something else, it may come to nothing in

@@ -42,6 +42,7 @@ type options struct {
 	rate         string
 	json, write  string
 	profiles     string
+	quick        bool
 
 	verifier string // that pgbench sets as the password of roles
 	cheap    string // the same with a single iteration
@@ -68,7 +69,7 @@ func (o *options) addAlternative(value string) (err error) {
 var alternativeName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // extras are what -only takes besides the names of operations.
-var extras = []string{"flat", "isolated", "small", "fleet"}
+var extras = []string{"flat", "effective", "isolated", "small", "fleet"}
 
 func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	o := &options{}
@@ -80,8 +81,8 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(errOut)
 	f.StringVar(&o.program, "rolecall", "bin/rolecall", "the `program` to measure")
-	f.Func("alt", "`name=program`: one more Rolecall to measure in the same rounds, with a control database of its own; may be "+
-		"repeated", o.addAlternative)
+	f.Func("alt", "`name=program`: one more Rolecall to measure in the same rounds, with a control database of its own; "+
+		"may be repeated", o.addAlternative)
 	f.StringVar(&o.peerFolder, "peer", "", "`folder` that scripts/install-bench-peer has printed; without it there is no peer")
 	f.StringVar(&o.dir, "dir", "/var/tmp", "`folder` on the disk to measure, in which a new one is made for everything and "+
 		"removed at the end")
@@ -93,7 +94,9 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.StringVar(&o.rate, "rate-limit", "1000000", "the --rate-limit of Rolecall: all requests here are of one account, and "+
 		"its default is 200 a second")
 	f.StringVar(&o.json, "json", "bench/results.json", "`file` for all that was measured")
-	f.StringVar(&o.write, "write", "", "`document` to put the tables into, between its two lines that say measured")
+	f.StringVar(&o.write, "write", "", "`folder` of the documents: puts the tables into performance.md and "+
+		"internals/performance.md, between their two lines that say measured")
+	f.BoolVar(&o.quick, "quick", false, "measure what shows a factor on any machine, and fail if there is one")
 	f.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of Rolecall of each measurement, the last of "+
 		"several rounds")
 	if err := f.Parse(args); err != nil {
@@ -125,8 +128,11 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 			}
 		}
 	}
-	if o.write != "" && o.only != nil {
-		return nil, errors.New("-write takes a whole run, without -only")
+	if o.write != "" && (o.only != nil || o.quick) {
+		return nil, errors.New("-write takes a whole run, without -only and -quick")
+	}
+	if o.quick {
+		o.setQuick()
 	}
 	if o.profiles != "" {
 		if err := os.MkdirAll(o.profiles, 0o755); err != nil {
@@ -176,28 +182,32 @@ func realMain(ctx context.Context, args []string, out, errOut io.Writer) error {
 		return err
 	}
 	b := &bench{options: *o, out: errOut, report: &report{Began: time.Now().UTC().Truncate(time.Second)}}
-	if err := b.onSite(ctx); err != nil {
-		return err
-	}
+	// What was measured before something failed is not lost, but it is in no document.
+	failed := b.onSite(ctx)
 	b.report.Took = time.Since(b.report.Began).Seconds()
 	fmt.Fprint(errOut, "\r\x1b[K")
 	text := b.report.markdown()
 	fmt.Fprintln(out, text)
-	if o.write != "" {
-		if err := writeBetween(o.write, text); err != nil {
-			return err
-		}
-	}
 	data, err := json.MarshalIndent(b.report, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(o.json, append(data, '\n'), 0o644)
+	if err := errors.Join(failed, os.WriteFile(o.json, append(data, '\n'), 0o644)); err != nil {
+		return err
+	}
+	if o.quick {
+		return b.report.verdict()
+	}
+	if o.write == "" {
+		return nil
+	}
+	return errors.Join(writeBetween(filepath.Join(o.write, "performance.md"), b.report.page()),
+		writeBetween(filepath.Join(o.write, "internals", "performance.md"), text))
 }
 
 // onSite does it all on a site, which is gone afterwards.
 func (b *bench) onSite(ctx context.Context) (err error) {
-	b.site, err = openSite(ctx, &b.options)
+	b.site, err = openSite(ctx, &b.options, nil)
 	defer func() { err = errors.Join(err, b.site.close()) }()
 	if err != nil {
 		return err
@@ -220,6 +230,9 @@ func (b *bench) all(ctx context.Context) error {
 	if err := b.describe(ctx); err != nil {
 		return err
 	}
+	if b.quick {
+		return b.quickly(ctx)
+	}
 	const few, usual = 1_000, 10_000
 	if b.wants("flat") {
 		if err := b.flat(ctx, few); err != nil {
@@ -238,7 +251,7 @@ func (b *bench) all(ctx context.Context) error {
 	for _, part := range []struct {
 		name string
 		do   func(ctx context.Context) error
-	}{{"small", b.small}, {"isolated", b.isolated}} {
+	}{{"small", b.small}, {"effective", b.effective}, {"isolated", b.isolated}} {
 		if b.wants(part.name) {
 			if err := part.do(ctx); err != nil {
 				return fmt.Errorf("%s: %w", part.name, err)

@@ -1,16 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
 
 	"rolecall/internal/audit"
 	"rolecall/internal/cluster"
@@ -44,8 +52,9 @@ func (b *bench) flat(ctx context.Context, size int) error {
 }
 
 // isolated measures how long gets take while something else goes on: password changes, each of which costs PostgreSQL
-// 3 ms, and a cluster that takes connections and never says a word. Once as many gets as are answered, which is a busy
-// server already, and once a few of them, whose times are those of a server that has time.
+// 3 ms, and a cluster that accepts connections and never answers. Once as many gets as are answered, which is a busy
+// server already, and once a few of them, whose times are those of a server that has time. pgbench does the same beside
+// as many password changes of its own.
 func (b *bench) isolated(ctx context.Context) error {
 	const gets, others, few = 8, 32, 200
 	hung, remove, err := b.hungCluster(ctx)
@@ -58,17 +67,17 @@ func (b *bench) isolated(ctx context.Context) error {
 	}
 	for _, c := range []struct {
 		title     string
-		perSecond float64
+		perSecond int
 		beside    string
 		other     request
-		limit     float64
+		share     float64
 	}{
-		{"gets over 8 connections", 0, "32 connections that set passwords", passwords, 3},
-		{"200 gets a second", few, "32 connections that set passwords", passwords, 3},
+		{"gets over 8 connections", 0, "32 connections that set passwords", passwords, .5},
+		{"200 gets a second", few, "32 connections that set passwords", passwords, .5},
 		{"gets over 8 connections", 0, "32 connections that want a cluster which hangs", silence, 0},
 		{"200 gets a second", few, "32 connections that want a cluster which hangs", silence, 0},
 	} {
-		i := isolation{Title: c.title, Beside: c.beside, Limit: c.limit}
+		i := isolation{Title: c.title, Beside: c.beside, Share: c.share}
 		for range b.rounds {
 			fmt.Fprintf(b.out, "\r\x1b[Kisolated: %s beside %s", c.title, c.beside)
 			alone, err := b.gets(ctx, gets, c.perSecond)
@@ -80,6 +89,13 @@ func (b *bench) isolated(ctx context.Context) error {
 				return err
 			}
 			i.Alone, i.Together = append(i.Alone, *alone), append(i.Together, *beside)
+			if c.share > 0 {
+				s, err := b.pgbenchBeside(ctx, gets, others, c.perSecond)
+				if err != nil {
+					return err
+				}
+				i.Pgbench = append(i.Pgbench, *s)
+			}
 			if err := b.site.settle(ctx, true); err != nil {
 				return err
 			}
@@ -89,18 +105,88 @@ func (b *bench) isolated(ctx context.Context) error {
 	return remove()
 }
 
+// pgbenchBeside measures gets of pgbench beside password changes of another pgbench.
+func (b *bench) pgbenchBeside(ctx context.Context, gets, others, perSecond int) (*sample, error) {
+	going, enough := context.WithCancel(ctx)
+	defer enough()
+	writers, err := b.pgbenchCommand(going, b.operation("password"), b.newRun(others), "--time=3600")
+	if err != nil {
+		return nil, err
+	}
+	if err := writers.Start(); err != nil {
+		return nil, err
+	}
+	wait := sync.OnceValue(writers.Wait)
+	defer func() { enough(); _ = wait() }() // it is killed
+	select {
+	case <-time.After(b.warmUp(b.seconds)):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	prefix := filepath.Join(b.site.dir, "latency")
+	args := []string{"--time=" + wholeSeconds(b.seconds), "--log", "--log-prefix=" + prefix}
+	if perSecond > 0 {
+		args = append(args, "--rate="+strconv.Itoa(perSecond))
+	}
+	cmd, err := b.pgbenchCommand(ctx, b.operation("get"), b.newRun(gets), args...)
+	if err != nil {
+		return nil, err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("pgbench: %w\n%s", err, out)
+	}
+	files, err := filepath.Glob(prefix + ".*")
+	if err != nil {
+		return nil, err
+	}
+	a := &answers{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		if a.times, err = appendLatencies(a.times, text); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(file); err != nil {
+			return nil, err
+		}
+	}
+	if len(a.times) == 0 {
+		return &sample{Failed: map[string]int{nothingDone: 1}}, nil
+	}
+	slices.Sort(a.times)
+	return &sample{P50: a.quantile(.5), P99: a.quantile(.99), Requests: len(a.times)}, nil
+}
+
+// appendLatencies reads what pgbench logs: a line for each transaction, whose third field is its time in µs.
+func appendLatencies(times []time.Duration, log []byte) ([]time.Duration, error) {
+	for line := range strings.Lines(string(log)) {
+		f := strings.Fields(line)
+		if len(f) < 6 {
+			return nil, fmt.Errorf("pgbench has logged %q", line)
+		}
+		us, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("pgbench has logged %q", line)
+		}
+		times = append(times, time.Duration(us)*time.Microsecond)
+	}
+	return times, nil
+}
+
 func (b *bench) operation(name string) *operation {
 	return &operations[slices.IndexFunc(operations, func(op operation) bool { return op.name == name })]
 }
 
 // gets measures gets, at the given rate, or as fast as they are answered.
-func (b *bench) gets(ctx context.Context, connections int, perSecond float64) (*sample, error) {
+func (b *bench) gets(ctx context.Context, connections, perSecond int) (*sample, error) {
 	r := b.newRun(connections)
 	request := b.operation("get").rolecall(r)
 	if perSecond == 0 {
 		return b.drive(ctx, &b.site.rolecall.server, r, request, b.seconds)
 	}
-	l := &load{request: request, perSecond: perSecond}
+	l := &load{request: request, perSecond: float64(perSecond)}
 	defer l.close()
 	if err := l.connect(b.user.address, connections); err != nil {
 		return nil, err
@@ -163,7 +249,7 @@ func (b *bench) hungCluster(ctx context.Context) (id uuid.UUID, remove func() er
 	}()
 	id = uuid.New()
 	err = b.register(ctx, func(r *cluster.Registry, by audit.Entry) error {
-		return r.Ensure(ctx, b.clusterAt(id, "hung", l.Addr().(*net.TCPAddr).Port), by)
+		return r.Ensure(ctx, b.clusterAt(id, "hung", l.Addr().(*net.TCPAddr).Port, id.String()), by)
 	})
 	return id, func() error {
 		err := b.site.exec(ctx, b.site.controlRole, `DELETE FROM rolecall.clusters WHERE id = %L`, id.String())
@@ -171,7 +257,7 @@ func (b *bench) hungCluster(ctx context.Context) (id uuid.UUID, remove func() er
 	}, err
 }
 
-func (b *bench) clusterAt(id uuid.UUID, name string, port int) *cluster.Cluster {
+func (b *bench) clusterAt(id uuid.UUID, name string, port int, identity string) *cluster.Cluster {
 	return &cluster.Cluster{
 		ID:          id,
 		DisplayName: name,
@@ -181,7 +267,7 @@ func (b *bench) clusterAt(id uuid.UUID, name string, port int) *cluster.Cluster 
 			TLS:      cluster.TLS{Mode: "disable"},
 			Password: secret.Text(b.site.adminRole.password),
 		},
-		SystemIdentifier: id.String(),
+		SystemIdentifier: identity,
 	}
 }
 
@@ -229,34 +315,166 @@ func (b *bench) small(ctx context.Context) (err error) {
 	return nil
 }
 
-// fleet measures a Rolecall that has 1,000 clusters, of which nobody wants anything.
+// effective measures how long it takes to tell what a user may do that was granted something on many tables.
+func (b *bench) effective(ctx context.Context) error {
+	const tables, batch = 5000, 500
+	fmt.Fprintf(b.out, "\r\x1b[Keffective access: %d tables", tables)
+	s := b.site
+	wide := login{s.adminRole.role, s.adminRole.password, "wide"}
+	if err := s.exec(ctx, s.superuser, `CREATE DATABASE %I OWNER %I`, wide.database, wide.role); err != nil {
+		return err
+	}
+	conn, err := s.connect(ctx, wide)
+	if err != nil {
+		return err
+	}
+	for first := 1; first <= tables && err == nil; first += batch {
+		err = execFormat(ctx, conn, `
+			SELECT string_agg(format('CREATE TABLE t%1$s (id int); GRANT SELECT, INSERT ON t%1$s TO %2$I;', n, $1::text), '')
+			FROM generate_series($2::int, $3::int) n`, baseRole+"1", first, first+batch-1)
+	}
+	if err := errors.Join(err, conn.Close(ctx)); err != nil {
+		return err
+	}
+	if err := s.exec(ctx, login{s.superuser.role, s.superuser.password, wide.database}, `VACUUM ANALYZE`); err != nil {
+		return err
+	}
+	path := "/rolecall/v1/clusters/" + b.clusterID + "/users/" + baseRole + "1/access"
+	body, err := b.user.do(ctx, http.MethodGet, path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(body, fmt.Appendf(nil, `"count":%d`, tables)) {
+		return fmt.Errorf("the effective access lacks %d tables: %s", tables, body)
+	}
+	err = b.time(ctx, "effective access of a user over 5,000 tables", 1000, func(buf []byte, _ int) []byte {
+		return b.user.get(buf, "%s", path)
+	})
+	return errors.Join(err, s.exec(ctx, s.superuser, `DROP DATABASE %I WITH (FORCE)`, wide.database))
+}
+
+// time measures how long one request at a time takes.
+func (b *bench) time(ctx context.Context, title string, limit float64, request request) error {
+	t := timing{Title: title, Limit: limit}
+	for range b.rounds {
+		s, err := b.drive(ctx, &b.site.rolecall.server, b.newRun(1), request, b.seconds/3)
+		if err != nil {
+			return fmt.Errorf("%s: %w", title, err)
+		}
+		t.Rounds = append(t.Rounds, *s)
+	}
+	b.report.Timings = append(b.report.Timings, t)
+	return nil
+}
+
+// fleet measures a Rolecall with many clusters, on a PostgreSQL of its own that has few roles and room for a connection
+// of each cluster. All are that one server.
 func (b *bench) fleet(ctx context.Context) (err error) {
-	const clusters = 1000
-	fmt.Fprintf(b.out, "\r\x1b[Kfleet: %d clusters", clusters)
+	f := &bench{options: b.options, out: b.out, report: b.report}
+	f.alternatives, f.peerFolder = nil, ""
+	fmt.Fprint(b.out, "\r\x1b[Kfleet")
+	f.site, err = openSite(ctx, &f.options, map[string]string{"max_connections": "400"})
+	defer func() { err = errors.Join(err, f.site.close()) }()
+	if err != nil {
+		return err
+	}
+	f.target = f.site.target()
+	const users, some, most = 1000, 100, 1000
+	if err := f.grow(ctx, users, 0); err != nil {
+		return err
+	}
+	if err := f.growFleet(ctx, 2, some); err != nil {
+		return err
+	}
+	if err := f.search(ctx, some, users/2); err != nil {
+		return err
+	}
+	if err := f.growFleet(ctx, some+1, most); err != nil {
+		return err
+	}
+	return f.idle(ctx, most)
+}
+
+// growFleet registers further clusters, with the server stopped, and starts it again.
+func (b *bench) growFleet(ctx context.Context, first, last int) error {
+	fmt.Fprintf(b.out, "\r\x1b[Kfleet: %d clusters, being registered", last)
 	if err := b.site.rolecall.stop(); err != nil {
 		return err
 	}
+	// Rolecall works with no server but the one that was registered.
+	identity, err := query[string](ctx, b.site, b.site.controlRole,
+		`SELECT system_identifier FROM rolecall.clusters WHERE id = $1`, b.site.cluster)
+	if err != nil {
+		return err
+	}
 	err = b.register(ctx, func(r *cluster.Registry, by audit.Entry) error {
-		for i := 2; i <= clusters; i++ {
-			if err := r.Ensure(ctx, b.clusterAt(uuid.New(), fmt.Sprintf("cluster %d", i), b.site.pg.Port), by); err != nil {
-				return err
-			}
+		var group errgroup.Group
+		group.SetLimit(8)
+		for i := first; i <= last; i++ {
+			c := b.clusterAt(uuid.New(), fmt.Sprintf("cluster %d", i), b.site.pg.Port, identity)
+			group.Go(func() error { return r.Ensure(ctx, c, by) })
 		}
-		return nil
+		return group.Wait()
 	})
 	if err != nil {
 		return err
 	}
+	return b.restart(ctx)
+}
+
+// restart serves again, at another address.
+func (b *bench) restart(ctx context.Context) (err error) {
 	if b.site.rolecall, err = b.site.serve(ctx); err != nil {
 		return err
 	}
-	if err := b.site.settle(ctx, true); err != nil {
+	if b.site.admin, err = b.site.token(ctx, "admin"); err != nil { // a token names the address
 		return err
 	}
+	b.target = b.site.target()
+	return b.site.settle(ctx, true)
+}
+
+// search finds a user of each cluster: right after a start, when there is no connection to any of them, and again.
+func (b *bench) search(ctx context.Context, clusters, user int) error {
+	title := fmt.Sprintf("fleet search, %d clusters × 1,000 users, one page", clusters)
+	fmt.Fprintf(b.out, "\r\x1b[K%s", title)
+	path := fmt.Sprintf("/rolecall/v1/users?name=%s%d&limit=100", baseRole, user)
+	cold := timing{Title: title + ": cold", Limit: 2000}
+	for range b.rounds {
+		if err := b.site.rolecall.stop(); err != nil {
+			return err
+		}
+		if err := b.restart(ctx); err != nil {
+			return err
+		}
+		start := time.Now()
+		body, err := b.admin.do(ctx, http.MethodGet, path)
+		if err != nil {
+			return err
+		}
+		cold.Rounds = append(cold.Rounds, sample{P50: ms(time.Since(start)), Requests: 1})
+		var page struct {
+			Items       []struct{ Username string }
+			Unreachable []any
+		}
+		if err := json.Unmarshal(body, &page); err != nil {
+			return err
+		}
+		if len(page.Items) != clusters || len(page.Unreachable) > 0 {
+			return fmt.Errorf("a search found %d users in %d clusters: %.2000s", len(page.Items), clusters, body)
+		}
+	}
+	b.report.Timings = append(b.report.Timings, cold)
+	return b.time(ctx, title+": warm", 500, func(buf []byte, _ int) []byte { return b.admin.get(buf, "%s", path) })
+}
+
+// idle measures a Rolecall that has clusters of which nobody wants anything.
+func (b *bench) idle(ctx context.Context, clusters int) error {
 	f := &b.report.Fleet
 	f.Clusters, f.Ready = clusters, ms(b.site.rolecall.ready)
 	began := time.Now()
 	for busy := true; busy; {
+		fmt.Fprintf(b.out, "\r\x1b[Kfleet: %d clusters, being compared", clusters)
 		f.Compared = time.Since(began).Seconds()
 		used, err := b.during(ctx, 2*time.Second)
 		if err != nil {
@@ -267,6 +485,7 @@ func (b *bench) fleet(ctx context.Context) (err error) {
 	idle := min(30*time.Second, 8*b.seconds)
 	fmt.Fprintf(b.out, "\r\x1b[Kfleet: %d clusters, idle for %s", clusters, idle)
 	f.Seconds = idle.Seconds()
+	var err error
 	if f.CPU, err = b.during(ctx, idle); err != nil {
 		return err
 	}

@@ -101,7 +101,8 @@ type usage struct {
 }
 
 func (u usage) minus(v usage) usage {
-	return usage{u.Within - v.Within, u.Server - v.Server, u.Postgres - v.Postgres, u.Load - v.Load, u.Others - v.Others, u.Stolen - v.Stolen}
+	return usage{u.Within - v.Within, u.Server - v.Server, u.Postgres - v.Postgres, u.Load - v.Load,
+		u.Others - v.Others, u.Stolen - v.Stolen}
 }
 
 // ticksPerSecond is USER_HZ, which Linux has fixed for what /proc shows.

@@ -27,6 +27,7 @@ type report struct {
 	Rows         []*row      `json:"rows"`
 	Flat         []flatness  `json:"flat"`
 	Isolated     []isolation `json:"isolated"`
+	Timings      []timing    `json:"timings"`
 	Small        small       `json:"small"`
 	Fleet        fleet       `json:"fleet"`
 }
@@ -59,6 +60,7 @@ type row struct {
 	Share       float64             `json:"share,omitempty"`    // of pgbench, to be reached
 	Bare        float64             `json:"bare,omitempty"`     // times the CPU of a bare HTTP server, to be kept
 	Keys        float64             `json:"keys,omitempty"`     // times the CPU of two SCRAM keys, to be kept
+	Quick       float64             `json:"quick,omitempty"`    // times the CPU of a bare HTTP server, where a quick run fails
 	Times       float64             `json:"times,omitempty"`    // the peer, to be reached
 	P50         float64             `json:"p50,omitempty"`      // ms, to be kept
 	P50Times    float64             `json:"p50Times,omitempty"` // times that of the operation's first row, to be kept
@@ -75,9 +77,17 @@ type flatness struct {
 type isolation struct {
 	Title    string   `json:"title"`
 	Beside   string   `json:"beside"`
-	Limit    float64  `json:"limit,omitempty"` // how many times longer the p99 may be; 0: nothing was promised
+	Share    float64  `json:"share,omitempty"` // of pgbench's p99, to be kept; 0: nothing was promised
 	Alone    []sample `json:"alone"`
 	Together []sample `json:"together"`
+	Pgbench  []sample `json:"pgbench,omitempty"` // its gets, beside as many writers of its own
+}
+
+// timing is how long a request takes, one at a time.
+type timing struct {
+	Title  string   `json:"title"`
+	Limit  float64  `json:"limit"` // ms, to be kept
+	Rounds []sample `json:"rounds"`
 }
 
 type small struct {
@@ -214,17 +224,21 @@ func (r *row) against(side string) float64 {
 	return ratio(r.Sides[sideRolecall], r.Sides[side], perSecond)
 }
 
-// ratio is the median of the ratios of what f takes from a sample.
-// It is 0 when there is nothing to compare with.
+// ratio is the median of the ratios of what f takes from a sample, 0 when there is nothing to compare with.
 func ratio(ours, theirs []sample, f func(s sample) float64) float64 {
+	return median(ratios(ours, theirs, f))
+}
+
+// ratios are those of the rounds.
+func ratios(ours, theirs []sample, f func(s sample) float64) []float64 {
 	if len(theirs) == 0 || len(theirs) != len(ours) || void(ours) != "" || void(theirs) != "" {
-		return 0
+		return nil
 	}
-	ratios := make([]float64, len(ours))
+	all := make([]float64, len(ours))
 	for i := range ours {
-		ratios[i] = f(ours[i]) / f(theirs[i])
+		all[i] = f(ours[i]) / f(theirs[i])
 	}
-	return median(ratios)
+	return all
 }
 
 // rate is how much a side did, for people.
@@ -280,17 +294,20 @@ func (r *row) ofBare() string {
 // ofKeys is all CPU time in that of two SCRAM keys: the one that PostgreSQL computes to refuse the verifier of an empty
 // password, and the one that Rolecall computes to make the verifier. What PostgreSQL's costs is the difference to a
 // verifier of a single iteration.
-func (r *row) ofKeys() string {
+func (r *row) ofKeys() string { return most(median(r.keyRatios()), r.Keys) }
+
+// keyRatios are the ratios of the rounds, nil if there are none.
+func (r *row) keyRatios() []float64 {
 	ours, full, cheap := r.Sides[sideRolecall], r.Sides[sidePgbench], r.Sides[sideCheap]
 	if len(r.Key) == 0 || len(ours) != len(r.Key) || len(full) != len(r.Key) || len(cheap) != len(r.Key) ||
 		void(ours)+void(full)+void(cheap) != "" {
-		return "–"
+		return nil
 	}
 	ratios := make([]float64, len(r.Key))
 	for i := range ratios {
 		ratios[i] = sumCost(ours[i]) / (postgresCost(full[i]) - postgresCost(cheap[i]) + r.Key[i])
 	}
-	return most(median(ratios), r.Keys)
+	return ratios
 }
 
 // most is a number of times that is to stay below a limit; 0: any.
@@ -404,7 +421,9 @@ func (r *report) markdown() string {
 	if len(r.Rows) > 0 {
 		var rows, costs [][]string
 		for _, row := range r.Rows {
-			rows, costs = append(rows, row.cells()), append(costs, row.cost())
+			if row.Connections > 1 { // a single one shows how long a request takes, and no more
+				rows, costs = append(rows, row.cells()), append(costs, row.cost())
+			}
 		}
 		b.WriteString("\n" + table([]string{"", "connections", "Rolecall, a second", "p50, ms", "p99, ms", "pgbench, a second",
 			"of pgbench", "peer, a second", "of the peer"}, rows))
@@ -415,6 +434,7 @@ func (r *report) markdown() string {
 	r.writeAlternatives(&b)
 	r.writeFlat(&b)
 	r.writeIsolated(&b)
+	r.writeOne(&b)
 	r.writeSmall(&b)
 	return b.String()
 }
@@ -500,24 +520,76 @@ func (r *report) writeIsolated(b *strings.Builder) {
 		for _, rounds := range [][]sample{i.Alone, i.Together} {
 			row = append(row, cmp.Or(void(rounds), fmt.Sprintf("%.2f / %.2f", of(rounds, p50), of(rounds, p99))))
 		}
-		ratios := make([]float64, len(i.Alone))
-		for n := range i.Alone {
-			ratios[n] = i.Together[n].P99 / i.Alone[n].P99
+		row = append(row, most(ratio(i.Together, i.Alone, p99), 0))
+		if i.Pgbench == nil {
+			row = append(row, "–", "–")
+		} else {
+			share := ratio(i.Together, i.Pgbench, p99)
+			row = append(row, cmp.Or(void(i.Pgbench), fmt.Sprintf("%.2f", of(i.Pgbench, p99))),
+				goal(fmt.Sprintf("%.0f %%", 100*share), share <= i.Share, fmt.Sprintf("≤ %.0f %%", 100*i.Share)))
 		}
-		promise := ""
-		if i.Limit > 0 {
-			promise = fmt.Sprintf("< %g ×", i.Limit)
-		}
-		times := median(ratios)
-		rows = append(rows, append(row, goal(fmt.Sprintf("%.1f ×", times), times < i.Limit, promise)))
+		rows = append(rows, row)
 	}
-	b.WriteString("\n" + table([]string{"Isolated: p50 / p99 in ms", "alone", "beside", "p99"}, rows))
+	b.WriteString("\n" + table([]string{"Isolated: p50 / p99 in ms", "alone", "beside", "p99 of alone",
+		"p99 of pgbench beside as many of its own", "of that"}, rows))
+}
+
+// writeOne shows how long one request takes, where that is what matters.
+func (r *report) writeOne(b *strings.Builder) {
+	var rows [][]string
+	var first *row
+	for _, row := range r.Rows {
+		if row.Operation != "deep" {
+			continue
+		}
+		if first == nil {
+			first = row
+		}
+		times := most(ratio(row.Sides[sideRolecall], first.Sides[sideRolecall], p50), row.P50Times)
+		rows = append(rows, []string{row.Title, row.middle(), times})
+	}
+	for _, t := range r.Timings {
+		have := cmp.Or(void(t.Rounds), count(of(t.Rounds, p50)))
+		rows = append(rows, []string{t.Title, goal(have, of(t.Rounds, p50) <= t.Limit, "≤ "+count(t.Limit)), "–"})
+	}
+	if rows != nil {
+		b.WriteString("\n" + table([]string{"One request at a time", "ms", "of the first page"}, rows))
+	}
+}
+
+// row returns that of an operation and a number of connections, nil if it was not measured.
+func (r *report) row(operation string, connections int) *row {
+	for _, row := range r.Rows {
+		if row.Operation == operation && row.Connections == connections && len(row.Sides[sideRolecall]) > 0 {
+			return row
+		}
+	}
+	return nil
+}
+
+// leaseShare is the CPU time of a lease, taken and ended, in that of a user created and deleted over as many connections.
+func (r *report) leaseShare(connections int) float64 {
+	var costs []float64
+	for _, name := range []string{"lease", "create", "delete"} {
+		row := r.row(name, connections)
+		if row == nil || void(row.Sides[sideRolecall]) != "" {
+			return 0
+		}
+		costs = append(costs, of(row.Sides[sideRolecall], sumCost))
+	}
+	return 2 * costs[0] / (costs[1] + costs[2]) // half of the requests take, half end
 }
 
 func (r *report) writeSmall(b *strings.Builder) {
 	var rows [][]string
 	add := func(title, have string, met bool, promise string) {
 		rows = append(rows, []string{title, goal(have, met, promise)})
+	}
+	for _, n := range []int{8, 32} {
+		if share := r.leaseShare(n); share > 0 {
+			add(fmt.Sprintf("%d connections: CPU of a lease taken and ended, in that of a user created and deleted", n),
+				fmt.Sprintf("%.0f %%", 100*share), share <= 1.15, "≤ 115 %")
+		}
 	}
 	if s := r.Small; s.Program > 0 {
 		add("memory after the load above, of that its own", mib(s.Memory.Resident)+", "+mib(s.Memory.Own),
@@ -539,7 +611,7 @@ func (r *report) writeSmall(b *strings.Builder) {
 		add(n+"connections to them while idle", strconv.Itoa(f.Connections), true, "")
 	}
 	if rows != nil {
-		b.WriteString("\n" + table([]string{"Small", ""}, rows))
+		b.WriteString("\n" + table([]string{"Other", ""}, rows))
 	}
 }
 

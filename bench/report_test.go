@@ -27,7 +27,8 @@ func TestRow(t *testing.T) {
 		"get|8|3,000|1.00|2.00|10,000|30 % (≥ 25 %)|50.0|80.0 × (≥ 60 ×)"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got, want := strings.Join(r.cost(), "|"), "get|8|167|83.3|0.0|33.3|**5 ×** (≤ 3 ×)|–|25.0|0.0|10,000|5,000"; got != want {
+	if got, want := strings.Join(r.cost(), "|"),
+		"get|8|167|83.3|0.0|33.3|**5 ×** (≤ 3 ×)|–|25.0|0.0|10,000|5,000"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	r.Share = .5
@@ -71,8 +72,8 @@ func TestPgbenchDidNothing(t *testing.T) {
 	if _, err := json.Marshal(r); err != nil {
 		t.Error(err)
 	}
-	if want, got := "| get | 8 | 1,000 | 1.00 | 2.00 | void: 1 × nothing done in time | – |", r.markdown(); !strings.Contains(got,
-		want) {
+	want, got := "| get | 8 | 1,000 | 1.00 | 2.00 | void: 1 × nothing done in time | – |", r.markdown()
+	if !strings.Contains(got, want) {
 		t.Errorf("there is no %s in\n%s", want, got)
 	}
 	s, err = parsePgbench([]byte("number of transactions actually processed: 500\nnumber of failed transactions: 2 (0.4%)\n" +
@@ -149,9 +150,11 @@ func TestWriteBetween(t *testing.T) {
 	if err := writeBetween(path, "x"); err == nil {
 		t.Error("a document without the two lines was written")
 	}
-	page, err := os.ReadFile("../docs/internals/performance.md")
-	if err != nil || !strings.Contains(string(page), beginMark) || !strings.Contains(string(page), endMark) {
-		t.Errorf("docs/internals/performance.md cannot be written: %v", err)
+	for _, document := range []string{"../docs/performance.md", "../docs/internals/performance.md"} {
+		page, err := os.ReadFile(document)
+		if err != nil || !strings.Contains(string(page), beginMark) || !strings.Contains(string(page), endMark) {
+			t.Errorf("%s cannot be written: %v", document, err)
+		}
 	}
 }
 
@@ -159,11 +162,12 @@ func TestOptions(t *testing.T) {
 	t.Parallel()
 	o, err := parseOptions([]string{"-seconds=0.5", "-only=get,flat", "-connections=1,2", "-alt=old=x", "-alt=new=y"},
 		os.Stderr)
-	if err != nil || len(o.alternatives) != 2 || o.alternatives[1].name != "new" || o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
+	if err != nil || len(o.alternatives) != 2 || o.alternatives[1].name != "new" ||
+		o.seconds.Milliseconds() != 500 || !o.wants("flat") || o.wants("list") || len(o.connections) != 2 {
 		t.Errorf("%+v, %v", o, err)
 	}
 	for _, args := range [][]string{{"-seconds=x"}, {"-rounds=0"}, {"-connections=0"}, {"-only=nothing"},
-		{"-only=get", "-write=x"}, {"more"}, {"-alt=old"}, {"-alt=pgbench=x"}, {"-alt=a=x", "-alt=a=y"}} {
+		{"-only=get", "-write=x"}, {"-quick", "-write=x"}, {"more"}, {"-alt=old"}, {"-alt=pgbench=x"}, {"-alt=a=x", "-alt=a=y"}} {
 		if _, err := parseOptions(args, os.Stderr); err == nil {
 			t.Errorf("%q are taken", args)
 		}

@@ -93,7 +93,7 @@ func (i *installation) target() target {
 type login struct{ role, password, database string }
 
 // openSite starts everything in a new folder below parent. It is to be closed even when it fails.
-func openSite(ctx context.Context, o *options) (s *site, err error) {
+func openSite(ctx context.Context, o *options, settings map[string]string) (s *site, err error) {
 	s = &site{rate: o.rate}
 	s.installation = s.newInstallation(sideRolecall, o.program)
 	if s.dir, err = os.MkdirTemp(o.dir, "rolecall-bench-"); err != nil {
@@ -103,7 +103,8 @@ func openSite(ctx context.Context, o *options) (s *site, err error) {
 	if err := os.Chmod(s.dir, 0o711); err != nil {
 		return s, err
 	}
-	s.pg, err = localpg.Start(ctx, localpg.Options{Dir: filepath.Join(s.dir, "pg"), DieWithParent: true})
+	s.pg, err = localpg.Start(ctx, localpg.Options{Dir: filepath.Join(s.dir, "pg"), Settings: settings,
+		DieWithParent: true})
 	if err != nil {
 		return s, err
 	}
