@@ -2,6 +2,7 @@ package dbaas_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -161,6 +162,32 @@ func TestListUsers(t *testing.T) {
 				t.Errorf("%s: system %t, metadata %+v; want system %t, created by %s", name, *item.Properties.System, item.Metadata,
 					system, by)
 			}
+		}
+	})
+
+	// Items are encoded once for a page that stays the same; a change by SQL shows at once.
+	t.Run("changes", func(t *testing.T) {
+		author := func() string {
+			l := get("?after=a&limit=3")
+			if same := get("?after=a&limit=3"); !reflect.DeepEqual(same, l) {
+				t.Errorf("got %+v, then %+v", l, same)
+			}
+			return strings.TrimPrefix(l.Items[slices.Index(l.names(), "made")].Metadata.CreatedBy, "rolecall:iam:cloud::users/")
+		}
+		if got := author(); got != f.guid {
+			t.Errorf("made by %s", got)
+		}
+		f.PG.Exec(t, `COMMENT ON ROLE made IS 'by hand'`)
+		if got := author(); got != "_unmanaged_" {
+			t.Errorf("without a record it is made by %s", got)
+		}
+		f.PG.Exec(t, `ALTER ROLE made RENAME TO made3`)
+		if got, want := get("?after=a&limit=3").names(), []string{"a/b ü%", "made3", "z"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		f.PG.Exec(t, `DROP ROLE made3`)
+		if got, want := get("?after=a&limit=3").names(), []string{"a/b ü%", "z", "zz"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	})
 

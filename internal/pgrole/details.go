@@ -61,7 +61,7 @@ func (s *Server) Details(ctx context.Context, name string) (d *Details, err erro
 func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	limit int) (list []*Details, more bool, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		users, err := s.usersFrom(ctx, conn, system, Page{After: after}, limit+1)
+		users, err := s.usersAfter(ctx, conn, system, after, limit+1)
 		if err != nil {
 			return err
 		}
@@ -72,8 +72,8 @@ func (s *Server) DetailsList(ctx context.Context, system bool, after string,
 	return list, more, err
 }
 
-// usersFrom reads up to limit of the users from the place where a page begins.
-func (s *Server) usersFrom(ctx context.Context, conn *pgx.Conn, system bool, page Page, limit int) ([]*User, error) {
+// queryUsers asks for up to limit of the users from the place where a page begins.
+func (s *Server) queryUsers(ctx context.Context, conn *pgx.Conn, system bool, page Page, limit int) (pgx.Rows, error) {
 	if page.After != "" && !nameable(page.After) {
 		return nil, fault.New(fault.Malformed, "No page of users begins there.")
 	}
@@ -87,7 +87,12 @@ func (s *Server) usersFrom(ctx context.Context, conn *pgx.Conn, system bool, pag
 	if system {
 		plain = all
 	}
-	rows, err := conn.Query(ctx, plain, s.protection(limit, begin)...)
+	return conn.Query(ctx, plain, s.protection(limit, begin)...)
+}
+
+// usersAfter reads up to limit of the users after a name, "" for the first.
+func (s *Server) usersAfter(ctx context.Context, conn *pgx.Conn, system bool, after string, limit int) ([]*User, error) {
+	rows, err := s.queryUsers(ctx, conn, system, Page{After: after}, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +103,7 @@ func (s *Server) usersFrom(ctx context.Context, conn *pgx.Conn, system bool, pag
 // a name, "" for the first. It reads less than DetailsList, so that all users of a cluster can be read.
 func (s *Server) UsersAfter(ctx context.Context, after string, limit int) (users []*User, err error) {
 	err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		users, err = s.usersFrom(ctx, conn, true, Page{After: after}, limit)
+		users, err = s.usersAfter(ctx, conn, true, after, limit)
 		return err
 	})
 	return users, s.fault(err, "")

@@ -180,12 +180,12 @@ func (s *Server) Users(ctx context.Context, page Page, system bool) (*Listed, er
 	}
 	l, err := s.Batcher.lists.Do(ctx, list{page, system}, func(ctx context.Context) (l *Listed, err error) {
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			users, err := s.usersFrom(ctx, conn, system, page, page.Limit+1)
+			rows, err := s.queryUsers(ctx, conn, system, page, page.Limit+1)
 			if err != nil {
 				return err
 			}
-			l = &Listed{Users: users[:min(len(users), page.Limit)], More: len(users) > page.Limit}
-			return nil
+			l, err = allKept.read(pageKey{s.Batcher, list{page, system}}, rows)
+			return err
 		})
 		return l, err
 	})
