@@ -89,8 +89,8 @@ func startChromium() (context.Context, error) {
 	return chromium.ctx, chromium.err
 }
 
-// answers opens the tab of a context, for as long as the context lasts, and waits until it answers. A limit of the context would
-// be one of the tab.
+// answers opens the tab of a context, for as long as the context lasts, and waits until it answers. A limit of the
+// context would be one of the tab.
 func answers(ctx context.Context) error {
 	opened := make(chan error, 1)
 	go func() { opened <- chromedp.Do(ctx) }()
@@ -201,8 +201,8 @@ func (b *tab) prepare() {
 	}
 }
 
-// act presses keys or clicks. Chromium does not always confirm the event for which it leaves a page, so an event without an answer
-// is no failure: the caller waits for what it leads to.
+// act presses keys or clicks. Chromium does not always confirm the event for which it leaves a page, so an event without
+// an answer is no failure: the caller waits for what it leads to.
 func (b *tab) act(action chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience/6)

@@ -35,7 +35,10 @@ var (
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) (code int) {
-	os.Setenv("GOWORK", "off") // the program is built with the versions of its own go.mod
+	os.Setenv("GOWORK", "off")                            // the program is built with the versions of its own go.mod
+	for _, name := range []string{"GOGC", "GOMEMLIMIT"} { // of the tests, not of the program
+		os.Unsetenv(name)
+	}
 	dir, err := os.MkdirTemp("", "rolecall-e2e-")
 	if err == nil {
 		defer os.RemoveAll(dir)
