@@ -295,8 +295,12 @@ func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (d *Detail
 	n.Access = slices.SortedFunc(slices.Values(n.Access), func(a, b Access) int {
 		return strings.Compare(a.Database, b.Database)
 	})
+	made, err := s.newPassword(ctx, n.Password)
+	if err != nil {
+		return nil, s.fault(err, n.Name)
+	}
 	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
-		u, err := s.create(ctx, tx, existing, n, by)
+		u, err := s.create(ctx, tx, existing, n, made, by)
 		if err != nil {
 			return err
 		}
@@ -309,19 +313,30 @@ func (s *Server) CreateWith(ctx context.Context, n NewUser, by Actor) (d *Detail
 	return d, nil
 }
 
-// create makes a user in a transaction, whose databases are locked in the order of n.Access.
-func (s *Server) create(ctx context.Context, tx *transaction, existing *User, n NewUser, by Actor) (*User, error) {
+// creation returns the statements that make a user with its limits, and what they record of it.
+func (s *Server) creation(ctx context.Context, tx *transaction, existing *User, n NewUser, made *newPassword, by Actor) (
+	p Provenance, sql string, err error) {
 	if existing != nil {
-		return nil, exists(n.Name)
+		return p, "", exists(n.Name)
 	}
-	verifier, err := tx.verifier(ctx, n.Password)
+	verifier, err := tx.verifier(ctx, made)
+	if err != nil {
+		return p, "", err
+	}
+	unlimited := &Details{ConnectionLimit: -1}
+	p = Provenance{Created: tx.now, CreatedBy: by.Account, Fingerprint: s.fingerprint(verifier)}.changed(tx.now, by)
+	return p, createRole(n.Name, verifier) + alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
+		unlimited.otherConnectionLimit(n.Limits)) + commentOnRole(n.Name, p.comment("")), nil
+}
+
+// create makes a user in a transaction, whose databases are locked in the order of n.Access.
+func (s *Server) create(ctx context.Context, tx *transaction, existing *User, n NewUser, made *newPassword, by Actor) (
+	*User, error) {
+	_, sql, err := s.creation(ctx, tx, existing, n, made, by)
 	if err != nil {
 		return nil, err
 	}
-	unlimited := &Details{ConnectionLimit: -1}
-	p := Provenance{Created: tx.now, CreatedBy: by.Account, Fingerprint: s.fingerprint(verifier)}.changed(tx.now, by)
-	if _, err := tx.Exec(ctx, createRole(n.Name, verifier)+alterLimits(n.Name, unlimited.otherValidUntil(n.Limits),
-		unlimited.otherConnectionLimit(n.Limits))+commentOnRole(n.Name, p.comment(""))); err != nil {
+	if _, err := tx.Exec(ctx, sql); err != nil {
 		return nil, err
 	}
 	for _, role := range slices.Concat(s.MemberOf, n.Roles) {

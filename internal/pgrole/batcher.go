@@ -2,6 +2,7 @@ package pgrole
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rolecall/internal/batch"
@@ -17,6 +18,9 @@ type Batcher struct {
 	drops   batch.Group[drop, dropped]
 	ends    batch.Group[*User, struct{}]
 	quick   backoff // for selectRolesQuickly
+
+	// iterations of SCRAM verifiers, as the last transaction of the cluster found them; 0: none has yet.
+	iterations atomic.Int64
 }
 
 // backoff avoids tries that are in vain: after each one in a row it skips about twice as many, up to 63.

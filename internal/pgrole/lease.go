@@ -172,11 +172,15 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 	if err := cmp.Or(CheckName(n.Name, s.SystemRoles), CheckPassword(password)); err != nil {
 		return nil, cmp.Or(s.CheckLeasable(ctx, n.For), err) // the name begins like that of the other role
 	}
+	given, err := s.newPassword(ctx, password)
+	if err != nil {
+		return nil, s.fault(err, n.Name)
+	}
 	err = s.change(ctx, n.Name, by, func(ctx context.Context, tx *transaction, existing *User) error {
 		if existing != nil {
 			return exists(n.Name)
 		}
-		verifier, err := tx.verifier(ctx, password)
+		verifier, err := tx.verifier(ctx, given)
 		if err != nil {
 			return err
 		}

@@ -313,9 +313,23 @@ func (s *Server) Create(ctx context.Context, name, password string, by Actor) (u
 	if err := cmp.Or(CheckName(name, s.SystemRoles), CheckPassword(password)); err != nil {
 		return nil, err
 	}
-	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, existing *User) error {
-		u, err = s.create(ctx, tx, existing, NewUser{Name: name, Password: password}, by)
-		return err
+	made, err := s.newPassword(ctx, password)
+	if err != nil {
+		return nil, s.fault(err, name)
+	}
+	n := NewUser{Name: name, Password: password}
+	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, existing *User) (err error) {
+		if len(s.MemberOf) > 0 {
+			u, err = s.create(ctx, tx, existing, n, made, by)
+			return err
+		}
+		p, sql, err := s.creation(ctx, tx, existing, n, made, by)
+		if err != nil {
+			return err
+		}
+		// Nobody else can see or change it yet, and it is a member of nothing: it is as it was made.
+		u = &User{Name: name, Provenance: p, login: true, connectionLimit: -1}
+		return tx.commit(ctx, sql)
 	})
 	return u, notEncodable(err, name)
 }
@@ -330,12 +344,17 @@ func (s *Server) SetPassword(ctx context.Context, name, password string, match e
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
+	made, err := s.newPassword(ctx, password)
+	if err != nil {
+		return nil, s.fault(err, name)
+	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
-		if err := s.setPassword(ctx, tx, old, name, password, match, by); err != nil {
+		now, sql, err := s.setPassword(ctx, tx, old, name, made, match, by)
+		if err != nil {
 			return err
 		}
-		u, err = s.readBack(ctx, tx, old)
-		return err
+		u = now
+		return s.alterLast(ctx, tx, old, sql)
 	})
 	return u, err
 }
@@ -346,8 +365,16 @@ func (s *Server) ChangePassword(ctx context.Context, name, password string, matc
 	if err := CheckPassword(password); err != nil {
 		return nil, err
 	}
+	made, err := s.newPassword(ctx, password)
+	if err != nil {
+		return nil, s.fault(err, name)
+	}
 	err = s.change(ctx, name, by, func(ctx context.Context, tx *transaction, old *User) error {
-		if err := s.setPassword(ctx, tx, old, name, password, match, by); err != nil {
+		_, sql, err := s.setPassword(ctx, tx, old, name, made, match, by)
+		if err != nil {
+			return err
+		}
+		if err := s.alter(ctx, tx, old, sql); err != nil {
 			return err
 		}
 		d, err = s.readDetailsBack(ctx, tx, old)
@@ -356,15 +383,15 @@ func (s *Server) ChangePassword(ctx context.Context, name, password string, matc
 	return d, err
 }
 
-// setPassword gives a user a new password in a transaction.
-func (s *Server) setPassword(ctx context.Context, tx *transaction, old *User, name, password string, match etag.Match,
-	by Actor) error {
+// setPassword returns the statements that give a user a new password, and the user as they leave it.
+func (s *Server) setPassword(ctx context.Context, tx *transaction, old *User, name string, made *newPassword,
+	match etag.Match, by Actor) (u *User, sql string, err error) {
 	if err := checkOrdinary(old, name, match); err != nil {
-		return err
+		return nil, "", err
 	}
-	verifier, err := tx.verifierFor(ctx, old, password)
+	verifier, err := tx.verifierFor(ctx, old, made)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	p := old.Provenance.changed(tx.now, by)
 	enable := !old.login && !(p.State == StateDisabled && p.Password == PasswordKept)
@@ -372,7 +399,9 @@ func (s *Server) setPassword(ctx context.Context, tx *transaction, old *User, na
 		p.State, p.Password = "", ""
 	}
 	p.Fingerprint = s.fingerprint(verifier)
-	return s.alter(ctx, tx, old, alterPassword(name, verifier, enable)+commentOnRole(name, p.comment(old.userComment)))
+	now := *old
+	now.Provenance, now.login = p, old.login || enable
+	return &now, alterPassword(name, verifier, enable) + commentOnRole(name, p.comment(old.userComment)), nil
 }
 
 // checkOrdinary refuses what checkChangeable refuses, a user whose deletion has begun, and a lease.

@@ -60,6 +60,23 @@ func checkRole(u *User) string {
 		literal(u.Name) + `)::int;`
 }
 
+// selectUnprotected fails (division by zero) if a role ($4) is protected.
+var selectUnprotected = `SELECT 1 / (SELECT count(*) FROM pg_roles r WHERE r.oid = $4 AND ` + protectedBy + ` IS NULL)::int`
+
+// execute executes a prepared statement. Its parameters are SQL.
+func execute(prepared string, parameters ...string) string {
+	return `EXECUTE ` + ident(prepared) + `(` + strings.Join(parameters, `, `) + `);`
+}
+
+// arrayOf is an array of texts.
+func arrayOf(texts []string, kind string) string {
+	literals := make([]string, len(texts))
+	for i, text := range texts {
+		literals[i] = literal(text)
+	}
+	return `ARRAY[` + strings.Join(literals, `, `) + `]::` + kind + `[]`
+}
+
 func alterPassword(name, verifier string, login bool) string {
 	if login {
 		return `ALTER ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`

@@ -21,7 +21,7 @@ import (
 
 // transaction is an open transaction and the settings read when it began.
 type transaction struct {
-	querier           // its connection
+	*pgx.Conn
 	pid        uint32 // the server's process
 	now        time.Time
 	iterations int  // of SCRAM verifiers, as the server is set
@@ -82,6 +82,7 @@ func (s *Server) withRole(ctx context.Context, name string, f func(ctx context.C
 		by, err := s.watched(ctx, watch{pid: conn.Conn().PgConn().PID()}, func() error {
 			return runTransaction(ctx, conn.Conn(), &lock, read, func(ctx context.Context, tx *transaction) error {
 				begun = true
+				s.Batcher.iterations.Store(int64(tx.iterations))
 				_, tx.rowLost = errors.AsType[*rowChanged](before)
 				return f(ctx, tx, u)
 			})
@@ -105,7 +106,7 @@ const selectSettings = `SELECT clock_timestamp(), current_setting('scram_iterati
 // nil, and what read asks for before f begins: all in one round trip, for each costs as much as the work of most statements.
 func runTransaction(ctx context.Context, conn *pgx.Conn, lock *int64, read func(*pgx.Batch),
 	f func(ctx context.Context, tx *transaction) error) error {
-	t := &transaction{querier: conn, pid: conn.PgConn().PID()}
+	t := &transaction{Conn: conn, pid: conn.PgConn().PID()}
 	defer func() {
 		if conn.PgConn().TxStatus() == 'I' || conn.IsClosed() {
 			return

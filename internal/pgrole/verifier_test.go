@@ -18,17 +18,17 @@ func TestVerifierSlots(t *testing.T) {
 			tt.slots <- struct{}{}
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		if _, err := tt.waits.verifier(ctx, "secret"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := tt.waits.verifier(ctx, &newPassword{text: "secret"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%d iterations: %v, want to wait", tt.waits.iterations, err)
 		}
 		cancel()
-		if _, err := tt.passes.verifier(t.Context(), "secret"); err != nil {
+		if _, err := tt.passes.verifier(t.Context(), &newPassword{text: "secret"}); err != nil {
 			t.Errorf("%d iterations: %v", tt.passes.iterations, err)
 		}
 		for range cap(tt.slots) {
 			<-tt.slots
 		}
-		if _, err := tt.waits.verifier(t.Context(), "secret"); err != nil {
+		if _, err := tt.waits.verifier(t.Context(), &newPassword{text: "secret"}); err != nil {
 			t.Errorf("%d iterations afterwards: %v", tt.waits.iterations, err)
 		}
 	}
