@@ -162,7 +162,8 @@ type Log struct {
 	DB *control.DB
 
 	once      sync.Once
-	rows      *batch.Group[*row, error] // made at first use
+	rows      *batch.Group[*row, error] // made at first use, as soon is
+	soon      *batch.Group[*row, error] // rows of EndSoon
 	key       atomic.Pointer[chainKey]  // of the MACs of rows; nil until the first row
 	clock     clock
 	forged    atomic.Int64  // rows that this process has sealed though Rolecall did not write them
@@ -177,16 +178,12 @@ type Log struct {
 
 // write commits a row, together with those of other requests that come while one is being committed.
 func (l *Log) write(ctx context.Context, r *row) error {
-	l.once.Do(func() {
-		l.rows = &batch.Group[*row, error]{
-			Parallel: 2,
-			Slow:     batch.Slow,
-			Longest:  64,
-			Timeout:  10 * time.Second,
-			SplitOn:  func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
-		}
-	})
-	failed, err := l.rows.Do(ctx, r, func(ctx context.Context, rows []*row) ([]error, error) {
+	l.once.Do(func() { l.rows, l.soon = newGroup(), newGroup() })
+	rows := l.rows
+	if r.soon {
+		rows = l.soon
+	}
+	failed, err := rows.Do(ctx, r, func(ctx context.Context, rows []*row) ([]error, error) {
 		failed, err := l.insert(ctx, rows)
 		if sqlstate.Lost(err) && ctx.Err() == nil {
 			// The rows may be there or not, and insert ignores those that are. The idle connections are as dead as this one.
@@ -198,7 +195,19 @@ func (l *Log) write(ctx context.Context, r *row) error {
 	return errors.Join(err, failed)
 }
 
-// insert commits the rows in one transaction. It returns for each row why it is not there; nil: it is.
+// newGroup commits rows, a second batch of them only beside a slow one.
+func newGroup() *batch.Group[*row, error] {
+	return &batch.Group[*row, error]{
+		Parallel: 2,
+		Slow:     batch.Slow,
+		Longest:  64,
+		Timeout:  10 * time.Second,
+		SplitOn:  func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Away(err) },
+	}
+}
+
+// insert commits the rows, which are all soon or none is, in one transaction. It returns for each row why it is not there;
+// nil: it is.
 func (l *Log) insert(ctx context.Context, rows []*row) (failed []error, err error) {
 	k, err := l.writerKey(ctx, l.DB.Pool)
 	if err != nil {
@@ -207,6 +216,9 @@ func (l *Log) insert(ctx context.Context, rows []*row) (failed []error, err erro
 	failed = make([]error, len(rows))
 	times := make([]time.Time, len(rows)) // of the database; zero: the row was not inserted
 	batch := &pgx.Batch{}
+	if rows[0].soon {
+		batch.Queue(`SELECT set_config('synchronous_commit', 'off', true)`)
+	}
 	for i, r := range rows {
 		args, err := r.arguments(k, l.clock.now())
 		if err != nil {
@@ -357,6 +369,19 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 // End adds the outcome of an attempt, once: a second outcome is ignored.
 func (l *Log) End(ctx context.Context, a *Attempt, r Result) error {
 	if err := l.write(ctx, newRow(a.ID, "outcome", a.Entry, r)); err != nil {
+		return errNoOutcome.Because(err)
+	}
+	return nil
+}
+
+// EndSoon is End without the wait for the disk and for a standby. The outcome is there for all who look, and is lost only if
+// the control database crashes in the next second, and nothing was committed to it since. So it is for an outcome that says
+// nothing but what the settler would find. Whatever comes after it keeps it: a commit of the next attempt, or of a seal,
+// brings to the disk what was written before. https://www.postgresql.org/docs/current/wal-async-commit.html
+func (l *Log) EndSoon(ctx context.Context, a *Attempt, r Result) error {
+	outcome := newRow(a.ID, "outcome", a.Entry, r)
+	outcome.soon = true
+	if err := l.write(ctx, outcome); err != nil {
 		return errNoOutcome.Because(err)
 	}
 	return nil

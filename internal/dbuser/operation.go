@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -288,6 +289,10 @@ func (d detail) of(attempt detail) detail {
 	return d
 }
 
+// shown are the actions that a cluster shows to be done, by the record of the role or because it is gone. If all that their
+// outcome says is that they are done, the settler finds it again.
+var shown = []string{audit.CreateUser, audit.ChangePassword, audit.DeleteUser, audit.EndLease}
+
 // record adds the outcome of an attempt, whose detail was asked. One that cannot be written is left to the settler: the
 // answer to the caller stays what it is.
 func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous uuid.UUID, asked, outcome detail,
@@ -301,10 +306,14 @@ func (s *Service) record(ctx context.Context, attempt *audit.Attempt, previous u
 			result.Outcome = audit.Denied
 		}
 	}
+	end := s.Audit.End
+	if err == nil && slices.Contains(shown, attempt.Action) && reflect.ValueOf(outcome).IsZero() {
+		end = s.Audit.EndSoon
+	}
 	result.Detail = outcome.of(asked)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := s.Audit.End(ctx, attempt, result); err != nil {
+	if err := end(ctx, attempt, result); err != nil {
 		s.Log.Warn("an outcome is left to the settler", "request", attempt.RequestID, "attempt", attempt.ID, "error", err)
 	}
 }
