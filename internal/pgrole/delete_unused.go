@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/etag"
 	"rolecall/internal/fault"
@@ -49,9 +50,10 @@ func (d drop) checkNotProtected(u *User) error {
 
 // dropped is what came of it. Without a user and an error the four phases of a deletion are needed, and nothing has changed.
 type dropped struct {
-	user *User // that was dropped
-	lost error // the COMMIT was not answered: it may be there
-	err  error
+	user  *User // that was dropped
+	quiet bool  // after the COMMIT it had no session, and nobody was logging in
+	lost  error // the COMMIT was not answered: it may be there
+	err   error
 }
 
 // DropUnused drops a user on which nothing depends and which has no sessions, in one transaction, batched with others that
@@ -81,10 +83,10 @@ func (s *Server) dropUnused(ctx context.Context, of drop) (*User, error) {
 			return nil, err
 		}
 	}
-	if err := s.endDropped(ctx, d.user); err != nil {
-		return nil, err
+	if d.quiet {
+		return d.user, nil
 	}
-	return d.user, nil
+	return d.user, s.endDropped(ctx, d.user)
 }
 
 // dropForeign is DropUnused for a user whose name is not text. The phases of Delete cannot name it, so it is refused if they
@@ -171,7 +173,11 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 			if len(all) == 0 {
 				return errNobody // nothing to commit
 			}
-			return tx.commit(ctx, dropRoles(all))
+			quiet, err := tx.commitDrops(ctx, all)
+			for i := range results {
+				results[i].quiet = quiet
+			}
+			return err
 		})
 	})
 	_, lost := errors.AsType[*commitLost](err)
@@ -187,6 +193,40 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 		return make([]dropped, 1), nil // the phases can do more, and say why not where they cannot
 	}
 	return results, err
+}
+
+// commitDrops drops the roles and commits. In the same round trip it ends the sessions of logins that were in progress. quiet
+// says that there was none, and that nobody was logging in; else endDropped sees to it that they end.
+func (tx *transaction) commitDrops(ctx context.Context, all []*User) (quiet bool, err error) {
+	look, err := lookForLate(ctx, tx.Conn, all)
+	if err != nil {
+		return false, err
+	}
+	results, err := tx.PgConn().Exec(ctx, dropRoles(all)+`COMMIT;`+look).ReadAll()
+	at := slices.IndexFunc(results, func(r *pgconn.Result) bool { return r.CommandTag.String() == "COMMIT" })
+	switch {
+	case at >= 0: // whatever came of the rest
+		late := results[at+1:]
+		return err == nil && len(late) == 3 && len(late[0].Rows)+len(late[2].Rows) == 0, nil
+	case sqlstate.Lost(err):
+		return false, &commitLost{err}
+	case err == nil:
+		return false, pgx.ErrTxCommitRollback
+	}
+	return false, err
+}
+
+// lookForLate is what endSessions sends first, as statements for a message of several.
+func lookForLate(ctx context.Context, conn *pgx.Conn, of []*User) (string, error) {
+	logins, err := prepared(ctx, conn, selectLogins)
+	if err != nil {
+		return "", err
+	}
+	sessions, err := prepared(ctx, conn, terminateSessions)
+	if err != nil {
+		return "", err
+	}
+	return execute(logins, `NULL`) + clearSessions + `;` + execute(sessions, oidsOf(of), `NULL`, `''`), nil
 }
 
 var errNobody = errors.New("something depends on each of the roles")

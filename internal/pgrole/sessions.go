@@ -38,7 +38,7 @@ func endSessions(ctx context.Context, conn *pgx.Conn, of []*User, which whichSes
 		// Before the sessions are read: a login that completes in between shows up as a session.
 		if which != (whichSessions{}) && (logins == nil || len(logins) > 0) {
 			look.Queue(selectLogins, logins).Query(collect(&logins, pgx.RowTo[string]))
-			look.Queue(`SELECT pg_stat_clear_snapshot()`) // else the sessions are those of the first look
+			look.Queue(clearSessions)
 		}
 		look.Queue(terminateSessions, oids, only, which.database).Query(collect(&pids, terminated))
 		err := conn.SendBatch(ctx, look).Close()
@@ -100,6 +100,10 @@ const selectLogins = `
 	SELECT l.virtualtransaction FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
 	  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`
+
+// clearSessions is for between selectLogins and terminateSessions in one transaction: else the sessions are those of the first
+// look.
+const clearSessions = `SELECT pg_stat_clear_snapshot()`
 
 // EndSessions ends the sessions that a user has now and returns how many there were. Its errors say that the user was
 // changed: it is called after a change that touches no open session.

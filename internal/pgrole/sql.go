@@ -77,6 +77,15 @@ func arrayOf(texts []string, kind string) string {
 	return `ARRAY[` + strings.Join(literals, `, `) + `]::` + kind + `[]`
 }
 
+// oidsOf is an array of the OIDs of roles.
+func oidsOf(users []*User) string {
+	list := make([]string, len(users))
+	for i, u := range users {
+		list[i] = strconv.FormatUint(uint64(u.oid), 10)
+	}
+	return `ARRAY[` + strings.Join(list, `, `) + `]::oid[]`
+}
+
 func alterPassword(name, verifier string, login bool) string {
 	if login {
 		return `ALTER ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`
