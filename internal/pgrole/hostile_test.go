@@ -301,3 +301,31 @@ func TestDropDatabaseOfSystemRole(t *testing.T) {
 	database(t, c, "of_other_super", "OWNER other_super")
 	refused(t, superuser(t, c).DropDatabase(t.Context(), "of_other_super", actor()), fault.Forbidden, "other_super")
 }
+
+// A role that becomes protected while it gets a new password keeps its old one, and the answer says why.
+func TestProtectedDuringAChange(t *testing.T) {
+	t.Parallel()
+	c := pgtest.Shared(t)
+	direct := superuser(t, c)
+	for how, sql := range map[string]string{
+		"itself": `ALTER ROLE rising SUPERUSER`,
+		"by membership": `CREATE ROLE rising_group CREATEROLE; CREATE ROLE rising_between IN ROLE rising_group;
+			GRANT rising_between TO rising`,
+	} {
+		mustCreate(t, direct, "rising")
+		var risen atomic.Bool
+		s := through(t, direct, listen(t, c, func(sent string, _ int) pgtest.Verdict {
+			if strings.Contains(sent, `ALTER ROLE "rising"; SELECT 1 / (`) && risen.CompareAndSwap(false, true) {
+				c.Exec(t, sql)
+			}
+			return pgtest.Pass
+		}))
+		_, err := s.SetPassword(t.Context(), "rising", password2, nil, actor())
+		if !risen.Load() {
+			t.Fatalf("%s: the row is not locked first", how)
+		}
+		refused(t, err, fault.Forbidden, "is a system user")
+		mayLogin(t, c, "rising", password)
+		c.Exec(t, `DROP ROLE rising; DROP ROLE IF EXISTS rising_group, rising_between`)
+	}
+}
