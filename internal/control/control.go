@@ -155,10 +155,24 @@ func (db *DB) Tx(ctx context.Context, f func(tx pgx.Tx) error) error {
 		return err
 	})
 	if committing && sqlstate.Lost(err) {
-		return fault.New(fault.Unavailable, "The control database was lost at the end of the change. Read to see whether it was "+
-			"done.").After(5 * time.Second).Because(err)
+		return lostAtEnd(err)
 	}
 	return Fault(err)
+}
+
+// Send runs the statements of a batch in one transaction, in one round trip.
+func (db *DB) Send(ctx context.Context, batch *pgx.Batch) error {
+	err := db.Pool.SendBatch(ctx, batch).Close()
+	if sqlstate.Lost(err) {
+		return lostAtEnd(err)
+	}
+	return Fault(err)
+}
+
+// lostAtEnd is the fault that a transaction may have been committed, or not.
+func lostAtEnd(err error) error {
+	return fault.New(fault.Unavailable, "The control database was lost at the end of the change. Read to see whether it was "+
+		"done.").After(5 * time.Second).Because(err)
 }
 
 // Fault turns a failure to reach the control database into Unavailable. Faults pass through; the rest stays internal.

@@ -146,10 +146,10 @@ func (op *operation) makeLease(ctx context.Context, l *lease.Lease, last time.Du
 				return err
 			}
 		}
-		if err := s.LeaseStore.Insert(ctx, tx, l); err != nil {
-			return err
-		}
-		return scheduleEnd(ctx, tx, l, unmade)
+		batch := &pgx.Batch{}
+		s.LeaseStore.QueueInsert(batch, l)
+		task.QueueSet(batch, endOf(l, unmade))
+		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return err
@@ -169,13 +169,12 @@ func (op *operation) makeLease(ctx context.Context, l *lease.Lease, last time.Du
 		if err != nil {
 			return err
 		}
-		if err := s.LeaseStore.Made(ctx, tx, l); err != nil {
-			return err
+		batch := &pgx.Batch{}
+		s.LeaseStore.QueueMade(batch, l)
+		if now.State == lease.Active { // else somebody has ended it already
+			task.QueueSet(batch, endOf(l, role.Ends.Sub(role.Now)))
 		}
-		if now.State != lease.Active { // somebody has ended it already
-			return nil
-		}
-		return scheduleEnd(ctx, tx, l, role.Ends.Sub(role.Now))
+		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		// The task is there, and finds out when the lease ends.
@@ -468,21 +467,27 @@ func (op *operation) dropLease(ending, ctx context.Context, l *lease.Lease) (e p
 // leaseIs records the state of a lease on its way to the end, and schedules its task.
 func (s *Service) leaseIs(ctx context.Context, l *lease.Lease, state lease.State, reason lease.Reason,
 	blockedBy []string) error {
-	err := s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.LeaseStore.SetState(ctx, tx, l.ID, state, reason, blockedBy); err != nil {
-			return err
-		}
-		if err := s.rotateInstead(ctx, tx, l); err != nil {
-			return err
-		}
-		switch state {
-		case lease.Ended:
-			return task.Remove(ctx, tx, endLeases, l.ID)
-		case lease.Blocked:
-			return scheduleEnd(ctx, tx, l, blockedRetry)
-		}
-		return scheduleEnd(ctx, tx, l, settleMargin) // if this process does not finish it
-	})
+	batch := &pgx.Batch{}
+	s.LeaseStore.QueueState(batch, l.ID, state, reason, blockedBy)
+	switch state {
+	case lease.Ended:
+		task.QueueRemove(batch, endLeases, l.ID)
+	case lease.Blocked:
+		task.QueueSet(batch, endOf(l, blockedRetry))
+	default:
+		task.QueueSet(batch, endOf(l, settleMargin)) // if this process does not finish it
+	}
+	var err error
+	if l.Account != "" {
+		err = s.LeaseStore.DB.Send(ctx, batch)
+	} else {
+		err = s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {
+			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+				return err
+			}
+			return s.rotateInstead(ctx, tx, l)
+		})
+	}
 	if err == nil {
 		l.State, l.Reason, l.BlockedBy = state, cmp.Or(l.Reason, reason), blockedBy
 		if state == lease.Ended {

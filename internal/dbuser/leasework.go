@@ -46,7 +46,12 @@ const (
 
 // scheduleEnd has a lease looked at in so long.
 func scheduleEnd(ctx context.Context, tx pgx.Tx, l *lease.Lease, in time.Duration) error {
-	return task.Set(ctx, tx, task.Task{Kind: endLeases, Key: l.ID, Cluster: l.Cluster, In: max(0, in)})
+	return task.Set(ctx, tx, endOf(l, in))
+}
+
+// endOf is the task that looks at a lease in so long.
+func endOf(l *lease.Lease, in time.Duration) task.Task {
+	return task.Task{Kind: endLeases, Key: l.ID, Cluster: l.Cluster, In: max(0, in)}
 }
 
 // endDue ends a lease that has expired, or that was marked to be ended.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
@@ -49,14 +50,20 @@ func collect(ctx context.Context, q control.Querier, sql string, args ...any) ([
 
 // Insert adds a lease.
 func (s *Store) Insert(ctx context.Context, tx pgx.Tx, l *Lease) error {
-	_, err := tx.Exec(ctx, `
+	batch := &pgx.Batch{}
+	s.QueueInsert(batch, l)
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// QueueInsert is Insert as a statement of a batch.
+func (s *Store) QueueInsert(batch *pgx.Batch, l *Lease) {
+	batch.Queue(`
 		INSERT INTO leases (id, cluster_id, username, for_role, account_guid, account_name, credential, token, note, ttl,
 		  databases, created_at, expires_at, max_expires_at, role_oid)
 		VALUES ($1, $2, $3, $4, nullif($5, ''), $6, nullif($7, ''), nullif($8, `+noID+`), $9, $10, $11, $12, $13, $14,
 		  nullif($15::oid, 0))`,
 		l.ID, l.Cluster, l.Username, l.For, l.Account, l.AccountName, l.Credential, l.Token, l.Note, l.TTL,
 		append([]string{}, l.Databases...), l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt, l.RoleOID)
-	return err
 }
 
 // Get returns a lease.
@@ -149,21 +156,20 @@ func (s *Store) Live(ctx context.Context, cluster uuid.UUID) ([]*Lease, error) {
 // CountLive returns how many leases of an account have not ended in a cluster. Until the transaction ends no other counts
 // those of the same account.
 func (s *Store) CountLive(ctx context.Context, tx pgx.Tx, accountGUID string, cluster uuid.UUID) (n int, err error) {
-	if _, err := tx.Exec(ctx, `SELECT FROM accounts WHERE guid = $1 FOR NO KEY UPDATE`, accountGUID); err != nil {
-		return 0, err
-	}
-	err = tx.QueryRow(ctx, `SELECT count(*) FROM leases WHERE cluster_id = $1 AND account_guid = $2 AND state <> 'ended'`,
-		cluster, accountGUID).Scan(&n)
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT FROM accounts WHERE guid = $1 FOR NO KEY UPDATE`, accountGUID)
+	batch.Queue(`SELECT count(*) FROM leases WHERE cluster_id = $1 AND account_guid = $2 AND state <> 'ended'`, cluster,
+		accountGUID).QueryRow(func(row pgx.Row) error { return row.Scan(&n) })
+	err = tx.SendBatch(ctx, batch).Close()
 	return n, err
 }
 
-// Made stores what the cluster knows of a lease whose role was made.
-func (s *Store) Made(ctx context.Context, tx pgx.Tx, l *Lease) error {
-	_, err := tx.Exec(ctx, `
+// QueueMade stores what the cluster knows of a lease whose role was made, by a statement of a batch.
+func (s *Store) QueueMade(batch *pgx.Batch, l *Lease) {
+	batch.Queue(`
 		UPDATE leases SET created_at = $2, expires_at = $3, max_expires_at = $4, databases = $5, role_oid = $6
 		WHERE id = $1`,
 		l.ID, l.CreatedAt, l.ExpiresAt, l.MaxExpiresAt, append([]string{}, l.Databases...), l.RoleOID)
-	return err
 }
 
 // Renewed stores another end of a lease, and when it was renewed; zero: that stays.
@@ -182,15 +188,25 @@ func (s *Store) SetState(ctx context.Context, tx pgx.Tx, id uuid.UUID, state Sta
 	if state == Active {
 		return false, errors.New("a lease does not become active again")
 	}
+	batch := &pgx.Batch{}
+	s.QueueState(batch, id, state, reason, blockedBy).Exec(func(tag pgconn.CommandTag) error {
+		changed = tag.RowsAffected() > 0
+		return nil
+	})
+	err = tx.SendBatch(ctx, batch).Close()
+	return changed, err
+}
+
+// QueueState is SetState, to another state than Active, as a statement of a batch.
+func (s *Store) QueueState(batch *pgx.Batch, id uuid.UUID, state State, reason Reason, blockedBy []string) *pgx.QueuedQuery {
 	if state != Blocked {
 		blockedBy = nil
 	}
-	tag, err := tx.Exec(ctx, `
+	return batch.Queue(`
 		UPDATE leases SET state = $2, end_reason = coalesce(end_reason, $3), blocked_by = $4,
 		  ended_at = CASE WHEN $2 = 'ended' THEN clock_timestamp() END
 		WHERE id = $1 AND state <> 'ended' AND NOT (state = 'blocked' AND $2 = 'ending')`,
 		id, state, reason, append([]string{}, blockedBy...))
-	return tag.RowsAffected() > 0, err
 }
 
 // Delete removes a lease whose role was never made.

@@ -102,7 +102,11 @@ func TestLease(t *testing.T) {
 	made := *l
 	made.CreatedAt, made.ExpiresAt, made.MaxExpiresAt = at, at.Add(time.Hour), at.Add(2*time.Hour)
 	made.Databases, made.RoleOID = []string{"a", "b"}, 4_000_000_000
-	inTx(t, s, func(tx pgx.Tx) error { return s.Made(t.Context(), tx, &made) })
+	inTx(t, s, func(tx pgx.Tx) error {
+		batch := &pgx.Batch{}
+		s.QueueMade(batch, &made)
+		return tx.SendBatch(t.Context(), batch).Close()
+	})
 	inTx(t, s, func(tx pgx.Tx) error {
 		return s.Renewed(t.Context(), tx, l.ID, at.Add(90*time.Minute), at.Add(time.Minute))
 	})

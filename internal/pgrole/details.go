@@ -113,6 +113,14 @@ func (s *Server) UsersAfter(ctx context.Context, after string, limit int) (users
 const shownValidUntil = `CASE WHEN r.rolvaliduntil <> 'infinity'
 	  THEN greatest(least(r.rolvaliduntil, '9999-12-31 23:59:59Z'), '0001-01-01 00:00:01Z') END`
 
+// connectable lists the databases that a role may connect to, without templates and the control database ($2).
+func connectable(role string) string {
+	return `array(SELECT d.datname FROM pg_database d
+	             WHERE d.datallowconn AND NOT d.datistemplate
+	               AND d.datconnlimit <> -2 -- left by an interrupted DROP DATABASE
+	               AND d.datname <> $2 AND has_database_privilege(` + role + `, d.oid, 'CONNECT') ORDER BY d.datname)::text[]`
+}
+
 var selectDetails = `
 	SELECT r.oid, (r.rolvaliduntil <= clock_timestamp()) IS TRUE,
 	       ` + shownValidUntil + `, r.rolconnlimit,
@@ -120,10 +128,7 @@ var selectDetails = `
 	         ORDER BY g.rolname)::text[],
 	       array(SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid
 	         GROUP BY g.rolname HAVING NOT bool_or(` + inherits("m", "r") + `) ORDER BY g.rolname)::text[],
-	       array(SELECT d.datname FROM pg_database d
-	             WHERE d.datallowconn AND NOT d.datistemplate
-	               AND d.datconnlimit <> -2 -- left by an interrupted DROP DATABASE
-	               AND d.datname <> $2 AND has_database_privilege(r.oid, d.oid, 'CONNECT') ORDER BY d.datname)::text[],
+	       ` + connectable("r.oid") + `,
 	       ` + readsVerifiers + `
 	FROM pg_roles r WHERE r.oid = ANY ($1)`
 

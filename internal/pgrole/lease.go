@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -184,36 +185,26 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 		if err != nil {
 			return err
 		}
-		now, of, err := s.lockFor(ctx, tx, n.For)
+		of, begins, err := s.lockFor(ctx, tx, n.For)
 		if err != nil {
 			return err
 		}
-		details, err := s.detailsOf(ctx, tx, of)
-		if fault.Is(err, fault.NotFound) {
-			return s.checkLeasable(nil, n.For)
-		}
-		if err != nil {
-			return err
-		}
+		now := begins.now
 		ends := now.Add(n.TTL).Truncate(time.Microsecond)
 		p := Provenance{Created: now, CreatedBy: by.Account, Lease: n.ID, For: n.For, Ends: ends,
 			Credential: n.Credential, Installation: n.Installation, Fingerprint: s.fingerprint(verifier)}.changed(now, by)
-		if _, err := tx.Exec(ctx, createLease(n.Name, verifier, timestamp(ends), n.For)+commentOnRole(n.Name,
-			p.comment(""))); err != nil {
-			return err
-		}
 		made := &User{Name: n.Name, Provenance: p}
-		var databases, roles []string
-		if err := tx.QueryRow(ctx, selectMade, n.Name, of.oid).Scan(&made.oid, &databases, &roles); err != nil {
+		if made.oid, err = tx.make(ctx, n.Name, createLease(n.Name, verifier, timestamp(ends), n.For)+
+			commentOnRole(n.Name, p.comment(""))); err != nil {
 			return err
 		}
 		begin := ""
-		for i, database := range databases {
-			begin += setRoleIn(n.Name, database, roles[i]) + `; `
+		for i, database := range begins.in {
+			begin += setRoleIn(n.Name, database, begins.as[i]) + `; `
 		}
 		// What PostgreSQL lets connect goes by the privileges, and the new role will have those of the other one.
 		l = leaseRole(made, now)
-		l.Databases = details.Databases
+		l.Databases = begins.databases
 		// Last, because from PostgreSQL 16 on it locks the other role until the end of the transaction.
 		err = tx.commit(ctx, begin+tx.grantRole(n.For, n.Name)+`; `+checkRole(of))
 		if sqlstate.Is(err, sqlstate.DivisionByZero) {
@@ -227,29 +218,56 @@ func (s *Server) CreateLease(ctx context.Context, n NewLease, password string, b
 	return l, nil
 }
 
-// selectMade reads the OID of a role ($1), and the databases in which another one ($2) has a default role, which is that of
-// its lease there, too: what a lease for a user with the level own makes belongs to the access role.
-const selectMade = `
-	WITH begin AS (SELECT d.datname, substr(c, length('role=') + 1) AS role
-	  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
-	  WHERE s.setrole = $2 AND starts_with(c, 'role='))
-	SELECT oid, array(SELECT datname::text FROM begin ORDER BY datname), array(SELECT role FROM begin ORDER BY datname)
-	FROM pg_roles WHERE rolname = $1`
+// make runs the statements that make a role, and returns its OID.
+func (tx *transaction) make(ctx context.Context, name, sql string) (oid uint32, err error) {
+	results, err := tx.PgConn().Exec(ctx, sql+selectOID(name)).ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	if rows := results[len(results)-1].Rows; len(rows) == 1 {
+		n, err := strconv.ParseUint(string(rows[0][0]), 10, 32)
+		return uint32(n), err
+	}
+	return 0, fmt.Errorf("the role %q cannot be read back", name)
+}
 
-// lockFor reads a role that a lease is to act for, and the clock of the cluster, under a lock for which a change of the role
-// waits: no lease comes into being for a role that is being deleted. Leases for the same role need not wait for each other.
-func (s *Server) lockFor(ctx context.Context, tx *transaction, name string) (now time.Time, u *User, err error) {
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, roleLock(name)); err != nil {
-		return now, nil, err
+// leaseBegins is what a new lease for a role needs to know of it.
+type leaseBegins struct {
+	now       time.Time // by the clock of the cluster
+	databases []string  // that the role may connect to
+	// in are the databases in which it has a default role, which is that of its lease there, too, and as are those roles: what
+	// a lease for a user with the level own makes belongs to the access role.
+	in, as []string
+}
+
+// selectBegins reads the clock, and the rest of leaseBegins of a role ($1). $2 is the control database.
+var selectBegins = `
+	WITH of AS (SELECT oid FROM pg_roles WHERE rolname = $1),
+	begin AS (SELECT d.datname, substr(c, length('role=') + 1) AS role
+	  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) c
+	  WHERE s.setrole = (SELECT oid FROM of) AND starts_with(c, 'role='))
+	SELECT clock_timestamp(), ` + connectable("(SELECT oid FROM of)") + `,
+	  array(SELECT datname::text FROM begin ORDER BY datname), array(SELECT role FROM begin ORDER BY datname)`
+
+// lockFor reads a role that a lease is to act for under a lock for which a change of the role waits: no lease comes into
+// being for a role that is being deleted. Leases for the same role need not wait for each other.
+func (s *Server) lockFor(ctx context.Context, tx *transaction, name string) (u *User, b *leaseBegins, err error) {
+	b = &leaseBegins{}
+	batch := &pgx.Batch{}
+	batch.Queue(`SELECT pg_advisory_xact_lock_shared($1)`, roleLock(name))
+	sql, args := s.selectRoles([]string{name})
+	batch.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
+		u, err = onlyUser(rows)
+		return err
+	})
+	batch.Queue(selectBegins, name, s.ControlDatabase).QueryRow(func(row pgx.Row) error {
+		return row.Scan(&b.now, &b.databases, &b.in, &b.as)
+	})
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil && !sqlstate.Is(err, unwritable...) {
+		return nil, nil, err
 	}
-	if err := tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
-		return now, nil, err
-	}
-	u, err = s.role(ctx, tx, name)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		return now, nil, err
-	}
-	return now.UTC(), u, s.checkLeasable(u, name)
+	b.now = b.now.UTC()
+	return u, b, s.checkLeasable(u, name)
 }
 
 // LeaseEnd is a new end of a lease.

@@ -86,6 +86,10 @@ func oidsOf(users []*User) string {
 	return `ARRAY[` + strings.Join(list, `, `) + `]::oid[]`
 }
 
+func selectOID(name string) string {
+	return `SELECT oid FROM pg_roles WHERE rolname = ` + literal(name)
+}
+
 func alterPassword(name, verifier string, login bool) string {
 	if login {
 		return `ALTER ROLE ` + ident(name) + ` LOGIN PASSWORD ` + literal(verifier) + `;`

@@ -71,17 +71,29 @@ type Worker struct {
 
 // Set schedules a task in the transaction that makes it necessary, or moves the one of the same kind and key.
 func Set(ctx context.Context, tx pgx.Tx, t Task) error {
-	_, err := tx.Exec(ctx, `
+	batch := &pgx.Batch{}
+	QueueSet(batch, t)
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// QueueSet is Set as a statement of a batch.
+func QueueSet(batch *pgx.Batch, t Task) {
+	batch.Queue(`
 		INSERT INTO tasks (kind, key, cluster_id, due)
 		VALUES ($1, $2, nullif($3, '00000000-0000-0000-0000-000000000000'::uuid), clock_timestamp() + $4::interval)
 		ON CONFLICT (kind, key) DO UPDATE SET due = excluded.due, failures = 0`, t.Kind, t.Key, t.Cluster, t.In)
-	return err
+}
+
+// QueueRemove unschedules a task by a statement of a batch.
+func QueueRemove(batch *pgx.Batch, kind string, key uuid.UUID) {
+	batch.Queue(`DELETE FROM tasks WHERE kind = $1 AND key = $2`, kind, key)
 }
 
 // Remove unschedules a task.
 func Remove(ctx context.Context, tx pgx.Tx, kind string, key uuid.UUID) error {
-	_, err := tx.Exec(ctx, `DELETE FROM tasks WHERE kind = $1 AND key = $2`, kind, key)
-	return err
+	batch := &pgx.Batch{}
+	QueueRemove(batch, kind, key)
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // Count is how many tasks of a kind wait in a cluster.
