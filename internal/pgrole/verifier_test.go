@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"rolecall/internal/scram"
 )
 
 // A change that waits to make a verifier gives up at its deadline, and costly verifiers do not delay others.
@@ -30,6 +32,30 @@ func TestVerifierSlots(t *testing.T) {
 		}
 		if _, err := tt.waits.verifier(t.Context(), &newPassword{text: "secret"}); err != nil {
 			t.Errorf("%d iterations afterwards: %v", tt.waits.iterations, err)
+		}
+	}
+}
+
+// A verifier is made ahead with the iterations that the last transaction saw, and made again if this one sees others.
+func TestVerifierAhead(t *testing.T) {
+	s := &Server{Batcher: NewBatcher(time.Second)}
+	for _, tt := range []struct {
+		last, now int
+		kept      bool
+	}{{0, 4096, false}, {4096, 4096, true}, {4096, 5000, false}, {scram.MaxIterations + 1, 4096, false}} {
+		s.Batcher.iterations.Store(int64(tt.last))
+		p, err := s.newPassword(t.Context(), "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ahead := p.verifier
+		tx := &transaction{iterations: tt.now}
+		got, err := tx.verifier(t.Context(), p)
+		if err != nil || !scram.Fits(got, "secret", tt.now) || (got == ahead) != tt.kept {
+			t.Errorf("last %d, now %d: ahead %q, then %q, %v", tt.last, tt.now, ahead, got, err)
+		}
+		if again, err := tx.verifier(t.Context(), p); err != nil || again != got {
+			t.Errorf("last %d, now %d: another try makes another verifier, %v", tt.last, tt.now, err)
 		}
 	}
 }
