@@ -195,8 +195,8 @@ func (s *Server) dropBatch(ctx context.Context, drops []drop) ([]dropped, error)
 	return results, err
 }
 
-// commitDrops drops the roles and commits. In the same round trip it ends the sessions of logins that were in progress. quiet
-// says that there was none, and that nobody was logging in; else endDropped sees to it that they end.
+// commitDrops drops the roles and commits. In the same round trip it ends the sessions of logins that were in progress.
+// quiet says that there was none, and that nobody was logging in; else endDropped sees to it that they end.
 func (tx *transaction) commitDrops(ctx context.Context, all []*User) (quiet bool, err error) {
 	look, err := lookForLate(ctx, tx.Conn, all)
 	if err != nil {

@@ -27,8 +27,8 @@ func (s *Server) alter(ctx context.Context, tx *transaction, u *User, sql string
 	return err
 }
 
-// alterLast is alter, and commits in the same round trip, unless the role is protected by then: SQL from elsewhere may make
-// it a member of another role between our statements.
+// alterLast is alter, and commits in the same round trip, unless the role has become protected: SQL from elsewhere may have
+// made it a member of another role in the meantime.
 func (s *Server) alterLast(ctx context.Context, tx *transaction, u *User, sql string) error {
 	unprotected, err := s.checkUnprotected(ctx, tx.Conn, u)
 	if err != nil {

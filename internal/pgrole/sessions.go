@@ -101,8 +101,8 @@ const selectLogins = `
 	WHERE l.locktype = 'virtualxid' AND l.pid IS NOT NULL -- which it is for prepared transactions
 	  AND a.usesysid IS NULL AND a.datid IS NULL AND ($1::text[] IS NULL OR l.virtualtransaction = ANY ($1))`
 
-// clearSessions is for between selectLogins and terminateSessions in one transaction: else the sessions are those of the first
-// look.
+// clearSessions is for between selectLogins and terminateSessions in one transaction: else the sessions are those of the
+// first look.
 const clearSessions = `SELECT pg_stat_clear_snapshot()`
 
 // EndSessions ends the sessions that a user has now and returns how many there were. Its errors say that the user was

@@ -35,8 +35,8 @@ func (s *Server) newPassword(ctx context.Context, text string) (*newPassword, er
 	return p, err
 }
 
-// make returns the SCRAM verifier with so many iterations. Verifiers are made one at a time per free core, and again only if
-// the iterations are others than before.
+// make returns the SCRAM verifier with a number of iterations. Verifiers are made one at a time per free core, and again
+// only if the iterations are others than before.
 func (p *newPassword) make(ctx context.Context, iterations int) (verifier string, err error) {
 	if p.iterations == iterations {
 		return p.verifier, nil
@@ -78,7 +78,7 @@ func (tx *transaction) verifierFor(ctx context.Context, u *User, p *newPassword)
 const selectVerifier = `
 	SELECT coalesce((SELECT rolpassword FROM pg_authid WHERE oid = $1 AND octet_length(rolpassword) <= 256), '')`
 
-// hash runs f, which takes so many iterations, when there is a slot for it.
+// hash runs f, which takes a number of iterations, when there is a slot for it.
 func hash(ctx context.Context, iterations int, f func() (string, error)) (string, error) {
 	slots := hashing
 	if iterations > manyIterations {
