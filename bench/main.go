@@ -69,13 +69,13 @@ func (o *options) addAlternative(value string) (err error) {
 var alternativeName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // extras are what -only takes besides the names of operations.
-var extras = []string{"flat", "effective", "isolated", "small", "fleet"}
+var extras = []string{"flat", "effective", "isolated", "small", "search", "fleet"}
 
 func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	o := &options{}
 	seconds := os.Getenv("BENCH_SECONDS")
 	if seconds == "" {
-		seconds = "3"
+		seconds = "2"
 	}
 	names := slices.Concat(operationNames(), extras)
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -284,7 +284,7 @@ func (b *bench) all(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.wants("fleet") {
+	if b.wants("search") || b.wants("fleet") {
 		return b.fleet(ctx)
 	}
 	return nil

@@ -118,13 +118,12 @@ func (b *bench) pgbenchBeside(ctx context.Context, gets, others, perSecond int) 
 	}
 	wait := sync.OnceValue(writers.Wait)
 	defer func() { enough(); _ = wait() }() // it is killed
-	select {
-	case <-time.After(b.warmUp(b.seconds)):
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := b.untilWriting(ctx, others); err != nil {
+		return nil, err
 	}
 	prefix := filepath.Join(b.site.dir, "latency")
-	args := []string{"--time=" + wholeSeconds(b.seconds), "--log", "--log-prefix=" + prefix}
+	// Its time includes that of connecting: a SCRAM key for each connection, beside writers that keep all processors busy.
+	args := []string{"--time=" + wholeSeconds(2*b.seconds+2*time.Second), "--log", "--log-prefix=" + prefix}
 	if perSecond > 0 {
 		args = append(args, "--rate="+strconv.Itoa(perSecond))
 	}
@@ -157,6 +156,25 @@ func (b *bench) pgbenchBeside(ctx context.Context, gets, others, perSecond int) 
 	}
 	slices.Sort(a.times)
 	return &sample{P50: a.quantile(.5), P99: a.quantile(.99), Requests: len(a.times)}, nil
+}
+
+// untilWriting waits until so many sessions of pgbench are through with connecting, and set passwords.
+func (b *bench) untilWriting(ctx context.Context, sessions int) error {
+	for end := time.Now().Add(time.Minute); ; {
+		writing, err := query[int](ctx, b.site, b.site.superuser, `SELECT count(*) FROM pg_stat_activity
+			WHERE application_name = 'pgbench' AND query LIKE 'ALTER ROLE%'`)
+		if err != nil || writing >= sessions {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("pgbench has connected %d of %d sessions in a minute", writing, sessions)
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // appendLatencies reads what pgbench logs: a line for each transaction, whose third field is its time in µs.
@@ -386,8 +404,13 @@ func (b *bench) fleet(ctx context.Context) (err error) {
 	if err := f.growFleet(ctx, 2, some); err != nil {
 		return err
 	}
-	if err := f.search(ctx, some, users/2); err != nil {
-		return err
+	if b.wants("search") {
+		if err := f.search(ctx, some, users/2); err != nil {
+			return err
+		}
+	}
+	if !b.wants("fleet") {
+		return nil
 	}
 	if err := f.growFleet(ctx, some+1, most); err != nil {
 		return err

@@ -524,9 +524,11 @@ func (r *report) writeIsolated(b *strings.Builder) {
 		if i.Pgbench == nil {
 			row = append(row, "–", "–")
 		} else {
-			share := ratio(i.Together, i.Pgbench, p99)
-			row = append(row, cmp.Or(void(i.Pgbench), fmt.Sprintf("%.2f", of(i.Pgbench, p99))),
-				goal(fmt.Sprintf("%.0f %%", 100*share), share <= i.Share, fmt.Sprintf("≤ %.0f %%", 100*i.Share)))
+			share, cell := ratio(i.Together, i.Pgbench, p99), "–"
+			if share > 0 {
+				cell = goal(percent(share), share <= i.Share, "≤ "+percent(i.Share))
+			}
+			row = append(row, cmp.Or(void(i.Pgbench), fmt.Sprintf("%.2f", of(i.Pgbench, p99))), cell)
 		}
 		rows = append(rows, row)
 	}
