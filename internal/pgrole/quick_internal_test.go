@@ -88,6 +88,8 @@ func quickRoles(major int) []quickRole {
 	return roles
 }
 
+const shortRecord = "\n" + `rolecall:v1 {"revision":1,"attempt":"0199d9a0-0000-7000-8000-000000000001"}`
+
 // quickComments are comments of roles that are named after them.
 var quickComments = map[string]string{
 	"managed":  `rolecall:v1 {"created":"2026-11-11T11:11:11Z","revision":3,"attempt":"0199d9a0-0000-7000-8000-000000000001"}`,
@@ -97,8 +99,8 @@ var quickComments = map[string]string{
 		`"0199d9a0-0000-7000-8000-000000000002","for":"app","ends":"2026-11-11T11:11:11Z"}`,
 	"broken":   `rolecall:v1 {"revision":`,
 	"human":    "made by hand\nfor Bücher",
-	"long":     strings.Repeat("long ", 1000) + "\n" + `rolecall:v1 {"revision":1,"attempt":"0199d9a0-0000-7000-8000-000000000001"}`,
-	"longer":   strings.Repeat("long ", 5000) + "\n" + `rolecall:v1 {"revision":1,"attempt":"0199d9a0-0000-7000-8000-000000000001"}`,
+	"long":     strings.Repeat("long ", 1000) + shortRecord,
+	"longer":   strings.Repeat("long ", 5000) + shortRecord,
 	"too long": strings.Repeat("long ", 20000),
 }
 
@@ -117,7 +119,9 @@ func TestQuickly(t *testing.T) {
 	latin1 := c.Connect(t, c.User, c.Password, "latin1")
 	roles := quickRoles(c.Major)
 	order := slices.Clone(roles) // what others are members of comes first
-	slices.SortStableFunc(order, func(a, b quickRole) int { return strings.Count(a.sql, "IN ROLE") - strings.Count(b.sql, "IN ROLE") })
+	slices.SortStableFunc(order, func(a, b quickRole) int {
+		return strings.Count(a.sql, "IN ROLE") - strings.Count(b.sql, "IN ROLE")
+	})
 	for _, r := range order {
 		if r.sql != "" {
 			c.Exec(t, `CREATE ROLE `+ident(r.name)+` `+r.sql)
