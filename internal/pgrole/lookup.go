@@ -100,7 +100,12 @@ type quickUser struct {
 }
 
 func scanQuickly(row pgx.CollectableRow) (r quickUser, err error) {
-	r.User, err = scanUserUpTo(row, maxComment, &r.mayBeProtected)
+	raw, err := readRawRole(row)
+	if err != nil {
+		return r, err
+	}
+	r.User, err = raw.user(maxComment)
+	r.mayBeProtected = raw.mayBeProtected()
 	return r, err
 }
 

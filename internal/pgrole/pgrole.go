@@ -283,28 +283,32 @@ func scanListed(row pgx.CollectableRow) (*User, error) { return scanUserUpTo(row
 // maxColumn is more bytes than a name has, or what else is read of a role.
 const maxColumn = 1024
 
-// scanUserUpTo refuses what no PostgreSQL answers: it would be held until the client has read the response. more are for
-// further columns.
-func scanUserUpTo(row pgx.CollectableRow, limit int, more ...any) (*User, error) {
-	var u User
-	var comment []byte
-	var protectedBy pgtype.Text
-	if err := row.Scan(append([]any{&u.oid, &u.Name, &u.login, &comment, &protectedBy, &u.attributes, &u.expired, &u.validUntil,
-		&u.connectionLimit}, more...)...); err != nil {
+// scanUserUpTo reads a role.
+func scanUserUpTo(row pgx.CollectableRow, limit int) (*User, error) {
+	raw, err := readRawRole(row)
+	if err != nil {
 		return nil, err
 	}
-	if len(comment) > limit || max(len(u.Name), len(protectedBy.String), len(u.attributes)) > maxColumn {
+	return raw.user(limit)
+}
+
+// user refuses what no PostgreSQL answers: it would be held until the client has read the response.
+func (r rawRole) user(limit int) (*User, error) {
+	name, comment, protectedBy, attributes := r[1], r[3], r[4], r[5]
+	if len(comment) > limit || max(len(name), len(protectedBy), len(attributes)) > maxColumn {
 		return nil, pgwire.Refuse("it shows a role that is longer than a role can be")
 	}
+	u := &User{Name: string(name), oid: r.oid(), login: r.login(), attributes: string(attributes), expired: r.expired(),
+		validUntil: r.validUntil(), connectionLimit: r.connectionLimit()}
 	switch {
-	case protectedBy.Valid:
-		u.protectedBy, u.dangerous = protectedBy.String, true
+	case protectedBy != nil:
+		u.protectedBy, u.dangerous = string(protectedBy), true
 	case strings.HasPrefix(u.Name, "pg_"):
 		u.protectedBy = u.Name // nobody to change, or to give objects to, but pg_monitor and the like may have members
 	}
 	u.userComment, u.Provenance = parseComment(string(comment))
 	u.userComment = readable(u.userComment)
-	return &u, nil
+	return u, nil
 }
 
 // Create makes a role that may log in with the password and is a member of s.MemberOf, and nothing else. It refuses a name
