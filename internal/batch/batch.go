@@ -60,13 +60,13 @@ func (g *Group[Q, A]) Do(ctx context.Context, question Q,
 	return c.wait(ctx)
 }
 
-// open begins a lane for the questions that wait: now, or when the last batch has become slow. It is called after each change
-// of what it depends on.
+// open begins a lane for the questions that wait: now, or when the last batch has become slow. It is called after each
+// change of what it depends on.
 func (g *Group[Q, A]) open() {
 	if len(g.waiting) == 0 || g.running >= g.Parallel {
 		return
 	}
-	left := g.patience()
+	left := g.untilSlow()
 	switch {
 	case left <= 0:
 		g.last = &lane{began: time.Now()}
@@ -85,8 +85,8 @@ func (g *Group[Q, A]) reopen() {
 	g.mu.Unlock()
 }
 
-// patience is how long the last batch is still waited for.
-func (g *Group[Q, A]) patience() time.Duration {
+// untilSlow is how long it takes until the last batch is slow.
+func (g *Group[Q, A]) untilSlow() time.Duration {
 	if g.last == nil {
 		return 0
 	}
@@ -126,7 +126,7 @@ func (g *Group[Q, A]) next(l *lane) (calls []*call[Q, A]) {
 	if g.last == l {
 		g.last = nil
 	}
-	if len(g.waiting) > 0 && g.patience() <= 0 {
+	if len(g.waiting) > 0 && g.untilSlow() <= 0 {
 		n := min(len(g.waiting), g.Longest)
 		calls = g.waiting[:n:n]
 		if g.waiting = g.waiting[n:]; len(g.waiting) == 0 {

@@ -132,7 +132,8 @@ func TestLookupPlan(t *testing.T) {
 			END LOOP; END $$`, i+1, i+2000))
 	}
 	conn := c.Connect(t, c.User, c.Password, "postgres")
-	for _, sql := range []string{`SET plan_cache_mode = force_generic_plan`, `PREPARE quickly (name[]) AS ` + selectRolesQuickly} {
+	for _, sql := range []string{`SET plan_cache_mode = force_generic_plan`,
+		`PREPARE quickly (name[]) AS ` + selectRolesQuickly} {
 		if _, err := conn.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}

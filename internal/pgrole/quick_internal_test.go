@@ -94,7 +94,8 @@ const shortRecord = "\n" + `rolecall:v1 {"revision":1,"attempt":"0199d9a0-0000-7
 var quickComments = map[string]string{
 	"managed":  `rolecall:v1 {"created":"2026-11-11T11:11:11Z","revision":3,"attempt":"0199d9a0-0000-7000-8000-000000000001"}`,
 	"deleting": "a note\n" + `rolecall:v1 {"revision":3,"attempt":"0199d9a0-0000-7000-8000-000000000001","state":"deleting"}`,
-	"disabled": `rolecall:v1 {"revision":3,"attempt":"0199d9a0-0000-7000-8000-000000000001","state":"disabled","password":"kept"}`,
+	"disabled": `rolecall:v1 {"revision":3,"attempt":"0199d9a0-0000-7000-8000-000000000001","state":"disabled",` +
+		`"password":"kept"}`,
 	"lease": `rolecall:v1 {"revision":1,"attempt":"0199d9a0-0000-7000-8000-000000000001","lease":` +
 		`"0199d9a0-0000-7000-8000-000000000002","for":"app","ends":"2026-11-11T11:11:11Z"}`,
 	"broken":   `rolecall:v1 {"revision":`,
@@ -110,8 +111,8 @@ var quickComments = map[string]string{
 func TestQuickly(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)
-	s := &Server{SystemRoles: []string{"postgres", "admin", "st?r", "app-*", "*.system", `50%`, `a_b`, `back\*`, "é?", "[x]", "",
-		strings.Repeat("n", MaxName+1)}, ControlRole: "control", Batcher: NewBatcher(0)}
+	s := &Server{SystemRoles: []string{"postgres", "admin", "st?r", "app-*", "*.system", `50%`, `a_b`, `back\*`, "é?", "[x]",
+		"", strings.Repeat("n", MaxName+1)}, ControlRole: "control", Batcher: NewBatcher(0)}
 	for _, database := range []string{"latin1", "ascii"} {
 		encoding := map[string]string{"latin1": "LATIN1", "ascii": "SQL_ASCII"}[database]
 		c.Exec(t, `CREATE DATABASE `+database+` ENCODING '`+encoding+`' LOCALE 'C' TEMPLATE template0`)
