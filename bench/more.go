@@ -158,7 +158,7 @@ func (b *bench) pgbenchBeside(ctx context.Context, gets, others, perSecond int) 
 	return &sample{P50: a.quantile(.5), P99: a.quantile(.99), Requests: len(a.times)}, nil
 }
 
-// untilWriting waits until so many sessions of pgbench are through with connecting, and set passwords.
+// untilWriting waits until a number of sessions of pgbench are through with connecting, and set passwords.
 func (b *bench) untilWriting(ctx context.Context, sessions int) error {
 	for end := time.Now().Add(time.Minute); ; {
 		writing, err := query[int](ctx, b.site, b.site.superuser, `SELECT count(*) FROM pg_stat_activity
