@@ -225,8 +225,9 @@ func (tx *transaction) make(ctx context.Context, name, sql string) (oid uint32, 
 		return 0, err
 	}
 	if rows := results[len(results)-1].Rows; len(rows) == 1 {
-		n, err := strconv.ParseUint(string(rows[0][0]), 10, 32)
-		return uint32(n), err
+		if n, err := strconv.ParseUint(string(rows[0][0]), 10, 32); err == nil && n > 0 {
+			return uint32(n), nil
+		}
 	}
 	return 0, fmt.Errorf("the role %q cannot be read back", name)
 }
