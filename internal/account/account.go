@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"rolecall/internal/audit"
+	"rolecall/internal/batch"
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/secret"
@@ -62,14 +63,26 @@ type Store struct {
 	DB    *control.DB
 	Audit *audit.Log
 
-	issuers []Issuer
-	lists   lists
+	issuers       []Issuer
+	lists         lists
+	platformReads batch.Group[string, *Profile]
 }
 
 // NewStore returns the accounts of a control database, with its audit log. People of the issuers sign in, too.
 func NewStore(db *control.DB, issuers ...Issuer) *Store {
-	return &Store{DB: db, Audit: &audit.Log{DB: db}, issuers: issuers}
+	s := &Store{DB: db, Audit: &audit.Log{DB: db}, issuers: issuers}
+	g := &s.platformReads
+	g.Parallel, g.Slow, g.Longest, g.Timeout = 2, batch.Slow, maxPlatformReads, platformReadTimeout
+	g.SplitOn = func(error) bool { return false } // no guid makes a query fail
+	return s
 }
+
+// A query reads up to maxPlatformReads platform users: the annotations of each can be long. PostgreSQL ends it before
+// platformReadTimeout.
+const (
+	maxPlatformReads    = 16
+	platformReadTimeout = 10 * time.Second
+)
 
 const columns = `id, guid, coalesce(username, ''), coalesce(origin, ''), scopes, epoch,
 	coalesce(identity_created_at, '0001-01-01'), program, coalesce(password_hash, ''), active, grant_types, user_scopes,
@@ -96,18 +109,23 @@ func (s *Store) Again(ctx context.Context, guids []string) ([]*Account, error) {
 	if err != nil {
 		return nil, control.Fault(err)
 	}
-	byGUID := make(map[string]*Account, len(found))
+	return each(guids, found, func(a *Account) string { return a.GUID }), nil
+}
+
+// each returns what was found under each of the guids, nil if nothing was.
+func each[T any](guids []string, found []*T, guid func(*T) string) []*T {
+	byGUID := make(map[string]*T, len(found))
 	for _, a := range found {
-		byGUID[a.GUID] = a
+		byGUID[guid(a)] = a
 	}
-	accounts := make([]*Account, len(guids))
+	all := make([]*T, len(guids))
 	for i, guid := range guids {
 		if a := byGUID[guid]; a != nil {
 			own := *a // who asked may change it
-			accounts[i] = &own
+			all[i] = &own
 		}
 	}
-	return accounts, nil
+	return all
 }
 
 // Resume returns what an earlier principal may do now: with the rights that its account has today, as far as its credential

@@ -49,7 +49,7 @@ var orders = map[PlatformOrder]map[bool]string{
 }
 
 // ListPlatform lists the platform users that the principal may see and the filter lets through, and says how many there
-// are on all pages. Both are of the same moment.
+// are on all pages. Both are of the same moment. Fields that only the identity has are empty.
 func (s *Store) ListPlatform(ctx context.Context, p *Principal, f PlatformFilter) (
 	users []*Profile, total int64, err error) {
 	c := f.conditions()
@@ -99,12 +99,12 @@ func (m *matches) page(ctx context.Context, q control.Querier, order string, off
 		return nil, nil
 	}
 	rows, err := q.Query(ctx,
-		`SELECT `+withAnnotations+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
+		`SELECT `+platformColumns+` FROM accounts WHERE id = ANY($1) AND `+changes+` = $2 ORDER BY `+order,
 		m.ids[offset:offset+limit], m.changes)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, scanProfile)
+	return pgx.CollectRows(rows, scanPlatform)
 }
 
 // lists keeps what was found, for requests of other pages and for repeated ones. Its users check that there was no

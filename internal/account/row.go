@@ -105,6 +105,18 @@ const (
 	withAnnotations    = identityColumns + `annotations`
 )
 
+// platformColumns are those of a platform user, without what only the identity has.
+const platformColumns = `id, guid, coalesce(username, ''), coalesce(origin, ''),
+	coalesce(platform_created_at, '0001-01-01'), coalesce(platform_updated_at, '0001-01-01'), coalesce(presentation_name, ''),
+	labels, annotations, revision`
+
+func scanPlatform(row pgx.CollectableRow) (*Profile, error) {
+	var a Profile
+	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin, &a.PlatformCreated, &a.PlatformUpdated, &a.PresentationName,
+		&a.Labels, &a.Annotations, &a.revision)
+	return &a, err
+}
+
 func scanProfile(row pgx.CollectableRow) (*Profile, error) {
 	var a Profile
 	err := row.Scan(&a.ID, &a.GUID, &a.Username, &a.Origin,

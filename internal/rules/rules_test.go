@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 		"account", "audit", "control", "fault", "batch", "invisible", "label", "remote", "secret", "sqlstate",
 	},
 	"internal/idempotency": {"account", "audit", "control", "failpoint", "fault", "sqlstate"},
-	"internal/account":     {"audit", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
+	"internal/account":     {"audit", "batch", "control", "etag", "fault", "invisible", "label", "secret", "sqlstate"},
 	"internal/audit":       {"control", "failpoint", "fault", "batch", "sqlstate"},
 	"internal/client":      {"secret"},
 	"internal/cli":         {"cli/term", "client", "format", "manifest", "moment", "secret"},
