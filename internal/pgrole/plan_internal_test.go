@@ -119,8 +119,8 @@ func TestListPlans(t *testing.T) {
 		if statistics == "with" { // each role is a group, as those of an administrator without SUPERUSER from PostgreSQL 16 on
 			c.Exec(t, `CREATE ROLE member`)
 			for i := range 10 {
-				c.Exec(t, fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('GRANT b%%s TO member', i); END LOOP; END $$`,
-					i*1000+10001, i*1000+11000))
+				c.Exec(t, fmt.Sprintf(`DO $$ BEGIN FOR i IN %d..%d LOOP EXECUTE format('GRANT b%%s TO member', i); END LOOP;
+					END $$`, i*1000+10001, i*1000+11000))
 			}
 		}
 		c.Exec(t, `VACUUM ANALYZE`)
