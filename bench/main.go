@@ -1,6 +1,7 @@
 // Package main is the harness behind "make bench". It measures the built program, run as docs/operating.md says, beside
 // pgbench, which shows what PostgreSQL itself can do, and beside postgres-meta, a peer: all on one private PostgreSQL,
-// over as many connections, one after the other. docs/internals/performance.md has the method, docs/performance.md the results.
+// over as many connections, one after the other. docs/internals/performance.md has the method,
+// docs/performance.md the results.
 //
 // Nothing here makes Rolecall faster, and nothing of it may be told that it is being measured.
 package main
