@@ -63,9 +63,11 @@ func (s *Server) rolesQuickly(ctx context.Context, conn *pgx.Conn, names []strin
 	err error) {
 	quick := make([]string, 0, len(names))
 	for _, name := range names {
-		if isASCII(name) {
+		switch {
+		case !nameable(name): // PostgreSQL would refuse the query
+		case isASCII(name):
 			quick = append(quick, name)
-		} else {
+		default:
 			left = append(left, name) // what a glob matches depends on the encoding of the database
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"rolecall/internal/fault"
+	"rolecall/internal/pgrole"
 	"rolecall/internal/pgtest"
 )
 
@@ -63,5 +65,25 @@ func TestLookupGivenUp(t *testing.T) {
 		if err != nil {
 			t.Errorf("read %d: %v", i, err)
 		}
+	}
+}
+
+// A list of names may hold some that no role can have. They are found as little as others that are not there.
+func TestUsersNamedUnusable(t *testing.T) {
+	t.Parallel()
+	s := superuser(t, pgtest.Shared(t))
+	mustCreate(t, s, "named_0")
+	names := []string{"named_0", "", "nul\x00", strings.Repeat("n", pgrole.MaxName+1), "named_1", strings.Repeat("é", pgrole.MaxName)}
+	users, err := s.UsersNamed(t.Context(), names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, u := range users {
+		if (u != nil) != (i == 0) {
+			t.Errorf("%q: %+v", names[i], u)
+		}
+	}
+	if users, err = s.UsersNamed(t.Context(), names[1:4]); err != nil || len(users) != 3 {
+		t.Errorf("names that no role can have: %v, %v", users, err)
 	}
 }
