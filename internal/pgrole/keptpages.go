@@ -3,6 +3,8 @@ package pgrole
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -38,7 +40,11 @@ type keptPage struct {
 // userBytes is about how much memory a listed user takes beside its row: parsed, and encoded as an item.
 const userBytes = 1536
 
-func (k *keptPage) size() int { return len(k.raw) + userBytes*len(k.users) }
+// emptyBytes is about how much memory a page takes without users, with its key: there is a page behind each name that a
+// client thinks of.
+const emptyBytes = 512
+
+func (k *keptPage) size() int { return emptyBytes + len(k.raw) + userBytes*len(k.users) }
 
 // read reads a page of a limit, and one user more, by which it is known that others follow.
 func (k *keptPages) read(key pageKey, rows pgx.Rows) (*Listed, error) {
@@ -94,7 +100,7 @@ func readAgain(before *keptPage, rows pgx.Rows, limit int) (*keptPage, error) {
 	case before.listed != nil && n == len(before.users):
 		return before, nil
 	}
-	return &keptPage{raw: before.raw[:at:at], users: before.users[:n:n]}, nil
+	return &keptPage{raw: bytes.Clone(before.raw[:at]), users: slices.Clone(before.users[:n])}, nil // the rest is not kept
 }
 
 // appendRow writes values one behind the other, each behind its length; NULL has none.
@@ -124,6 +130,7 @@ func (k *keptPages) keep(key pageKey, page *keptPage) {
 		k.drop(other)
 	}
 	if k.bytes+page.size() <= k.limit {
+		key.page.After = strings.Clone(key.page.After) // else all of the request's URL is kept
 		k.pages[key] = page
 		k.bytes += page.size()
 	}

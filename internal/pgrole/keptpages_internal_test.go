@@ -2,7 +2,9 @@ package pgrole
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"rolecall/internal/pgtest"
 )
@@ -85,6 +87,21 @@ func TestKeptPages(t *testing.T) {
 	}
 	if len(kept.pages) < 100 {
 		t.Errorf("%d pages are kept", len(kept.pages))
+	}
+	url := "after=x&" + strings.Repeat("y", 1000)
+	key := pageKey{s.Batcher, list{Page{Limit: 1, After: url[6:7]}, false}}
+	kept.keep(key, &keptPage{listed: &Listed{}})
+	for k := range kept.pages {
+		if k == key && unsafe.StringData(k.page.After) == unsafe.StringData(key.page.After) {
+			t.Error("with the page the URL is kept that its name is a part of")
+		}
+	}
+	for i := range 10_000 { // empty pages: there is one behind each name that a client thinks of
+		after := fmt.Sprintf("%063d", i)
+		kept.keep(pageKey{s.Batcher, list{Page{Limit: 1, After: after}, false}}, &keptPage{listed: &Listed{}})
+	}
+	if kept.bytes > kept.limit || len(kept.pages) > kept.limit/emptyBytes {
+		t.Errorf("%d pages are kept, most of them empty", len(kept.pages))
 	}
 	kept.keep(pageKey{s.Batcher, list{}}, &keptPage{raw: make([]byte, kept.limit+1)})
 	if kept.pages[pageKey{s.Batcher, list{}}] != nil || kept.bytes > kept.limit {

@@ -73,7 +73,8 @@ func TestUsersNamedUnusable(t *testing.T) {
 	t.Parallel()
 	s := superuser(t, pgtest.Shared(t))
 	mustCreate(t, s, "named_0")
-	names := []string{"named_0", "", "nul\x00", strings.Repeat("n", pgrole.MaxName+1), "named_1", strings.Repeat("é", pgrole.MaxName)}
+	names := []string{"named_0", "", "nul\x00", strings.Repeat("n", pgrole.MaxName+1), "named_1",
+		strings.Repeat("é", pgrole.MaxName)}
 	users, err := s.UsersNamed(t.Context(), names)
 	if err != nil {
 		t.Fatal(err)
