@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/pgtest"
 	"rolecall/internal/pgwire"
@@ -65,6 +66,36 @@ func accepts[T any](t *testing.T, conn *pgx.Conn, sql string, scan pgx.RowToFunc
 		t.Fatal(err)
 	}
 	return err == nil
+}
+
+// TestLastOID reads answers of a server that is none.
+func TestLastOID(t *testing.T) {
+	t.Parallel()
+	result := func(rows ...[][]byte) *pgconn.Result { return &pgconn.Result{Rows: rows} }
+	row := func(values ...string) (row [][]byte) {
+		for _, v := range values {
+			row = append(row, []byte(v))
+		}
+		return row
+	}
+	for _, tt := range []struct {
+		results []*pgconn.Result
+		oid     uint32
+	}{
+		{results: []*pgconn.Result{result(), result(row("4294967295"))}, oid: 1<<32 - 1},
+		{},
+		{results: []*pgconn.Result{result(row("7")), result()}},
+		{results: []*pgconn.Result{result(row())}},
+		{results: []*pgconn.Result{result([][]byte{nil})}},
+		{results: []*pgconn.Result{result(row("7"), row("7"))}},
+		{results: []*pgconn.Result{result(row("7", "7"))}},
+		{results: []*pgconn.Result{result(row("0"))}},
+		{results: []*pgconn.Result{result(row("4294967296"))}},
+	} {
+		if oid, ok := lastOID(tt.results); ok != (tt.oid > 0) || ok && oid != tt.oid {
+			t.Errorf("%v: %d, %t", tt.results, oid, ok)
+		}
+	}
 }
 
 // TestMoreRows reads a page with more rows than were asked for.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"rolecall/internal/fault"
 	"rolecall/internal/pgwire"
@@ -224,12 +225,23 @@ func (tx *transaction) make(ctx context.Context, name, sql string) (oid uint32, 
 	if err != nil {
 		return 0, err
 	}
-	if rows := results[len(results)-1].Rows; len(rows) == 1 {
-		if n, err := strconv.ParseUint(string(rows[0][0]), 10, 32); err == nil && n > 0 {
-			return uint32(n), nil
-		}
+	if oid, ok := lastOID(results); ok {
+		return oid, nil
 	}
 	return 0, fmt.Errorf("the role %q cannot be read back", name)
+}
+
+// lastOID is the value that the last statement has returned, if it is one and an OID. A server may answer anything.
+func lastOID(results []*pgconn.Result) (oid uint32, ok bool) {
+	if len(results) == 0 {
+		return 0, false
+	}
+	rows := results[len(results)-1].Rows
+	if len(rows) != 1 || len(rows[0]) != 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(rows[0][0]), 10, 32)
+	return uint32(n), err == nil && n > 0
 }
 
 // leaseBegins is what a new lease for a role needs to know of it.
