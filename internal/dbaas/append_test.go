@@ -3,9 +3,11 @@ package dbaas
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
+	"rolecall/internal/pgrole"
 	"rolecall/internal/web"
 )
 
@@ -92,5 +94,21 @@ func BenchmarkUserList(b *testing.B) {
 	var buffer []byte
 	for b.Loop() {
 		buffer = l.AppendJSON(buffer[:0])
+	}
+}
+
+// A link never has a name as its place that the next request would refuse.
+func TestEndOf(t *testing.T) {
+	for name, want := range map[string]string{
+		"z": "z", "jos\xe9": "jos\xe9", strings.Repeat("z", pgrole.MaxName): strings.Repeat("z", pgrole.MaxName),
+		strings.Repeat("é", pgrole.MaxName): "", // as a database in LATIN1 may have it
+	} {
+		page := &pgrole.Listed{Users: []*pgrole.User{{Name: "a"}, {Name: name}}, More: true}
+		if got := endOf(page); got != want {
+			t.Errorf("behind %q the next page begins at %q", name, got)
+		}
+		if page.More = false; endOf(page) != "" {
+			t.Errorf("the last page, with %q, has a next one", name)
+		}
 	}
 }

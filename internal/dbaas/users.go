@@ -48,14 +48,22 @@ func (a *API) listUsers(w http.ResponseWriter, r *http.Request, p *account.Princ
 		return err
 	}
 	col := a.collection(c, "users")
-	var last string // behind which the next page begins
-	if users.More {
-		last = users.Users[len(users.Users)-1].Name
-	}
-	l := presentList[userProperties](col, page, pageLinks(col.href, page, users.More, last, q, "system"))
+	l := presentList[userProperties](col, page, pageLinks(col.href, page, users.More, endOf(users), q, "system"))
 	l.encoded = users.Encoded(func(users []*pgrole.User) []byte { return encodeUsers(col, users) })
 	web.JSON(w, http.StatusOK, "application/json", l)
 	return nil
+}
+
+// endOf is the name behind which the next page begins. It is "" behind a name that is too long for that: in a database of
+// one byte a character a name can take more bytes in UTF-8 than a name may have. Then the next page begins at its offset.
+func endOf(users *pgrole.Listed) string {
+	if !users.More {
+		return ""
+	}
+	if last := users.Users[len(users.Users)-1].Name; pgrole.CheckAfter(last) == nil {
+		return last
+	}
+	return ""
 }
 
 // encodeUsers encodes the items of a page of users.
