@@ -92,7 +92,8 @@ func (b *bench) compare(ctx context.Context, of string) error {
 		}
 		for _, n := range connections {
 			row := &row{Operation: op.name, Title: op.title, Connections: n, Share: op.goals.share[n], Bare: op.goals.bare[n],
-				Keys: op.goals.keys, Quick: op.goals.quick, Times: op.goals.times, P50: op.p50, Sides: map[string][]sample{}}
+				Keys: op.goals.keys, Quick: op.goals.quick, Times: op.goals.times, P50: op.p50, P50Times: op.p50Times,
+				Sides: map[string][]sample{}}
 			for round := range b.rounds {
 				for _, side := range b.sides() {
 					if !b.measures(op, side, n) {
@@ -222,8 +223,15 @@ func (b *bench) drive(ctx context.Context, to *server, r *run, request request, 
 	if err != nil {
 		return nil, err
 	}
+	s := a.sample()
+	s.CPU = after.minus(before)
+	return s, nil
+}
+
+// sample is what the answers show: all but the CPU time.
+func (a *answers) sample() *sample {
 	if len(a.times) == 0 {
-		return &sample{Failed: map[string]int{nothingDone: 1}}, nil
+		return &sample{Failed: map[string]int{nothingDone: 1}}
 	}
 	return &sample{
 		PerSecond: float64(len(a.times)) / a.Took.Seconds(),
@@ -232,8 +240,7 @@ func (b *bench) drive(ctx context.Context, to *server, r *run, request request, 
 		Requests:  len(a.times),
 		Failed:    a.failed(),
 		Seconds:   a.Took.Seconds(),
-		CPU:       after.minus(before),
-	}, nil
+	}
 }
 
 var began = time.Now()

@@ -235,10 +235,8 @@ func (b *bench) all(ctx context.Context) error {
 		return b.quickly(ctx)
 	}
 	const few, usual = 1_000, 10_000
-	if b.wants("flat") {
-		if err := b.flat(ctx, few); err != nil {
-			return err
-		}
+	if err := b.flat(ctx, few); err != nil {
+		return err
 	}
 	if err := b.grow(ctx, usual, 0); err != nil {
 		return err
@@ -259,10 +257,8 @@ func (b *bench) all(ctx context.Context) error {
 			}
 		}
 	}
-	if b.wants("flat") {
-		if err := b.flat(ctx, usual); err != nil {
-			return err
-		}
+	if err := b.flat(ctx, usual); err != nil {
+		return err
 	}
 	if b.wantsAny("accounts") {
 		if err := b.grow(ctx, 0, many); err != nil {
@@ -272,10 +268,8 @@ func (b *bench) all(ctx context.Context) error {
 			return err
 		}
 	}
-	if b.wants("flat") {
-		if err := b.flat(ctx, many); err != nil {
-			return err
-		}
+	if err := b.flat(ctx, many); err != nil {
+		return err
 	}
 	if b.wantsAny("many roles") {
 		if err := b.grow(ctx, many, 0); err != nil {
