@@ -1,5 +1,5 @@
 // Package jsonlog writes the log in JSON, one record a line. Lines of answered requests are written several at a time, and
-// no request waits for its own.
+// a request without an error does not wait for its own.
 package jsonlog
 
 import (
@@ -44,15 +44,8 @@ func (w *Writer) Write(line []byte) (int, error) {
 	defer w.mu.Unlock()
 	w.waitForRoom()
 	w.gathered = appendPrintable(w.gathered, line)
-	if w.writing {
-		w.waitFor(w.begun + 1)
-		return len(line), w.err
-	}
-	w.writing = true
-	w.write()
-	if w.writing = len(w.gathered) > 0; w.writing {
-		go w.writeRest()
-	}
+	w.start()
+	w.waitFor(w.begun + 1)
 	return len(line), w.err
 }
 
@@ -62,10 +55,7 @@ func (w *Writer) Add(line []byte) {
 	defer w.mu.Unlock()
 	w.waitForRoom()
 	w.gathered = append(w.gathered, line...)
-	if !w.writing {
-		w.writing = true
-		go w.writeRest()
-	}
+	w.start()
 }
 
 // Flush returns when all lines that came before are written. There is nothing to do for nil.
@@ -95,9 +85,17 @@ func (w *Writer) waitFor(n int) {
 	}
 }
 
-// writeRest writes until nothing has gathered in the meantime. It begins when the requests that are ready now have had their
+// start begins to write, unless that goes on.
+func (w *Writer) start() {
+	if !w.writing {
+		w.writing = true
+		go w.writeAll()
+	}
+}
+
+// writeAll writes until nothing has gathered in the meantime. It begins when the requests that are ready now have had their
 // turn: they have lines, too.
-func (w *Writer) writeRest() {
+func (w *Writer) writeAll() {
 	runtime.Gosched()
 	w.mu.Lock()
 	defer w.mu.Unlock()
