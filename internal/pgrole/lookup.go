@@ -5,11 +5,11 @@ import (
 	"context"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"rolecall/internal/scram"
 	"rolecall/internal/sqlstate"
 )
 
@@ -65,7 +65,7 @@ func (s *Server) rolesQuickly(ctx context.Context, conn *pgx.Conn, names []strin
 	for _, name := range names {
 		switch {
 		case !nameable(name): // PostgreSQL would refuse the query
-		case isASCII(name):
+		case scram.IsASCII(name):
 			quick = append(quick, name)
 		default:
 			left = append(left, name) // what a glob matches depends on the encoding of the database
@@ -114,15 +114,6 @@ func scanQuickly(row pgx.CollectableRow) (r quickUser, err error) {
 // protectsName reports whether a role is protected by its name, which is ASCII. The SQL for it is that of protectedItself.
 func (s *Server) protectsName(name string) bool {
 	return slices.Contains(alwaysDangerous, name) || name == s.ControlRole || matches(s.SystemRoles, name)
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 // UsersNamed returns the database users of the names, nil where there is none.

@@ -178,13 +178,14 @@ func (s *Server) Users(ctx context.Context, page Page, system bool) (*Listed, er
 	if page.After != "" {
 		page.Offset = 0 // pages that begin at the same place are one
 	}
-	l, err := s.Batcher.lists.Do(ctx, list{page, system}, func(ctx context.Context) (l *Listed, err error) {
+	key := list{page, system}
+	l, err := s.Batcher.lists.Do(ctx, key, func(ctx context.Context) (l *Listed, err error) {
 		err = s.read(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			rows, err := s.queryUsers(ctx, conn, system, page, page.Limit+1)
 			if err != nil {
 				return err
 			}
-			l, err = allKept.read(pageKey{s.Batcher, list{page, system}}, rows)
+			l, err = allKept.read(pageKey{s.Batcher, key}, rows)
 			return err
 		})
 		return l, err

@@ -12,6 +12,20 @@ import (
 	"rolecall/internal/pgtest"
 )
 
+// explain returns the lines of a plan.
+func explain(t *testing.T, conn *pgx.Conn, sql string, args ...any) []string {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), sql, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
 // Many leases for one role end at once, in batches: a batch reads all memberships at most once, and not once for each role
 // that it drops, whether PostgreSQL has statistics of them or not.
 func TestDropBatchPlans(t *testing.T) {
@@ -35,14 +49,7 @@ func TestDropBatchPlans(t *testing.T) {
 			"roles": {selectRoles, s.protection(names)},
 			"alone": {selectAlone, []any{names}},
 		} {
-			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) `+query.sql, query.args...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			if err != nil {
-				t.Fatal(err)
-			}
+			plan := explain(t, conn, `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF) `+query.sql, query.args...)
 			scans := 0
 			for _, line := range plan {
 				if strings.Contains(line, "Seq Scan on pg_auth_members") {
@@ -91,15 +98,8 @@ func TestListPlans(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), `PREPARE page AS `+query.sql); err != nil {
 				t.Fatalf("%s: %v", what, err)
 			}
-			rows, err := conn.Query(t.Context(), `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF)
+			lines := explain(t, conn, `EXPLAIN (ANALYZE, TIMING OFF, COSTS OFF)
 				EXECUTE page ('{}', '{postgres,admin}', '{`+strings.Join(alwaysDangerous, ",")+`}'`+query.own+`)`)
-			if err != nil {
-				t.Fatal(err)
-			}
-			lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			if err != nil {
-				t.Fatal(err)
-			}
 			if _, err := conn.Exec(t.Context(), `DEALLOCATE page`); err != nil {
 				t.Fatal(err)
 			}
@@ -151,14 +151,7 @@ func TestLookupPlan(t *testing.T) {
 		}
 	}
 	for _, statistics := range []string{"no", "with"} {
-		rows, err := conn.Query(t.Context(), `EXPLAIN (COSTS OFF) EXECUTE quickly ('{user_1, user_3, user_9999}')`)
-		if err != nil {
-			t.Fatal(err)
-		}
-		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			t.Fatal(err)
-		}
+		plan := explain(t, conn, `EXPLAIN (COSTS OFF) EXECUTE quickly ('{user_1, user_3, user_9999}')`)
 		for _, line := range plan {
 			if strings.Contains(line, "Seq Scan") && !strings.Contains(line, "Seq Scan on pg_database") {
 				t.Errorf("%s statistics: %s\n%s", statistics, line, strings.Join(plan, "\n"))

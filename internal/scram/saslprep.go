@@ -63,7 +63,7 @@ func Check(password string) error {
 
 // prepare is saslprep without the fallback: ok is false for what the RFC refuses, ASCII excepted.
 func prepare(password string) (prepared string, ok bool) {
-	if isASCII(password) {
+	if IsASCII(password) {
 		return password, true
 	}
 	if !utf8.ValidString(password) {
@@ -84,7 +84,8 @@ func prepare(password string) (prepared string, ok bool) {
 	return norm.NFKC.String(string(mapped)), true
 }
 
-func isASCII(s string) bool {
+// IsASCII reports whether a text has no character beyond ASCII.
+func IsASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {
 			return false

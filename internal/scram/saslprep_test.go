@@ -293,7 +293,7 @@ func FuzzSaslprep(f *testing.F) {
 		if got == password {
 			return
 		}
-		if isASCII(password) || !utf8.ValidString(password) {
+		if IsASCII(password) || !utf8.ValidString(password) {
 			t.Errorf("saslprep(%+q) = %+q, want it as it is", password, got)
 		}
 		if got == "" || !utf8.ValidString(got) {

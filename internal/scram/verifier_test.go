@@ -137,7 +137,7 @@ func TestLoginWithVerifier(t *testing.T) {
 		if _, err := c.Psql(role, p.password+"x", "SELECT 1"); err == nil {
 			t.Errorf("%s: psql gets in with %+q", p.name, p.password+"x")
 		}
-		if isASCII(p.password) { // beyond ASCII pgx prepares otherwise, see pgtest.Cluster.Login
+		if IsASCII(p.password) { // beyond ASCII pgx prepares otherwise, see pgtest.Cluster.Login
 			if err := c.Login(role, p.password); err != nil {
 				t.Errorf("%s: pgx with %+q: %v", p.name, p.password, err)
 			}
@@ -223,7 +223,7 @@ func TestLoginWithVerifierOfVerifier(t *testing.T) {
 
 func BenchmarkVerifier4096(b *testing.B) {
 	for _, password := range []string{"correct horse battery staple", "Bjo\u0308rk\u2168Bjo\u0308rk\u2168"} {
-		b.Run(fmt.Sprintf("ascii=%t", isASCII(password)), func(b *testing.B) {
+		b.Run(fmt.Sprintf("ascii=%t", IsASCII(password)), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := NewVerifier(password, 4096); err != nil {
