@@ -41,9 +41,9 @@ type goals struct {
 	// keys is the CPU time of Rolecall and PostgreSQL in that of two SCRAM keys, one of PostgreSQL and one of Rolecall.
 	keys  float64
 	times float64 // the peer
-	// quick is the CPU time of Rolecall and PostgreSQL, in that of a bare HTTP server, at which a quick run fails: about three
-	// times what it was when this was written, so that no machine and no disturbance comes near it. With keys, those are
-	// checked. 0: a quick run leaves it out.
+	// quick is the CPU time of Rolecall and PostgreSQL, in that of a bare HTTP server, above which a quick run fails: two to
+	// four times what it was on a busy machine when this was written. With keys, quickKeys is the limit. 0: a quick run
+	// leaves it out.
 	quick float64
 }
 
