@@ -32,7 +32,7 @@ type row struct {
 	outcome Outcome
 	detail  json.RawMessage
 	limit   *time.Duration // of an attempt: how long until the settler resolves it
-	soon    bool           // it may reach the disk later than it is there
+	soon    bool           // it may reach the disk after others can read it
 	err     error          // why the detail cannot be encoded
 }
 

@@ -478,7 +478,7 @@ func (s *Service) leaseIs(ctx context.Context, l *lease.Lease, state lease.State
 		task.QueueSet(batch, endOf(l, settleMargin)) // if this process does not finish it
 	}
 	var err error
-	if l.Account != "" {
+	if l.Account != "" { // rotateInstead has nothing to do
 		err = s.LeaseStore.DB.Send(ctx, batch)
 	} else {
 		err = s.LeaseStore.DB.Tx(ctx, func(tx pgx.Tx) error {

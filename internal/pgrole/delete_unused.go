@@ -216,7 +216,7 @@ func (tx *transaction) commitDrops(ctx context.Context, all []*User) (quiet bool
 	return false, err
 }
 
-// lookForLate is what endSessions sends first, as statements for a message of several.
+// lookForLate returns what endSessions sends first, as text for a message of several statements.
 func lookForLate(ctx context.Context, conn *pgx.Conn, of []*User) (string, error) {
 	logins, err := prepared(ctx, conn, selectLogins)
 	if err != nil {

@@ -46,7 +46,7 @@ const emptyBytes = 512
 
 func (k *keptPage) size() int { return emptyBytes + len(k.raw) + userBytes*len(k.users) }
 
-// read reads a page of a limit, and one user more, by which it is known that others follow.
+// read reads the rows of a page: as many as its limit, and one more if others follow.
 func (k *keptPages) read(key pageKey, rows pgx.Rows) (*Listed, error) {
 	defer rows.Close()
 	k.mu.Lock()
@@ -115,7 +115,7 @@ func appendRow(b []byte, values [][]byte) []byte {
 	return b
 }
 
-// keep keeps a page instead of the one before, and no other ones than there is room for: which these are is left to chance.
+// keep replaces the page of a key. To make room it drops other pages, whichever come first.
 func (k *keptPages) keep(key pageKey, page *keptPage) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

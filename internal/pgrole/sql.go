@@ -369,7 +369,7 @@ func above(condition string) string {
 // dangerousOrRisky is dangerous("p") where withKnown has made risky.
 var dangerousOrRisky = `(` + dangerousItself("p") + ` OR p.oid IN (SELECT oid FROM risky))`
 
-// withKnown is what unprotected needs in a query that walks this number of roles, about. known are the protected roles
+// withKnown is what unprotected needs in a query that walks about this number of roles. known are the protected roles
 // except those whose attributes or a pattern protect them: so each role that is walked is looked up in one hash, and not in
 // lists of names and in the memberships. groups are the roles that have members, found by the index and followed by NULL;
 // only from those that are dangerous the members are followed down. If there are too many groups, the list ends before its
@@ -461,23 +461,23 @@ var (
 
 func rolesWhere(condition string) string {
 	return `
-  SELECT ` + columnsOfRole(protectedBy) + `
+  SELECT ` + columnsOfRole(maxComment, protectedBy) + `
   FROM pg_roles r` + withComment + `
   WHERE ` + condition
 }
 
-// columnsOfRole are what scanUser reads.
-func columnsOfRole(protectedBy string) string {
-	return `r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxComment) + `, ` + protectedBy + `, ` + attributes + `,
+// columnsOfRole are what scanUserUpTo reads.
+func columnsOfRole(comment int, protectedBy string) string {
+	return `r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(comment) + `, ` + protectedBy + `, ` + attributes + `,
     ` + mayLogin
 }
 
 // selectRolesQuickly reads the roles of the names $1 in half the time of selectRoles, most of which PostgreSQL spends on
 // setting up its parts. Of what protects a role it finds attributes only, and the administering role itself. The names that
-// protect are left to the caller, and so is a role with the last column, which may be protected by what it is a member of or
-// was granted: it takes selectRoles to tell.
+// protect are left to the caller. A role for which the last column is true may be protected by what it is a member of or was
+// granted: only selectRoles can tell.
 var selectRolesQuickly = `
-  SELECT ` + columnsOfRole(`CASE WHEN `+dangerousItself("r")+` OR r.rolname IN (current_user, session_user)
+  SELECT ` + columnsOfRole(maxComment, `CASE WHEN `+dangerousItself("r")+` OR r.rolname IN (current_user, session_user)
     THEN r.rolname END`) + `,
     m.member IS NOT NULL OR r.oid = ANY (ARRAY(` + privileged(``, ``) + `))
   FROM pg_roles r` + withComment + `
@@ -512,8 +512,7 @@ func allUsersPage(filter, offset string) string { return userRows(protectedBy, f
 
 func userRows(protectedBy, filter, offset string) string {
 	return `
-  SELECT r.oid, r.rolname, r.rolcanlogin, ` + commentUpTo(maxListed) + `, ` + protectedBy + `, ` + attributes + `,
-    ` + mayLogin + `
+  SELECT ` + columnsOfRole(maxListed, protectedBy) + `
   FROM (
     SELECT r.* FROM pg_roles r
     WHERE (r.rolcanlogin OR ` + hidden + `)` + filter + `

@@ -51,7 +51,7 @@ type Config struct {
 	PrivateWebhooks bool                  // webhooks may be at private addresses, and without TLS
 	PasswordCost    identity.PasswordCost // zero: that of production
 	Log             *slog.Logger          // nil: nothing is logged
-	Lines           *jsonlog.Writer       // to which Log writes JSON; nil: it is another log
+	Lines           *jsonlog.Writer       // that Log writes JSON to; nil: Log writes elsewhere
 	Manager         *notify.Manager       // that has started the process; nil: none
 	Trace           trace.Config
 }
