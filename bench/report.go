@@ -268,9 +268,9 @@ func (r *row) ofLimit() string {
 	}
 	promise := ""
 	if r.Share > 0 {
-		promise = fmt.Sprintf("≥ %.0f %%", 100*r.Share)
+		promise = "≥ " + percent(r.Share)
 	}
-	return goal(fmt.Sprintf("%.0f %%", 100*share), share >= r.Share, promise)
+	return goal(percent(share), share >= r.Share, promise)
 }
 
 func (r *row) ofPeer() string {
@@ -282,7 +282,7 @@ func (r *row) ofPeer() string {
 	if r.Times > 0 {
 		promise = fmt.Sprintf("≥ %.0f ×", r.Times)
 	}
-	return goal(fmt.Sprintf("%.1f ×", times), times >= r.Times, promise)
+	return goal(multiple(times), times >= r.Times, promise)
 }
 
 // ofBare is the CPU time of Rolecall in that of a bare HTTP server.
@@ -590,7 +590,7 @@ func (r *report) writeSmall(b *strings.Builder) {
 	for _, n := range []int{8, 32} {
 		if share := r.leaseShare(n); share > 0 {
 			add(fmt.Sprintf("%d connections: CPU of a lease taken and ended, in that of a user created and deleted", n),
-				fmt.Sprintf("%.0f %%", 100*share), share <= 1.15, "≤ 115 %")
+				percent(share), share <= 1.15, "≤ 115 %")
 		}
 	}
 	if s := r.Small; s.Program > 0 {
