@@ -14,7 +14,7 @@ import (
 const Slow = 5 * time.Millisecond
 
 // Group answers questions; those asked while others are being answered are answered in one batch. No question waits for a
-// batch to fill: the first is answered at once. All exported fields are required, except Slow.
+// batch to fill: the first is answered at once. All exported fields are required, except Slow and SplitOn.
 type Group[Q, A any] struct {
 	// Parallel is how many batches are answered at the same time, each with up to Longest questions.
 	Parallel, Longest int
@@ -23,7 +23,8 @@ type Group[Q, A any] struct {
 	Slow time.Duration
 	// Timeout bounds the answer to one batch. Each caller has a deadline of its own.
 	Timeout time.Duration
-	// SplitOn reports an error that a single question causes: then each question of the batch is answered by itself.
+	// SplitOn reports an error that a single question causes: then each question of the batch is answered by itself. Nil: no
+	// question causes one.
 	SplitOn func(error) bool
 
 	mu      sync.Mutex
@@ -161,7 +162,7 @@ func (g *Group[Q, A]) settle(ctx context.Context, calls []*call[Q, A]) {
 	if err == nil && len(answers) != len(calls) {
 		err = fmt.Errorf("%d answers to %d questions", len(answers), len(calls))
 	}
-	if err != nil && len(calls) > 1 && g.SplitOn(err) {
+	if err != nil && len(calls) > 1 && g.SplitOn != nil && g.SplitOn(err) {
 		for i := range calls {
 			g.settle(ctx, calls[i:i+1])
 		}

@@ -32,7 +32,6 @@ func (k *Keyed[Q, A]) Do(ctx context.Context, question Q, answer func(ctx contex
 	if g == nil {
 		g = &keyed[A]{}
 		g.Parallel, g.Slow, g.Longest, g.Timeout = k.Parallel, k.Slow, 1<<20, k.Timeout
-		g.SplitOn = func(error) bool { return false }
 		if k.groups == nil {
 			k.groups = map[Q]*keyed[A]{}
 		}

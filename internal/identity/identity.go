@@ -81,7 +81,6 @@ func New(ctx context.Context, db *control.DB, c Config) (*Service, error) {
 	}
 	s.throttle.now = func() time.Time { return s.now() }
 	s.accountLookups.Parallel, s.accountLookups.Longest, s.accountLookups.Timeout = control.SignInLooks, 64, lookupTimeout
-	s.accountLookups.SplitOn = func(error) bool { return false }
 	_, _ = rand.Read(s.cacheSecret[:]) // never fails since Go 1.24
 	external, err := externalIssuers(c, func() time.Time { return s.now() })
 	if err != nil {

@@ -62,6 +62,5 @@ func NewBatcher(wait time.Duration) *Batcher {
 	t.drops.Parallel, t.drops.Longest, t.drops.Timeout = 1, 32, wait*5/4
 	t.drops.SplitOn = func(err error) bool { return sqlstate.Code(err) != "" && !sqlstate.Lost(err) && !primary.Missing(err) }
 	t.ends.Parallel, t.ends.Longest, t.ends.Slow, t.ends.Timeout = 2, 32, batch.Slow, wait
-	t.ends.SplitOn = func(error) bool { return false }
 	return t
 }
