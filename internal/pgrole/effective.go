@@ -110,7 +110,7 @@ type edge struct {
 // selectEdges lists the memberships of a role ($1), and those of all roles above it.
 var selectEdges = `
 	WITH RECURSIVE up(oid) AS (
-	  SELECT $1::oid UNION SELECT m.roleid FROM up JOIN pg_auth_members m ON m.member = up.oid)
+	  SELECT $1::oid UNION SELECT g.oid FROM up CROSS JOIN LATERAL ` + groupsOf("up.oid") + `)
 	SELECT m.member, m.roleid, bool_or(` + inherits("m", "u") + `),
 	  bool_or(coalesce((to_jsonb(m) ->> 'set_option')::bool, true)), g.rolname::text, ` + recordOfGroup + `
 	FROM up JOIN pg_auth_members m ON m.member = up.oid JOIN pg_roles u ON u.oid = m.member JOIN pg_roles g ON g.oid = m.roleid

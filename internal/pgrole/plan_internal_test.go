@@ -116,6 +116,9 @@ func TestListPlans(t *testing.T) {
 				}
 			}
 		}
+		if _, err := conn.Exec(t.Context(), selectEdges, pgx.QueryExecModeExec, 10); err != nil {
+			t.Errorf("memberships above a role, %s statistics: %v", statistics, err)
+		}
 		if statistics == "with" { // each role is a group, as those of an administrator without SUPERUSER from PostgreSQL 16 on
 			c.Exec(t, `CREATE ROLE member`)
 			for i := range 10 {

@@ -353,13 +353,20 @@ var (
       ELSE ` + isMember + ` IS NOT TRUE OR (` + above(dangerousOrRisky) + ` IS NOT NULL) IS NOT TRUE END`
 )
 
+// groupsOf is the roles g that a role is a member of. They pass through an array, of which the planner expects ten elements.
+// Otherwise it may expect thousands at each step of a recursion, where one role is a member of thousands, and PostgreSQL 19 runs
+// out of memory when it makes a hash table for all that are expected.
+func groupsOf(role string) string {
+	return `unnest(ARRAY(SELECT roleid FROM pg_auth_members WHERE member = ` + role + `)) g(oid)`
+}
+
 // above is the name of a role p that role r is a member of by any path and for which the condition is true; else NULL.
 func above(condition string) string {
 	return `(
       WITH RECURSIVE up(oid) AS (
-        SELECT m.roleid FROM pg_auth_members m WHERE m.member = r.oid
+        SELECT g.oid FROM ` + groupsOf("r.oid") + `
         UNION
-        SELECT m.roleid FROM up CROSS JOIN LATERAL (SELECT roleid FROM pg_auth_members WHERE member = up.oid OFFSET 0) m
+        SELECT g.oid FROM up CROSS JOIN LATERAL ` + groupsOf("up.oid") + `
       )
       SELECT p.rolname FROM up, LATERAL (
         SELECT p.rolname FROM pg_roles p WHERE p.oid = up.oid AND
@@ -391,7 +398,8 @@ func withKnown(walked string) string {
     SELECT p.oid FROM groups g, LATERAL (SELECT p.oid FROM pg_roles p WHERE p.oid = g.oid
       AND ` + dangerousOrRisky + ` LIMIT 1) p
     UNION
-    SELECT m.member FROM below b CROSS JOIN LATERAL (SELECT member FROM pg_auth_members WHERE roleid = b.oid OFFSET 0) m
+    SELECT m.oid FROM below b
+    CROSS JOIN LATERAL unnest(ARRAY(SELECT member FROM pg_auth_members WHERE roleid = b.oid)) m(oid)
   ), known(oid) AS MATERIALIZED (
     SELECT oid FROM risky
     UNION ALL SELECT oid FROM below
