@@ -353,11 +353,17 @@ var (
       ELSE ` + isMember + ` IS NOT TRUE OR (` + above(dangerousOrRisky) + ` IS NOT NULL) IS NOT TRUE END`
 )
 
-// groupsOf is the roles g that a role is a member of. They pass through an array, of which the planner expects ten elements.
-// Otherwise it may expect thousands at each step of a recursion, where one role is a member of thousands, and PostgreSQL 19 runs
-// out of memory when it makes a hash table for all that are expected.
+// few is the OIDs that a query returns, of which the planner then expects few: of an array it expects ten elements, and of what
+// lies between two values one in 200. Else, where one role is a member of thousands, it expects thousands at each step of a
+// recursion. PostgreSQL makes a hash table of that size for each query, whether it is used or not: that took longer than the
+// rest of a page of users, and PostgreSQL 19 ran out of memory.
+func few(query, name string) string {
+	return `(SELECT oid FROM unnest(ARRAY(` + query + `)) a(oid) WHERE oid BETWEEN '1' AND '4294967295') ` + name
+}
+
+// groupsOf is the roles g that a role is a member of.
 func groupsOf(role string) string {
-	return `unnest(ARRAY(SELECT roleid FROM pg_auth_members WHERE member = ` + role + `)) g(oid)`
+	return few(`SELECT roleid FROM pg_auth_members WHERE member = `+role, `g`)
 }
 
 // above is the name of a role p that role r is a member of by any path and for which the condition is true; else NULL.
@@ -395,15 +401,13 @@ func withKnown(walked string) string {
     SELECT (SELECT m.roleid FROM pg_auth_members m WHERE m.roleid > g.oid ORDER BY m.roleid LIMIT 1), n + 1
     FROM groups g WHERE g.oid IS NOT NULL AND n < 8 + (` + walked + `) / 16
   ), below(oid) AS (
-    SELECT p.oid FROM groups g, LATERAL (SELECT p.oid FROM pg_roles p WHERE p.oid = g.oid
-      AND ` + dangerousOrRisky + ` LIMIT 1) p
+    SELECT oid FROM ` + few(`SELECT p.oid FROM groups g, LATERAL (SELECT p.oid FROM pg_roles p WHERE p.oid = g.oid
+      AND `+dangerousOrRisky+` LIMIT 1) p`, `g`) + `
     UNION
-    SELECT m.oid FROM below b
-    CROSS JOIN LATERAL unnest(ARRAY(SELECT member FROM pg_auth_members WHERE roleid = b.oid)) m(oid)
+    SELECT m.oid FROM below b CROSS JOIN LATERAL ` + few(`SELECT member FROM pg_auth_members WHERE roleid = b.oid`, `m`) + `
   ), known(oid) AS MATERIALIZED (
-    SELECT oid FROM risky
-    UNION ALL SELECT oid FROM below
-    UNION ALL SELECT oid FROM pg_roles WHERE rolname = ANY ($2::name[])
+    SELECT oid FROM ` + few(`SELECT oid FROM risky UNION ALL SELECT oid FROM below
+      UNION ALL SELECT oid FROM pg_roles WHERE rolname = ANY ($2::name[])`, `k`) + `
   )`
 }
 
