@@ -122,7 +122,7 @@ test-majors: test-programs release-check ## Test on the other majors, and what "
 	$(CHEAPLY) scripts/test-majors
 
 .PHONY: test-all
-test-all: test-programs ## The same with every case and each administering role; takes an hour
+test-all: test-programs ## The same with every case, on every major and under each administering role
 	ROLECALL_TEST_FULL=1 $(CHEAPLY) scripts/test-majors
 
 # Go's test cache knows nothing of files outside a module, which most of these tests read. Vet would have to analyze all that
