@@ -68,7 +68,8 @@ func TestDropBatchPlans(t *testing.T) {
 }
 
 // A page of many roles costs what its own roles cost, and little for each that it passes over: no sub-plan runs for those,
-// nothing reads all comments, and no hash table is made for thousands that are expected. PostgreSQL plans without the values of parameters, as it does for a Server.
+// nothing reads all comments, and no hash table is made for thousands that are expected. PostgreSQL plans without the values
+// of parameters, as it does for a Server.
 func TestListPlans(t *testing.T) {
 	t.Parallel()
 	c := pgtest.New(t, nil)

@@ -353,10 +353,10 @@ var (
       ELSE ` + isMember + ` IS NOT TRUE OR (` + above(dangerousOrRisky) + ` IS NOT NULL) IS NOT TRUE END`
 )
 
-// few is the OIDs that a query returns, of which the planner then expects few: of an array it expects ten elements, and of what
-// lies between two values one in 200. Else, where one role is a member of thousands, it expects thousands at each step of a
-// recursion. PostgreSQL makes a hash table of that size for each query, whether it is used or not: that took longer than the
-// rest of a page of users, and PostgreSQL 19 ran out of memory.
+// few is the OIDs that a query returns, of which the planner then expects few: of an array it expects ten elements, and of
+// what lies between two values one in 200. Else, where one role is a member of thousands, it expects thousands at each step
+// of a recursion. PostgreSQL makes a hash table of that size for each query, whether it is used or not: that took longer
+// than the rest of a page of users, and PostgreSQL 19 ran out of memory.
 func few(query, name string) string {
 	return `(SELECT oid FROM unnest(ARRAY(` + query + `)) a(oid) WHERE oid BETWEEN '1' AND '4294967295') ` + name
 }
