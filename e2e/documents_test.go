@@ -142,12 +142,7 @@ func TestGuides(t *testing.T) {
 // readersFolder is a folder as the README leaves it after "make run".
 func readersFolder(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	for parent := dir; parent != os.TempDir(); parent = filepath.Dir(parent) {
-		if err := os.Chmod(parent, 0o711); err != nil { // PostgreSQL's OS user passes through it
-			t.Fatal(err)
-		}
-	}
+	dir := serverFolder(t)
 	s, err := startCopy(filepath.Join(dir, "rolecall-data"))
 	if err != nil {
 		t.Fatal(err)

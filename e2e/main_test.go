@@ -132,21 +132,27 @@ func startCopy(dir string, flags ...string) (*server, error) {
 // newServer starts a server of its own for t, and stops it when t ends.
 func newServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "rolecall-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	// PostgreSQL's OS user passes through it.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	s, err := startCopy(filepath.Join(dir, "data"), flags...)
+	s, err := startCopy(filepath.Join(serverFolder(t), "data"), flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.stopFor(t) })
 	return s
+}
+
+// serverFolder is a folder for the data of servers, until t ends. PostgreSQL's OS user passes through it, as through none
+// that t.TempDir makes.
+func serverFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rolecall-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // stopFor stops a server unless it has ended.
