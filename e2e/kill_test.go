@@ -131,9 +131,10 @@ func TestKill(t *testing.T) {
 			t.Errorf("%s is done in the audit log, but there is no such role", name)
 		}
 	}
+	// PostgreSQL has the whole change, and carries it out if the session in the way ends before its own.
 	if outcome := s.query(t, "rolecall", `SELECT outcome FROM rolecall.audit
-		WHERE phase = 'outcome' AND target = 'blocked'`); outcome != "not_done" {
-		t.Errorf("the outcome of the attempt that was cut off is %q, want not_done", outcome)
+		WHERE phase = 'outcome' AND target = 'blocked'`); outcome != "not_done" && !(outcome == "done" && roles["blocked"]) {
+		t.Errorf("the outcome of the attempt that was cut off is %q", outcome)
 	}
 }
 
