@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -36,13 +37,13 @@ func TestUserAttention(t *testing.T) {
 		t.Errorf("users expire soon that do before %s", a.ExpiresBefore)
 	}
 	want := fleet.UserAttention{Expiring: fleet.Count{N: 2}, MD5: fleet.Count{N: 1}, Disabled: fleet.Count{N: 1},
-		HalfDeleted: fleet.Count{N: 1}, WithoutAny: a.WithoutAny, ExpiresBefore: a.ExpiresBefore}
-	if got := *a; got.Expiring != want.Expiring || got.MD5 != want.MD5 || got.Disabled != want.Disabled ||
-		got.HalfDeleted != want.HalfDeleted || got.ChangedOutside.N != 0 {
-		t.Errorf("got %+v, want %+v", got, want)
+		HalfDeleted: fleet.Count{N: 1}, WithoutAny: fleet.Count{N: 4}, ExpiresBefore: a.ExpiresBefore} // soon, soon, later, leased
+	if os.Getenv("ROLECALL_TEST_ADMINISTRATOR") == "least" { // it may not see what kind of password a user has
+		want.MD5, want.WithoutAny = fleet.Count{}, fleet.Count{}
 	}
-	if a.WithoutAny.N != 4 && a.WithoutAny.N != 0 { // soon, soon, later, leased; under the least role kinds are unknown
-		t.Errorf("%d users have no password", a.WithoutAny.N)
+	if got := *a; got.Expiring != want.Expiring || got.MD5 != want.MD5 || got.Disabled != want.Disabled ||
+		got.HalfDeleted != want.HalfDeleted || got.WithoutAny != want.WithoutAny || got.ChangedOutside.N != 0 {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 
 	viewer := &account.Principal{GUID: "v", Scopes: []string{account.ScopeRead}, Labels: map[string]string{"team": "b"}}
