@@ -45,6 +45,14 @@ func idle(t *testing.T, g *Group[int, int]) {
 	}
 }
 
+// asks asks a question whose answer is the question itself.
+func asks(t *testing.T, g *Group[int, int], q int, answer func(context.Context, []int) ([]int, error)) {
+	t.Helper()
+	if a, err := g.Do(t.Context(), q, answer); a != q || err != nil {
+		t.Errorf("%d: %d, %v", q, a, err)
+	}
+}
+
 // A batch that is slow does not hold up the others: each time that the last one has become slow another begins, up to
 // Parallel. Those that are full leave questions to the next.
 func TestBesideSlowBatches(t *testing.T) {
@@ -56,9 +64,7 @@ func TestBesideSlowBatches(t *testing.T) {
 		var wg sync.WaitGroup
 		ask := func(q int) {
 			wg.Go(func() {
-				if a, err := g.Do(t.Context(), q, answer); a != q || err != nil {
-					t.Errorf("%d: %d, %v", q, a, err)
-				}
+				asks(t, g, q, answer)
 			})
 		}
 		ask(0)
@@ -95,9 +101,7 @@ func TestOneLane(t *testing.T) {
 		for range askers {
 			wg.Go(func() {
 				for q := range each {
-					if a, err := g.Do(t.Context(), q, answer); a != q || err != nil {
-						t.Errorf("%d: %d, %v", q, a, err)
-					}
+					asks(t, g, q, answer)
 				}
 			})
 		}
@@ -133,9 +137,7 @@ func TestManySlowBatches(t *testing.T) {
 	for range askers {
 		wg.Go(func() {
 			for q := range each {
-				if a, err := g.Do(t.Context(), q, answer); a != q || err != nil {
-					t.Errorf("%d: %d, %v", q, a, err)
-				}
+				asks(t, g, q, answer)
 				time.Sleep(time.Duration(rand.Int64N(int64(g.Slow))))
 			}
 		})
