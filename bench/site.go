@@ -177,7 +177,7 @@ func (s *site) close() error {
 }
 
 func (s *site) url(l login) string {
-	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s", l.role, l.password, s.pg.Host, s.pg.Port, l.database)
+	return fmt.Sprintf("postgres://%s:%s@%s:%d/%s?sslmode=disable", l.role, l.password, s.pg.Host, s.pg.Port, l.database)
 }
 
 func (s *site) connect(ctx context.Context, l login) (*pgx.Conn, error) {
@@ -328,9 +328,15 @@ func (i *installation) command(ctx context.Context, input string, args ...string
 	return out, nil
 }
 
-// inControl opens the control database for f, as the program does.
+// inControl opens the control database for f, as the program does. The server of a fleet may just be busy with connections
+// to all clusters.
 func (i *installation) inControl(ctx context.Context, f func(db *control.DB) error) error {
+	const patience = 30 * time.Second
+	begin := time.Now()
 	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys)
+	for err != nil && time.Since(begin) < patience && ctx.Err() == nil {
+		db, err = control.Open(ctx, i.site.url(i.controlRole), i.keys)
+	}
 	if err != nil {
 		return err
 	}

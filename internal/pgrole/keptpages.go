@@ -23,7 +23,7 @@ type keptPages struct {
 }
 
 // allKept bounds the pages of all clusters together.
-var allKept = &keptPages{limit: 8 << 20}
+var allKept = &keptPages{limit: 4 << 20}
 
 type pageKey struct {
 	of *Batcher // of one cluster, under the same rules
@@ -37,8 +37,8 @@ type keptPage struct {
 	listed *Listed
 }
 
-// userBytes is about how much memory a listed user takes beside its row: parsed, and encoded as an item.
-const userBytes = 1536
+// userBytes is about how much memory a listed user takes beside its row: parsed 1,400 bytes, and encoded as an item 650.
+const userBytes = 2048
 
 // emptyBytes is about how much memory a page takes without users, with its key: there is a page behind each name that a
 // client thinks of.

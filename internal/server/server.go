@@ -222,7 +222,6 @@ func (c *Config) notified(err error) {
 
 // work starts the background work, which ends with ctx.
 func (s *Server) work(ctx context.Context, group *errgroup.Group) {
-	collectLess()
 	tasks := &task.Worker{DB: s.DB, Log: s.Log, Kinds: append(s.Users.Tasks(), s.Fleet.Tasks()...),
 		Away: s.Users.Clusters.Away}
 	for _, run := range []func(context.Context){
@@ -236,7 +235,7 @@ func (s *Server) work(ctx context.Context, group *errgroup.Group) {
 		s.Idempotency.Run,
 		s.Events.Run,
 		func(ctx context.Context) { s.Users.Audit.Run(ctx, s.AuditRetention, s.Log) },
-		returnMemory,
+		tendMemory,
 	} {
 		group.Go(func() error { run(ctx); return nil })
 	}
