@@ -459,7 +459,8 @@ func (b *bench) restart(ctx context.Context) (err error) {
 	return b.site.settle(ctx, true)
 }
 
-// search finds a user of each cluster: right after a start, when there is no connection to any of them, and again.
+// search finds a user of each cluster: right after a start, when there is no connection to any of them, and again. An answer
+// may lack clusters that did not answer in time; then the search is repeated, and all of the time counts.
 func (b *bench) search(ctx context.Context, clusters, user int) error {
 	title := fmt.Sprintf("fleet search, %d clusters × 1,000 users, one page", clusters)
 	fmt.Fprintf(b.out, "\r\x1b[K%s", title)
@@ -473,24 +474,31 @@ func (b *bench) search(ctx context.Context, clusters, user int) error {
 			return err
 		}
 		start := time.Now()
-		body, err := b.admin.do(ctx, http.MethodGet, path)
-		if err != nil {
-			return err
+		for found := 0; found < clusters; {
+			var err error
+			if found, err = b.found(ctx, path); err != nil {
+				return err
+			}
+			if found != clusters && time.Since(start) > 3*time.Minute {
+				return fmt.Errorf("a search found %d users in %d clusters", found, clusters)
+			}
 		}
 		cold.Rounds = append(cold.Rounds, sample{P50: ms(time.Since(start)), Requests: 1})
-		var page struct {
-			Items       []struct{ Username string }
-			Unreachable []any
-		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return err
-		}
-		if len(page.Items) != clusters || len(page.Unreachable) > 0 {
-			return fmt.Errorf("a search found %d users in %d clusters: %.2000s", len(page.Items), clusters, body)
-		}
 	}
 	b.report.Timings = append(b.report.Timings, cold)
 	return b.time(ctx, title+": warm", 500, func(buf []byte, _ int) []byte { return b.admin.get(buf, "%s", path) })
+}
+
+// found is how many users a search finds.
+func (b *bench) found(ctx context.Context, path string) (int, error) {
+	body, err := b.admin.do(ctx, http.MethodGet, path)
+	if err != nil {
+		return 0, err
+	}
+	var page struct {
+		Items []struct{ Username string }
+	}
+	return len(page.Items), json.Unmarshal(body, &page)
 }
 
 // idle measures a Rolecall that has clusters of which nobody wants anything.
