@@ -39,8 +39,9 @@ func tendMemory(ctx context.Context) {
 	}
 }
 
-// growth is by how many percent a heap with this many live bytes may grow.
-func growth(live uint64) int { return int(100 * max(live, garbage) / max(live, 1<<20)) }
+// growth is by how many percent a heap with this many live bytes may grow. Before the first collection none are known, and
+// Go lets the heap grow to 4 MB times this.
+func growth(live uint64) int { return int(100 * max(live, garbage) / max(live, garbage/4)) }
 
 // live is how many bytes of the heap were in use when it was last collected.
 func live() uint64 {
