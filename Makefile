@@ -113,7 +113,7 @@ RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 # limit of time only ends what hangs.
 .PHONY: test
 test: lint test-programs ## Check and test everything on PostgreSQL 18
-	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 4 -parallel 4 rolecall/internal/pgrole $(RACING)
+	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 3 -parallel 4 rolecall/internal/pgrole $(RACING)
 	ROLECALL_TEST_MAJOR=18 $(TEST) -p 3 -parallel 4 rolecall/cmd/rolecall $(PLAIN)
 	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes|Pictures|RepeatedAfterAKill|NoFailpointIsShipped|Console)$$|Instant$$'
 

@@ -333,9 +333,9 @@ func (i *installation) command(ctx context.Context, input string, args ...string
 func (i *installation) inControl(ctx context.Context, f func(db *control.DB) error) error {
 	const patience = 30 * time.Second
 	begin := time.Now()
-	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys)
+	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys, control.Waits{})
 	for err != nil && time.Since(begin) < patience && ctx.Err() == nil {
-		db, err = control.Open(ctx, i.site.url(i.controlRole), i.keys)
+		db, err = control.Open(ctx, i.site.url(i.controlRole), i.keys, control.Waits{})
 	}
 	if err != nil {
 		return err

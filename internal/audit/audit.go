@@ -345,9 +345,6 @@ func cut(v any) any {
 	return v
 }
 
-// beginTimeout is how long an attempt waits to be recorded, behind others too.
-const beginTimeout = 8 * time.Second
-
 // Begin commits an attempt. What cannot be recorded must not be done: the caller stops on an error. An attempt whose
 // outcome is still missing after the limit is left to the settler.
 func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt, error) {
@@ -356,7 +353,7 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 		return nil, err
 	}
 	limit = failpoint.Soon(limit)
-	ctx, cancel := context.WithTimeout(ctx, beginTimeout)
+	ctx, cancel := context.WithTimeout(ctx, l.DB.Hang) // behind others, too
 	defer cancel()
 	attempt := newRow(id, "attempt", e, Result{Detail: e.Detail})
 	attempt.limit = &limit

@@ -91,7 +91,7 @@ func TestLongDetail(t *testing.T) {
 	list := slices.Repeat([]string{"r"}, 5000)
 	object := map[string]any{}
 	for n := range 200 {
-		object[fmt.Sprint(long, n)] = map[string][]string{"deep": {long}}
+		object[fmt.Sprint(long[:600], n)] = map[string][]string{"deep": {long[:600]}}
 	}
 	e := audit.Entry{Action: audit.CreateUser, Detail: map[string]any{"text": long, "list": list, "object": object,
 		"number": 1}}

@@ -19,6 +19,7 @@ import (
 	"rolecall/internal/control"
 	"rolecall/internal/fault"
 	"rolecall/internal/pgtest"
+	"rolecall/internal/servicetest"
 )
 
 // entry uses every column of a row.
@@ -302,7 +303,7 @@ func TestLostKey(t *testing.T) {
 				l := newLog(t)
 				open := func() *audit.Log {
 					t.Helper()
-					db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+					db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys, servicetest.Patient)
 					must(t, err)
 					t.Cleanup(db.Close)
 					return &audit.Log{DB: db}
@@ -416,7 +417,7 @@ func TestUpgradeWindowClock(t *testing.T) {
 		_, err := l.DB.Pool.Exec(t.Context(), sql)
 		must(t, err)
 	}
-	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys, servicetest.Patient)
 	must(t, err)
 	t.Cleanup(db.Close)
 	var sealed []byte
@@ -443,7 +444,7 @@ func TestUpgradeToMACs(t *testing.T) {
 	// As the former release has left it: a key without a time, and rows without a MAC.
 	must(t, l.ReplaceKey(t.Context(), []byte(strings.Repeat("k", 32))))
 	former("-1 hour")
-	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	db, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys, servicetest.Patient)
 	must(t, err)
 	t.Cleanup(db.Close)
 	l = &audit.Log{DB: db}
@@ -458,7 +459,7 @@ func TestUpgradeToMACs(t *testing.T) {
 		t.Errorf("sealed with the key %d", key)
 	}
 	// A start makes no further key, so that the time for the upgrade is not longer.
-	again, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys)
+	again, err := control.Open(t.Context(), l.DB.Pool.Config().ConnString(), l.DB.Keys, servicetest.Patient)
 	must(t, err)
 	again.Close()
 	var keys int

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,7 +27,9 @@ type DB struct {
 	// SignIn is kept for looks at whether a credential still holds, and whether the database is there: neither lists nor a
 	// flood can use it up, so what it says of the database is not said of the load.
 	SignIn *pgxpool.Pool
-	Keys   *Keyring
+	// Hang is how long a statement takes at most.
+	Hang time.Duration
+	Keys *Keyring
 	// Installation sets this control database apart from others, also from those that manage the same clusters. A restored
 	// backup has the same one.
 	Installation uuid.UUID
@@ -51,17 +54,18 @@ type Identity struct {
 
 // Open connects, brings the schema up to date and returns the database. The URL may name several hosts; the one that
 // takes writes is used. Several replicas may open one database at once.
-func Open(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	return open(ctx, url, keys, func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).upgrade) })
+func Open(ctx context.Context, url string, keys *Keyring, w Waits) (*DB, error) {
+	return open(ctx, url, keys, w, func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).upgrade) })
 }
 
 // OpenUnchanged is Open for a command beside a running server. It leaves the schema alone, and fails if that is not this
 // release's.
 func OpenUnchanged(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	return open(ctx, url, keys, func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).requireSchema) })
+	prepare := func(db *DB, ctx context.Context) error { return db.prepare(ctx, (*DB).requireSchema) }
+	return open(ctx, url, keys, Waits{}, prepare)
 }
 
-func open(ctx context.Context, url string, keys *Keyring, prepare func(*DB, context.Context) error) (*DB, error) {
+func open(ctx context.Context, url string, keys *Keyring, w Waits, prepare func(*DB, context.Context) error) (*DB, error) {
 	config, err := parse(url)
 	if err != nil {
 		return nil, explainURL(err)
@@ -70,8 +74,8 @@ func open(ctx context.Context, url string, keys *Keyring, prepare func(*DB, cont
 	params["application_name"] = "rolecall"
 	params["search_path"] = "rolecall"
 	params["timezone"] = "UTC"
-	params["lock_timeout"] = lockTimeout
-	params["statement_timeout"] = statementTimeout
+	params["lock_timeout"] = strconv.FormatInt(w.lock().Milliseconds(), 10)
+	params["statement_timeout"] = strconv.FormatInt(w.statement().Milliseconds(), 10)
 	params["idle_in_transaction_session_timeout"] = "10s"
 	params["idle_session_timeout"] = "0" // one that holds a lock sits idle while a cluster is worked on
 	params["default_transaction_isolation"] = "read committed"
@@ -81,11 +85,11 @@ func open(ctx context.Context, url string, keys *Keyring, prepare func(*DB, cont
 	params["tcp_keepalives_count"] = "3"
 	if config.ConnConfig.ConnectTimeout == 0 {
 		// It counts for each host: one that hangs must leave time for the others.
-		config.ConnConfig.ConnectTimeout = max(connectTimeout/time.Duration(1+len(config.ConnConfig.Fallbacks)), time.Second)
+		config.ConnConfig.ConnectTimeout = max(w.connect()/time.Duration(1+len(config.ConnConfig.Fallbacks)), time.Second)
 	}
 	config.ConnConfig.DialFunc = primary.Dialer(config.ConnConfig.ConnectTimeout)
 	config.ConnConfig.ValidateConnect = primary.Require
-	config.ConnConfig.Tracer = &limits{connectTimeout, hangTimeout}
+	config.ConnConfig.Tracer = &limits{w.connect(), w.hang()}
 	failpoint.On(config.ConnConfig)
 	config.MaxConns = max(config.MaxConns, 8)
 	config.MaxConnIdleTime = 5 * time.Minute
@@ -99,7 +103,7 @@ func open(ctx context.Context, url string, keys *Keyring, prepare func(*DB, cont
 		pool.Close()
 		return nil, err
 	}
-	db := &DB{Pool: pool, SignIn: signIn, Keys: keys, Unverified: unverified(config.ConnConfig)}
+	db := &DB{Pool: pool, SignIn: signIn, Hang: w.hang(), Keys: keys, Unverified: unverified(config.ConnConfig)}
 	if err := prepare(db, ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("control database: %w", err)

@@ -27,7 +27,7 @@ func open(t testing.TB, url string) (*control.DB, error) { return openWith(t, ur
 
 func openWith(t testing.TB, url, key string) (*control.DB, error) {
 	t.Helper()
-	db, err := control.Open(t.Context(), url, keyring(t, key))
+	db, err := control.Open(t.Context(), url, keyring(t, key), control.Waits{})
 	if err == nil {
 		t.Cleanup(db.Close)
 	}

@@ -7,7 +7,7 @@ import (
 
 // OpenAsItIs is Open for an examination: it neither changes the schema nor requires one. Identity and the keys are not read.
 func OpenAsItIs(ctx context.Context, url string, keys *Keyring) (*DB, error) {
-	return open(ctx, url, keys, (*DB).requireDirect)
+	return open(ctx, url, keys, Waits{}, (*DB).requireDirect)
 }
 
 // Schema returns the version of the schema, 0 if there is none, and the version of this release.

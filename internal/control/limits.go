@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -10,15 +11,20 @@ import (
 	"rolecall/internal/trace"
 )
 
-// The limits of every statement, which the server ends, and of getting a connection. A request holds one for a few
-// statements.
-const (
-	lockTimeout      = "3s"
-	statementTimeout = "5s"
-	connectTimeout   = 5 * time.Second
-	// hangTimeout ends a statement whose server does not: it hangs, or waits in a COMMIT for a standby that is gone.
-	hangTimeout = 8 * time.Second
-)
+// Waits bounds every statement, which the server ends, and getting a connection. A request holds one for a few statements.
+// A zero field means the default, which is for production; the tests of other things are more patient on a busy machine.
+type Waits struct {
+	Lock      time.Duration // default: 3 s
+	Statement time.Duration // default: 5 s
+	Connect   time.Duration // to all hosts together. Default: 5 s
+	// Hang ends a statement whose server does not: it hangs, or waits in a COMMIT for a standby that is gone. Default: 8 s
+	Hang time.Duration
+}
+
+func (w Waits) lock() time.Duration      { return cmp.Or(w.Lock, 3*time.Second) }
+func (w Waits) statement() time.Duration { return cmp.Or(w.Statement, 5*time.Second) }
+func (w Waits) connect() time.Duration   { return cmp.Or(w.Connect, 5*time.Second) }
+func (w Waits) hang() time.Duration      { return cmp.Or(w.Hang, 8*time.Second) }
 
 // limits are the limits that the server does not keep by itself. pgx has no settings for them, but uses the context that a
 // tracer returns.

@@ -14,7 +14,7 @@ import (
 
 // migrations are applied in the order of their names, 0001_….sql being version 1, each in a transaction of its own, and
 // never changed once released. Each leaves the previous release working, which may still run beside this one, and holds
-// up its requests for no longer than lockTimeout: one table is locked at a time, and not while data are rewritten.
+// up its requests for no longer than tableLockTimeout: one table is locked at a time, and not while data are rewritten.
 //
 // One that cannot do so is named 0009_….breaking.sql: releases that do not know it refuse to start.
 //
@@ -73,7 +73,7 @@ func (db *DB) requireSchema(ctx context.Context) error {
 }
 
 // tableLockTimeout is how long a migration waits for a table, because all who come after it wait as well. It is less than
-// their own lockTimeout, and then they go first.
+// their own lock_timeout, and then they go first.
 const tableLockTimeout = "1s"
 
 // apply applies the migrations that are missing, and returns the version that the schema has then.

@@ -112,7 +112,7 @@ func TestTwoReplicas(t *testing.T) {
 	t.Parallel()
 	s, p := leaseService(t)
 	set := settings()
-	set.RotateEvery, set.Overlap = 6*time.Second, 5*time.Second // on a busy machine a rotation may come late
+	set.RotateEvery, set.Overlap = 12*time.Second, 12*time.Second // on a busy machine a rotation may come late
 	put(t, s, p, set)
 	var leases []*lease.Lease
 	for range 20 {

@@ -48,7 +48,9 @@ func serverAt(t testing.TB, address, role, password string) *pgrole.Server {
 	own := config.ConnConfig
 	own.User, own.Password, own.ConnectTimeout = role, password, 4*time.Second
 	own.RuntimeParams, own.ValidateConnect = pgrole.SessionSettings(), primary.Prefer
-	own.RuntimeParams["idle_in_transaction_session_timeout"] = "2min" // this process may get no processor for long
+	// On a busy machine this process may get no processor for long, and each statement takes several times as long.
+	own.RuntimeParams["idle_in_transaction_session_timeout"] = "2min"
+	own.RuntimeParams["lock_timeout"], own.RuntimeParams["statement_timeout"] = "16s", "32s"
 	return &pgrole.Server{
 		Pool: pool(t, config),
 		Connect: func(ctx context.Context, database, encoding string) (*pgx.Conn, error) {

@@ -17,7 +17,7 @@ import (
 
 // OpenIdentity opens the control database and the identity service on it. It fails if the master key is a wrong one.
 func OpenIdentity(ctx context.Context, config Config) (*control.DB, *identity.Service, error) {
-	db, err := control.Open(ctx, string(config.DatabaseURL), config.Keys)
+	db, err := control.Open(ctx, string(config.DatabaseURL), config.Keys, control.Waits{})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -117,6 +118,11 @@ func Administrator(t testing.TB, pg *pgtest.Cluster) (role, password string) {
 	return "rolecall_admin", "administrator"
 }
 
+// Patient waits several times as long for the control database as a server does: on a busy machine each statement takes
+// longer.
+var Patient = control.Waits{Lock: 12 * time.Second, Statement: 20 * time.Second, Connect: 20 * time.Second,
+	Hang: 30 * time.Second}
+
 // Control makes a control database of a name, without a service.
 func Control(t testing.TB, pg *pgtest.Cluster, name string) *control.DB {
 	t.Helper()
@@ -131,7 +137,7 @@ func openControl(t testing.TB, pg *pgtest.Cluster, name, masterKey string) *cont
 	}
 	keys, err := control.ParseKeyring(masterKey)
 	must(t, err)
-	db, err := control.Open(context.Background(), pg.URL(name), keys)
+	db, err := control.Open(context.Background(), pg.URL(name), keys, Patient)
 	must(t, err)
 	t.Cleanup(db.Close)
 	if copied {
@@ -163,7 +169,7 @@ func copyMigrated(t testing.TB, pg *pgtest.Cluster, name string) bool {
 		pg.Exec(t, `CREATE DATABASE `+template)
 		keys, err := control.ParseKeyring(control.NewMasterKey())
 		must(t, err)
-		db, err := control.Open(context.Background(), pg.URL(template), keys)
+		db, err := control.Open(context.Background(), pg.URL(template), keys, Patient)
 		must(t, err)
 		_, err = db.Pool.Exec(context.Background(), `DO $$ DECLARE keys regclass; BEGIN
 			FOR keys IN SELECT oid FROM pg_class WHERE relnamespace = 'rolecall'::regnamespace AND relname LIKE '%\_keys'
@@ -200,7 +206,7 @@ func (s *Service) Replica(t testing.TB) *Service {
 	replica := *s
 	keys, err := control.ParseKeyring(s.MasterKey)
 	must(t, err)
-	replica.DB, err = control.Open(context.Background(), s.DatabaseURL, keys)
+	replica.DB, err = control.Open(context.Background(), s.DatabaseURL, keys, Patient)
 	must(t, err)
 	t.Cleanup(replica.DB.Close)
 	replica.open(t)
