@@ -338,7 +338,7 @@ func TestHTTP2Abuse(t *testing.T) {
 	}()
 	for i := range 5000 {
 		err := errors.Join(c.send(frameHeaders, endStream|endHeaders, uint32(2*i+1), headers("GET", clusters, "198.51.100.2",
-			"admin")),
+			"abuser1")),
 			c.send(frameReset, 0, uint32(2*i+1), binary.BigEndian.AppendUint32(nil, cancelled)))
 		if err == nil && i%100 == 0 {
 			err = c.out.Flush()
