@@ -498,7 +498,8 @@ func (b *bench) found(ctx context.Context, path string) (int, error) {
 	var page struct {
 		Items []struct{ Username string }
 	}
-	return len(page.Items), json.Unmarshal(body, &page)
+	err = json.Unmarshal(body, &page)
+	return len(page.Items), err
 }
 
 // idle measures a Rolecall that has clusters of which nobody wants anything.
