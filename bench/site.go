@@ -329,14 +329,9 @@ func (i *installation) command(ctx context.Context, input string, args ...string
 }
 
 // inControl opens the control database for f, as the program does. The server of a fleet may just be busy with connections
-// to all clusters.
+// to all clusters, so it waits longer.
 func (i *installation) inControl(ctx context.Context, f func(db *control.DB) error) error {
-	const patience = 30 * time.Second
-	begin := time.Now()
-	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys, control.Waits{})
-	for err != nil && time.Since(begin) < patience && ctx.Err() == nil {
-		db, err = control.Open(ctx, i.site.url(i.controlRole), i.keys, control.Waits{})
-	}
+	db, err := control.Open(ctx, i.site.url(i.controlRole), i.keys, control.Waits{Connect: 30 * time.Second})
 	if err != nil {
 		return err
 	}

@@ -353,7 +353,7 @@ func (l *Log) Begin(ctx context.Context, e Entry, limit time.Duration) (*Attempt
 		return nil, err
 	}
 	limit = failpoint.Soon(limit)
-	ctx, cancel := context.WithTimeout(ctx, l.DB.Hang) // behind others, too
+	ctx, cancel := context.WithTimeout(ctx, l.DB.Hang()) // behind others, too
 	defer cancel()
 	attempt := newRow(id, "attempt", e, Result{Detail: e.Detail})
 	attempt.limit = &limit

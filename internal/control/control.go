@@ -27,9 +27,7 @@ type DB struct {
 	// SignIn is kept for looks at whether a credential still holds, and whether the database is there: neither lists nor a
 	// flood can use it up, so what it says of the database is not said of the load.
 	SignIn *pgxpool.Pool
-	// Hang is how long a statement takes at most.
-	Hang time.Duration
-	Keys *Keyring
+	Keys   *Keyring
 	// Installation sets this control database apart from others, also from those that manage the same clusters. A restored
 	// backup has the same one.
 	Installation uuid.UUID
@@ -43,6 +41,8 @@ type DB struct {
 	Unverified bool
 	// KeyFirstUsed is when this installation first used the master key that encrypts; zero: the schema was left alone.
 	KeyFirstUsed time.Time
+
+	waits Waits
 }
 
 // Identity is the place of the control database.
@@ -103,7 +103,7 @@ func open(ctx context.Context, url string, keys *Keyring, w Waits, prepare func(
 		pool.Close()
 		return nil, err
 	}
-	db := &DB{Pool: pool, SignIn: signIn, Hang: w.hang(), Keys: keys, Unverified: unverified(config.ConnConfig)}
+	db := &DB{Pool: pool, SignIn: signIn, Keys: keys, waits: w, Unverified: unverified(config.ConnConfig)}
 	if err := prepare(db, ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("control database: %w", err)
@@ -143,6 +143,9 @@ const (
 	SignInLooks = 2
 	signInConns = 4
 )
+
+// Hang is how long a statement takes at most.
+func (db *DB) Hang() time.Duration { return db.waits.hang() }
 
 // Close ends all connections.
 func (db *DB) Close() {
