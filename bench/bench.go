@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -211,7 +213,7 @@ func (b *bench) drive(ctx context.Context, to *server, r *run, request request, 
 		return nil, err
 	}
 	runtime.GC()
-	before, err := b.usage(to)
+	before, err := b.usage(to, os.Getpid())
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +221,7 @@ func (b *bench) drive(ctx context.Context, to *server, r *run, request request, 
 	if err != nil {
 		return nil, err
 	}
-	after, err := b.usage(to)
+	after, err := b.usage(to, os.Getpid())
 	if err != nil {
 		return nil, err
 	}
@@ -245,8 +247,8 @@ func (a *answers) sample() *sample {
 
 var began = time.Now()
 
-// usage is the CPU time that all have had until now. No server: pgbench is measured, or nothing.
-func (b *bench) usage(measured *server) (u usage, err error) {
+// usage is the CPU time that all have had until now. No server: pgbench is measured. load is the process that drives.
+func (b *bench) usage(measured *server, load int) (u usage, err error) {
 	busy, stolen, err := machineCPU()
 	if err != nil {
 		return u, err
@@ -260,8 +262,8 @@ func (b *bench) usage(measured *server) (u usage, err error) {
 	if u.Postgres, err = family(b.site.pgPID); err != nil {
 		return u, err
 	}
-	self, err := readStat(os.Getpid())
-	u.Load = self.own
+	driver, err := readStat(load)
+	u.Load = driver.own
 	u.Others = busy - u.Server - u.Postgres - u.Load
 	return u, err
 }
@@ -270,72 +272,87 @@ func (b *bench) usage(measured *server) (u usage, err error) {
 var scripts embed.FS
 
 var (
-	tpsLine    = regexp.MustCompile(`(?m)^tps = ([0-9.]+) \((without initial|excluding)`)
-	doneLine   = regexp.MustCompile(`(?m)^number of transactions actually processed: (\d+)`)
-	failedLine = regexp.MustCompile(`(?m)^number of failed transactions: ([1-9]\d*)`)
+	progressLine = regexp.MustCompile(`^progress: [0-9.]+ s, ([0-9.]+) tps`)
+	failedLine   = regexp.MustCompile(`(?m)^number of failed transactions: ([1-9]\d*)`)
 )
 
-// pgbench asks PostgreSQL directly, over as many connections.
-func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Duration) (*sample, error) {
-	warm, err := b.pgbenchRun(ctx, op, r, b.warmUp(d), 0)
-	if err != nil {
-		return nil, err
-	}
-	r.base += r.connections * 1_000_000
-	done := warm.Requests / r.connections
-	runtime.GC()
-	before, err := b.usage(nil)
-	if err != nil {
-		return nil, err
-	}
-	s, err := b.pgbenchRun(ctx, op, r, d, done)
-	if err != nil {
-		return nil, err
-	}
-	after, err := b.usage(nil)
-	own := s.CPU.Load
-	s.CPU = after.minus(before)
-	s.CPU.Load += own
-	s.CPU.Others -= own
-	return s, err
+// mark is how far pgbench was at the end of a second.
+type mark struct {
+	perSecond float64 // in that second
+	usage
 }
 
-// pgbenchRun runs pgbench for d or, if it uses up a stock of which done are used already, until the stock is empty.
-func (b *bench) pgbenchRun(ctx context.Context, op *operation, r *run, d time.Duration, done int) (*sample, error) {
-	args := []string{"--time=" + wholeSeconds(d)}
+// pgbench asks PostgreSQL directly, over as many connections. Its first second does not count: the sessions load their
+// catalogs. Neither does what comes after d, rounded to seconds. It ends early if it has used up a stock.
+func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Duration) (*sample, error) {
+	n := wholeSeconds(d)
+	args := []string{"--progress=1", "--time=" + strconv.Itoa(n+2)}
 	if op.stock {
-		// The warm-up takes a tenth of the stock.
-		n := r.perConn / 10
-		if done > 0 {
-			n = r.perConn - done
-		}
 		r.base = 0
-		args = []string{"--transactions=" + strconv.Itoa(n), "--define=per=" + strconv.Itoa(r.perConn),
-			"--define=i=" + strconv.Itoa(done)}
+		args[1] = "--transactions=" + strconv.Itoa(r.perConn)
+		args = append(args, "--define=per="+strconv.Itoa(r.perConn))
 	}
 	cmd, err := b.pgbenchCommand(ctx, op, r, args...)
 	if err != nil {
 		return nil, err
 	}
+	var summary, complaints bytes.Buffer
+	cmd.Stdout = &summary
+	progress, err := cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	runtime.GC()
 	runtime.LockOSThread() // Pdeathsig goes by the thread that forked
 	defer runtime.UnlockOSThread()
-	out, err := cmd.CombinedOutput()
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	var marks []mark
+	lines := bufio.NewScanner(progress)
+	for lines.Scan() {
+		m := progressLine.FindSubmatch(lines.Bytes())
+		if m == nil {
+			fmt.Fprintln(&complaints, lines.Text())
+			continue
+		}
+		u, err := b.usage(nil, cmd.Process.Pid)
+		if err != nil {
+			return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+		}
+		perSecond, _ := strconv.ParseFloat(string(m[1]), 64) // digits, as the expression has it
+		marks = append(marks, mark{perSecond, u})
+	}
+	err = errors.Join(lines.Err(), cmd.Wait())
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pgbench: %w\n%s", err, out)
+		return nil, fmt.Errorf("pgbench: %w\n%s", err, complaints.Bytes())
 	}
-	s, err := parsePgbench(out)
-	if err != nil {
-		return nil, err
+	return sampleOfMarks(marks[:min(len(marks), n+1)], summary.Bytes()), nil
+}
+
+// sampleOfMarks is what was done from the first mark to the last. On a machine that is busy with something else, it may come
+// to nothing; then there is no figure.
+func sampleOfMarks(marks []mark, summary []byte) *sample {
+	if failed := failedLine.FindSubmatch(summary); failed != nil {
+		n, _ := strconv.Atoi(string(failed[1])) // digits, as the expression has it
+		return &sample{Failed: map[string]int{"failed": n}}
 	}
-	s.CPU.Load = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-	return s, nil
+	var done float64
+	for i := 1; i < len(marks); i++ {
+		done += marks[i].perSecond * (marks[i].Within - marks[i-1].Within)
+	}
+	if done < 1 {
+		return &sample{Failed: map[string]int{nothingDone: 1}}
+	}
+	cpu := marks[len(marks)-1].minus(marks[0].usage)
+	return &sample{PerSecond: done / cpu.Within, Requests: int(done), Seconds: cpu.Within, CPU: cpu}
 }
 
 // wholeSeconds is what pgbench takes for a time.
-func wholeSeconds(d time.Duration) string { return strconv.Itoa(int(max(1, d.Seconds()))) }
+func wholeSeconds(d time.Duration) int { return int(max(1, d.Seconds())) }
 
 // pgbenchCommand is pgbench with the script of an operation. A variable that is defined twice has the last value.
 func (b *bench) pgbenchCommand(ctx context.Context, op *operation, r *run, args ...string) (*exec.Cmd, error) {
@@ -363,27 +380,6 @@ func (b *bench) pgbenchCommand(ctx context.Context, op *operation, r *run, args 
 	cmd.Env = append(environment(), "PGPASSWORD="+as.password)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd, nil
-}
-
-// parsePgbench reads what pgbench has printed. On a machine that is busy with something else, it may come to nothing in
-// its time; then there is no figure.
-func parsePgbench(out []byte) (*sample, error) {
-	tps, n := tpsLine.FindSubmatch(out), doneLine.FindSubmatch(out)
-	if n == nil {
-		return nil, fmt.Errorf("pgbench has not printed how much it did:\n%s", out)
-	}
-	s := &sample{}
-	s.Requests, _ = strconv.Atoi(string(n[1])) // digits, as the expressions have it
-	if tps == nil || s.Requests == 0 {
-		return &sample{Failed: map[string]int{nothingDone: 1}}, nil
-	}
-	s.PerSecond, _ = strconv.ParseFloat(string(tps[1]), 64)
-	s.Seconds = float64(s.Requests) / s.PerSecond
-	if failed := failedLine.FindSubmatch(out); failed != nil {
-		n, _ := strconv.Atoi(string(failed[1]))
-		s.Failed = map[string]int{"failed": n}
-	}
-	return s, nil
 }
 
 // nothingDone is a measurement, among the failures, in which nothing was completed.

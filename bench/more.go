@@ -126,7 +126,7 @@ func (b *bench) pgbenchBeside(ctx context.Context, gets, others, perSecond int) 
 	}
 	prefix := filepath.Join(b.site.dir, "latency")
 	// Its time includes that of connecting: a SCRAM key for each connection, beside writers that keep all processors busy.
-	args := []string{"--time=" + wholeSeconds(2*b.seconds+2*time.Second), "--log", "--log-prefix=" + prefix}
+	args := []string{"--time=" + strconv.Itoa(wholeSeconds(2*b.seconds+2*time.Second)), "--log", "--log-prefix=" + prefix}
 	if perSecond > 0 {
 		args = append(args, "--rate="+strconv.Itoa(perSecond))
 	}
@@ -533,7 +533,7 @@ func (b *bench) idle(ctx context.Context, clusters int) error {
 
 // during is what is used for a while.
 func (b *bench) during(ctx context.Context, d time.Duration) (usage, error) {
-	before, err := b.usage(&b.site.rolecall.server)
+	before, err := b.usage(&b.site.rolecall.server, os.Getpid())
 	if err != nil {
 		return usage{}, err
 	}
@@ -542,7 +542,7 @@ func (b *bench) during(ctx context.Context, d time.Duration) (usage, error) {
 	case <-ctx.Done():
 		return usage{}, context.Cause(ctx)
 	}
-	after, err := b.usage(&b.site.rolecall.server)
+	after, err := b.usage(&b.site.rolecall.server, os.Getpid())
 	if err != nil {
 		return usage{}, err
 	}

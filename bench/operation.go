@@ -384,10 +384,13 @@ func (e endpoint) end(buf []byte) []byte {
 // it gets through in the time. pgbench ends when it has dropped all.
 func (b *bench) stockFor(ctx context.Context, side string, connections int, d time.Duration) (perConnection int,
 	err error) {
-	perSecond := 5000.0
-	if side == sidePeer {
-		perSecond = 600
+	n := 5000 * (d + b.warmUp(d)).Seconds()
+	switch side {
+	case sidePeer:
+		n = 600 * (d + b.warmUp(d)).Seconds()
+	case sidePgbench:
+		n = float64(20_000 * (wholeSeconds(d) + 2))
 	}
-	perConnection = 1 + int(perSecond*(d+b.warmUp(d)).Seconds())/connections
+	perConnection = 1 + int(n)/connections
 	return perConnection, b.site.roles(ctx, stockRole, 1, perConnection*connections)
 }

@@ -59,30 +59,54 @@ func TestAlternatives(t *testing.T) {
 	}
 }
 
-// TestPgbenchDidNothing: a machine that is busy with something else costs a row its figures, and not the run.
-func TestPgbenchDidNothing(t *testing.T) {
+// TestPgbench: what pgbench does before the first mark counts nowhere. A machine that is busy with something else costs
+// a row its figures, and not the run.
+func TestPgbench(t *testing.T) {
 	t.Parallel()
-	s, err := parsePgbench([]byte("duration: 1 s\nnumber of transactions actually processed: 0\n" +
-		"number of failed transactions: 0 (NaN%)\n"))
-	if err != nil {
-		t.Fatal(err)
+	at := func(within, perSecond, postgres, load float64) mark {
+		return mark{perSecond, usage{Within: within, Postgres: postgres, Load: load}}
 	}
-	r := &report{Rows: []*row{{Title: "get", Connections: 8, Share: .25,
-		Sides: map[string][]sample{sideRolecall: rounds(1000), sidePgbench: {*s}}}}}
-	if _, err := json.Marshal(r); err != nil {
-		t.Error(err)
+	const fine = "number of failed transactions: 0 (0.000%)\n"
+	s := sampleOfMarks([]mark{at(10, 1, 5, 2), at(11, 400, 5.5, 2.25), at(13, 100, 6.25, 2.5)}, []byte(fine))
+	if s.PerSecond != 200 || s.Requests != 600 || s.Seconds != 3 || s.Failed != nil ||
+		s.CPU.Postgres != 1.25 || s.CPU.Load != .5 {
+		t.Errorf("%+v", s)
 	}
-	want, got := "| get | 8 | 1,000 | 1.00 | 2.00 | void: 1 × nothing done in time | – |", r.markdown()
-	if !strings.Contains(got, want) {
-		t.Errorf("there is no %s in\n%s", want, got)
+	if s := sampleOfMarks(nil, []byte(fine)); s.Failed[nothingDone] != 1 {
+		t.Errorf("%+v without a mark", s)
 	}
-	s, err = parsePgbench([]byte("number of transactions actually processed: 500\nnumber of failed transactions: 2 (0.4%)\n" +
-		"initial connection time = 2 ms\ntps = 250.0 (without initial connection time)\n"))
-	if err != nil || s.PerSecond != 250 || s.Requests != 500 || s.Seconds != 2 || s.Failed["failed"] != 2 {
-		t.Errorf("%+v, %v", s, err)
+	for want, s := range map[string]*sample{
+		"1 × nothing done in time": sampleOfMarks([]mark{at(10, 500, 1, 1), at(11, 0, 1, 1)}, []byte(fine)),
+		"2 × failed": sampleOfMarks([]mark{at(10, 9, 1, 1), at(11, 9, 1, 1)},
+			[]byte("number of failed transactions: 2 (0.4%)\n")),
+	} {
+		r := &report{Rows: []*row{{Title: "get", Connections: 8, Share: .25,
+			Sides: map[string][]sample{sideRolecall: rounds(1000), sidePgbench: {*s}}}}}
+		if _, err := json.Marshal(r); err != nil {
+			t.Error(err)
+		}
+		want, got := "| get | 8 | 1,000 | 1.00 | 2.00 | void: "+want+" | – |", r.markdown()
+		if !strings.Contains(got, want) {
+			t.Errorf("there is no %s in\n%s", want, got)
+		}
 	}
-	if _, err := parsePgbench([]byte("pgbench: error: ...")); err == nil {
-		t.Error("an error message is a result")
+}
+
+// TestProgress: the lines are those of pgbench 14 to 19.
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"progress: 1.0 s, 21834.9 tps, lat 0.366 ms stddev 0.120, 0 failed": "21834.9",
+		"progress: 2.0 s, 0.0 tps, lat 0.000 ms stddev 0.000":               "0.0",
+		"pgbench: error: connection to server failed":                       "",
+	} {
+		got := ""
+		if m := progressLine.FindStringSubmatch(line); m != nil {
+			got = m[1]
+		}
+		if got != want {
+			t.Errorf("%q of %q, want %q", got, line, want)
+		}
 	}
 }
 
