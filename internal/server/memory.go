@@ -11,7 +11,7 @@ import (
 
 // garbage is how much garbage may gather before it is collected, unless GOGC says otherwise. The live heap is a few
 // megabytes: Go by default would collect it twenty times a second under load. A larger one may double, as by default.
-const garbage = 20 << 20
+const garbage = 16 << 20
 
 // idleHeap is how much unused heap a server may keep.
 const idleHeap = 12 << 20
