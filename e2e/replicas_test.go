@@ -650,6 +650,11 @@ func (f *fleet) load(t *testing.T) *load {
 	l.ctx, l.cancel = context.WithCancel(t.Context())
 	bearer := "Bearer " + f.grant(t)
 	l.bearer.Store(&bearer)
+	for _, authorization := range []string{bearer, "Bearer " + f.readOnly} {
+		if a := l.verified(authorization); !a.ok() {
+			t.Fatalf("%s: %d %s", a.what, a.status, a.body)
+		}
+	}
 	for w := range 2 {
 		l.clients.Go(func() { l.manageDatabaseUsers(w) })
 	}
@@ -766,14 +771,24 @@ func (l *load) readDatabaseUsers(authorization func() string) {
 	})
 }
 
+// verified has each replica verify a token. It returns the last answer, or the first that is not a success.
+func (l *load) verified(authorization string) (a answer) {
+	for _, r := range l.replicas {
+		a = ask(r.url(), "GET", l.users()+"?limit=1", authorization, "")
+		if !a.ok() {
+			return a
+		}
+	}
+	return a
+}
+
 // signInAgain gets a token now and then. A token is valid for 20 minutes, and is used until the next one.
 func (l *load) signInAgain() {
 	l.every(500*time.Millisecond, func(i int) {
 		a, token := l.signIn()
 		l.note(a)
 		if a.ok() && i%100 == 99 {
-			bearer := "Bearer " + token
-			if l.do(false, bearer, "GET", l.users()+"?limit=1", "").ok() {
+			if bearer := "Bearer " + token; l.verified(bearer).ok() {
 				l.bearer.Store(&bearer)
 			}
 		}
