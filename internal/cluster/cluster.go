@@ -50,6 +50,7 @@ type Cluster struct {
 
 	controlDatabase, controlRole string      // Rolecall's own, if they lie in this cluster
 	FingerprintKey               secret.Text // of this installation
+	maximumWaits                 pgrole.Waits
 
 	rotatedBy uuid.UUID // the attempt that generated the password; zero: an admin gave it
 	err       error     // why its row cannot be read, and so nothing can be done in it
@@ -136,6 +137,7 @@ func (c *Cluster) Server(ctx context.Context, reassignable []string) (*pgrole.Se
 		ControlDatabase: c.controlDatabase,
 		ControlRole:     c.controlRole,
 		FingerprintKey:  c.FingerprintKey,
+		Waits:           c.maximumWaits,
 		Batcher:         c.batcher,
 	}, nil
 }
@@ -347,6 +349,8 @@ func (l *connector) close() {
 type Registry struct {
 	// CheckEvery is how often Watch asks each cluster whether it answers; 0: every 15 seconds.
 	CheckEvery time.Duration
+	// MaximumWaits are those in clusters that are read from now on; the zero value is for production.
+	MaximumWaits pgrole.Waits
 
 	db    *control.DB
 	audit *audit.Log
@@ -534,7 +538,7 @@ func (r *Registry) scan(row pgx.CollectableRow) (*Cluster, error) {
 	}
 	_ = json.Unmarshal(capabilities, &c.Capabilities) // one of another release may be none; the next probe stores it again
 	c.controlDatabase, c.controlRole = r.Control(c.SystemIdentifier)
-	c.FingerprintKey = r.db.FingerprintKey
+	c.FingerprintKey, c.maximumWaits = r.db.FingerprintKey, r.MaximumWaits
 	c.connector.log, c.connector.identity = r.log.With("cluster", c.ID), c.SystemIdentifier
 	if err := r.openRow(c, sealed, pending, manage, view); err != nil {
 		why := fault.New(fault.Unavailable, "The registration of the cluster %q cannot be read, so nothing is done in it until "+

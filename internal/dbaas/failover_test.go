@@ -30,6 +30,7 @@ func ends(t *testing.T, f func(t *testing.T, major int)) {
 func behind(t testing.TB, pg *pgtest.Cluster, proxies ...*pgtest.Proxy) *fixture {
 	t.Helper()
 	s := ownService(t)
+	s.Clusters.MaximumWaits.Failover = 12 * time.Second // on a busy machine a promotion takes seconds
 	var hosts []string
 	for _, p := range proxies {
 		hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", p.Port))
