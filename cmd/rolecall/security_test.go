@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -22,6 +23,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -197,7 +199,15 @@ func TestClientCertificates(t *testing.T) {
 // What is asked of every answer, whatever it is the answer to.
 func everyAnswer(t *testing.T, address string, check func(t *testing.T, what string, r response)) {
 	t.Helper()
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	// Each request comes from an address of its own, because an address may send only a few without a valid credential.
+	var connections atomic.Uint32
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		n := connections.Add(1)
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}}
+		return from.DialContext(ctx, network, address)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	for _, path := range []string{
 		"/", "/healthz", "/readyz", "/docs", "/docs/", "/docs/docs.css", "/docs/dbaas", "/docs/dbaas/usersList",
 		"/openapi/dbaas.yaml", "/openapi/none", "/nothing",
@@ -235,8 +245,11 @@ func everyAnswer(t *testing.T, address string, check func(t *testing.T, what str
 				if err != nil {
 					t.Fatal(err)
 				}
-				check(t, fmt.Sprintf("%s %s, signed in: %t", method, path, authorization != ""), response{resp.StatusCode,
-					resp.Header, string(body)})
+				what := fmt.Sprintf("%s %s, signed in: %t", method, path, authorization != "")
+				if resp.StatusCode == http.StatusTooManyRequests {
+					t.Errorf("%s: a limit has answered", what)
+				}
+				check(t, what, response{resp.StatusCode, resp.Header, string(body)})
 			}
 		}
 	}
@@ -293,9 +306,10 @@ func TestHostIsNotTrusted(t *testing.T) {
 		if err != nil || location.Host != "" || r.status >= 300 && r.status < 400 && !strings.HasPrefix(location.Path, "/") {
 			t.Errorf("%s: %d to %s", what, r.status, location)
 		}
-		// It may be quoted as the path that it was, and nowhere else.
-		if text := fmt.Sprint(r.header) + strings.ReplaceAll(r.body, "//evil.example", ""); strings.Contains(text,
-			"evil.example") && !strings.Contains(what, "%2f") {
+		// It may be quoted as the path that it was, and in the path to come back to after a sign-in.
+		quoted := strings.NewReplacer("//evil.example", "", "%2F%2Fevil.example", "")
+		if text := quoted.Replace(fmt.Sprint(r.header) + r.body); strings.Contains(text, "evil.example") &&
+			!strings.Contains(what, "%2f") {
 			t.Errorf("%s: %s", what, text)
 		}
 		if r.status >= 500 {
