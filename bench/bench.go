@@ -285,8 +285,7 @@ type mark struct {
 // pgbench asks PostgreSQL directly, over as many connections. Its first second does not count: the sessions load their
 // catalogs. Neither does what comes after d, rounded to seconds. It ends early if it has used up a stock.
 func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Duration) (*sample, error) {
-	n := wholeSeconds(d)
-	args := []string{"--progress=1", "--time=" + strconv.Itoa(n+2)}
+	args := []string{"--progress=1", "--time=" + strconv.Itoa(pgbenchSeconds(d))}
 	if op.stock {
 		r.base = 0
 		args[1] = "--transactions=" + strconv.Itoa(r.perConn)
@@ -330,7 +329,7 @@ func (b *bench) pgbench(ctx context.Context, op *operation, r *run, d time.Durat
 	if err != nil {
 		return nil, fmt.Errorf("pgbench: %w\n%s", err, complaints.Bytes())
 	}
-	return sampleOfMarks(marks[:min(len(marks), n+1)], summary.Bytes()), nil
+	return sampleOfMarks(marks[:min(len(marks), 1+wholeSeconds(d))], summary.Bytes()), nil
 }
 
 // sampleOfMarks is what was done from the first mark to the last. On a machine that is busy with something else, it may come
@@ -353,6 +352,9 @@ func sampleOfMarks(marks []mark, summary []byte) *sample {
 
 // wholeSeconds is what pgbench takes for a time.
 func wholeSeconds(d time.Duration) int { return int(max(1, d.Seconds())) }
+
+// pgbenchSeconds is how long pgbench runs to be measured for d. It reports nothing at its end, so it runs a second more.
+func pgbenchSeconds(d time.Duration) int { return 1 + wholeSeconds(d) + 1 }
 
 // pgbenchCommand is pgbench with the script of an operation. A variable that is defined twice has the last value.
 func (b *bench) pgbenchCommand(ctx context.Context, op *operation, r *run, args ...string) (*exec.Cmd, error) {

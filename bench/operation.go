@@ -384,13 +384,13 @@ func (e endpoint) end(buf []byte) []byte {
 // it gets through in the time. pgbench ends when it has dropped all.
 func (b *bench) stockFor(ctx context.Context, side string, connections int, d time.Duration) (perConnection int,
 	err error) {
-	n := 5000 * (d + b.warmUp(d)).Seconds()
+	perSecond, seconds := 5000.0, (d + b.warmUp(d)).Seconds()
 	switch side {
 	case sidePeer:
-		n = 600 * (d + b.warmUp(d)).Seconds()
+		perSecond = 600
 	case sidePgbench:
-		n = float64(20_000 * (wholeSeconds(d) + 2))
+		perSecond, seconds = 20_000, float64(pgbenchSeconds(d))
 	}
-	perConnection = 1 + int(n)/connections
+	perConnection = 1 + int(perSecond*seconds)/connections
 	return perConnection, b.site.roles(ctx, stockRole, 1, perConnection*connections)
 }
