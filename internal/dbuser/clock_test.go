@@ -125,11 +125,11 @@ func TestTwoReplicas(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var working sync.WaitGroup
 	for _, w := range []*task.Worker{worker(s), replica} {
-		w.Every = 10 * time.Millisecond
+		w.Every = 50 * time.Millisecond
 		working.Go(func() { w.Run(ctx) })
 	}
 	seen := map[string]bool{}
-	for taken := len(leases); len(seen) < 3 || taken > 0; {
+	for taken := len(leases); len(seen) < 3 || taken > 0; time.Sleep(30 * time.Millisecond) {
 		if err := s.DB.Pool.QueryRow(t.Context(), `SELECT count(*) FROM leases WHERE account_guid IS NOT NULL AND state <> $1`,
 			lease.Ended).Scan(&taken); err != nil {
 			t.Fatal(err)
