@@ -105,6 +105,7 @@ TEST := $(CHEAPLY) go test -vet=off -ldflags=-w -timeout 20m
 # By default it lets each program wait for a second before it ends.
 PLAIN := $(addprefix rolecall/,api bench cmd/rolecall internal/adminapi internal/cfapi internal/cli internal/cli/term \
 	internal/console internal/dbaas internal/localpg internal/manifest internal/rules internal/scram internal/uaa internal/vaultapi)
+LONGEST_RACING := $(addprefix rolecall/internal/,pgrole dbuser fleet identity cluster)
 RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 
 # Packages wait for a part of their time, so more run at a time than there are processors. The longest begins first.
@@ -113,9 +114,9 @@ RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 # limit of time only ends what hangs.
 .PHONY: test
 test: lint test-programs ## Check and test everything on PostgreSQL 18
-	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 3 -parallel 4 rolecall/internal/pgrole $(RACING)
+	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 3 -parallel 4 $(LONGEST_RACING) $(RACING)
 	ROLECALL_TEST_MAJOR=18 $(TEST) -p 3 -parallel 4 rolecall/cmd/rolecall $(PLAIN)
-	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Replicas|ControlDatabaseVanishes|Pictures|RepeatedAfterAKill|NoFailpointIsShipped|Console)$$|Instant$$'
+	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Pictures|Replicas|ControlDatabaseVanishes|Kill|Soak|RepeatedAfterAKill|NoFailpointIsShipped)$$|Instant$$|^TestConsole'
 
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors, and what "make test" leaves out
