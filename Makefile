@@ -113,7 +113,7 @@ RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 # e2e builds, and where no package is named, it is not used. A busy machine needs several times as long as an idle one, so the
 # limit of time only ends what hangs.
 .PHONY: test
-test: lint test-programs ## Check and test everything on PostgreSQL 18
+test: lint test-programs ## Check everything, and test all packages on PostgreSQL 18
 	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 3 -parallel 4 $(LONGEST_RACING) $(RACING)
 	ROLECALL_TEST_MAJOR=18 $(TEST) -p 3 -parallel 4 rolecall/cmd/rolecall $(PLAIN)
 	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Pictures|Replicas|ControlDatabaseVanishes|Kill|Soak|RepeatedAfterAKill|NoFailpointIsShipped)$$|Instant$$|^TestConsole'
