@@ -108,6 +108,9 @@ PLAIN := $(addprefix rolecall/,api bench cmd/rolecall internal/adminapi internal
 LONGEST_RACING := $(addprefix rolecall/internal/,pgrole dbuser fleet identity cluster)
 RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 
+# The failures and the browser are in "make test-majors", the licenses and the SBOM in "make release-check".
+NOT_IN_TEST := ^TestConsole|Instant$$|^Test(Kill|Replicas|ControlDatabaseVanishes|RepeatedAfterAKill|NoFailpointIsShipped|Soak|Licenses|SBOM|Pictures)$$
+
 # Packages wait for a part of their time, so more run at a time than there are processors. The longest begins first.
 # Without debugging information the programs of the tests link in half the time. Go's test cache knows nothing of the program that
 # e2e builds, and where no package is named, it is not used. A busy machine needs several times as long as an idle one, so the
@@ -116,7 +119,7 @@ RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 test: lint test-programs ## Check everything, and test all packages on PostgreSQL 18
 	ROLECALL_TEST_MAJOR=18 GORACE=atexit_sleep_ms=0 $(TEST) -race -p 3 -parallel 4 $(LONGEST_RACING) $(RACING)
 	ROLECALL_TEST_MAJOR=18 $(TEST) -p 3 -parallel 4 rolecall/cmd/rolecall $(PLAIN)
-	cd e2e && $(TEST) -parallel 6 -skip '^Test(Licenses|SBOM|Pictures|Replicas|ControlDatabaseVanishes|Kill|Soak|RepeatedAfterAKill|NoFailpointIsShipped)$$|Instant$$|^TestConsole'
+	cd e2e && $(TEST) -parallel 6 -skip '$(NOT_IN_TEST)'
 
 .PHONY: test-majors
 test-majors: test-programs release-check ## Test on the other majors, and what "make test" leaves out
