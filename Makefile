@@ -108,8 +108,8 @@ PLAIN := $(addprefix rolecall/,api bench cmd/rolecall internal/adminapi internal
 LONGEST_RACING := $(addprefix rolecall/internal/,pgrole dbuser fleet identity cluster)
 RACING = $(filter-out rolecall/internal/compat $(PLAIN),$(shell go list ./...))
 
-# The failures and the console are in "make test-majors", the licenses and the SBOM in "make release-check".
-NOT_IN_TEST := ^TestConsole|Instant$$|^Test(Kill|Replicas|ControlDatabaseVanishes|RepeatedAfterAKill|NoFailpointIsShipped|Soak|Licenses|SBOM|Pictures)$$
+# The failures, the console and the sign-in by OAuth2 are in "make test-majors", the licenses and the SBOM in "make release-check".
+NOT_IN_TEST := ^Test(Console|OAuth2)|Instant$$|^Test(Kill|Replicas|ControlDatabaseVanishes|RepeatedAfterAKill|NoFailpointIsShipped|Soak|Licenses|SBOM|Pictures)$$
 
 # Packages wait for a part of their time, so more run at a time than there are processors. The longest begins first.
 # Without debugging information the programs of the tests link in half the time. Go's test cache knows nothing of the program that
